@@ -1,0 +1,25 @@
+import os
+
+# Two CPU devices, so that sharding is exercised everywhere; the sweep and the eight-device tests choose their own.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# One seed for every statistical test, printed by pytest on failure; TSJAX_TEST_SEED=7 asks for another.
+SEED = int(os.environ.get("TSJAX_TEST_SEED", "0"))
+
+
+@pytest.fixture
+def key():
+    """The root key of the test run."""
+    return jax.random.key(SEED)
+
+
+def pytest_report_header(config):
+    del config
+    return f"TSJAX_TEST_SEED={SEED}  jax={jax.__version__}  devices={jax.device_count()}"

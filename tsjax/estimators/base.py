@@ -1,0 +1,69 @@
+"""What every learner offers: `estimator.fit(key, data) -> fit`, and `fit.predict(x)`.
+
+An estimator is a frozen `equinox.Module`: its shapes are static fields, its hyper-parameters leaves. `fit` is pure, so it
+composes with `jax.jit` and `jax.vmap`; called eagerly, it first checks the data and then runs compiled.
+"""
+
+import enum
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..problem import Dataset
+
+
+class Status(enum.IntEnum):
+    """How a fit ended. Failure is a value: it is recorded and counted, never dropped and never raised."""
+
+    CONVERGED = 0
+    """The estimator's own stopping rule was met (direct solvers: the solution is finite)."""
+    STEP_LIMIT = 1
+    """The step limit came first."""
+    DIVERGED = 2
+    """Training left the finite numbers or exploded."""
+    SINGULAR = 3
+    """A linear system could not be solved to a finite answer."""
+
+
+class AbstractFit(eqx.Module):
+    """A fitted predictor with how it ended and numbers about it."""
+
+    status: eqx.AbstractVar[Int[Array, "*batch"]]
+    stats: eqx.AbstractVar[dict[str, Array]]
+
+    @abstractmethod
+    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
+        """Predictions at the k rows of x."""
+
+
+class AbstractEstimator(eqx.Module):
+    """A learning algorithm with its hyper-parameters."""
+
+    @abstractmethod
+    def fit(self, key: PRNGKeyArray, data: Dataset) -> AbstractFit:
+        """Fits one data set: x (n, d), y (n,). Pure; `jax.vmap` it (or call `tsjax.fit_many`) for many."""
+
+
+def check_data(data: Dataset, batched: bool = False) -> None:
+    """Raises ValueError for a data set of the wrong rank or with values that are not finite.
+
+    Values are looked at only when they are there: inside a user's `jit` or `vmap` shapes alone are checked.
+    """
+    x, y = data.x, data.y
+    axes = ("B", "n", "d") if batched else ("n", "d")
+    if x.ndim != len(axes):
+        hint = "Use tsjax.fit_many or jax.vmap for a batch of data sets." if not batched else "Stack the data sets."
+        raise ValueError(f"expected x of shape ({', '.join(axes)}), got {tuple(x.shape)}. {hint}")
+    for name, value in (("x", x), ("y", y)):
+        if isinstance(value, jax.core.Tracer):
+            continue
+        bad = ~np.isfinite(np.asarray(value))
+        if bad.any():
+            where = tuple(int(i) for i in np.argwhere(bad)[0])
+            raise ValueError(
+                f"data.{name} has {int(bad.sum())} value(s) that are not finite, the first at index {where}. "
+                "Remove those rows or mend them before fitting."
+            )

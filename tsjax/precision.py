@@ -1,0 +1,34 @@
+"""float64 where the mathematics needs it, without touching the user's global JAX flags."""
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import jax
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def requires_float64(fn: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Runs `fn` with 64-bit types on.
+
+    With `jax_enable_x64` already on this changes nothing. Otherwise an eager call runs inside a local
+    `jax.enable_x64(True)`; a call on traced values cannot (the surrounding `jit` has already fixed its types) and raises
+    RuntimeError saying what to switch on.
+    """
+
+    @functools.wraps(fn)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        if jax.config.read("jax_enable_x64"):
+            return fn(*args, **kwargs)
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            raise RuntimeError(
+                f"{fn.__qualname__} needs float64, but it was called inside jit, vmap or grad with 64-bit types off. "
+                "Put the outermost call in `with jax.enable_x64(True):`, or set "
+                "`jax.config.update('jax_enable_x64', True)` at the start of your script."
+            )
+        with jax.enable_x64(True):
+            return fn(*args, **kwargs)
+
+    return wrapper
