@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+# Never TF32: on a GPU it multiplied the final risk by 4.7 at noise_std = 0.001.
+_FULL = jax.lax.Precision.HIGHEST
+
 
 class TwoLayer(eqx.Module):
     """f(x) = sum_j a_j relu(<w_j, x>): output weights `a` (m,), neurons `w` (m, d), no bias."""
@@ -18,11 +21,11 @@ class TwoLayer(eqx.Module):
 
     def __call__(self, x: Float[Array, " d"]) -> Float[Array, ""]:
         """The value at one point; `jax.vmap` it for many."""
-        return self.a @ jax.nn.relu(self.w @ x)
+        return jnp.dot(self.a, jax.nn.relu(jnp.dot(self.w, x, precision=_FULL)), precision=_FULL)
 
     def samples_last(self, x_t: Float[Array, "d n"]) -> Float[Array, " n"]:
         """The values at the n columns of x_t."""
-        return self.a @ jax.nn.relu(self.w @ x_t)
+        return jnp.dot(self.a, jax.nn.relu(jnp.dot(self.w, x_t, precision=_FULL)), precision=_FULL)
 
 
 def absorb_output_weights(net: TwoLayer) -> TwoLayer:

@@ -67,3 +67,18 @@ def check_data(data: Dataset, batched: bool = False) -> None:
                 f"data.{name} has {int(bad.sum())} value(s) that are not finite, the first at index {where}. "
                 "Remove those rows or mend them before fitting."
             )
+
+
+def check_at_least(owner: str, **bounds) -> None:
+    """Raises ValueError for a hyper-parameter below its bound: `check_at_least("Student", width=(width, 1))`. None means
+    "by the formula" and passes, as do traced values."""
+    for name, (value, lowest) in bounds.items():
+        if value is None or isinstance(value, jax.core.Tracer):
+            continue
+        if not np.isfinite(np.asarray(value)).all() or np.asarray(value).min() < lowest:
+            raise ValueError(f"{owner}: {name} must be finite and at least {lowest}, got {value}.")
+
+
+def floats_as_arrays(module):
+    """Hyper-parameters as arrays, which `eqx.filter_jit` traces: another value does not compile again."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, float) else leaf, module)
