@@ -3,6 +3,8 @@ import os
 # Two CPU devices, so that sharding is exercised everywhere; the sweep and the eight-device tests choose their own.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# See tsjax.sweep.devices.one_blas_thread: LAPACK with threads of its own under XLA's devices can hang.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -220,4 +220,5 @@ class Problem(eqx.Module):
             eps = jr.normal(key_eps, (n,), x.dtype)
         else:
             eps = jr.uniform(key_eps, (n,), x.dtype, minval=-(3.0**0.5), maxval=3.0**0.5)
-        return Dataset(x=x, y=jax.vmap(teacher)(x) + self.noise_std * eps)
+        noise_std = jnp.asarray(self.noise_std).astype(x.dtype)
+        return Dataset(x=x, y=(jax.vmap(teacher)(x) + noise_std * eps).astype(x.dtype))

@@ -195,6 +195,12 @@ def _smooth_clip(theta: TwoLayer, radius) -> TwoLayer:
     return jax.tree.map(lambda r: (radius * jnp.tanh(r * jnp.abs(r) / (2 * radius))).astype(r.dtype), theta)
 
 
+def _samples_last(data: Dataset) -> tuple[Float[Array, "d n"], Float[Array, " n"]]:
+    """x_t and y in their common floating dtype: training rounds neither."""
+    dtype = jnp.result_type(data.x, data.y, jnp.float32)
+    return data.x.T.astype(dtype), data.y.astype(dtype)
+
+
 def _default(value, formula, dtype):
     return as_leaf(formula if value is None else value, dtype)
 
@@ -310,7 +316,7 @@ def _phase_two(phase: VanillaPhase, net: TwoLayer, x_t, y, probe=None, probe_ste
 
 @eqx.filter_jit
 def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_steps) -> NetworkFit:
-    x_t, y = data.x.T, data.y
+    x_t, y = _samples_last(data)
     steps_one, steps_two = ((), ()) if probe_steps is None else probe_steps
     measure = None if probe is None else lambda net: {"train_loss": _half_mse(net, x_t, y), **probe(net)}
 
@@ -336,9 +342,9 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
 
 @eqx.filter_jit
 def _fit_oracle(student: OracleStudent, data: Dataset, teacher: TwoLayer) -> NetworkFit:
-    x_t, dtype = data.x.T, data.x.dtype
-    start = absorb_output_weights(jax.tree.map(lambda leaf: leaf.astype(dtype), teacher))
-    net, loss, steps, status, _ = _phase_two(student.vanilla, start, x_t, data.y)
+    x_t, y = _samples_last(data)
+    start = absorb_output_weights(jax.tree.map(lambda leaf: leaf.astype(x_t.dtype), teacher))
+    net, loss, steps, status, _ = _phase_two(student.vanilla, start, x_t, y)
     stats = {
         "train_loss": loss,
         "steps": jnp.stack([jnp.zeros_like(steps), steps]),

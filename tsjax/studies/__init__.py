@@ -1,0 +1,7 @@
+"""The experiments that ship, by the name a sweep file calls them: one module each."""
+
+import lazy_loader as _lazy
+
+SHIPPED = {"superiority": "tsjax.studies.superiority", "paper_figure": "tsjax.studies.paper_figure"}
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,0 +1,179 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import tsjax as ts
+from tsjax.estimators.ridge import PATH, KernelRidge
+from tsjax.kernels import RBF, ArcCosineNTK, ntk
+
+N = 40
+
+
+@pytest.fixture
+def problem():
+    return ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2), 0.5)
+
+
+@pytest.fixture
+def teacher(problem, key):
+    return problem.sample_teacher(jr.fold_in(key, 1))
+
+
+@pytest.fixture
+def data(problem, teacher, key):
+    return problem.sample(jr.fold_in(key, 2), teacher, N)
+
+
+def _hat_matrices(gram):
+    """By solving, for each ridge of the path."""
+    ridges = PATH * np.trace(gram) / N
+    return ridges, [gram @ np.linalg.inv(gram + r * np.eye(N)) for r in ridges]
+
+
+def test_a_number_solves_the_normal_equations(data, key):
+    fit = KernelRidge(ntk(), ridge=0.3).fit(key, data)
+    gram, y = np.asarray(ArcCosineNTK()(data.x)), np.asarray(data.y)
+    np.testing.assert_allclose(fit.alpha, np.linalg.solve(gram + 0.3 * np.eye(N), y), rtol=1e-9)
+    x = jr.normal(key, (5, 4))
+    np.testing.assert_allclose(fit.predict(x), ArcCosineNTK()(x, data.x) @ fit.alpha, rtol=1e-10)
+    hat = gram @ np.linalg.inv(gram + 0.3 * np.eye(N))
+    residual = y - hat @ y
+    np.testing.assert_allclose(fit.stats["dof"], np.trace(hat), rtol=1e-9)
+    np.testing.assert_allclose(fit.stats["gcv"], N * residual @ residual / (N - np.trace(hat)) ** 2, rtol=1e-9)
+    np.testing.assert_allclose(fit.stats["loo"], np.mean((residual / (1 - np.diag(hat))) ** 2), rtol=1e-9)
+    assert fit.status == ts.Status.CONVERGED and fit.stats["ridge"] == 0.3
+
+
+@pytest.mark.parametrize("criterion", ["gcv", "loo"])
+def test_search_finds_the_brute_force_minimum(data, key, criterion):
+    fit = KernelRidge(ntk(), ridge=criterion).fit(key, data)
+    gram, y = np.asarray(ArcCosineNTK()(data.x)), np.asarray(data.y)
+    ridges, hats = _hat_matrices(gram)
+    residuals = [y - h @ y for h in hats]
+    gcv = np.array([N * r @ r / (N - np.trace(h)) ** 2 for r, h in zip(residuals, hats, strict=True)])
+    loo = np.array([np.mean((r / (1 - np.diag(h))) ** 2) for r, h in zip(residuals, hats, strict=True)])
+    best = int(np.argmin(gcv if criterion == "gcv" else loo))
+    np.testing.assert_allclose(fit.stats["ridge"], ridges[best], rtol=1e-10)
+    np.testing.assert_allclose(fit.stats["gcv"], gcv[best], rtol=1e-8)
+    np.testing.assert_allclose(fit.stats["loo"], loo[best], rtol=1e-8)
+    np.testing.assert_allclose(fit.stats["dof"], np.trace(hats[best]), rtol=1e-8)
+    # The eigenbasis and Cholesky's factor give one predictor.
+    same = KernelRidge(ntk(), ridge=fit.stats["ridge"]).fit(key, data)
+    np.testing.assert_allclose(fit.alpha, same.alpha, rtol=1e-8)
+
+
+def test_loo_is_leaving_one_out(data, key):
+    fit = KernelRidge(RBF(0.8), ridge=0.05).fit(key, data)
+    errors = []
+    for i in range(N):
+        keep = np.arange(N) != i
+        without = KernelRidge(RBF(0.8), ridge=0.05).fit(key, ts.Dataset(x=data.x[keep], y=data.y[keep]))
+        errors.append(float(data.y[i] - without.predict(data.x[i : i + 1])[0]))
+    np.testing.assert_allclose(fit.stats["loo"], np.mean(np.square(errors)), rtol=1e-9)
+
+
+def test_oracle_is_the_best_of_the_path(problem, teacher, data, key):
+    fit = KernelRidge(ntk(), ridge="oracle").fit(key, data, oracle=(problem, teacher))
+    x = problem.inputs.sample(jr.fold_in(key, 9), 20000)
+    truth = jax.vmap(teacher)(x)
+    risks = []
+    for ridge in PATH[20:] * float(jnp.trace(ntk()(data.x))) / N:
+        risks.append(float(jnp.mean((KernelRidge(ntk(), ridge=ridge).fit(key, data).predict(x) - truth) ** 2)))
+    risk = float(jnp.mean((fit.predict(x) - truth) ** 2))
+    assert risk <= min(risks) * 1.01
+    gcv = KernelRidge(ntk()).fit(key, data)
+    assert risk <= float(jnp.mean((gcv.predict(x) - truth) ** 2)) * 1.01
+
+
+@pytest.mark.parametrize("ridge", ["gcv", "loo", "oracle", 0.1])
+def test_jit_and_vmap_equal_eager(problem, teacher, key, ridge):
+    datasets = jax.vmap(lambda k: problem.sample(k, teacher, 20))(jr.split(key, 3))
+    oracle = {"oracle": (problem, teacher)} if ridge == "oracle" else {}
+    estimator = KernelRidge(ntk(), ridge=ridge)
+    keys = jr.split(jr.fold_in(key, 5), 3)
+    mapped = jax.jit(jax.vmap(lambda k, data: estimator.fit(k, data, **oracle)))(keys, datasets)
+    x = jr.normal(key, (6, 4))
+    predictions = jax.vmap(lambda fit: fit.predict(x))(mapped)
+    for i in range(3):
+        fit = estimator.fit(keys[i], jax.tree.map(lambda leaf, i=i: leaf[i], datasets), **oracle)
+        np.testing.assert_allclose(mapped.alpha[i], fit.alpha, rtol=1e-7)
+        np.testing.assert_allclose(predictions[i], fit.predict(x), rtol=1e-9)
+        assert fit.stats.keys() == {"ridge", "dof", "gcv", "loo"}
+
+
+def test_ridges_and_length_scales_are_traced(data, key):
+    ridges = jnp.array([0.1, 1.0])
+    mapped = jax.vmap(lambda r: KernelRidge(RBF(r), ridge=r).fit(key, data))(ridges)
+    for i, r in enumerate([0.1, 1.0]):
+        np.testing.assert_allclose(mapped.alpha[i], KernelRidge(RBF(r), ridge=r).fit(key, data).alpha, rtol=1e-9)
+
+
+def test_another_ridge_does_not_compile_again(data, key):
+    KernelRidge(RBF(0.31), ridge=0.1).fit(key, data)
+    with jax.log_compiles(), pytest.MonkeyPatch.context() as patch:
+        compiled = []
+        patch.setattr("logging.Logger.warning", lambda self, message, *args: compiled.append(message))
+        KernelRidge(RBF(0.62), ridge=0.2).fit(key, data)
+    assert not [m for m in compiled if "ompiling" in m]
+
+
+def test_many_points_are_predicted_in_blocks(data, key):
+    fit = KernelRidge(ntk(), ridge=0.1).fit(key, data)
+    x = jr.normal(key, (5000, 4))
+    np.testing.assert_allclose(fit.predict(x), ntk()(x, data.x) @ fit.alpha, rtol=1e-9, atol=1e-12)
+
+
+def test_the_order_of_the_data_does_not_matter(data, key):
+    order = jr.permutation(key, N)
+    x = jr.normal(key, (6, 4))
+    shuffled = KernelRidge(ntk()).fit(key, ts.Dataset(x=data.x[order], y=data.y[order]))
+    np.testing.assert_allclose(KernelRidge(ntk()).fit(key, data).predict(x), shuffled.predict(x), rtol=1e-8)
+
+
+def test_a_singular_matrix_is_a_status(key):
+    x = jnp.zeros((3, 2)).at[0, 0].set(1.0)
+    fit = KernelRidge(ntk(), ridge=0).fit(key, ts.Dataset(x=x, y=jnp.arange(3.0)))
+    assert fit.status == ts.Status.SINGULAR and bool(jnp.isnan(fit.predict(x)).all())
+    # The search never tries ridge 0.
+    assert KernelRidge(ntk()).fit(key, ts.Dataset(x=x, y=jnp.arange(3.0))).status == ts.Status.CONVERGED
+
+
+def test_float32_data_are_fitted_in_float64_without_the_flag(data, key):
+    truth = KernelRidge(ntk(), ridge=0.1).fit(key, data).predict(data.x)
+    with jax.enable_x64(False):
+        single = ts.Dataset(x=data.x.astype(jnp.float32), y=data.y.astype(jnp.float32))
+        fit = KernelRidge(ntk(), ridge=0.1).fit(key, single)
+        assert fit.alpha.dtype == jnp.float64
+        np.testing.assert_allclose(fit.predict(single.x), truth, rtol=1e-4, atol=1e-6)
+        with pytest.raises(RuntimeError, match="needs float64"):
+            jax.jit(KernelRidge(ntk(), ridge=0.1).fit)(key, single)
+
+
+def test_errors(problem, teacher, data, key):
+    cases = [
+        (lambda: KernelRidge(ntk(), ridge=-0.1), r"ridge must be finite and >= 0, got -0\.1"),
+        (lambda: KernelRidge(ntk(), ridge="gvc"), r"one of \('gcv', 'loo', 'oracle'\), got 'gvc'; nearest: 'gcv'"),
+        (lambda: KernelRidge(ntk(), ridge=jnp.ones(2)), r"one number, got an array of shape \(2,\)"),
+        (lambda: KernelRidge(ntk), r"needs a kernel such as tsjax\.kernels\.ntk\(depth=1\), got .*Call it: ntk\(\)"),
+        (
+            lambda: KernelRidge(ntk(), ridge="oracle").fit(key, data),
+            r"call fit\(key, data, oracle=\(problem, teacher\)\)",
+        ),
+        (lambda: KernelRidge(ntk()).fit(key, data, oracle=(problem, teacher)), r'with ridge="oracle" only'),
+        (
+            lambda: KernelRidge(ntk(), ridge="oracle").fit(
+                key, data, oracle=(ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2)), teacher)
+            ),
+            r"problem has d=3, but the data have d=4",
+        ),
+        (
+            lambda: KernelRidge(ntk()).fit(key, ts.Dataset(x=data.x, y=data.y.at[7].set(jnp.nan))),
+            r"data\.y has 1 value\(s\) that are not finite, the first at index \(7,\)",
+        ),
+        (lambda: KernelRidge(ntk()).fit(key, jax.tree.map(lambda v: v[None], data)), r"expected x of shape \(n, d\)"),
+    ]
+    for make, message in cases:
+        with pytest.raises(ValueError, match=message):
+            make()

@@ -1,0 +1,158 @@
+import io
+
+import pandas as pd
+from rich.console import Console
+
+from tsjax.report.progress import Meter, watch
+from tsjax.sweep.execute import ChunkDone
+from tsjax.sweep.experiment import Cost, experiment
+from tsjax.sweep.plan import Plan, make_plan
+from tsjax.sweep.spec import parse_spec
+
+
+@experiment(
+    static=("method", "n", "d"),
+    curve="method",
+    work="student_steps",
+    cost=lambda arguments: Cost(products=float(arguments["n"])),
+)
+def never_run(key, *, method: str, n: int, d: int):
+    raise AssertionError("the tests of progress run nothing")
+
+
+def _plan(**grid) -> Plan:
+    grid = {"n": [256, 1024], "method": ["student", "ntk"], "d": 5, "seeds": 8, **grid}
+    return make_plan(parse_spec({"study": "test_progress:never_run", "grid": grid}), never_run)
+
+
+def _done(plan: Plan, group: int, cells: range, *, seconds=2.0, compiled=3.0, failed=0, resumed=False) -> ChunkDone:
+    """A chunk of some cells of a group; each cell has two rows, as an experiment that returns vectors has."""
+    part = plan.groups[group]
+    if resumed:
+        return ChunkDone(part.static, len(cells), None, 0.0, resumed=True)
+    ids = [part.cells[i].id for i in cells]
+    status = [2] * failed + [0] * (len(ids) - failed)
+    records = pd.DataFrame({"cell": ids, "status": status, "compile_seconds": compiled, "student_steps": 500})
+    if part.static["method"] != "student":
+        records = records.drop(columns="student_steps")
+    return ChunkDone(part.static, len(cells), pd.concat([records, records]), seconds, resumed=False)
+
+
+def _names(plan: Plan) -> list[str]:
+    meter = Meter(plan)
+    return [meter.label(group) for group in plan.groups]
+
+
+def test_labels_tell_what_varies():
+    assert _names(_plan()) == ["student n=256", "ntk n=256", "student n=1024", "ntk n=1024"]
+    assert _names(_plan(d=[5, 10], n=256, method="ntk")) == ["d=5", "d=10"]
+    assert "student n=1024 d=10" in _names(_plan(d=[5, 10]))
+    assert _names(_plan(n=256, method="ntk")) == ["never_run"]
+
+
+def test_meter_counts_cells_not_rows():
+    plan = _plan()
+    meter = Meter(plan)
+    assert (meter.total, meter.done, meter.current) == (32, 0, 0)
+    assert meter.seconds_left is None and meter.cell_rate is None and meter.work_rate is None
+    meter.add(_done(plan, 0, range(3), resumed=True))
+    meter.add(_done(plan, 0, range(3, 8), failed=2))
+    assert (meter.done, meter.resumed, meter.failed, meter.current) == (8, 3, 2, 1)
+    # Five students of 500 steps in two seconds.
+    assert meter.work_rate == 1250
+    meter.add(_done(plan, 1, range(8)))
+    assert meter.work_rate == 1250  # A chunk without work takes no part.
+    assert meter.cell_rate is not None and meter.cell_rate > 0
+
+
+def test_time_left_weighs_cells_by_cost_and_counts_compilations():
+    plan = _plan()
+    meter = Meter(plan)
+    meter.add(_done(plan, 0, range(8), seconds=4.0, compiled=3.0))
+    # 8 cells of cost 256 took 4 s. Left: 8 at 256 (4 s), 16 at 1024 (32 s), three programs of 3 s.
+    assert meter.seconds_left == 4 + 32 + 9
+    for group in (1, 2, 3):
+        meter.add(_done(plan, group, range(8)))
+    assert meter.seconds_left == 0 and meter.current is None
+
+
+def _chunks(plan: Plan) -> list[ChunkDone]:
+    return [
+        _done(plan, 0, range(4), resumed=True),
+        _done(plan, 0, range(4, 8), failed=1),
+        *(_done(plan, group, range(8)) for group in (1, 2)),
+        _done(plan, 3, range(8), resumed=True),
+    ]
+
+
+def test_log_has_one_line_for_each_chunk_and_passes_all_on():
+    plan, out = _plan(), io.StringIO()
+    chunks = _chunks(plan)
+    assert list(watch(plan, chunks, Console(file=out, width=80))) == chunks
+    lines = out.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [
+        "cells 4/32",
+        "cells 8/32",
+        "cells 16/32",
+        "cells 24/32",
+        "cells 32/32",
+    ]
+    assert "found in the store" in lines[0] and "found in the store" in lines[-1]
+    assert "student n=256" in lines[1] and "compiled in 3 s" in lines[1] and "1 failed" in lines[1]
+    assert "student-steps/s" in lines[1] and "4 resumed" in lines[1] and "left" in lines[1]
+    assert "\x1b" not in out.getvalue()
+
+
+def test_live_display_ends_complete_and_fits():
+    plan, out = _plan(), io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True, color_system=None)
+    seen = 0
+    for done in watch(plan, _chunks(plan), console):
+        seen += done.cells
+    assert seen == plan.cells and "32/32 cells" in out.getvalue()
+    assert "ntk n=256: compiling" in out.getvalue()
+
+
+def test_live_display_in_the_middle_of_a_group():
+    plan = _plan()
+    meter = Meter(plan)
+    lines = _rendered(meter)
+    assert "0/32 cells" in lines[0] and lines[1].strip() == "student n=256: compiling"
+    meter.add(_done(plan, 0, range(4), failed=1))
+    lines = _rendered(meter)
+    assert "4/32 cells" in lines[0] and "left" in lines[0]
+    assert "compiling" not in lines[1] and "1 failed" in lines[1] and "1k student-steps/s" in lines[1]
+
+
+def _rendered(meter: Meter) -> list[str]:
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as capture:
+        console.print(meter.render())
+    lines = capture.get().splitlines()
+    assert len(lines) == 2 and all(len(line) <= 80 for line in lines)
+    return lines
+
+
+def test_the_consumer_may_stop_early():
+    plan, out = _plan(), io.StringIO()
+    console = Console(file=out, width=80, force_terminal=True)
+    stream = watch(plan, _chunks(plan), console)
+    next(stream)
+    stream.close()  # pyright: ignore[reportAttributeAccessIssue]
+    # The display has given the cursor back.
+    assert out.getvalue().rstrip("\n").endswith("\x1b[?25h")
+
+
+def test_a_run_reports_through_the_listener(make_toy, tmp_path):
+    out = io.StringIO()
+    grid = {"n": [128, 256], "method": "student", "seeds": 4}
+
+    def listener(plan, stream):
+        return watch(plan, stream, Console(file=out, width=80))
+
+    make_toy(out=tmp_path / "run", listener=listener, chunk=4, grid=grid, expect=[])
+    again = {**grid, "seeds": 6}
+    make_toy(out=tmp_path / "run", listener=listener, chunk=12, grid=again, expect=[])
+    lines = out.getvalue().splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["cells 4/8", "cells 8/8", "cells 8/12", "cells 12/12"]
+    assert "8 found in the store" in lines[2]

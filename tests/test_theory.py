@@ -1,0 +1,171 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from scipy.optimize import brentq
+
+import tsjax as ts
+from tsjax import theory
+from tsjax.estimators.optimal_linear import OptimalLinear
+from tsjax.estimators.ridge import KernelRidge
+from tsjax.kernels import RBF, ArcCosine, ZonalSpectrum, gegenbauer, ntk
+
+
+def _problem(d=5, m=3, noise_std=0.1, **kwargs):
+    return ts.Problem(ts.Sphere(d), ts.ReLUTeacher(m, **kwargs), noise_std)
+
+
+def _slope(n, risks):
+    return np.polyfit(np.log(n), np.log(risks), 1)[0]
+
+
+def test_limits_and_exponents():
+    np.testing.assert_allclose(theory.cramer_rao(3, 5, [100, 1000], 0.1), [1.5e-3, 1.5e-4])
+    assert theory.optimal_linear_exponent(5) == 3 / 7
+    assert theory.linear_minimax_exponent(5) == 7 / 12
+
+
+# Reference values of an independent prototype, over powers of 2 (first and last one).
+@pytest.mark.parametrize(
+    ("d", "m", "noise_std", "powers", "slope"),
+    [
+        (5, 3, 0.1, (7, 13), -0.524),
+        (10, 5, 0.1, (7, 13), -0.438),
+        (5, 3, 0.5, (7, 13), -0.62),
+        (10, 5, 0.5, (7, 13), -0.56),
+        (5, 3, 0.1, (13, 20), -0.444),
+        (10, 5, 0.1, (13, 20), -0.299),
+    ],
+)
+def test_slopes_of_the_optimal_linear_estimator(d, m, noise_std, powers, slope):
+    n = 2.0 ** np.arange(powers[0], powers[1] + 1)
+    risks = theory.predicted_optimal_linear_risk(_problem(d, m, noise_std), n)
+    np.testing.assert_allclose(_slope(n, risks), slope, atol=0.004)
+
+
+def test_the_asymptotic_exponent_is_reached():
+    n = np.array([1e9, 1e10])
+    risks = theory.predicted_optimal_linear_risk(_problem(3, 2), n[:1])
+    assert risks.shape == (1,)
+    # Degrees to 400 resolve n to about 1e5 in d = 3; there the slope is close to the asymptote 3/5 from above.
+    n = 2.0 ** np.arange(12, 17)
+    slope = -_slope(n, theory.predicted_optimal_linear_risk(_problem(3, 2), n))
+    assert 0.95 * theory.optimal_linear_exponent(3) < slope < 1.1 * theory.optimal_linear_exponent(3)
+
+
+def test_noise_is_the_best_ridge_for_the_covariance_and_no_kernel_beats_it():
+    n = 2.0 ** np.arange(7, 13)
+    for d, m, noise_std in ((5, 3, 0.1), (10, 5, 0.5)):
+        problem = _problem(d, m, noise_std)
+        optimal = theory.predicted_optimal_linear_risk(problem, n)
+        covariance = (m / d) * ArcCosine(1)
+        np.testing.assert_allclose(theory.predicted_curve(covariance, problem, n), optimal, rtol=1e-4)
+        ratio = theory.predicted_curve(ntk(), problem, n) / optimal
+        assert (ratio > 1.0).all() and (ratio < 1.03).all()
+        assert (theory.predicted_curve(RBF(1.0), problem, n) > optimal).all()
+
+
+def test_optimal_is_the_minimum_over_ridges():
+    problem, n = _problem(), np.array([128, 1000])
+    target, spectrum = theory.target_power(problem), gegenbauer(ntk(), 5)
+    ridges = np.logspace(-5, 3, 2001)
+    brute = theory.predicted_ridge_risk(spectrum, target, n[:, None], ridges, 0.1).min(axis=1)
+    np.testing.assert_allclose(theory.predicted_curve(spectrum, problem, n), brute, rtol=5e-5)
+    # Without noise the best ridge is at the end, 0.
+    silent = _problem(noise_std=0.0)
+    at_zero = theory.predicted_curve(spectrum, silent, n, ridge=0.0)
+    np.testing.assert_allclose(theory.predicted_curve(spectrum, silent, n), at_zero, rtol=0.02)
+
+
+def test_kappa_solves_its_equation_and_the_formula_is_that_of_the_paper():
+    spectrum, target = gegenbauer(ntk(), 5), theory.target_power(_problem())
+    # By hand, with multiplicities written out: degrees 0 to 4 only.
+    few = ZonalSpectrum(5, spectrum.eigenvalues[:5], spectrum.multiplicities[:5], 1.0, 0.02)
+    aim = ZonalSpectrum(5, target.eigenvalues[:5], target.multiplicities[:5], 0.3, 0.001)
+    lambdas = np.repeat(few.eigenvalues, few.multiplicities.round().astype(int))
+    powers = np.repeat(aim.eigenvalues, aim.multiplicities.round().astype(int))
+    n, ridge = 50.0, 0.3
+    kappa = brentq(lambda k: np.sum(lambdas / (lambdas + k)) + (ridge + 0.02) / k - n, 1e-12, 10.0, xtol=1e-15)
+    excess = n / (n - np.sum((lambdas / (lambdas + kappa)) ** 2))
+    risk = excess * (np.sum((kappa / (lambdas + kappa)) ** 2 * powers) + 0.001 + 0.04) - 0.04
+    np.testing.assert_allclose(theory.predicted_ridge_risk(few, aim, n, ridge, 0.2), risk, rtol=1e-10)
+
+
+@pytest.mark.parametrize("signs", ["random", "positive", "alternating"])
+@pytest.mark.parametrize("cosine", [0.0, 0.5])
+def test_target_power_is_that_of_sampled_teachers(key, signs, cosine):
+    problem = _problem(4, 3, signs=signs, cosine=cosine)
+    power = theory.target_power(problem)
+    teachers = jax.vmap(problem.sample_teacher)(jr.split(key, 4000))
+    x = problem.inputs.sample(jr.fold_in(key, 1), 4000)
+    values = jax.vmap(lambda teacher, point: teacher(point))(teachers, x)
+    # The total, degree 0 and degree 1: E f^2, (E_x f)^2 and |E_x f(x) x|^2 (eigenfunctions are sqrt(d) x_i).
+    error = float(jnp.std(values**2)) / 4000**0.5
+    assert abs(float(jnp.mean(values**2)) - power.trace) < 4.5 * error
+    mean_relu = np.sqrt(gegenbauer(ArcCosine(1), 4).scaled(0.25).eigenvalues[0])
+    means = mean_relu * np.asarray(teachers.a.sum(axis=1))
+    np.testing.assert_allclose(np.mean(means**2), power.eigenvalues[0], atol=4.5 * means.std() ** 2 / 30 + 1e-9)
+    linear = jnp.einsum("sj,sjd->sd", teachers.a, teachers.w) / 8
+    np.testing.assert_allclose(jnp.mean(jnp.sum(linear**2, 1)) * 4, power.eigenvalues[1] * 4, rtol=0.06)
+
+
+@eqx.filter_jit
+def _simulated(estimator, problem, keys, n, x):
+    def risk(key):
+        teacher = problem.sample_teacher(jr.fold_in(key, 0))
+        fit = estimator.fit(jr.fold_in(key, 2), problem.sample(jr.fold_in(key, 1), teacher, n))
+        return jnp.mean((fit.predict(x) - jax.vmap(teacher)(x)) ** 2)
+
+    return jax.lax.map(risk, keys)
+
+
+@pytest.mark.parametrize(("n", "ridge"), [(128, 0.1), (256, 0.5)])
+def test_predicted_curve_is_that_of_simulated_kernel_ridge(key, n, ridge):
+    problem = _problem()
+    x = problem.inputs.sample(jr.fold_in(key, 1), 1000)
+    risks = _simulated(KernelRidge(ntk(), ridge=ridge), problem, jr.split(key, 60), n, x)
+    predicted = theory.predicted_curve(ntk(), problem, [n], ridge=ridge)[0]
+    # The deterministic equivalent itself is good to 1-2 % here.
+    assert abs(float(risks.mean()) - predicted) < 4.0 * float(risks.std()) / 60**0.5 + 0.02 * predicted
+
+
+@pytest.mark.parametrize("n", [128, 384])
+def test_predicted_optimal_linear_risk_is_the_trace_formula(key, n):
+    problem = _problem()
+    estimator = OptimalLinear(problem, test_points=1000)
+
+    def trace_formula(k):
+        # Responses play no role in it.
+        x = problem.inputs.sample(jr.fold_in(k, 1), n)
+        return estimator.fit(k, ts.Dataset(x=x, y=jnp.zeros(n))).stats["bayes_risk"]
+
+    draws = 24 if n == 128 else 4
+    measured = jax.lax.map(trace_formula, jr.split(key, draws))
+    predicted = theory.predicted_optimal_linear_risk(problem, [n])[0]
+    assert abs(float(measured.mean()) - predicted) < 4.0 * float(measured.std()) / draws**0.5 + 0.01 * predicted
+
+
+def test_errors():
+    gaussian = ts.Problem(ts.Gaussian(5), ts.ReLUTeacher(3))
+    spectrum, target = gegenbauer(ntk(), 5), theory.target_power(_problem())
+    cases = [
+        (lambda: theory.cramer_rao(0, 5, 10, 0.1), r"needs m, d, n >= 1 and noise_std >= 0, got m=0"),
+        (lambda: theory.optimal_linear_exponent(1), r"need d >= 2, got d=1"),
+        (lambda: theory.predicted_curve(ntk(), gaussian, [10]), r"known for inputs=Sphere\(d\); got Gaussian\(d=5\)"),
+        (lambda: theory.predicted_curve(ntk(), _problem(), [10], ridge="best"), r"'optimal' or 'noise', got 'best'"),
+        (lambda: theory.predicted_curve(ntk(), _problem(), [0]), r"needs n >= 1"),
+        (lambda: theory.predicted_ridge_risk(spectrum, target, 10, -1.0, 0.1), r"ridge >= 0 .*got n=10.*ridge=-1"),
+        (
+            lambda: theory.predicted_ridge_risk(gegenbauer(ntk(), 4), target, 10, 1.0, 0.1),
+            r"must belong to one sphere .* d=4 with 201 degrees and d=5",
+        ),
+        (
+            lambda: theory.predicted_optimal_linear_risk(_problem(signs="positive"), [10]),
+            r"signs='random'.*got signs='positive'",
+        ),
+    ]
+    for make, message in cases:
+        with pytest.raises(ValueError, match=message):
+            make()

@@ -1,0 +1,320 @@
+"""The command line: `tsjax --help`. Heavy modules load inside the commands, so that help is instant."""
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from .sweep.result import Result
+    from .sweep.spec import SweepSpec
+
+app = typer.Typer(
+    add_completion=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Measure how fast learners learn: students against teachers, kernels beside them, rates with intervals.",
+)
+
+_Directory = Annotated[Path, typer.Argument(help="Directory of a sweep (its store).", show_default=False)]
+_Spec = Annotated[Path, typer.Argument(help="Sweep file (TOML).", show_default=False)]
+_Json = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file, e.g. grid.seeds=128. Repeatable."),
+]
+_Chunk = Annotated[int, typer.Option(min=1, help="Cells that run and are committed together.")]
+_Smoke = Annotated[bool, typer.Option("--smoke", help="Run the tiny [smoke] size of the sweep.")]
+
+# What a wrong spec, store or argument exits with; a verdict that does not hold exits with 1.
+_USAGE_ERROR = 2
+
+
+def main() -> None:
+    """The `tsjax` command: errors that a user can mend are one line, without a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if "--debug" in sys.argv:
+            raise
+        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(_USAGE_ERROR)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted: finished chunks are safe; run the same command again to resume.")
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    # Read from sys.argv by main, which also sees errors raised before this callback.
+    del debug
+
+
+def _start() -> None:
+    """Settings of this process: 64-bit types on, one CPU device per core."""
+    import jax
+
+    from .sweep.devices import use_all_cores
+
+    use_all_cores()
+    jax.config.update("jax_enable_x64", True)
+
+
+def _changed(spec: "SweepSpec", changes: list[str] | None) -> "SweepSpec":
+    """The spec with `--set` overrides, validated again."""
+    from .sweep.spec import SpecError, nearest, parse_spec
+
+    content: dict[str, Any] = spec.model_dump(exclude_defaults=True)
+    for change in changes or []:
+        path, equals, text = change.partition("=")
+        table, dot, name = path.strip().partition(".")
+        if not equals or not (dot or table in ("key", "claim", "source", "study")):
+            raise SpecError(f"--set {change}: write TABLE.KEY=VALUE, for instance --set grid.seeds=128.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        if not dot:
+            content[table] = value
+        elif table == "grid":
+            content["grid"] = [{**block, name: value} for block in content["grid"]]
+        elif table in ("problem", "smoke"):
+            content[table] = {**content.get(table, {}), name: value}
+        else:
+            raise SpecError(f"--set {change}: no table {table!r}.{nearest(table, ['grid', 'problem', 'smoke'])}")
+    return parse_spec(content, where="after --set")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"--shard {text}: write I/K with 1 <= I <= K, for instance 3/16.")
+    return int(part), int(parts)
+
+
+def _execute(spec: "SweepSpec", out: Path, chunk: int, shard: tuple[int, int], quiet: bool) -> "Result":
+    _start()
+    from .report import watch
+    from .sweep.run import run_spec
+
+    return run_spec(spec, out=out, chunk=chunk, shard=shard, listener=None if quiet else watch)
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=1))
+
+
+def _show(result: "Result", as_json: bool) -> None:
+    from .report import print_result, result_json
+
+    if as_json:
+        _print_json(result_json(result))
+    else:
+        print_result(result, Console())
+
+
+def shipped_sweeps() -> Path:
+    """The folder of the sweep files that ship: inside the installed package, or beside it in a checkout."""
+    inside = Path(__file__).parent / "sweeps"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "sweeps"
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Directory for records, figures and page.")] = Path("runs/quickstart"),
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """The main job at small size: train, compare, fit rates, report (two minutes).
+
+    Example: tsjax quickstart --out runs/quickstart
+    """
+    run(shipped_sweeps() / "quickstart.toml", out=out, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+def run(
+    spec: _Spec,
+    out: Annotated[Path | None, typer.Option(help="Directory of the store; runs/NAME by default.")] = None,
+    changes: _Set = None,
+    smoke: _Smoke = False,
+    chunk: _Chunk = 64,
+    shard: Annotated[str, typer.Option(metavar="I/K", help="Run the I-th of K parts: for job arrays.")] = "1/1",
+    quiet: _Quiet = False,
+    as_json: _Json = False,
+) -> None:
+    """Run a sweep, or resume it: what the store already holds is not run again.
+
+    Example: tsjax run sweeps/superiority.toml --set grid.seeds=128
+    """
+    from .sweep.spec import load_spec
+
+    loaded = _changed(load_spec(spec), changes)
+    loaded = loaded.at_smoke_size() if smoke else loaded
+    directory = Path("runs") / (spec.stem + ("-smoke" if smoke else "")) if out is None else out
+    result = _execute(loaded, directory, chunk, _shard(shard), quiet)
+    if shard == "1/1":
+        page = result.report()
+        if not as_json:
+            _show(result, as_json)
+            Console().print(f"records, figures and page: {page.parent}", soft_wrap=True)
+            return
+    _show(result, as_json)
+
+
+@app.command()
+def plan(spec: _Spec, changes: _Set = None, smoke: _Smoke = False, chunk: _Chunk = 64, as_json: _Json = False) -> None:
+    """Show cells, chunks, compilations, memory, FLOPs and expected time; run nothing.
+
+    Example: tsjax plan sweeps/superiority.toml
+    """
+    from .sweep.spec import find_experiment, load_spec
+
+    loaded = _changed(load_spec(spec), changes)
+    loaded = loaded.at_smoke_size() if smoke else loaded
+    experiment = find_experiment(loaded.study)
+    _start()
+    from .report import plan_json, print_plan
+    from .sweep.estimate import estimate_plan
+    from .sweep.plan import make_plan
+
+    estimates = estimate_plan(make_plan(loaded, experiment), loaded.key, chunk)
+    if as_json:
+        _print_json(plan_json(estimates))
+    else:
+        print_plan(estimates, Console())
+
+
+@app.command()
+def status(directory: _Directory, as_json: _Json = False) -> None:
+    """How far a sweep is, and what failed; works while another process runs it.
+
+    Example: tsjax status runs/superiority
+    """
+    from .report import print_status
+    from .sweep.status import sweep_status
+
+    content = sweep_status(directory)
+    if as_json:
+        _print_json(content)
+    else:
+        print_status(content, Console())
+
+
+def _load(directory: Path) -> "Result":
+    from .sweep.result import load
+
+    result = load(directory)
+    if result.records.empty:
+        raise ValueError(f"{directory} holds no records yet; run the sweep first.")
+    return result
+
+
+@app.command()
+def rates(directory: _Directory, as_json: _Json = False) -> None:
+    """Fitted exponents with intervals, beside what theory predicts over the same window.
+
+    Example: tsjax rates runs/quickstart --json
+    """
+    _show(_load(directory), as_json)
+
+
+@app.command()
+def verify(directory: _Directory, as_json: _Json = False) -> None:
+    """Exit with 0 only if every expected verdict of the sweep holds.
+
+    Example: tsjax verify runs/superiority
+    """
+    from .report import print_verdicts, verdicts_json
+
+    result = _load(directory)
+    verdicts = result.verdicts()
+    if not verdicts:
+        raise ValueError(f"{directory}: this sweep expects nothing; add [[expect]] tables to its file.")
+    if as_json:
+        _print_json(verdicts_json(result))
+    else:
+        print_verdicts(result, Console())
+    if any(verdict.outcome != "holds" for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    directory: _Directory,
+    out: Annotated[Path | None, typer.Option(help="Where to write; the store itself by default.")] = None,
+) -> None:
+    """Write the figures (PNG, PDF) and one self-contained HTML page.
+
+    Example: tsjax report runs/quickstart
+    """
+    print(_load(directory).report(out))
+
+
+@app.command()
+def export(
+    directory: _Directory,
+    to: Annotated[Path, typer.Option(help="records.csv, records.parquet or records.nc.", show_default=False)],
+) -> None:
+    """Write all records as CSV, Parquet or NetCDF.
+
+    Example: tsjax export runs/quickstart --to records.csv
+    """
+    writers = {
+        ".csv": lambda result: result.records.to_csv(to, index=False),
+        ".parquet": lambda result: result.records.to_parquet(to, index=False),
+        ".nc": lambda result: _write_netcdf(result, to),
+    }
+    if to.suffix not in writers:
+        raise ValueError(f"--to {to}: the file name must end in {', '.join(writers)}.")
+    if not to.parent.is_dir():
+        raise ValueError(f"--to {to}: there is no directory {to.parent}.")
+    result = _load(directory)
+    writers[to.suffix](result)
+    print(to)
+
+
+def _write_netcdf(result: "Result", to: Path) -> None:
+    try:
+        import h5netcdf
+    except ImportError:
+        raise ValueError("writing NetCDF needs h5netcdf: install tsjax[netcdf], or export .parquet.") from None
+    del h5netcdf
+    result.to_xarray().to_netcdf(to, engine="h5netcdf")
+
+
+@app.command()
+def doctor(as_json: _Json = False) -> None:
+    """Devices, versions, the neural-tangents bridge, compilation cache, BLAS.
+
+    Example: tsjax doctor
+    """
+    _start()
+    from .report import print_doctor
+    from .sweep.doctor import examine
+
+    content = examine()
+    if as_json:
+        _print_json(content)
+    else:
+        print_doctor(content, Console())
+    if not content["ok"]:
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()

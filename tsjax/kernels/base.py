@@ -1,0 +1,133 @@
+"""What a kernel is: `k(x1, x2)` is the matrix of its values, and `+` and `*` make new kernels from old ones.
+
+A new kernel is one formula: subclass `AbstractPairKernel` and write `evaluate` for one pair of points.
+"""
+
+from abc import abstractmethod
+from typing import Any, TypeVar
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class AbstractKernel(eqx.Module):
+    """A symmetric positive semidefinite function of two points of R^d.
+
+    Calling it gives the matrix of values, `k(x1, x2)` with x1 (n1, d), x2 (n2, d) -> (n1, n2); `k(x)` is `k(x, x)`.
+    Sums and products of kernels are kernels, and so are non-negative multiples: `k1 + k2`, `k1 * k2`, `2.0 * k`.
+    """
+
+    @abstractmethod
+    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        """The values at all pairs of rows. Implementations may take `x2 is x1` to mean one set of points."""
+
+    @abstractmethod
+    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        """k(x_i, x_i) at the n rows of x."""
+
+    # The annotations leave the shapes to the check, whose message says what to do.
+    def __call__(self, x1: Float[Array, "..."], x2: Float[Array, "..."] | None = None) -> Float[Array, "n1 n2"]:
+        """The values at all pairs of rows of x1 and x2 (x2 defaults to x1).
+
+        **Raises:** ValueError unless x1 is (n1, d) and x2 is (n2, d).
+        """
+        x2 = x1 if x2 is None else x2
+        if x1.ndim != 2 or x2.ndim != 2 or x1.shape[1] != x2.shape[1]:
+            raise ValueError(
+                f"a kernel takes points as rows, x1 (n1, d) and x2 (n2, d); got {tuple(x1.shape)} and "
+                f"{tuple(x2.shape)}. Use x[None, :] for a single point and jax.vmap for a batch of sets."
+            )
+        return self.matrix(x1, x2)
+
+    def __add__(self, other: "AbstractKernel") -> "AbstractKernel":
+        return _Sum(self, other) if isinstance(other, AbstractKernel) else NotImplemented
+
+    def __mul__(self, other: Any) -> "AbstractKernel":
+        if isinstance(other, AbstractKernel):
+            return _Product(self, other)
+        if jnp.ndim(other) == 0:
+            return _Scaled(other, self)
+        return NotImplemented
+
+    def __rmul__(self, other: Any) -> "AbstractKernel":
+        return self * other
+
+
+class AbstractPairKernel(AbstractKernel):
+    """A kernel given by one formula on one pair of points."""
+
+    @abstractmethod
+    def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
+        """k(x1, x2) for two points."""
+
+    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return _pair_matrix(trace_floats(self), x1, x2)
+
+    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return jax.vmap(lambda a: self.evaluate(a, a))(x)
+
+
+# Compiled even when called eagerly: else every step of the formula would hold an (n1, n2, d) array.
+@eqx.filter_jit
+def _pair_matrix(kernel: AbstractPairKernel, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]):
+    return jax.vmap(lambda a: jax.vmap(lambda b: kernel.evaluate(a, b))(x2))(x1)
+
+
+class _Sum(AbstractKernel):
+    left: AbstractKernel
+    right: AbstractKernel
+
+    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return self.left.matrix(x1, x2) + self.right.matrix(x1, x2)
+
+    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return self.left.diagonal(x) + self.right.diagonal(x)
+
+
+class _Product(AbstractKernel):
+    left: AbstractKernel
+    right: AbstractKernel
+
+    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return self.left.matrix(x1, x2) * self.right.matrix(x1, x2)
+
+    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return self.left.diagonal(x) * self.right.diagonal(x)
+
+
+class _Scaled(AbstractKernel):
+    scale: Any
+    kernel: AbstractKernel
+
+    def __check_init__(self):
+        if not isinstance(self.scale, jax.core.Tracer) and not 0.0 <= float(self.scale) < float("inf"):
+            raise ValueError(f"a kernel can be multiplied by finite numbers >= 0 only, got {self.scale}.")
+
+    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return self.scale * self.kernel.matrix(x1, x2)
+
+    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return self.scale * self.kernel.diagonal(x)
+
+
+_T = TypeVar("_T")
+
+
+def trace_floats(tree: _T) -> _T:
+    """`tree` with its Python floats made arrays, so that `eqx.filter_jit` traces them instead of compiling for each."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
+
+
+def dot(x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
+    """<x1, x2> in the full precision of its type: the default on recent GPUs rounds float32 factors to 10 bits."""
+    return jnp.dot(x1, x2, precision="highest")
+
+
+def norm(x: Float[Array, " d"]) -> Float[Array, ""]:
+    """|x|, with gradient 0 rather than NaN at x = 0."""
+    square = jnp.sum(x * x)
+    positive = square > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)

@@ -1,0 +1,263 @@
+"""Numbers of a result that tables, figures and page share, and how they are written."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from ..estimators.base import Status
+from ..rates import Estimate, mean_ratio
+from ..sweep.result import FAILED, Curve, Result
+
+Number: TypeAlias = int | float | np.floating
+
+# The column with the least risk an unbiased estimator could have, and the curve that no linear estimator beats.
+LIMIT, BEST_LINEAR = "cramer_rao", "optimal_linear"
+
+
+@dataclass(frozen=True)
+class LastPoint:
+    """A curve at its largest x.
+
+    - `x`, `mean`, `se`, `median`: over the seeds that are there; NaN when none is (`se`: when fewer than two are).
+    - `seeds`: how many are there.
+    - `to_limit`, `to_linear`: ratio of the mean to the Cramér-Rao limit, and to the optimal linear estimator on the
+      same seeds; None where there is nothing to compare with.
+    """
+
+    curve: Curve
+    x: float
+    mean: float
+    se: float
+    median: float
+    seeds: int
+    to_limit: Estimate | None
+    to_linear: Estimate | None
+
+
+def label_of(result: Result, name: str) -> str:
+    """How the experiment writes an argument, a value or a curve."""
+    return result.experiment.labels.get(name, name)
+
+
+def x_is_returned(result: Result) -> bool:
+    """Whether x is a vector that every cell returns (a path through training), rather than an argument of the grid."""
+    return result.experiment.x not in result.experiment.arguments.model_fields
+
+
+def variants(result: Result) -> list[str]:
+    """The arguments, other than x and the curve's name, in which the curves differ."""
+    experiment, curves = result.experiment, result.curves()
+    names = [name for name in experiment.arguments.model_fields if name not in (experiment.x, experiment.curve)]
+    return [name for name in names if len({repr(curve.arguments[name]) for curve in curves}) > 1]
+
+
+def variant_of(result: Result, curve: Curve) -> str:
+    """The values of `variants` at one curve, such as `d = 5, m = 3`; empty when nothing varies."""
+    values = ((label_of(result, name), curve.arguments[name]) for name in variants(result))
+    return ", ".join(f"{name} = {short(value)}" for name, value in values)
+
+
+def rows_of(result: Result, curve: Curve) -> pd.DataFrame:
+    """The records of one curve."""
+    keep = np.ones(len(result.records), bool)
+    for name, value in curve.arguments.items():
+        if name != result.experiment.x:
+            column = result.records[name]
+            keep &= (column.isna() if pd.isna(value) else column == value).to_numpy(bool)
+    return result.records.iloc[np.flatnonzero(keep)]
+
+
+def counts_of(result: Result, curve: Curve) -> dict[str, int]:
+    """How the cells of a curve ended: number of cells by status, in the order of the codes. Experiments without status
+    have their cells under `done`."""
+    cells = rows_of(result, curve).drop_duplicates("cell")
+    if "status" not in cells:
+        return {"done": len(cells)}
+    known = {int(status): status.name.lower().replace("_", " ") for status in Status}
+    codes, numbers = np.unique(cells["status"].to_numpy(int), return_counts=True)
+    return {known.get(int(code), f"status {code}"): int(count) for code, count in zip(codes, numbers, strict=True)}
+
+
+def failed_of(result: Result, curve: Curve) -> int:
+    """Number of cells of a curve that diverged or were singular."""
+    return failures(rows_of(result, curve))
+
+
+def failures(records: pd.DataFrame) -> int:
+    """Number of cells in some records that diverged or were singular."""
+    cells = records.drop_duplicates("cell")
+    return int(np.isin(cells["status"].to_numpy(), FAILED).sum()) if "status" in cells else 0
+
+
+def limit_of(result: Result, curve: Curve) -> np.ndarray | None:
+    """The recorded Cramér-Rao limit (k,) at the curve's x; None when it is not recorded or not positive."""
+    if LIMIT not in result.records:
+        return None
+    rows = rows_of(result, curve)
+    x, values = rows[result.experiment.x].to_numpy(float), rows[LIMIT].to_numpy(float)
+    limit = np.array([values[x == at].mean() for at in curve.x])
+    return limit if bool(np.all(limit > 0)) else None
+
+
+def aims_at_limit(result: Result, curve: Curve) -> bool:
+    """Whether theory's prediction of a curve is the recorded Cramér-Rao limit itself."""
+    limit, predicted = limit_of(result, curve), curve.theory.predicted
+    return limit is not None and predicted is not None and bool(np.allclose(limit, predicted, rtol=1e-3, atol=0.0))
+
+
+def means_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means over seeds of a table (k, seeds) with the ends of 95 % intervals to draw, each (k,).
+
+    The interval is Student's on the log scale, mean exp(+- t s.e. / mean): positive, and smooth along a curve of few
+    seeds, where the resampled intervals of `rates.mean_ratio` cover better but jump from one x to the next.
+    NaN marks what is not there: a row without values, an interval of one seed or of a mean that is not positive.
+    """
+    from scipy.special import stdtrit
+
+    there = ~np.isnan(table)
+    count = there.sum(axis=1)
+    mean = np.where(count > 0, np.where(there, table, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
+    known = (count > 1) & (mean > 0)
+    deviation = np.where(there, table - mean[:, None], 0.0)
+    error = np.sqrt((deviation**2).sum(axis=1) / np.maximum(count * (count - 1), 1))
+    reach = np.full(len(table), np.nan)
+    reach[known] = stdtrit(count[known] - 1, 0.975) * error[known] / mean[known]
+    with np.errstate(over="ignore"):
+        return mean, mean * np.exp(-reach), mean * np.exp(reach)
+
+
+def last_point(result: Result, curve: Curve) -> LastPoint:
+    """The first y of the experiment at the curve's largest x."""
+    values = curve.values[result.experiment.y[0]][-1]
+    there = values[~np.isnan(values)]
+    limit = limit_of(result, curve)
+    return LastPoint(
+        curve=curve,
+        x=float(curve.x[-1]),
+        mean=float(there.mean()) if there.size else np.nan,
+        se=float(there.std(ddof=1) / np.sqrt(there.size)) if there.size > 1 else np.nan,
+        median=float(np.median(there)) if there.size else np.nan,
+        seeds=int(there.size),
+        to_limit=None if limit is None else _ratio(values, np.full(values.shape, limit[-1])),
+        to_linear=_to_linear(result, curve, values),
+    )
+
+
+def _to_linear(result: Result, curve: Curve, values: np.ndarray) -> Estimate | None:
+    """Paired by seed with the optimal linear curve of the same variant."""
+    varying, x = variants(result), curve.x[-1]
+    for rival in result.curves():
+        same = all(rival.arguments[name] == curve.arguments[name] for name in varying)
+        if rival.name == BEST_LINEAR and rival is not curve and same and x in rival.x:
+            _, mine, theirs = np.intersect1d(curve.seeds, rival.seeds, return_indices=True)
+            row = rival.values[result.experiment.y[0]][np.flatnonzero(rival.x == x)[0]]
+            return _ratio(values[mine], row[theirs])
+    return None
+
+
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate | None:
+    try:
+        return mean_ratio(numerator, denominator)
+    except ValueError:  # No seed left, or a mean that is not positive: there is no ratio to show.
+        return None
+
+
+def warnings_of(result: Result) -> list[tuple[Curve, str]]:
+    """What to know before trusting the fitted exponents, curve by curve. Along a returned x no exponent is expected, so
+    its absence is no warning."""
+    found = []
+    for curve in result.curves():
+        try:
+            found += [(curve, text) for text in result.rate(curve).warnings]
+        except ValueError as error:
+            if not x_is_returned(result):
+                found.append((curve, f"no exponent: {error}"))
+    return found
+
+
+def compute_seconds(result: Result) -> tuple[float, float]:
+    """Seconds of running and of compiling behind the records."""
+    records = result.records
+    if records.empty:
+        return 0.0, 0.0
+    cells = records.drop_duplicates("cell")
+    # Every record carries the seconds of its whole program: each program counts once.
+    programs = records.drop_duplicates([*result.experiment.static, "compile_seconds"])
+    return float(cells["run_seconds"].to_numpy().sum()), float(programs["compile_seconds"].to_numpy().sum())
+
+
+def verdict_summary(outcomes: list[str]) -> str:
+    """One sentence about all verdicts: `3 of 4 expectations hold, 1 undecided.`"""
+    if not outcomes:
+        return "This sweep states no expectations."
+    count, holds = len(outcomes), outcomes.count("holds")
+    text = f"{holds} of {plural(count, 'expectation')} {'holds' if 1 in (holds, count) else 'hold'}"
+    others = [f"{outcomes.count(name)} {name}" for name in ("fails", "undecided") if name in outcomes]
+    return ", ".join([text, *(other.replace("fails", "failed") for other in others)]) + "."
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 seed`, `4 seeds`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def short(value: object) -> str:
+    """A value of an argument or of x: whole numbers in full, other numbers with 4 digits, text as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return str(value)
+    number = float(value)
+    return f"{number:.0f}" if number.is_integer() and abs(number) < 1e9 else f"{number:.4g}"
+
+
+def digits(value: Number, count: int = 3) -> str:
+    """A measured number with `count` significant digits; a dash for NaN."""
+    return "–" if np.isnan(value) else f"{value:.{count}g}"
+
+
+def mean_with_error(mean: Number, se: Number) -> str:
+    """`1.23e-05 ± 4.1e-07`; the mean alone when there is no standard error."""
+    return digits(mean) if np.isnan(se) else f"{digits(mean)} ± {digits(se, 2)}"
+
+
+def exponent_with_interval(exponent: Number, low: Number, high: Number) -> str:
+    """`1.01 [0.98, 1.04]`: two decimals, three where the interval is narrower than that would show; a dash for NaN."""
+    if np.isnan(exponent):
+        return "–"
+    places = 3 if high - low < 0.02 else 2
+    return f"{exponent:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
+
+
+def ratio_with_interval(estimate: Estimate | None) -> str:
+    """`1.31 [1.2, 1.42]`; a dash when there is no ratio."""
+    if estimate is None:
+        return "–"
+    low, high = estimate.interval
+    return f"{digits(estimate.value)} [{digits(low)}, {digits(high)}]"
+
+
+def decimals(value: Number) -> str:
+    """An exponent without interval: two decimals, a dash for NaN."""
+    return "–" if np.isnan(value) else f"{value:.2f}"
+
+
+def duration(seconds: Number) -> str:
+    """`850 ms`, `12 s`, `4 min 10 s`, `3 h 20 min`."""
+    seconds = float(seconds)
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 59.5:
+        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60) if seconds >= 3600 else int(round(seconds)) // 60
+    if minutes < 60:
+        return f"{minutes} min {int(round(seconds)) % 60} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def prefixed(value: Number, unit: str = "") -> str:
+    """A large number with an SI prefix: `12.3k`, `1.2M`, `4.5G FLOP`."""
+    for factor, letter in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * factor:
+            return f"{value / factor:.3g}{letter}{unit}"
+    return f"{value:.3g}{unit}"

@@ -1,0 +1,84 @@
+"""What a sweep will cost, how far it is, and what machine it runs on, in the terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..sweep.estimate import PlanEstimate
+from .numbers import duration, prefixed, short
+from .tables import compact_table
+
+
+def print_plan(estimate: PlanEstimate, console: Console) -> None:
+    """Cells, chunks, programs, memory, operations and time, curve by curve and in all."""
+    curves = estimate.curves
+    # Arguments that are the same everywhere tell curves apart no better than silence.
+    names = [name for name in curves[0].static if len({repr(curve.static.get(name)) for curve in curves}) > 1]
+    rows = [
+        (
+            ", ".join(f"{name}={short(curve.static[name])}" for name in names) or "all cells",
+            str(curve.cells),
+            str(curve.chunks),
+            str(curve.programs),
+            prefixed(curve.bytes, "B"),
+            "–" if curve.operations is None else prefixed(curve.operations),
+            "–" if curve.seconds is None else duration(curve.seconds),
+        )
+        for curve in curves
+    ]
+    headings = ("cells that share", "cells", "chunks", "programs", "memory", "FLOP", "time")
+    table = compact_table("Plan", list(zip(headings, map(list, zip(*rows, strict=True)), strict=True)))
+    console.print(table, highlight=False)
+    seconds = [curve.seconds for curve in curves if curve.seconds is not None]
+    total = Text(f"{sum(curve.cells for curve in curves)} cells in {sum(curve.chunks for curve in curves)} chunks, ")
+    total.append(f"{sum(curve.programs for curve in curves)} programs to compile")
+    total.append(f", about {duration(sum(seconds))} on this machine." if len(seconds) == len(curves) else ".")
+    total.append(f" A chunk may take {prefixed(estimate.budget, 'B')} of memory.")
+    console.print(total, highlight=False)
+
+
+def print_status(status: dict[str, Any], console: Console) -> None:
+    """What `tsjax.sweep.status.sweep_status` found: cells done and failed, curve by curve."""
+    if status["claim"]:
+        console.print(Text(status["claim"], style="italic"))
+    rows = status["curves"]
+    names = ("curve", "cells", "done", "failed")
+    columns = [(name, [str(row[name]) for row in rows]) for name in names]
+    console.print(compact_table(status["path"], columns), highlight=False)
+    done, cells, failed = status["done"], status["cells"], status["failed"]
+    state = "complete" if done == cells else f"{100 * done / max(cells, 1):.0f} % done"
+    text = Text(f"{done} of {cells} cells, {state}, {failed} failed, {duration(status['seconds'])} of computing.")
+    console.print(text, highlight=False)
+    if status["damaged"]:
+        text = f"{len(status['damaged'])} chunk files cannot be read, and are run again: {', '.join(status['damaged'])}"
+        console.print(Text(text, style="yellow"), highlight=False)
+
+
+def print_doctor(content: dict[str, Any], console: Console) -> None:
+    """What `tsjax.sweep.doctor.examine` found."""
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True, style="bold")
+    grid.add_column(overflow="fold")
+    bridge = content["bridge"]
+    bridge_style = "green" if bridge["ok"] else "bold red"
+    versions = ", ".join(f"{name} {number or 'missing'}" for name, number in content["versions"].items())
+    entries = {
+        "devices": Text(f"{', '.join(content['devices'])} (backend {content['backend']})"),
+        "machine": Text(f"{content['cores']} cores, {prefixed(content['memory_bytes'], 'B')} of memory"),
+        "versions": Text(f"python {content['python']}, {versions}"),
+        "64-bit types": Text("on" if content["x64"] else "off"),
+        "neural-tangents bridge": Text(
+            f"{'works' if bridge['ok'] else 'broken'}: {bridge['detail']}", style=bridge_style
+        ),
+        "compilation cache": Text(
+            content["compilation_cache"] or "none; set JAX_COMPILATION_CACHE_DIR to a folder to compile only once"
+        ),
+        "BLAS": Text(content["blas"]),
+    }
+    for name, text in entries.items():
+        grid.add_row(Text(name), text)
+    console.print(grid, highlight=False)
+    verdict = Text("all is well.", style="green") if content["ok"] else Text("something is broken.", style="bold red")
+    console.print(verdict, highlight=False)

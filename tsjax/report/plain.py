@@ -1,0 +1,129 @@
+"""Results and plans as plain JSON types, for `--json` and for scripts. Null stands for NaN and for infinity."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..rates import Estimate
+from ..sweep.estimate import PlanEstimate
+from ..sweep.result import Result
+from .numbers import LastPoint, compute_seconds, counts_of, failed_of, last_point, warnings_of
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN, no infinity and no NumPy."""
+    if isinstance(value, dict):
+        return {str(key): _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def rates_json(result: Result) -> list[dict[str, Any]]:
+    """One object per curve, in the order of the grid:
+
+    - `curve`, `label`, `arguments` (all but x).
+    - `exponent`, `low`, `high`: y ~ x^{-exponent} with its 95 % interval.
+    - `predicted`: theory's exponent over the same x; `asymptote`: theory's exponent in the limit.
+    - `x_min`, `x_max`, `seeds`, `failed` (cells that diverged or were singular), `counts` (cells by status).
+    - `verdict`: outcomes of the expectations on this rate, joined by commas; `warnings`: a list of sentences.
+    """
+    warnings = warnings_of(result)
+    rows = []
+    for curve, row in zip(result.curves(), result.rates().to_dict("records"), strict=True):
+        texts = [text for other, text in warnings if other is curve]
+        arguments = {name: value for name, value in curve.arguments.items() if name != result.experiment.x}
+        own = {
+            "arguments": arguments,
+            "failed": failed_of(result, curve),
+            "counts": counts_of(result, curve),
+            "warnings": texts,
+        }
+        rows.append(_plain({**row, **own}))
+    return rows
+
+
+def verdicts_json(result: Result) -> list[dict[str, Any]]:
+    """One object per `[[expect]]`, in order: `what`, `outcome` (holds, fails, undecided), the measured `value` with its
+    interval `low`, `high`, the allowed range `allowed_low`, `allowed_high`, `reason` and `source`."""
+    return [
+        _plain(
+            {
+                "what": verdict.what,
+                "outcome": verdict.outcome,
+                "value": verdict.value,
+                "low": verdict.interval[0],
+                "high": verdict.interval[1],
+                "allowed_low": verdict.allowed[0],
+                "allowed_high": verdict.allowed[1],
+                "reason": verdict.reason,
+                "source": verdict.source,
+            }
+        )
+        for verdict in result.verdicts()
+    ]
+
+
+def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {"value": estimate.value, "low": estimate.interval[0], "high": estimate.interval[1]}
+
+
+def _last_json(point: LastPoint) -> dict[str, Any]:
+    return _plain(
+        {
+            "curve": point.curve.name,
+            "label": point.curve.label,
+            "x": point.x,
+            "mean": point.mean,
+            "standard_error": point.se,
+            "median": point.median,
+            "seeds": point.seeds,
+            "relative_to_cramer_rao": _estimate(point.to_limit),
+            "relative_to_optimal_linear": _estimate(point.to_linear),
+        }
+    )
+
+
+def result_json(result: Result) -> dict[str, Any]:
+    """Everything that the terminal shows:
+
+    - `claim`, `source`, `study`, `path` of the store (null when in memory), `x` and `y`: names of the axes.
+    - `rates`: see `rates_json`; `verdicts`: see `verdicts_json`.
+    - `last`: one object per curve at its largest `x`: `mean`, `standard_error`, `median`, `seeds`, and the ratios
+      `relative_to_cramer_rao` and `relative_to_optimal_linear` (`value`, `low`, `high`; null when not measured).
+    - `seconds`: `run` and `compile`. `provenance`: versions and devices.
+    """
+    run, compiling = compute_seconds(result)
+    return {
+        "claim": result.spec.claim,
+        "source": result.spec.source,
+        "study": result.spec.study,
+        "path": None if result.path is None else str(result.path),
+        "x": result.experiment.x,
+        "y": result.experiment.y[0],
+        "rates": rates_json(result),
+        "last": [_last_json(last_point(result, curve)) for curve in result.curves()],
+        "verdicts": verdicts_json(result),
+        "seconds": _plain({"run": run, "compile": compiling}),
+        "provenance": _plain(result.provenance),
+    }
+
+
+def plan_json(estimate: PlanEstimate) -> dict[str, Any]:
+    """A plan's cost: `curves`, one object each (`static`, `cells`, `chunks`, `programs`, `bytes` of the largest chunk,
+    `operations` and `seconds`, null when the study states no cost), the memory `budget_bytes` of a chunk, and the
+    speeds assumed, `products_per_second` and `factorisations_per_second`."""
+    names = ("static", "cells", "chunks", "programs", "bytes", "operations", "seconds")
+    return _plain(
+        {
+            "curves": [{name: getattr(curve, name) for name in names} for curve in estimate.curves],
+            "budget_bytes": estimate.budget,
+            "products_per_second": estimate.speeds[0],
+            "factorisations_per_second": estimate.speeds[1],
+        }
+    )

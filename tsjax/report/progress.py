@@ -1,0 +1,185 @@
+"""Progress of a running sweep on standard error: a live display in a terminal, one line a chunk elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from rich.console import Console, ConsoleRenderable, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ..sweep.execute import ChunkDone
+from ..sweep.plan import Group as CellGroup
+from ..sweep.plan import Plan
+from .numbers import duration, failures, prefixed, short
+
+
+def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = None) -> Iterator[ChunkDone]:
+    """Passes a stream of finished chunks on, and shows how far the plan is.
+
+    The `listener` of `tsjax.sweep.run.run_spec`. `console` is standard error unless given.
+    """
+    shown = Console(stderr=True) if console is None else console
+    meter = Meter(plan)
+    if shown.is_terminal and not shown.is_dumb_terminal:
+        # What cells print goes above the display, but never from a piped standard output to standard error.
+        above = sys.stdout.isatty()
+        with Live(get_renderable=meter.render, console=shown, redirect_stdout=above) as live:
+            for done in stream:
+                meter.add(done)
+                live.refresh()
+                yield done
+    else:
+        yield from _log(meter, stream, shown)
+
+
+def _log(meter: "Meter", stream: Iterable[ChunkDone], console: Console) -> Iterator[ChunkDone]:
+    """One line for every chunk that was run; those found in the store one after another share a line."""
+    found = 0
+    for done in stream:
+        if done.resumed:
+            meter.add(done)
+            found += done.cells
+        else:
+            found = _log_found(meter, found, console)
+            meter.add(done)
+            console.out(meter.line(done), highlight=False)
+        yield done
+    _log_found(meter, found, console)
+
+
+def _log_found(meter: "Meter", found: int, console: Console) -> int:
+    if found:
+        console.out(f"cells {meter.done}/{meter.total}  {found} found in the store", highlight=False)
+    return 0
+
+
+class Meter:
+    """Counts of a running plan.
+
+    - `total`, `done`, `resumed`, `failed`: cells in all, finished, found in the store, diverged or singular.
+    - `cell_rate`, `work_rate`, `seconds_left`: per second and in seconds; None while unknown.
+    """
+
+    def __init__(self, plan: Plan):
+        self.total, self.done, self.resumed, self.failed = plan.cells, 0, 0, 0
+        self._plan = plan
+        values = {name: {repr(group.static[name]) for group in plan.groups} for name in plan.experiment.static}
+        self._varying = [name for name in plan.experiment.static if len(values[name]) > 1]
+        self._weights = [_weight(plan, group) for group in plan.groups]
+        self._left = [len(group.cells) for group in plan.groups]
+        self._compiled: dict[int, float] = {}
+        self._last, self._just_compiled = 0, False
+        self._started = time.monotonic()
+        # Cells, weight and work that were run, and the seconds of the devices that they took.
+        self._run, self._run_weight, self._run_seconds = 0, 0.0, 0.0
+        self._work, self._work_seconds = 0.0, 0.0
+
+    def add(self, done: ChunkDone) -> None:
+        """Counts one finished chunk."""
+        group = next(i for i, other in enumerate(self._plan.groups) if other.static == done.static)
+        self._last = group
+        self._left[group] -= done.cells
+        self.done += done.cells
+        if done.resumed or done.records is None:
+            self.resumed += done.cells
+            return
+        cells = done.records.drop_duplicates("cell")
+        self.failed += failures(cells)
+        self._just_compiled = group not in self._compiled
+        self._compiled.setdefault(group, float(cells["compile_seconds"].iloc[0]))
+        self._run += done.cells
+        self._run_weight += done.cells * self._weights[group]
+        self._run_seconds += done.seconds
+        work = self._plan.experiment.work
+        if work is not None and work in cells:
+            self._work += float(cells[work].to_numpy(float).sum())
+            self._work_seconds += done.seconds
+
+    @property
+    def cell_rate(self) -> float | None:
+        """Cells run per second since the start, compilation included."""
+        elapsed = time.monotonic() - self._started
+        return self._run / elapsed if self._run and elapsed > 0 else None
+
+    @property
+    def work_rate(self) -> float | None:
+        """Units of the experiment's `work` per second of running, compilation not included."""
+        return self._work / self._work_seconds if self._work and self._work_seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Programs still to compile at the average so far, and cells still to run in proportion to their cost."""
+        if not self._run_weight:
+            return None
+        compiling = sum(self._compiled.values()) / len(self._compiled)
+        programs = sum(1 for i, left in enumerate(self._left) if left > 0 and i not in self._compiled)
+        weight = sum(left * weight for left, weight in zip(self._left, self._weights, strict=True))
+        return programs * compiling + weight * self._run_seconds / self._run_weight
+
+    @property
+    def current(self) -> int | None:
+        """The group being run: the last one seen, or the next one with cells left; None at the end."""
+        return next((i for i in range(self._last, len(self._left)) if self._left[i] > 0), None)
+
+    def label(self, group: CellGroup) -> str:
+        """A group by the static arguments that vary in the plan, the curve's name first: `student n=1024 d=5`."""
+        experiment = self._plan.experiment
+        first = [name for name in (experiment.curve, experiment.x) if name in self._varying]
+        names = [*first, *(name for name in self._varying if name not in first)]
+        words = [
+            str(group.static[name]) if name == experiment.curve else f"{name}={short(group.static[name])}"
+            for name in names
+        ]
+        return " ".join(words) or experiment.name
+
+    def facts(self) -> list[str]:
+        """Throughput, failures and resumed cells, as far as there is something to say."""
+        found = []
+        if self.cell_rate is not None:
+            found.append(f"{prefixed(self.cell_rate)} cells/s")
+        if self.work_rate is not None and self._plan.experiment.work is not None:
+            found.append(f"{prefixed(self.work_rate)} {self._plan.experiment.work.replace('_', '-')}/s")
+        if self.failed:
+            found.append(f"{self.failed} failed")
+        if self.resumed:
+            found.append(f"{self.resumed} resumed")
+        return found
+
+    def line(self, done: ChunkDone) -> str:
+        """One line about a chunk that was run: `cells 64/448  student n=256  12.3 cells/s  ...  about 40 s left`."""
+        words = [f"cells {self.done}/{self.total}", self.label(self._plan.groups[self._last])]
+        words.append(f"chunk in {duration(done.seconds)}")
+        if self._just_compiled:
+            words.append(f"compiled in {duration(self._compiled[self._last])}")
+        words += self.facts()
+        if self.seconds_left is not None and self.done < self.total:
+            words.append(f"about {duration(self.seconds_left)} left")
+        return "  ".join(words)
+
+    def render(self) -> ConsoleRenderable:
+        """The live display: a bar with counts and time left, then what is being run and how fast."""
+        counts = f"{self.done}/{self.total} cells"
+        if self.seconds_left is not None and self.done < self.total:
+            counts += f"  about {duration(self.seconds_left)} left"
+        bar = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        bar.add_column(ratio=1)
+        bar.add_column(no_wrap=True)
+        bar.add_row(ProgressBar(total=max(self.total, 1), completed=self.done), Text(counts))
+        current, what = self.current, "done"
+        if current is not None:
+            what = self.label(self._plan.groups[current])
+            what += "" if current in self._compiled else ": compiling"
+        text = Text(what, style="cyan")
+        for fact in self.facts():
+            text.append("  ")
+            text.append(fact, style="red" if fact.endswith(" failed") else "default")
+        return Group(bar, text)
+
+
+def _weight(plan: Plan, group: CellGroup) -> float:
+    """Relative cost of one cell of a group; all alike when the experiment states no cost."""
+    cost = plan.experiment.cost
+    return 1.0 if cost is None else float(sum(cost(group.cells[0].arguments)))

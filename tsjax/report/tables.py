@@ -1,0 +1,168 @@
+"""Results in the terminal: tables that fit 80 columns with nothing cut off."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from rich import box
+from rich.console import Console, ConsoleRenderable, Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ..rates import Verdict
+from ..sweep.result import Result
+from .numbers import (
+    decimals,
+    digits,
+    exponent_with_interval,
+    failed_of,
+    label_of,
+    last_point,
+    mean_with_error,
+    plural,
+    short,
+    verdict_summary,
+    warnings_of,
+)
+
+STYLES = {"holds": "green", "fails": "bold red", "undecided": "yellow"}
+
+
+def compact_table(
+    title: str, columns: Sequence[tuple[str, Sequence[str]]], styles: Sequence[str] = ()
+) -> ConsoleRenderable:
+    """A table of text cells under a title. The first column is text and wraps, the others are numbers and align right;
+    `styles` colour the rows' last cells."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    for number, (heading, _) in enumerate(columns):
+        # Columns of numbers keep their width and names wrap; cells that still lack room fold rather than lose digits.
+        table.add_column(_cell(heading), justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
+    for number, cells in enumerate(zip(*(values for _, values in columns), strict=True)):
+        texts = [_cell(cell) for cell in cells]
+        if styles:
+            texts[-1].stylize(styles[number])
+        table.add_row(*texts)
+    return Group(Text(title, style="bold"), table)
+
+
+def _cell(text: str) -> Text:
+    return Text(text, no_wrap=False, overflow="fold")
+
+
+def _shared(columns: dict[str, list[str]], name: str) -> str | None:
+    """The value of a column that is the same in all rows, which is then taken out of the table; else None."""
+    if len(set(columns[name])) == 1:
+        return columns.pop(name)[0]
+    return None
+
+
+_BREAK = "\n"
+
+
+def _window(low: float, high: float) -> str:
+    """`128..4096`, in two lines when long."""
+    first, last = f"{short(low)}..", short(high)
+    return first + (_BREAK if len(first + last) > 12 else "") + last
+
+
+def rates_table(result: Result) -> ConsoleRenderable | None:
+    """Fitted exponents beside theory; None when no curve has one. What all curves share is told in the title."""
+    rates, curves, x = result.rates(), result.curves(), result.experiment.x
+    if rates.empty or bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
+        return None
+    limit, measured = f"{x} → ∞", (rates["exponent"], rates["low"], rates["high"])
+    columns: dict[str, list[str]] = {
+        "curve": [curve.label for curve in curves],
+        "exponent [95 %]": [exponent_with_interval(*row) for row in zip(*measured, strict=True)],
+        "theory": [decimals(value) for value in rates["predicted"]],
+        limit: [decimals(value) for value in rates["asymptote"]],
+        x: [_window(low, high) for low, high in zip(rates["x_min"], rates["x_max"], strict=True)],
+        "seeds": [str(count) for count in rates["seeds"]],
+        "failed": [str(failed_of(result, curve)) for curve in curves],
+        "verdict": [outcomes.replace(", ", "\n") for outcomes in rates["verdict"]],
+    }
+    window, seeds = _shared(columns, x), _shared(columns, "seeds")
+    title = f"Rates of {label_of(result, result.experiment.y[0])} in {x}"
+    title += f" = {window.replace(_BREAK, '')}" if window else ""
+    title += f", {plural(int(seeds), 'seed')}" if seeds else ""
+    for name, empty in (("theory", "–"), (limit, "–"), ("verdict", "")):
+        if set(columns[name]) == {empty}:
+            del columns[name]
+    styles = [STYLES.get(outcome, "") for outcome in columns.get("verdict", [])]
+    notes = []
+    if "theory" in columns:
+        notes.append("theory: exponent of the predicted curve over the same window")
+    if limit in columns:
+        notes.append(f"{limit}: theory's exponent in the limit")
+    table = compact_table(title, list(columns.items()), styles)
+    return Group(table, Text("; ".join(notes), style="dim")) if notes else table
+
+
+def last_table(result: Result) -> ConsoleRenderable | None:
+    """The first y of the experiment at the largest x; None without records."""
+    points = [last_point(result, curve) for curve in result.curves()]
+    if not points:
+        return None
+    x = result.experiment.x
+    columns: dict[str, list[str]] = {
+        "curve": [point.curve.label for point in points],
+        x: [short(point.x) for point in points],
+        "mean ± s.e.": [mean_with_error(point.mean, point.se) for point in points],
+        "median": [digits(point.median) for point in points],
+        "seeds": [str(point.seeds) for point in points],
+        "/ Cramér-\nRao limit": ["–" if point.to_limit is None else digits(point.to_limit.value) for point in points],
+        "/ optimal\nlinear": ["–" if point.to_linear is None else digits(point.to_linear.value) for point in points],
+    }
+    where = _shared(columns, x)
+    for name in ("/ Cramér-\nRao limit", "/ optimal\nlinear"):
+        if set(columns[name]) == {"–"}:
+            del columns[name]
+    title = f"{label_of(result, result.experiment.y[0])} at {f'{x} = {where}' if where else f'the largest {x}'}"
+    return compact_table(title[:1].upper() + title[1:], list(columns.items()))
+
+
+def verdicts_list(verdicts: Sequence[Verdict]) -> ConsoleRenderable:
+    """Every verdict with its numbers, its reason and its source, under a sentence that counts them."""
+    summary = Text(verdict_summary([verdict.outcome for verdict in verdicts]), style="bold")
+    if not verdicts:
+        return summary
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for verdict in verdicts:
+        text = Text(f"{verdict.what}: {digits(verdict.value, 4)}\n")
+        text.append(verdict.reason)
+        if verdict.source:
+            text.append(f"\n{verdict.source}", style="dim")
+        grid.add_row(Text(verdict.outcome, style=STYLES[verdict.outcome]), text)
+    return Group(summary, grid)
+
+
+def warnings_list(result: Result) -> ConsoleRenderable | None:
+    """What to know before trusting the exponents; None when there is nothing to say."""
+    warnings = warnings_of(result)
+    if not warnings:
+        return None
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for curve, text in warnings:
+        grid.add_row(Text("!", style="yellow"), Text(f"{curve.label}: {text}"))
+    return Group(Text("Warnings", style="bold"), grid)
+
+
+def print_result(result: Result, console: Console) -> None:
+    """Claim, rates, risks at the largest x, verdicts and warnings."""
+    parts: list[ConsoleRenderable | None] = [Text(result.spec.claim, style="italic") if result.spec.claim else None]
+    if result.records.empty:
+        parts.append(Text("no records yet."))
+    else:
+        parts += [rates_table(result), last_table(result), verdicts_list(result.verdicts()), warnings_list(result)]
+    for part in parts:
+        if part is not None:
+            console.print(Padding(part, (0, 0, 1, 0)), highlight=False)
+
+
+def print_verdicts(result: Result, console: Console) -> None:
+    """The verdicts alone, for `tsjax verify`."""
+    console.print(verdicts_list(result.verdicts()), highlight=False)

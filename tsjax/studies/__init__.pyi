@@ -1,0 +1,4 @@
+from .paper_figure import paper_figure as paper_figure
+from .superiority import superiority as superiority
+
+SHIPPED: dict[str, str]

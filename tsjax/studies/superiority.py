@@ -1,0 +1,173 @@
+"""The founding claim: two-phase students beat every kernel method, indeed every linear estimator, in their rate of risk.
+
+Akiyama & Suzuki (arXiv:2205.14818) prove it; their paper has no plot of risk against n and no kernel in it. This study is
+that plot. Every estimator sees the same teachers and the same data at the same seed; data are drawn in the training dtype
+and handed to the kernel methods in float64.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from pydantic import Field, model_validator
+
+from .. import theory
+from ..estimators.base import AbstractEstimator, Status
+from ..estimators.features import RandomFeatures
+from ..estimators.optimal_linear import OptimalLinear
+from ..estimators.ridge import KernelRidge
+from ..estimators.student import NetworkFit, OracleStudent, TwoPhaseStudent
+from ..kernels import RBF, AbstractKernel, Laplace, nngp, ntk
+from ..problem import AbstractInputs, Cube, Dataset, Gaussian, Problem, ReLUTeacher, Sphere
+from ..risk import has_exact_risk, monte_carlo_risk, network_risk
+from ..sweep.experiment import Arguments, Cost, Theory, experiment
+
+_INPUTS: dict[str, Callable[[int], AbstractInputs]] = {"sphere": Sphere, "gaussian": Gaussian, "cube": Cube}
+_STUDENTS = ("student", "paper_student", "oracle_student")
+_KERNELS: dict[str, Callable[[], AbstractKernel]] = {"ntk": ntk, "nngp": nngp, "rbf": RBF, "laplace": Laplace}
+
+EstimatorName = Literal[
+    "student", "paper_student", "oracle_student", "ntk", "nngp", "rbf", "laplace", "random_features", "optimal_linear"
+]
+
+
+class SuperiorityArguments(Arguments):
+    """Problem, estimator and sample size of one cell."""
+
+    estimator: EstimatorName
+    n: Annotated[int, Field(ge=2)]
+    d: Annotated[int, Field(ge=2)]
+    m: Annotated[int, Field(ge=1)]
+    noise_std: Annotated[float, Field(ge=0)]
+    inputs: Literal["sphere", "gaussian", "cube"] = "sphere"
+    signs: Literal["random", "alternating", "positive"] = "random"
+    cosine: Annotated[float, Field(gt=-1, lt=1)] = 0.0
+    noise: Literal["gaussian", "uniform"] = "gaussian"
+    restarts: Annotated[int, Field(ge=1)] = 4
+    test_points: Annotated[int, Field(ge=100)] = 4096
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        # The classes know what they allow; their messages say what to do.
+        problem = problem_of(self.model_dump())
+        if self.estimator == "optimal_linear":
+            OptimalLinear(problem)
+        return self
+
+
+def problem_of(arguments: dict[str, Any]) -> Problem:
+    """The problem that the arguments of a cell describe."""
+    return Problem(
+        inputs=_INPUTS[arguments["inputs"]](arguments["d"]),
+        teacher=ReLUTeacher(m=arguments["m"], signs=arguments["signs"], cosine=arguments["cosine"]),
+        noise_std=arguments["noise_std"],
+        noise=arguments["noise"],
+    )
+
+
+def _estimator(name: str, problem: Problem, width: int, restarts: int) -> AbstractEstimator:
+    if name == "student":
+        return TwoPhaseStudent(width=width, restarts=restarts)
+    if name == "paper_student":
+        return TwoPhaseStudent.paper(width=width)
+    if name == "oracle_student":
+        return OracleStudent()
+    if name == "random_features":
+        return RandomFeatures()
+    if name == "optimal_linear":
+        return OptimalLinear(problem)
+    return KernelRidge(_KERNELS[name]())
+
+
+def _theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
+    name, problem = arguments["estimator"], problem_of(arguments)
+    d, m, noise_std = arguments["d"], arguments["m"], arguments["noise_std"]
+    if name in _STUDENTS:
+        limit = np.asarray([theory.cramer_rao(m=m, d=d, n=size, noise_std=noise_std) for size in n])
+        return Theory(limit, 1.0, "Cramér-Rao limit sigma^2 m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
+    if arguments["inputs"] != "sphere":
+        return Theory()
+    exponent = theory.optimal_linear_exponent(d)
+    source = "deterministic equivalent (Canatar et al. 2021, Simon et al. 2021); asymptote 3/(d+2)"
+    if arguments["signs"] != "random" or name == "random_features":
+        return Theory(None, exponent, source)
+    if name == "optimal_linear":
+        return Theory(np.asarray(theory.predicted_optimal_linear_risk(problem, n)), exponent, source)
+    return Theory(np.asarray(theory.predicted_curve(_KERNELS[name](), problem, n)), exponent, source)
+
+
+def _cost(arguments: dict[str, Any]) -> Cost:
+    """Leading terms: products of the training steps, or of the factorisation of the kernel matrix."""
+    n, d, m, name = arguments["n"], arguments["d"], arguments["m"], arguments["estimator"]
+    if name in _STUDENTS:
+        runs = arguments["restarts"] if name == "student" else 1
+        steps = {"student": 1800 + 500 * m, "paper_student": 3000, "oracle_student": 200}[name]
+        return Cost(products=6.0 * runs * steps * n * m * d)
+    predict = 2.0 * arguments["test_points"] * n
+    if name == "optimal_linear":
+        return Cost(predict, n**3 / 3 + predict * n)
+    return Cost(predict, 9.0 * n**3)
+
+
+@experiment(
+    static=("estimator", "n", "d", "m", "inputs", "signs", "noise", "restarts", "test_points", "dtype"),
+    arguments=SuperiorityArguments,
+    x="n",
+    y=("risk",),
+    curve="estimator",
+    theory=_theory,
+    work="student_steps",
+    cost=_cost,
+    labels={
+        "n": "sample size n",
+        "risk": "excess risk",
+        "student": "two-phase student",
+        "paper_student": "student, the paper's settings",
+        "oracle_student": "student started at the teacher",
+        "ntk": "NTK ridge",
+        "nngp": "NNGP ridge",
+        "rbf": "RBF ridge",
+        "laplace": "Laplace ridge",
+        "random_features": "random ReLU features",
+        "optimal_linear": "optimal linear estimator",
+        "cramer_rao": "Cramér-Rao limit",
+    },
+)
+def superiority(key, *, estimator, n, d, m, restarts, test_points, dtype, **rest):
+    """Fits one estimator to one data set; returns its excess risk, and the Cramér-Rao limit beside it.
+
+    Students' risks are exact on the sphere and for Gaussian inputs; `risk_se` is the standard error of the Monte-Carlo
+    estimate elsewhere and for kernels (0 when exact).
+    """
+    problem = problem_of({"n": n, "d": d, "m": m, **rest})
+    teacher_key, data_key, fit_key, test_key = (jax.random.fold_in(key, i) for i in range(4))
+    # One teacher per seed at every n; independent data at every n (of one key, the larger set would contain the smaller).
+    teacher = problem.sample_teacher(teacher_key, jnp.dtype(dtype))
+    data = problem.sample(jax.random.fold_in(data_key, n), teacher, n, jnp.dtype(dtype))
+    fit_key = jax.random.fold_in(fit_key, n)
+    learner = _estimator(estimator, problem, m, restarts)
+    values: dict[str, Any] = {"cramer_rao": theory.cramer_rao(m=m, d=d, n=n, noise_std=1.0) * problem.noise_std**2}
+    if isinstance(learner, TwoPhaseStudent):
+        fit = learner.fit(fit_key, data)
+    elif isinstance(learner, OracleStudent):
+        fit = learner.fit(fit_key, data, oracle=(problem, teacher))
+    else:
+        exact = Dataset(x=data.x.astype(jnp.float64), y=data.y.astype(jnp.float64))
+        fit = learner.fit(fit_key, exact)
+    if isinstance(fit, NetworkFit):
+        values["train_loss"] = fit.stats["train_loss"].astype(jnp.float64)
+        values["steps_noisy"], values["steps_vanilla"] = fit.stats["steps"]
+        values["student_steps"] = fit.stats["restart_losses"].shape[0] * jnp.sum(fit.stats["steps"])
+    else:
+        values |= {name: value for name, value in fit.stats.items() if value.ndim == 0}
+    if has_exact_risk(problem, teacher, fit):
+        values["risk"] = network_risk(fit.net, teacher, problem.inputs.rotation_invariant_second_moment)
+        values["risk_se"] = jnp.zeros((), jnp.float64)
+    else:
+        values["risk"], values["risk_se"] = monte_carlo_risk(problem, teacher, fit, test_key, test_points)
+    failed = (fit.status == Status.DIVERGED) | (fit.status == Status.SINGULAR)
+    values["risk"] = jnp.where(failed, jnp.nan, values["risk"])
+    return {"status": fit.status, **values}

@@ -1,0 +1,105 @@
+"""One batch of independent runs over all local devices: vmap on each, sharded over them, no traffic between them."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import threadpoolctl
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import PRNGKeyArray
+
+from ..estimators.base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
+from ..network import TwoLayer
+from ..problem import Dataset, Problem
+
+
+def use_all_cores() -> None:
+    """Makes one CPU device per core, for this process, unless the user has chosen a number. Many small students run
+    faster on single-threaded devices side by side than on one that splits every small product over threads."""
+    if "JAX_NUM_CPU_DEVICES" not in os.environ and "xla_force_host_platform" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """One thread per LAPACK call. XLA's CPU devices call scipy's OpenBLAS from their own threads; with threads of its own
+    on top, Cholesky factorisations of 512 points were 10 times slower on one device and hung on two (measured)."""
+    # Loaded before the limit is set: a library that comes later would keep its own number.
+    import scipy.linalg  # noqa: F401
+
+    with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
+        yield
+
+
+def sharded_vmap(fn: Callable, devices: Sequence[Any] | None = None) -> Callable:
+    """`jax.jit(jax.vmap(fn))` with the batch axis sharded over `devices` (all local ones); the batch must be a multiple
+    of their number. Every device runs its part on its own, loops with data-dependent length included."""
+    devices = jax.local_devices() if devices is None else devices
+    mesh = Mesh(np.asarray(devices), ("batch",))
+    spec = PartitionSpec("batch")
+    return jax.jit(jax.shard_map(jax.vmap(fn), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
+
+
+def pad_batch(tree: Any, size: int) -> Any:
+    """Repeats the last entry along the leading axis up to `size`."""
+    return jax.tree.map(lambda leaf: leaf[jnp.minimum(jnp.arange(size), leaf.shape[0] - 1)], tree)
+
+
+def fit_many(
+    estimator: AbstractEstimator,
+    keys: PRNGKeyArray,
+    datasets: Dataset,
+    *,
+    oracle: tuple[Problem, TwoLayer] | None = None,
+    devices: Sequence[Any] | None = None,
+) -> AbstractFit:
+    """Fits B data sets at once, vectorised on every device and sharded over all of them.
+
+    **Arguments:**
+
+    - `keys`: (B,) keys, one per fit.
+    - `datasets`: `Dataset` with x (B, n, d) and y (B, n).
+    - `oracle`: (problem, teachers) with B teachers, for estimators that use it.
+    - `devices`: the devices to use; all local ones by default. B need not be a multiple of their number.
+
+    **Returns:** one fit whose leaves have a leading axis B; `jax.vmap(lambda fit, x: fit.predict(x))(fits, x)` predicts.
+
+    **Raises:** ValueError for shapes that do not fit together or data that are not finite.
+    """
+    check_data(datasets, batched=True)
+    if keys.shape != datasets.x.shape[:1]:
+        raise ValueError(f"one key per data set: got keys {keys.shape} for {datasets.x.shape[0]} data sets.")
+    chosen = tuple(jax.local_devices() if devices is None else devices)
+    with one_blas_thread():
+        fits = _fit_many(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)
+        return jax.block_until_ready(fits)
+
+
+@eqx.filter_jit
+def _fit_many(estimator, keys, datasets, oracle, devices):
+    problem, teachers = (None, None) if oracle is None else oracle
+    # Estimator and problem are the same for every fit; only their arrays may enter the sharded function as arguments.
+    shared, static = eqx.partition((estimator, problem), eqx.is_array)
+
+    def run(shared, key, data, teacher):
+        estimator, problem = eqx.combine(shared, static)
+        if teacher is None:
+            return estimator.fit(key, data)
+        return estimator.fit(key, data, oracle=(problem, teacher))
+
+    batch, count = keys.shape[0], len(devices)
+    batched = pad_batch((keys, datasets, teachers), -(-batch // count) * count)
+    mesh = Mesh(np.asarray(devices), ("batch",))
+    sharded = jax.shard_map(
+        jax.vmap(run, in_axes=(None, 0, 0, 0)),
+        mesh=mesh,
+        in_specs=(PartitionSpec(), *(PartitionSpec("batch"),) * 3),
+        out_specs=PartitionSpec("batch"),
+        check_vma=False,
+    )
+    return jax.tree.map(lambda leaf: leaf[:batch], sharded(shared, *batched))

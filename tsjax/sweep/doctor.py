@@ -1,0 +1,54 @@
+"""A look at the machine: what tsjax would run on, and whether its foundations answer as they should."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+import numpy as np
+
+_PACKAGES = (
+    "tsjax", "jax", "jaxlib", "equinox", "optax", "neural-tangents", "numpy", "scipy", "pandas", "pyarrow", "pydantic",
+)  # fmt: skip
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _bridge() -> dict[str, Any]:
+    """Loads neural-tangents through the bridge and compares its NTK with the closed form at a few points."""
+    from ..kernels import ArcCosineNTK, ntk
+
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    try:
+        with jax.enable_x64(True):
+            difference = np.asarray(ntk()(x[:3], x[3:])) - np.asarray(ArcCosineNTK()(x[:3], x[3:]))
+        error = float(np.abs(difference).max())
+        return {"ok": error < 1e-12, "difference": error, "detail": f"largest difference from the closed form {error:.1e}"}
+    except Exception as problem:  # Whatever is wrong with another library, the doctor's task is to say it.
+        return {"ok": False, "difference": None, "detail": f"{type(problem).__name__}: {problem}"}
+
+
+def examine() -> dict[str, Any]:
+    """Plain values: `ok`, `versions`, `python`, `devices`, `cores`, `memory_bytes`, `x64`, `bridge`,
+    `compilation_cache`, `blas`."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    bridge = _bridge()
+    return {
+        "ok": bridge["ok"],
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "python": platform.python_version(),
+        "backend": jax.default_backend(),
+        "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "x64": bool(jax.config.read("jax_enable_x64")),
+        "bridge": bridge,
+        "compilation_cache": jax.config.read("jax_compilation_cache_dir"),
+        "blas": f"{blas['name']} {blas['version']}",
+    }

@@ -1,0 +1,118 @@
+"""What a sweep repeats: a pure function of (key, arguments) that returns a dict of scalars.
+
+The engine knows nothing of teachers or kernels. It asks an experiment which arguments are static (they fix the shapes, so
+each combination is one compiled program), how arguments are validated, and what theory says of its curves.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, create_model
+
+
+class Theory(NamedTuple):
+    """What theory says of one curve y(x).
+
+    - `predicted`: y at the given x, or None.
+    - `exponent`: the asymptotic exponent of y ~ x^{-exponent}, or None.
+    - `source`: where both come from.
+    """
+
+    predicted: np.ndarray | None = None
+    exponent: float | None = None
+    source: str = ""
+
+
+class Cost(NamedTuple):
+    """Floating-point operations of one cell, for `tsjax plan`: those in products of a training loop, and those in dense
+    factorisations, which run at another speed."""
+
+    products: float
+    factorisations: float = 0.0
+
+
+class Arguments(BaseModel):
+    """Base of an experiment's argument schema: unknown names are errors, numbers must be finite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A pure function `fn(key, **arguments) -> {name: scalar}` with what the engine needs to know about it.
+
+    - `static`: arguments that fix shapes or choose code; every combination compiles once. The others are traced numbers.
+    - `arguments`: pydantic schema of all arguments; made from the function's signature by `experiment`.
+    - `x`, `y`, `curve`: the argument (or returned vector) on the horizontal axis, the returned values to plot and fit (the
+      first one carries the rate), and the argument that names a curve.
+    - `theory(arguments, x)`: the `Theory` of the curve at `arguments`, for the values x.
+    - `work`: a returned value that counts work done (for instance gradient steps), shown as throughput while running.
+    - `cost(arguments)`: the `Cost` of one cell; without it `tsjax plan` tells no time.
+    - `labels`: how to write names (arguments, values, curves) in tables and figures.
+
+    A value may be a vector: all vectors of one call have one length, and the record becomes that many rows.
+    """
+
+    name: str
+    fn: Callable[..., Mapping[str, Any]]
+    static: tuple[str, ...]
+    arguments: type[BaseModel]
+    x: str = "n"
+    y: tuple[str, ...] = ("risk",)
+    curve: str | None = None
+    theory: Callable[[dict[str, Any], np.ndarray], Theory] | None = None
+    work: str | None = None
+    cost: Callable[[dict[str, Any]], Cost] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in self.static:
+            if name not in self.arguments.model_fields:
+                raise ValueError(f"experiment {self.name!r}: static names {name!r}, which is not one of its arguments.")
+        if self.curve is not None and self.curve not in self.arguments.model_fields:
+            raise ValueError(f"experiment {self.name!r}: curve names {self.curve!r}, which is not one of its arguments.")
+
+    def __call__(self, key, **arguments) -> Mapping[str, Any]:
+        """Runs one cell directly, as the engine does for each seed."""
+        return self.fn(key, **arguments)
+
+
+def experiment(
+    fn: Callable[..., Mapping[str, Any]] | None = None,
+    *,
+    static: tuple[str, ...] = (),
+    arguments: type[BaseModel] | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Any:
+    """Makes an `Experiment` of a function `fn(key, *, a, b=1.0, ...)`; usable as a decorator.
+
+    Without `arguments` the schema is read off the signature: annotations give the types (`int`, `float`, `str`, `Literal`,
+    pydantic's `Annotated` constraints), defaults make an argument optional. Further options are the fields of `Experiment`.
+
+    **Raises:** ValueError for a first parameter that is not `key`, a parameter without annotation, or an unknown static
+    name.
+    """
+
+    def make(fn: Callable[..., Mapping[str, Any]]) -> Experiment:
+        label = name or fn.__name__
+        schema = _schema_of(fn, label) if arguments is None else arguments
+        return Experiment(name=label, fn=fn, static=tuple(static), arguments=schema, **options)
+
+    return make if fn is None else make(fn)
+
+
+def _schema_of(fn: Callable, name: str) -> type[BaseModel]:
+    parameters = list(inspect.signature(fn, eval_str=True).parameters.values())
+    if not parameters or parameters[0].name != "key":
+        raise ValueError(f"experiment {name!r}: the first parameter must be called key, then arguments by keyword.")
+    fields: dict[str, Any] = {}
+    for parameter in parameters[1:]:
+        if parameter.annotation is inspect.Parameter.empty:
+            raise ValueError(f"experiment {name!r}: annotate {parameter.name!r} (int, float, str, ...), to validate it.")
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        fields[parameter.name] = (parameter.annotation, default)
+    return create_model(name, __base__=Arguments, **fields)

@@ -1,0 +1,83 @@
+"""From cells to chunks: cells of equal static arguments form a group (one compiled program), groups split into chunks."""
+
+import functools
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from .experiment import Experiment
+from .spec import SpecError, SweepSpec, check_expectations, expand
+
+# Cells in a chunk unless told otherwise: enough to fill the devices, few enough that a kill loses little.
+DEFAULT_CHUNK = 64
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One unit of work: all arguments, and a seed."""
+
+    arguments: dict[str, Any]
+    seed: int
+
+    @functools.cached_property
+    def id(self) -> str:
+        """Hash of arguments and seed: what a record is about, whatever chunk or device made it."""
+        return _digest(json.dumps({**self.arguments, "seed": self.seed}, sort_keys=True))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Cells that run, and are stored, together."""
+
+    static: dict[str, Any]
+    cells: tuple[Cell, ...]
+
+    @property
+    def id(self) -> str:
+        """Named by content, so that the same cells give the same file wherever they run."""
+        return _digest("".join(cell.id for cell in self.cells))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Cells of equal static arguments: they share one compiled program."""
+
+    static: dict[str, Any]
+    cells: tuple[Cell, ...]
+
+    def chunks(self, size: int) -> list[Chunk]:
+        """The cells in chunks of `size`."""
+        return [Chunk(self.static, self.cells[i : i + size]) for i in range(0, len(self.cells), size)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a sweep will run, in order."""
+
+    experiment: Experiment
+    groups: tuple[Group, ...]
+
+    @property
+    def cells(self) -> int:
+        """Number of cells (arguments x seeds)."""
+        return sum(len(group.cells) for group in self.groups)
+
+
+def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
+    """Validates the spec and groups its cells by static arguments, in grid order. **Raises:** SpecError."""
+    check_expectations(spec, experiment)
+    groups: dict[str, list[Cell]] = {}
+    for arguments, seeds in expand(spec, experiment):
+        for name, value in arguments.items():
+            if name not in experiment.static and not isinstance(value, int | float):
+                raise SpecError(
+                    f"{experiment.name}: {name} = {value!r} is not a number, so it cannot be traced. Name it in static."
+                )
+        static = json.dumps({name: arguments[name] for name in experiment.static}, sort_keys=True)
+        groups.setdefault(static, []).extend(Cell(arguments, seed) for seed in seeds)
+    return Plan(experiment, tuple(Group(json.loads(static), tuple(cells)) for static, cells in groups.items()))

@@ -1,0 +1,315 @@
+"""What a sweep gives back: records, curves, rates and verdicts."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ..estimators.base import Status
+from ..rates import Estimate, Rate, Verdict, fit_rate, judge, mean_ratio
+from .experiment import Experiment, Theory
+from .spec import Expectation, SpecError, SweepSpec, find_experiment, nearest
+from .store import Store, open_store
+
+if TYPE_CHECKING:
+    import xarray
+
+# Statuses that count as failures in every table.
+FAILED = (int(Status.DIVERGED), int(Status.SINGULAR))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One curve of a sweep: the cells that differ in x and seed alone.
+
+    - `name`: the value of the experiment's curve argument; `label` also tells the other arguments that vary in the sweep.
+    - `arguments`: all arguments but x. `x` (k,) increasing, `seeds` (s,).
+    - `values`: for each y of the experiment the table (k, s), NaN where a cell failed or was not run.
+    - `failed`: number of cells that diverged or were singular.
+    - `theory`: what theory says at x.
+    """
+
+    name: str
+    label: str
+    arguments: dict[str, Any]
+    x: np.ndarray
+    seeds: np.ndarray
+    values: dict[str, np.ndarray]
+    failed: int
+    theory: Theory
+
+    def between(self, low: float, high: float) -> "Curve":
+        """The part with low <= x <= high."""
+        keep = (self.x >= low) & (self.x <= high)
+        predicted = None if self.theory.predicted is None else self.theory.predicted[keep]
+        values = {name: table[keep] for name, table in self.values.items()}
+        return dataclasses.replace(
+            self, x=self.x[keep], values=values, theory=self.theory._replace(predicted=predicted)
+        )
+
+
+class Result:
+    """The records of a sweep and what follows from them.
+
+    - `records`: a tidy DataFrame, one row per cell and seed: arguments, seed, returned values, status, timings, versions.
+    - `spec`, `experiment`: what was asked. `provenance`: versions and devices. `path`: the store, or None.
+    """
+
+    def __init__(
+        self,
+        records: pd.DataFrame,
+        spec: SweepSpec,
+        experiment: Experiment,
+        provenance: dict[str, Any],
+        path: Path | None = None,
+    ):
+        self.records = records
+        self.spec = spec
+        self.experiment = experiment
+        self.provenance = provenance
+        self.path = path
+
+    def __repr__(self) -> str:
+        where = "in memory" if self.path is None else str(self.path)
+        return f"Result({self.experiment.name}: {len(self.records)} records, {len(self.curves())} curves, {where})"
+
+    @functools.cached_property
+    def _curves(self) -> list[Curve]:
+        experiment, records = self.experiment, self.records
+        if records.empty:
+            return []
+        names = [name for name in experiment.arguments.model_fields if name != experiment.x]
+        varying = [name for name in names if name != experiment.curve and records[name].nunique(dropna=False) > 1]
+        metrics = [name for name in (*experiment.y, *self._references()) if name in records]
+        curves = []
+        for _, rows in records.groupby(names, dropna=False, sort=False):
+            arguments = {name: _plain(rows[name].iloc[0]) for name in names}
+            name = experiment.name if experiment.curve is None else str(arguments[experiment.curve])
+            extra = ", ".join(f"{key}={arguments[key]:.4g}" if isinstance(arguments[key], float) else
+                              f"{key}={arguments[key]}" for key in varying)
+            title = experiment.labels.get(name, name)
+            tables = {m: rows.pivot_table(index=experiment.x, columns="seed", values=m, dropna=False) for m in metrics}
+            first = tables[metrics[0]]
+            x = first.index.to_numpy(float)
+            failed = int(rows["status"].isin(FAILED).sum()) if "status" in rows else 0
+            theory = Theory() if experiment.theory is None else experiment.theory({**arguments, experiment.x: None}, x)
+            curves.append(
+                Curve(
+                    name=name,
+                    label=f"{title} ({extra})" if extra else title,
+                    arguments=arguments,
+                    x=x,
+                    seeds=first.columns.to_numpy(int),
+                    values={m: table.to_numpy(float) for m, table in tables.items()},
+                    failed=failed,
+                    theory=theory,
+                )
+            )
+        return curves
+
+    def curves(self) -> list[Curve]:
+        """All curves, in the order of the grid."""
+        return self._curves
+
+    def _references(self) -> list[str]:
+        """Columns that expectations compare with."""
+        others = {expectation.parts["other"] for expectation in self.spec.expect} - {None, "predicted"}
+        metrics = {expectation.parts["metric"] for expectation in self.spec.expect} - {"rate"}
+        return sorted(name for name in others | metrics if name in self.records and name not in self.experiment.y)
+
+    def rate(self, curve: Curve, metric: str | None = None) -> Rate:
+        """The power law fitted to a curve; see `tsjax.fit_rate`."""
+        table = curve.values[self.experiment.y[0] if metric is None else metric]
+        enough = ~np.isnan(table).all(axis=1)
+        return fit_rate(curve.x[enough], table[enough])
+
+    def rates(self) -> pd.DataFrame:
+        """One row per curve: exponent, interval, predicted exponent over the same window (same weights), the asymptotic
+        one, and the verdict on its rate if the sweep expects one. Curves too short to fit have NaN."""
+        verdicts = self.verdicts()
+        rows = []
+        for curve in self.curves():
+            row: dict[str, Any] = {"curve": curve.name, "label": curve.label}
+            rate = self._rate_or_none(curve)
+            if rate is None:
+                row |= {"exponent": np.nan, "low": np.nan, "high": np.nan}
+            else:
+                row |= {"exponent": rate.exponent, "low": rate.interval[0], "high": rate.interval[1]}
+            predicted = curve.theory.predicted
+            same = rate is not None and predicted is not None and len(rate.n) == len(predicted)
+            row["predicted"] = rate.slope_of(predicted) if rate is not None and same and _positive(predicted) else np.nan
+            row["asymptote"] = np.nan if curve.theory.exponent is None else curve.theory.exponent
+            row |= {"x_min": curve.x[0], "x_max": curve.x[-1], "seeds": len(curve.seeds), "failed": curve.failed}
+            mine = [
+                verdict.outcome
+                for expectation, verdict in zip(self.spec.expect, verdicts, strict=True)
+                if expectation.parts["metric"] == "rate" and curve in self._chosen(expectation, expectation.parts["curve"])
+            ]
+            row["verdict"] = ", ".join(mine)
+            row["warnings"] = "; ".join(rate.warnings) if rate is not None else "too few points for a fit"
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+    def _rate_or_none(self, curve: Curve) -> Rate | None:
+        try:
+            return self.rate(curve)
+        except ValueError:
+            return None
+
+    def _chosen(self, expectation: Expectation, name: str | None) -> list[Curve]:
+        return [
+            curve
+            for curve in self.curves()
+            if (name is None or curve.name == name)
+            and all(curve.arguments.get(key) == value for key, value in expectation.where.items())
+        ]
+
+    def _one(self, expectation: Expectation, name: str | None) -> Curve:
+        found = self._chosen(expectation, name)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise _Unmeasured(f"no records of {name} yet")
+        raise _Unmeasured(f"{len(found)} curves are called {name}; pick one by where = {{...}}")
+
+    def verdicts(self) -> list[Verdict]:
+        """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers."""
+        return [self._verdict(expectation) for expectation in self.spec.expect]
+
+    def _verdict(self, expectation: Expectation) -> Verdict:
+        what = expectation.what
+        if expectation.where:
+            what += " at " + ", ".join(f"{key}={value}" for key, value in expectation.where.items())
+        try:
+            found, value, interval = self._measure(expectation)
+        except (_Unmeasured, ValueError) as error:
+            nan = float("nan")
+            verdict = judge(what, nan, (nan, nan), expectation.allowed, expectation.source)
+            return dataclasses.replace(verdict, outcome="undecided", reason=str(error))
+        return judge(f"{what}{found}", value, interval, expectation.allowed, expectation.source)
+
+    def _measure(self, expectation: Expectation) -> tuple[str, float, tuple[float, float]]:
+        """Where, the value and its interval."""
+        parts, axis = expectation.parts, self.experiment.x
+        window = expectation.over.get(axis, [-np.inf, np.inf])
+        low, high = window if isinstance(window, list) else (window, window)
+        curve = self._one(expectation, parts["curve"]).between(low, high)
+        if not len(curve.x):
+            raise _Unmeasured(f"no records with {axis} in [{low:g}, {high:g}]")
+        if parts["metric"] == "rate":
+            rate = self.rate(curve)
+            shift = 0.0
+            if parts["other"] == "predicted":
+                if curve.theory.predicted is None:
+                    raise _Unmeasured(f"theory predicts no curve for {curve.name}")
+                shift = rate.slope_of(curve.theory.predicted)
+            where = f" over {axis} = {rate.n[0]:g}..{rate.n[-1]:g}"
+            return where, rate.exponent - shift, (rate.interval[0] - shift, rate.interval[1] - shift)
+        # A claim about a window holds where it is hardest: report the x whose interval is furthest out.
+        candidates = [(x, self._ratio_at(expectation, curve, float(x))) for x in curve.x]
+        allowed = expectation.allowed
+        x, worst = max(candidates, key=lambda c: max(c[1].interval[1] - allowed[1], allowed[0] - c[1].interval[0]))
+        return f" at {axis} = {x:g}", worst.value, worst.interval
+
+    def _ratio_at(self, expectation: Expectation, curve: Curve, x: float) -> Estimate:
+        metric, other = expectation.parts["metric"], expectation.parts["other"]
+        if metric not in curve.values:
+            raise _Unmeasured(f"{metric!r} is not recorded.{nearest(str(metric), list(self.records.columns))}")
+        mine = _at(curve, str(metric), x)
+        if other is None:
+            return mean_ratio(mine, 1.0)
+        if other in curve.values:
+            return mean_ratio(mine, _at(curve, other, x))
+        rival = self._one(expectation, other)
+        if x not in rival.x:
+            raise _Unmeasured(f"{other} has no records at {self.experiment.x} = {x:g}")
+        theirs = _at(rival, str(metric), x)
+        # Paired by seed: the seeds that both have.
+        common, i, j = np.intersect1d(curve.seeds, rival.seeds, return_indices=True)
+        if not len(common):
+            raise _Unmeasured(f"{curve.name} and {other} have no seed in common")
+        return mean_ratio(mine[i], theirs[j])
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """The records as a Dataset over the arguments that vary, x and the seed; constant arguments are attributes."""
+        import xarray
+
+        del xarray
+        experiment, records = self.experiment, self.records
+        names = list(experiment.arguments.model_fields)
+        varying = [name for name in names if records[name].nunique(dropna=False) > 1]
+        dims = list(dict.fromkeys([*varying, experiment.x, "seed"]))
+        constant = {name: records[name].iloc[0] for name in names if name not in dims}
+        numeric = records.drop(columns=[*constant, "cell", "device", "jax", "tsjax"], errors="ignore")
+        dataset = numeric.set_index(dims).to_xarray()
+        dataset.attrs = {"claim": self.spec.claim, "study": self.spec.study} | {
+            name: _plain(value) for name, value in constant.items() if value is not None
+        }
+        return dataset
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Writes figures (PNG, PDF) and the HTML page into `out` (the store by default); returns the page's path."""
+        from ..report import write_report
+
+        if out is None and self.path is None:
+            raise ValueError("this sweep was kept in memory: say where to write the report, result.report('some/folder').")
+        return write_report(self, Path(out) if out is not None else self.path)
+
+
+class _Unmeasured(Exception):
+    """An expectation about something that the records do not hold (yet)."""
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _positive(values: np.ndarray | None) -> bool:
+    return values is not None and bool(np.all(np.isfinite(values) & (values > 0)))
+
+
+def _at(curve: Curve, metric: str, x: float) -> np.ndarray:
+    return curve.values[metric][int(np.flatnonzero(curve.x == x)[0])]
+
+
+def load(path: str | Path, experiment: Experiment | None = None) -> Result:
+    """The result of a sweep from its store.
+
+    `experiment` is needed only where the store's study cannot be imported, as when it was defined in a script.
+
+    **Raises:** StoreError when there is no readable store; SpecError when the study cannot be found.
+    """
+    store = open_store(path)
+    return result_of(store, store.spec, experiment)
+
+
+def result_of(store: Store, spec: SweepSpec, experiment: Experiment | None = None) -> Result:
+    """The result of what a store holds."""
+    if experiment is None:
+        try:
+            experiment = find_experiment(spec.study)
+        except SpecError as error:
+            raise SpecError(f"{store.path}: {error} Load it from Python: ts.load(path, experiment).") from None
+    return Result(_in_grid_order(store.read(), experiment), spec, experiment, store.provenance, store.path)
+
+
+def _in_grid_order(records: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """Records in an order that does not depend on which chunk was written when, one row per cell (and vector entry)."""
+    if records.empty:
+        return records
+    names = [*experiment.arguments.model_fields, "seed"]
+    if experiment.x not in names:
+        names.append(experiment.x)
+    # Two processes may have run the same cell; its records agree, one is enough.
+    records = records.drop_duplicates(["cell", *([] if experiment.x in experiment.arguments.model_fields else [experiment.x])])
+    return records.sort_values(names, kind="stable", ignore_index=True)
+
+
+def merge_records(parts: Sequence[pd.DataFrame], experiment: Experiment) -> pd.DataFrame:
+    """Records of a sweep kept in memory, in the order that a store would give."""
+    return _in_grid_order(pd.concat(parts, ignore_index=True), experiment) if parts else pd.DataFrame()

@@ -1,0 +1,84 @@
+"""A sweep from Python: `ts.sweep(study, ...)`, and the same for a spec."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from .devices import one_blas_thread
+from .execute import ChunkDone, provenance, run_plan
+from .experiment import Experiment
+from .plan import DEFAULT_CHUNK, Plan, make_plan
+from .result import Result, merge_records, result_of
+from .spec import SweepSpec, find_experiment, load_spec, parse_spec
+from .store import Store
+
+Listener = Callable[[Plan, Iterable[ChunkDone]], Iterable[ChunkDone]]
+
+
+def sweep(
+    study: Experiment | str | Path,
+    *,
+    out: str | Path | None = None,
+    key: int = 0,
+    seeds: int | list[int] | None = None,
+    chunk: int = DEFAULT_CHUNK,
+    listener: Listener | None = None,
+    **arguments: Any,
+) -> Result:
+    """Runs every cell of a grid, on all local devices, and returns the result.
+
+    **Arguments:**
+
+    - `study`: an experiment (`ts.studies.superiority`, or your own made by `ts.experiment`), or the path of a sweep file.
+    - `out`: directory of the store. A store that exists is resumed and extended. None keeps the records in memory.
+    - `key`: root key of the sweep; `seeds`: how many seeds in every cell, or a list of seeds.
+    - `chunk`: cells that run and are committed together.
+    - `listener`: wraps the stream of finished chunks, to watch progress.
+    - `**arguments`: the experiment's arguments: a list is an axis of the grid, anything else a fixed argument. With a
+      sweep file they replace its axes.
+
+    **Raises:** SpecError (bad arguments, before anything compiles); StoreError (`out` cannot be used).
+    """
+    if isinstance(study, Experiment):
+        grid = {**arguments} if seeds is None else {**arguments, "seeds": seeds}
+        spec = parse_spec({"study": name_of(study), "key": key, "grid": grid}, where="ts.sweep")
+        return run_spec(spec, out=out, chunk=chunk, listener=listener, experiment=study)
+    spec = load_spec(study)
+    changes = {**arguments} if seeds is None else {**arguments, "seeds": seeds}
+    grid = [{**block, **changes} for block in spec.grid]
+    return run_spec(spec.model_copy(update={"grid": grid}), out=out, chunk=chunk, listener=listener)
+
+
+def name_of(experiment: Experiment) -> str:
+    """How a spec names an experiment: the short name of one that ships, else module:name."""
+    from ..studies import SHIPPED
+
+    shipped = SHIPPED.get(experiment.name) == experiment.fn.__module__
+    return experiment.name if shipped else f"{experiment.fn.__module__}:{experiment.name}"
+
+
+def run_spec(
+    spec: SweepSpec,
+    *,
+    out: str | Path | None = None,
+    chunk: int = DEFAULT_CHUNK,
+    shard: tuple[int, int] = (1, 1),
+    listener: Listener | None = None,
+    experiment: Experiment | None = None,
+) -> Result:
+    """Runs, or resumes, the sweep of a spec; see `sweep`. `shard` = (i, k) runs the i-th of k parts."""
+    experiment = find_experiment(spec.study) if experiment is None else experiment
+    plan = make_plan(spec, experiment)
+    # Risks and kernels need float64; a user's own process keeps its flags.
+    with one_blas_thread(), jax.enable_x64(True):
+        store = None if out is None else Store(out).open_for(spec, provenance())
+        stream: Iterable[ChunkDone] = run_plan(plan, store, spec.key, chunk=chunk, shard=shard)
+        parts = []
+        for done in stream if listener is None else listener(plan, stream):
+            if store is None and done.records is not None:
+                parts.append(done.records)
+    if store is None:
+        return Result(merge_records(parts, experiment), spec, experiment, provenance())
+    return result_of(store, spec, experiment)

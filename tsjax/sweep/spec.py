@@ -1,0 +1,265 @@
+"""A sweep's specification: the TOML file, validated before anything is compiled."""
+
+import difflib
+import importlib
+import itertools
+import json
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from .experiment import Experiment
+
+
+class SpecError(ValueError):
+    """A specification that cannot be run; the message names the key, the value and what is allowed."""
+
+
+_WHAT = re.compile(r"^(?P<metric>\w+)(?: of (?P<curve>[\w.-]+))?(?: relative to (?P<other>[\w.-]+))?(?: in (?P<axis>\w+))?$")
+
+
+class Expectation(BaseModel):
+    """One expected verdict, `[[expect]]`.
+
+    `what` is `rate of CURVE in AXIS` (the fitted exponent), `rate of CURVE relative to predicted in AXIS` (fitted minus
+    predicted exponent over the same window), `METRIC of CURVE` (its mean over seeds), or `METRIC of CURVE relative to
+    OTHER` (ratio of means, paired by seed; OTHER is a curve or a recorded column). Allowed are `value` +- `tolerance`, or
+    `at_least` and/or `at_most`. `over` restricts axes to a value or to [low, high], `where` picks the curve when several
+    differ in other arguments.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    what: str
+    value: float | None = None
+    tolerance: float | None = Field(default=None, gt=0)
+    at_least: float | None = None
+    at_most: float | None = None
+    over: dict[str, float | list[float]] = {}
+    where: dict[str, Any] = {}
+    source: str = ""
+
+    @field_validator("what")
+    @classmethod
+    def _parses(cls, what: str) -> str:
+        if not _WHAT.match(what):
+            raise ValueError(
+                "write 'rate of CURVE in AXIS', 'rate of CURVE relative to predicted in AXIS', 'METRIC of CURVE' or "
+                "'METRIC of CURVE relative to OTHER'"
+            )
+        return what
+
+    @field_validator("over")
+    @classmethod
+    def _windows(cls, over: dict) -> dict:
+        for axis, window in over.items():
+            if isinstance(window, list) and (len(window) != 2 or window[0] > window[1]):
+                raise ValueError(f"the window of {axis} is one value or [low, high], got {window}")
+        return over
+
+    @model_validator(mode="after")
+    def _has_bounds(self):
+        if (self.value is None) != (self.tolerance is None):
+            raise ValueError("value and tolerance go together")
+        if (self.value is None) == (self.at_least is None and self.at_most is None):
+            raise ValueError("give value and tolerance, or at_least and/or at_most")
+        return self
+
+    @property
+    def parts(self) -> dict[str, str | None]:
+        """The words of `what`: metric, curve, other, axis."""
+        match = _WHAT.match(self.what)
+        assert match is not None
+        return match.groupdict()
+
+    @property
+    def allowed(self) -> tuple[float, float]:
+        """The interval of allowed values."""
+        if self.value is not None and self.tolerance is not None:
+            return self.value - self.tolerance, self.value + self.tolerance
+        low = -float("inf") if self.at_least is None else self.at_least
+        return low, float("inf") if self.at_most is None else self.at_most
+
+
+class SweepSpec(BaseModel):
+    """The contents of a sweep file. `problem` holds fixed arguments, `grid` one or several product grids whose union is
+    the sweep, `smoke` a tiny size of the same claim."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    claim: str = ""
+    source: str = ""
+    study: str
+    key: int = Field(default=0, ge=0, lt=2**32)
+    problem: dict[str, Any] = {}
+    grid: list[dict[str, Any]]
+    smoke: dict[str, Any] = {}
+    expect: list[Expectation] = []
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _one_or_many(cls, grid: Any) -> Any:
+        return [grid] if isinstance(grid, Mapping) else grid
+
+    def at_smoke_size(self) -> "SweepSpec":
+        """The same sweep with the axes of `[smoke]` in place of the grid's."""
+        if not self.smoke:
+            raise SpecError("this sweep has no [smoke] size.")
+        grid = [{**block, **{k: v for k, v in self.smoke.items() if k in block}} for block in self.grid]
+        problem = {**self.problem, **{k: v for k, v in self.smoke.items() if k in self.problem}}
+        unused = [k for k in self.smoke if k not in problem and not any(k in block for block in self.grid)]
+        if unused:
+            raise SpecError(f"[smoke] sets {unused[0]!r}, which is in neither [problem] nor [grid].")
+        return self.model_copy(update={"grid": grid, "problem": problem})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What gives a cell its meaning: two specs with equal identity may share one store."""
+        return {"study": self.study, "key": self.key}
+
+
+def nearest(name: str, allowed: Sequence[str]) -> str:
+    """' Did you mean ...?' with the closest allowed name, or a list of all."""
+    match = difflib.get_close_matches(name, allowed, n=1)
+    return f" Did you mean {match[0]!r}?" if match else f" Allowed: {', '.join(allowed)}."
+
+
+def _readable(error: ValidationError, where: str, allowed: Sequence[str]) -> str:
+    """The first problem of a pydantic error in one line: key, value, what is allowed."""
+    first = error.errors()[0]
+    location = ".".join(str(part) for part in first["loc"]) or "the table"
+    name = str(first["loc"][-1]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return f"{where}: unknown key {name!r}.{nearest(name, allowed)}"
+    if first["type"] == "missing":
+        return f"{where}: {location} is missing."
+    message = first["msg"].removeprefix("Value error, ")
+    hint = ""
+    if first["type"] == "literal_error" and isinstance(first["input"], str):
+        hint = nearest(first["input"], re.findall(r"'([^']+)'", first["ctx"]["expected"]))
+    at = "" if not first["loc"] else f"{location} = {first['input']!r}: "
+    return f"{where}: {at}{message[:1].lower() + message[1:]}.{hint}".replace("..", ".")
+
+
+def load_spec(path: str | Path) -> SweepSpec:
+    """Reads and validates a sweep file. **Raises:** SpecError."""
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except FileNotFoundError:
+        raise SpecError(f"there is no sweep file {path}.") from None
+    except IsADirectoryError:
+        raise SpecError(f"{path} is a directory, not a sweep file (TOML).") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not valid TOML: {error}.") from None
+    return parse_spec(content, where=str(path))
+
+
+def parse_spec(content: Mapping[str, Any], where: str = "the spec") -> SweepSpec:
+    """Validates the contents of a sweep file. **Raises:** SpecError."""
+    try:
+        return SweepSpec.model_validate(content)
+    except ValidationError as error:
+        models = {"expect": Expectation}
+        first = error.errors()[0]["loc"]
+        model = models.get(str(first[0]), SweepSpec) if len(first) > 1 else SweepSpec
+        raise SpecError(_readable(error, where, list(model.model_fields))) from None
+
+
+def find_experiment(study: str) -> Experiment:
+    """The experiment a spec names: one that ships with tsjax, or `package.module:name` for one of the user's own."""
+    from .. import studies
+
+    if ":" not in study:
+        if study not in studies.SHIPPED:
+            raise SpecError(
+                f"study = {study!r}: no such study.{nearest(study, list(studies.SHIPPED))} "
+                "A study of your own is named 'package.module:experiment'."
+            )
+        module, name = studies.SHIPPED[study], study
+    else:
+        module, name = study.split(":", 1)
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise SpecError(f"study = {study!r}: cannot be imported ({error}).") from None
+    if not isinstance(found, Experiment):
+        raise SpecError(f"study = {study!r} is a {type(found).__name__}, not an experiment; decorate it with @ts.experiment.")
+    return found
+
+
+def _axis_values(name: str, values: Any, where: str) -> list:
+    listed = list(values) if isinstance(values, (list, tuple, range)) else [values]
+    if not listed:
+        raise SpecError(f"{where}: the axis {name!r} is empty.")
+    return listed
+
+
+def _seeds(value: Any, where: str) -> list[int]:
+    seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+    valid = isinstance(seeds, list) and all(isinstance(s, int) and not isinstance(s, bool) for s in seeds)
+    if not valid or not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
+        raise SpecError(f"{where}: seeds = {value!r}: give a number of seeds >= 1, or a list of seeds >= 0.")
+    return seeds
+
+
+def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """All cells of a spec: validated arguments (with defaults filled in) and the seeds to run there, in grid order.
+
+    **Raises:** SpecError naming the table, the key, the value and what is allowed.
+    """
+    names = list(experiment.arguments.model_fields)
+    seen: dict[str, set[int]] = {}
+    for number, block in enumerate(spec.grid):
+        where = "[grid]" if len(spec.grid) == 1 else f"[[grid]] number {number + 1}"
+        axes = {**spec.problem, **block}
+        if "seeds" not in axes:
+            raise SpecError(f"{where}: seeds is missing (how many seeds to run in every cell).")
+        seeds = _seeds(axes.pop("seeds"), where)
+        for name in axes:
+            if name not in names:
+                table = where if name in block else "[problem]"
+                raise SpecError(f"{table}: unknown key {name!r}.{nearest(name, [*names, 'seeds'])}")
+        for name in spec.problem:
+            if isinstance(spec.problem[name], list) and name not in block:
+                raise SpecError(f"[problem]: {name} = {spec.problem[name]!r} is a list; put axes into [grid].")
+        columns = [_axis_values(name, values, where) for name, values in axes.items()]
+        for values in itertools.product(*columns):
+            try:
+                arguments = experiment.arguments.model_validate(dict(zip(axes, values, strict=True)))
+            except ValidationError as error:
+                key = error.errors()[0]["loc"]
+                table = "[problem]" if key and key[0] in spec.problem and key[0] not in block else where
+                raise SpecError(_readable(error, table, names)) from None
+            cell = arguments.model_dump()
+            identity = json.dumps(cell, sort_keys=True)
+            new = [seed for seed in seeds if seed not in seen.setdefault(identity, set())]
+            seen[identity].update(new)
+            if new:
+                yield cell, new
+
+
+def check_expectations(spec: SweepSpec, experiment: Experiment) -> None:
+    """Raises SpecError for an expectation about a curve or an axis that the sweep does not have."""
+    names = list(experiment.arguments.model_fields)
+    curves: set[str] = set()
+    if experiment.curve is not None:
+        curves = {str(cell[experiment.curve]) for cell, _ in expand(spec, experiment)}
+    for number, expectation in enumerate(spec.expect):
+        where = f"[[expect]] number {number + 1}"
+        curve, axis = expectation.parts["curve"], expectation.parts["axis"]
+        if curve is not None and curve not in curves:
+            raise SpecError(f"{where}: no curve {curve!r} in this sweep.{nearest(curve, sorted(curves))}")
+        if curve is None and experiment.curve is not None:
+            raise SpecError(f"{where}: say of which {experiment.curve}: {', '.join(sorted(curves))}.")
+        if axis is not None and axis != experiment.x:
+            raise SpecError(f"{where}: {experiment.name} has rates in {experiment.x!r}, not in {axis!r}.")
+        for table, keys in (("over", expectation.over), ("where", expectation.where)):
+            for key in keys:
+                if key not in [*names, experiment.x]:
+                    raise SpecError(f"{where}: {table} names {key!r}.{nearest(key, [*names, experiment.x])}")

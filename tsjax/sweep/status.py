@@ -1,0 +1,41 @@
+"""How far a sweep is: read from its store, so it works from any process while others run it."""
+
+from pathlib import Path
+from typing import Any
+
+from .plan import make_plan
+from .result import FAILED
+from .spec import find_experiment
+from .store import open_store
+
+
+def sweep_status(path: str | Path) -> dict[str, Any]:
+    """Plain values: `cells`, `done`, `failed` (diverged or singular), `seconds` of compute, `damaged` chunk files, and
+    `curves`, a list of the same counts per curve. **Raises:** StoreError, SpecError."""
+    store = open_store(path)
+    spec = store.spec
+    experiment = find_experiment(spec.study)
+    plan = make_plan(spec, experiment)
+    records = store.read()
+    records = records.drop_duplicates("cell") if len(records) else records
+    done = set(records["cell"]) if len(records) else set()
+    failed = set(records.loc[records["status"].isin(FAILED), "cell"]) if "status" in records else set()
+    curves: dict[str, dict[str, Any]] = {}
+    for group in plan.groups:
+        name = experiment.name if experiment.curve is None else str(group.static.get(experiment.curve, experiment.name))
+        row = curves.setdefault(name, {"curve": name, "cells": 0, "done": 0, "failed": 0})
+        ids = {cell.id for cell in group.cells}
+        row["cells"] += len(ids)
+        row["done"] += len(ids & done)
+        row["failed"] += len(ids & failed)
+    return {
+        "path": str(path),
+        "claim": spec.claim,
+        "study": spec.study,
+        "cells": plan.cells,
+        "done": sum(row["done"] for row in curves.values()),
+        "failed": sum(row["failed"] for row in curves.values()),
+        "seconds": float(records["run_seconds"].sum()) if len(records) else 0.0,
+        "damaged": [path.name for path in store.damaged],
+        "curves": list(curves.values()),
+    }
