@@ -5,15 +5,15 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # See tsjax.sweep.devices.one_blas_thread: LAPACK with threads of its own under XLA's devices can hang.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("PJRT_NPROC", "32")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from helpers import SEED  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# One seed for every statistical test, printed by pytest on failure; TSJAX_TEST_SEED=7 asks for another.
-SEED = int(os.environ.get("TSJAX_TEST_SEED", "0"))
 
 
 @pytest.fixture

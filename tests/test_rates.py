@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import SEED
+from helpers import SEED
 
 from tsjax.rates import Estimate, compare_rates, fit_rate, judge, mean_ratio
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .estimators.base import AbstractFit
 from .estimators.student import NetworkFit
+from .kernels import ArcCosine
 from .network import TwoLayer
 from .precision import requires_float64
 from .problem import Problem
@@ -20,19 +21,11 @@ def relu_gram(
 ) -> Float[Array, "p q"]:
     r"""E[relu(<u_i, x>) relu(<v_j, x>)] for x of a rotation-invariant law with E[x_1^2] = `second_moment`.
 
-    = second_moment |u||v| h(cos), h(cos t) = (sin t + (pi - t) cos t) / (2 pi), t the angle between u and v
-    (Cho & Saul 2009, equation 6; the law enters through E|x|^2 alone since relu is homogeneous). second_moment = 1 for
-    N(0, I_d) and 1/d on the unit sphere. Computed and returned in float64.
+    = second_moment |u||v| h(cos), h(cos t) = (sin t + (pi - t) cos t) / (2 pi), t the angle between u and v: the
+    arc-cosine kernel of order 1 (Cho & Saul 2009) between neurons. The law enters through E|x|^2 alone, since relu is
+    homogeneous: second_moment = 1 for N(0, I_d) and 1/d on the unit sphere. Computed and returned in float64.
     """
-    u, v = jnp.asarray(u, jnp.float64), jnp.asarray(v, jnp.float64)
-    norm_u, norm_v = jnp.linalg.norm(u, axis=1), jnp.linalg.norm(v, axis=1)
-    tiny = jnp.finfo(jnp.float64).tiny
-    unit_u = (u / jnp.maximum(norm_u, tiny)[:, None])[:, None, :]
-    unit_v = (v / jnp.maximum(norm_v, tiny)[:, None])[None, :, :]
-    # arccos of the cosine loses half the digits for nearly parallel neurons, which is where a good student is.
-    angle = 2 * jnp.arctan2(jnp.linalg.norm(unit_u - unit_v, axis=-1), jnp.linalg.norm(unit_u + unit_v, axis=-1))
-    h = (jnp.sin(angle) + (math.pi - angle) * jnp.cos(angle)) / (2 * math.pi)
-    return second_moment * norm_u[:, None] * norm_v[None, :] * h
+    return second_moment * ArcCosine(order=1)(jnp.asarray(u, jnp.float64), jnp.asarray(v, jnp.float64))
 
 
 @requires_float64

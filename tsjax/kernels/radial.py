@@ -2,13 +2,14 @@
 
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from .base import AbstractPairKernel, norm
 
 
 def _check_length_scale(value) -> None:
-    if not isinstance(value, jax.core.Tracer) and not bool(jnp.all((jnp.asarray(value) > 0) & jnp.isfinite(value))):
+    if not isinstance(value, jax.core.Tracer) and not np.all((np.asarray(value) > 0) & np.isfinite(value)):
         raise ValueError(f"a length_scale must be finite and > 0, got {value}.")
 
 

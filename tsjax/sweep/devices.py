@@ -18,11 +18,31 @@ from ..network import TwoLayer
 from ..problem import Dataset, Problem
 
 
+# XLA's pool of CPU threads in a process with a CPU device per core; read once, when JAX makes its CPU client.
+_POOL = "PJRT_NPROC"
+
+
 def use_all_cores() -> None:
-    """Makes one CPU device per core, for this process, unless the user has chosen a number. Many small students run
-    faster on single-threaded devices side by side than on one that splits every small product over threads."""
+    """Makes one CPU device per core, for this process, unless the user has chosen a number; before JAX's first use.
+
+    Many small students run faster on single-threaded devices side by side than on one that splits every small product
+    over threads. The thread pool must then be larger than the number of devices: up to JAX 0.10, a batched LAPACK call
+    waits *inside* the pool for tasks that it has put into the same pool, and one such call per thread is a deadlock.
+    """
+    cores = len(os.sched_getaffinity(0))
+    os.environ.setdefault(_POOL, str(4 * cores))
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "xla_force_host_platform" not in os.environ.get("XLA_FLAGS", ""):
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", cores)
+
+
+def usable_devices() -> list[Any]:
+    """All local devices; of several CPU devices only the first where the deadlock that `use_all_cores` tells of could
+    strike, that is, on a JAX before 0.11 whose thread pool was not made larger."""
+    devices = jax.local_devices()
+    several = len(devices) > 1 and devices[0].platform == "cpu"
+    if several and jax.__version_info__ < (0, 11) and int(os.environ.get(_POOL, "0")) < 2 * len(devices):
+        return devices[:1]
+    return devices
 
 
 @contextlib.contextmanager
@@ -37,9 +57,9 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def sharded_vmap(fn: Callable, devices: Sequence[Any] | None = None) -> Callable:
-    """`jax.jit(jax.vmap(fn))` with the batch axis sharded over `devices` (all local ones); the batch must be a multiple
+    """`jax.jit(jax.vmap(fn))` with the batch axis sharded over `devices` (`usable_devices()`); the batch must be a multiple
     of their number. Every device runs its part on its own, loops with data-dependent length included."""
-    devices = jax.local_devices() if devices is None else devices
+    devices = usable_devices() if devices is None else devices
     mesh = Mesh(np.asarray(devices), ("batch",))
     spec = PartitionSpec("batch")
     return jax.jit(jax.shard_map(jax.vmap(fn), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
@@ -65,7 +85,7 @@ def fit_many(
     - `keys`: (B,) keys, one per fit.
     - `datasets`: `Dataset` with x (B, n, d) and y (B, n).
     - `oracle`: (problem, teachers) with B teachers, for estimators that use it.
-    - `devices`: the devices to use; all local ones by default. B need not be a multiple of their number.
+    - `devices`: the devices to use; all local ones by default (see `usable_devices`). B need not be a multiple of their number.
 
     **Returns:** one fit whose leaves have a leading axis B; `jax.vmap(lambda fit, x: fit.predict(x))(fits, x)` predicts.
 
@@ -74,7 +94,7 @@ def fit_many(
     check_data(datasets, batched=True)
     if keys.shape != datasets.x.shape[:1]:
         raise ValueError(f"one key per data set: got keys {keys.shape} for {datasets.x.shape[0]} data sets.")
-    chosen = tuple(jax.local_devices() if devices is None else devices)
+    chosen = tuple(usable_devices() if devices is None else devices)
     with one_blas_thread():
         fits = _fit_many(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)
         return jax.block_until_ready(fits)

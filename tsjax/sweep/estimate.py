@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .devices import one_blas_thread, sharded_vmap
+from .devices import one_blas_thread, sharded_vmap, usable_devices
 from .execute import compile_group, memory_budget
 from .experiment import Cost
 from .plan import Group, Plan
@@ -50,7 +50,7 @@ def _fastest(run, repeats: int = 3) -> float:
 def measure_speeds() -> tuple[float, float]:
     """Operations per second of this machine, all devices together, in a student's training loop and in a dense
     factorisation: two probes of a fraction of a second each."""
-    count = jax.local_device_count()
+    count = len(usable_devices())
     batch, n, d, m, steps = 16 * count, 1024, 5, 3, 50
 
     def train(w, x, y):

@@ -1,6 +1,5 @@
 """Runs a plan: compiles each group once, runs its chunks on all local devices, commits each chunk as it ends."""
 
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -13,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from .devices import sharded_vmap
+from .devices import sharded_vmap, usable_devices
 from .experiment import Experiment
 from .plan import Chunk, Group, Plan
 from .store import Store
 
-# Share of the memory that one chunk may take by XLA's own account.
-_MEMORY_SHARE = 0.5
+# What one chunk may take by XLA's own account: a share of an accelerator's memory; on a CPU so much per device, since
+# batches that outgrow the caches only slow it down.
+_ACCELERATOR_SHARE = 0.5
+_CPU_BYTES = 512 * 2**20
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,16 @@ def provenance() -> dict[str, Any]:
     return {
         "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),
-        "devices": [device.device_kind for device in jax.local_devices()],
+        "devices": [device.device_kind for device in usable_devices()],
         "platform": jax.default_backend(),
     }
 
 
 def memory_budget() -> int:
-    """Bytes that one chunk may take on all devices together: half of the accelerators' memory, or of the machine's."""
-    stats = [device.memory_stats() for device in jax.local_devices()]
-    if all(stats) and all("bytes_limit" in s for s in stats if s):
-        return int(_MEMORY_SHARE * sum(s["bytes_limit"] for s in stats if s))
-    return int(_MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    """Bytes that one chunk may take on all devices together."""
+    devices = usable_devices()
+    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
+    return int(sum(_CPU_BYTES if limit is None else _ACCELERATOR_SHARE * limit for limit in limits))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _inputs(group_or_chunk: Group | Chunk, size: int, key: int) -> tuple[Any, An
 
 def compile_group(experiment: Experiment, group: Group, key: int, chunk: int) -> Program:
     """Compiles a group for chunks of at most `chunk` cells, fewer when XLA says that they would not fit in memory."""
-    count = jax.local_device_count()
+    count = len(usable_devices())
     size = -(-min(chunk, len(group.cells)) // count) * count
     budget, start = memory_budget(), time.perf_counter()
     while True:
@@ -124,25 +124,15 @@ def _records(experiment: Experiment, chunk: Chunk, values: dict[str, np.ndarray]
     return pd.DataFrame(columns)
 
 
-def run_plan(
-    plan: Plan, store: Store | None, key: int, *, chunk: int, shard: tuple[int, int] = (1, 1)
-) -> Iterator[ChunkDone]:
-    """Runs every chunk that the store lacks, one `ChunkDone` each; also for those it has.
-
-    `shard` = (i, k) runs the i-th of k parts of the chunks: for job arrays over one store.
-    """
-    device = jax.local_devices()[0].device_kind
-    taken = 0
+def run_plan(plan: Plan, store: Store | None, key: int, *, chunk: int) -> Iterator[ChunkDone]:
+    """Runs every cell that the store lacks, chunk by chunk; one `ChunkDone` each, also for cells found done."""
+    device, count = usable_devices()[0].device_kind, len(usable_devices())
     done = set() if store is None else store.cells_done()
     for group in plan.groups:
         program: Program | None = None
-        count = jax.local_device_count()
         size = -(-min(chunk, len(group.cells)) // count) * count
-        # The chunks are those of an undisturbed run; of a chunk made at another size only the missing cells are run.
+        # The chunks are those of an undisturbed run; of a chunk that was made at another size only missing cells are run.
         for part in group.chunks(size):
-            taken += 1
-            if (taken - 1) % shard[1] != shard[0] - 1:
-                continue
             missing = tuple(cell for cell in part.cells if cell.id not in done)
             if len(missing) < len(part.cells):
                 yield ChunkDone(part.static, len(part.cells) - len(missing), None, 0.0, resumed=True)

@@ -67,6 +67,16 @@ class Plan:
         """Number of cells (arguments x seeds)."""
         return sum(len(group.cells) for group in self.groups)
 
+    def shard(self, part: int, parts: int, chunk: int) -> "Plan":
+        """Every `parts`-th chunk, from the `part`-th (from 1): the plans of all parts together are this one."""
+        chunks = [piece for group in self.groups for piece in group.chunks(chunk)][part - 1 :: parts]
+        groups: dict[str, Group] = {}
+        for piece in chunks:
+            name = json.dumps(piece.static, sort_keys=True)
+            before = groups[name].cells if name in groups else ()
+            groups[name] = Group(piece.static, (*before, *piece.cells))
+        return Plan(self.experiment, tuple(groups.values()))
+
 
 def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
     """Validates the spec and groups its cells by static arguments, in grid order. **Raises:** SpecError."""

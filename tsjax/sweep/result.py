@@ -13,6 +13,7 @@ import pandas as pd
 from ..estimators.base import Status
 from ..rates import Estimate, Rate, Verdict, fit_rate, judge, mean_ratio
 from .experiment import Experiment, Theory
+from .plan import Plan, make_plan
 from .spec import Expectation, SpecError, SweepSpec, find_experiment, nearest
 from .store import Store, open_store
 
@@ -96,7 +97,7 @@ class Result:
             tables = {m: rows.pivot_table(index=experiment.x, columns="seed", values=m, dropna=False) for m in metrics}
             first = tables[metrics[0]]
             x = first.index.to_numpy(float)
-            failed = int(rows["status"].isin(FAILED).sum()) if "status" in rows else 0
+            failed = _failed_cells(rows)
             theory = Theory() if experiment.theory is None else experiment.theory({**arguments, experiment.x: None}, x)
             curves.append(
                 Curve(
@@ -130,16 +131,19 @@ class Result:
 
     def rates(self) -> pd.DataFrame:
         """One row per curve: exponent, interval, predicted exponent over the same window (same weights), the asymptotic
-        one, and the verdict on its rate if the sweep expects one. Curves too short to fit have NaN."""
+        one, the verdict on its rate if the sweep expects one, and a list of warnings. A curve that cannot be fitted has NaN
+        and the reason among its warnings."""
         verdicts = self.verdicts()
         rows = []
         for curve in self.curves():
             row: dict[str, Any] = {"curve": curve.name, "label": curve.label}
-            rate = self._rate_or_none(curve)
-            if rate is None:
-                row |= {"exponent": np.nan, "low": np.nan, "high": np.nan}
-            else:
+            rate, problem = None, None
+            try:
+                rate = self.rate(curve)
                 row |= {"exponent": rate.exponent, "low": rate.interval[0], "high": rate.interval[1]}
+            except ValueError as error:
+                problem = error
+                row |= {"exponent": np.nan, "low": np.nan, "high": np.nan}
             predicted = curve.theory.predicted
             same = rate is not None and predicted is not None and len(rate.n) == len(predicted)
             row["predicted"] = rate.slope_of(predicted) if rate is not None and same and _positive(predicted) else np.nan
@@ -151,15 +155,9 @@ class Result:
                 if expectation.parts["metric"] == "rate" and curve in self._chosen(expectation, expectation.parts["curve"])
             ]
             row["verdict"] = ", ".join(mine)
-            row["warnings"] = "; ".join(rate.warnings) if rate is not None else "too few points for a fit"
+            row["warnings"] = list(rate.warnings) if rate is not None else [str(problem)]
             rows.append(row)
         return pd.DataFrame(rows)
-
-    def _rate_or_none(self, curve: Curve) -> Rate | None:
-        try:
-            return self.rate(curve)
-        except ValueError:
-            return None
 
     def _chosen(self, expectation: Expectation, name: str | None) -> list[Curve]:
         return [
@@ -186,21 +184,26 @@ class Result:
         if expectation.where:
             what += " at " + ", ".join(f"{key}={value}" for key, value in expectation.where.items())
         try:
-            found, value, interval = self._measure(expectation)
+            found, value, interval, doubt = self._measure(expectation)
         except (_Unmeasured, ValueError) as error:
             nan = float("nan")
             verdict = judge(what, nan, (nan, nan), expectation.allowed, expectation.source)
             return dataclasses.replace(verdict, outcome="undecided", reason=str(error))
-        return judge(f"{what}{found}", value, interval, expectation.allowed, expectation.source)
+        verdict = judge(f"{what}{found}", value, interval, expectation.allowed, expectation.source)
+        if doubt and verdict.outcome == "holds":
+            verdict = dataclasses.replace(verdict, outcome="undecided", reason=f"{verdict.reason}, but {doubt}")
+        return verdict
 
-    def _measure(self, expectation: Expectation) -> tuple[str, float, tuple[float, float]]:
-        """Where, the value and its interval."""
+    def _measure(self, expectation: Expectation) -> tuple[str, float, tuple[float, float], str]:
+        """Where, the value, its interval, and what forbids to trust a verdict that holds: failed students are left out of
+        means, and extreme ones out of the weights of a fit, so either flatters its curve."""
         parts, axis = expectation.parts, self.experiment.x
         window = expectation.over.get(axis, [-np.inf, np.inf])
         low, high = window if isinstance(window, list) else (window, window)
         curve = self._one(expectation, parts["curve"]).between(low, high)
         if not len(curve.x):
             raise _Unmeasured(f"no records with {axis} in [{low:g}, {high:g}]")
+        doubt = f"{_plural_cells(curve.failed)} of {curve.name} failed" if curve.failed else ""
         if parts["metric"] == "rate":
             rate = self.rate(curve)
             shift = 0.0
@@ -209,12 +212,14 @@ class Result:
                     raise _Unmeasured(f"theory predicts no curve for {curve.name}")
                 shift = rate.slope_of(curve.theory.predicted)
             where = f" over {axis} = {rate.n[0]:g}..{rate.n[-1]:g}"
-            return where, rate.exponent - shift, (rate.interval[0] - shift, rate.interval[1] - shift)
+            if rate.heavy_tail:
+                doubt = f"a few extreme seeds carry the mean of {curve.name}"
+            return where, rate.exponent - shift, (rate.interval[0] - shift, rate.interval[1] - shift), doubt
         # A claim about a window holds where it is hardest: report the x whose interval is furthest out.
         candidates = [(x, self._ratio_at(expectation, curve, float(x))) for x in curve.x]
         allowed = expectation.allowed
         x, worst = max(candidates, key=lambda c: max(c[1].interval[1] - allowed[1], allowed[0] - c[1].interval[0]))
-        return f" at {axis} = {x:g}", worst.value, worst.interval
+        return f" at {axis} = {x:g}", worst.value, worst.interval, doubt
 
     def _ratio_at(self, expectation: Expectation, curve: Curve, x: float) -> Estimate:
         metric, other = expectation.parts["metric"], expectation.parts["other"]
@@ -265,6 +270,10 @@ class _Unmeasured(Exception):
     """An expectation about something that the records do not hold (yet)."""
 
 
+def _plural_cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
+
+
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
@@ -295,21 +304,35 @@ def result_of(store: Store, spec: SweepSpec, experiment: Experiment | None = Non
             experiment = find_experiment(spec.study)
         except SpecError as error:
             raise SpecError(f"{store.path}: {error} Load it from Python: ts.load(path, experiment).") from None
-    return Result(_in_grid_order(store.read(), experiment), spec, experiment, store.provenance, store.path)
+    records = _in_grid_order(store.read(), make_plan(spec, experiment))
+    return Result(records, spec, experiment, store.provenance, store.path)
 
 
-def _in_grid_order(records: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
-    """Records in an order that does not depend on which chunk was written when, one row per cell (and vector entry)."""
+def _in_grid_order(records: pd.DataFrame, plan: Plan) -> pd.DataFrame:
+    """Records in the order of the grid, whichever chunk was written when; one row per cell (and vector entry), NaN in
+    every y of a cell that failed."""
     if records.empty:
         return records
-    names = [*experiment.arguments.model_fields, "seed"]
-    if experiment.x not in names:
-        names.append(experiment.x)
+    experiment = plan.experiment
+    order = {cell.id: i for i, cell in enumerate(cell for group in plan.groups for cell in group.cells)}
+    # Cells of an earlier, larger grid come last.
+    position = records["cell"].map(order).fillna(len(order)).to_numpy()
+    along = records[experiment.x].to_numpy()
+    records = records.iloc[np.lexsort((along, records["cell"].to_numpy(str), position))]
     # Two processes may have run the same cell; its records agree, one is enough.
-    records = records.drop_duplicates(["cell", *([] if experiment.x in experiment.arguments.model_fields else [experiment.x])])
-    return records.sort_values(names, kind="stable", ignore_index=True)
+    vector = experiment.x not in experiment.arguments.model_fields
+    records = records.drop_duplicates(["cell", experiment.x] if vector else ["cell"], ignore_index=True)
+    if "status" in records:
+        values = [name for name in experiment.y if name in records]
+        records[values] = records[values].mask(records["status"].isin(FAILED))
+    return records
 
 
-def merge_records(parts: Sequence[pd.DataFrame], experiment: Experiment) -> pd.DataFrame:
-    """Records of a sweep kept in memory, in the order that a store would give."""
-    return _in_grid_order(pd.concat(parts, ignore_index=True), experiment) if parts else pd.DataFrame()
+def _failed_cells(rows: pd.DataFrame) -> int:
+    """Number of cells that diverged or were singular, or whose values are not finite."""
+    return int(rows.loc[rows["status"].isin(FAILED), "cell"].nunique()) if "status" in rows else 0
+
+
+def merge_records(parts: Sequence[pd.DataFrame], plan: Plan) -> pd.DataFrame:
+    """Records of a sweep kept in memory, as a store would give them."""
+    return _in_grid_order(pd.concat(parts, ignore_index=True), plan) if parts else pd.DataFrame()

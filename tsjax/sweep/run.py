@@ -70,15 +70,16 @@ def run_spec(
 ) -> Result:
     """Runs, or resumes, the sweep of a spec; see `sweep`. `shard` = (i, k) runs the i-th of k parts."""
     experiment = find_experiment(spec.study) if experiment is None else experiment
-    plan = make_plan(spec, experiment)
+    whole = make_plan(spec, experiment)
+    plan = whole.shard(*shard, chunk)
     # Risks and kernels need float64; a user's own process keeps its flags.
     with one_blas_thread(), jax.enable_x64(True):
         store = None if out is None else Store(out).open_for(spec, provenance())
-        stream: Iterable[ChunkDone] = run_plan(plan, store, spec.key, chunk=chunk, shard=shard)
+        stream: Iterable[ChunkDone] = run_plan(plan, store, spec.key, chunk=chunk)
         parts = []
         for done in stream if listener is None else listener(plan, stream):
             if store is None and done.records is not None:
                 parts.append(done.records)
     if store is None:
-        return Result(merge_records(parts, experiment), spec, experiment, provenance())
+        return Result(merge_records(parts, whole), spec, experiment, provenance())
     return result_of(store, spec, experiment)
