@@ -15,7 +15,6 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-
 @pytest.fixture
 def key():
     """The root key of the test run."""

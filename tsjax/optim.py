@@ -15,7 +15,7 @@ ScalarOrSchedule = float | Float[Array, ""] | optax.Schedule
 class LangevinNoiseState(NamedTuple):
     """State of `add_langevin_noise`: steps done."""
 
-    count: Int[Array, ""]
+    step: Int[Array, ""]
 
 
 def add_langevin_noise(
@@ -39,16 +39,16 @@ def add_langevin_noise(
 
     def init(params) -> LangevinNoiseState:
         del params
-        return LangevinNoiseState(count=jnp.zeros((), jnp.int32))
+        return LangevinNoiseState(step=jnp.zeros((), jnp.int32))
 
-    def update(updates, state: LangevinNoiseState, params=None):
+    def update(updates, state, params=None):
         del params
         # One draw for all leaves: the generator's code is then compiled once.
         flat, unravel = ravel_pytree(updates)
-        scale = jnp.sqrt(2 * jnp.asarray(at(step_size, state.count)) * at(temperature, state.count))
-        xi = jr.normal(jr.fold_in(key, state.count), flat.shape, flat.dtype)
+        scale = jnp.sqrt(2 * jnp.asarray(at(step_size, state.step)) * at(temperature, state.step))
+        xi = jr.normal(jr.fold_in(key, state.step), flat.shape, flat.dtype)
         flat = flat + scale.astype(flat.dtype) * xi
-        return unravel(flat), LangevinNoiseState(count=state.count + 1)
+        return unravel(flat), LangevinNoiseState(step=state.step + 1)
 
     return optax.GradientTransformation(init, update)
 

@@ -5,9 +5,15 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import jax
+from jax.core import Tracer
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+def is_traced(value: object) -> bool:
+    """Whether `value` is known only by its shape, inside jit, vmap or grad; its numbers cannot be checked then."""
+    return isinstance(value, Tracer)
 
 
 def requires_float64(fn: Callable[_P, _T]) -> Callable[_P, _T]:
@@ -22,7 +28,7 @@ def requires_float64(fn: Callable[_P, _T]) -> Callable[_P, _T]:
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
         if jax.config.read("jax_enable_x64"):
             return fn(*args, **kwargs)
-        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+        if any(is_traced(leaf) for leaf in jax.tree.leaves((args, kwargs))):
             raise RuntimeError(
                 f"{fn.__qualname__} needs float64, but it was called inside jit, vmap or grad with 64-bit types off. "
                 "Put the outermost call in `with jax.enable_x64(True):`, or set "

@@ -15,10 +15,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .network import TwoLayer
-
-
-def _is_traced(x) -> bool:
-    return isinstance(x, jax.core.Tracer)
+from .precision import is_traced
 
 
 class AbstractInputs(eqx.Module):
@@ -125,7 +122,7 @@ class ReLUTeacher(AbstractTeacher):
             raise ValueError(f"a teacher needs at least one neuron, got m={self.m}.")
         if self.signs not in ("random", "alternating", "positive"):
             raise ValueError(f"signs must be 'random', 'alternating' or 'positive', got {self.signs!r}.")
-        if not _is_traced(self.cosine):
+        if not is_traced(self.cosine):
             lowest = -1.0 / (self.m - 1) if self.m > 1 else -1.0
             if not lowest < float(self.cosine) < 1.0:
                 raise ValueError(
@@ -199,7 +196,7 @@ class Problem(eqx.Module):
         self.teacher.check(self.inputs.d)
         if self.noise not in ("gaussian", "uniform"):
             raise ValueError(f"noise must be 'gaussian' or 'uniform', got {self.noise!r}.")
-        if not _is_traced(self.noise_std) and not 0.0 <= float(self.noise_std) < float("inf"):
+        if not is_traced(self.noise_std) and not 0.0 <= float(self.noise_std) < float("inf"):
             raise ValueError(f"noise_std is a standard deviation, so finite and >= 0; got {self.noise_std}.")
 
     @property

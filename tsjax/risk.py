@@ -61,13 +61,12 @@ def monte_carlo_risk(
     return RiskEstimate(jnp.mean(squared), jnp.std(squared, ddof=1) / math.sqrt(samples))
 
 
-def has_exact_risk(problem: Problem, teacher, fit: AbstractFit) -> bool:
-    """Whether `excess_risk` is exact: a two-layer ReLU fit against a two-layer ReLU teacher, rotation-invariant inputs."""
-    return (
-        isinstance(fit, NetworkFit)
-        and isinstance(teacher, TwoLayer)
-        and problem.inputs.rotation_invariant_second_moment is not None
-    )
+def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> Float[Array, ""] | None:
+    """The excess risk by `network_risk`, for a two-layer ReLU fit and teacher and rotation-invariant inputs; else None."""
+    second_moment = problem.inputs.rotation_invariant_second_moment
+    if second_moment is None or not isinstance(fit, NetworkFit) or not isinstance(teacher, TwoLayer):
+        return None
+    return network_risk(fit.net, teacher, second_moment)
 
 
 def excess_risk(
@@ -80,11 +79,9 @@ def excess_risk(
 
     **Raises:** ValueError when no closed form exists and no key is given.
     """
-    if has_exact_risk(problem, teacher, fit):
-        assert isinstance(fit, NetworkFit)
-        second_moment = problem.inputs.rotation_invariant_second_moment
-        assert second_moment is not None
-        return network_risk(fit.net, teacher, second_moment)
+    exact = exact_risk(problem, teacher, fit)
+    if exact is not None:
+        return exact
     if key is None:
         raise ValueError(
             f"no closed form for the risk of a {type(fit).__name__} under {type(problem.inputs).__name__} inputs: pass "

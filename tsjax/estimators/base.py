@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..precision import is_traced
 from ..problem import Dataset
 
 
@@ -58,7 +59,7 @@ def check_data(data: Dataset, batched: bool = False) -> None:
         hint = "Use tsjax.fit_many or jax.vmap for a batch of data sets." if not batched else "Stack the data sets."
         raise ValueError(f"expected x of shape ({', '.join(axes)}), got {tuple(x.shape)}. {hint}")
     for name, value in (("x", x), ("y", y)):
-        if isinstance(value, jax.core.Tracer):
+        if is_traced(value):
             continue
         bad = ~np.isfinite(np.asarray(value))
         if bad.any():
@@ -73,7 +74,7 @@ def check_at_least(owner: str, **bounds) -> None:
     """Raises ValueError for a hyper-parameter below its bound: `check_at_least("Student", width=(width, 1))`. None means
     "by the formula" and passes, as do traced values."""
     for name, (value, lowest) in bounds.items():
-        if value is None or isinstance(value, jax.core.Tracer):
+        if value is None or is_traced(value):
             continue
         if not np.isfinite(np.asarray(value)).all() or np.asarray(value).min() < lowest:
             raise ValueError(f"{owner}: {name} must be finite and at least {lowest}, got {value}.")

@@ -173,7 +173,10 @@ class OracleStudent(AbstractEstimator):
 
     vanilla: VanillaPhase = VanillaPhase()
 
-    def fit(self, key: PRNGKeyArray, data: Dataset, *, oracle: Oracle) -> NetworkFit:
+    # It has no fit without its oracle, and says so by its signature.
+    def fit(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, key: PRNGKeyArray, data: Dataset, *, oracle: Oracle
+    ) -> NetworkFit:
         """Trains from `oracle` = (problem, teacher) on one data set; draws nothing from `key`."""
         del key
         check_data(data)
@@ -292,7 +295,8 @@ def _phase_two(phase: VanillaPhase, net: TwoLayer, x_t, y, probe=None, probe_ste
     def segment(state: _Descent, stop) -> _Descent:
         length = jnp.minimum(_SEGMENT, stop - state.steps)
         w, opt_state, loss = jax.lax.fori_loop(0, length, step, (state.w, state.opt_state, state.loss))
-        flat = state.loss - loss <= _FLATNESS * (width * d / n) * loss + rounding
+        # A shorter segment, before a limit or a probe, says nothing about 50 steps.
+        flat = (length == _SEGMENT) & (state.loss - loss <= _FLATNESS * (width * d / n) * loss + rounding)
         lost = ~jnp.isfinite(loss) | (loss > _EXPLODED * zero_loss)
         return _Descent(w, opt_state, loss, state.steps + length, flat | lost)
 
@@ -304,7 +308,7 @@ def _phase_two(phase: VanillaPhase, net: TwoLayer, x_t, y, probe=None, probe_ste
     values = None
     if probe is not None:
         # A trajectory goes on past the flat point, so that its steps mean what they say.
-        keep_going = lambda state, stop: eqx.tree_at(lambda s: s.done, advance(state, stop), jnp.zeros((), bool))
+        keep_going = lambda state, stop: jax.lax.while_loop(lambda s: s.steps < stop, lambda s: segment(s, stop), state)
         state, values = _probed_run(keep_going, state, probe_steps, lambda s: probe(TwoLayer(a=net.a, w=s.w)))
         max_steps = max(max_steps, max(probe_steps, default=0))
     state = advance(state, jnp.asarray(max_steps, jnp.int32))

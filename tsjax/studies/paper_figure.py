@@ -69,11 +69,10 @@ def paper_figure(key, *, settings, n, d, m, noise_std, noisy_steps, vanilla_step
     )
     # The switch leaves the network's function as it is, so step `noisy_steps` of phase I is step 0 of phase II.
     phase_one, phase_two = _marks(noisy_steps, points), _marks(vanilla_steps, points)[1:]
-    second_moment = problem.inputs.rotation_invariant_second_moment
     fit = student.fit(
         fit_key,
         data,
-        probe=lambda net: {"risk": network_risk(net, teacher, second_moment)},
+        probe=lambda net: {"risk": network_risk(net, teacher, 1 / d)},
         probe_steps=(phase_one, phase_two),
     )
     steps = jnp.asarray([*phase_one, *(noisy_steps + step for step in phase_two)])

@@ -21,7 +21,7 @@ from ..estimators.ridge import KernelRidge
 from ..estimators.student import NetworkFit, OracleStudent, TwoPhaseStudent
 from ..kernels import RBF, AbstractKernel, Laplace, nngp, ntk
 from ..problem import AbstractInputs, Cube, Dataset, Gaussian, Problem, ReLUTeacher, Sphere
-from ..risk import has_exact_risk, monte_carlo_risk, network_risk
+from ..risk import exact_risk, monte_carlo_risk
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 
 _INPUTS: dict[str, Callable[[int], AbstractInputs]] = {"sphere": Sphere, "gaussian": Gaussian, "cube": Cube}
@@ -163,9 +163,9 @@ def superiority(key, *, estimator, n, d, m, restarts, test_points, dtype, **rest
         values["student_steps"] = fit.stats["restart_losses"].shape[0] * jnp.sum(fit.stats["steps"])
     else:
         values |= {name: value for name, value in fit.stats.items() if value.ndim == 0}
-    if has_exact_risk(problem, teacher, fit):
-        values["risk"] = network_risk(fit.net, teacher, problem.inputs.rotation_invariant_second_moment)
-        values["risk_se"] = jnp.zeros((), jnp.float64)
+    exact = exact_risk(problem, teacher, fit)
+    if exact is not None:
+        values["risk"], values["risk_se"] = exact, jnp.zeros((), jnp.float64)
     else:
         values["risk"], values["risk_se"] = monte_carlo_risk(problem, teacher, fit, test_key, test_points)
     failed = (fit.status == Status.DIVERGED) | (fit.status == Status.SINGULAR)

@@ -17,7 +17,6 @@ from ..estimators.base import AbstractEstimator, AbstractFit, check_data, floats
 from ..network import TwoLayer
 from ..problem import Dataset, Problem
 
-
 # XLA's pool of CPU threads in a process with a CPU device per core; read once, when JAX makes its CPU client.
 _POOL = "PJRT_NPROC"
 
@@ -56,7 +55,7 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
-def sharded_vmap(fn: Callable, devices: Sequence[Any] | None = None) -> Callable:
+def sharded_vmap(fn: Callable, devices: Sequence[Any] | None = None) -> Any:
     """`jax.jit(jax.vmap(fn))` with the batch axis sharded over `devices` (`usable_devices()`); the batch must be a multiple
     of their number. Every device runs its part on its own, loops with data-dependent length included."""
     devices = usable_devices() if devices is None else devices

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _PACKAGES = (
@@ -24,12 +25,16 @@ def _bridge() -> dict[str, Any]:
     """Loads neural-tangents through the bridge and compares its NTK with the closed form at a few points."""
     from ..kernels import ArcCosineNTK, ntk
 
-    x = np.random.default_rng(0).normal(size=(6, 4))
     try:
         with jax.enable_x64(True):
+            x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 4)))
             difference = np.asarray(ntk()(x[:3], x[3:])) - np.asarray(ArcCosineNTK()(x[:3], x[3:]))
         error = float(np.abs(difference).max())
-        return {"ok": error < 1e-12, "difference": error, "detail": f"largest difference from the closed form {error:.1e}"}
+        return {
+            "ok": error < 1e-12,
+            "difference": error,
+            "detail": f"largest difference from the closed form {error:.1e}",
+        }
     except Exception as problem:  # Whatever is wrong with another library, the doctor's task is to say it.
         return {"ok": False, "difference": None, "detail": f"{type(problem).__name__}: {problem}"}
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .devices import sharded_vmap, usable_devices
-from .experiment import Experiment
+from .experiment import RESERVED, Experiment
 from .plan import Chunk, Group, Plan
 from .store import Store
 
@@ -120,7 +120,15 @@ def _records(experiment: Experiment, chunk: Chunk, values: dict[str, np.ndarray]
     for name, value in values.items():
         if name in columns:
             raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is already an argument.")
+        if name in RESERVED:
+            raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is a name of the engine.")
         columns[name] = vectors[name].reshape(-1) if name in vectors else np.repeat(value[:cells], repeat)
+    if experiment.x not in columns:
+        raise ValueError(
+            f"experiment {experiment.name!r}: x names {experiment.x!r}, which is neither an argument nor returned."
+        )
+    if experiment.y[0] not in values:
+        raise ValueError(f"experiment {experiment.name!r}: y names {experiment.y[0]!r}, which is not returned.")
     return pd.DataFrame(columns)
 
 

@@ -34,6 +34,10 @@ class Cost(NamedTuple):
     factorisations: float = 0.0
 
 
+# Columns of the records, and keys of a sweep file, that the engine writes itself.
+RESERVED = ("cell", "seed", "seeds", "compile_seconds", "run_seconds", "device", "jax", "tsjax")
+
+
 class Arguments(BaseModel):
     """Base of an experiment's argument schema: unknown names are errors, numbers must be finite."""
 
@@ -69,11 +73,18 @@ class Experiment:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
+        for name in self.arguments.model_fields:
+            if name in RESERVED:
+                raise ValueError(
+                    f"experiment {self.name!r}: {name!r} is a name of the engine; call the argument otherwise."
+                )
         for name in self.static:
             if name not in self.arguments.model_fields:
                 raise ValueError(f"experiment {self.name!r}: static names {name!r}, which is not one of its arguments.")
         if self.curve is not None and self.curve not in self.arguments.model_fields:
-            raise ValueError(f"experiment {self.name!r}: curve names {self.curve!r}, which is not one of its arguments.")
+            raise ValueError(
+                f"experiment {self.name!r}: curve names {self.curve!r}, which is not one of its arguments."
+            )
 
     def __call__(self, key, **arguments) -> Mapping[str, Any]:
         """Runs one cell directly, as the engine does for each seed."""
@@ -112,7 +123,9 @@ def _schema_of(fn: Callable, name: str) -> type[BaseModel]:
     fields: dict[str, Any] = {}
     for parameter in parameters[1:]:
         if parameter.annotation is inspect.Parameter.empty:
-            raise ValueError(f"experiment {name!r}: annotate {parameter.name!r} (int, float, str, ...), to validate it.")
+            raise ValueError(
+                f"experiment {name!r}: annotate {parameter.name!r} (int, float, str, ...), to validate it."
+            )
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[parameter.name] = (parameter.annotation, default)
     return create_model(name, __base__=Arguments, **fields)

@@ -85,14 +85,16 @@ class Result:
         if records.empty:
             return []
         names = [name for name in experiment.arguments.model_fields if name != experiment.x]
-        varying = [name for name in names if name != experiment.curve and records[name].nunique(dropna=False) > 1]
+        varying = [name for name in names if name != experiment.curve and _varies(records[name])]
         metrics = [name for name in (*experiment.y, *self._references()) if name in records]
         curves = []
         for _, rows in records.groupby(names, dropna=False, sort=False):
             arguments = {name: _plain(rows[name].iloc[0]) for name in names}
             name = experiment.name if experiment.curve is None else str(arguments[experiment.curve])
-            extra = ", ".join(f"{key}={arguments[key]:.4g}" if isinstance(arguments[key], float) else
-                              f"{key}={arguments[key]}" for key in varying)
+            extra = ", ".join(
+                f"{key}={arguments[key]:.4g}" if isinstance(arguments[key], float) else f"{key}={arguments[key]}"
+                for key in varying
+            )
             title = experiment.labels.get(name, name)
             tables = {m: rows.pivot_table(index=experiment.x, columns="seed", values=m, dropna=False) for m in metrics}
             first = tables[metrics[0]]
@@ -119,9 +121,9 @@ class Result:
 
     def _references(self) -> list[str]:
         """Columns that expectations compare with."""
-        others = {expectation.parts["other"] for expectation in self.spec.expect} - {None, "predicted"}
-        metrics = {expectation.parts["metric"] for expectation in self.spec.expect} - {"rate"}
-        return sorted(name for name in others | metrics if name in self.records and name not in self.experiment.y)
+        parts = [expectation.parts for expectation in self.spec.expect]
+        names = {name for part in parts for name in (part["metric"], part["other"]) if name is not None}
+        return sorted(name for name in names if name in self.records and name not in self.experiment.y)
 
     def rate(self, curve: Curve, metric: str | None = None) -> Rate:
         """The power law fitted to a curve; see `tsjax.fit_rate`."""
@@ -145,14 +147,16 @@ class Result:
                 problem = error
                 row |= {"exponent": np.nan, "low": np.nan, "high": np.nan}
             predicted = curve.theory.predicted
-            same = rate is not None and predicted is not None and len(rate.n) == len(predicted)
-            row["predicted"] = rate.slope_of(predicted) if rate is not None and same and _positive(predicted) else np.nan
+            row["predicted"] = np.nan
+            if rate is not None and predicted is not None and len(rate.n) == len(predicted) and _positive(predicted):
+                row["predicted"] = rate.slope_of(predicted)
             row["asymptote"] = np.nan if curve.theory.exponent is None else curve.theory.exponent
             row |= {"x_min": curve.x[0], "x_max": curve.x[-1], "seeds": len(curve.seeds), "failed": curve.failed}
             mine = [
                 verdict.outcome
                 for expectation, verdict in zip(self.spec.expect, verdicts, strict=True)
-                if expectation.parts["metric"] == "rate" and curve in self._chosen(expectation, expectation.parts["curve"])
+                if expectation.parts["metric"] == "rate"
+                and curve in self._chosen(expectation, expectation.parts["curve"])
             ]
             row["verdict"] = ", ".join(mine)
             row["warnings"] = list(rate.warnings) if rate is not None else [str(problem)]
@@ -247,7 +251,7 @@ class Result:
         del xarray
         experiment, records = self.experiment, self.records
         names = list(experiment.arguments.model_fields)
-        varying = [name for name in names if records[name].nunique(dropna=False) > 1]
+        varying = [name for name in names if _varies(records[name])]
         dims = list(dict.fromkeys([*varying, experiment.x, "seed"]))
         constant = {name: records[name].iloc[0] for name in names if name not in dims}
         numeric = records.drop(columns=[*constant, "cell", "device", "jax", "tsjax"], errors="ignore")
@@ -261,9 +265,10 @@ class Result:
         """Writes figures (PNG, PDF) and the HTML page into `out` (the store by default); returns the page's path."""
         from ..report import write_report
 
-        if out is None and self.path is None:
-            raise ValueError("this sweep was kept in memory: say where to write the report, result.report('some/folder').")
-        return write_report(self, Path(out) if out is not None else self.path)
+        folder = self.path if out is None else Path(out)
+        if folder is None:
+            raise ValueError("this sweep was kept in memory: say where to write, result.report('some/folder').")
+        return write_report(self, folder)
 
 
 class _Unmeasured(Exception):
@@ -278,8 +283,12 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _positive(values: np.ndarray | None) -> bool:
-    return values is not None and bool(np.all(np.isfinite(values) & (values > 0)))
+def _positive(values: np.ndarray) -> bool:
+    return bool(np.all(np.isfinite(values) & (values > 0)))
+
+
+def _varies(column: Any) -> bool:
+    return len(column.drop_duplicates()) > 1
 
 
 def _at(curve: Curve, metric: str, x: float) -> np.ndarray:
@@ -316,7 +325,7 @@ def _in_grid_order(records: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     experiment = plan.experiment
     order = {cell.id: i for i, cell in enumerate(cell for group in plan.groups for cell in group.cells)}
     # Cells of an earlier, larger grid come last.
-    position = records["cell"].map(order).fillna(len(order)).to_numpy()
+    position = np.asarray([order.get(cell, len(order)) for cell in records["cell"]])
     along = records[experiment.x].to_numpy()
     records = records.iloc[np.lexsort((along, records["cell"].to_numpy(str), position))]
     # Two processes may have run the same cell; its records agree, one is enough.

@@ -19,7 +19,9 @@ class SpecError(ValueError):
     """A specification that cannot be run; the message names the key, the value and what is allowed."""
 
 
-_WHAT = re.compile(r"^(?P<metric>\w+)(?: of (?P<curve>[\w.-]+))?(?: relative to (?P<other>[\w.-]+))?(?: in (?P<axis>\w+))?$")
+_WHAT = re.compile(
+    r"^(?P<metric>\w+)(?: of (?P<curve>[\w.-]+))?(?: relative to (?P<other>[\w.-]+))?(?: in (?P<axis>\w+))?$"
+)
 
 
 class Expectation(BaseModel):
@@ -28,7 +30,7 @@ class Expectation(BaseModel):
     `what` is `rate of CURVE in AXIS` (the fitted exponent), `rate of CURVE relative to predicted in AXIS` (fitted minus
     predicted exponent over the same window), `METRIC of CURVE` (its mean over seeds), or `METRIC of CURVE relative to
     OTHER` (ratio of means, paired by seed; OTHER is a curve or a recorded column). Allowed are `value` +- `tolerance`, or
-    `at_least` and/or `at_most`. `over` restricts axes to a value or to [low, high], `where` picks the curve when several
+    `at_least` and/or `at_most`. `over` restricts x to a value or to [low, high], `where` picks the curve when several
     differ in other arguments.
     """
 
@@ -46,7 +48,9 @@ class Expectation(BaseModel):
     @field_validator("what")
     @classmethod
     def _parses(cls, what: str) -> str:
-        if not _WHAT.match(what):
+        match = _WHAT.match(what)
+        # A rate is compared with nothing but its prediction.
+        if not match or (match["metric"] == "rate" and match["other"] not in (None, "predicted")):
             raise ValueError(
                 "write 'rate of CURVE in AXIS', 'rate of CURVE relative to predicted in AXIS', 'METRIC of CURVE' or "
                 "'METRIC of CURVE relative to OTHER'"
@@ -67,6 +71,8 @@ class Expectation(BaseModel):
             raise ValueError("value and tolerance go together")
         if (self.value is None) == (self.at_least is None and self.at_most is None):
             raise ValueError("give value and tolerance, or at_least and/or at_most")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(f"at_least = {self.at_least:g} is above at_most = {self.at_most:g}")
         return self
 
     @property
@@ -96,7 +102,7 @@ class SweepSpec(BaseModel):
     study: str
     key: int = Field(default=0, ge=0, lt=2**32)
     problem: dict[str, Any] = {}
-    grid: list[dict[str, Any]]
+    grid: list[dict[str, Any]] = Field(min_length=1)
     smoke: dict[str, Any] = {}
     expect: list[Expectation] = []
 
@@ -140,7 +146,7 @@ def _readable(error: ValidationError, where: str, allowed: Sequence[str]) -> str
     message = first["msg"].removeprefix("Value error, ")
     hint = ""
     if first["type"] == "literal_error" and isinstance(first["input"], str):
-        hint = nearest(first["input"], re.findall(r"'([^']+)'", first["ctx"]["expected"]))
+        hint = nearest(first["input"], re.findall(r"'([^']+)'", str(first.get("ctx", {}).get("expected"))))
     at = "" if not first["loc"] else f"{location} = {first['input']!r}: "
     return f"{where}: {at}{message[:1].lower() + message[1:]}.{hint}".replace("..", ".")
 
@@ -186,10 +192,12 @@ def find_experiment(study: str) -> Experiment:
         module, name = study.split(":", 1)
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise SpecError(f"study = {study!r}: cannot be imported ({error}).") from None
     if not isinstance(found, Experiment):
-        raise SpecError(f"study = {study!r} is a {type(found).__name__}, not an experiment; decorate it with @ts.experiment.")
+        raise SpecError(
+            f"study = {study!r} is a {type(found).__name__}, not an experiment; decorate it with @ts.experiment."
+        )
     return found
 
 
@@ -201,11 +209,10 @@ def _axis_values(name: str, values: Any, where: str) -> list:
 
 
 def _seeds(value: Any, where: str) -> list[int]:
-    seeds = list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
-    valid = isinstance(seeds, list) and all(isinstance(s, int) and not isinstance(s, bool) for s in seeds)
-    if not valid or not seeds or min(seeds) < 0 or max(seeds) >= 2**32:
-        raise SpecError(f"{where}: seeds = {value!r}: give a number of seeds >= 1, or a list of seeds >= 0.")
-    return seeds
+    listed = list(range(value)) if type(value) is int else value
+    if isinstance(listed, list) and listed and all(type(seed) is int and 0 <= seed < 2**32 for seed in listed):
+        return listed
+    raise SpecError(f"{where}: seeds = {value!r}: give a number of seeds >= 1, or a list of seeds >= 0.")
 
 
 def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, Any], list[int]]]:
@@ -259,7 +266,10 @@ def check_expectations(spec: SweepSpec, experiment: Experiment) -> None:
             raise SpecError(f"{where}: say of which {experiment.curve}: {', '.join(sorted(curves))}.")
         if axis is not None and axis != experiment.x:
             raise SpecError(f"{where}: {experiment.name} has rates in {experiment.x!r}, not in {axis!r}.")
-        for table, keys in (("over", expectation.over), ("where", expectation.where)):
-            for key in keys:
-                if key not in [*names, experiment.x]:
-                    raise SpecError(f"{where}: {table} names {key!r}.{nearest(key, [*names, experiment.x])}")
+        for key in expectation.over:
+            if key != experiment.x:
+                hint = " A curve is picked by where = {...}." if key in names else ""
+                raise SpecError(f"{where}: over names {key!r}; it restricts {experiment.x!r} alone.{hint}")
+        for key in expectation.where:
+            if key not in names:
+                raise SpecError(f"{where}: where names {key!r}.{nearest(key, names)}")

@@ -7,6 +7,7 @@ processes may work on one store, and a kill at any instant loses at most the chu
 
 import json
 import os
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .spec import SweepSpec
+from .spec import SpecError, SweepSpec, parse_spec
 
 SCHEMA = 1
+# With checksums a spoilt bit is an error and never a number.
+_FORMAT = {"compression": "zstd", "write_page_checksum": True}
 
 
 class StoreError(OSError):
@@ -25,7 +28,8 @@ class StoreError(OSError):
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # A name that no other process has: machines that share the directory may share process ids.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -39,6 +43,19 @@ def _write_atomically(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _read_chunk(path: Path) -> pa.Table | None:
+    """A chunk's records; None when the file is not whole."""
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _is_foreign(entry: Path) -> bool:
+    """Whether an entry of a directory without sweep.json is none of those that a store about to be made holds."""
+    return entry.name != "chunks" and not entry.name.startswith(".sweep.json.")
 
 
 class Store:
@@ -63,7 +80,7 @@ class Store:
                     f"{self.path} holds another sweep ({'; '.join(differences)}). Choose another --out, or give this "
                     "sweep the same study and key to extend that store."
                 )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+        elif self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir()))):
             raise StoreError(f"{self.path} exists and is not a tsjax store. Choose an empty or new directory.")
         try:
             self.chunks.mkdir(parents=True, exist_ok=True)
@@ -79,8 +96,12 @@ class Store:
             content = json.loads(path.read_text())
         except FileNotFoundError:
             raise StoreError(f"{self.path} is not a tsjax store: it has no sweep.json.") from None
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise StoreError(f"{path} cannot be read: {error}.") from None
+        if not isinstance(content, dict):
+            raise StoreError(
+                f"{path} cannot be read: it holds a {type(content).__name__}, not the description of a sweep."
+            )
         if content.get("schema") != SCHEMA:
             raise StoreError(f"{path} has schema {content.get('schema')!r}; this version of tsjax reads {SCHEMA}.")
         return content
@@ -89,19 +110,19 @@ class Store:
     def spec(self) -> SweepSpec:
         """The sweep this store belongs to."""
         try:
-            return SweepSpec.model_validate(self._description()["spec"])
-        except ValueError as error:
-            raise StoreError(f"{self.path / 'sweep.json'} holds no valid spec: {error}.") from None
+            return parse_spec(self._description().get("spec", {}), where="spec")
+        except SpecError as error:
+            raise StoreError(f"{self.path / 'sweep.json'} holds no valid spec: {error}") from None
 
     @property
     def provenance(self) -> dict[str, Any]:
         """Versions and devices of the latest run."""
-        return self._description()["provenance"]
+        return self._description().get("provenance", {})
 
     def write(self, chunk_id: str, records: pd.DataFrame) -> None:
         """Commits a chunk's records, all or nothing. **Raises:** StoreError when the disk refuses."""
         buffer = pa.BufferOutputStream()
-        pq.write_table(pa.Table.from_pandas(records, preserve_index=False), buffer, compression="zstd")
+        pq.write_table(pa.Table.from_pandas(records, preserve_index=False), buffer, **_FORMAT)
         try:
             _write_atomically(self.chunks / f"{chunk_id}.parquet", buffer.getvalue().to_pybytes())
         except OSError as error:
@@ -113,10 +134,10 @@ class Store:
         """Ids of the cells with a record. A chunk that cannot be read is not done."""
         done: set[str] = set()
         for path in self.chunks.glob("*.parquet"):
-            try:
-                done.update(pq.read_table(path, columns=["cell"])["cell"].to_pylist())
-            except (OSError, pa.ArrowException):
-                continue
+            # All of it: a chunk with one spoilt column is not done either.
+            table = _read_chunk(path)
+            if table is not None:
+                done.update(table["cell"].to_pylist())
         return done
 
     def read(self) -> pd.DataFrame:
@@ -125,10 +146,11 @@ class Store:
         self.damaged = []
         parts = []
         for path in sorted(self.chunks.glob("*.parquet")):
-            try:
-                parts.append(pq.read_table(path).to_pandas())
-            except (OSError, pa.ArrowException):
+            table = _read_chunk(path)
+            if table is None:
                 self.damaged.append(path)
+            else:
+                parts.append(table.to_pandas())
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
@@ -139,5 +161,3 @@ def open_store(path: str | Path) -> Store:
         raise StoreError(f"there is no directory {store.path}.")
     store._description()
     return store
-
-
