@@ -26,7 +26,7 @@ def requires_float64(fn: Callable[_P, _T]) -> Callable[_P, _T]:
 
     @functools.wraps(fn)
     def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> _T:
-        if jax.config.read("jax_enable_x64"):
+        if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
             return fn(*args, **kwargs)
         if any(is_traced(leaf) for leaf in jax.tree.leaves((args, kwargs))):
             raise RuntimeError(

@@ -211,7 +211,9 @@ def _figure(result: Result, drawn: Sequence[_Series], y_label: str, ratio: bool 
                 _exponents_below(figure, axes, panel)
         for axes in grid[len(panels) :]:
             axes.remove()
-        figure.supylabel(y_label, fontsize=8)
+        # On the axes of each row rather than on the figure, whose middle lies in the legend.
+        for axes in grid[: len(panels) : columns]:
+            axes.set_ylabel(y_label)
         # Below the axes: there it never covers data.
         figure.legend(
             *zip(*entries, strict=True),

@@ -52,8 +52,8 @@ def examine() -> dict[str, Any]:
         "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        "x64": bool(jax.config.read("jax_enable_x64")),
+        "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "bridge": bridge,
-        "compilation_cache": jax.config.read("jax_compilation_cache_dir"),
+        "compilation_cache": jax.config.jax_compilation_cache_dir,  # pyright: ignore[reportAttributeAccessIssue]
         "blas": f"{blas['name']} {blas['version']}",
     }
