@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Key
 
 from ..estimators.base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
 from ..network import TwoLayer
@@ -71,7 +71,7 @@ def pad_batch(tree: Any, size: int) -> Any:
 
 def fit_many(
     estimator: AbstractEstimator,
-    keys: PRNGKeyArray,
+    keys: Key[Array, " B"],
     datasets: Dataset,
     *,
     oracle: tuple[Problem, TwoLayer] | None = None,
@@ -93,6 +93,8 @@ def fit_many(
     check_data(datasets, batched=True)
     if keys.shape != datasets.x.shape[:1]:
         raise ValueError(f"one key per data set: got keys {keys.shape} for {datasets.x.shape[0]} data sets.")
+    if oracle is not None and oracle[1].a.shape[:-1] != keys.shape:
+        raise ValueError(f"one teacher per data set: got teachers a {oracle[1].a.shape} for {keys.shape[0]} data sets.")
     chosen = tuple(usable_devices() if devices is None else devices)
     with one_blas_thread():
         fits = _fit_many(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)

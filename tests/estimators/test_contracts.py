@@ -1,0 +1,108 @@
+"""What every estimator promises. A new one is one more line in ESTIMATORS."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from helpers import SEED
+
+import tsjax as ts
+from tsjax.kernels import RBF, ArcCosineNTK, ntk
+
+PROBLEM = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.2)
+B, N = 3, 16
+
+ESTIMATORS = {
+    "student": ts.TwoPhaseStudent(2, 2, ts.NoisyPhase(steps=20), ts.VanillaPhase(max_steps=30)),
+    "oracle": ts.OracleStudent(ts.VanillaPhase(max_steps=30)),
+    "ntk": ts.KernelRidge(ntk()),
+    "arccos": ts.KernelRidge(ArcCosineNTK(), ridge=0.1),
+    "rbf": ts.KernelRidge(RBF(1.0), ridge="loo"),
+    "features": ts.RandomFeatures(8),
+    "linear": ts.OptimalLinear(PROBLEM, test_points=64),
+}
+
+
+def _fit(estimator, key, data, teacher):
+    oracle = {"oracle": (PROBLEM, teacher)} if isinstance(estimator, ts.OracleStudent) else {}
+    return estimator.fit(key, data, **oracle)
+
+
+@pytest.fixture(scope="module")
+def batch():
+    keys = jr.split(jr.key(SEED + 3), B)
+    teachers = jax.vmap(PROBLEM.sample_teacher)(keys)
+    datasets = jax.vmap(lambda k, t: PROBLEM.sample(jr.fold_in(k, 1), t, N))(keys, teachers)
+    return keys, datasets, teachers
+
+
+@pytest.fixture(scope="module")
+def points():
+    return PROBLEM.inputs.sample(jr.key(SEED + 4), 7)
+
+
+@pytest.fixture(scope="module", params=list(ESTIMATORS))
+def case(request, batch):
+    """An estimator and its fits in a loop."""
+    estimator = ESTIMATORS[request.param]
+    entries = [jax.tree.map(lambda leaf, i=i: leaf[i], batch) for i in range(B)]
+    return estimator, entries, [_fit(estimator, *entry) for entry in entries]
+
+
+def test_jit_of_vmap_is_a_loop(case, batch, points):
+    estimator, _, fits = case
+    mapped = jax.jit(jax.vmap(lambda *args: _fit(estimator, *args)))(*batch)
+    predictions = jax.vmap(lambda fit: fit.predict(points))(mapped)
+    for i, fit in enumerate(fits):
+        np.testing.assert_allclose(predictions[i], fit.predict(points), rtol=1e-6, atol=1e-9)
+        assert int(mapped.status[i]) == int(fit.status)
+        assert fit.stats.keys() == mapped.stats.keys()
+
+
+def test_shapes_and_types(case, points):
+    _, _, fits = case
+    for fit in fits:
+        assert isinstance(fit, ts.AbstractFit) and fit.predict(points).shape == (7,)
+        assert fit.predict(points[:1]).shape == (1,) and bool(jnp.isfinite(fit.predict(points)).all())
+        assert fit.status.dtype == jnp.int32 and int(fit.status) in (ts.Status.CONVERGED, ts.Status.STEP_LIMIT)
+        assert all(isinstance(value, jax.Array) for value in fit.stats.values())
+
+
+def test_the_second_fit_compiles_nothing(case, caplog):
+    estimator, entries, fits = case
+    key, data, teacher = entries[0]
+    with jax.log_compiles():
+        caplog.clear()
+        # The control: what is new is seen.
+        jax.jit(lambda v: v + 1)(data.y)
+        assert any(message.startswith("Compiling") for message in caplog.messages)
+        caplog.clear()
+        again = _fit(estimator, key, data, teacher)
+        assert not [message for message in caplog.messages if message.startswith("Compiling")]
+    for leaf, other in zip(jax.tree.leaves(again), jax.tree.leaves(fits[0]), strict=True):
+        np.testing.assert_array_equal(leaf, other)
+
+
+def test_the_order_of_the_data_does_not_matter(case, points):
+    estimator, entries, fits = case
+    key, data, teacher = entries[0]
+    order = np.random.default_rng(SEED).permutation(N)
+    shuffled = _fit(estimator, key, ts.Dataset(x=data.x[order], y=data.y[order]), teacher)
+    np.testing.assert_allclose(shuffled.predict(points), fits[0].predict(points), rtol=1e-6, atol=1e-8)
+
+
+def test_data_that_are_not_finite_are_an_error(case):
+    estimator, entries, _ = case
+    key, data, teacher = entries[0]
+    bad = ts.Dataset(x=data.x, y=data.y.at[4].set(jnp.nan))
+    with pytest.raises(ValueError, match=r"data\.y has 1 value\(s\) that are not finite, the first at index \(4,\)"):
+        _fit(estimator, key, bad, teacher)
+    with pytest.raises(ValueError, match=r"expected x of shape \(n, d\), got \(1, 16, 3\)"):
+        _fit(estimator, key, jax.tree.map(lambda leaf: leaf[None], data), teacher)
+
+
+def test_every_public_estimator_is_in_the_list():
+    public = {value for value in map(ts.__getattr__, ts.__all__) if isinstance(value, type)}
+    concrete = {c for c in public if issubclass(c, ts.AbstractEstimator) and c is not ts.AbstractEstimator}
+    assert concrete == {type(estimator) for estimator in ESTIMATORS.values()}

@@ -1,0 +1,75 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from helpers import SEED
+
+import tsjax as ts
+from tsjax.kernels import ArcCosineNTK
+from tsjax.sweep.devices import pad_batch
+
+PROBLEM = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.2)
+B, N = 3, 16
+ORACLE = ts.OracleStudent(ts.VanillaPhase(max_steps=40))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    keys = jr.split(jr.key(SEED + 5), B)
+    teachers = jax.vmap(PROBLEM.sample_teacher)(keys)
+    datasets = jax.vmap(lambda k, t: PROBLEM.sample(jr.fold_in(k, 1), t, N))(keys, teachers)
+    return keys, datasets, teachers
+
+
+# B is no multiple of two devices.
+@pytest.mark.parametrize(
+    ("name", "devices"), [("student", 2), ("oracle", 1), ("oracle", 2), ("ridge", 1), ("ridge", 2)]
+)
+def test_fit_many_is_a_loop(batch, name, devices):
+    if jax.local_device_count() < devices:
+        pytest.skip(f"needs {devices} devices")
+    estimator = {
+        "student": ts.TwoPhaseStudent(2, 2, ts.NoisyPhase(steps=10), ts.VanillaPhase(max_steps=20)),
+        "oracle": ORACLE,
+        "ridge": ts.KernelRidge(ArcCosineNTK(), ridge=0.1),
+    }[name]
+    keys, datasets, teachers = batch
+    oracle = {"oracle": (PROBLEM, teachers)} if name == "oracle" else {}
+    fits = ts.fit_many(estimator, keys, datasets, devices=jax.devices()[:devices], **oracle)
+    predictions = jax.vmap(lambda fit, x: fit.predict(x))(fits, datasets.x)
+    assert predictions.shape == (B, N) and fits.status.shape == (B,)
+    for i in range(B):
+        key, data, teacher = jax.tree.map(lambda leaf, i=i: leaf[i], batch)
+        alone = estimator.fit(key, data, **({"oracle": (PROBLEM, teacher)} if oracle else {}))
+        np.testing.assert_allclose(predictions[i], alone.predict(data.x), rtol=1e-5, atol=1e-7)
+        assert int(fits.status[i]) == int(alone.status)
+
+
+def test_errors(batch):
+    keys, datasets, teachers = batch
+    ridge = ts.KernelRidge(ArcCosineNTK(), ridge=0.1)
+    one = jax.tree.map(lambda leaf: leaf[0], datasets)
+    bad = ts.Dataset(x=datasets.x, y=datasets.y.at[1, 3].set(jnp.nan))
+    cases = [
+        (
+            lambda: ts.fit_many(ridge, keys, one),
+            r"expected x of shape \(B, n, d\), got \(16, 3\)\. Stack the data sets",
+        ),
+        (lambda: ts.fit_many(ridge, keys[:2], datasets), r"one key per data set: got keys \(2,\) for 3 data sets"),
+        (lambda: ts.fit_many(ridge, keys, bad), r"data\.y has 1 value\(s\) .* the first at index \(1, 3\)"),
+    ]
+    for make, message in cases:
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_as_many_teachers_as_data_sets(batch):
+    keys, datasets, teachers = batch
+    with pytest.raises(ValueError, match="teacher"):
+        ts.fit_many(ORACLE, keys, datasets, oracle=(PROBLEM, jax.tree.map(lambda leaf: leaf[:2], teachers)))
+
+
+def test_padding_repeats_the_last_entry():
+    padded = pad_batch({"a": jnp.arange(3), "b": jnp.arange(6.0).reshape(3, 2)}, 5)
+    assert padded["a"].tolist() == [0, 1, 2, 2, 2] and padded["b"][3:].tolist() == [[4.0, 5.0]] * 2

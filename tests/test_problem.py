@@ -1,0 +1,163 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import tsjax as ts
+
+
+def _within(values, mean, errors=5.0):
+    """Whether the mean over the first axis is `mean` up to its standard error, everywhere."""
+    values = np.asarray(values)
+    error = values.std(axis=0, ddof=1) / len(values) ** 0.5
+    return bool(np.all(np.abs(values.mean(axis=0) - mean) <= errors * error + 1e-12))
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_the_sphere(key, d):
+    x = ts.Sphere(d).sample(key, 20_000)
+    np.testing.assert_allclose(jnp.linalg.norm(x, axis=1), 1.0, rtol=1e-12)
+    assert _within(x, 0.0) and _within(x[:, :, None] * x[:, None, :], np.eye(d) / d)
+    # E x_1^4 = 3 / (d (d+2)) tells the sphere from other laws of this covariance.
+    assert _within(x**4, 3 / (d * (d + 2)))
+    assert ts.Sphere(d).rotation_invariant_second_moment == 1 / d
+
+
+def test_gaussian_and_cube(key):
+    x = ts.Gaussian(3).sample(key, 20_000)
+    assert _within(x, 0.0) and _within(x[:, :, None] * x[:, None, :], np.eye(3)) and _within(x**4, 3.0)
+    assert ts.Gaussian(3).rotation_invariant_second_moment == 1.0
+    x = ts.Cube(3).sample(key, 20_000)
+    assert _within(x, 0.0) and _within(x[:, :, None] * x[:, None, :], np.eye(3) / 3) and _within(x**4, 1 / 5)
+    assert float(jnp.abs(x).max()) <= 1.0 and float(x.max()) > 0.99 and float(x.min()) < -0.99
+    assert ts.Cube(3).rotation_invariant_second_moment is None
+
+
+@pytest.mark.parametrize("cosine", [0.0, 0.6, 0.8, -0.2])
+def test_neurons_have_their_cosine(key, cosine):
+    teacher = ts.ReLUTeacher(3, cosine=cosine).sample(key, 5)
+    gram = (1 - cosine) * np.eye(3) + cosine
+    np.testing.assert_allclose(np.asarray(teacher.w) @ np.asarray(teacher.w).T, gram, atol=1e-12)
+    # m = d, the largest there is.
+    square = ts.ReLUTeacher(3, cosine=cosine).sample(key, 3)
+    np.testing.assert_allclose(np.linalg.svd(square.w)[1] ** 2, np.linalg.eigvalsh(gram)[::-1], atol=1e-12)
+
+
+def test_neurons_are_uniform_on_the_sphere(key):
+    sample = jax.jit(jax.vmap(lambda k: ts.ReLUTeacher(2, cosine=0.6).sample(k, 3).w))
+    w = np.asarray(sample(jr.split(key, 5000)))
+    assert _within(w, 0.0) and _within(w[..., :, None] * w[..., None, :], np.eye(3) / 3)
+    assert _within(w**4, 3 / 15)
+    # Determinants of both signs, the whole orthogonal group.
+    square = jax.vmap(lambda k: ts.ReLUTeacher(3).sample(k, 3).w)(jr.split(key, 1000))
+    assert _within(np.linalg.det(square), 0.0)
+
+
+def test_signs(key):
+    signs = {s: ts.ReLUTeacher(5, signs=s) for s in ("random", "alternating", "positive")}
+    assert signs["alternating"].sample(key, 5).a.tolist() == [1, -1, 1, -1, 1]
+    assert signs["positive"].sample(key, 5).a.tolist() == [1] * 5
+    a = np.asarray(jax.vmap(lambda k: signs["random"].sample(k, 5).a)(jr.split(key, 4000)))
+    assert set(np.unique(a)) == {-1.0, 1.0} and _within(a[:, :, None] * a[:, None, :], np.eye(5))
+    # Another choice of signs leaves the neurons as they are, and so does mapping.
+    assert bool((signs["positive"].sample(key, 5).w == signs["random"].sample(key, 5).w).all())
+
+
+def test_cosine_and_noise_are_traced(key):
+    cosines = jnp.array([0.0, 0.5])
+    teachers = jax.jit(jax.vmap(lambda c: ts.ReLUTeacher(2, cosine=c).sample(key, 3)))(cosines)
+    np.testing.assert_allclose(jnp.sum(teachers.w[:, 0] * teachers.w[:, 1], axis=1), cosines, atol=1e-12)
+    teacher = ts.ReLUTeacher(2).sample(key, 3)
+    make = lambda s: ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), s).sample(key, teacher, 10)
+    data = jax.jit(jax.vmap(make))(jnp.array([0.0, 0.1, 0.2]))
+    clean = jax.vmap(teacher)(data.x[0])
+    np.testing.assert_allclose(data.y[0], clean, atol=1e-14)
+    np.testing.assert_allclose(data.y[2] - clean, 2 * (data.y[1] - clean), atol=1e-12)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "uniform"])
+def test_noise(key, noise):
+    problem = ts.Problem(ts.Cube(2), ts.ReLUTeacher(1), 0.3, noise=noise)
+    teacher = problem.sample_teacher(key)
+    data = problem.sample(jr.fold_in(key, 1), teacher, 20_000)
+    eps = np.asarray(data.y - jax.vmap(teacher)(data.x)) / 0.3
+    assert _within(eps, 0.0) and _within(eps**2, 1.0)
+    assert _within(eps**4, 3.0 if noise == "gaussian" else 9 / 5)
+    assert (np.abs(eps).max() <= 3**0.5) == (noise == "uniform")
+    # Independent of the inputs.
+    assert _within(eps[:, None] * np.asarray(data.x), 0.0) and _within(eps[:, None] ** 2 * np.asarray(data.x), 0.0)
+
+
+def test_keys(key):
+    problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2))
+    teacher = problem.sample_teacher(key)
+    draw = lambda k, n: problem.sample(k, teacher, n)
+    same = draw(key, 6)
+    assert bool((draw(key, 6).y == same.y).all())
+    # The pitfall of the module's documentation: smaller sets from one key are prefixes of larger ones.
+    assert bool((draw(key, 4).x == same.x[:4]).all())
+    # fold_in gives independent ones.
+    assert not np.isin(np.asarray(draw(jr.fold_in(key, 1), 4).x), np.asarray(same.x)).any()
+    # Any function of a point will do, and mapping over keys changes nothing.
+    other = problem.sample(key, lambda x: 2.0 * x[0], 6)
+    np.testing.assert_allclose(other.y - 2 * other.x[:, 0], same.y - jax.vmap(teacher)(same.x), atol=1e-12)
+    batch = jax.vmap(lambda k: draw(k, 6))(jr.split(key, 2))
+    np.testing.assert_allclose(batch.x[1], draw(jr.split(key, 2)[1], 6).x, rtol=1e-12)
+
+
+def test_the_dtype_is_kept(key):
+    def make(noise_std):
+        problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2, cosine=noise_std), noise_std)
+        teacher = problem.sample_teacher(key, jnp.float32)
+        return teacher, problem.sample(key, teacher, 4, jnp.float32)
+
+    for out in (make(0.1), jax.jit(make)(0.1), jax.jit(make)(jnp.float64(0.1))):
+        assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {jnp.dtype("float32")}
+    problem = ts.Problem(ts.Gaussian(3), ts.ReLUTeacher(2), noise="uniform")
+    assert problem.sample(key, problem.sample_teacher(key), 4).y.dtype == jnp.float64
+    assert (problem.sample(key, problem.sample_teacher(key), 4).n, problem.d) == (4, 3)
+
+
+def test_errors(key):
+    problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2))
+    with_noise = lambda s: lambda: ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), s)
+    cases = [
+        *((lambda law=law: law(0), r"d must be at least 1, got d=0") for law in (ts.Sphere, ts.Gaussian, ts.Cube)),
+        (lambda: ts.Problem(ts.Sphere(3), ts.ReLUTeacher(4)), r"m <= d is needed; got m=4, d=3"),
+        (lambda: ts.ReLUTeacher(4).sample(key, 3), r"m <= d is needed; got m=4, d=3"),
+        (lambda: ts.ReLUTeacher(0), r"at least one neuron, got m=0"),
+        (lambda: ts.ReLUTeacher(3, cosine=1.0), r"3 neurons .* in \(-0\.5, 1\) only, got cosine=1\.0"),
+        (lambda: ts.ReLUTeacher(3, cosine=-0.5), r"3 neurons .* in \(-0\.5, 1\) only, got cosine=-0\.5"),
+        (lambda: ts.ReLUTeacher(3, cosine=float("nan")), r"got cosine=nan"),
+        (with_noise(-0.1), r"noise_std is a standard deviation, .* got -0\.1"),
+        (with_noise(float("nan")), r"noise_std .* got nan"),
+        (with_noise(float("inf")), r"noise_std .* got inf"),
+        (lambda: problem.sample(key, problem.sample_teacher(key), 0), r"at least one point, got n=0"),
+    ]
+    for make, message in cases:
+        with pytest.raises(ValueError, match=message):
+            make()
+
+
+def test_what_a_type_checker_would_find_is_an_error_without_one():
+    # The run-time type checker of the test suite comes first, so these are put in behind its back.
+    for x, y in (((4, 3), (5,)), ((2, 4, 3), (3, 4)), ((4,), ())):
+        data = object.__new__(ts.Dataset)
+        object.__setattr__(data, "x", jnp.ones(x))
+        object.__setattr__(data, "y", jnp.ones(y))
+        with pytest.raises(ValueError, match=re.escape(f"x (n, d) and y (n,), got x {x} and y {y}.")):
+            ts.Dataset.__check_init__(data)
+    teacher = object.__new__(ts.ReLUTeacher)
+    for name, value in {"m": 2, "signs": "fair", "cosine": 0.0}.items():
+        object.__setattr__(teacher, name, value)
+    with pytest.raises(ValueError, match=r"signs must be 'random', 'alternating' or 'positive', got 'fair'"):
+        ts.ReLUTeacher.__check_init__(teacher)
+    problem = object.__new__(ts.Problem)
+    fields = {"inputs": ts.Sphere(2), "teacher": ts.ReLUTeacher(2), "noise_std": 0.1, "noise": "cauchy"}
+    for name, value in fields.items():
+        object.__setattr__(problem, name, value)
+    with pytest.raises(ValueError, match=r"noise must be 'gaussian' or 'uniform', got 'cauchy'"):
+        ts.Problem.__check_init__(problem)

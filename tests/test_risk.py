@@ -1,0 +1,138 @@
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+
+import tsjax as ts
+from tsjax.risk import exact_risk, network_risk
+
+
+def _fit(net):
+    return ts.NetworkFit(net=net, status=jnp.zeros((), jnp.int32), stats={})
+
+
+def _net(key, m, d):
+    key_a, key_w = jr.split(key)
+    return ts.TwoLayer(a=jr.normal(key_a, (m,)), w=jr.normal(key_w, (m, d)))
+
+
+def _risk(student, teacher):
+    return float(network_risk(student, teacher, 1.0))
+
+
+@pytest.mark.parametrize("law", [ts.Sphere, ts.Gaussian])
+@pytest.mark.parametrize("m", [1, 5])
+def test_the_exact_risk_is_the_monte_carlo_risk(key, law, m):
+    problem = ts.Problem(law(4), ts.ReLUTeacher(3))
+    teacher, student = problem.sample_teacher(key), _net(jr.fold_in(key, 1), m, 4)
+    exact = ts.excess_risk(problem, teacher, _fit(student))
+    estimate = ts.monte_carlo_risk(problem, teacher, _fit(student), jr.fold_in(key, 2), samples=100_000)
+    assert abs(float(exact - estimate.value)) < 4 * float(estimate.standard_error)
+    assert 0 < float(estimate.standard_error) < 0.05 * float(exact)
+    assert exact.dtype == jnp.float64 and exact_risk(problem, teacher, _fit(student)) == exact
+    # A key changes nothing where a closed form exists.
+    assert float(ts.excess_risk(problem, teacher, _fit(student), key=key)) == float(exact)
+
+
+def test_the_error_of_monte_carlo_is_the_spread_of_its_values(key):
+    problem = ts.Problem(ts.Gaussian(2), ts.ReLUTeacher(1))
+    teacher, student = problem.sample_teacher(key), _fit(_net(jr.fold_in(key, 1), 2, 2))
+    estimates = jax.vmap(lambda k: ts.monte_carlo_risk(problem, teacher, student, k, samples=500))(jr.split(key, 400))
+    # The spread of 400 values has a relative error of about 5 % (heavier tails: more).
+    assert abs(float(jnp.mean(estimates.standard_error) / jnp.std(estimates.value)) - 1) < 0.25
+
+
+def test_relu_gram_is_the_integral_in_the_plane():
+    angles = np.array([0.0, 1e-3, 0.3, 1.0, np.pi / 2, 2.5, np.pi - 1e-3, np.pi])
+    u = jnp.array([[0.0, 2.0, 0.0]])
+    v = 0.5 * jnp.asarray(np.stack([0 * angles, np.cos(angles), np.sin(angles)], 1))
+    # x = r (cos p, sin p) with E r^2 = 2 and p uniform; the midpoint rule on a periodic function with kinks: O(h^2).
+    p = (np.arange(400_000) + 0.5) * 2 * np.pi / 400_000
+    truth = [2 * 2.0 * 0.5 * np.mean(np.maximum(np.cos(p), 0) * np.maximum(np.cos(p - t), 0)) for t in angles]
+    np.testing.assert_allclose(ts.relu_gram(u, v, 1.0)[0], truth, rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose(ts.relu_gram(u, v, 1 / 3)[0], np.asarray(truth) / 3, rtol=1e-7, atol=1e-10)
+
+
+def test_relu_gram_is_the_integral_over_the_sphere(key):
+    u, v = jr.normal(key, (2, 3)), jr.normal(jr.fold_in(key, 1), (3, 3))
+    z, weights = np.polynomial.legendre.leggauss(300)
+    p = np.arange(600) * 2 * np.pi / 600
+    radius = np.sqrt(1 - z**2)[:, None]
+    x = np.stack([radius * np.cos(p), radius * np.sin(p), np.broadcast_to(z[:, None], (300, 600))], -1).reshape(-1, 3)
+    weights = np.repeat(weights / 2, 600) / 600
+    truth = (np.maximum(u @ x.T, 0) * weights) @ np.maximum(x @ v.T, 0)
+    np.testing.assert_allclose(ts.relu_gram(u, v, 1 / 3), truth, rtol=1e-4, atol=1e-5)
+
+
+def test_the_risk_is_zero_at_the_teacher_only(key):
+    for i in range(20):
+        teacher = _net(jr.fold_in(key, i), 6, 5)
+        assert abs(_risk(teacher, teacher)) < 1e-13
+        order = jnp.array([3, 1, 0, 5, 2, 4])
+        scale = jnp.exp(jr.normal(jr.fold_in(key, 100 + i), (6,)))
+        same = ts.TwoLayer(a=(teacher.a / scale)[order], w=(scale[:, None] * teacher.w)[order])
+        assert abs(_risk(same, teacher)) < 1e-13
+        # Close by, the risk is small and positive, and quadratic in the distance.
+        near = [ts.TwoLayer(a=teacher.a * (1 + h), w=teacher.w) for h in (1e-4, 1e-5)]
+        risks = [_risk(net, teacher) for net in near]
+        np.testing.assert_allclose(risks[0] / risks[1], 100.0, rtol=1e-2)
+    orthonormal = ts.TwoLayer(a=jnp.ones(3), w=jnp.eye(3, 5))
+    assert -1e-15 <= _risk(orthonormal, orthonormal) < 1e-15
+
+
+def test_permutation_and_rescaling_change_nothing(key):
+    student, teacher = _net(key, 4, 3), _net(jr.fold_in(key, 1), 3, 3)
+    scale, order = jnp.array([0.1, 2.0, 7.0, 1.0]), jnp.array([2, 0, 3, 1])
+    other = ts.TwoLayer(a=(student.a / scale)[order], w=(scale[:, None] * student.w)[order])
+    dead = ts.TwoLayer(a=jnp.append(student.a, 3.0), w=jnp.append(student.w, jnp.zeros((1, 3)), axis=0))
+    np.testing.assert_allclose(_risk(other, teacher), _risk(student, teacher), rtol=1e-12)
+    np.testing.assert_allclose(_risk(dead, teacher), _risk(student, teacher), rtol=1e-12)
+    np.testing.assert_allclose(_risk(teacher, student), _risk(student, teacher), rtol=1e-12)
+
+
+def test_without_a_closed_form_a_key_is_needed(key):
+    problem = ts.Problem(ts.Cube(3), ts.ReLUTeacher(2))
+    teacher, fit = problem.sample_teacher(key), _fit(_net(key, 2, 3))
+    assert exact_risk(problem, teacher, fit) is None
+    with pytest.raises(ValueError, match=r"risk of a NetworkFit under Cube inputs: pass key=\.\.\..*monte_carlo_risk"):
+        ts.excess_risk(problem, teacher, fit)
+    value = float(ts.excess_risk(problem, teacher, fit, key=key, samples=20_000))
+    estimate = ts.monte_carlo_risk(problem, teacher, fit, jr.fold_in(key, 1), samples=20_000)
+    assert value > 0 and abs(value - float(estimate.value)) < 6 * float(estimate.standard_error)
+    # A teacher that is any function, and a fit that is no network.
+    sphere = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2))
+    squared = lambda x: jnp.sum(x**2)
+    zero = _fit(ts.TwoLayer(a=jnp.zeros(1), w=jnp.ones((1, 3))))
+    with pytest.raises(ValueError, match=r"under Sphere inputs"):
+        ts.excess_risk(sphere, squared, zero)
+    np.testing.assert_allclose(ts.excess_risk(sphere, squared, zero, key=key, samples=10), 1.0, rtol=1e-12)
+    kernel = ts.KernelRidge(ts.kernels.RBF(1.0), ridge=0.1).fit(key, sphere.sample(key, teacher, 5))
+    with pytest.raises(ValueError, match=r"risk of a KernelFit under Sphere"):
+        ts.excess_risk(sphere, teacher, kernel)
+    with pytest.raises(ValueError, match=r"at least 2 samples, got samples=1"):
+        ts.monte_carlo_risk(problem, teacher, fit, key, samples=1)
+
+
+def test_float64_with_the_flag_off(key):
+    student, teacher = _net(key, 4, 3), _net(jr.fold_in(key, 1), 3, 3)
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (student, teacher))
+    truth = _risk(*jax.tree.map(lambda leaf: leaf.astype(jnp.float64), single))
+    problem = ts.Problem(ts.Gaussian(3), ts.ReLUTeacher(2))
+    with jax.enable_x64(False):
+        assert jnp.zeros(1).dtype == jnp.float32
+        value = ts.excess_risk(problem, single[1], _fit(single[0]))
+        assert value.dtype == jnp.float64
+        np.testing.assert_allclose(float(value), truth, rtol=1e-13)
+        assert ts.relu_gram(single[0].w, single[1].w, 1.0).dtype == jnp.float64
+        estimate = ts.monte_carlo_risk(problem, single[1], _fit(single[0]), jr.key(1), samples=10)
+        assert estimate.value.dtype == estimate.standard_error.dtype == jnp.float64
+        with pytest.raises(RuntimeError, match=r"network_risk needs float64, but .*jax\.enable_x64\(True\)"):
+            jax.jit(lambda net: network_risk(net, single[1], 1.0))(single[0])
+        # The flag is as it was, after success and after failure.
+        assert jnp.zeros(1).dtype == jnp.float32
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(lambda net: network_risk(net, teacher, 1.0)))(jax.tree.map(lambda v: v[None], student)),
+        [_risk(student, teacher)],
+        rtol=1e-13,
+    )
