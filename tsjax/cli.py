@@ -1,5 +1,6 @@
 """The command line: `tsjax --help`. Heavy modules load inside the commands, so that help is instant."""
 
+import importlib.util
 import json
 import sys
 import tomllib
@@ -289,11 +290,10 @@ def export(
 
 
 def _write_netcdf(result: "Result", to: Path) -> None:
-    try:
-        import h5netcdf
-    except ImportError:
-        raise ValueError("writing NetCDF needs h5netcdf: install tsjax[netcdf], or export .parquet.") from None
-    del h5netcdf
+    # h5netcdf does not bring along h5py, with which it writes.
+    missing = [name for name in ("h5netcdf", "h5py") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"writing NetCDF needs {' and '.join(missing)}: install it, or export .parquet.")
     result.to_xarray().to_netcdf(to, engine="h5netcdf")
 
 

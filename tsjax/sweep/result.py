@@ -31,7 +31,7 @@ class Curve:
     - `name`: the value of the experiment's curve argument; `label` also tells the other arguments that vary in the sweep.
     - `arguments`: all arguments but x. `x` (k,) increasing, `seeds` (s,).
     - `values`: for each y of the experiment the table (k, s), NaN where a cell failed or was not run.
-    - `failed`: number of cells that diverged or were singular.
+    - `failed`: number of cells that diverged, were singular, or returned no finite number.
     - `theory`: what theory says at x.
     """
 
@@ -88,7 +88,8 @@ class Result:
         varying = [name for name in names if name != experiment.curve and _varies(records[name])]
         metrics = [name for name in (*experiment.y, *self._references()) if name in records]
         curves = []
-        for _, rows in records.groupby(names, dropna=False, sort=False):
+        # An experiment without other arguments than x has one curve.
+        for _, rows in records.groupby(names, dropna=False, sort=False) if names else [((), records)]:
             arguments = {name: _plain(rows[name].iloc[0]) for name in names}
             name = experiment.name if experiment.curve is None else str(arguments[experiment.curve])
             extra = ", ".join(
@@ -99,7 +100,7 @@ class Result:
             tables = {m: rows.pivot_table(index=experiment.x, columns="seed", values=m, dropna=False) for m in metrics}
             first = tables[metrics[0]]
             x = first.index.to_numpy(float)
-            failed = _failed_cells(rows)
+            failed = _failed_cells(rows, experiment.y[0])
             theory = Theory() if experiment.theory is None else experiment.theory({**arguments, experiment.x: None}, x)
             curves.append(
                 Curve(
@@ -331,15 +332,17 @@ def _in_grid_order(records: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     # Two processes may have run the same cell; its records agree, one is enough.
     vector = experiment.x not in experiment.arguments.model_fields
     records = records.drop_duplicates(["cell", experiment.x] if vector else ["cell"], ignore_index=True)
+    values = [name for name in experiment.y if name in records]
+    spoilt = ~np.isfinite(records[values].to_numpy(float))
     if "status" in records:
-        values = [name for name in experiment.y if name in records]
-        records[values] = records[values].mask(records["status"].isin(FAILED))
+        spoilt |= records["status"].isin(FAILED).to_numpy()[:, None]
+    records[values] = records[values].mask(spoilt)
     return records
 
 
-def _failed_cells(rows: pd.DataFrame) -> int:
-    """Number of cells that diverged or were singular, or whose values are not finite."""
-    return int(rows.loc[rows["status"].isin(FAILED), "cell"].nunique()) if "status" in rows else 0
+def _failed_cells(rows: pd.DataFrame, metric: str) -> int:
+    """Number of cells without a value of `metric`: those that diverged or were singular, or returned no finite number."""
+    return len(set(rows["cell"].to_numpy()[np.isnan(rows[metric].to_numpy(float))]))
 
 
 def merge_records(parts: Sequence[pd.DataFrame], plan: Plan) -> pd.DataFrame:

@@ -211,7 +211,7 @@ def _axis_values(name: str, values: Any, where: str) -> list:
 def _seeds(value: Any, where: str) -> list[int]:
     listed = list(range(value)) if type(value) is int else value
     if isinstance(listed, list) and listed and all(type(seed) is int and 0 <= seed < 2**32 for seed in listed):
-        return listed
+        return list(dict.fromkeys(listed))
     raise SpecError(f"{where}: seeds = {value!r}: give a number of seeds >= 1, or a list of seeds >= 0.")
 
 

@@ -1,0 +1,65 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+import tsjax as ts
+from tsjax.studies.superiority import SuperiorityArguments, problem_of
+
+CELL = {"estimator": "ntk", "n": 32, "d": 4, "m": 2, "noise_std": 0.1}
+
+
+def test_defaults_and_refusals():
+    arguments = SuperiorityArguments.model_validate(CELL).model_dump()
+    assert (arguments["inputs"], arguments["signs"], arguments["dtype"]) == ("sphere", "random", "float32")
+    problem = problem_of(arguments)
+    assert problem == ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2), noise_std=0.1)
+    for change in ({"m": 5}, {"cosine": -0.9999, "m": 3}, {"estimator": "optimal_linear", "signs": "positive"}):
+        with pytest.raises(ValidationError):
+            SuperiorityArguments.model_validate({**CELL, **change})
+
+
+def test_linear_estimators_see_the_same_teachers_and_the_optimal_one_wins():
+    result = ts.sweep(
+        ts.studies.superiority, seeds=8, n=[32, 64], estimator=["ntk", "optimal_linear"], d=4, m=2, noise_std=0.1
+    )
+    ntk, best = result.curves()
+    assert (ntk.name, best.name) == ("ntk", "optimal_linear")
+    assert ntk.failed == best.failed == 0 and (ntk.values["risk"] > 0).all()
+    assert (ntk.values["risk"].mean(axis=1) > 0.95 * best.values["risk"].mean(axis=1)).all()
+    # Paired: what is hard for one is hard for the other.
+    assert np.corrcoef(np.log(ntk.values["risk"].ravel()), np.log(best.values["risk"].ravel()))[0, 1] > 0.5
+    assert best.theory.exponent == pytest.approx(3 / 6)
+    assert best.theory.predicted is not None
+    np.testing.assert_allclose(best.values["risk"].mean(axis=1), best.theory.predicted, rtol=0.25)
+    records = result.records
+    np.testing.assert_allclose(records["cramer_rao"], 0.1**2 * 2 * 4 / records["n"], rtol=1e-6)
+
+
+def test_theory_of_every_estimator():
+    study, n = ts.studies.superiority, np.array([64.0, 128.0])
+    full = {**SuperiorityArguments.model_validate(CELL).model_dump(), "n": None}
+    student = study.theory({**full, "estimator": "student"}, n)
+    np.testing.assert_allclose(student.predicted, 0.1**2 * 8 / n)
+    assert student.exponent == 1.0 and study.theory({**full, "inputs": "cube"}, n) == ts.Theory()
+    assert study.theory({**full, "estimator": "random_features"}, n).predicted is None
+    assert study.theory({**full, "signs": "positive"}, n).predicted is None
+    assert (np.diff(study.theory(full, n).predicted) < 0).all()
+
+
+def test_cost_grows_with_the_work():
+    cost = ts.studies.superiority.cost
+    full = SuperiorityArguments.model_validate(CELL).model_dump()
+    for name in ("student", "paper_student", "oracle_student", "ntk", "optimal_linear"):
+        small, large = (cost({**full, "estimator": name, "n": n}) for n in (64, 128))
+        assert 0 < sum(small) < sum(large)
+
+
+def test_failed_fits_have_no_risk():
+    """Data that are not finite give a value with its status, not an exception."""
+    arguments = {**SuperiorityArguments.model_validate(CELL).model_dump(), "n": 16, "test_points": 100}
+    cell = jax.jit(lambda noise_std: ts.studies.superiority(jax.random.key(0), **{**arguments, "noise_std": noise_std}))
+    values = cell(jnp.inf)
+    assert int(values["status"]) in (ts.Status.DIVERGED, ts.Status.SINGULAR) and np.isnan(float(values["risk"]))
+    assert int(cell(0.1)["status"]) == ts.Status.CONVERGED

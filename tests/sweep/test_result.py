@@ -1,0 +1,187 @@
+import sys
+
+import numpy as np
+import pytest
+from sweep.toys import EXPONENTS, path, plain, power, power_spec
+
+import tsjax as ts
+from tsjax.sweep.result import Result
+from tsjax.sweep.run import run_spec
+from tsjax.sweep.spec import SpecError, parse_spec
+
+N = [16, 32, 64, 128, 256]
+GRID = {"n": N, "method": ["fast", "slow"], "seeds": 32}
+
+
+def _run(*expect, out=None, **changes) -> Result:
+    return run_spec(power_spec(**{"grid": GRID, **changes}, expect=list(expect)), out=out, experiment=power)
+
+
+@pytest.fixture(scope="module")
+def result() -> Result:
+    return _run()
+
+
+def _expecting(result: Result, *expect) -> Result:
+    """The same records under other expectations."""
+    return Result(result.records, power_spec(grid=GRID, expect=list(expect)), power, result.provenance)
+
+
+def test_rates_of_a_planted_power_law(result):
+    rates = result.rates().set_index("curve")
+    assert list(rates.index) == ["fast", "slow"]
+    for name, exponent in EXPONENTS.items():
+        row = rates.loc[name]
+        assert row["low"] < row["exponent"] < row["high"]
+        assert row["exponent"] == pytest.approx(exponent, abs=0.12)
+        assert row["predicted"] == pytest.approx(exponent, abs=1e-12) and row["asymptote"] == exponent
+        assert (row["x_min"], row["x_max"], row["seeds"], row["failed"]) == (16, 256, 32, 0)
+        assert row["verdict"] == ""
+
+
+def test_curves_hold_every_seed_in_its_place(result):
+    curve = result.curves()[1]
+    assert (curve.name, curve.label) == ("slow", "slow") and curve.values["risk"].shape == (5, 32)
+    rows = result.records.set_index(["method", "n", "seed"])["risk"]
+    assert curve.values["risk"][3, 17] == rows.loc[("slow", 128, 17)]
+    part = curve.between(32.0, 128.0)
+    assert part.x.tolist() == [32, 64, 128] and part.values["risk"].shape == (3, 32)
+    assert part.theory.predicted is not None and part.theory.predicted == pytest.approx(np.array([32, 64, 128]) ** -0.5)
+
+
+def test_verdicts_of_every_outcome(result):
+    what = "rate of fast in n"
+    holds, fails, undecided = _expecting(
+        result,
+        {"what": what, "value": 1.0, "tolerance": 0.3, "source": "planted"},
+        {"what": what, "at_most": 0.6},
+        {"what": what, "at_most": 1.0},
+    ).verdicts()
+    assert [v.outcome for v in (holds, fails)] == ["holds", "fails"] and holds.source == "planted"
+    assert undecided.outcome == "undecided" and "more seeds" in undecided.reason
+    assert "over n = 16..256" in holds.what
+    window = _expecting(result, {"what": what, "value": 1.0, "tolerance": 0.5, "over": {"n": [32, 128]}}).verdicts()[0]
+    assert "over n = 32..128" in window.what
+    both = _expecting(result, {"what": what, "value": 1.0, "tolerance": 0.3}, {"what": what, "at_most": 0.6})
+    assert both.rates()["verdict"].tolist() == ["holds, fails", ""]
+
+
+def test_ratios_are_paired_on_common_seeds(result):
+    """Noise is the same in both curves at a seed, so that their ratio is known to the last digit once paired."""
+    grid = [{**GRID, "seeds": 12}, {**GRID, "method": "slow", "seeds": 24}]
+    grid[0]["method"] = "fast"
+    what = "risk of fast relative to slow"
+    uneven = _run(grid=grid)
+    verdict = _expecting(uneven, {"what": what, "over": {"n": 64}, "value": 0.125, "tolerance": 1e-9}).verdicts()[0]
+    assert verdict.outcome == "holds" and verdict.value == pytest.approx(0.125, rel=1e-12)
+    # A window is judged where it is hardest.
+    verdict = _expecting(uneven, {"what": what, "over": {"n": [16, 64]}, "at_most": 0.2}).verdicts()[0]
+    assert verdict.outcome == "fails" and verdict.value == pytest.approx(0.25) and "at n = 16" in verdict.what
+    column = _expecting(result, {"what": "risk of fast relative to limit", "at_least": 0.7, "at_most": 1.4}).verdicts()[
+        0
+    ]
+    assert column.outcome == "holds"
+    apart = [{**GRID, "method": "fast", "seeds": [0, 1]}, {**GRID, "method": "slow", "seeds": [2, 3]}]
+    (verdict,) = _run({"what": what, "at_most": 1.0}, grid=apart).verdicts()
+    assert verdict.outcome == "undecided" and "fast and slow have no seed in common" in verdict.reason
+
+
+def test_relative_to_predicted_is_the_difference_of_exponents(result):
+    expect = {"what": "rate of slow relative to predicted in n", "value": 0.0, "tolerance": 0.3}
+    (verdict,) = _expecting(result, expect).verdicts()
+    rate = result.rate(result.curves()[1])
+    assert verdict.value == pytest.approx(rate.exponent - 0.5, abs=1e-12) and verdict.outcome == "holds"
+    assert verdict.interval == pytest.approx((rate.interval[0] - 0.5, rate.interval[1] - 0.5), abs=1e-12)
+
+
+def test_failures_leave_nothing_that_holds():
+    what = {"what": "rate of fast in n", "value": 1.0, "tolerance": 0.4}
+    ratio = {"what": "risk of fast relative to limit", "at_most": 3.0}
+    wrong = {"what": "rate of fast in n", "at_least": 2.0}
+    result = _run(what, ratio, wrong, problem={"failing": 0.1})
+    failed = result.curves()[0].failed
+    assert failed == (result.records.query("method == 'fast'")["status"] == 2).sum() > 0
+    first, second, third = result.verdicts()
+    assert first.outcome == second.outcome == "undecided" and f"{failed} cells of fast failed" in first.reason
+    # What fails, fails all the more.
+    assert third.outcome == "fails"
+
+
+def test_curves_that_all_failed_are_told_not_raised():
+    result = _run({"what": "rate of fast in n", "at_most": 1.0}, problem={"failing": 1.0})
+    assert result.verdicts()[0].outcome == "undecided"
+    rates = result.rates()
+    assert rates["exponent"].isna().all() and all(rates["warnings"].map(len) == 1) and (rates["failed"] == 160).all()
+
+
+def test_what_was_not_measured_is_undecided(result):
+    cases = {
+        "rate of fast in n": "no records with n in [1000, 2000]",
+        "rsk of fast": "'rsk' is not recorded",
+        "risk of fast relative to nothing": "no records of nothing yet",
+    }
+    for what, message in cases.items():
+        over = {"over": {"n": [1000, 2000]}} if what.startswith("rate") else {}
+        (verdict,) = _expecting(result, {"what": what, "at_most": 1.0, **over}).verdicts()
+        assert verdict.outcome == "undecided" and message in verdict.reason
+    twice = {"what": "rate of fast in n", "at_most": 9.0}
+    scales = _run(twice, {**twice, "where": {"scale": 2.0}}, grid={**GRID, "scale": [1.0, 2.0]})
+    both, one = scales.verdicts()
+    assert both.outcome == "undecided" and "2 curves are called fast; pick one by where" in both.reason
+    assert one.outcome == "holds" and "at scale=2.0" in one.what
+
+
+def test_xarray_has_a_dimension_for_what_varies(result):
+    data = result.to_xarray()
+    assert dict(data.sizes) == {"n": 5, "method": 2, "seed": 32}
+    assert data.attrs["scale"] == 1.0 and data.attrs["study"] == "sweep.toys:power"
+    cell = data["risk"].sel({"method": "slow", "n": 128, "seed": 17})
+    assert float(cell) == result.curves()[1].values["risk"][3, 17]
+    steps = ts.sweep(path, seeds=2, speed=[1.0, 2.0]).to_xarray()
+    assert dict(steps.sizes) == {"speed": 2, "step": 10, "seed": 2}
+
+
+def test_an_experiment_of_x_alone_has_one_curve():
+    result = ts.sweep(plain, seeds=6, n=[4, 8, 16])
+    assert len(result.curves()) == len(result.rates()) == 1
+    assert result.rates()["exponent"][0] == pytest.approx(1.0, abs=1e-9)
+    assert "1 curves" in repr(result) or "1 curve" in repr(result)
+
+
+def test_memory_and_store_agree(tmp_path):
+    expect = {"what": "rate of fast in n", "value": 1.0, "tolerance": 0.3}
+    memory, stored = _run(expect), _run(expect, out=tmp_path / "s")
+    loaded = ts.load(tmp_path / "s", power)
+    assert memory.path is None and stored.path == loaded.path == tmp_path / "s"
+    for other in (stored, loaded):
+        assert memory.rates().equals(other.rates())
+        assert str(memory.verdicts()) == str(other.verdicts())
+    with pytest.raises(ValueError, match="kept in memory: say where to write"):
+        memory.report()
+
+
+def test_sweep_of_a_file_with_other_axes(tmp_path):
+    file = tmp_path / "a.toml"
+    file.write_text('study = "sweep.toys:power"\n[grid]\nn = [16, 32]\nmethod = ["fast", "slow"]\nseeds = 3\n')
+    assert len(ts.sweep(file).records) == 12
+    assert len(ts.sweep(file, seeds=2, n=[16]).records) == 4
+    with pytest.raises(SpecError, match="unknown key 'm'"):
+        ts.sweep(file, m=3)
+
+
+def test_load_of_a_study_that_cannot_be_imported(tmp_path):
+    @ts.experiment
+    def local(key, *, n: int):
+        return {"risk": 1.0 / n}
+
+    result = ts.sweep(local, out=tmp_path / "s", seeds=2, n=[2, 4])
+    with pytest.raises(SpecError, match="cannot be imported.*Load it from Python: ts.load\\(path, experiment\\)"):
+        ts.load(tmp_path / "s")
+    assert ts.load(tmp_path / "s", local).records.equals(result.records)
+    assert "sweep.toys" in sys.modules and len(ts.load(_store(tmp_path)).records) == 2
+
+
+def _store(tmp_path):
+    spec = parse_spec({"study": "sweep.toys:plain", "grid": {"n": [2, 4], "seeds": 1}})
+    run_spec(spec, out=tmp_path / "importable")
+    return tmp_path / "importable"

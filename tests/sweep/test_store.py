@@ -1,0 +1,325 @@
+"""Chunks, resume, kills: the records never depend on how a sweep was run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sweep.toys import path, power, power_spec
+
+import tsjax as ts
+from tsjax.sweep.plan import make_plan
+from tsjax.sweep.run import run_spec
+from tsjax.sweep.spec import parse_spec
+from tsjax.sweep.status import sweep_status
+from tsjax.sweep.store import Store, StoreError, open_store
+
+METRICS = ["cell", "method", "n", "scale", "seed", "status", "risk", "limit", "draw"]
+TESTS = Path(__file__).parents[1]
+
+
+def _run(out=None, spec=None, **options):
+    return run_spec(power_spec() if spec is None else spec, out=out, experiment=power, **options)
+
+
+def _chunks(out) -> list[Path]:
+    return sorted((out / "chunks").glob("*.parquet"))
+
+
+def _counting(counted):
+    """A listener that notes how many cells each chunk ran, and how many were found done."""
+
+    def listener(plan, stream):
+        for done in stream:
+            counted["found" if done.resumed else "run"] = (
+                counted.get("found" if done.resumed else "run", 0) + done.cells
+            )
+            yield done
+
+    return listener
+
+
+def _assert_same(records, expected):
+    pd.testing.assert_frame_equal(records[METRICS], expected[METRICS], check_exact=True)
+
+
+@pytest.fixture(scope="module")
+def whole() -> pd.DataFrame:
+    """The records of an undisturbed run in memory."""
+    return _run().records
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_records_do_not_depend_on_chunks(tmp_path, whole, chunk):
+    result = _run(tmp_path / "s", chunk=chunk)
+    _assert_same(result.records, whole)
+    assert sum(len(pd.read_parquet(file)) for file in _chunks(tmp_path / "s")) == len(whole)
+    extra = set(result.records.columns) - set(METRICS)
+    assert extra == {"failing", "compile_seconds", "run_seconds", "device", "jax", "tsjax"}
+
+
+def test_a_record_is_what_the_function_gives(whole):
+    import jax
+
+    row = whole.iloc[17]
+    key = jax.random.fold_in(jax.random.key(0), int(row["seed"]))
+    direct = power(key, method=row["method"], n=int(row["n"]))
+    assert float(direct["risk"]) == pytest.approx(row["risk"], rel=1e-12)
+    assert float(direct["draw"]) == pytest.approx(row["draw"], rel=1e-12)
+    # Paired: one seed has one draw in every curve and at every n; other seeds and other root keys have others.
+    assert whole.groupby("seed")["draw"].nunique().eq(1).all() and whole["draw"].nunique() == 12
+    assert not set(_run(spec=power_spec(key=1)).records["draw"]) & set(whole["draw"])
+
+
+def test_resume_runs_only_what_is_missing(tmp_path, whole):
+    out = tmp_path / "s"
+    _run(out, chunk=8)
+    files = _chunks(out)
+    assert len(files) == 12
+    kept = {file: file.stat().st_mtime_ns for file in files[3:]}
+    for file in files[:3]:
+        file.unlink()
+    counted = {}
+    result = _run(out, chunk=8, listener=_counting(counted))
+    assert counted == {"found": 72, "run": 24}
+    _assert_same(result.records, whole)
+    assert _chunks(out) == files
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+    # Resumed with other chunks, only the missing cells are run too.
+    files[5].unlink()
+    counted = {}
+    result = _run(out, chunk=64, listener=_counting(counted))
+    assert counted == {"found": 88, "run": 8}
+    _assert_same(result.records, whole)
+
+
+def _truncate(file):
+    file.write_bytes(file.read_bytes()[:-40])
+
+
+def _empty(file):
+    file.write_bytes(b"")
+
+
+def _flip(file):
+    """Spoils one value in the middle of the file; its footer stays whole."""
+    import pyarrow.parquet as pq
+
+    column = pq.read_metadata(file).row_group(0)
+    spot = next(column.column(i) for i in range(column.num_columns) if column.column(i).path_in_schema == "risk")
+    content = bytearray(file.read_bytes())
+    end = spot.data_page_offset + spot.total_compressed_size
+    content[end - 4] ^= 0xFF
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoil", [_truncate, _empty, _flip])
+def test_a_damaged_chunk_is_set_aside_and_redone(tmp_path, whole, spoil):
+    out = tmp_path / "s"
+    _run(out, chunk=8)
+    victim = _chunks(out)[4]
+    lost = set(pd.read_parquet(victim)["cell"])
+    spoil(victim)
+    store = open_store(out)
+    assert len(store.read()) == len(whole) - 8 and store.damaged == [victim]
+    assert store.cells_done() == set(whole["cell"]) - lost
+    status = sweep_status(out)
+    assert status["damaged"] == [victim.name] and status["done"] == len(whole) - 8
+    # A result made now holds the other cells alone.
+    assert set(ts.load(out, power).records["cell"]) == set(whole["cell"]) - lost
+    counted = {}
+    result = _run(out, chunk=8, listener=_counting(counted))
+    assert counted["run"] == 8
+    _assert_same(result.records, whole)
+    assert sweep_status(out)["damaged"] == []
+
+
+def test_extension_runs_only_new_cells(tmp_path, whole):
+    out = tmp_path / "s"
+    small = power_spec(grid={"n": [16, 64], "method": ["fast", "slow"], "seeds": 5})
+    first = _run(out, small)
+    counted = {}
+    result = _run(out, listener=_counting(counted))
+    assert counted == {"found": 20, "run": 76}
+    _assert_same(result.records, whole)
+    before = first.records.set_index("cell")["risk"]
+    assert (result.records.set_index("cell").loc[before.index, "risk"] == before).all()
+    # Asked for less, nothing is run and nothing lost.
+    counted = {}
+    again = _run(out, small, listener=_counting(counted))
+    assert counted == {"found": 20} and len(again.records) == 96
+
+
+@pytest.mark.parametrize("chunk", [5, 8])
+def test_two_shards_are_one_run(tmp_path, whole, chunk):
+    out = tmp_path / "s"
+    half = _run(out, chunk=chunk, shard=(2, 2))
+    assert 0 < len(half.records) < len(whole)
+    result = _run(out, chunk=chunk, shard=(1, 2))
+    _assert_same(result.records, whole)
+    assert sum(len(pd.read_parquet(file)) for file in _chunks(out)) == len(whole)
+
+
+def test_a_cell_run_twice_counts_once(tmp_path, whole):
+    """Two processes on the same shard at other chunk sizes."""
+    out, other = tmp_path / "s", tmp_path / "other"
+    _run(out, chunk=8)
+    _run(other, chunk=12)
+    for file in _chunks(other):
+        file.rename(out / "chunks" / file.name)
+    _assert_same(ts.load(out, power).records, whole)
+    status = sweep_status(out)
+    assert status["done"] == status["cells"] == len(whole)
+
+
+SCRIPT = """
+import sys, time
+import tsjax as ts
+from sweep.toys import power
+
+def slowly(plan, stream):
+    for done in stream:
+        yield done
+        time.sleep(0.1)
+
+ts.sweep(power, out=sys.argv[1], seeds=12, n=[16, 32, 64, 128], method=["fast", "slow"], chunk=4, listener=slowly)
+"""
+
+
+def test_a_killed_run_resumes_to_the_same_records(tmp_path, whole):
+    out = tmp_path / "s"
+    environment = {**os.environ, "PYTHONPATH": str(TESTS), "JAX_PLATFORMS": "cpu"}
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], env=environment, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 90
+        while len(_chunks(out)) < 4 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert process.poll() is None, process.stderr.read().decode() if process.stderr else ""
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if process.stderr:
+            process.stderr.close()
+    # What a kill in the middle of a write leaves behind.
+    (out / "chunks" / ".0123.parquet.99.tmp").write_bytes(b"half a chunk")
+    kept = _chunks(out)
+    assert 4 <= len(kept) < 24
+    assert sweep_status(out)["done"] == 4 * len(kept)
+    counted = {}
+    result = _run(out, chunk=4, listener=_counting(counted))
+    assert counted == {"found": 4 * len(kept), "run": 96 - 4 * len(kept)}
+    _assert_same(result.records, whole)
+    assert len(_chunks(out)) == 24
+
+
+def test_failed_cells_are_records_and_leave_their_neighbours_alone(tmp_path, whole):
+    out = tmp_path / "s"
+    result = _run(out, power_spec(problem={"failing": 0.3}))
+    records = result.records
+    failed = records["status"] == 2
+    assert len(records) == 96 and 0 < failed.sum() < 96
+    assert records.loc[failed, "risk"].isna().all()
+    # The others are what they are without failures.
+    other = whole.set_index(["method", "n", "seed"])["risk"]
+    mine = records[~failed].set_index(["method", "n", "seed"])["risk"]
+    assert (other.loc[mine.index] == mine).all()
+    assert sweep_status(out)["failed"] == failed.sum()
+    assert sum(curve.failed for curve in result.curves()) == failed.sum()
+    rates = result.rates()
+    assert rates["failed"].sum() == failed.sum() and np.isfinite(rates["exponent"]).all()
+    # A failed cell is done: it is not tried again.
+    counted = {}
+    _run(out, power_spec(problem={"failing": 0.3}), listener=_counting(counted))
+    assert counted == {"found": 96}
+
+
+def test_vectors_survive_the_store(tmp_path):
+    spec = parse_spec({"study": "sweep.toys:path", "grid": {"speed": [1.0, 3.0], "seeds": 3}})
+    stored = run_spec(spec, out=tmp_path / "s", experiment=path, chunk=2)
+    memory = run_spec(spec, experiment=path)
+    names = ["cell", "speed", "seed", "step", "risk", "train_loss"]
+    pd.testing.assert_frame_equal(stored.records[names], memory.records[names], check_exact=True)
+    assert sweep_status(tmp_path / "s")["done"] == 6
+
+
+def test_a_store_belongs_to_one_study_and_key(tmp_path):
+    out = tmp_path / "s"
+    small = {"n": [16, 32], "method": "fast", "seeds": 2}
+    _run(out, power_spec(grid=small))
+    with pytest.raises(StoreError, match="holds another sweep \\(key: 0 there, 1 here\\). Choose another --out"):
+        _run(out, power_spec(grid=small, key=1))
+    study = parse_spec({"study": "sweep.toys:plain", "grid": {"n": 3, "seeds": 1}})
+    with pytest.raises(StoreError, match="study: 'sweep.toys:power' there, 'sweep.toys:plain' here"):
+        run_spec(study, out=out)
+    # Another claim, or other expectations, are the same sweep.
+    _run(out, power_spec(grid=small, claim="new words"))
+    assert open_store(out).spec.claim == "new words"
+
+
+def test_places_that_cannot_be_a_store(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("x")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("x")
+    for place, message in (
+        (file, "exists and is not a tsjax store"),
+        (other, "exists and is not a tsjax store"),
+        (file / "below", "cannot write to"),
+        (Path("/proc/tsjax/s"), "cannot write to"),
+    ):
+        with pytest.raises(StoreError, match=message):
+            _run(place)
+    assert [entry.name for entry in other.iterdir()] == ["thesis.tex"]
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert len(_run(empty, power_spec(grid={"n": 16, "method": "fast", "seeds": 1})).records) == 1
+
+
+def test_a_store_just_being_made_is_nobody_elses(tmp_path):
+    """A kill, or the other shards of a job array, may leave a folder of chunks without a sweep.json."""
+    out = tmp_path / "s"
+    (out / "chunks").mkdir(parents=True)
+    (out / ".sweep.json.77.tmp").write_text("{")
+    assert len(_run(out, power_spec(grid={"n": 16, "method": "fast", "seeds": 1})).records) == 1
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"schema": 1, "spec": {"stu', "cannot be read"),
+        ("", "cannot be read"),
+        ("\x00\x01", "cannot be read"),
+        ("[1, 2]", "no sweep description|cannot be read"),
+        ('{"schema": 99}', "has schema 99; this version of tsjax reads 1"),
+        ('{"schema": 1, "provenance": {}}', "holds no valid spec"),
+        ('{"schema": 1, "spec": {"studdy": 3}, "provenance": {}}', "holds no valid spec"),
+    ],
+)
+def test_a_spoilt_description_is_one_clear_error(tmp_path, content, message):
+    (tmp_path / "chunks").mkdir()
+    (tmp_path / "sweep.json").write_text(content)
+    for attempt in (lambda: ts.load(tmp_path, power), lambda: sweep_status(tmp_path), lambda: _run(tmp_path)):
+        with pytest.raises(StoreError, match=message) as error:
+            attempt()
+        assert "\n" not in str(error.value)
+    assert (tmp_path / "sweep.json").read_text() == content
+
+
+def test_no_store():
+    with pytest.raises(StoreError, match="there is no directory"):
+        open_store("/nonexistent/store")
+
+
+def test_description_tells_what_ran(tmp_path):
+    _run(tmp_path / "s", power_spec(grid={"n": 16, "method": "fast", "seeds": 1}))
+    provenance = open_store(tmp_path / "s").provenance
+    assert {"tsjax", "jax", "numpy"} <= set(provenance["versions"]) and provenance["platform"] == "cpu"
+    assert sorted(entry.name for entry in (tmp_path / "s").iterdir()) == ["chunks", "sweep.json"]
+    assert Store(tmp_path / "s").spec.study == "sweep.toys:power"
+    assert make_plan(Store(tmp_path / "s").spec, power).cells == 1

@@ -1,0 +1,327 @@
+"""The command line, in this process: what it prints, what it exits with, and that no wrong input is a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tsjax.cli import app, main, shipped_sweeps
+
+BASE = """
+study = "superiority"
+[problem]
+d = 4
+m = 2
+noise_std = 0.1
+[grid]
+n = [16, 32]
+estimator = ["ntk", "optimal_linear"]
+seeds = 2
+[[expect]]
+what = "rate of ntk in n"
+at_least = 0.0
+"""
+
+TOY = """
+claim = "a planted law"
+study = "sweep.toys:power"
+[grid]
+n = [16, 32, 64]
+method = ["fast", "slow"]
+seeds = 8
+[smoke]
+n = [16, 32]
+seeds = 2
+[[expect]]
+what = "rate of fast in n"
+value = 1.0
+tolerance = {tolerance}
+"""
+
+
+@pytest.fixture
+def tsjax(monkeypatch, capsys, tmp_path):
+    """Runs a command in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tsjax", *map(str, arguments)])
+        capsys.readouterr()
+        code: int | str | None = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code or 0, printed.out, printed.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def toy_file(tmp_path_factory) -> Path:
+    file = tmp_path_factory.mktemp("files") / "toy.toml"
+    file.write_text(TOY.format(tolerance=0.5))
+    return file
+
+
+@pytest.fixture(scope="module")
+def toy_store(toy_file, tmp_path_factory) -> Path:
+    from tsjax.sweep.run import run_spec
+    from tsjax.sweep.spec import load_spec
+
+    out = tmp_path_factory.mktemp("stores") / "toy"
+    run_spec(load_spec(toy_file), out=out)
+    return out
+
+
+COMMANDS = ["quickstart", "run", "plan", "status", "rates", "verify", "report", "export", "doctor"]
+
+
+def test_every_command_has_help_with_an_example(tsjax):
+    code, out, _ = tsjax("--help")
+    assert code == 0 and all(f" {command} " in out for command in COMMANDS)
+    assert {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands} == set(
+        COMMANDS
+    )
+    for command in COMMANDS:
+        code, out, _ = tsjax(command, "--help")
+        assert code == 0 and f"Example: tsjax {command}" in out
+
+
+def test_help_loads_nothing_heavy():
+    code = "import sys, tsjax.cli; print(sorted({'jax', 'numpy', 'pandas', 'pydantic'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def _with(old, new):
+    assert old in BASE
+    return BASE.replace(old, new)
+
+
+# Name: (contents of the file, further arguments, what the one line says).
+BAD = {
+    "key in [problem]": (_with("d = 4", "dd = 4\nd = 4"), [], ["[problem]", "'dd'", "'d'"]),
+    "key in [grid]": (_with("seeds = 2", "seeds = 2\nestimatr = 1"), [], ["[grid]", "'estimatr'", "'estimator'"]),
+    "key at top level": ('clam = "x"' + BASE, [], ["'clam'", "'claim'"]),
+    "key in [[expect]]": (BASE + "toleranc = 1\n", [], ["'toleranc'", "'tolerance'"]),
+    "unknown estimator": (_with('"ntk",', '"studnt",'), [], ["estimator = 'studnt'", "'student'"]),
+    "unknown study": (_with('"superiority"', '"superority"'), [], ["study = 'superority'", "'superiority'"]),
+    "m above d": (_with("m = 2", "m = 9"), [], ["m=9", "d=4"]),
+    "n = 0": (_with("n = [16, 32]", "n = [0, 32]"), [], ["n = 0", "greater than or equal to 2"]),
+    "wrong type": (_with("n = [16, 32]", 'n = "many"'), [], ["n = 'many'", "integer"]),
+    "negative noise": (_with("noise_std = 0.1", "noise_std = -0.1"), [], ["[problem]", "noise_std = -0.1", "equal to 0"]),
+    "NaN noise": (_with("noise_std = 0.1", "noise_std = nan"), [], ["noise_std = nan", "finite"]),
+    "infinite noise": (_with("noise_std = 0.1", "noise_std = inf"), [], ["noise_std = inf", "finite"]),
+    "missing noise": (_with("noise_std = 0.1", ""), [], ["noise_std is missing"]),
+    "seeds missing": (_with("seeds = 2", ""), [], ["[grid]", "seeds is missing"]),
+    "seeds 0": (_with("seeds = 2", "seeds = 0"), [], ["seeds = 0", ">= 1"]),
+    "seeds negative": (_with("seeds = 2", "seeds = -3"), [], ["seeds = -3", ">= 1"]),
+    "seeds twice over": (_with("seeds = 2", "seeds = [[1]]"), [], ["seeds = [[1]]"]),
+    "list in [problem]": (_with("d = 4", "d = [4, 5]"), [], ["[problem]", "d = [4, 5]", "[grid]"]),
+    "empty axis": (_with("n = [16, 32]", "n = []"), [], ["[grid]", "'n'", "empty"]),
+    "bad what": (_with("rate of ntk in n", "the rate of ntk"), [], ["the rate of ntk", "'rate of CURVE in AXIS'"]),
+    "value alone": (_with("at_least = 0.0", "value = 1.0"), [], ["value and tolerance go together"]),
+    "unknown curve": (_with("rate of ntk", "rate of ntks"), [], ["'ntks'", "'ntk'"]),
+    "bad window": (BASE + "over = { n = [32, 16] }\n", [], ["window of n", "[low, high]"]),
+    "bounds crossed": (BASE + "at_most = -1.0\n", [], ["at_least = 0", "at_most = -1"]),
+    "not TOML": ("study = superiority", [], ["bad.toml", "is not valid TOML"]),
+    "no study": ("[grid]\nseeds = 1\n", [], ["study is missing"]),
+    "--set without =": (BASE, ["--set", "grid.seeds"], ["--set grid.seeds", "TABLE.KEY=VALUE"]),
+    "--set of no table": (BASE, ["--set", "gird.seeds=3"], ["no table 'gird'", "'grid'"]),
+    "--set without table": (BASE, ["--set", "seeds=3"], ["--set seeds=3", "TABLE.KEY=VALUE"]),
+    "--set of bad key": (BASE, ["--set", "grid.sedes=3"], ["'sedes'", "'seeds'"]),
+    "--set of bad value": (BASE, ["--set", "problem.d=none"], ["d = 'none'", "integer"]),
+    "--shard 5/3": (BASE, ["--shard", "5/3"], ["--shard 5/3", "1 <= I <= K"]),
+    "--shard half": (BASE, ["--shard", "half"], ["--shard half"]),
+    "no smoke size": (BASE, ["--smoke"], ["no [smoke] size"]),
+    "optimal_linear, positive": (_with("m = 2", 'm = 2\nsigns = "positive"'), [], ["optimal linear", "'positive'", "'random'"]),
+    "cosine": (_with("m = 2", "m = 2\ncosine = 1.5"), [], ["cosine = 1.5", "less than 1"]),
+}  # fmt: skip
+
+
+def _is_one_error(code, out, err, words):
+    assert code == 2 and out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1, err
+    for word in words:
+        assert word in err, (word, err)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_and_writes_nothing(tsjax, tmp_path, name):
+    content, further, words = BAD[name]
+    (tmp_path / "bad.toml").write_text(content)
+    _is_one_error(*tsjax("run", "bad.toml", "--out", "out", *further), words)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bad.toml"]
+
+
+def test_bad_files(tsjax, tmp_path):
+    _is_one_error(*tsjax("run", "missing.toml", "--out", "out"), ["there is no sweep file missing.toml"])
+    _is_one_error(*tsjax("run", tmp_path, "--out", "out"), ["is a directory, not a sweep file"])
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    _is_one_error(*tsjax("plan", "binary.toml"), ["binary.toml is not valid TOML"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_output_places(tsjax, tmp_path, toy_file, toy_store):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes").write_text("x")
+    _is_one_error(*tsjax("run", toy_file, "--out", "file"), ["file exists and is not a tsjax store"])
+    _is_one_error(*tsjax("run", toy_file, "--out", "full"), ["full exists and is not a tsjax store"])
+    _is_one_error(*tsjax("run", toy_file, "--out", "file/below"), ["cannot write to file/below"])
+    _is_one_error(
+        *tsjax("run", toy_file, "--out", toy_store, "--set", "key=5"), ["holds another sweep", "key: 0 there, 5 here"]
+    )
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "full"]
+
+
+@pytest.mark.parametrize("command", ["status", "rates", "verify", "report", "export"])
+def test_directories_that_are_no_store(tsjax, tmp_path, command):
+    further = ["--to", "a.csv"] if command == "export" else []
+    _is_one_error(*tsjax(command, "nowhere", *further), ["there is no directory nowhere"])
+    (tmp_path / "empty").mkdir()
+    _is_one_error(*tsjax(command, "empty", *further), ["empty is not a tsjax store", "sweep.json"])
+    (tmp_path / "empty" / "sweep.json").write_text('{"schema": 1, "sp')
+    _is_one_error(*tsjax(command, "empty", *further), ["sweep.json cannot be read"])
+
+
+def test_bad_exports(tsjax, tmp_path, toy_store):
+    _is_one_error(*tsjax("export", toy_store, "--to", "a.xlsx"), ["--to a.xlsx", ".csv, .parquet, .nc"])
+    _is_one_error(*tsjax("export", toy_store, "--to", "no/a.csv"), ["there is no directory no"])
+    (tmp_path / "d.csv").mkdir()
+    _is_one_error(*tsjax("export", toy_store, "--to", "d.csv"), ["d.csv"])
+
+
+def test_debug_shows_the_traceback(tsjax):
+    with pytest.raises(ValueError, match="there is no sweep file"):
+        tsjax("--debug", "run", "missing.toml")
+
+
+def test_usage_errors_of_the_parser(tsjax):
+    assert tsjax("run")[0] == 2
+    assert tsjax("run", "a.toml", "--chunk", "0")[0] == 2
+    assert tsjax("nonsense")[0] == 2
+
+
+def test_run_status_rates_report(tsjax, tmp_path, toy_file):
+    code, out, err = tsjax("run", toy_file, "--out", "s", "--shard", "1/2", "--chunk", "12", "--json")
+    assert code == 0 and json.loads(out)["path"] == "s" and err != ""
+    before = json.loads(tsjax("status", "s", "--json")[1])
+    assert (before["cells"], before["done"], before["failed"]) == (48, 24, 0)
+    code, out, err = tsjax("run", toy_file, "--out", "s", "--quiet")
+    assert code == 0 and err == "" and "a planted law" in out and "records, figures and page: s" in out
+    after = json.loads(tsjax("status", "s", "--json")[1])
+    assert after["done"] == 48 and after["damaged"] == [] and after["seconds"] > 0
+    assert after["curves"] == [{"curve": name, "cells": 24, "done": 24, "failed": 0} for name in ("fast", "slow")]
+    assert "48 of 48 cells" in tsjax("status", "s")[1]
+    code, out, _ = tsjax("report", "s", "--out", "page")
+    assert code == 0 and Path(out.strip()).is_file() and Path(out.strip()).parent.name == "page"
+
+
+def test_json_of_rates_and_verdicts(tsjax, toy_store):
+    content = json.loads(tsjax("rates", toy_store, "--json")[1])
+    assert set(content) >= {"claim", "study", "path", "x", "y", "rates", "last", "verdicts", "seconds", "provenance"}
+    for row in content["rates"]:
+        assert set(row) >= {"curve", "label", "exponent", "low", "high", "predicted", "asymptote", "seeds", "failed"}
+        assert row["low"] <= row["exponent"] <= row["high"] and row["seeds"] == 8
+    code, out, _ = tsjax("verify", toy_store, "--json")
+    (verdict,) = json.loads(out)
+    assert code == 0 and verdict["outcome"] == "holds"
+    assert set(verdict) == {
+        "what", "outcome", "value", "low", "high", "allowed_low", "allowed_high", "reason", "source",
+    }  # fmt: skip
+    assert "holds" in tsjax("verify", toy_store)[1] and "fast" in tsjax("rates", toy_store)[1]
+
+
+def test_exit_codes_of_verify(tsjax, tmp_path, toy_file):
+    narrow = tmp_path / "narrow.toml"
+    narrow.write_text(TOY.format(tolerance=1e-6))
+    assert tsjax("run", narrow, "--out", "narrow", "--quiet", "--smoke")[0] == 0
+    assert tsjax("verify", "narrow")[0] == 1
+    silent = tmp_path / "silent.toml"
+    silent.write_text(TOY[: TOY.index("[[expect]]")])
+    assert tsjax("run", silent, "--out", "silent", "--quiet", "--smoke")[0] == 0
+    _is_one_error(*tsjax("verify", "silent"), ["expects nothing", "[[expect]]"])
+
+
+def test_smoke_and_set(tsjax, toy_file):
+    assert tsjax("run", toy_file, "--quiet", "--smoke")[0] == 0
+    assert json.loads(tsjax("status", "runs/toy-smoke", "--json")[1])["cells"] == 8
+    change = [
+        "--set",
+        "grid.seeds=[4, 9]",
+        "--set",
+        "problem.scale=2.5",
+        "--set",
+        'claim="new"',
+        "--set",
+        "grid.method=fast",
+    ]
+    code, out, _ = tsjax("run", toy_file, "--out", "s", "--quiet", "--json", *change)
+    content = json.loads(out)
+    assert code == 0 and content["claim"] == "new" and [row["curve"] for row in content["rates"]] == ["fast"]
+    tsjax("export", "s", "--to", "a.csv")
+    records = pd.read_csv("a.csv")
+    assert set(records["seed"]) == {4, 9} and (records["scale"] == 2.5).all()
+
+
+def test_export_round_trip(tsjax, toy_store):
+    import tsjax as ts
+
+    records = ts.load(toy_store).records
+    for name in ("a.csv", "a.parquet"):
+        code, out, _ = tsjax("export", toy_store, "--to", name)
+        assert (code, out) == (0, f"{name}\n") and Path(name).is_file()
+    columns = ["cell", "method", "n", "seed", "status", "risk", "limit"]
+    pd.testing.assert_frame_equal(pd.read_parquet("a.parquet")[columns], records[columns])
+    csv = pd.read_csv("a.csv")
+    assert (csv["risk"] == records["risk"]).all() and (csv["cell"] == records["cell"]).all()
+
+
+def test_export_of_netcdf(tsjax, toy_store):
+    pytest.importorskip("h5py")
+    import xarray
+
+    import tsjax as ts
+
+    records = ts.load(toy_store).records
+    assert tsjax("export", toy_store, "--to", "a.nc")[:2] == (0, "a.nc\n")
+    with xarray.open_dataset("a.nc", engine="h5netcdf") as data:
+        assert dict(data.sizes) == {"n": 3, "method": 2, "seed": 8}
+        row = records.iloc[20]
+        cell = {name: row[name] for name in ("method", "n", "seed")}
+        assert float(data["risk"].sel(cell)) == row["risk"]
+
+
+def test_export_of_netcdf_says_what_is_missing(tsjax, toy_store, monkeypatch):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "h5py" else find(name, *rest))
+    _is_one_error(*tsjax("export", toy_store, "--to", "a.nc"), ["writing NetCDF needs h5py", ".parquet"])
+    assert not Path("a.nc").exists()
+
+
+def test_plan_of_quickstart(tsjax, tmp_path):
+    code, out, _ = tsjax("plan", shipped_sweeps() / "quickstart.toml", "--smoke", "--json")
+    content = json.loads(out)
+    assert code == 0 and set(content) == {"curves", "budget_bytes", "products_per_second", "factorisations_per_second"}
+    assert [curve["static"]["estimator"] for curve in content["curves"]] == [
+        "student", "oracle_student", "ntk", "optimal_linear",
+    ]  # fmt: skip
+    for curve in content["curves"]:
+        assert (curve["cells"], curve["programs"]) == (8, 2) and curve["bytes"] > 0 and curve["seconds"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor(tsjax):
+    code, out, _ = tsjax("doctor", "--json")
+    content = json.loads(out)
+    assert code == 0 and content["ok"] and content["bridge"]["ok"] and content["versions"]["jax"] and content["devices"]
+    assert "all is well" in tsjax("doctor")[1]

@@ -1,0 +1,51 @@
+"""Every sweep that ships: its file is sound, and its smoke size runs end to end."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tsjax.cli import main, shipped_sweeps
+from tsjax.sweep.plan import make_plan
+from tsjax.sweep.result import load
+from tsjax.sweep.spec import find_experiment, load_spec
+
+FILES = sorted(shipped_sweeps().glob("*.toml"))
+
+
+def test_sweeps_ship():
+    assert {"quickstart.toml", "superiority.toml", "paper_figure.toml"} <= {file.name for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_file_is_sound(file):
+    spec = load_spec(file)
+    experiment = find_experiment(spec.study)
+    assert spec.claim and spec.source and spec.expect
+    assert all(expectation.source for expectation in spec.expect)
+    whole, small = make_plan(spec, experiment), make_plan(spec.at_smoke_size(), experiment)
+    assert 0 < small.cells < whole.cells
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=[] if file.stem == "quickstart" else pytest.mark.slow) for file in FILES],
+    ids=lambda file: file.stem,
+)
+def test_smoke_size_runs(file, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["tsjax", "run", str(file), "--smoke", "--out", str(tmp_path), "--quiet", "--json"]
+    )
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    content = json.loads(capsys.readouterr().out)
+    result = load(tmp_path)
+    y, expected = result.experiment.y[0], make_plan(load_spec(file).at_smoke_size(), result.experiment).cells
+    assert result.records["cell"].nunique() == expected
+    assert np.isfinite(result.records[y]).all() and (result.records[y] >= 0).all()
+    assert all(row["failed"] == 0 for row in content["rates"])
+    assert len(content["verdicts"]) == len(load_spec(file).expect)
+    assert {verdict["outcome"] for verdict in content["verdicts"]} <= {"holds", "fails", "undecided"}
+    assert (tmp_path / "index.html").is_file() or list(tmp_path.glob("*.html"))
