@@ -11,7 +11,6 @@ Speeds are student-steps per second, the best of the repeats; ratios are to the 
 
 import argparse
 import json
-import time
 from functools import partial
 
 import jax
@@ -19,6 +18,7 @@ import jax.numpy as jnp
 
 import tsjax as ts
 from tsjax.sweep.devices import use_all_cores
+from tsjax.sweep.estimate import fastest
 
 SHAPES = [(32, 2048, 5, 3), (64, 1024, 10, 5), (16, 4096, 20, 10), (256, 512, 10, 5)]
 
@@ -42,17 +42,6 @@ def textbook(key, x, y, *, width: int, steps: int):
     return jax.lax.fori_loop(0, steps, step, (a, w))
 
 
-def best(run, repeats: int) -> float:
-    """Seconds of the fastest of `repeats` calls after a first one, which compiles."""
-    jax.block_until_ready(run())
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def measure(batch: int, n: int, d: int, m: int, steps: int, repeats: int) -> dict[str, float]:
     """Student-steps per second of each way at one shape."""
     problem = ts.Problem(ts.Sphere(d), ts.ReLUTeacher(m))
@@ -69,9 +58,9 @@ def measure(batch: int, n: int, d: int, m: int, steps: int, repeats: int) -> dic
     naive = partial(textbook, width=m, steps=steps)
     many, one = jax.jit(jax.vmap(naive)), jax.jit(naive)
     seconds = {
-        "tsjax.fit_many": best(lambda: ts.fit_many(student, keys, data), repeats),
-        "vmap, samples first": best(lambda: many(keys, data.x, data.y), repeats),
-        "loop of jitted students": best(
+        "tsjax.fit_many": fastest(lambda: ts.fit_many(student, keys, data), repeats),
+        "vmap, samples first": fastest(lambda: many(keys, data.x, data.y), repeats),
+        "loop of jitted students": fastest(
             lambda: [one(keys[i], data.x[i], data.y[i]) for i in range(batch)],
             repeats,
         ),

@@ -340,3 +340,11 @@ def test_errors(data, key):
     for make, message in cases:
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def test_all_zero_responses_are_learnt(key):
+    x = ts.Sphere(3).sample(key, 32)
+    student = ts.TwoPhaseStudent(1, restarts=1, noisy=ts.NoisyPhase(steps=200, temperature=0.0))
+    fit = student.fit(key, ts.Dataset(x=x, y=jnp.zeros(32)))
+    assert fit.status != ts.Status.DIVERGED
+    assert float(jnp.abs(fit.predict(x)).max()) < 1e-2

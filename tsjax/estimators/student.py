@@ -38,7 +38,7 @@ Oracle = tuple[Problem, TwoLayer]
 # lie in a kink of the empirical loss, where the gradient does not vanish.
 _SEGMENT = 50
 _FLATNESS = 1e-3
-# A loss this many times the one of the zero predictor will not come back.
+# A loss this many times that of predicting 0, plus that of a unit neuron, will not come back.
 _EXPLODED = 1e4
 
 
@@ -283,6 +283,7 @@ def _phase_two(phase: VanillaPhase, net: TwoLayer, x_t, y, probe=None, probe_ste
     optimizer = optax.sgd(step_size) if phase.optimizer is None else phase.optimizer
     loss_and_grad = jax.value_and_grad(functools.partial(_loss_from_w, a=net.a, x_t=x_t, y=y))
     zero_loss = 0.5 * jnp.mean(y * y)
+    exploded = _EXPLODED * (zero_loss + s2)
     # Below this the residuals are rounding errors of the predictions.
     rounding = (10 * jnp.finfo(dtype).eps) ** 2 * zero_loss
 
@@ -297,7 +298,7 @@ def _phase_two(phase: VanillaPhase, net: TwoLayer, x_t, y, probe=None, probe_ste
         w, opt_state, loss = jax.lax.fori_loop(0, length, step, (state.w, state.opt_state, state.loss))
         # A shorter segment, before a limit or a probe, says nothing about 50 steps.
         flat = (length == _SEGMENT) & (state.loss - loss <= _FLATNESS * (width * d / n) * loss + rounding)
-        lost = ~jnp.isfinite(loss) | (loss > _EXPLODED * zero_loss)
+        lost = ~jnp.isfinite(loss) | (loss > exploded)
         return _Descent(w, opt_state, loss, state.steps + length, flat | lost)
 
     def advance(state: _Descent, stop) -> _Descent:
@@ -313,7 +314,7 @@ def _phase_two(phase: VanillaPhase, net: TwoLayer, x_t, y, probe=None, probe_ste
         max_steps = max(max_steps, max(probe_steps, default=0))
     state = advance(state, jnp.asarray(max_steps, jnp.int32))
     loss = _loss_from_w(state.w, net.a, x_t, y)
-    finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(state.w)) & (loss <= _EXPLODED * zero_loss)
+    finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(state.w)) & (loss <= exploded)
     status = jnp.where(finite, jnp.where(state.done, Status.CONVERGED, Status.STEP_LIMIT), Status.DIVERGED)
     return TwoLayer(a=net.a, w=state.w), loss, state.steps, status.astype(jnp.int32), values
 

@@ -1,6 +1,7 @@
 """What a plan will cost, before it runs: programs, memory by XLA's own account, operations, and a rough time."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +38,8 @@ class PlanEstimate:
     speeds: tuple[float, float]
 
 
-def _fastest(run, repeats: int = 3) -> float:
+def fastest(run: Callable[[], Any], repeats: int = 3) -> float:
+    """Seconds of the fastest of `repeats` calls after a first one, which compiles."""
     jax.block_until_ready(run())
     times = []
     for _ in range(repeats):
@@ -60,11 +62,11 @@ def measure_speeds() -> tuple[float, float]:
     rng = np.random.default_rng(0)
     w, x, y = (rng.normal(size=(batch, *shape)).astype(np.float32) for shape in ((m, d), (d, n), (n,)))
     train_many = sharded_vmap(train)
-    products = 6.0 * batch * steps * n * m * d / _fastest(lambda: train_many(w, x, y))
+    products = 6.0 * batch * steps * n * m * d / fastest(lambda: train_many(w, x, y))
     size = 512
     matrices = rng.normal(size=(count, size, size))
     eigh = sharded_vmap(lambda a: jnp.linalg.eigh(a @ a.T)[0])
-    return products, 9.0 * count * size**3 / _fastest(lambda: eigh(matrices))
+    return products, 9.0 * count * size**3 / fastest(lambda: eigh(matrices))
 
 
 def estimate_plan(plan: Plan, key: int, chunk: int) -> PlanEstimate:
