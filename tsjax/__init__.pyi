@@ -7,12 +7,12 @@ from .estimators.base import AbstractFit as AbstractFit
 from .estimators.base import Status as Status
 from .estimators.features import RandomFeatures as RandomFeatures
 from .estimators.optimal_linear import OptimalLinear as OptimalLinear
+from .estimators.phases import NoisyPhase as NoisyPhase
+from .estimators.phases import VanillaPhase as VanillaPhase
 from .estimators.ridge import KernelRidge as KernelRidge
 from .estimators.student import NetworkFit as NetworkFit
-from .estimators.student import NoisyPhase as NoisyPhase
 from .estimators.student import OracleStudent as OracleStudent
 from .estimators.student import TwoPhaseStudent as TwoPhaseStudent
-from .estimators.student import VanillaPhase as VanillaPhase
 from .network import TwoLayer as TwoLayer
 from .optim import add_langevin_noise as add_langevin_noise
 from .optim import noisy_gradient_descent as noisy_gradient_descent

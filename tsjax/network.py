@@ -23,9 +23,13 @@ class TwoLayer(eqx.Module):
         """The value at one point; `jax.vmap` it for many."""
         return jnp.dot(self.a, jax.nn.relu(jnp.dot(self.w, x, precision=_FULL)), precision=_FULL)
 
+    def features(self, x_t: Float[Array, "d n"]) -> Float[Array, "m n"]:
+        """relu(<w_j, x>) of each neuron at the n columns of x_t."""
+        return jax.nn.relu(jnp.dot(self.w, x_t, precision=_FULL))
+
     def samples_last(self, x_t: Float[Array, "d n"]) -> Float[Array, " n"]:
         """The values at the n columns of x_t."""
-        return jnp.dot(self.a, jax.nn.relu(jnp.dot(self.w, x_t, precision=_FULL)), precision=_FULL)
+        return jnp.dot(self.a, self.features(x_t), precision=_FULL)
 
 
 def absorb_output_weights(net: TwoLayer) -> TwoLayer:

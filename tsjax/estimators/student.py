@@ -1,53 +1,50 @@
-r"""Students: two-layer ReLU networks trained by noisy, then by vanilla gradient descent.
+r"""Students: two-layer networks trained by noisy, then by vanilla gradient descent.
 
 Algorithm 1 of Akiyama & Suzuki (arXiv:2205.14818), on the half mean squared error L = (1/2n) sum_i (y_i - f(x_i))^2:
 
 1. **Phase I, noisy gradient descent** on both layers, theta <- theta - eta grad(L + lambda |theta|^2) + sqrt(2 eta T) xi:
    finds the basin of a near-global optimum.
-2. **Switch** by homogeneity: a_j <- sign(a_j), w_j <- |a_j| w_j.
+2. **Switch** by homogeneity: a_j <- sign(a_j), w_j <- |a_j| w_j. Neurons beyond the student's width are pruned.
 3. **Phase II, vanilla gradient descent** on W alone: converges within the basin.
 
 Everything is written for one student on one data set, and vectorised at the edges: over restarts inside `fit` (they share
 the data, so their products merge into one), over data sets by `jax.vmap` or `tsjax.fit_many`.
 
-Default settings are formulas in the width M, the dimension d, the sample size n and the input scale s^2 = mean x_i^2 (1/d
-on the sphere, 1 for Gaussian inputs), with the measurements behind them beside each.
+Default settings are formulas in the width m, the dimension d, the sample size n and the input scale s^2 = mean x_i^2 (1/d
+on the sphere, 1 for Gaussian inputs), with the measurements behind them beside each (`NoisyPhase`, `VanillaPhase`).
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..network import TwoLayer, absorb_output_weights
-from ..optim import add_langevin_noise, as_leaf
+from ..optim import as_leaf
 from ..problem import Dataset, Problem
 from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
+from .phases import NoisyPhase, Probe, VanillaPhase, default, half_mse, noisy_descent, samples_last, vanilla_descent
+from .pruning import information_criterion, prune
 
-Probe = Callable[[TwoLayer], dict[str, Array]]
 Oracle = tuple[Problem, TwoLayer]
 
-# Phase II looks at its stopping rule once in so many steps, and stops when the loss fell over them by less than this
-# share of the statistical error of an efficient student. The loss rather than its gradient: minima of ReLU networks often
-# lie in a kink of the empirical loss, where the gradient does not vanish.
-_SEGMENT = 50
-_FLATNESS = 1e-3
-# A loss this many times that of predicting 0, plus that of a unit neuron, will not come back.
-_EXPLODED = 1e4
+# Restarts run in rounds of so many at once.
+_ROUND = 2
+# A loss below this share of that of predicting 0 is the optimum, whatever noiseless restarts still differ by.
+_NOISELESS = 1e-6
 
 
 class NetworkFit(AbstractFit):
     """A trained two-layer network.
 
-    `stats`: `train_loss` (half mean squared error), `steps` (gradient steps of phases I and II of the chosen restart),
-    `restart_losses` (one per restart), `restart` (the chosen one). With a probe also `trajectory`, see
-    `TwoPhaseStudent.fit`.
+    `stats`: `train_loss` (half mean squared error), `width` (neurons alive), `steps` (gradient steps of phase I, of pruning
+    and of phase II, of the chosen restart), `restart` (the chosen one), `restart_losses` (one per restart, inf for those
+    not run), `restarts_run`, and the cost over all restarts run: `total_steps` (gradient steps), `neuron_steps` (gradient
+    steps times neurons trained). With a probe also `trajectory`, see `TwoPhaseStudent.fit`.
     """
 
     net: TwoLayer
@@ -59,74 +56,53 @@ class NetworkFit(AbstractFit):
         return jax.tree.map(lambda leaf: leaf.astype(dtype), self.net).samples_last(x.T.astype(dtype))
 
 
-class NoisyPhase(eqx.Module):
-    r"""Phase I. Fields left at None follow the formulas (M width, d dimension, s^2 = mean x_i^2).
-
-    - `steps`: 1500 + 500 M. What looks like failure is mostly a slow saddle.
-    - `step_size`: eta = 2 / ((M+1) s^2); the largest curvature of L at an orthonormal teacher is about (M+1) s^2 / 4.
-    - `temperature`: T = 0.05 s^2 / (M d) = 0.05 / (M d^2) on the sphere. Worth 2 to 6 points of success over T = 0; ten
-      times hotter loses them again.
-    - `regularisation`: lambda = 0.01 s^2; above 0.02 s^2 neurons die.
-    - `optimizer`: any `optax.GradientTransformation` in place of gradient descent; the noise, at `step_size`, is added to
-      its updates.
-    """
-
-    steps: int | None = eqx.field(static=True, default=None)
-    step_size: float | Float[Array, ""] | None = None
-    temperature: float | Float[Array, ""] | None = None
-    regularisation: float | Float[Array, ""] | None = None
-    optimizer: optax.GradientTransformation | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        check_at_least("NoisyPhase", steps=(self.steps, 0), temperature=(self.temperature, 0))
-        check_at_least("NoisyPhase", regularisation=(self.regularisation, 0), step_size=(self.step_size, 0))
-
-
-class VanillaPhase(eqx.Module):
-    r"""Phase II. Fields left at None follow the formulas.
-
-    - `max_steps`: 4000 + 1000 M. The phase ends earlier, when 50 steps lower the loss L by less than 10^{-3} (M d / n) L,
-      a thousandth of an efficient student's statistical error.
-    - `step_size`: eta = 2 / ((M+1) s^2).
-    - `optimizer`: any `optax.GradientTransformation` in place of gradient descent.
-    """
-
-    max_steps: int | None = eqx.field(static=True, default=None)
-    step_size: float | Float[Array, ""] | None = None
-    optimizer: optax.GradientTransformation | None = eqx.field(static=True, default=None)
-
-    def __check_init__(self):
-        check_at_least("VanillaPhase", max_steps=(self.max_steps, 0), step_size=(self.step_size, 0))
-
-
 class TwoPhaseStudent(AbstractEstimator):
-    r"""The paper's algorithm with tuned defaults: noisy, then vanilla gradient descent, best of several restarts.
+    r"""Noisy, then vanilla gradient descent, with nothing to tune.
 
-    `TwoPhaseStudent(width=m)` needs no tuning for orthonormal teachers at m <= d/2. Restarts are chosen by the training
-    loss, which looks at no test data. `TwoPhaseStudent.paper(...)` has the settings of the paper's experiment.
+    `TwoPhaseStudent(width=m)` explores with 2 m neurons in phase I, prunes them to m at the switch, and repeats until two
+    restarts agree. `TwoPhaseStudent(width="auto")` finds the width from the data. Restarts are chosen by the training loss,
+    which looks at no test data. `TwoPhaseStudent.paper(...)` has the settings of the paper's experiment, and
+    `noisy=NoisyPhase(width=m)` the paper's algorithm with our tuned settings: the same width in both phases.
 
     **Arguments:**
 
-    - `width`: number M of neurons.
-    - `restarts`: independent runs on the same data; the one with the smallest final training loss is the fit.
-    - `noisy`, `vanilla`: the two phases.
+    - `width`: number of neurons of the fit; `"auto"` chooses it by Schwarz's information criterion while pruning
+      (`tsjax.estimators.pruning`), between 1 and the width of phase I. Recovered teachers have it in `fit.stats["width"]`.
+    - `restarts`: most independent runs on the same data, in rounds of two; the one of the smallest final training loss
+      (`"auto"`: smallest criterion) is the fit.
+    - `noisy`, `vanilla`: the two phases. At `width="auto"`, `NoisyPhase(width=...)` bounds the width; 2 d by default.
+    - `agreement`: restarts end when the two smallest losses lie within this share of the estimated Cramer-Rao risk,
+      2 L m d / (n - m d), of each other: independent runs seldom fall into one trap. None runs every restart. In a batch
+      (`jax.vmap`) the rounds go on until every data set has its agreement, at no change to those that had it before.
     - `init_output_std`: initial a_j ~ N(0, std^2). Small (0.1) by default: gradient descent nearly conserves
       a_j^2 - |w_j|^2, so that only a neuron with |a_j| < |w_j| can change its sign.
     - `init_neuron_std`: initial w_jk ~ N(0, std^2); 0.7 / sqrt(d) when None.
     - `clip`: R > 1 trains through the paper's smooth clip rbar = R tanh(r |r| / (2R)) of every parameter in phase I;
       None trains the parameters themselves.
+
+    **Raises:** ValueError for values out of range, and for a phase I narrower than the student.
     """
 
-    width: int = eqx.field(static=True)
-    restarts: int = eqx.field(static=True, default=4)
+    width: int | Literal["auto"] = eqx.field(static=True)
+    restarts: int = eqx.field(static=True, default=8)
     noisy: NoisyPhase = NoisyPhase()
     vanilla: VanillaPhase = VanillaPhase()
+    agreement: float | Float[Array, ""] | None = 0.5
     init_output_std: float | Float[Array, ""] = 0.1
     init_neuron_std: float | Float[Array, ""] | None = None
     clip: float | Float[Array, ""] | None = None
 
     def __check_init__(self):
-        check_at_least("TwoPhaseStudent", width=(self.width, 1), restarts=(self.restarts, 1))
+        if isinstance(self.width, str) and self.width != "auto":
+            raise ValueError(f"width must be a number of neurons or 'auto', got {self.width!r}.")
+        if isinstance(self.width, int):
+            check_at_least("TwoPhaseStudent", width=(self.width, 1))
+            if self.noisy.width is not None and self.noisy.width < self.width:
+                raise ValueError(
+                    f"phase I has {self.noisy.width} neurons, fewer than the {self.width} of the student: neurons are pruned "
+                    "between the phases, never added. Raise NoisyPhase(width=...) or lower the student's width."
+                )
+        check_at_least("TwoPhaseStudent", restarts=(self.restarts, 1), agreement=(self.agreement, 0))
         check_at_least("TwoPhaseStudent", init_output_std=(self.init_output_std, 0))
         check_at_least("TwoPhaseStudent", init_neuron_std=(self.init_neuron_std, 0), clip=(self.clip, 1))
 
@@ -137,7 +113,7 @@ class TwoPhaseStudent(AbstractEstimator):
         return cls(
             width=width,
             restarts=1,
-            noisy=NoisyPhase(steps=1000, step_size=0.01, temperature=0.01, regularisation=0.01),
+            noisy=NoisyPhase(width=width, steps=1000, step_size=0.01, temperature=0.01, regularisation=0.01),
             vanilla=VanillaPhase(max_steps=2000, step_size=0.01),
             init_output_std=1.0,
             init_neuron_std=1.0,
@@ -183,177 +159,136 @@ class OracleStudent(AbstractEstimator):
         return _fit_oracle(floats_as_arrays(self), data, oracle[1])
 
 
-def _half_mse(net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"]) -> Float[Array, ""]:
-    residual = net.samples_last(x_t) - y
-    return 0.5 * jnp.mean(residual * residual)
+class _Run(eqx.Module):
+    """How one restart ended: `score` orders restarts, also of different widths; inf where it diverged."""
 
-
-def _loss_from_w(w, a, x_t, y):
-    return _half_mse(TwoLayer(a=a, w=w), x_t, y)
-
-
-def _smooth_clip(theta: TwoLayer, radius) -> TwoLayer:
-    if radius is None:
-        return theta
-    return jax.tree.map(lambda r: (radius * jnp.tanh(r * jnp.abs(r) / (2 * radius))).astype(r.dtype), theta)
-
-
-def _samples_last(data: Dataset) -> tuple[Float[Array, "d n"], Float[Array, " n"]]:
-    """x_t and y in their common floating dtype: training rounds neither."""
-    dtype = jnp.result_type(data.x, data.y, jnp.float32)
-    return data.x.T.astype(dtype), data.y.astype(dtype)
-
-
-def _default(value, formula, dtype):
-    return as_leaf(formula if value is None else value, dtype)
-
-
-def _input_scale(x_t):
-    """s^2 = mean x_i^2."""
-    return jnp.mean(x_t * x_t)
-
-
-def _probed_run(advance, state, steps: tuple[int, ...], probe):
-    """Runs `advance(state, stop)` to each step of `steps` in turn and probes there; returns the state and the values."""
-
-    def segment(state, stop):
-        state = advance(state, stop)
-        return state, probe(state)
-
-    return jax.lax.scan(segment, state, jnp.asarray(steps, jnp.int32))
-
-
-def _phase_one(student: TwoPhaseStudent, key, x_t, y, probe, probe_steps):
-    """Noisy gradient descent on both layers from a random start; returns the network and the steps done."""
-    d, dtype = x_t.shape[0], x_t.dtype
-    width, s2, phase = student.width, _input_scale(x_t), student.noisy
-    steps = 1500 + 500 * width if phase.steps is None else phase.steps
-    step_size = _default(phase.step_size, 2 / ((width + 1) * s2), dtype)
-    temperature = _default(phase.temperature, 0.05 * s2 / (width * d), dtype)
-    penalty = _default(phase.regularisation, 0.01 * s2, dtype)
-
-    key_a, key_w, key_noise = jr.split(key, 3)
-    theta = TwoLayer(
-        a=as_leaf(student.init_output_std, dtype) * jr.normal(key_a, (width,), dtype),
-        w=_default(student.init_neuron_std, 0.7 / d**0.5, dtype) * jr.normal(key_w, (width, d), dtype),
-    )
-
-    def objective(theta: TwoLayer):
-        squares = jnp.sum(theta.a**2) + jnp.sum(theta.w**2)
-        return _half_mse(_smooth_clip(theta, student.clip), x_t, y) + penalty * squares
-
-    descent = optax.sgd(step_size) if phase.optimizer is None else phase.optimizer
-    optimizer = optax.chain(descent, add_langevin_noise(step_size, temperature, key_noise))
-
-    def step(_, carry):
-        theta, opt_state = carry
-        updates, opt_state = optimizer.update(jax.grad(objective)(theta), opt_state, theta)
-        return optax.apply_updates(theta, updates), opt_state
-
-    def advance(state, stop):
-        carry, done = state
-        return jax.lax.fori_loop(done, stop, step, carry), stop
-
-    state = ((theta, optimizer.init(eqx.filter(theta, eqx.is_array))), jnp.zeros((), jnp.int32))
-    network = lambda state: absorb_output_weights(_smooth_clip(state[0][0], student.clip))
-    values = None
-    if probe is not None:
-        state, values = _probed_run(advance, state, probe_steps, lambda state: probe(network(state)))
-        steps = max(steps, max(probe_steps, default=0))
-    state = advance(state, jnp.asarray(steps, jnp.int32))
-    return network(state), state[1], values
-
-
-class _Descent(eqx.Module):
-    """State of phase II."""
-
-    w: Float[Array, "m d"]
-    opt_state: Any
+    net: TwoLayer
+    score: Float[Array, ""]
     loss: Float[Array, ""]
-    steps: Int[Array, ""]
-    done: Array
+    width: Int[Array, ""]
+    steps: Int[Array, "3"]
+    status: Int[Array, ""]
+    trajectory: Any
 
 
-def _phase_two(phase: VanillaPhase, net: TwoLayer, x_t, y, probe=None, probe_steps=()):
-    """Vanilla gradient descent on W until the gradient is flat; returns network, loss, steps, status (and probes)."""
-    (d, n), dtype = x_t.shape, x_t.dtype
-    width, s2 = net.a.shape[0], _input_scale(x_t)
-    max_steps = 4000 + 1000 * width if phase.max_steps is None else phase.max_steps
-    step_size = _default(phase.step_size, 2 / ((width + 1) * s2), dtype)
-    optimizer = optax.sgd(step_size) if phase.optimizer is None else phase.optimizer
-    loss_and_grad = jax.value_and_grad(functools.partial(_loss_from_w, a=net.a, x_t=x_t, y=y))
-    zero_loss = 0.5 * jnp.mean(y * y)
-    exploded = _EXPLODED * (zero_loss + s2)
-    # Below this the residuals are rounding errors of the predictions.
-    rounding = (10 * jnp.finfo(dtype).eps) ** 2 * zero_loss
+class _Rounds(eqx.Module):
+    """State of the loop over rounds of restarts: the best run so far, and the score of the second best."""
 
-    def step(_, carry):
-        w, opt_state, _ = carry
-        loss, grad = loss_and_grad(w)
-        updates, opt_state = optimizer.update(grad, opt_state, w)
-        return optax.apply_updates(w, updates), opt_state, loss
-
-    def segment(state: _Descent, stop) -> _Descent:
-        length = jnp.minimum(_SEGMENT, stop - state.steps)
-        w, opt_state, loss = jax.lax.fori_loop(0, length, step, (state.w, state.opt_state, state.loss))
-        # A shorter segment, before a limit or a probe, says nothing about 50 steps.
-        flat = (length == _SEGMENT) & (state.loss - loss <= _FLATNESS * (width * d / n) * loss + rounding)
-        lost = ~jnp.isfinite(loss) | (loss > exploded)
-        return _Descent(w, opt_state, loss, state.steps + length, flat | lost)
-
-    def advance(state: _Descent, stop) -> _Descent:
-        return jax.lax.while_loop(lambda s: (s.steps < stop) & ~s.done, lambda s: segment(s, stop), state)
-
-    infinite = jnp.asarray(jnp.inf, dtype)
-    state = _Descent(net.w, optimizer.init(net.w), infinite, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    values = None
-    if probe is not None:
-        # A trajectory goes on past the flat point, so that its steps mean what they say.
-        keep_going = lambda state, stop: jax.lax.while_loop(lambda s: s.steps < stop, lambda s: segment(s, stop), state)
-        state, values = _probed_run(keep_going, state, probe_steps, lambda s: probe(TwoLayer(a=net.a, w=s.w)))
-        max_steps = max(max_steps, max(probe_steps, default=0))
-    state = advance(state, jnp.asarray(max_steps, jnp.int32))
-    loss = _loss_from_w(state.w, net.a, x_t, y)
-    finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(state.w)) & (loss <= exploded)
-    status = jnp.where(finite, jnp.where(state.done, Status.CONVERGED, Status.STEP_LIMIT), Status.DIVERGED)
-    return TwoLayer(a=net.a, w=state.w), loss, state.steps, status.astype(jnp.int32), values
+    done: Int[Array, ""]
+    best: _Run
+    restart: Int[Array, ""]
+    second: Float[Array, ""]
+    losses: Float[Array, " restarts"]
+    total_steps: Int[Array, ""]
+    neuron_steps: Int[Array, ""]
 
 
 @eqx.filter_jit
 def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_steps) -> NetworkFit:
-    x_t, y = _samples_last(data)
+    x_t, y = samples_last(data)
+    (d, n), dtype = x_t.shape, x_t.dtype
+    wanted = student.width if isinstance(student.width, int) else None
+    explored = student.noisy.width or 2 * (wanted or d)
+    # What the formulas of phase I take for the teacher's width.
+    assumed = wanted or (explored + 1) // 2
     steps_one, steps_two = ((), ()) if probe_steps is None else probe_steps
-    measure = None if probe is None else lambda net: {"train_loss": _half_mse(net, x_t, y), **probe(net)}
+    measure = None if probe is None else lambda net: {"train_loss": half_mse(net, x_t, y), **probe(net)}
 
-    def run(restart_key):
-        net, done_one, values_one = _phase_one(student, restart_key, x_t, y, measure, steps_one)
-        net, loss, done_two, status, values_two = _phase_two(student.vanilla, net, x_t, y, measure, steps_two)
-        return net, loss, (done_one, done_two), status, (values_one, values_two)
+    def start(key_a, key_w) -> TwoLayer:
+        return TwoLayer(
+            a=as_leaf(student.init_output_std, dtype) * jr.normal(key_a, (explored,), dtype),
+            w=default(student.init_neuron_std, 0.7 / d**0.5, dtype) * jr.normal(key_w, (explored, d), dtype),
+        )
 
-    restart_keys = jax.vmap(functools.partial(jr.fold_in, key))(jnp.arange(student.restarts))
-    nets, losses, steps, statuses, values = jax.vmap(run)(restart_keys)
-    best = jnp.argmin(jnp.where(statuses == Status.DIVERGED, jnp.inf, losses))
-    net, steps, values = jax.tree.map(lambda leaf: leaf[best], (nets, steps, values))
+    def run(restart_key) -> _Run:
+        key_a, key_w, key_noise = jr.split(restart_key, 3)
+        net, done_one, values_one = noisy_descent(
+            student.noisy, key_noise, start(key_a, key_w), assumed, student.clip, x_t, y, measure, steps_one
+        )
+        width, pruning = jnp.asarray(explored, jnp.int32), jnp.zeros((), jnp.int32)
+        if wanted != explored:
+            net, width, pruning = prune(net, x_t, y, wanted)
+        net, loss, done_two, status, values_two = vanilla_descent(
+            student.vanilla, net, width, x_t, y, measure, steps_two
+        )
+        score = information_criterion(loss, width, d, n) if wanted is None else jnp.log(loss)
+        trajectory = None
+        if probe is not None:
+            trajectory = jax.tree.map(lambda *parts: jnp.concatenate(parts), values_one, values_two)
+        failed = (status == Status.DIVERGED) | jnp.isnan(score)
+        score = jnp.where(failed, jnp.inf, score).astype(dtype)
+        return _Run(net, score, loss, width, jnp.stack([done_one, pruning, done_two]), status, trajectory)
+
+    def unsettled(state: _Rounds):
+        if student.agreement is None:
+            return state.done < student.restarts
+        parameters = state.best.width * d
+        # The gap of the scores is that of the losses relative to the smaller one (or of the criteria).
+        tolerance = 2 * as_leaf(student.agreement, dtype) * parameters / jnp.maximum(n - parameters, 1)
+        settled = state.second - state.best.score <= tolerance
+        settled |= jnp.isfinite(state.second) & (state.best.loss <= _NOISELESS * 0.5 * jnp.mean(y * y))
+        return (state.done < student.restarts) & ~settled
+
+    def one_round(state: _Rounds) -> _Rounds:
+        indices = state.done + jnp.arange(size)
+        runs = jax.vmap(run)(jax.vmap(functools.partial(jr.fold_in, key))(indices))
+        # The last of an odd number of restarts has a neighbour that does not count.
+        counts = indices < student.restarts
+        scores = jnp.where(counts, runs.score, jnp.inf)
+        first = jnp.argmin(scores)
+        challenger = jax.tree.map(lambda leaf: leaf[first], runs)
+        better = (scores[first] < state.best.score) | (state.done == 0)
+        second = jnp.sort(jnp.concatenate([scores, jnp.stack([state.best.score, state.second])]))[1]
+        steps = jnp.where(counts[:, None], runs.steps, 0)
+        trained = jnp.stack([jnp.full(size, explored), jnp.full(size, explored), runs.width], axis=1)
+        return _Rounds(
+            done=jnp.minimum(state.done + size, student.restarts),
+            best=jax.tree.map(lambda new, old: jnp.where(better, new, old), challenger, state.best),
+            restart=jnp.where(better, indices[first], state.restart).astype(jnp.int32),
+            second=second,
+            losses=state.losses.at[indices].set(runs.loss, mode="drop"),
+            total_steps=state.total_steps + jnp.sum(steps, dtype=jnp.int32),
+            neuron_steps=state.neuron_steps + jnp.sum(steps * trained, dtype=jnp.int32),
+        )
+
+    size = min(_ROUND, student.restarts)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(run, key))
+    infinite, zero = jnp.asarray(jnp.inf, dtype), jnp.zeros((), jnp.int32)
+    none_yet = eqx.tree_at(lambda run: run.score, nothing, infinite)
+    losses = jnp.full(student.restarts, jnp.inf, dtype)
+    state = _Rounds(zero, none_yet, zero, infinite, losses, zero, zero)
+    state = one_round(state) if student.restarts <= size else jax.lax.while_loop(unsettled, one_round, state)
+    best = state.best
     stats: dict[str, Any] = {
-        "train_loss": losses[best],
-        "steps": jnp.stack(steps),
-        "restart": best,
-        "restart_losses": losses,
+        "train_loss": best.loss,
+        "width": best.width,
+        "steps": best.steps,
+        "restart": state.restart,
+        "restart_losses": state.losses,
+        "restarts_run": state.done,
+        "total_steps": state.total_steps,
+        "neuron_steps": state.neuron_steps,
     }
     if probe is not None:
-        stats["trajectory"] = jax.tree.map(lambda *parts: jnp.concatenate(parts), *values)
-    return NetworkFit(net=net, status=statuses[best], stats=stats)
+        stats["trajectory"] = best.trajectory
+    return NetworkFit(net=best.net, status=best.status, stats=stats)
 
 
 @eqx.filter_jit
 def _fit_oracle(student: OracleStudent, data: Dataset, teacher: TwoLayer) -> NetworkFit:
-    x_t, y = _samples_last(data)
+    x_t, y = samples_last(data)
     start = absorb_output_weights(jax.tree.map(lambda leaf: leaf.astype(x_t.dtype), teacher))
-    net, loss, steps, status, _ = _phase_two(student.vanilla, start, x_t, y)
+    width = start.a.shape[0]
+    net, loss, steps, status, _ = vanilla_descent(student.vanilla, start, width, x_t, y)
+    zero = jnp.zeros_like(steps)
     stats = {
         "train_loss": loss,
-        "steps": jnp.stack([jnp.zeros_like(steps), steps]),
-        "restart": jnp.zeros_like(steps),
+        "width": jnp.asarray(width, jnp.int32),
+        "steps": jnp.stack([zero, zero, steps]),
+        "restart": zero,
         "restart_losses": loss[None],
+        "restarts_run": zero + 1,
+        "total_steps": steps,
+        "neuron_steps": steps * width,
     }
     return NetworkFit(net=net, status=status, stats=stats)
