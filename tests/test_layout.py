@@ -11,11 +11,14 @@ import tsjax as ts
 ROOT = Path(ts.__file__).parent
 # From the bottom up: a module imports from its own layer and those before it.
 LAYERS = [
-    ["precision", "network", "rates"],
-    ["problem", "optim"],
+    ["precision", "rates"],
     ["kernels"],
+    ["activations"],
+    ["network"],
+    ["problem", "optim"],
     ["estimators"],
     ["risk", "theory"],
+    ["recovery"],
     ["sweep"],
     ["studies"],
     ["report"],
@@ -64,8 +67,9 @@ def test_imports_go_one_way():
 def test_the_rules_of_single_modules():
     imports = {name: set(_imports(name, tree)) for name, tree in _modules()}
     heads = lambda name: {target.split(".")[0] for target in imports[name]}
-    assert not heads("rates") and not heads("network") and not heads("precision")
-    assert heads("problem") <= {"network", "precision"} and heads("optim") <= {"precision"}
+    assert not heads("rates") and not heads("precision")
+    assert heads("activations") <= {"kernels", "precision"} and heads("network") <= {"activations"}
+    assert heads("problem") <= {"activations", "network", "precision"} and heads("optim") <= {"precision"}
     for name in imports:
         if name.startswith("kernels."):
             assert heads(name) <= {"kernels", "precision"}, name

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -5,27 +7,36 @@ import numpy as np
 import pytest
 
 import tsjax as ts
+from tsjax.activations import Activation, erf, leaky_relu, quadratic, relu
 from tsjax.risk import exact_risk, network_risk
+
+PLAIN = ts.Gaussian(3)
 
 
 def _fit(net):
     return ts.NetworkFit(net=net, status=jnp.zeros((), jnp.int32), stats={})
 
 
-def _net(key, m, d):
+def _net(key, m, d, activation=relu):
     key_a, key_w = jr.split(key)
-    return ts.TwoLayer(a=jr.normal(key_a, (m,)), w=jr.normal(key_w, (m, d)))
+    return ts.TwoLayer(a=jr.normal(key_a, (m,)), w=jr.normal(key_w, (m, d)), activation=activation)
 
 
 def _risk(student, teacher):
-    return float(network_risk(student, teacher, 1.0))
+    return float(network_risk(student, teacher, ts.Gaussian(student.w.shape[1])))
 
 
 @pytest.mark.parametrize("law", [ts.Sphere, ts.Gaussian])
-@pytest.mark.parametrize("m", [1, 5])
-def test_the_exact_risk_is_the_monte_carlo_risk(key, law, m):
-    problem = ts.Problem(law(4), ts.ReLUTeacher(3))
-    teacher, student = problem.sample_teacher(key), _net(jr.fold_in(key, 1), m, 4)
+@pytest.mark.parametrize(
+    "m, activation", [(1, relu), (5, relu), (4, leaky_relu(0.2)), (4, quadratic), (4, erf)], ids=str
+)
+def test_the_exact_risk_is_the_monte_carlo_risk(key, law, m, activation):
+    teacher_family = ts.ReLUTeacher(3) if activation == relu else ts.TwoLayerTeacher(3, activation)
+    problem = ts.Problem(law(4), teacher_family)
+    teacher, student = problem.sample_teacher(key), _net(jr.fold_in(key, 1), m, 4, activation)
+    if activation == erf and law is ts.Sphere:
+        assert exact_risk(problem, teacher, _fit(student)) is None
+        return
     exact = ts.excess_risk(problem, teacher, _fit(student))
     estimate = ts.monte_carlo_risk(problem, teacher, _fit(student), jr.fold_in(key, 2), samples=100_000)
     assert abs(float(exact - estimate.value)) < 4 * float(estimate.standard_error)
@@ -66,6 +77,10 @@ def test_relu_gram_is_the_integral_over_the_sphere(key):
 
 
 def test_the_risk_is_zero_at_the_teacher_only(key):
+    for activation in (leaky_relu(0.2), quadratic, erf):
+        teacher = _net(key, 6, 5, activation)
+        size = float(jnp.sum(teacher.a**2) * jnp.max(jnp.sum(teacher.w**2, axis=1)) ** (activation.degree or 0))
+        assert abs(_risk(teacher, teacher)) < 1e-13 * size
     for i in range(20):
         teacher = _net(jr.fold_in(key, i), 6, 5)
         assert abs(_risk(teacher, teacher)) < 1e-13
@@ -85,7 +100,13 @@ def test_permutation_and_rescaling_change_nothing(key):
     student, teacher = _net(key, 4, 3), _net(jr.fold_in(key, 1), 3, 3)
     scale, order = jnp.array([0.1, 2.0, 7.0, 1.0]), jnp.array([2, 0, 3, 1])
     other = ts.TwoLayer(a=(student.a / scale)[order], w=(scale[:, None] * student.w)[order])
-    dead = ts.TwoLayer(a=jnp.append(student.a, 3.0), w=jnp.append(student.w, jnp.zeros((1, 3)), axis=0))
+    spare = lambda net: (jnp.append(net.a, -1.0), jnp.append(net.w, jnp.zeros((1, 3)), axis=0))
+    dead = ts.TwoLayer(*spare(student))
+    for activation in (leaky_relu(0.2), quadratic, erf):
+        net, truth = _net(key, 4, 3, activation), _net(jr.fold_in(key, 1), 3, 3, activation)
+        padded = ts.TwoLayer(*spare(net), activation=activation)
+        np.testing.assert_allclose(_risk(padded, truth), _risk(net, truth), rtol=1e-12)
+        assert _risk(padded, padded) == _risk(net, net)
     np.testing.assert_allclose(_risk(other, teacher), _risk(student, teacher), rtol=1e-12)
     np.testing.assert_allclose(_risk(dead, teacher), _risk(student, teacher), rtol=1e-12)
     np.testing.assert_allclose(_risk(teacher, student), _risk(student, teacher), rtol=1e-12)
@@ -95,7 +116,9 @@ def test_without_a_closed_form_a_key_is_needed(key):
     problem = ts.Problem(ts.Cube(3), ts.ReLUTeacher(2))
     teacher, fit = problem.sample_teacher(key), _fit(_net(key, 2, 3))
     assert exact_risk(problem, teacher, fit) is None
-    with pytest.raises(ValueError, match=r"risk of a NetworkFit under Cube inputs: pass key=\.\.\..*monte_carlo_risk"):
+    with pytest.raises(
+        ValueError, match=r"relu neurons against relu neurons under Cube inputs: pass key=.*monte_carlo_risk"
+    ):
         ts.excess_risk(problem, teacher, fit)
     value = float(ts.excess_risk(problem, teacher, fit, key=key, samples=20_000))
     estimate = ts.monte_carlo_risk(problem, teacher, fit, jr.fold_in(key, 1), samples=20_000)
@@ -104,7 +127,9 @@ def test_without_a_closed_form_a_key_is_needed(key):
     sphere = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2))
     squared = lambda x: jnp.sum(x**2)
     zero = _fit(ts.TwoLayer(a=jnp.zeros(1), w=jnp.ones((1, 3))))
-    with pytest.raises(ValueError, match=r"under Sphere inputs"):
+    with pytest.raises(
+        ValueError, match=r"a network of relu neurons against a function under Sphere inputs: pass key="
+    ):
         ts.excess_risk(sphere, squared, zero)
     np.testing.assert_allclose(ts.excess_risk(sphere, squared, zero, key=key, samples=10), 1.0, rtol=1e-12)
     kernel = ts.KernelRidge(ts.kernels.RBF(1.0), ridge=0.1).fit(key, sphere.sample(key, teacher, 5))
@@ -112,6 +137,33 @@ def test_without_a_closed_form_a_key_is_needed(key):
         ts.excess_risk(sphere, teacher, kernel)
     with pytest.raises(ValueError, match=r"at least 2 samples, got samples=1"):
         ts.monte_carlo_risk(problem, teacher, fit, key, samples=1)
+
+
+@pytest.mark.parametrize("activation", [erf, leaky_relu(0.2), Activation(jnp.tanh)], ids=str)
+def test_networks_of_two_activations_need_a_key(key, activation):
+    problem = ts.Problem(ts.Gaussian(3), ts.TwoLayerTeacher(2, activation))
+    teacher, fit = problem.sample_teacher(key), _fit(_net(key, 2, 3))
+    assert exact_risk(problem, teacher, fit) is None
+    message = rf"of relu neurons against {re.escape(str(activation))} neurons under Gaussian inputs: "
+    with pytest.raises(ValueError, match=message + r"pass key=\.\.\. for a Monte-Carlo estimate"):
+        ts.excess_risk(problem, teacher, fit)
+    with pytest.raises(ValueError, match=message + r"use tsjax\.excess_risk\(\.\.\., key=\.\.\.\)"):
+        network_risk(fit.net, teacher, problem.inputs)
+    assert float(ts.excess_risk(problem, teacher, fit, key=key, samples=100)) > 0
+    # One activation without a closed form.
+    tanh = Activation(jnp.tanh)
+    assert exact_risk(problem, _net(key, 2, 3, tanh), _fit(_net(key, 2, 3, tanh))) is None
+
+
+def test_dead_neurons_have_finite_grams():
+    u = jnp.array([[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
+    for activation in (relu, leaky_relu(0.2), quadratic, erf):
+        gram = activation.gram(PLAIN.moments)
+        assert gram is not None
+        values = gram(u, u)
+        assert jnp.isfinite(values).all() and not values[0].any() and not values[:, 0].any() and values[1, 1] > 0
+        assert jnp.isfinite(jax.grad(lambda w, gram=gram: jnp.sum(gram(w, w)))(u)).all()
+    assert ts.relu_gram(u, u, 1.0)[0].tolist() == [0.0, 0.0]
 
 
 def test_float64_with_the_flag_off(key):
@@ -128,11 +180,11 @@ def test_float64_with_the_flag_off(key):
         estimate = ts.monte_carlo_risk(problem, single[1], _fit(single[0]), jr.key(1), samples=10)
         assert estimate.value.dtype == estimate.standard_error.dtype == jnp.float64
         with pytest.raises(RuntimeError, match=r"network_risk needs float64, but .*jax\.enable_x64\(True\)"):
-            jax.jit(lambda net: network_risk(net, single[1], 1.0))(single[0])
+            jax.jit(lambda net: network_risk(net, single[1], PLAIN))(single[0])
         # The flag is as it was, after success and after failure.
         assert jnp.zeros(1).dtype == jnp.float32
     np.testing.assert_allclose(
-        jax.jit(jax.vmap(lambda net: network_risk(net, teacher, 1.0)))(jax.tree.map(lambda v: v[None], student)),
+        jax.jit(jax.vmap(lambda net: network_risk(net, teacher, PLAIN)))(jax.tree.map(lambda v: v[None], student)),
         [_risk(student, teacher)],
         rtol=1e-13,
     )

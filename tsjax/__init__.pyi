@@ -1,4 +1,5 @@
 # The public names, flat. They load on first use, so that `import tsjax` and `tsjax --help` stay instant.
+from . import activations as activations
 from . import kernels as kernels
 from . import studies as studies
 from . import theory as theory
@@ -6,6 +7,8 @@ from .estimators.base import AbstractEstimator as AbstractEstimator
 from .estimators.base import AbstractFit as AbstractFit
 from .estimators.base import Status as Status
 from .estimators.features import RandomFeatures as RandomFeatures
+from .estimators.gradient import GradientStudent as GradientStudent
+from .estimators.gradient import LinearisedFit as LinearisedFit
 from .estimators.optimal_linear import OptimalLinear as OptimalLinear
 from .estimators.phases import NoisyPhase as NoisyPhase
 from .estimators.phases import VanillaPhase as VanillaPhase
@@ -13,15 +16,19 @@ from .estimators.ridge import KernelRidge as KernelRidge
 from .estimators.student import NetworkFit as NetworkFit
 from .estimators.student import OracleStudent as OracleStudent
 from .estimators.student import TwoPhaseStudent as TwoPhaseStudent
+from .network import NeuronMatch as NeuronMatch
 from .network import TwoLayer as TwoLayer
+from .network import match_neurons as match_neurons
 from .optim import add_langevin_noise as add_langevin_noise
 from .optim import noisy_gradient_descent as noisy_gradient_descent
 from .problem import Cube as Cube
 from .problem import Dataset as Dataset
+from .problem import FunctionTeacher as FunctionTeacher
 from .problem import Gaussian as Gaussian
 from .problem import Problem as Problem
 from .problem import ReLUTeacher as ReLUTeacher
 from .problem import Sphere as Sphere
+from .problem import TwoLayerTeacher as TwoLayerTeacher
 from .rates import Estimate as Estimate
 from .rates import Rate as Rate
 from .rates import Verdict as Verdict
@@ -29,6 +36,9 @@ from .rates import compare_rates as compare_rates
 from .rates import fit_rate as fit_rate
 from .rates import judge as judge
 from .rates import mean_ratio as mean_ratio
+from .rates import share as share
+from .recovery import Recovery as Recovery
+from .recovery import recovery as recovery
 from .risk import RiskEstimate as RiskEstimate
 from .risk import excess_risk as excess_risk
 from .risk import monte_carlo_risk as monte_carlo_risk

@@ -6,7 +6,8 @@ and a test set from the same key (`jax.random.fold_in` gives independent ones).
 """
 
 from abc import abstractmethod
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -14,8 +15,13 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .activations import AbstractActivation, Moments, check_activation, relu
 from .network import TwoLayer
 from .precision import is_traced
+
+# Whatever a teacher family draws: a function f* of one point.
+RegressionFunction = Callable[[Float[Array, " d"]], Float[Array, ""]]
+_Signs = Literal["random", "alternating", "positive"]
 
 
 class AbstractInputs(eqx.Module):
@@ -25,8 +31,8 @@ class AbstractInputs(eqx.Module):
 
     @property
     @abstractmethod
-    def rotation_invariant_second_moment(self) -> float | None:
-        """E[x_1^2] if the law is invariant under rotations of R^d (closed-form risks exist then), else None."""
+    def moments(self) -> Moments | None:
+        """What closed-form risks need if the law is invariant under rotations of R^d, else None (there are none then)."""
 
     @abstractmethod
     def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Float[Array, "n d"]:
@@ -47,8 +53,8 @@ class Sphere(AbstractInputs):
         _check_dimension(self.d)
 
     @property
-    def rotation_invariant_second_moment(self) -> float | None:
-        return 1.0 / self.d
+    def moments(self) -> Moments:
+        return Moments(second=1.0 / self.d, fourth=1.0 / (self.d * (self.d + 2)), gaussian=False)
 
     def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Float[Array, "n d"]:
         x = jr.normal(key, (n, self.d), dtype)
@@ -64,8 +70,8 @@ class Gaussian(AbstractInputs):
         _check_dimension(self.d)
 
     @property
-    def rotation_invariant_second_moment(self) -> float | None:
-        return 1.0
+    def moments(self) -> Moments:
+        return Moments(second=1.0, fourth=1.0, gaussian=True)
 
     def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Float[Array, "n d"]:
         return jr.normal(key, (n, self.d), dtype)
@@ -80,7 +86,7 @@ class Cube(AbstractInputs):
         _check_dimension(self.d)
 
     @property
-    def rotation_invariant_second_moment(self) -> float | None:
+    def moments(self) -> None:
         return None
 
     def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Float[Array, "n d"]:
@@ -95,8 +101,8 @@ class AbstractTeacher(eqx.Module):
         """Raises ValueError when the family does not exist in dimension d."""
 
     @abstractmethod
-    def sample(self, key: PRNGKeyArray, d: int, dtype=None) -> TwoLayer:
-        """One teacher on R^d."""
+    def sample(self, key: PRNGKeyArray, d: int, dtype=None) -> RegressionFunction:
+        """One teacher on R^d: a callable of one point x (d,), itself a pytree so that it passes through `jax.jit`."""
 
 
 class ReLUTeacher(AbstractTeacher):
@@ -114,43 +120,113 @@ class ReLUTeacher(AbstractTeacher):
     """
 
     m: int = eqx.field(static=True)
-    signs: Literal["random", "alternating", "positive"] = eqx.field(static=True, default="random")
+    signs: _Signs = eqx.field(static=True, default="random")
     cosine: float | Float[Array, ""] = 0.0
 
     def __check_init__(self):
-        if self.m < 1:
-            raise ValueError(f"a teacher needs at least one neuron, got m={self.m}.")
-        if self.signs not in ("random", "alternating", "positive"):
-            raise ValueError(f"signs must be 'random', 'alternating' or 'positive', got {self.signs!r}.")
-        if not is_traced(self.cosine):
-            lowest = -1.0 / (self.m - 1) if self.m > 1 else -1.0
-            if not lowest < float(self.cosine) < 1.0:
-                raise ValueError(
-                    f"{self.m} neurons can have pairwise cosines in ({lowest:.4g}, 1) only, got cosine={self.cosine}."
-                )
+        _check_neurons(self.m, self.signs, self.cosine)
 
     def check(self, d: int) -> None:
-        if self.m > d:
-            raise ValueError(
-                f"a ReLUTeacher has linearly independent neurons, so m <= d is needed; got m={self.m}, d={d}. "
-                "Lower m or raise d."
-            )
+        _check_independent(type(self).__name__, self.m, d)
 
     def sample(self, key: PRNGKeyArray, d: int, dtype=None) -> TwoLayer:
         self.check(d)
-        m, c = self.m, self.cosine
-        key_w, key_a = jr.split(key)
-        q = jr.orthogonal(key_w, m, m=d, dtype=jnp.zeros(0, dtype).dtype)
-        # G^{1/2} = sqrt(1-c) (I - P) + sqrt(1+(m-1)c) P, where P projects onto the vector of ones.
-        small, large = jnp.sqrt(1.0 - c), jnp.sqrt(1.0 + (m - 1) * c)
-        w = small * q + (large - small) * jnp.mean(q, axis=0, keepdims=True)
-        if self.signs == "random":
-            a = jr.rademacher(key_a, (m,), q.dtype)
-        elif self.signs == "alternating":
-            a = jnp.where(jnp.arange(m) % 2 == 0, 1.0, -1.0).astype(q.dtype)
-        else:
-            a = jnp.ones(m, q.dtype)
-        return TwoLayer(a=a, w=w.astype(q.dtype))
+        return _sample_network(key, self.m, d, self.signs, self.cosine, relu, dtype)
+
+
+class TwoLayerTeacher(AbstractTeacher):
+    r"""f*(x) = sum_{j<=m} a_j phi(<w_j, x>) for any activation phi; neurons and signs have the law of a `ReLUTeacher`.
+
+    **Arguments:**
+
+    - `m`: number of neurons, at most d.
+    - `activation`: `relu`, `leaky_relu(slope)`, `erf`, `quadratic` or `Activation(function)` of `tsjax.activations`.
+    - `signs`, `cosine`: as for `ReLUTeacher`.
+
+    **Raises:** ValueError for what is no activation, and for values that `ReLUTeacher` refuses.
+    """
+
+    m: int = eqx.field(static=True)
+    activation: AbstractActivation = eqx.field(static=True)
+    signs: _Signs = eqx.field(static=True, default="random")
+    cosine: float | Float[Array, ""] = 0.0
+
+    def __check_init__(self):
+        check_activation(self.activation)
+        _check_neurons(self.m, self.signs, self.cosine)
+
+    def check(self, d: int) -> None:
+        _check_independent(type(self).__name__, self.m, d)
+
+    def sample(self, key: PRNGKeyArray, d: int, dtype=None) -> TwoLayer:
+        self.check(d)
+        return _sample_network(key, self.m, d, self.signs, self.cosine, self.activation, dtype)
+
+
+def _check_neurons(m: int, signs: str, cosine) -> None:
+    if m < 1:
+        raise ValueError(f"a teacher needs at least one neuron, got m={m}.")
+    if signs not in ("random", "alternating", "positive"):
+        raise ValueError(f"signs must be 'random', 'alternating' or 'positive', got {signs!r}.")
+    if not is_traced(cosine):
+        lowest = -1.0 / (m - 1) if m > 1 else -1.0
+        if not lowest < float(cosine) < 1.0:
+            raise ValueError(f"{m} neurons can have pairwise cosines in ({lowest:.4g}, 1) only, got cosine={cosine}.")
+
+
+def _check_independent(teacher: str, m: int, d: int) -> None:
+    if m > d:
+        raise ValueError(
+            f"a {teacher} has linearly independent neurons, so m <= d is needed; got m={m}, d={d}. Lower m or raise d."
+        )
+
+
+def _sample_network(key, m: int, d: int, signs: str, c, activation: AbstractActivation, dtype) -> TwoLayer:
+    """A network with the neurons and signs that `ReLUTeacher` documents."""
+    key_w, key_a = jr.split(key)
+    q = jr.orthogonal(key_w, m, m=d, dtype=jnp.zeros(0, dtype).dtype)
+    # G^{1/2} = sqrt(1-c) (I - P) + sqrt(1+(m-1)c) P, where P projects onto the vector of ones.
+    small, large = jnp.sqrt(1.0 - c), jnp.sqrt(1.0 + (m - 1) * c)
+    w = small * q + (large - small) * jnp.mean(q, axis=0, keepdims=True)
+    if signs == "random":
+        a = jr.rademacher(key_a, (m,), q.dtype)
+    elif signs == "alternating":
+        a = jnp.where(jnp.arange(m) % 2 == 0, 1.0, -1.0).astype(q.dtype)
+    else:
+        a = jnp.ones(m, q.dtype)
+    return TwoLayer(a=a, w=w.astype(q.dtype), activation=activation)
+
+
+def _as_pytree(function: Any) -> Any:
+    """A plain function as a pytree without leaves, which `jax.jit` and `jax.vmap` take as an argument; modules are one."""
+    if not callable(function):
+        raise ValueError(
+            f"a FunctionTeacher is made of a function of one point x (d,), such as FunctionTeacher(lambda x: jnp.sin(x[0])); "
+            f"got {function!r}."
+        )
+    return function if isinstance(function, (eqx.Module, jax.tree_util.Partial)) else jax.tree_util.Partial(function)
+
+
+class FunctionTeacher(AbstractTeacher):
+    """One given regression function f*, any JAX function of one point x (d,): `FunctionTeacher(lambda x: jnp.sin(x[0]))`.
+
+    Every draw is that function. No closed form of the risk is known for it: pass `key=` to `tsjax.excess_risk` for a
+    Monte-Carlo estimate. An `eqx.Module`, say a trained network, keeps its arrays traced.
+
+    **Raises:** ValueError for what is not callable, and, once the dimension is known, for what does not map (d,) to a scalar.
+    """
+
+    function: RegressionFunction = eqx.field(converter=_as_pytree)
+
+    def check(self, d: int) -> None:
+        value = eqx.filter_eval_shape(self.function, jax.ShapeDtypeStruct((d,), jnp.float32))
+        if getattr(value, "shape", None) != ():
+            raise ValueError(f"a FunctionTeacher maps one point x of shape ({d},) to a scalar; it gave {value}.")
+
+    def sample(self, key: PRNGKeyArray, d: int, dtype=None) -> RegressionFunction:
+        del key, dtype
+        self.check(d)
+        return self.function
 
 
 class Dataset(eqx.Module):
@@ -182,7 +258,7 @@ class Problem(eqx.Module):
     **Arguments:**
 
     - `inputs`: the law of x: `Sphere(d)`, `Gaussian(d)` or `Cube(d)`.
-    - `teacher`: the family of f*, for instance `ReLUTeacher(m)`.
+    - `teacher`: the family of f*: `ReLUTeacher(m)`, `TwoLayerTeacher(m, activation)` or `FunctionTeacher(function)`.
     - `noise_std`: standard deviation sigma >= 0 of eps.
     - `noise`: `"gaussian"`, or `"uniform"` on [-sqrt(3) sigma, sqrt(3) sigma] (bounded, as the paper's theorems ask).
     """
@@ -203,8 +279,9 @@ class Problem(eqx.Module):
     def d(self) -> int:
         return self.inputs.d
 
-    def sample_teacher(self, key: PRNGKeyArray, dtype=None) -> TwoLayer:
-        """One regression function f* from the teacher family."""
+    # Any, since a type checker cannot know which family the problem has: of most it is a `TwoLayer`, with `a` and `w`.
+    def sample_teacher(self, key: PRNGKeyArray, dtype=None) -> Any:
+        """One regression function f* from the teacher family: a callable of one point, of network families a `TwoLayer`."""
         return self.teacher.sample(key, self.d, dtype)
 
     def sample(self, key: PRNGKeyArray, teacher, n: int, dtype=None) -> Dataset:

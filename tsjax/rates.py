@@ -395,6 +395,42 @@ def mean_ratio(
     return Estimate(ratio, (float(low), float(high)), float(level), tuple(warnings))
 
 
+def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
+    """The share of ones among independent zeros and ones, with the exact interval of Clopper & Pearson (1934).
+
+    Its coverage is never below `level`, also where all trials succeed: 300 of 300 gives [0.988, 1], where a bootstrap
+    would claim certainty.
+
+    **Arguments:** `successes` (seeds,), 0 or 1 each, NaN where missing; `level` of the interval.
+
+    **Raises:** ValueError for values that are neither, or when there are none.
+    """
+    _check_options(level, 1000)
+    values = _array(successes, "successes")
+    if values.ndim != 1:
+        raise ValueError(f"successes must have shape (seeds,), got {values.shape}.")
+    kept = values[~np.isnan(values)]
+    if kept.size == 0:
+        raise ValueError("there are no successes or failures: none was given, or all are missing (NaN).")
+    if not is_binary(kept):
+        wrong = kept[(kept != 0) & (kept != 1)][0]
+        raise ValueError(f"successes must be 0 or 1, got {wrong:g}. For means of other numbers use mean_ratio.")
+    missing = values.size - kept.size
+    warnings = (
+        (f"{missing} of {_plural(values.size, 'seed')} left out because it is missing (NaN).",) if missing else ()
+    )
+    from scipy.stats import binomtest
+
+    result = binomtest(int(kept.sum()), kept.size).proportion_ci(level, method="exact")
+    return Estimate(float(kept.mean()), (float(result.low), float(result.high)), float(level), warnings)
+
+
+def is_binary(values: Numbers) -> bool:
+    """Whether every value that is not NaN is 0 or 1."""
+    values = np.asarray(values, dtype=float)
+    return bool(np.isin(values[~np.isnan(values)], (0.0, 1.0)).all())
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether a measured number is what it should be; see `judge`.

@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from .activations import Gram
 from .estimators.base import AbstractFit
 from .estimators.student import NetworkFit
 from .kernels import ArcCosine
 from .network import TwoLayer
 from .precision import requires_float64
-from .problem import Problem
+from .problem import AbstractInputs, Problem
 
 
 @requires_float64
@@ -28,13 +29,36 @@ def relu_gram(
     return second_moment * ArcCosine(order=1)(jnp.asarray(u, jnp.float64), jnp.asarray(v, jnp.float64))
 
 
+def _gram(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -> Gram | None:
+    """The Gram matrix of neurons of both networks as a function of them, where it has a closed form."""
+    if student.activation != teacher.activation or inputs.moments is None:
+        return None
+    return student.activation.gram(inputs.moments)
+
+
 @requires_float64
-def network_risk(student: TwoLayer, teacher: TwoLayer, second_moment: float | Float[Array, ""]) -> Float[Array, ""]:
-    """E (f_student(x) - f_teacher(x))^2, exactly: the quadratic form A' G A with A = (a, -a*) and G = `relu_gram` of all
-    neurons, for x of a rotation-invariant law. A difference of nearly equal terms, hence float64 throughout."""
+def network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -> Float[Array, ""]:
+    r"""E (f_student(x) - f_teacher(x))^2 for x of the law `inputs`, exactly: the quadratic form A' G A with A = (a, -a*) and
+    G the Gram matrix E[phi(<u,x>) phi(<v,x>)] of all neurons (`tsjax.activations`). A difference of nearly equal terms,
+    hence float64 throughout.
+
+    **Raises:** ValueError where G has no closed form: for networks of two activations, for inputs that are not
+    rotation-invariant, for erf unless these are Gaussian, and for an `Activation(function)`.
+    """
+    gram = _gram(student, teacher, inputs)
+    if gram is None:
+        raise ValueError(
+            f"no closed form for the risk of {_pair(student, teacher)} under {type(inputs).__name__} inputs: use "
+            "tsjax.excess_risk(..., key=...) or tsjax.monte_carlo_risk for an estimate."
+        )
     a = jnp.concatenate([jnp.asarray(student.a, jnp.float64), -jnp.asarray(teacher.a, jnp.float64)])
     w = jnp.concatenate([jnp.asarray(student.w, jnp.float64), jnp.asarray(teacher.w, jnp.float64)])
-    return a @ relu_gram(w, w, second_moment) @ a
+    return a @ gram(w, w) @ a
+
+
+def _pair(student: TwoLayer, teacher) -> str:
+    other = f"{teacher.activation} neurons" if isinstance(teacher, TwoLayer) else "a function"
+    return f"a network of {student.activation} neurons against {other}"
 
 
 class RiskEstimate(NamedTuple):
@@ -62,11 +86,12 @@ def monte_carlo_risk(
 
 
 def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> Float[Array, ""] | None:
-    """The excess risk by `network_risk`, for a two-layer ReLU fit and teacher and rotation-invariant inputs; else None."""
-    second_moment = problem.inputs.rotation_invariant_second_moment
-    if second_moment is None or not isinstance(fit, NetworkFit) or not isinstance(teacher, TwoLayer):
+    """The excess risk by `network_risk` where that has a closed form, for a two-layer fit and teacher; else None."""
+    if not isinstance(fit, NetworkFit) or not isinstance(teacher, TwoLayer):
         return None
-    return network_risk(fit.net, teacher, second_moment)
+    if _gram(fit.net, teacher, problem.inputs) is None:
+        return None
+    return network_risk(fit.net, teacher, problem.inputs)
 
 
 def excess_risk(
@@ -74,8 +99,9 @@ def excess_risk(
 ) -> Float[Array, ""]:
     """The population excess risk ||f_hat - f*||^2 in L2(P_X), a float64 scalar.
 
-    Exact for two-layer ReLU fits and teachers on the sphere and for Gaussian inputs. Elsewhere pass a `key`: the value is
-    then the Monte-Carlo estimate of `monte_carlo_risk`, which also tells its standard error.
+    Exact for two-layer fits and teachers of one activation: relu, leaky relu and quadratic on the sphere and for Gaussian
+    inputs, erf for Gaussian inputs. Elsewhere pass a `key`: the value is then the Monte-Carlo estimate of
+    `monte_carlo_risk`, which also tells its standard error.
 
     **Raises:** ValueError when no closed form exists and no key is given.
     """
@@ -83,8 +109,9 @@ def excess_risk(
     if exact is not None:
         return exact
     if key is None:
+        what = _pair(fit.net, teacher) if isinstance(fit, NetworkFit) else f"a {type(fit).__name__}"
         raise ValueError(
-            f"no closed form for the risk of a {type(fit).__name__} under {type(problem.inputs).__name__} inputs: pass "
+            f"no closed form for the risk of {what} under {type(problem.inputs).__name__} inputs: pass "
             "key=... for a Monte-Carlo estimate, or call tsjax.monte_carlo_risk, which also gives its standard error."
         )
     return monte_carlo_risk(problem, teacher, fit, key, samples).value

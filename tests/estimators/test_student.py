@@ -128,10 +128,11 @@ def test_vanilla_phase_equals_a_numpy_loop(data, key):
 def test_trajectory(data, key):
     student = dataclasses.replace(SHORT, restarts=2)
     steps = ((0, 5, STEPS_ONE), (0, 3, STEPS_TWO))
-    probe = lambda net: {"risk": network_risk(net, TEACHER, 1 / 3), "norm": jnp.sum(net.w**2)}
+    probe = lambda net: {"risk": network_risk(net, TEACHER, PROBLEM.inputs), "norm": jnp.sum(net.w**2)}
     fit = student.fit(key, data, probe=probe, probe_steps=steps)
     trajectory = fit.stats["trajectory"]
-    assert set(trajectory) == {"risk", "norm", "train_loss"} and trajectory["risk"].shape == (6,)
+    assert set(trajectory) == {"risk", "norm", "train_loss", "step"} and trajectory["risk"].shape == (6,)
+    assert trajectory["step"].tolist() == [*steps[0], *steps[1]]
     runs, losses = _numpy_two_phases(student, key, data)
     one, two = runs[int(np.argmin(losses))]
     nets = [one[t] for t in steps[0]] + [two[t] for t in steps[1]]
@@ -140,10 +141,29 @@ def test_trajectory(data, key):
     np.testing.assert_allclose(trajectory["norm"], [np.sum(w**2) for _, w in nets], rtol=1e-9)
     # Phase I ends where phase II begins, and the last value is that of the fit.
     np.testing.assert_allclose(trajectory["risk"][2], trajectory["risk"][3], rtol=1e-12)
-    np.testing.assert_allclose(trajectory["risk"][-1], network_risk(fit.net, TEACHER, 1 / 3), rtol=1e-12)
+    np.testing.assert_allclose(trajectory["risk"][-1], network_risk(fit.net, TEACHER, PROBLEM.inputs), rtol=1e-12)
     np.testing.assert_allclose(trajectory["train_loss"][-1], fit.stats["train_loss"], rtol=1e-12)
     # The same run as without a probe.
     np.testing.assert_allclose(fit.stats["restart_losses"], losses, rtol=1e-9)
+
+
+def test_log_spaced_trajectory(data, key):
+    """The same fit as without it; its points are those of a run probed there by hand."""
+    student = dataclasses.replace(SHORT, restarts=1, vanilla=ts.VanillaPhase(max_steps=900, step_size=0.7))
+    probe = lambda net: {"norm": jnp.sum(net.w**2)}
+    plain, fit = student.fit(key, data), student.fit(key, data, probe=probe, probe_steps=5)
+    np.testing.assert_allclose(fit.net.w, plain.net.w, rtol=1e-9)
+    assert fit.stats["steps"].tolist() == plain.stats["steps"].tolist()
+    done = int(plain.stats["steps"][2])
+    assert 100 <= done < 900, "the end of phase II lies between the marks"
+    steps = fit.stats["trajectory"]["step"].tolist()
+    # 15 steps in phase I: 1, 2, 4, 8, 15; 900 in phase II: 1, 5, 30, then whole segments, up to the end of the phase.
+    assert steps[:6] == [0, 1, 2, 4, 8, 15] and steps[6:] == [0, 1, 5, 30, 50, min(200, done), done]
+    by_hand = student.fit(key, data, probe=probe, probe_steps=(tuple(steps[:6]), (0, 1, 5, 30, done)))
+    for name in ("norm", "train_loss"):
+        values = fit.stats["trajectory"][name]
+        np.testing.assert_allclose(values[:10], by_hand.stats["trajectory"][name][:10], rtol=1e-9)
+        np.testing.assert_allclose(values[-1], by_hand.stats["trajectory"][name][-1], rtol=1e-9)
 
 
 def test_probing_beyond_the_limits_extends_the_phases(data, key):
@@ -200,7 +220,7 @@ def recovery():
 
 def test_defaults_recover_teachers(recovery):
     problem, teachers, datasets, fits = recovery
-    risks = np.asarray(jax.vmap(lambda net, teacher: network_risk(net, teacher, 1 / 4))(fits.net, teachers))
+    risks = np.asarray(jax.vmap(lambda net, teacher: network_risk(net, teacher, problem.inputs))(fits.net, teachers))
     limit = float(theory.cramer_rao(2, 4, 256, 0.1))
     assert (risks < 3 * limit).all() and 0.4 < risks.mean() / limit < 1.8, risks / limit
     assert (fits.status == ts.Status.CONVERGED).all()
@@ -219,7 +239,7 @@ def test_defaults_recover_teachers(recovery):
     # Phase I 200 + 150 m steps with 2 m neurons, 25 for each of the m pruned; phase II stops at a multiple of 50.
     steps = np.asarray(fits.stats["steps"])
     assert (steps[:, :2] == [500, 50]).all() and (steps[:, 2] % 50 == 0).all() and (steps[:, 2] < 6000).all()
-    least = 2 * (550 * 4 + 50 * 2)
+    least = 256 * 2 * (550 * 4 + 50 * 2)
     assert (np.asarray(fits.stats["neuron_steps"]) >= least).all() and fits.net.a.shape == (8, 2)
 
 
@@ -230,7 +250,7 @@ def test_oracle_student_is_efficient(recovery, key):
     datasets = jax.vmap(lambda k, t: problem.sample(jr.fold_in(k, 1), t, 256))(keys, teachers)
     fit = lambda k, data, teacher: ts.OracleStudent().fit(k, data, oracle=(problem, teacher))
     oracle = jax.jit(jax.vmap(fit))(keys, datasets, teachers)
-    risks = np.asarray(jax.vmap(lambda net, teacher: network_risk(net, teacher, 1 / 4))(oracle.net, teachers))
+    risks = np.asarray(jax.vmap(lambda net, teacher: network_risk(net, teacher, problem.inputs))(oracle.net, teachers))
     ratio = risks / float(theory.cramer_rao(2, 4, 256, 0.1))
     # (m d sigma^2 / n) chi^2_{md} / (md): standard deviation 1/2 of a ratio, and a correction of the order md/n.
     error = ratio.std(ddof=1) / 32**0.5
@@ -308,7 +328,8 @@ def test_restarts_end_when_two_agree(data, key):
     losses = np.asarray(every.stats["restart_losses"])
     assert int(every.stats["restarts_run"]) == 7 and np.isfinite(losses).all()
     assert int(every.stats["total_steps"]) == 7 * (STEPS_ONE + STEPS_TWO)
-    assert int(every.stats["neuron_steps"]) == 2 * 7 * (STEPS_ONE + STEPS_TWO)
+    assert float(every.stats["sample_steps"]) == N * 7 * (STEPS_ONE + STEPS_TWO)
+    assert float(every.stats["neuron_steps"]) == 2 * N * 7 * (STEPS_ONE + STEPS_TWO)
     runs = set()
     for agreement in (0.0, 0.1, 1.0, 1e3):
         fit = dataclasses.replace(SHORT, restarts=7, agreement=agreement).fit(key, data)

@@ -64,9 +64,20 @@ def test_errors(batch):
             make()
 
 
+def test_one_function_as_the_teacher_of_all(batch):
+    keys = batch[0]
+    problem = ts.Problem(PROBLEM.inputs, ts.FunctionTeacher(lambda x: jnp.sin(3 * x[0])), 0.2)
+    teachers = jax.vmap(problem.sample_teacher)(keys)
+    datasets = jax.vmap(lambda k, t: problem.sample(k, t, N))(keys, teachers)
+    ridge = ts.KernelRidge(ts.kernels.RBF(1.0), ridge="oracle")
+    fits = ts.fit_many(ridge, keys, datasets, oracle=(problem, teachers))
+    first = ridge.fit(keys[0], jax.tree.map(lambda leaf: leaf[0], datasets), oracle=(problem, teachers))
+    np.testing.assert_allclose(fits.alpha[0], first.alpha, rtol=1e-6)
+
+
 def test_as_many_teachers_as_data_sets(batch):
     keys, datasets, teachers = batch
-    with pytest.raises(ValueError, match="teacher"):
+    with pytest.raises(ValueError, match=r"one teacher per data set: got teachers with an array of shape \(2, 2\) for"):
         ts.fit_many(ORACLE, keys, datasets, oracle=(PROBLEM, jax.tree.map(lambda leaf: leaf[:2], teachers)))
 
 

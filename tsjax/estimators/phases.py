@@ -5,6 +5,7 @@ With L = (1/2n) sum_i (y_i - f(x_i))^2: noisy gradient descent on both layers, t
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from ..activations import AbstractActivation, relu
 from ..network import TwoLayer, absorb_output_weights
 from ..optim import add_langevin_noise, as_leaf
 from ..problem import Dataset
@@ -32,12 +34,15 @@ EXPLODED = 1e4
 
 class NoisyPhase(eqx.Module):
     r"""Phase I. Fields left at None follow the formulas, in which m is the width the student shall end with (half of the
-    width of this phase where the data choose it), d the dimension and s^2 = mean x_i^2 (1/d on the sphere).
+    width of this phase where the data choose it), d the dimension and s^2 = mean x_i^2 (1/d on the sphere;
+    for activations other than relu see `input_scale`).
 
     - `width`: neurons while exploring, 2 m. The spare ones make the difference between success by luck and success: they
       find the teacher's neurons that a student of its width misses, and are pruned at the switch. A single run recovers
       the teacher in 99 % of the data sets where same-width runs do so in 77 % ((d, m) = (8, 8), n = 16 md) or 55 %
       (neurons at cosine 0.8). `width=m` gives the paper's algorithm.
+    - `samples`: 64 m d of the n samples, drawn at random once for all restarts; all of them where there are no more. The
+      basin is found without the rest; pruning and phase II see all.
     - `steps`: 200 + 150 m with spare neurons. Without, 1500 + 500 m: most of what looks like failure is a slow saddle.
     - `step_size`: eta = 2 / ((m+1) s^2); the largest curvature of L at an orthonormal teacher is about (m+1) s^2 / 4,
       however many neurons share its path norm.
@@ -49,6 +54,7 @@ class NoisyPhase(eqx.Module):
     """
 
     width: int | None = eqx.field(static=True, default=None)
+    samples: int | None = eqx.field(static=True, default=None)
     steps: int | None = eqx.field(static=True, default=None)
     step_size: float | Float[Array, ""] | None = None
     temperature: float | Float[Array, ""] | None = None
@@ -56,7 +62,8 @@ class NoisyPhase(eqx.Module):
     optimizer: optax.GradientTransformation | None = eqx.field(static=True, default=None)
 
     def __check_init__(self):
-        check_at_least("NoisyPhase", width=(self.width, 1), steps=(self.steps, 0), temperature=(self.temperature, 0))
+        check_at_least("NoisyPhase", width=(self.width, 1), samples=(self.samples, 1), steps=(self.steps, 0))
+        check_at_least("NoisyPhase", temperature=(self.temperature, 0))
         check_at_least("NoisyPhase", regularisation=(self.regularisation, 0), step_size=(self.step_size, 0))
 
 
@@ -83,9 +90,28 @@ def half_mse(net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"]) -> 
     return 0.5 * jnp.mean(residual * residual)
 
 
-def loss_of_neurons(w, net: TwoLayer, x_t, y):
-    """L as a function of the neurons alone, `net` with its output weights frozen."""
-    return half_mse(eqx.tree_at(lambda net: net.w, net, w), x_t, y)
+def trained_in_phase_two(net: TwoLayer):
+    """The parameters that vanilla gradient descent moves: the neurons, where they hold the output weights too (phi
+    homogeneous); else both layers, since neurons cannot mend output weights that phase I left biased."""
+    return net.w if net.activation.degree is not None else (net.a, net.w)
+
+
+def with_trained(net: TwoLayer, theta) -> TwoLayer:
+    """`net` with `trained_in_phase_two` replaced. Neurons that are dead in `net`, a_j = 0, stay so."""
+    if net.activation.degree is not None:
+        return eqx.tree_at(lambda net: net.w, net, theta)
+    a, w = theta
+    return eqx.tree_at(lambda net: (net.a, net.w), net, (jnp.where(net.a == 0, 0, a), w))
+
+
+def parameters_per_neuron(net: TwoLayer) -> int:
+    """d where the scale of a neuron is shared between its layers (phi homogeneous), else d + 1."""
+    return net.w.shape[-1] + (net.activation.degree is None)
+
+
+def loss_of_trained(theta, net: TwoLayer, x_t, y):
+    """L as a function of `trained_in_phase_two`."""
+    return half_mse(with_trained(net, theta), x_t, y)
 
 
 def samples_last(data: Dataset) -> tuple[Float[Array, "d n"], Float[Array, " n"]]:
@@ -99,14 +125,19 @@ def default(value, formula, dtype):
     return as_leaf(formula if value is None else value, dtype)
 
 
-def input_scale(x_t):
-    """s^2 = mean x_i^2."""
-    return jnp.mean(x_t * x_t)
+def input_scale(x_t, activation: AbstractActivation = relu):
+    """s^2: mean x_i^2 for relu; in general twice the largest eigenvalue of E[phi'(x_1)^2 x x^T], the curvature of L in a
+    unit neuron, which for relu is half of mean x_i^2."""
+    if activation == relu:
+        return jnp.mean(x_t * x_t)
+    slopes = jax.vmap(jax.grad(activation))(x_t[0])
+    weighted = slopes[None, :] * x_t
+    return 2 * jnp.linalg.norm(jnp.matmul(weighted, weighted.T, precision="highest") / x_t.shape[1], 2)
 
 
-def descent_step_size(width, x_t):
+def descent_step_size(width, s2):
     """eta = 2 / ((m+1) s^2): half the inverse of the largest curvature at an orthonormal teacher of m neurons."""
-    return 2 / ((width + 1) * input_scale(x_t))
+    return 2 / ((width + 1) * s2)
 
 
 def smooth_clip(theta: TwoLayer, radius) -> TwoLayer:
@@ -114,6 +145,16 @@ def smooth_clip(theta: TwoLayer, radius) -> TwoLayer:
     if radius is None:
         return theta
     return jax.tree.map(lambda r: (radius * jnp.tanh(r * jnp.abs(r) / (2 * radius))).astype(r.dtype), theta)
+
+
+def log_spaced(steps: int, points: int, segment: int = 1) -> tuple[int, ...]:
+    """0 and about `points` logarithmically spaced steps up to `steps`; `segment`, and beyond it its multiples: a run that is
+    stopped there and goes on is the run that was not stopped."""
+    marks = {0, min(segment, steps), steps}
+    for i in range(points):
+        mark = steps ** (i / max(points - 1, 1)) if steps else 0.0
+        marks.add(min(round(mark) if mark <= segment else segment * math.ceil(mark / segment), steps))
+    return tuple(sorted(marks))
 
 
 def _probed_run(advance, state, steps: tuple[int, ...], probe):
@@ -131,10 +172,10 @@ def noisy_descent(phase: NoisyPhase, key, start: TwoLayer, width: int, clip, x_t
 
     Returns the network (after the clip, output weights absorbed), the steps done, and the values of the probe.
     """
-    d, dtype, s2 = x_t.shape[0], x_t.dtype, input_scale(x_t)
+    d, dtype, s2 = x_t.shape[0], x_t.dtype, input_scale(x_t, start.activation)
     formula = 200 + 150 * width if start.a.shape[0] > width else 1500 + 500 * width
     steps = formula if phase.steps is None else phase.steps
-    step_size = default(phase.step_size, descent_step_size(width, x_t), dtype)
+    step_size = default(phase.step_size, descent_step_size(width, s2), dtype)
     temperature = default(phase.temperature, 0.05 * s2 / (width * d), dtype)
     penalty = default(phase.regularisation, 0.01 * s2, dtype)
 
@@ -158,66 +199,108 @@ def noisy_descent(phase: NoisyPhase, key, start: TwoLayer, width: int, clip, x_t
     network = lambda state: absorb_output_weights(smooth_clip(state[0][0], clip))
     values = None
     if probe is not None:
-        state, values = _probed_run(advance, state, probe_steps, lambda state: probe(network(state)))
-        steps = max(steps, max(probe_steps, default=0))
+        marks = log_spaced(steps, probe_steps) if isinstance(probe_steps, int) else probe_steps
+        state, values = _probed_run(advance, state, marks, lambda s: {"step": s[1], **probe(network(s))})
+        steps = max(steps, max(marks, default=0))
     state = advance(state, jnp.asarray(steps, jnp.int32))
     return network(state), state[1], values
 
 
-class _Descent(eqx.Module):
-    """State of phase II."""
+class Descent(eqx.Module):
+    """State of `descend`: parameters, state of the optimizer, loss before the last step, steps done, whether to stop."""
 
-    w: Float[Array, "m d"]
+    theta: Any
     opt_state: Any
     loss: Float[Array, ""]
     steps: Int[Array, ""]
     done: Array
 
 
+class Descender(eqx.Module):
+    """Full-batch descent of a loss in segments of 50 steps, until it is flat; see `FLATNESS`.
+
+    `loss` is a function of the parameters, `share` the statistical error m d / n of an efficient student relative to the
+    loss, `zero_loss` that of predicting 0, `scale` that of a unit neuron.
+    """
+
+    loss: Callable[[Any], Float[Array, ""]]
+    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    share: Any
+    zero_loss: Float[Array, ""]
+    scale: Float[Array, ""]
+
+    def start(self, theta) -> Descent:
+        infinite = jnp.asarray(jnp.inf, self.zero_loss.dtype)
+        opt_state = self.optimizer.init(eqx.filter(theta, eqx.is_array))
+        return Descent(theta, opt_state, infinite, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
+
+    @property
+    def exploded(self) -> Float[Array, ""]:
+        return EXPLODED * (self.zero_loss + self.scale)
+
+    def segment(self, state: Descent, stop) -> Descent:
+        loss_and_grad = jax.value_and_grad(self.loss)
+
+        def step(_, carry):
+            theta, opt_state, _ = carry
+            loss, grad = loss_and_grad(theta)
+            updates, opt_state = self.optimizer.update(grad, opt_state, theta)
+            return optax.apply_updates(theta, updates), opt_state, loss
+
+        length = jnp.minimum(SEGMENT, stop - state.steps)
+        theta, opt_state, loss = jax.lax.fori_loop(0, length, step, (state.theta, state.opt_state, state.loss))
+        # Below this the residuals are rounding errors of the predictions.
+        rounding = (10 * jnp.finfo(loss.dtype).eps) ** 2 * self.zero_loss
+        # A shorter segment, before a limit or a probe, says nothing about 50 steps.
+        flat = (length == SEGMENT) & (state.loss - loss <= FLATNESS * self.share * loss + rounding)
+        lost = ~jnp.isfinite(loss) | (loss > self.exploded)
+        return Descent(theta, opt_state, loss, state.steps + length, flat | lost)
+
+    def advance(self, state: Descent, stop) -> Descent:
+        """To step `stop`, or until the loss is flat or lost."""
+        return jax.lax.while_loop(lambda s: (s.steps < stop) & ~s.done, lambda s: self.segment(s, stop), state)
+
+    def keep_going(self, state: Descent, stop) -> Descent:
+        """To step `stop`, flat or not."""
+        return jax.lax.while_loop(lambda s: s.steps < stop, lambda s: self.segment(s, stop), state)
+
+    def status(self, theta, loss, done) -> Int[Array, ""]:
+        finite = jnp.isfinite(loss) & (loss <= self.exploded)
+        for leaf in jax.tree.leaves(theta):
+            finite &= jnp.all(jnp.isfinite(leaf))
+        status = jnp.where(finite, jnp.where(done, Status.CONVERGED, Status.STEP_LIMIT), Status.DIVERGED)
+        return status.astype(jnp.int32)
+
+
 def vanilla_descent(phase: VanillaPhase, net: TwoLayer, width, x_t, y, probe=None, probe_steps=()):
-    """Vanilla gradient descent on the neurons of `net`, of which `width` (may be traced) are alive, until the loss is flat.
+    """Vanilla gradient descent on `trained_in_phase_two` of `net`, of which `width` neurons (may be traced) are alive, until
+    the loss is flat.
 
     Returns the network, its loss, the steps done, the status, and the values of the probe.
     """
-    (d, n), dtype = x_t.shape, x_t.dtype
+    n, dtype, s2 = y.shape[0], x_t.dtype, input_scale(x_t, net.activation)
     max_steps = 4000 + 1000 * net.a.shape[0] if phase.max_steps is None else phase.max_steps
-    step_size = default(phase.step_size, descent_step_size(width, x_t), dtype)
-    optimizer = optax.sgd(step_size) if phase.optimizer is None else phase.optimizer
-    loss_and_grad = jax.value_and_grad(functools.partial(loss_of_neurons, net=net, x_t=x_t, y=y))
-    zero_loss = 0.5 * jnp.mean(y * y)
-    exploded = EXPLODED * (zero_loss + input_scale(x_t))
-    # Below this the residuals are rounding errors of the predictions.
-    rounding = (10 * jnp.finfo(dtype).eps) ** 2 * zero_loss
-
-    def step(_, carry):
-        w, opt_state, _ = carry
-        loss, grad = loss_and_grad(w)
-        updates, opt_state = optimizer.update(grad, opt_state, w)
-        return optax.apply_updates(w, updates), opt_state, loss
-
-    def segment(state: _Descent, stop) -> _Descent:
-        length = jnp.minimum(SEGMENT, stop - state.steps)
-        w, opt_state, loss = jax.lax.fori_loop(0, length, step, (state.w, state.opt_state, state.loss))
-        # A shorter segment, before a limit or a probe, says nothing about 50 steps.
-        flat = (length == SEGMENT) & (state.loss - loss <= FLATNESS * (width * d / n) * loss + rounding)
-        lost = ~jnp.isfinite(loss) | (loss > exploded)
-        return _Descent(w, opt_state, loss, state.steps + length, flat | lost)
-
-    def advance(state: _Descent, stop) -> _Descent:
-        return jax.lax.while_loop(lambda s: (s.steps < stop) & ~s.done, lambda s: segment(s, stop), state)
-
-    infinite = jnp.asarray(jnp.inf, dtype)
-    state = _Descent(net.w, optimizer.init(net.w), infinite, jnp.zeros((), jnp.int32), jnp.zeros((), bool))
-    with_neurons = lambda w: eqx.tree_at(lambda net: net.w, net, w)
+    step_size = default(phase.step_size, descent_step_size(width, s2), dtype)
+    descender = Descender(
+        loss=functools.partial(loss_of_trained, net=net, x_t=x_t, y=y),
+        optimizer=optax.sgd(step_size) if phase.optimizer is None else phase.optimizer,
+        share=width * parameters_per_neuron(net) / n,
+        zero_loss=0.5 * jnp.mean(y * y),
+        scale=s2,
+    )
+    state = descender.start(trained_in_phase_two(net))
     values = None
     if probe is not None:
-        # A trajectory goes on past the flat point, so that its steps mean what they say.
-        keep_going = lambda state, stop: jax.lax.while_loop(lambda s: s.steps < stop, lambda s: segment(s, stop), state)
-        state, values = _probed_run(keep_going, state, probe_steps, lambda s: probe(with_neurons(s.w)))
-        max_steps = max(max_steps, max(probe_steps, default=0))
-    state = advance(state, jnp.asarray(max_steps, jnp.int32))
-    net = with_neurons(state.w)
-    loss = half_mse(net, x_t, y)
-    finite = jnp.isfinite(loss) & jnp.all(jnp.isfinite(state.w)) & (loss <= exploded)
-    status = jnp.where(finite, jnp.where(state.done, Status.CONVERGED, Status.STEP_LIMIT), Status.DIVERGED)
-    return net, loss, state.steps, status.astype(jnp.int32), values
+        by_formula = isinstance(probe_steps, int)
+        # Within the first segment, then at the ends of segments, where the stopping rule is at home.
+        marks = log_spaced(max_steps, probe_steps, SEGMENT) if by_formula else probe_steps
+        # Steps that the user asked for mean what they say, flat or not.
+        advance = descender.advance if by_formula else descender.keep_going
+        state, values = _probed_run(
+            advance, state, marks, lambda s: {"step": s.steps, **probe(with_trained(net, s.theta))}
+        )
+        max_steps = max(max_steps, max(marks, default=0))
+    state = descender.advance(state, jnp.asarray(max_steps, jnp.int32))
+    loss = descender.loss(state.theta)
+    status = descender.status(state.theta, loss, state.done)
+    return with_trained(net, state.theta), loss, state.steps, status, values

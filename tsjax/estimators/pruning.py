@@ -10,7 +10,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..network import TwoLayer, absorb_output_weights
-from .phases import descent_step_size, half_mse, loss_of_neurons
+from .phases import (
+    descent_step_size,
+    half_mse,
+    input_scale,
+    loss_of_trained,
+    parameters_per_neuron,
+    trained_in_phase_two,
+    with_trained,
+)
 
 # Gradient steps after each removal: enough for the neurons left to close the gap, measured; phase II does the rest.
 REFIT_STEPS = 25
@@ -18,15 +26,14 @@ REFIT_STEPS = 25
 _JITTER = 1e-5
 
 
-def information_criterion(loss, width, d: int, n: int):
-    r"""Schwarz's criterion per sample, log L + M d log(n) / n, of a network of M d free parameters (Schwarz 1978).
+def information_criterion(loss, parameters, n: int):
+    r"""Schwarz's criterion per sample, log L + p log(n) / n, of a network of p free parameters (Schwarz 1978).
 
     It is -2/n times the log-likelihood under Gaussian noise of unknown variance, up to a constant, plus the penalty; the
-    smallest wins. Infinite where M d > n / 2 and M > 1: a network that nearly interpolates has a small loss whatever its
-    size, and no evidence in it.
+    smallest wins. Infinite where p > n / 2: a network that nearly interpolates has a small loss whatever its size, and no
+    evidence in it.
     """
-    parameters = width * d
-    return jnp.where((parameters <= n / 2) | (width == 1), jnp.log(loss) + parameters * jnp.log(n) / n, jnp.inf)
+    return jnp.where(parameters <= n / 2, jnp.log(loss) + parameters * jnp.log(n) / n, jnp.inf)
 
 
 class _Candidate(eqx.Module):
@@ -49,20 +56,24 @@ def prune(
     **Returns:** the network of `width` neurons (at None of as many as before, the removed ones with a_j = 0 and w_j = 0),
     the number of neurons alive, and the gradient steps done.
     """
-    (start, d), n = net.w.shape, y.shape[0]
+    start, n, s2 = net.w.shape[0], y.shape[0], input_scale(x_t, net.activation)
     dtype = net.w.dtype
     lowest = 1 if width is None else width
     # Below a squared residual of rounding size, sizes do not differ.
     rounding = (100 * jnp.finfo(dtype).eps) ** 2 * jnp.mean(y * y)
 
     def score(loss, size):
-        return information_criterion(loss + rounding, size, d, n).astype(dtype)
+        return information_criterion(loss + rounding, size * parameters_per_neuron(net), n).astype(dtype)
 
     def refit(net: TwoLayer, size):
-        step_size = descent_step_size(size, x_t).astype(dtype)
-        gradient = jax.grad(loss_of_neurons)
-        descend = lambda _, w: w - step_size * gradient(w, net, x_t, y)
-        return eqx.tree_at(lambda net: net.w, net, jax.lax.fori_loop(0, REFIT_STEPS, descend, net.w))
+        step_size = descent_step_size(size, s2).astype(dtype)
+        gradient = jax.grad(loss_of_trained)
+
+        def descend(_, theta):
+            return jax.tree.map(lambda p, g: p - step_size * g, theta, gradient(theta, net, x_t, y))
+
+        theta = jax.lax.fori_loop(0, REFIT_STEPS, descend, trained_in_phase_two(net))
+        return with_trained(net, theta)
 
     def remove_one(i, carry: tuple[_Candidate, _Candidate]):
         current, best = carry

@@ -23,14 +23,15 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..activations import AbstractActivation, check_activation, relu
 from ..network import TwoLayer, absorb_output_weights
 from ..optim import as_leaf
-from ..problem import Dataset, Problem
+from ..problem import Dataset, Problem, RegressionFunction
 from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
 from .phases import NoisyPhase, Probe, VanillaPhase, default, half_mse, noisy_descent, samples_last, vanilla_descent
 from .pruning import information_criterion, prune
 
-Oracle = tuple[Problem, TwoLayer]
+Oracle = tuple[Problem, RegressionFunction]
 
 # Restarts run in rounds of so many at once.
 _ROUND = 2
@@ -43,8 +44,9 @@ class NetworkFit(AbstractFit):
 
     `stats`: `train_loss` (half mean squared error), `width` (neurons alive), `steps` (gradient steps of phase I, of pruning
     and of phase II, of the chosen restart), `restart` (the chosen one), `restart_losses` (one per restart, inf for those
-    not run), `restarts_run`, and the cost over all restarts run: `total_steps` (gradient steps), `neuron_steps` (gradient
-    steps times neurons trained). With a probe also `trajectory`, see `TwoPhaseStudent.fit`.
+    not run), `restarts_run`, and the cost over all restarts run: `total_steps` (gradient steps), `sample_steps` (each times
+    the samples it saw) and `neuron_steps` (each times samples and neurons). With a probe also `trajectory`, see
+    `TwoPhaseStudent.fit`.
     """
 
     net: TwoLayer
@@ -79,6 +81,8 @@ class TwoPhaseStudent(AbstractEstimator):
     - `init_neuron_std`: initial w_jk ~ N(0, std^2); 0.7 / sqrt(d) when None.
     - `clip`: R > 1 trains through the paper's smooth clip rbar = R tanh(r |r| / (2R)) of every parameter in phase I;
       None trains the parameters themselves.
+    - `activation`: phi of `tsjax.activations`. Where it is not homogeneous the switch has nothing to absorb, and phase II
+      trains both layers.
 
     **Raises:** ValueError for values out of range, and for a phase I narrower than the student.
     """
@@ -91,8 +95,10 @@ class TwoPhaseStudent(AbstractEstimator):
     init_output_std: float | Float[Array, ""] = 0.1
     init_neuron_std: float | Float[Array, ""] | None = None
     clip: float | Float[Array, ""] | None = None
+    activation: AbstractActivation = eqx.field(static=True, default=relu)
 
     def __check_init__(self):
+        check_activation(self.activation)
         if isinstance(self.width, str) and self.width != "auto":
             raise ValueError(f"width must be a number of neurons or 'auto', got {self.width!r}.")
         if isinstance(self.width, int):
@@ -126,18 +132,24 @@ class TwoPhaseStudent(AbstractEstimator):
         data: Dataset,
         *,
         probe: Probe | None = None,
-        probe_steps: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+        probe_steps: int | tuple[tuple[int, ...], tuple[int, ...]] | None = None,
     ) -> NetworkFit:
         """Trains on one data set, x (n, d), y (n,), in the dtype of the data.
 
-        A `probe` maps the current network to a dict of scalars; it is evaluated at the steps of `probe_steps` = (steps of
-        phase I, steps of phase II), counted within each phase, and its values stand in `fit.stats["trajectory"]` with
-        the training loss: arrays (k,) over all those steps. Phase II then runs through its last probed step.
+        A `probe` maps the current network to a dict of scalars, for instance
+        `lambda net: {"risk": network_risk(net, teacher, inputs)}`. Its values stand in `fit.stats["trajectory"]` with
+        `train_loss` and `step`, counted within each phase: arrays (k,) over phase I and then phase II. `probe_steps` is
+        the number of logarithmically spaced steps in each phase (12 cost less than 10 % more time; after the end of phase
+        II the values repeat), or (steps of phase I, steps of phase II), and phase II then runs through its last one.
+
+        **Raises:** ValueError for data that are not finite or of the wrong shape, and for probes without steps.
         """
         check_data(data)
         if (probe is None) != (probe_steps is None):
             raise ValueError("probe and probe_steps go together: give both or neither.")
-        if probe_steps is not None:
+        if isinstance(probe_steps, int):
+            check_at_least("TwoPhaseStudent.fit", probe_steps=(probe_steps, 1))
+        elif probe_steps is not None:
             for steps in probe_steps:
                 if list(steps) != sorted(set(steps)) or (steps and steps[0] < 0):
                     raise ValueError(f"probe_steps must be increasing and >= 0, got {steps}.")
@@ -156,7 +168,13 @@ class OracleStudent(AbstractEstimator):
         """Trains from `oracle` = (problem, teacher) on one data set; draws nothing from `key`."""
         del key
         check_data(data)
-        return _fit_oracle(floats_as_arrays(self), data, oracle[1])
+        teacher = oracle[1]
+        if not isinstance(teacher, TwoLayer):
+            raise ValueError(
+                f"the oracle student starts at a two-layer teacher, got a {type(teacher).__name__}; a teacher that is any "
+                "function has no such student."
+            )
+        return _fit_oracle(floats_as_arrays(self), data, teacher)
 
 
 class _Run(eqx.Module):
@@ -180,7 +198,8 @@ class _Rounds(eqx.Module):
     second: Float[Array, ""]
     losses: Float[Array, " restarts"]
     total_steps: Int[Array, ""]
-    neuron_steps: Int[Array, ""]
+    sample_steps: Float[Array, ""]
+    neuron_steps: Float[Array, ""]
 
 
 @eqx.filter_jit
@@ -191,19 +210,28 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
     explored = student.noisy.width or 2 * (wanted or d)
     # What the formulas of phase I take for the teacher's width.
     assumed = wanted or (explored + 1) // 2
-    steps_one, steps_two = ((), ()) if probe_steps is None else probe_steps
+    each = d + (student.activation.degree is None)
+    x_one, y_one = x_t, y
+    samples = student.noisy.samples or 64 * assumed * d
+    if samples < n:
+        # By a key that is no restart's, at random: data often come sorted.
+        chosen = jr.choice(jr.fold_in(key, student.restarts + 1), n, (samples,), replace=False)
+        x_one, y_one = x_t[:, chosen], y[chosen]
+    both = ((), ()) if probe_steps is None else probe_steps
+    steps_one, steps_two = (both, both) if isinstance(both, int) else both
     measure = None if probe is None else lambda net: {"train_loss": half_mse(net, x_t, y), **probe(net)}
 
     def start(key_a, key_w) -> TwoLayer:
         return TwoLayer(
             a=as_leaf(student.init_output_std, dtype) * jr.normal(key_a, (explored,), dtype),
             w=default(student.init_neuron_std, 0.7 / d**0.5, dtype) * jr.normal(key_w, (explored, d), dtype),
+            activation=student.activation,
         )
 
     def run(restart_key) -> _Run:
         key_a, key_w, key_noise = jr.split(restart_key, 3)
         net, done_one, values_one = noisy_descent(
-            student.noisy, key_noise, start(key_a, key_w), assumed, student.clip, x_t, y, measure, steps_one
+            student.noisy, key_noise, start(key_a, key_w), assumed, student.clip, x_one, y_one, measure, steps_one
         )
         width, pruning = jnp.asarray(explored, jnp.int32), jnp.zeros((), jnp.int32)
         if wanted != explored:
@@ -211,7 +239,7 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
         net, loss, done_two, status, values_two = vanilla_descent(
             student.vanilla, net, width, x_t, y, measure, steps_two
         )
-        score = information_criterion(loss, width, d, n) if wanted is None else jnp.log(loss)
+        score = information_criterion(loss, width * each, n) if wanted is None else jnp.log(loss)
         trajectory = None
         if probe is not None:
             trajectory = jax.tree.map(lambda *parts: jnp.concatenate(parts), values_one, values_two)
@@ -222,7 +250,7 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
     def unsettled(state: _Rounds):
         if student.agreement is None:
             return state.done < student.restarts
-        parameters = state.best.width * d
+        parameters = state.best.width * each
         # The gap of the scores is that of the losses relative to the smaller one (or of the criteria).
         tolerance = 2 * as_leaf(student.agreement, dtype) * parameters / jnp.maximum(n - parameters, 1)
         settled = state.second - state.best.score <= tolerance
@@ -240,6 +268,7 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
         better = (scores[first] < state.best.score) | (state.done == 0)
         second = jnp.sort(jnp.concatenate([scores, jnp.stack([state.best.score, state.second])]))[1]
         steps = jnp.where(counts[:, None], runs.steps, 0)
+        seen = steps * jnp.asarray([y_one.shape[0], n, n], dtype)[None, :]
         trained = jnp.stack([jnp.full(size, explored), jnp.full(size, explored), runs.width], axis=1)
         return _Rounds(
             done=jnp.minimum(state.done + size, student.restarts),
@@ -248,7 +277,8 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
             second=second,
             losses=state.losses.at[indices].set(runs.loss, mode="drop"),
             total_steps=state.total_steps + jnp.sum(steps, dtype=jnp.int32),
-            neuron_steps=state.neuron_steps + jnp.sum(steps * trained, dtype=jnp.int32),
+            sample_steps=state.sample_steps + jnp.sum(seen),
+            neuron_steps=state.neuron_steps + jnp.sum(seen * trained),
         )
 
     size = min(_ROUND, student.restarts)
@@ -256,7 +286,8 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
     infinite, zero = jnp.asarray(jnp.inf, dtype), jnp.zeros((), jnp.int32)
     none_yet = eqx.tree_at(lambda run: run.score, nothing, infinite)
     losses = jnp.full(student.restarts, jnp.inf, dtype)
-    state = _Rounds(zero, none_yet, zero, infinite, losses, zero, zero)
+    no_cost = jnp.zeros((), dtype)
+    state = _Rounds(zero, none_yet, zero, infinite, losses, zero, no_cost, no_cost)
     state = one_round(state) if student.restarts <= size else jax.lax.while_loop(unsettled, one_round, state)
     best = state.best
     stats: dict[str, Any] = {
@@ -267,6 +298,7 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
         "restart_losses": state.losses,
         "restarts_run": state.done,
         "total_steps": state.total_steps,
+        "sample_steps": state.sample_steps,
         "neuron_steps": state.neuron_steps,
     }
     if probe is not None:
@@ -289,6 +321,7 @@ def _fit_oracle(student: OracleStudent, data: Dataset, teacher: TwoLayer) -> Net
         "restart_losses": loss[None],
         "restarts_run": zero + 1,
         "total_steps": steps,
-        "neuron_steps": steps * width,
+        "sample_steps": steps.astype(loss.dtype) * data.n,
+        "neuron_steps": steps.astype(loss.dtype) * (data.n * width),
     }
     return NetworkFit(net=net, status=status, stats=stats)

@@ -2,6 +2,10 @@
 
 import lazy_loader as _lazy
 
-SHIPPED = {"superiority": "tsjax.studies.superiority", "paper_figure": "tsjax.studies.paper_figure"}
+SHIPPED = {
+    "superiority": "tsjax.studies.superiority",
+    "recovery": "tsjax.studies.recovery",
+    "paper_figure": "tsjax.studies.paper_figure",
+}
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,5 @@
 from .paper_figure import paper_figure as paper_figure
+from .recovery import recovery as recovery
 from .superiority import superiority as superiority
 
 SHIPPED: dict[str, str]

@@ -72,8 +72,8 @@ def paper_figure(key, *, settings, n, d, m, noise_std, noisy_steps, vanilla_step
     fit = student.fit(
         fit_key,
         data,
-        probe=lambda net: {"risk": network_risk(net, teacher, 1 / d)},
+        probe=lambda net: {"risk": network_risk(net, teacher, problem.inputs)},
         probe_steps=(phase_one, phase_two),
     )
     steps = jnp.asarray([*phase_one, *(noisy_steps + step for step in phase_two)])
-    return {"status": fit.status, "step": steps, **fit.stats["trajectory"]}
+    return {"status": fit.status, **fit.stats["trajectory"], "step": steps}

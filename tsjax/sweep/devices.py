@@ -14,8 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key
 
 from ..estimators.base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
-from ..network import TwoLayer
-from ..problem import Dataset, Problem
+from ..problem import Dataset, Problem, RegressionFunction
 
 # XLA's pool of CPU threads in a process with a CPU device per core; read once, when JAX makes its CPU client.
 _POOL = "PJRT_NPROC"
@@ -74,7 +73,7 @@ def fit_many(
     keys: Key[Array, " B"],
     datasets: Dataset,
     *,
-    oracle: tuple[Problem, TwoLayer] | None = None,
+    oracle: tuple[Problem, RegressionFunction] | None = None,
     devices: Sequence[Any] | None = None,
 ) -> AbstractFit:
     """Fits B data sets at once, vectorised on every device and sharded over all of them.
@@ -83,7 +82,7 @@ def fit_many(
 
     - `keys`: (B,) keys, one per fit.
     - `datasets`: `Dataset` with x (B, n, d) and y (B, n).
-    - `oracle`: (problem, teachers) with B teachers, for estimators that use it.
+    - `oracle`: (problem, teachers) with B teachers (leaves with a leading axis B), for estimators that use it.
     - `devices`: the devices to use; all local ones by default (see `usable_devices`). B need not be a multiple of their number.
 
     **Returns:** one fit whose leaves have a leading axis B; `jax.vmap(lambda fit, x: fit.predict(x))(fits, x)` predicts.
@@ -93,8 +92,12 @@ def fit_many(
     check_data(datasets, batched=True)
     if keys.shape != datasets.x.shape[:1]:
         raise ValueError(f"one key per data set: got keys {keys.shape} for {datasets.x.shape[0]} data sets.")
-    if oracle is not None and oracle[1].a.shape[:-1] != keys.shape:
-        raise ValueError(f"one teacher per data set: got teachers a {oracle[1].a.shape} for {keys.shape[0]} data sets.")
+    # A teacher that is one plain function has no arrays, and serves all data sets.
+    for leaf in jax.tree.leaves(None if oracle is None else oracle[1]):
+        if leaf.shape[:1] != keys.shape:
+            raise ValueError(
+                f"one teacher per data set: got teachers with an array of shape {leaf.shape} for {keys.shape[0]} data sets."
+            )
     chosen = tuple(usable_devices() if devices is None else devices)
     with one_blas_thread():
         fits = _fit_many(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)

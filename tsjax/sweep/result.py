@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ..estimators.base import Status
-from ..rates import Estimate, Rate, Verdict, fit_rate, judge, mean_ratio
+from ..rates import Estimate, Rate, Verdict, fit_rate, is_binary, judge, mean_ratio, share
 from .experiment import Experiment, Theory
 from .plan import Plan, make_plan
 from .spec import Expectation, SpecError, SweepSpec, find_experiment, nearest
@@ -232,7 +232,7 @@ class Result:
             raise _Unmeasured(f"{metric!r} is not recorded.{nearest(str(metric), list(self.records.columns))}")
         mine = _at(curve, str(metric), x)
         if other is None:
-            return mean_ratio(mine, 1.0)
+            return share(mine) if is_binary(mine) else mean_ratio(mine, 1.0)
         if other in curve.values:
             return mean_ratio(mine, _at(curve, other, x))
         rival = self._one(expectation, other)

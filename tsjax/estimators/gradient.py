@@ -1,0 +1,198 @@
+r"""One-phase students: two-layer networks trained by any optax optimizer, also lazily or linearised.
+
+The ablations of the two-phase student: what mini-batches, adaptive steps, or the kernel regime do in place of its noise.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..activations import AbstractActivation, check_activation, relu
+from ..network import TwoLayer
+from ..optim import as_leaf
+from ..problem import Dataset
+from .base import AbstractEstimator, AbstractFit, check_at_least, check_data, floats_as_arrays
+from .phases import Descender, default, descent_step_size, input_scale, samples_last
+from .student import NetworkFit
+
+
+class LinearisedFit(AbstractFit):
+    """A network linearised in its parameters: f(x) = f_{theta_0}(x) + <grad_theta f_{theta_0}(x), shift>.
+
+    `stats` as those of `NetworkFit`, where they mean something.
+    """
+
+    start: TwoLayer
+    shift: TwoLayer
+    status: Int[Array, "*batch"]
+    stats: dict[str, Any]
+
+    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
+        dtype = jnp.result_type(x, self.start.w)
+        start, shift = jax.tree.map(lambda leaf: leaf.astype(dtype), (self.start, self.shift))
+        value, derivative = jax.jvp(lambda net: net.samples_last(x.T.astype(dtype)), (start,), (shift,))
+        return value + derivative
+
+
+class GradientStudent(AbstractEstimator):
+    r"""A two-layer network with both layers trained at once by an optax optimizer, from one random start.
+
+    On the half mean squared error L = (1/2n) sum_i (y_i - f(x_i))^2, in full batches until the loss is flat (the rule of
+    `VanillaPhase`), or in mini-batches for a number of steps or epochs.
+
+    **Arguments:**
+
+    - `width`: number M of neurons.
+    - `optimizer`: any `optax.GradientTransformation`. None is gradient descent with eta = 2 / ((M+1) s^2), s^2 = mean
+      x_i^2, in mini-batches decaying linearly to 0, so that it ends without the noise of its batches.
+    - `steps`: most gradient steps, 4000 + 1000 M when None.
+    - `batch_size`: samples of a mini-batch, drawn without replacement, in a new order every epoch; the rest of an epoch
+      that fills no batch is left out. None uses all samples in every step.
+    - `epochs`: passes over the data in place of `steps`; 1 is online learning, which sees every sample once.
+    - `output_scale`: alpha trains alpha (f_theta - f_{theta_0}) on L / alpha^2; a large alpha is lazy training (Chizat,
+      Oyallon & Bach 2019, arXiv:1812.07956). The dynamics of the predictions keep their speed whatever alpha, so the step
+      size needs no change. The fit is again a two-layer network, of 2 M neurons. None trains the network itself.
+    - `linearised`: trains f_{theta_0} + <grad f_{theta_0}, theta - theta_0>, the limit of lazy training: gradient descent
+      in the empirical NTK of M neurons. The fit is a `LinearisedFit`.
+    - `init_output_std`, `init_neuron_std`: as for `TwoPhaseStudent`. In the kernel regime only what the start sees can be
+      learnt, and output weights of the size of the neurons (0.7) let both layers take part.
+    - `activation`: phi of `tsjax.activations`.
+
+    **Raises:** ValueError for values out of range and for options that exclude each other.
+    """
+
+    width: int = eqx.field(static=True)
+    optimizer: optax.GradientTransformation | None = eqx.field(static=True, default=None)
+    steps: int | None = eqx.field(static=True, default=None)
+    batch_size: int | None = eqx.field(static=True, default=None)
+    epochs: int | None = eqx.field(static=True, default=None)
+    output_scale: float | Float[Array, ""] | None = None
+    linearised: bool = eqx.field(static=True, default=False)
+    init_output_std: float | Float[Array, ""] = 0.1
+    init_neuron_std: float | Float[Array, ""] | None = None
+    activation: AbstractActivation = eqx.field(static=True, default=relu)
+
+    def __check_init__(self):
+        check_activation(self.activation)
+        check_at_least("GradientStudent", width=(self.width, 1), steps=(self.steps, 0), epochs=(self.epochs, 1))
+        check_at_least("GradientStudent", batch_size=(self.batch_size, 1), init_output_std=(self.init_output_std, 0))
+        check_at_least("GradientStudent", init_neuron_std=(self.init_neuron_std, 0))
+        check_at_least("GradientStudent", output_scale=(self.output_scale, 1e-6))
+        if self.epochs is not None and (self.batch_size is None or self.steps is not None):
+            raise ValueError("epochs counts passes of mini-batches: give batch_size with it, and no steps.")
+        if self.linearised and self.output_scale is not None:
+            raise ValueError(
+                "a linearised network is the same at every output_scale: give one of linearised and output_scale."
+            )
+
+    def fit(self, key: PRNGKeyArray, data: Dataset) -> NetworkFit | LinearisedFit:
+        """Trains on one data set, x (n, d), y (n,), in the dtype of the data.
+
+        The status is CONVERGED when the loss was flat before the last step, STEP_LIMIT when the steps ran out, as they
+        always do in mini-batches, DIVERGED when the loss exploded.
+
+        **Raises:** ValueError when a mini-batch is larger than the data set.
+        """
+        check_data(data)
+        if self.batch_size is not None and self.batch_size > data.n:
+            raise ValueError(f"batch_size={self.batch_size} is more than the n={data.n} samples; lower it.")
+        return _fit(floats_as_arrays(self), key, data)
+
+
+def _model(student: GradientStudent, start: TwoLayer, x_t):
+    """The predictions at x_t as a function of the parameters."""
+    predict = lambda theta: theta.samples_last(x_t)
+    if student.linearised:
+        value, derivative = jax.linearize(predict, start)
+        return lambda theta: value + derivative(jax.tree.map(jnp.subtract, theta, start))
+    if student.output_scale is not None:
+        scale, value = as_leaf(student.output_scale, x_t.dtype), predict(start)
+        return lambda theta: scale * (predict(theta) - value)
+    return predict
+
+
+def _in_batches(loss, start, optimizer, steps: int, batch_size: int, key, x_t, y):
+    """`steps` updates on mini-batches; the order of each epoch depends on (key, epoch) alone."""
+    per_epoch = y.shape[0] // batch_size
+
+    def step(i, carry):
+        theta, opt_state, order = carry
+        # Within an epoch the order stays: sorting is dearer than a step.
+        renew = lambda: jr.permutation(jr.fold_in(key, i // per_epoch), y.shape[0])
+        order = jax.lax.cond(i % per_epoch == 0, renew, lambda: order)
+        chosen = jax.lax.dynamic_slice(order, (i % per_epoch * batch_size,), (batch_size,))
+        grad = jax.grad(loss)(theta, x_t[:, chosen], y[chosen])
+        updates, opt_state = optimizer.update(grad, opt_state, theta)
+        return optax.apply_updates(theta, updates), opt_state, order
+
+    order = jr.permutation(jr.fold_in(key, 0), y.shape[0])
+    return jax.lax.fori_loop(0, steps, step, (start, optimizer.init(eqx.filter(start, eqx.is_array)), order))[0]
+
+
+@eqx.filter_jit
+def _fit(student: GradientStudent, key, data: Dataset) -> NetworkFit | LinearisedFit:
+    x_t, y = samples_last(data)
+    (d, n), dtype = x_t.shape, x_t.dtype
+    width = student.width
+    steps = 4000 + 1000 * width if student.steps is None else student.steps
+    if student.epochs is not None and student.batch_size is not None:
+        steps = student.epochs * (n // student.batch_size)
+    s2 = input_scale(x_t, student.activation)
+    step_size = descent_step_size(width, s2).astype(dtype)
+    optimizer = student.optimizer
+    if optimizer is None:
+        decay = lambda count: step_size * (1 - count / max(steps, 1)).astype(dtype)
+        optimizer = optax.sgd(step_size if student.batch_size is None else decay)
+
+    key_a, key_w, key_order = jr.split(key, 3)
+    start = TwoLayer(
+        a=as_leaf(student.init_output_std, dtype) * jr.normal(key_a, (width,), dtype),
+        w=default(student.init_neuron_std, 0.7 / d**0.5, dtype) * jr.normal(key_w, (width, d), dtype),
+        activation=student.activation,
+    )
+    scale = as_leaf(1.0 if student.output_scale is None else student.output_scale, dtype)
+    half_mse = lambda residual: 0.5 * jnp.mean((residual / scale) ** 2)
+    # Built once: linearising costs a pass over the data.
+    predictions = _model(student, start, x_t)
+    descender = Descender(
+        loss=lambda theta: half_mse(predictions(theta) - y),
+        optimizer=optimizer,
+        share=width * d / n,
+        zero_loss=half_mse(y),
+        scale=s2 / scale**2,
+    )
+    if student.batch_size is None:
+        state = descender.advance(descender.start(start), jnp.asarray(steps, jnp.int32))
+        theta, done, flat = state.theta, state.steps, state.done
+    else:
+        # A batch's loss is built anew each step: its columns change.
+        loss = lambda theta, x_t, y: half_mse(_model(student, start, x_t)(theta) - y)
+        theta = _in_batches(loss, start, optimizer, steps, student.batch_size, key_order, x_t, y)
+        done, flat = jnp.asarray(steps, jnp.int32), jnp.zeros((), bool)
+    loss = descender.loss(theta)
+    status = descender.status(theta, loss, flat)
+    seen = done.astype(dtype) * (n if student.batch_size is None else student.batch_size)
+    stats = {
+        "train_loss": loss * scale**2,
+        "width": jnp.asarray(width, jnp.int32),
+        "restarts_run": jnp.ones((), jnp.int32),
+        "total_steps": done,
+        "sample_steps": seen,
+        "neuron_steps": seen * width,
+    }
+    if student.linearised:
+        shift = jax.tree.map(jnp.subtract, theta, start)
+        return LinearisedFit(start=start, shift=shift, status=status, stats=stats)
+    if student.output_scale is not None:
+        theta = TwoLayer(
+            a=scale * jnp.concatenate([theta.a, -start.a]),
+            w=jnp.concatenate([theta.w, start.w]),
+            activation=student.activation,
+        )
+        stats["width"] = 2 * stats["width"]
+    return NetworkFit(net=theta, status=status, stats=stats)
