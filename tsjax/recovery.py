@@ -10,7 +10,7 @@ from .estimators.base import AbstractFit
 from .estimators.student import NetworkFit, OracleStudent
 from .network import TwoLayer, match_neurons
 from .precision import requires_float64
-from .problem import Dataset, Problem
+from .problem import Dataset, Problem, RegressionFunction
 from .risk import exact_risk
 from .theory import cramer_rao
 
@@ -43,7 +43,11 @@ class Recovery(NamedTuple):
 
 @requires_float64
 def recovery(
-    problem: Problem, teacher: TwoLayer, data: Dataset, fit: AbstractFit, oracle: NetworkFit | None = None
+    problem: Problem,
+    teacher: RegressionFunction,
+    data: Dataset,
+    fit: AbstractFit,
+    oracle: NetworkFit | None = None,
 ) -> Recovery:
     """Compares a fit with its teacher and with the oracle student, phase II started at the teacher on the same data.
 
@@ -55,10 +59,10 @@ def recovery(
 
     **Returns:** a `Recovery`. Pure, so it composes with `jax.jit` and `jax.vmap`.
 
-    **Raises:** TypeError for a teacher that is not a two-layer network: it has neither neurons nor an oracle student.
+    **Raises:** ValueError for a teacher that is not a two-layer network: it has neither neurons nor an oracle student.
     """
     if not isinstance(teacher, TwoLayer):
-        raise TypeError(
+        raise ValueError(
             f"recovery compares with a two-layer teacher, got a {type(teacher).__name__}. For other teachers use "
             "tsjax.excess_risk(problem, teacher, fit, key=...)."
         )

@@ -39,7 +39,7 @@ def test_the_neuron_of_the_least_increase_goes(sample, monkeypatch):
     kept = [j for j in range(4) if j != removed]
     _, c = _least_squares_loss(features[kept], np.asarray(y))
     assert int(width) == 3 and int(steps) == 0 and pruned.a.tolist() == np.sign(c).tolist()
-    np.testing.assert_allclose(pruned.w, np.abs(c)[:, None] * np.asarray(net.w)[kept], rtol=1e-3)
+    np.testing.assert_allclose(pruned.w, np.abs(c)[:, None] * np.asarray(net.w)[kept], rtol=5e-3)
 
 
 def test_duplicates_and_dead_neurons_change_nothing(sample):

@@ -118,19 +118,24 @@ def _model(student: GradientStudent, start: TwoLayer, x_t):
 
 def _in_batches(loss, start, optimizer, steps: int, batch_size: int, key, x_t, y):
     """`steps` updates on mini-batches; the order of each epoch depends on (key, epoch) alone."""
-    per_epoch = y.shape[0] // batch_size
+    n = y.shape[0]
+    per_epoch = n // batch_size
 
     def step(i, carry):
         theta, opt_state, order = carry
         # Within an epoch the order stays: sorting is dearer than a step.
-        renew = lambda: jr.permutation(jr.fold_in(key, i // per_epoch), y.shape[0])
-        order = jax.lax.cond(i % per_epoch == 0, renew, lambda: order)
-        chosen = jax.lax.dynamic_slice(order, (i % per_epoch * batch_size,), (batch_size,))
-        grad = jax.grad(loss)(theta, x_t[:, chosen], y[chosen])
+        renew = lambda: jr.permutation(jr.fold_in(key, i // per_epoch), n)
+        batch = x_t, y
+        # All samples need no order.
+        if batch_size < n:
+            order = jax.lax.cond(i % per_epoch == 0, renew, lambda: order)
+            chosen = jax.lax.dynamic_slice(order, (i % per_epoch * batch_size,), (batch_size,))
+            batch = x_t[:, chosen], y[chosen]
+        grad = jax.grad(loss)(theta, *batch)
         updates, opt_state = optimizer.update(grad, opt_state, theta)
         return optax.apply_updates(theta, updates), opt_state, order
 
-    order = jr.permutation(jr.fold_in(key, 0), y.shape[0])
+    order = jr.permutation(jr.fold_in(key, 0), n)
     return jax.lax.fori_loop(0, steps, step, (start, optimizer.init(eqx.filter(start, eqx.is_array)), order))[0]
 
 
