@@ -54,7 +54,9 @@ def measure(batch: int, n: int, d: int, m: int, steps: int, repeats: int) -> dic
         return problem.sample(data_key, problem.sample_teacher(teacher_key), n)
 
     data = sample(keys)
-    student = ts.TwoPhaseStudent(m, restarts=1, noisy=ts.NoisyPhase(steps=steps), vanilla=ts.VanillaPhase(max_steps=0))
+    student = ts.TwoPhaseStudent(
+        m, restarts=1, noisy=ts.NoisyPhase(width=m, steps=steps), vanilla=ts.VanillaPhase(max_steps=0)
+    )
     naive = partial(textbook, width=m, steps=steps)
     many, one = jax.jit(jax.vmap(naive)), jax.jit(naive)
     seconds = {

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import SEED
+from scipy import stats
 
-from tsjax.rates import Estimate, compare_rates, fit_rate, judge, mean_ratio
+from tsjax.rates import Estimate, compare_rates, fit_rate, judge, mean_ratio, share
 
 N = 2.0 ** np.arange(9, 15)
 
@@ -448,3 +449,28 @@ def test_bad_verdicts():
     assert message(judge, "x", 1.0, (1.1, 0.9), (0.0, 1.0)) == (
         "the interval of 'x' must be (low, high) with low <= high, got (1.1, 0.9)."
     )
+
+
+def test_share_has_the_exact_interval():
+    """Clopper & Pearson's ends: the shares at which so few, or so many, successes have a chance of 2.5 %."""
+    for successes, trials in ((300, 300), (297, 300), (5, 12), (0, 40)):
+        estimate = share([1] * successes + [0] * (trials - successes))
+        low, high = estimate.interval
+        assert estimate.value == successes / trials and low <= estimate.value <= high
+        if successes > 0:
+            np.testing.assert_allclose(stats.binom.sf(successes - 1, trials, low), 0.025, rtol=1e-6)
+        if successes < trials:
+            np.testing.assert_allclose(stats.binom.cdf(successes, trials, high), 0.025, rtol=1e-6)
+    np.testing.assert_allclose(share(np.ones(300)).interval, (0.025 ** (1 / 300), 1.0), rtol=1e-9)
+
+
+def test_share_counts_what_is_missing_and_refuses_other_numbers():
+    estimate = share([1.0, np.nan, 0.0, 1.0])
+    assert estimate.value == 2 / 3 and "1 of 4 seeds left out" in estimate.warnings[0]
+    for values, message in (
+        ([0.5, 1.0], r"must be 0 or 1, got 0\.5\. For means of other numbers use mean_ratio"),
+        ([np.nan], r"no successes or failures"),
+        ([[1, 0]], r"shape \(seeds,\), got \(1, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            share(values)

@@ -107,6 +107,16 @@ def test_failures_leave_nothing_that_holds():
     assert third.outcome == "fails"
 
 
+def test_shares_of_zeros_and_ones_are_exact(result):
+    """A bootstrap would find no doubt in 32 successes of 32."""
+    sure, surer = (
+        {"what": "done of fast", "over": {"n": 64}, "at_least": least, "source": "planted"} for least in (0.85, 0.95)
+    )
+    holds, undecided = _expecting(result, sure, surer).verdicts()
+    assert holds.outcome == "holds" and undecided.outcome == "undecided"
+    np.testing.assert_allclose(holds.interval, (0.025 ** (1 / 32), 1.0), rtol=1e-9)
+
+
 def test_curves_that_all_failed_are_told_not_raised():
     result = _run({"what": "rate of fast in n", "at_most": 1.0}, problem={"failing": 1.0})
     assert result.verdicts()[0].outcome == "undecided"

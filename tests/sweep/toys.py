@@ -33,6 +33,7 @@ def power(
         "status": jnp.where(failed, 2, 0),
         "risk": jnp.where(failed, jnp.nan, scale * size ** -EXPONENTS[method] * noise),
         "limit": scale / size,
+        "done": ~failed,
         "draw": jax.random.normal(key, (), jnp.float64),
     }
 
