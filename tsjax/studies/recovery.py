@@ -12,18 +12,24 @@ import numpy as np
 import optax
 from pydantic import Field, model_validator
 
-from .. import theory
+from .. import activations, theory
 from ..estimators.base import AbstractEstimator, Status
 from ..estimators.features import RandomFeatures
 from ..estimators.gradient import GradientStudent
 from ..estimators.phases import NoisyPhase, VanillaPhase
-from ..estimators.student import NetworkFit, TwoPhaseStudent
-from ..problem import AbstractInputs, Gaussian, Problem, ReLUTeacher, Sphere
+from ..estimators.student import TwoPhaseStudent
+from ..problem import AbstractInputs, Gaussian, Problem, Sphere, TwoLayerTeacher
 from ..recovery import recovery as measure_recovery
-from ..risk import monte_carlo_risk
+from ..risk import exact_risk, monte_carlo_risk
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 
 _INPUTS: dict[str, type[AbstractInputs]] = {"sphere": Sphere, "gaussian": Gaussian}
+_ACTIVATIONS = {
+    "relu": activations.relu,
+    "leaky_relu": activations.leaky_relu(0.1),
+    "quadratic": activations.quadratic,
+    "erf": activations.erf,
+}
 # Same-width students are single runs, so that their success is that of one run; `plain` repeats them.
 _SAME_WIDTH = ("noisy", "no_noise", "no_phase_two")
 
@@ -50,6 +56,7 @@ class RecoveryArguments(Arguments):
     inputs: Literal["sphere", "gaussian"] = "sphere"
     signs: Literal["random", "alternating", "positive"] = "random"
     cosine: Annotated[float, Field(gt=-1, lt=1)] = 0.0
+    activation: Literal["relu", "leaky_relu", "quadratic", "erf"] = "relu"
     explored: Annotated[int, Field(ge=0)] = 0
     init_output_std: Annotated[float, Field(ge=0)] = 0.1
     dtype: Literal["float32", "float64"] = "float32"
@@ -59,7 +66,11 @@ class RecoveryArguments(Arguments):
         # The classes know what they allow; their messages say what to do.
         arguments = self.model_dump()
         _problem(arguments)
-        _learner(self.learner, self.m, self.n, self.explored, self.init_output_std)
+        if self.learner == "frozen" and self.activation != "relu":
+            raise ValueError(
+                "learner 'frozen' has relu features only; leave out `activation` or choose another learner."
+            )
+        _learner(self.learner, self.m, self.n, self.explored, self.init_output_std, self.activation)
         if self.explored and self.learner in (*_SAME_WIDTH, "plain"):
             raise ValueError(f"learner {self.learner!r} has the teacher's width in both phases; leave out `explored`.")
         return self
@@ -68,27 +79,29 @@ class RecoveryArguments(Arguments):
 def _problem(arguments: dict[str, Any]) -> Problem:
     return Problem(
         inputs=_INPUTS[arguments["inputs"]](arguments["d"]),
-        teacher=ReLUTeacher(m=arguments["m"], signs=arguments["signs"], cosine=arguments["cosine"]),
+        teacher=TwoLayerTeacher(
+            m=arguments["m"],
+            activation=_ACTIVATIONS[arguments["activation"]],
+            signs=arguments["signs"],
+            cosine=arguments["cosine"],
+        ),
         noise_std=arguments["noise_std"],
     )
 
 
-def _learner(name: str, m: int, n: int, explored: int, init_output_std) -> AbstractEstimator:
+def _learner(name: str, m: int, n: int, explored: int, init_output_std, activation: str) -> AbstractEstimator:
+    common = {"init_output_std": init_output_std, "activation": _ACTIVATIONS[activation]}
     if name in ("student", "auto"):
         width = m if name == "student" else "auto"
-        return TwoPhaseStudent(width, noisy=NoisyPhase(width=explored or None), init_output_std=init_output_std)
+        return TwoPhaseStudent(width, noisy=NoisyPhase(width=explored or None), **common)
     if name == "unpruned":
-        return TwoPhaseStudent(
-            explored or 2 * m, noisy=NoisyPhase(width=explored or 2 * m), init_output_std=init_output_std
-        )
+        return TwoPhaseStudent(explored or 2 * m, noisy=NoisyPhase(width=explored or 2 * m), **common)
     if name == "plain":
-        return TwoPhaseStudent(
-            m, restarts=4, agreement=None, noisy=NoisyPhase(width=m), init_output_std=init_output_std
-        )
+        return TwoPhaseStudent(m, restarts=4, agreement=None, noisy=NoisyPhase(width=m), **common)
     if name in _SAME_WIDTH:
         noisy = NoisyPhase(width=m, temperature=0.0 if name == "no_noise" else None)
         vanilla = VanillaPhase(max_steps=0 if name == "no_phase_two" else None)
-        return TwoPhaseStudent(m, restarts=1, noisy=noisy, vanilla=vanilla, init_output_std=init_output_std)
+        return TwoPhaseStudent(m, restarts=1, noisy=noisy, vanilla=vanilla, **common)
     width = explored or 2 * m
     if name == "frozen":
         # The best output weights on random neurons, solved for exactly.
@@ -97,20 +110,23 @@ def _learner(name: str, m: int, n: int, explored: int, init_output_std) -> Abstr
         steps = 4000 + 1000 * width
         # Batches of everything: full gradients, but no end at a flat saddle.
         optimizer = optax.adam(optax.cosine_decay_schedule(0.01, steps))
-        return GradientStudent(width, optimizer, steps, batch_size=n, init_output_std=init_output_std)
+        return GradientStudent(width, optimizer, steps, batch_size=n, **common)
     if name == "sgd":
-        return GradientStudent(width, batch_size=min(n, 32), init_output_std=init_output_std)
+        return GradientStudent(width, batch_size=min(n, 32), **common)
     if name == "online":
-        return GradientStudent(width, batch_size=min(n, 32), epochs=1, init_output_std=init_output_std)
+        return GradientStudent(width, batch_size=min(n, 32), epochs=1, **common)
     # Output weights of the size of the neurons: both layers take part in the kernel.
+    common["init_output_std"] = 0.7
     if name == "lazy":
-        return GradientStudent(width, output_scale=100.0, init_output_std=0.7)
-    return GradientStudent(width, linearised=True, init_output_std=0.7)
+        return GradientStudent(width, output_scale=100.0, **common)
+    return GradientStudent(width, linearised=True, **common)
 
 
 def _theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
     m, d, noise_std = arguments["m"], arguments["d"], arguments["noise_std"]
-    limit = np.asarray([theory.cramer_rao(m=m, d=d, n=size, noise_std=noise_std) for size in n])
+    # A non-homogeneous neuron has an output weight of its own.
+    own = d + (_ACTIVATIONS[arguments["activation"]].degree is None)
+    limit = np.asarray([theory.cramer_rao(m=m, d=own, n=size, noise_std=noise_std) for size in n])
     return Theory(limit, 1.0, "Cramér-Rao limit sigma^2 m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
 
 
@@ -131,7 +147,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
 
 
 @experiment(
-    static=("learner", "n", "d", "m", "inputs", "signs", "explored", "dtype"),
+    static=("learner", "n", "d", "m", "inputs", "signs", "activation", "explored", "dtype"),
     arguments=RecoveryArguments,
     x="n",
     y=("risk", "success"),
@@ -159,21 +175,23 @@ def _cost(arguments: dict[str, Any]) -> Cost:
         "cramer_rao": "Cramér-Rao limit",
     },
 )
-def recovery(key, *, learner, n, d, m, explored, init_output_std, dtype, **rest):
+def recovery(key, *, learner, n, d, m, activation, explored, init_output_std, dtype, **rest):
     """Trains one learner on one data set; returns its `tsjax.Recovery` and what it cost.
 
     `total_steps` counts gradient steps over all restarts; `cost` is total_steps times the samples each of them saw, and
-    `neuron_cost` that times the neurons trained. Risks are exact; a linearised network's is a Monte-Carlo estimate.
+    `neuron_cost` that times the neurons trained. Risks are exact where a closed form exists, else a
+    Monte-Carlo estimate.
     """
-    problem = _problem({"n": n, "d": d, "m": m, **rest})
+    problem = _problem({"n": n, "d": d, "m": m, "activation": activation, **rest})
     teacher_key, data_key, fit_key, test_key = (jax.random.fold_in(key, i) for i in range(4))
     # One teacher per seed at every n; independent data at every n (of one key, the larger set would contain the smaller).
     teacher = problem.sample_teacher(teacher_key, jnp.dtype(dtype))
     data = problem.sample(jax.random.fold_in(data_key, n), teacher, n, jnp.dtype(dtype))
-    fit = _learner(learner, m, n, explored, init_output_std).fit(jax.random.fold_in(fit_key, n), data)
+    student = _learner(learner, m, n, explored, init_output_std, activation)
+    fit = student.fit(jax.random.fold_in(fit_key, n), data)
     found = measure_recovery(problem, teacher, data, fit)
     values = found._asdict() | {"success": found.success.astype(jnp.int32)}
-    if not isinstance(fit, NetworkFit):
+    if exact_risk(problem, teacher, fit) is None:
         values["risk"] = monte_carlo_risk(problem, teacher, fit, test_key).value
     # Columns of all learners alike; a direct solver takes no steps.
     for column, name in (
