@@ -16,6 +16,8 @@ B, N = 3, 16
 ESTIMATORS = {
     "student": ts.TwoPhaseStudent(2, 2, ts.NoisyPhase(steps=20), ts.VanillaPhase(max_steps=30)),
     "oracle": ts.OracleStudent(ts.VanillaPhase(max_steps=30)),
+    "gradient": ts.GradientStudent(3, steps=30),
+    "linearised": ts.GradientStudent(3, linearised=True, steps=30),
     "ntk": ts.KernelRidge(ntk()),
     "arccos": ts.KernelRidge(ArcCosineNTK(), ridge=0.1),
     "rbf": ts.KernelRidge(RBF(1.0), ridge="loo"),

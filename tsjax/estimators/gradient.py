@@ -3,7 +3,7 @@ r"""One-phase students: two-layer networks trained by any optax optimizer, also 
 The ablations of the two-phase student: what mini-batches, adaptive steps, or the kernel regime do in place of its noise.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -48,8 +48,8 @@ class GradientStudent(AbstractEstimator):
     **Arguments:**
 
     - `width`: number M of neurons.
-    - `optimizer`: any `optax.GradientTransformation`. None is gradient descent with eta = 2 / ((M+1) s^2), s^2 = mean
-      x_i^2, in mini-batches decaying linearly to 0, so that it ends without the noise of its batches.
+    - `optimizer`: any `optax.GradientTransformation`. None is gradient descent at `step_size`, in mini-batches decaying
+      linearly to 0, so that it ends without the noise of its batches.
     - `steps`: most gradient steps, 4000 + 1000 M when None.
     - `batch_size`: samples of a mini-batch, drawn without replacement, in a new order every epoch; the rest of an epoch
       that fills no batch is left out. None uses all samples in every step.
@@ -57,11 +57,25 @@ class GradientStudent(AbstractEstimator):
     - `output_scale`: alpha trains alpha (f_theta - f_{theta_0}) on L / alpha^2; a large alpha is lazy training (Chizat,
       Oyallon & Bach 2019, arXiv:1812.07956). The dynamics of the predictions keep their speed whatever alpha, so the step
       size needs no change. The fit is again a two-layer network, of 2 M neurons. None trains the network itself.
+    - `step_size`: eta of gradient descent; 2 / (max(M + 1, |theta_0|^2) s^2) when None, s^2 = mean x_i^2 (for other
+      activations `phases.input_scale`). The curvature at a teacher of M neurons is about (M + 1) s^2 / 4, as in
+      `NoisyPhase`. In the kernel regime it is the norm of E[grad f grad f^T] at the start: at most |theta_0|^2 s^2 / 2 for
+      relu and isotropic symmetric inputs, since by Cauchy-Schwarz E(sum_j v_j relu(<w_j, x>))^2 <= |v|^2 |w|^2 s^2 / 2 and
+      E(sum_j a_j 1[<w_j, x> > 0] <v_j, x>)^2 <= |a|^2 |v|^2 s^2 / 2. So eta times it is at most 1, half of what is stable,
+      whatever the start and alpha. In mini-batches of b samples it is divided by 1 + (d-1)/b (n-b)/(n-1): gradients of
+      single samples have a mean square up to d times the curvature (Ma, Bassily & Belkin 2018, arXiv:1712.06559, with the
+      variance of drawing without replacement). Without it most runs at b = 1 diverged.
+    - `trained`: `"both"` layers; `"output"`, with the neurons frozen at their random start: random features by gradient
+      descent; or `"neurons"`, with the output weights frozen, for which `init_output_std=1` is a fair start: output weights
+      of 0.1 slow the neurons a hundredfold.
     - `linearised`: trains f_{theta_0} + <grad f_{theta_0}, theta - theta_0>, the limit of lazy training: gradient descent
       in the empirical NTK of M neurons. The fit is a `LinearisedFit`.
     - `init_output_std`, `init_neuron_std`: as for `TwoPhaseStudent`. In the kernel regime only what the start sees can be
       learnt, and output weights of the size of the neurons (0.7) let both layers take part.
     - `activation`: phi of `tsjax.activations`.
+
+    An optimizer is a static field, compared by identity: build it once and reuse it, or every fit compiles again. For
+    step sizes to be traced or mapped over, use `step_size`.
 
     **Raises:** ValueError for values out of range and for options that exclude each other.
     """
@@ -73,6 +87,8 @@ class GradientStudent(AbstractEstimator):
     epochs: int | None = eqx.field(static=True, default=None)
     output_scale: float | Float[Array, ""] | None = None
     linearised: bool = eqx.field(static=True, default=False)
+    trained: Literal["both", "output", "neurons"] = eqx.field(static=True, default="both")
+    step_size: float | Float[Array, ""] | None = None
     init_output_std: float | Float[Array, ""] = 0.1
     init_neuron_std: float | Float[Array, ""] | None = None
     activation: AbstractActivation = eqx.field(static=True, default=relu)
@@ -82,7 +98,15 @@ class GradientStudent(AbstractEstimator):
         check_at_least("GradientStudent", width=(self.width, 1), steps=(self.steps, 0), epochs=(self.epochs, 1))
         check_at_least("GradientStudent", batch_size=(self.batch_size, 1), init_output_std=(self.init_output_std, 0))
         check_at_least("GradientStudent", init_neuron_std=(self.init_neuron_std, 0))
-        check_at_least("GradientStudent", output_scale=(self.output_scale, 1e-6))
+        check_at_least("GradientStudent", output_scale=(self.output_scale, 1e-6), step_size=(self.step_size, 0))
+        if self.trained not in ("both", "output", "neurons"):
+            raise ValueError(f"trained must be 'both', 'output' or 'neurons', got {self.trained!r}.")
+        if self.optimizer is not None and not isinstance(self.optimizer, optax.GradientTransformation):
+            raise ValueError(f"optimizer must be an optax optimizer such as optax.adam(0.01), got {self.optimizer!r}.")
+        if self.optimizer is not None and self.step_size is not None:
+            raise ValueError("an optimizer has a step size of its own: give one of optimizer and step_size.")
+        if self.linearised and self.trained == "output":
+            raise ValueError("a network is linear in its output weights already: leave out linearised.")
         if self.epochs is not None and (self.batch_size is None or self.steps is not None):
             raise ValueError("epochs counts passes of mini-batches: give batch_size with it, and no steps.")
         if self.linearised and self.output_scale is not None:
@@ -94,7 +118,10 @@ class GradientStudent(AbstractEstimator):
         """Trains on one data set, x (n, d), y (n,), in the dtype of the data.
 
         The status is CONVERGED when the loss was flat before the last step, STEP_LIMIT when the steps ran out, as they
-        always do in mini-batches, DIVERGED when the loss exploded.
+        always do in mini-batches (with steps that decay to 0 any loss looks flat), DIVERGED when the loss exploded.
+
+        `stats`: `train_loss` (half mean squared error over all data), `width`, `steps` (of the one phase, an array (1,)),
+        `restarts_run`, `total_steps`, `sample_steps` and `neuron_steps`, as for `NetworkFit`.
 
         **Raises:** ValueError when a mini-batch is larger than the data set.
         """
@@ -104,14 +131,24 @@ class GradientStudent(AbstractEstimator):
         return _fit(floats_as_arrays(self), key, data)
 
 
+def _split(student: GradientStudent, net: TwoLayer) -> tuple[TwoLayer, TwoLayer]:
+    """What is trained and what is frozen of a network: of each only its own leaves, the others None (`eqx.combine`)."""
+    spec = jax.tree.map(lambda _: True, net)
+    if student.trained != "both":
+        frozen = (lambda net: net.w) if student.trained == "output" else (lambda net: net.a)
+        spec = eqx.tree_at(frozen, spec, False)
+    return eqx.partition(net, spec)
+
+
 def _model(student: GradientStudent, start: TwoLayer, x_t):
-    """The predictions at x_t as a function of the parameters."""
-    predict = lambda theta: theta.samples_last(x_t)
+    """The predictions at x_t as a function of the trained parameters."""
+    trained, frozen = _split(student, start)
+    predict = lambda theta: eqx.combine(theta, frozen).samples_last(x_t)
     if student.linearised:
-        value, derivative = jax.linearize(predict, start)
-        return lambda theta: value + derivative(jax.tree.map(jnp.subtract, theta, start))
+        value, derivative = jax.linearize(predict, trained)
+        return lambda theta: value + derivative(jax.tree.map(jnp.subtract, theta, trained))
     if student.output_scale is not None:
-        scale, value = as_leaf(student.output_scale, x_t.dtype), predict(start)
+        scale, value = as_leaf(student.output_scale, x_t.dtype), predict(trained)
         return lambda theta: scale * (predict(theta) - value)
     return predict
 
@@ -148,18 +185,23 @@ def _fit(student: GradientStudent, key, data: Dataset) -> NetworkFit | Linearise
     if student.epochs is not None and student.batch_size is not None:
         steps = student.epochs * (n // student.batch_size)
     s2 = input_scale(x_t, student.activation)
-    step_size = descent_step_size(width, s2).astype(dtype)
-    optimizer = student.optimizer
-    if optimizer is None:
-        decay = lambda count: step_size * (1 - count / max(steps, 1)).astype(dtype)
-        optimizer = optax.sgd(step_size if student.batch_size is None else decay)
-
     key_a, key_w, key_order = jr.split(key, 3)
     start = TwoLayer(
         a=as_leaf(student.init_output_std, dtype) * jr.normal(key_a, (width,), dtype),
         w=default(student.init_neuron_std, 0.7 / d**0.5, dtype) * jr.normal(key_w, (width, d), dtype),
         activation=student.activation,
     )
+    squares = jnp.sum(start.a**2) + jnp.sum(start.w**2)
+    formula = descent_step_size(jnp.maximum(squares - 1, width), s2)
+    if student.batch_size is not None:
+        formula = formula / (1 + (d - 1) / student.batch_size * (n - student.batch_size) / max(n - 1, 1))
+    step_size = default(student.step_size, formula, dtype)
+    optimizer = student.optimizer
+    if optimizer is None:
+        decay = lambda count: step_size * (1 - count / max(steps, 1)).astype(dtype)
+        optimizer = optax.sgd(step_size if student.batch_size is None else decay)
+    trained, frozen = _split(student, start)
+    parameters = {"both": width * d, "neurons": width * d, "output": width}[student.trained]
     scale = as_leaf(1.0 if student.output_scale is None else student.output_scale, dtype)
     half_mse = lambda residual: 0.5 * jnp.mean((residual / scale) ** 2)
     # Built once: linearising costs a pass over the data.
@@ -167,24 +209,26 @@ def _fit(student: GradientStudent, key, data: Dataset) -> NetworkFit | Linearise
     descender = Descender(
         loss=lambda theta: half_mse(predictions(theta) - y),
         optimizer=optimizer,
-        share=width * d / n,
+        share=parameters / n,
         zero_loss=half_mse(y),
         scale=s2 / scale**2,
     )
     if student.batch_size is None:
-        state = descender.advance(descender.start(start), jnp.asarray(steps, jnp.int32))
+        state = descender.advance(descender.start(trained), jnp.asarray(steps, jnp.int32))
         theta, done, flat = state.theta, state.steps, state.done
     else:
         # A batch's loss is built anew each step: its columns change.
         loss = lambda theta, x_t, y: half_mse(_model(student, start, x_t)(theta) - y)
-        theta = _in_batches(loss, start, optimizer, steps, student.batch_size, key_order, x_t, y)
+        theta = _in_batches(loss, trained, optimizer, steps, student.batch_size, key_order, x_t, y)
         done, flat = jnp.asarray(steps, jnp.int32), jnp.zeros((), bool)
     loss = descender.loss(theta)
     status = descender.status(theta, loss, flat)
+    theta = eqx.combine(theta, frozen)
     seen = done.astype(dtype) * (n if student.batch_size is None else student.batch_size)
     stats = {
         "train_loss": loss * scale**2,
         "width": jnp.asarray(width, jnp.int32),
+        "steps": done[None],
         "restarts_run": jnp.ones((), jnp.int32),
         "total_steps": done,
         "sample_steps": seen,
