@@ -207,7 +207,7 @@ def noisy_descent(phase: NoisyPhase, key, start: TwoLayer, width: int, clip, x_t
 
 
 class Descent(eqx.Module):
-    """State of `descend`: parameters, state of the optimizer, loss before the last step, steps done, whether to stop."""
+    """State of a `Descender`: parameters, state of the optimizer, loss before the last step, steps done, whether to stop."""
 
     theta: Any
     opt_state: Any
