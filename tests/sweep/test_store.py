@@ -19,7 +19,7 @@ from tsjax.sweep.spec import parse_spec
 from tsjax.sweep.status import sweep_status
 from tsjax.sweep.store import Store, StoreError, open_store
 
-METRICS = ["cell", "method", "n", "scale", "seed", "status", "risk", "limit", "draw"]
+METRICS = ["cell", "method", "n", "scale", "seed", "status", "risk", "limit", "done", "draw"]
 TESTS = Path(__file__).parents[1]
 
 
