@@ -1,14 +1,18 @@
+import dataclasses
+
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from sweep.toys import power, power_spec
 
 from tsjax.report import rate_figure, ratio_figure
 from tsjax.report.figures import image
 from tsjax.report.numbers import means_of
 from tsjax.sweep.result import Result
+from tsjax.sweep.run import run_spec
 
 
 def _measured(axes):
@@ -156,3 +160,15 @@ def test_what_cannot_be_drawn(toy_result):
         rate_figure(toy_result, "loss")
     with pytest.raises(ValueError, match="no records"):
         rate_figure(Result(pd.DataFrame(), toy_result.spec, toy_result.experiment, {}))
+
+
+def test_shares_have_an_axis_from_0_to_1():
+    result = run_spec(
+        power_spec(grid={"n": [16, 32], "method": ["fast", "slow"], "seeds": 8}),
+        experiment=dataclasses.replace(power, y=("risk", "done")),
+    )
+    axes = rate_figure(result, "done").axes[0]
+    assert axes.get_yscale() == "linear" and axes.get_ylim()[0] < 0 and axes.get_ylim()[1] > 1
+    # The exact interval of 8 successes of 8 reaches down to 0.025^(1/8).
+    lowest = min(segment[:, 1].min() for bars in axes.collections for segment in bars.get_segments())
+    assert lowest == pytest.approx(0.025 ** (1 / 8), rel=1e-6)

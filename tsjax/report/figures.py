@@ -6,7 +6,7 @@ that a grey print is read as well. No pyplot: figures are objects, and no global
 
 import io
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
+from ..rates import is_binary
 from ..sweep.result import Curve, Result
 from .numbers import (
     LIMIT,
@@ -24,6 +25,7 @@ from .numbers import (
     label_of,
     limit_of,
     means_of,
+    shares_of,
     short,
     variant_of,
     x_is_returned,
@@ -70,6 +72,10 @@ _DENSE = 12
 _STRETCH = 2.0
 
 
+# How the y axis is made: by decades, linearly around ratios near one another, or from 0 to 1.
+_Kind = Literal["mean", "ratio", "share"]
+
+
 class _Series(NamedTuple):
     """What is drawn of one curve, all (k,): `mean` with interval `low`, `high`, theory's `predicted`, or the `limit` of
     Cramér and Rao where theory predicts that; `name` and `note` are the legend's words."""
@@ -109,16 +115,20 @@ def rate_figure(result: Result, y: str | None = None) -> Figure:
         raise ValueError(f"y = {y!r} is not among those of {experiment.name}: {', '.join(experiment.y)}.")
     if not result.curves():
         raise ValueError("there are no records to draw yet.")
+    # Zeros and ones are successes, and their mean is a share.
+    shares = all(
+        np.isfinite(curve.values[y]).any(axis=1).all() and is_binary(curve.values[y]) for curve in result.curves()
+    )
     # Theory and rates speak of the first y.
     first = y == experiment.y[0]
     drawn: list[_Series] = []
     for curve in result.curves():
-        mean, low, high = means_of(curve.values[y])
+        mean, low, high = (shares_of if shares else means_of)(curve.values[y])
         limit = limit_of(result, curve) if first and _shows_limit(result, curve) else None
         predicted = curve.theory.predicted if first and limit is None else None
         note = _exponent(result, curve) if first else ""
         drawn.append(_Series(curve, mean, low, high, predicted, limit, note))
-    return _figure(result, drawn, label_of(result, y))
+    return _figure(result, drawn, label_of(result, y), "share" if shares else "mean")
 
 
 def ratio_figure(result: Result) -> Figure | None:
@@ -131,7 +141,7 @@ def ratio_figure(result: Result) -> Figure | None:
             drawn.append(_Series(curve, mean / limit, low / limit, high / limit, None, np.ones_like(limit)))
     if not drawn:
         return None
-    return _figure(result, drawn, f"{label_of(result, y)} / {label_of(result, LIMIT)}", ratio=True)
+    return _figure(result, drawn, f"{label_of(result, y)} / {label_of(result, LIMIT)}", "ratio")
 
 
 def image(figure: Figure, kind: str) -> bytes:
@@ -180,9 +190,9 @@ def _look(number: int) -> dict[str, Any]:
     }
 
 
-def _figure(result: Result, drawn: Sequence[_Series], y_label: str, ratio: bool = False) -> Figure:
+def _figure(result: Result, drawn: Sequence[_Series], y_label: str, kind: _Kind = "mean") -> Figure:
     panels, log_x = _panels(result, drawn), _has_log_x(result, drawn)
-    low, high, log_y = _y_range(panels, ratio)
+    low, high, log_y = (-0.04, 1.04, False) if kind == "share" else _y_range(panels, kind == "ratio")
     with matplotlib.rc_context(_SETTINGS):
         columns = {5: 3, 6: 3, 9: 3}.get(len(panels), min(4, len(panels)))
         rows = -(-len(panels) // columns)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ..estimators.base import Status
-from ..rates import Estimate, mean_ratio
+from ..rates import Estimate, mean_ratio, share
 from ..sweep.result import FAILED, Curve, Result
 
 Number: TypeAlias = int | float | np.floating
@@ -126,6 +126,13 @@ def means_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     reach[known] = stdtrit(count[known] - 1, 0.975) * error[known] / mean[known]
     with np.errstate(over="ignore"):
         return mean, mean * np.exp(-reach), mean * np.exp(reach)
+
+
+def shares_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shares of ones over seeds of a table (k, seeds) of zeros and ones, with the ends of their exact 95 % intervals."""
+    estimates = [share(row) for row in table]
+    low, high = np.asarray([estimate.interval for estimate in estimates]).T
+    return np.asarray([estimate.value for estimate in estimates]), low, high
 
 
 def last_point(result: Result, curve: Curve) -> LastPoint:

@@ -158,7 +158,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     labels={
         "n": "sample size n",
         "risk": "excess risk",
-        "success": "share of data sets with the teacher found",
+        "success": "success (training loss)",
         "student": "two-phase student",
         "auto": "student of unknown width",
         "unpruned": "wide, not pruned",
@@ -178,7 +178,8 @@ def _cost(arguments: dict[str, Any]) -> Cost:
 def recovery(key, *, learner, n, d, m, activation, explored, init_output_std, dtype, **rest):
     """Trains one learner on one data set; returns its `tsjax.Recovery` and what it cost.
 
-    `total_steps` counts gradient steps over all restarts; `cost` is total_steps times the samples each of them saw, and
+    `success` looks at the training loss alone: of networks with many more parameters than the teacher it says that they fit,
+    not that they found it. `total_steps` counts gradient steps over all restarts; `cost` is total_steps times the samples each of them saw, and
     `neuron_cost` that times the neurons trained. Risks are exact where a closed form exists, else a
     Monte-Carlo estimate.
     """
