@@ -179,8 +179,8 @@ def recovery(key, *, learner, n, d, m, activation, explored, init_output_std, dt
     """Trains one learner on one data set; returns its `tsjax.Recovery` and what it cost.
 
     `success` looks at the training loss alone: of networks with many more parameters than the teacher it says that they fit,
-    not that they found it. `total_steps` counts gradient steps over all restarts; `cost` is total_steps times the samples each of them saw, and
-    `neuron_cost` that times the neurons trained. Risks are exact where a closed form exists, else a
+    not that they found it. `total_steps` counts gradient steps over all restarts; `cost` is total_steps times the samples
+    each of them saw, and `neuron_cost` that times the neurons trained. Risks are exact where a closed form exists, else a
     Monte-Carlo estimate.
     """
     problem = _problem({"n": n, "d": d, "m": m, "activation": activation, **rest})
