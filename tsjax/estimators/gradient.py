@@ -40,7 +40,7 @@ class LinearisedFit(AbstractFit):
 
 
 class GradientStudent(AbstractEstimator):
-    r"""A two-layer network with both layers trained at once by an optax optimizer, from one random start.
+    r"""A two-layer network trained in one phase by an optax optimizer, from one random start.
 
     On the half mean squared error L = (1/2n) sum_i (y_i - f(x_i))^2, in full batches until the loss is flat (the rule of
     `VanillaPhase`), or in mini-batches for a number of steps or epochs.
@@ -53,7 +53,7 @@ class GradientStudent(AbstractEstimator):
     - `steps`: most gradient steps, 4000 + 1000 M when None.
     - `batch_size`: samples of a mini-batch, drawn without replacement, in a new order every epoch; the rest of an epoch
       that fills no batch is left out. None uses all samples in every step.
-    - `epochs`: passes over the data in place of `steps`; 1 is online learning, which sees every sample once.
+    - `epochs`: passes over the data in place of `steps`; 1 is online learning, which sees no sample twice.
     - `output_scale`: alpha trains alpha (f_theta - f_{theta_0}) on L / alpha^2; a large alpha is lazy training (Chizat,
       Oyallon & Bach 2019, arXiv:1812.07956). The dynamics of the predictions keep their speed whatever alpha, so the step
       size needs no change. The fit is again a two-layer network, of 2 M neurons. None trains the network itself.
