@@ -236,10 +236,10 @@ def test_defaults_recover_teachers(recovery):
     predictions = jax.vmap(lambda fit, x: fit.predict(x))(fits, datasets.x)
     np.testing.assert_allclose(losses.min(axis=1), 0.5 * np.mean((predictions - datasets.y) ** 2, axis=1), rtol=1e-9)
     assert np.all(np.abs(losses.min(axis=1) / 0.005 - 1) < 0.5)
-    # Phase I 200 + 150 m steps with 2 m neurons, 25 for each of the m pruned; phase II stops at a multiple of 50.
+    # Phase I 300 m steps with 2 m neurons, 25 for each of the m pruned; phase II stops at a multiple of 50.
     steps = np.asarray(fits.stats["steps"])
-    assert (steps[:, :2] == [500, 50]).all() and (steps[:, 2] % 50 == 0).all() and (steps[:, 2] < 6000).all()
-    least = 256 * 2 * (550 * 4 + 50 * 2)
+    assert (steps[:, :2] == [600, 50]).all() and (steps[:, 2] % 50 == 0).all() and (steps[:, 2] < 6000).all()
+    least = 256 * 2 * (650 * 4 + 50 * 2)
     assert (np.asarray(fits.stats["neuron_steps"]) >= least).all() and fits.net.a.shape == (8, 2)
 
 

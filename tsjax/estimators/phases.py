@@ -43,7 +43,8 @@ class NoisyPhase(eqx.Module):
       (neurons at cosine 0.8). `width=m` gives the paper's algorithm.
     - `samples`: 64 m d of the n samples, drawn at random once for all restarts; all of them where there are no more. The
       basin is found without the rest; pruning and phase II see all.
-    - `steps`: 200 + 150 m with spare neurons. Without, 1500 + 500 m: most of what looks like failure is a slow saddle.
+    - `steps`: 300 m with spare neurons, after which every restart is at the same optimum; where saddles are slow, half
+      of it leaves restarts that agree on a worse one. Without, 1500 + 500 m: most of what looks like failure is that.
     - `step_size`: eta = 2 / ((m+1) s^2); the largest curvature of L at an orthonormal teacher is about (m+1) s^2 / 4,
       however many neurons share its path norm.
     - `temperature`: T = 0.05 s^2 / (m d) = 0.05 / (m d^2) on the sphere. At the teacher's width worth 2 to 6 points of
@@ -167,14 +168,18 @@ def _probed_run(advance, state, steps: tuple[int, ...], probe):
     return jax.lax.scan(segment, state, jnp.asarray(steps, jnp.int32))
 
 
+def noisy_steps(width: int, spare: bool) -> int:
+    """Steps of phase I by formula, with spare neurons or without; see `NoisyPhase`."""
+    return 300 * width if spare else 1500 + 500 * width
+
+
 def noisy_descent(phase: NoisyPhase, key, start: TwoLayer, width: int, clip, x_t, y, probe=None, probe_steps=()):
     """Noisy gradient descent on both layers of `start`; `width` is the one the formulas mean.
 
     Returns the network (after the clip, output weights absorbed), the steps done, and the values of the probe.
     """
     d, dtype, s2 = x_t.shape[0], x_t.dtype, input_scale(x_t, start.activation)
-    formula = 200 + 150 * width if start.a.shape[0] > width else 1500 + 500 * width
-    steps = formula if phase.steps is None else phase.steps
+    steps = noisy_steps(width, spare=start.a.shape[0] > width) if phase.steps is None else phase.steps
     step_size = default(phase.step_size, descent_step_size(width, s2), dtype)
     temperature = default(phase.temperature, 0.05 * s2 / (width * d), dtype)
     penalty = default(phase.regularisation, 0.01 * s2, dtype)

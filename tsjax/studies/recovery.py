@@ -16,7 +16,8 @@ from .. import activations, theory
 from ..estimators.base import AbstractEstimator, Status
 from ..estimators.features import RandomFeatures
 from ..estimators.gradient import GradientStudent
-from ..estimators.phases import NoisyPhase, VanillaPhase
+from ..estimators.phases import NoisyPhase, VanillaPhase, noisy_steps
+from ..estimators.pruning import REFIT_STEPS
 from ..estimators.student import TwoPhaseStudent
 from ..problem import AbstractInputs, Gaussian, Problem, Sphere, TwoLayerTeacher
 from ..recovery import recovery as measure_recovery
@@ -137,10 +138,11 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     if name in ("student", "auto"):
         assumed = m if name == "student" else (explored + 1) // 2
         sampled = min(n, 64 * assumed * d)
-        neurons = 2 * ((200 + 150 * assumed) * explored * sampled / n + 25 * explored * explored / 2 + 400 * m)
+        exploring = noisy_steps(assumed, spare=explored > assumed) * explored * sampled / n
+        neurons = 2 * (exploring + REFIT_STEPS * explored * explored / 2 + 400 * m)
     elif name in (*_SAME_WIDTH, "plain", "unpruned"):
         width, runs = (explored, 2) if name == "unpruned" else (m, 4 if name == "plain" else 1)
-        neurons = runs * width * ((1500 + 500 * width) * min(n, 64 * width * d) / n + 400)
+        neurons = runs * width * (noisy_steps(width, spare=False) * min(n, 64 * width * d) / n + 400)
     else:
         neurons = (4000 + 1000 * explored) * explored * (1.0 if name not in ("sgd", "online") else min(n, 32) / n)
     return Cost(products=6.0 * neurons * n * d)

@@ -17,6 +17,7 @@ from .. import theory
 from ..estimators.base import AbstractEstimator, Status
 from ..estimators.features import RandomFeatures
 from ..estimators.optimal_linear import OptimalLinear
+from ..estimators.phases import noisy_steps
 from ..estimators.ridge import KernelRidge
 from ..estimators.student import NetworkFit, OracleStudent, TwoPhaseStudent
 from ..kernels import RBF, AbstractKernel, Laplace, nngp, ntk
@@ -105,7 +106,8 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     if name in _STUDENTS:
         # A student explores with 2 m neurons, and most often two restarts agree.
         runs = min(2, arguments["restarts"]) if name == "student" else 1
-        steps = {"student": 600 + 300 * m, "paper_student": 3000, "oracle_student": 200}[name]
+        exploring = 2 * noisy_steps(m, spare=True) * min(n, 64 * m * d) / n
+        steps = {"student": exploring + 300, "paper_student": 3000, "oracle_student": 200}[name]
         return Cost(products=6.0 * runs * steps * n * m * d)
     predict = 2.0 * arguments["test_points"] * n
     if name == "optimal_linear":
