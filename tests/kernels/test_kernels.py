@@ -2,20 +2,57 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import mpmath
 import numpy as np
 import pytest
+import scipy.special
 
 import tsjax as ts
-from tsjax.kernels import RBF, ArcCosine, ArcCosineNNGP, ArcCosineNTK, Laplace, nngp, ntk
+from tsjax.kernels import (
+    RBF,
+    ArcCosine,
+    ArcCosineNNGP,
+    ArcCosineNTK,
+    DotProduct,
+    EmpiricalNTK,
+    FourierFeatures,
+    Laplace,
+    Matern,
+    Polynomial,
+    RationalQuadratic,
+    ReLUFeatures,
+    nngp,
+    ntk,
+)
+
+
+def _mlp(parameters, x):
+    w, a = parameters
+    return a @ jnp.tanh(w @ x)
+
+
+# A network smaller than the samples and one larger: the kernel of the former is of deficient rank.
+NETWORK = (jr.normal(jr.key(3), (5, 4)), jr.normal(jr.key(4), (5,)))
 
 KERNELS = {
     "ntk": ntk(),
     "nngp": nngp(),
     "arccos0": ArcCosine(0),
     "arccos1": ArcCosine(1),
+    "arccos2": ArcCosine(2),
     "arccos_ntk3": ArcCosineNTK(depth=3),
+    "ntk2_bias": ntk(2, bias_std=0.7),
+    "arccos_ntk2_bias": ArcCosineNTK(2, bias_std=0.7),
+    "arccos_nngp2_bias": ArcCosineNNGP(2, bias_std=0.7),
     "rbf": RBF(0.7),
     "laplace": Laplace(2.0),
+    "matern": Matern(1.3, nu=2.5),
+    "rational_quadratic": RationalQuadratic(0.8, alpha=0.5),
+    "polynomial": Polynomial(3, offset=0.5),
+    "dot_product": DotProduct([0.5, 0.0, 1.0, 0.25]),
+    "relu_features": ReLUFeatures.sample(jr.key(1), 30, 4),
+    "fourier_features": FourierFeatures.sample(jr.key(2), 30, 4),
+    "empirical_ntk": EmpiricalNTK(_mlp, NETWORK),
     "sum_product": 0.5 * RBF(1.3) * ntk() + Laplace(0.9) * 2.0,
 }
 
@@ -78,6 +115,45 @@ def test_neural_tangents_agrees_with_the_closed_form(points, depth):
     np.testing.assert_allclose(ntk(depth)(x, x + 0.0), ArcCosineNTK(depth)(x), atol=3e-7)
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_biases_agree_with_neural_tangents(points, depth):
+    x, z = points
+    np.testing.assert_allclose(ntk(depth, 0.7)(x, z), ArcCosineNTK(depth, 0.7)(x, z), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(nngp(depth, 0.7)(x, z), ArcCosineNNGP(depth, 0.7)(x, z), rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(ntk(depth, 0.7)(x), ArcCosineNTK(depth, 0.7)(x), rtol=1e-11)
+    np.testing.assert_allclose(nngp(depth, 0.7).diagonal(x), ArcCosineNNGP(depth, 0.7).diagonal(x), rtol=1e-12)
+
+
+def test_a_bias_is_one_more_coordinate(points):
+    append = lambda x: jnp.concatenate([x, jnp.full((len(x), 1), 0.7)], axis=1)
+    x, z = points
+    np.testing.assert_allclose(ArcCosineNTK(1, 0.7)(x, z), ArcCosineNTK(1)(append(x), append(z)), rtol=1e-13)
+    np.testing.assert_allclose(ArcCosineNNGP(1, 0.7)(x, z), ArcCosineNNGP(1)(append(x), append(z)), rtol=1e-13)
+
+
+def test_deep_biases_are_accurate_at_small_angles():
+    """Against the same recursion with 60 digits: cosines, which lose half of the digits, but have enough of them here."""
+    x, z = [1.0, 2.0], [1.0 + 1e-7, 2.0 - 3e-8]
+    with mpmath.workdps(60):
+        x1, z1, b2 = [mpmath.mpf(v) for v in x], [mpmath.mpf(v) for v in z], mpmath.mpf(0.7) ** 2
+        product = lambda u, v: sum(p * q for p, q in zip(u, v, strict=True))
+        xx, xz, zz = (product(u, v) + b2 for u, v in ((x1, x1), (x1, z1), (z1, z1)))
+        tangent = xz
+        for _ in range(3):
+            norms = mpmath.sqrt(xx * zz)
+            t = mpmath.acos(xz / norms)
+            k0, k1 = (
+                (mpmath.pi - t) / (2 * mpmath.pi),
+                (mpmath.sin(t) + (mpmath.pi - t) * mpmath.cos(t)) / (2 * mpmath.pi),
+            )
+            readout = norms * k1 + k0 * tangent
+            xx, xz, zz, tangent = xx + b2, 2 * norms * k1 + b2, zz + b2, 2 * readout + b2
+        truth, value = float(readout), float(norms * k1)
+    points = jnp.asarray([x]), jnp.asarray([z])
+    np.testing.assert_allclose(ArcCosineNTK(3, 0.7)(*points)[0, 0], truth, rtol=3e-15)
+    np.testing.assert_allclose(ArcCosineNNGP(3, 0.7)(*points)[0, 0], value, rtol=3e-15)
+
+
 def test_closed_form_is_accurate_at_small_and_opposite_angles():
     x = jnp.array([[3.0, 0.0, 0.0]])
     angles = jnp.array([0.0, 1e-12, 1e-9, 1e-6, 1e-3, jnp.pi - 1e-7, jnp.pi])
@@ -129,6 +205,69 @@ def test_kernels_are_those_of_wide_random_networks(key, depth):
         assert bool((jnp.abs(sample.mean(0) - kernel(x)) < 4.5 * error + bias).all())
 
 
+def test_order_two_is_the_covariance_of_squared_relus(key):
+    x = jr.normal(key, (4, 3))
+    h = jax.nn.relu(jr.normal(jr.fold_in(key, 1), (200_000, 3)) @ x.T) ** 2
+    products = h[:, :, None] * h[:, None, :]
+    error = products.std(axis=0) / len(h) ** 0.5
+    assert bool((jnp.abs(products.mean(axis=0) - ArcCosine(2)(x)) < 5 * error).all())
+
+
+@pytest.mark.parametrize("nu", [0.5, 1.5, 2.5])
+def test_matern_is_its_bessel_formula(points, nu):
+    x, z = (np.asarray(p) for p in points)
+    s = (2 * nu) ** 0.5 * np.linalg.norm(x[:, None] - z[None], axis=2) / 1.3
+    truth = 2 ** (1 - nu) / scipy.special.gamma(nu) * s**nu * scipy.special.kv(nu, s)
+    np.testing.assert_allclose(Matern(1.3, nu)(*points), truth, rtol=1e-10)
+
+
+def test_rational_quadratic_is_a_mixture_of_rbf(points):
+    """Over precisions: (1 + r^2/(2 a l^2))^-a = E exp(-t r^2 / (2 l^2)), t ~ Gamma(a, rate a); RBF as a grows."""
+    x, z = points
+    nodes, weights = scipy.special.roots_genlaguerre(60, 1.5)
+    mixture = sum(w * RBF(0.8 / (t / 2.5) ** 0.5)(x, z) for t, w in zip(nodes, weights, strict=True)) / weights.sum()
+    np.testing.assert_allclose(RationalQuadratic(0.8, alpha=2.5)(x, z), mixture, rtol=1e-6)
+    np.testing.assert_allclose(RationalQuadratic(0.8, alpha=1e9)(x, z), RBF(0.8)(x, z), rtol=1e-6)
+
+
+def test_polynomials_are_power_series(points):
+    x, z = points
+    np.testing.assert_allclose(Polynomial(2, 0.5)(x, z), DotProduct([0.25, 1.0, 1.0])(x, z), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(DotProduct((0.0, 2.0))(x, z), 2.0 * x @ z.T, rtol=1e-13)
+
+
+def test_random_features_tend_to_their_kernels(points):
+    x, z = points
+    for features, kernel in (
+        (ReLUFeatures.sample(jr.key(5), 200_000, 4), ArcCosine(1)),
+        (FourierFeatures.sample(jr.key(6), 200_000, 4, length_scale=0.7), RBF(0.7)),
+    ):
+        phi = [np.asarray(features.features(p)) for p in points]
+        error = (phi[0][:, None] * phi[1][None]).std(axis=2) * phi[0].shape[1] ** 0.5
+        assert (np.abs(features(x, z) - kernel(x, z)) < 5 * error).all()
+
+
+def test_the_empirical_ntk_is_that_of_neural_tangents(points):
+    import tsjax.kernels.neural_tangents as bridge
+
+    x, z = points
+    theirs = bridge.load().empirical_ntk_fn(lambda parameters, x: jax.vmap(lambda p: _mlp(parameters, p))(x)[:, None])
+    np.testing.assert_allclose(EmpiricalNTK(_mlp, NETWORK)(x, z), theirs(x, z, NETWORK), rtol=1e-12)
+    # Of a wide network it is the kernel of the infinite one.
+    w, a = jr.normal(jr.key(7), (40_000, 4)), jr.normal(jr.key(8), (40_000,))
+    net = lambda p, x: p[1] @ jax.nn.relu(p[0] @ x) / 200.0
+    np.testing.assert_allclose(EmpiricalNTK(net, (w, a))(x[:3]), ArcCosineNTK()(x[:3]), rtol=0.1, atol=0.2)
+
+
+def test_who_is_rotation_invariant(kernel, points, key):
+    rotation = jr.orthogonal(key, 4)
+    x, z = points
+    if kernel.rotation_invariant:
+        np.testing.assert_allclose(kernel(x @ rotation, z @ rotation), kernel(x, z), rtol=1e-9, atol=1e-9)
+    else:
+        assert float(jnp.abs(kernel(x @ rotation, z @ rotation) - kernel(x, z)).max()) > 0.01
+
+
 def test_sums_products_and_multiples(points):
     x, z = points
     a, b = RBF(1.0), Laplace(2.0)
@@ -143,7 +282,18 @@ def test_sums_products_and_multiples(points):
         (lambda: ntk(0), r"depth counts the hidden layers, so it is at least 1; got depth=0"),
         (lambda: ArcCosineNTK(0), r"got depth=0"),
         (lambda: ArcCosineNNGP(-1), r"got depth=-1"),
-        (lambda: ArcCosine(2), r"order 0 and 1, got order=2"),
+        (lambda: ntk(1, bias_std=-1.0), r"finite and >= 0; got bias_std=-1\.0"),
+        (lambda: ArcCosine(3), r"order 0, 1 and 2, got order=3"),
+        (lambda: Matern(nu=1.0), r"nu = 0\.5, 1\.5 and 2\.5, got nu=1\.0"),
+        (lambda: RationalQuadratic(alpha=0.0), r"RationalQuadratic: alpha must be finite and > 0, got 0\.0"),
+        (lambda: Polynomial(0), r"degree of at least 1, got degree=0"),
+        (lambda: Polynomial(2, offset=-1.0), r"finite offset >= 0, got offset=-1\.0"),
+        (lambda: DotProduct([1.0, -1.0]), r"coefficients >= 0, not all 0; got \[ 1\. -1\.\]"),
+        (lambda: DotProduct([]), r"a row of coefficients"),
+        (
+            lambda: FourierFeatures.sample(jr.key(0), 3, 2, length_scale=0.0),
+            r"length_scale must be finite and > 0, got 0",
+        ),
         (lambda: RBF(0.0), r"length_scale must be finite and > 0, got 0\.0"),
         (lambda: Laplace(float("nan")), r"length_scale must be finite and > 0, got nan"),
         (lambda: -1.0 * RBF(1.0), r"finite numbers >= 0 only, got -1\.0"),

@@ -5,8 +5,17 @@ from .arccos import ArcCosineNNGP as ArcCosineNNGP
 from .arccos import ArcCosineNTK as ArcCosineNTK
 from .base import AbstractKernel as AbstractKernel
 from .base import AbstractPairKernel as AbstractPairKernel
+from .base import AbstractRotationInvariantKernel as AbstractRotationInvariantKernel
+from .dot_product import DotProduct as DotProduct
+from .dot_product import Polynomial as Polynomial
+from .features import AbstractFeatures as AbstractFeatures
+from .features import EmpiricalNTK as EmpiricalNTK
+from .features import FourierFeatures as FourierFeatures
+from .features import ReLUFeatures as ReLUFeatures
 from .radial import RBF as RBF
 from .radial import Laplace as Laplace
+from .radial import Matern as Matern
+from .radial import RationalQuadratic as RationalQuadratic
 from .stax import nngp as nngp
 from .stax import ntk as ntk
 from .zonal import ZonalSpectrum as ZonalSpectrum

@@ -1,4 +1,4 @@
-r"""Kernels of infinitely wide ReLU networks without biases, in closed form.
+r"""Kernels of infinitely wide ReLU networks, in closed form.
 
 With w ~ N(0, I_d) and theta the angle between x and z (Cho & Saul 2009, NeurIPS 22, "Kernel Methods for Deep Learning",
 equations 1-6, here without their factor 2):
@@ -8,19 +8,24 @@ equations 1-6, here without their factor 2):
 
 A network of depth 1 is sum_j a_j relu(<w_j, x>) / sqrt(width) with a, w ~ N(0, 1); each further hidden layer has
 weights of variance 2 / width, which keeps norms. Its kernels are k1 (of the network's values) and T = k1 + <x,z> k0 (of
-their gradients); for more layers see `ArcCosineNTK`. The kernels `tsjax.kernels.nngp` and `ntk` are the same functions,
-computed by neural-tangents; these here are also exact where the angle is small, and on the diagonal.
+their gradients); for more layers, and biases, see `ArcCosineNTK`. The kernels `tsjax.kernels.nngp` and `ntk` are the same
+functions, computed by neural-tangents; these here are also exact where the angle is small, and on the diagonal.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .base import AbstractPairKernel, dot, norm
+from .base import AbstractRotationInvariantKernel, dot, norm
 
 
-def _angle(x1: Float[Array, " d"], x2: Float[Array, " d"]) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The angle of two points and the product of their norms; the angle is 0 if a point is 0.
+def _angle(
+    x1: Float[Array, " d"], x2: Float[Array, " d"]
+) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
+    """The angle of two points and their norms; the angle is 0 if a point is 0.
 
     2 atan2(|u - v|, |u + v|) on unit vectors is accurate at every angle (Kahan); arccos loses half of the digits near
     0.
@@ -29,7 +34,7 @@ def _angle(x1: Float[Array, " d"], x2: Float[Array, " d"]) -> tuple[Float[Array,
     u = x1 / jnp.where(n1 > 0, n1, 1.0)
     v = x2 / jnp.where(n2 > 0, n2, 1.0)
     theta = 2.0 * jnp.arctan2(norm(u - v), norm(u + v))
-    return jnp.where((n1 > 0) & (n2 > 0), theta, 0.0), n1 * n2
+    return jnp.where((n1 > 0) & (n2 > 0), theta, 0.0), n1, n2
 
 
 def _k0(theta: Float[Array, ""]) -> Float[Array, ""]:
@@ -40,6 +45,16 @@ def _k1(theta: Float[Array, ""]) -> Float[Array, ""]:
     return (jnp.sin(theta) + (jnp.pi - theta) * jnp.cos(theta)) / (2.0 * jnp.pi)
 
 
+def _k2(theta: Float[Array, ""]) -> Float[Array, ""]:
+    cosine = jnp.cos(theta)
+    return (3.0 * jnp.sin(theta) * cosine + (jnp.pi - theta) * (1.0 + 2.0 * cosine * cosine)) / (2.0 * jnp.pi)
+
+
+def _root(square: Float[Array, ""]) -> Float[Array, ""]:
+    """The square root, with gradient 0 rather than NaN at 0."""
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
 def _next_angle(theta: Float[Array, ""]) -> Float[Array, ""]:
     """The angle after one normalised ReLU layer, cos theta' = 2 k1(theta) for unit vectors.
 
@@ -47,21 +62,64 @@ def _next_angle(theta: Float[Array, ""]) -> Float[Array, ""]:
     """
     versine = 2.0 * jnp.sin(theta / 2.0) ** 2 - (jnp.sin(theta) - theta * jnp.cos(theta)) / jnp.pi
     # Roundoff may leave a versine outside [0, 1]; at 0 the square root must not turn a gradient into NaN.
-    half = jnp.clip(versine / 2.0, 0.0, 0.5)
-    root = jnp.where(half > 0, jnp.sqrt(jnp.where(half > 0, half, 1.0)), 0.0)
-    return 2.0 * jnp.arcsin(root)
+    return 2.0 * jnp.arcsin(_root(jnp.clip(versine / 2.0, 0.0, 0.5)))
 
 
-def _check_depth(depth: int) -> None:
+class _Pair(NamedTuple):
+    """Two points by their angle and norms: all that these kernels know of them."""
+
+    theta: Float[Array, ""]
+    n1: Float[Array, ""]
+    n2: Float[Array, ""]
+
+    @property
+    def norms(self) -> Float[Array, ""]:
+        return self.n1 * self.n2
+
+
+def _with_bias(pair: _Pair, bias_std: float) -> _Pair:
+    """The pair (x, b), (z, b). With tan alpha_i = b / n_i the new half angle has
+
+        sin^2 = sin^2((alpha_1 - alpha_2)/2) + c sin^2(theta/2),  cos^2 = sin^2((alpha_1 + alpha_2)/2) + c cos^2(theta/2),
+
+    c = cos alpha_1 cos alpha_2: sums of squares, accurate at every angle.
+    """
+    if not bias_std:
+        return pair
+    theta, n1, n2 = pair
+    plus, minus = bias_std * (n1 + n2), bias_std * (n2 - n1)
+    difference = jnp.arctan2(minus, n1 * n2 + bias_std**2)
+    total = jnp.arctan2(plus, n1 * n2 - bias_std**2)
+    m1, m2 = jnp.sqrt(n1 * n1 + bias_std**2), jnp.sqrt(n2 * n2 + bias_std**2)
+    c = n1 * n2 / (m1 * m2)
+    sine = jnp.sin(difference / 2.0) ** 2 + c * jnp.sin(theta / 2.0) ** 2
+    cosine = jnp.sin(total / 2.0) ** 2 + c * jnp.cos(theta / 2.0) ** 2
+    return _Pair(2.0 * jnp.arctan2(_root(sine), _root(cosine)), m1, m2)
+
+
+def _layers(x1: Float[Array, " d"], x2: Float[Array, " d"], depth: int, bias_std: float) -> Iterator[_Pair]:
+    """What each of the hidden layers sees, normalised ReLU layers keeping norms."""
+    pair = _Pair(*_angle(x1, x2))
+    for layer in range(depth):
+        pair = _with_bias(pair._replace(theta=_next_angle(pair.theta)) if layer else pair, bias_std)
+        yield pair
+
+
+def check_network(depth: int, bias_std: float) -> None:
+    """Raises ValueError for a number of hidden layers below 1 or a negative standard deviation of biases."""
     if depth < 1:
         raise ValueError(f"depth counts the hidden layers, so it is at least 1; got depth={depth}.")
+    if not 0.0 <= bias_std < float("inf"):
+        raise ValueError(f"bias_std is a standard deviation, so finite and >= 0; got bias_std={bias_std}.")
 
 
-class ArcCosine(AbstractPairKernel):
-    r"""The arc-cosine kernel of order 0 or 1 (module docstring): k0 or k1.
+class ArcCosine(AbstractRotationInvariantKernel):
+    r"""The arc-cosine kernel of order 0, 1 or 2: E phi(<w,x>) phi(<w,z>), w ~ N(0, I_d), for phi the step function, relu or
+    relu^2 (module docstring for orders 0 and 1; Cho & Saul 2009, equation 7, without its factor 2, for
 
-    Order 1 is the covariance of random ReLU features; order 0 that of random step functions. A point 0 has k = 0 with
-    every point (all its features are 0).
+        k2(x, z) = |x|^2 |z|^2 (3 sin theta cos theta + (pi - theta) (1 + 2 cos^2 theta)) / (2 pi)).
+
+    A point 0 has k = 0 with every point (all its features are 0).
 
     **Raises:** ValueError for another order.
     """
@@ -69,52 +127,59 @@ class ArcCosine(AbstractPairKernel):
     order: int = eqx.field(static=True, default=1)
 
     def __check_init__(self):
-        if self.order not in (0, 1):
-            raise ValueError(f"arc-cosine kernels are there for order 0 and 1, got order={self.order}.")
+        if self.order not in (0, 1, 2):
+            raise ValueError(f"arc-cosine kernels are there for order 0, 1 and 2, got order={self.order}.")
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-        theta, norms = _angle(x1, x2)
+        pair = _Pair(*_angle(x1, x2))
         if self.order == 0:
-            return jnp.where(norms > 0, _k0(theta), 0.0)
-        return norms * _k1(theta)
+            return jnp.where(pair.norms > 0, _k0(pair.theta), 0.0)
+        return pair.norms * _k1(pair.theta) if self.order == 1 else pair.norms**2 * _k2(pair.theta)
 
 
-class ArcCosineNNGP(AbstractPairKernel):
-    """The covariance of the values of a random network with `depth` >= 1 hidden ReLU layers; k(x, x) = |x|^2 / 2.
+class ArcCosineNNGP(AbstractRotationInvariantKernel):
+    """The covariance of the values of a random network with `depth` >= 1 hidden ReLU layers, biases b ~ N(0, bias_std^2) in
+    each of them: k(x, x) = (|x|^2 + depth bias_std^2) / 2.
 
-    Depth 1 is `ArcCosine(1)`. Layer l sees the angle theta_l with cos theta_{l+1} = 2 k1(theta_l), and
-    k(x, z) = |x| |z| k1(theta_depth), k1 on unit vectors (Lee et al. 2018, arXiv:1711.00165, the recursion for ReLU).
+    Depth 1 is `ArcCosine(1)` of (x, bias_std). Layer l sees the angle theta_l of its inputs with the bias appended, where
+    cos theta_{l+1} = 2 k1(theta_l) without biases, and k(x, z) = |x| |z| k1(theta_depth), k1 on unit vectors and norms with
+    the biases (Lee et al. 2018, arXiv:1711.00165, the recursion for ReLU).
+
+    **Raises:** ValueError for depth < 1 or bias_std < 0.
     """
 
     depth: int = eqx.field(static=True, default=1)
+    bias_std: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):
-        _check_depth(self.depth)
+        check_network(self.depth, self.bias_std)
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-        theta, norms = _angle(x1, x2)
-        for _ in range(self.depth - 1):
-            theta = _next_angle(theta)
-        return norms * _k1(theta)
+        *_, last = _layers(x1, x2, self.depth, self.bias_std)
+        return last.norms * _k1(last.theta)
 
 
-class ArcCosineNTK(AbstractPairKernel):
-    """The neural tangent kernel of a network with `depth` >= 1 hidden ReLU layers; k(x, x) = |x|^2 (depth + 1) / 2.
+class ArcCosineNTK(AbstractRotationInvariantKernel):
+    """The neural tangent kernel of a network with `depth` >= 1 hidden ReLU layers and biases b ~ N(0, bias_std^2) in each of
+    them, in the NTK parameterisation: k(x, x) = |x|^2 (depth + 1) / 2 + bias_std^2 depth (depth + 3) / 4.
 
-    Depth 1 is T = k1 + <x,z> k0. In general, with theta_l as in `ArcCosineNNGP`,
-    T_1 = |x| |z| k1(theta_1) + <x,z> k0(theta_1) and T_l = |x| |z| k1(theta_l) + 2 k0(theta_l) T_{l-1}
-    (Jacot et al. 2018, arXiv:1806.07572, theorem 1).
+    Depth 1 is T = k1 + <x,z> k0 of (x, bias_std). In general, with theta_l and norms as in `ArcCosineNNGP`,
+    T_1 = |x| |z| (k1(theta_1) + cos(theta_1) k0(theta_1)) and
+    T_l = |x| |z| k1(theta_l) + k0(theta_l) (2 T_{l-1} + bias_std^2) (Jacot et al. 2018, arXiv:1806.07572, theorem 1).
+
+    **Raises:** ValueError for depth < 1 or bias_std < 0.
     """
 
     depth: int = eqx.field(static=True, default=1)
+    bias_std: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):
-        _check_depth(self.depth)
+        check_network(self.depth, self.bias_std)
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-        theta, norms = _angle(x1, x2)
-        tangent = norms * _k1(theta) + dot(x1, x2) * _k0(theta)
-        for _ in range(self.depth - 1):
-            theta = _next_angle(theta)
-            tangent = norms * _k1(theta) + 2.0 * _k0(theta) * tangent
+        first, *rest = _layers(x1, x2, self.depth, self.bias_std)
+        # <x, z> itself rather than from the angle: exact where the points are orthogonal.
+        tangent = first.norms * _k1(first.theta) + (dot(x1, x2) + self.bias_std**2) * _k0(first.theta)
+        for pair in rest:
+            tangent = pair.norms * _k1(pair.theta) + _k0(pair.theta) * (2.0 * tangent + self.bias_std**2)
         return tangent

@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -27,6 +28,12 @@ class AbstractKernel(eqx.Module):
     @abstractmethod
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """k(x_i, x_i) at the n rows of x."""
+
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether k(Qx, Qz) = k(x, z) for every rotation Q: then k is zonal on the sphere, has a spectrum by degree
+        (`tsjax.kernels.gegenbauer`), and its estimators have an exact risk there. False unless a kernel says so."""
+        return False
 
     # The annotations leave the shapes to the check, whose message says what to do.
     def __call__(self, x1: Float[Array, "..."], x2: Float[Array, "..."] | None = None) -> Float[Array, "n1 n2"]:
@@ -70,6 +77,14 @@ class AbstractPairKernel(AbstractKernel):
         return jax.vmap(lambda a: self.evaluate(a, a))(x)
 
 
+class AbstractRotationInvariantKernel(AbstractPairKernel):
+    """A kernel of |x|, |z| and <x, z> alone, given by one formula."""
+
+    @property
+    def rotation_invariant(self) -> bool:
+        return True
+
+
 # Compiled even when called eagerly: else every step of the formula would hold an (n1, n2, d) array.
 @eqx.filter_jit
 def _pair_matrix(kernel: AbstractPairKernel, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]):
@@ -86,6 +101,10 @@ class _Sum(AbstractKernel):
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.left.diagonal(x) + self.right.diagonal(x)
 
+    @property
+    def rotation_invariant(self) -> bool:
+        return self.left.rotation_invariant and self.right.rotation_invariant
+
 
 class _Product(AbstractKernel):
     left: AbstractKernel
@@ -96,6 +115,10 @@ class _Product(AbstractKernel):
 
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.left.diagonal(x) * self.right.diagonal(x)
+
+    @property
+    def rotation_invariant(self) -> bool:
+        return self.left.rotation_invariant and self.right.rotation_invariant
 
 
 class _Scaled(AbstractKernel):
@@ -112,6 +135,10 @@ class _Scaled(AbstractKernel):
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.scale * self.kernel.diagonal(x)
 
+    @property
+    def rotation_invariant(self) -> bool:
+        return self.kernel.rotation_invariant
+
 
 _T = TypeVar("_T")
 
@@ -119,6 +146,13 @@ _T = TypeVar("_T")
 def trace_floats(tree: _T) -> _T:
     """`tree` with its Python floats made arrays, so that `eqx.filter_jit` traces them instead of compiling for each."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
+
+
+def check_positive(owner: str, **values) -> None:
+    """Raises ValueError for a hyper-parameter that is not finite and > 0; traced values pass."""
+    for name, value in values.items():
+        if not isinstance(value, jax.core.Tracer) and not np.all((np.asarray(value) > 0) & np.isfinite(value)):
+            raise ValueError(f"{owner}: {name} must be finite and > 0, got {value}.")
 
 
 def dot(x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:

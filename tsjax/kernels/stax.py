@@ -10,28 +10,31 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import neural_tangents
+from .arccos import check_network
 from .base import AbstractKernel
 
 
-def ntk(depth: int = 1) -> "StaxKernel":
-    r"""The neural tangent kernel of a bias-free network with `depth` hidden ReLU layers, by neural-tangents.
+def ntk(depth: int = 1, bias_std: float = 0.0) -> "StaxKernel":
+    r"""The neural tangent kernel of a network with `depth` hidden ReLU layers, by neural-tangents.
 
     Depth 1 is T(x, z) = E relu(<w,x>) relu(<w,z>) + <x,z> P(<w,x> > 0, <w,z> > 0) with w ~ N(0, I_d), the kernel of
     width^{-1/2} sum_j a_j relu(<w_j,x>) with a, w ~ N(0, 1): T(x, x) = |x|^2. Each further hidden layer has weights of
-    variance 2 / width, which keeps norms: k(x, x) = |x|^2 (depth + 1) / 2. See `StaxKernel` for its accuracy.
+    variance 2 / width, which keeps norms: k(x, x) = |x|^2 (depth + 1) / 2. `bias_std` > 0 adds biases N(0, bias_std^2) to
+    the hidden layers; at depth 1 that is T of (x, bias_std). See `StaxKernel` for its accuracy.
 
-    **Raises:** ValueError if depth < 1; ImportError, when first called, unless neural-tangents 0.6.5 is installed.
+    **Raises:** ValueError if depth < 1 or bias_std < 0; ImportError, when first called, unless neural-tangents 0.6.5 is
+    installed.
     """
-    return StaxKernel(get="ntk", depth=depth)
+    return StaxKernel(get="ntk", depth=depth, bias_std=bias_std)
 
 
-def nngp(depth: int = 1) -> "StaxKernel":
+def nngp(depth: int = 1, bias_std: float = 0.0) -> "StaxKernel":
     """The covariance of the values of the random network of `ntk`: for depth 1, E relu(<w,x>) relu(<w,z>), w ~ N(0,
     I_d).
 
-    The diagonal is |x|^2 / 2 at any depth. Raises as `ntk` does.
+    The diagonal is (|x|^2 + depth bias_std^2) / 2. Raises as `ntk` does.
     """
-    return StaxKernel(get="nngp", depth=depth)
+    return StaxKernel(get="nngp", depth=depth, bias_std=bias_std)
 
 
 class StaxKernel(AbstractKernel):
@@ -45,32 +48,39 @@ class StaxKernel(AbstractKernel):
 
     get: Literal["ntk", "nngp"] = eqx.field(static=True)
     depth: int = eqx.field(static=True)
+    bias_std: float = eqx.field(static=True, default=0.0)
 
     def __check_init__(self):
-        if self.depth < 1:
-            raise ValueError(f"depth counts the hidden layers, so it is at least 1; got depth={self.depth}.")
+        check_network(self.depth, self.bias_std)
+
+    @property
+    def rotation_invariant(self) -> bool:
+        return True
 
     def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
         dtype = jnp.result_type(x1, x2)
         # Never TF32, nor the float64 that neural-tangents takes for any input once 64-bit types are on.
         with jax.default_matmul_precision("highest"):
-            values = _stax(self.get, self.depth, x1.shape[1])(x1, x2).astype(dtype)
+            values = _stax(self.get, self.depth, self.bias_std, x1.shape[1])(x1, x2).astype(dtype)
         if x2 is x1:
             values = jnp.fill_diagonal(values, self.diagonal(x1), inplace=False)
         return values
 
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-        factor = (self.depth + 1) / 2 if self.get == "ntk" else 0.5
-        return factor * jnp.sum(x * x, axis=1)
+        square, variance = jnp.sum(x * x, axis=1), self.bias_std**2
+        if self.get == "nngp":
+            return (square + self.depth * variance) / 2
+        return (self.depth + 1) / 2 * square + self.depth * (self.depth + 3) / 4 * variance
 
 
 @functools.cache
-def _stax(get: str, depth: int, d: int) -> Callable[[Array, Array], Array]:
+def _stax(get: str, depth: int, bias_std: float, d: int) -> Callable[[Array, Array], Array]:
     """The compiled kernel function; eager calls of neural-tangents take 100 ms each and ten matrices of memory."""
     stax = neural_tangents.load().stax
     # A Dense layer divides its weights by the square root of its fan-in, d for the first; kernels ignore the width.
-    layers = [stax.Dense(1, W_std=d**0.5), stax.Relu()]
+    bias = bias_std or None
+    layers = [stax.Dense(1, W_std=d**0.5, b_std=bias), stax.Relu()]
     for _ in range(depth - 1):
-        layers += [stax.Dense(1, W_std=2**0.5), stax.Relu()]
+        layers += [stax.Dense(1, W_std=2**0.5, b_std=bias), stax.Relu()]
     kernel_fn = stax.serial(*layers, stax.Dense(1))[2]
     return jax.jit(lambda x1, x2: kernel_fn(x1, x2, get))

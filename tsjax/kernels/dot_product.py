@@ -1,0 +1,60 @@
+"""Kernels that are power series in <x, z>."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from .base import AbstractRotationInvariantKernel, dot
+
+
+class Polynomial(AbstractRotationInvariantKernel):
+    """k(x, z) = (<x, z> + offset)^degree, with degree >= 1 and offset >= 0. Its functions are polynomials of that degree.
+
+    **Raises:** ValueError for degree < 1 or a negative offset.
+    """
+
+    degree: int = eqx.field(static=True, default=2)
+    offset: float | Float[Array, "*batch"] = 1.0
+
+    def __check_init__(self):
+        if self.degree < 1:
+            raise ValueError(f"a Polynomial kernel has a degree of at least 1, got degree={self.degree}.")
+        if not isinstance(self.offset, jax.core.Tracer) and not np.all(
+            (np.asarray(self.offset) >= 0) & np.isfinite(self.offset)
+        ):
+            raise ValueError(f"a Polynomial kernel has a finite offset >= 0, got offset={self.offset}.")
+
+    def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
+        return (dot(x1, x2) + self.offset) ** self.degree
+
+
+def _coefficients(value: Any) -> Any:
+    return np.asarray(value, float) if isinstance(value, Sequence) else value
+
+
+class DotProduct(AbstractRotationInvariantKernel):
+    """k(x, z) = sum_k c_k <x, z>^k with coefficients c = (c_0, c_1, ...), each >= 0: by Schoenberg (1942, Duke Math. J. 9)
+    these are, as series, all kernels of <x, z> that are positive definite on the spheres of every dimension.
+
+    **Raises:** ValueError unless the coefficients are one row of finite numbers >= 0, one of them positive.
+    """
+
+    coefficients: Float[Any, " terms"] = eqx.field(converter=_coefficients)
+
+    def __check_init__(self):
+        c = self.coefficients
+        if jnp.ndim(c) != 1 or jnp.size(c) == 0:
+            raise ValueError(
+                f"a DotProduct kernel needs a row of coefficients c_0, c_1, ..., got shape {jnp.shape(c)}."
+            )
+        if not isinstance(c, jax.core.Tracer) and not (np.all(np.asarray(c) >= 0) and 0 < np.sum(c) < float("inf")):
+            raise ValueError(f"a DotProduct kernel needs finite coefficients >= 0, not all 0; got {np.asarray(c)}.")
+
+    def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
+        return jnp.polyval(jnp.flip(jnp.asarray(self.coefficients, x1.dtype)), dot(x1, x2))

@@ -1,0 +1,93 @@
+"""Kernels given by finitely many features, k(x, z) = <phi(x), phi(z)>: random ones, and the gradients of a network."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from .base import AbstractKernel, check_positive
+
+
+class AbstractFeatures(AbstractKernel):
+    """A kernel with an explicit feature map phi: R^d -> R^p."""
+
+    @abstractmethod
+    def features(self, x: Float[Array, "n d"]) -> Float[Array, "n p"]:
+        """phi at the n rows of x."""
+
+    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        phi = self.features(x1)
+        return jnp.matmul(phi, (phi if x2 is x1 else self.features(x2)).T, precision="highest")
+
+    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+        return jnp.sum(self.features(x) ** 2, axis=1)
+
+
+class ReLUFeatures(AbstractFeatures):
+    """phi_j(x) = relu(<w_j, x>) / sqrt(p): <phi(x), phi(z)> tends to `ArcCosine(1)` for w_j ~ N(0, I) and large p.
+
+    `ReLUFeatures.sample(key, p, d)` draws them.
+    """
+
+    w: Float[Array, "*batch p d"]
+
+    @classmethod
+    def sample(cls, key: PRNGKeyArray, count: int, d: int, dtype=None) -> "ReLUFeatures":
+        """p = `count` features with w_j ~ N(0, I_d)."""
+        return cls(jr.normal(key, (count, d), dtype))
+
+    def features(self, x: Float[Array, "n d"]) -> Float[Array, "n p"]:
+        return jax.nn.relu(jnp.matmul(x, self.w.T.astype(x.dtype), precision="highest")) / self.w.shape[-2] ** 0.5
+
+
+class FourierFeatures(AbstractFeatures):
+    """phi_j(x) = sqrt(2/p) cos(<w_j, x> + b_j) with w_j ~ N(0, I / l^2), b_j uniform on [0, 2 pi]: <phi(x), phi(z)> tends to
+    `RBF(l)` for large p (Rahimi & Recht 2007, NeurIPS 20, algorithm 1).
+
+    `FourierFeatures.sample(key, p, d, length_scale)` draws them.
+    """
+
+    w: Float[Array, "*batch p d"]
+    b: Float[Array, "*batch p"]
+
+    @classmethod
+    def sample(cls, key: PRNGKeyArray, count: int, d: int, length_scale=1.0, dtype=None) -> "FourierFeatures":
+        """p = `count` features of the RBF kernel of `length_scale`. **Raises:** ValueError unless that is > 0."""
+        check_positive("FourierFeatures", length_scale=length_scale)
+        key_w, key_b = jr.split(key)
+        w = jr.normal(key_w, (count, d), dtype) / length_scale
+        return cls(w, jr.uniform(key_b, (count,), w.dtype, maxval=2.0 * jnp.pi))
+
+    def features(self, x: Float[Array, "n d"]) -> Float[Array, "n p"]:
+        phase = jnp.matmul(x, self.w.T.astype(x.dtype), precision="highest") + self.b.astype(x.dtype)[None, :]
+        return (2.0 / self.w.shape[-2]) ** 0.5 * jnp.cos(phase)
+
+
+class EmpiricalNTK(AbstractFeatures):
+    """The tangent kernel of a finite network: k(x, z) = <grad f(x), grad f(z)>, gradients in the P parameters
+    (Jacot et al. 2018, arXiv:1806.07572, equation 6). The features are these gradients: memory n P.
+
+    **Arguments:**
+
+    - `function`: f(parameters, x) -> scalar, for one point x (d,).
+    - `parameters`: any pytree with floating-point arrays; other leaves are held fixed. For a network that is itself an
+      `eqx.Module`, `EmpiricalNTK(lambda net, x: net(x), net)`.
+
+    For networks of many outputs or very many parameters see the implementations of neural-tangents' empirical kernels
+    (`tsjax.kernels.neural_tangents`), which never hold the gradients.
+    """
+
+    function: Callable[[Any, Array], Array] = eqx.field(static=True)
+    parameters: Any
+
+    def features(self, x: Float[Array, "n d"]) -> Float[Array, "n p"]:
+        moving, fixed = eqx.partition(self.parameters, eqx.is_inexact_array)
+        f = lambda moving, point: self.function(eqx.combine(moving, fixed), point)
+        gradients = jax.vmap(jax.grad(f), (None, 0))(moving, x)
+        rows = [leaf.reshape(x.shape[0], -1) for leaf in jax.tree.leaves(gradients)]
+        return jnp.concatenate(rows, axis=1).astype(x.dtype)
