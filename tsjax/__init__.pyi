@@ -13,6 +13,9 @@ from .estimators.optimal_linear import OptimalLinear as OptimalLinear
 from .estimators.phases import NoisyPhase as NoisyPhase
 from .estimators.phases import VanillaPhase as VanillaPhase
 from .estimators.ridge import KernelRidge as KernelRidge
+from .estimators.spectral import GradientFlow as GradientFlow
+from .estimators.spectral import MinimumNorm as MinimumNorm
+from .estimators.spectral import SpectralCutoff as SpectralCutoff
 from .estimators.student import NetworkFit as NetworkFit
 from .estimators.student import OracleStudent as OracleStudent
 from .estimators.student import TwoPhaseStudent as TwoPhaseStudent

@@ -22,6 +22,10 @@ ESTIMATORS = {
     "arccos": ts.KernelRidge(ArcCosineNTK(), ridge=0.1),
     "rbf": ts.KernelRidge(RBF(1.0), ridge="loo"),
     "features": ts.RandomFeatures(8),
+    "fourier": ts.RandomFeatures(24, ridge="marginal_likelihood", features="fourier"),
+    "flow": ts.GradientFlow(ntk()),
+    "cutoff": ts.SpectralCutoff(RBF(1.0), components="loo"),
+    "minimum_norm": ts.MinimumNorm(ArcCosineNTK()),
     "linear": ts.OptimalLinear(PROBLEM, test_points=64),
 }
 

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+import scipy.stats
 
 import tsjax as ts
-from tsjax.estimators.ridge import PATH, KernelRidge
+from tsjax.estimators.ridge import PATH, KernelRidge, _shifted_by_eigen, _shifted_by_tridiagonal, solve_shifted
 from tsjax.kernels import RBF, ArcCosineNTK, ntk
 
 N = 40
@@ -46,7 +47,7 @@ def test_a_number_solves_the_normal_equations(data, key):
     assert fit.status == ts.Status.CONVERGED and fit.stats["ridge"] == 0.3
 
 
-@pytest.mark.parametrize("criterion", ["gcv", "loo"])
+@pytest.mark.parametrize("criterion", ["gcv", "loo", "marginal_likelihood"])
 def test_search_finds_the_brute_force_minimum(data, key, criterion):
     fit = KernelRidge(ntk(), ridge=criterion).fit(key, data)
     gram, y = np.asarray(ArcCosineNTK()(data.x)), np.asarray(data.y)
@@ -54,12 +55,15 @@ def test_search_finds_the_brute_force_minimum(data, key, criterion):
     residuals = [y - h @ y for h in hats]
     gcv = np.array([N * r @ r / (N - np.trace(h)) ** 2 for r, h in zip(residuals, hats, strict=True)])
     loo = np.array([np.mean((r / (1 - np.diag(h))) ** 2) for r, h in zip(residuals, hats, strict=True)])
-    best = int(np.argmin(gcv if criterion == "gcv" else loo))
+    shifted = [gram + r * np.eye(N) for r in ridges]
+    likelihood = np.array([np.log(y @ np.linalg.solve(k, y)) + np.linalg.slogdet(k)[1] / N for k in shifted])
+    best = int(np.argmin({"gcv": gcv, "loo": loo, "marginal_likelihood": likelihood}[criterion]))
     np.testing.assert_allclose(fit.stats["ridge"], ridges[best], rtol=1e-10)
     np.testing.assert_allclose(fit.stats["gcv"], gcv[best], rtol=1e-8)
-    np.testing.assert_allclose(fit.stats["loo"], loo[best], rtol=1e-8)
+    if criterion == "loo":
+        np.testing.assert_allclose(fit.stats["loo"], loo[best], rtol=1e-8)
     np.testing.assert_allclose(fit.stats["dof"], np.trace(hats[best]), rtol=1e-8)
-    # The eigenbasis and Cholesky's factor give one predictor.
+    # The path and Cholesky's factor give one predictor.
     same = KernelRidge(ntk(), ridge=fit.stats["ridge"]).fit(key, data)
     np.testing.assert_allclose(fit.alpha, same.alpha, rtol=1e-8)
 
@@ -87,7 +91,49 @@ def test_oracle_is_the_best_of_the_path(problem, teacher, data, key):
     assert risk <= float(jnp.mean((gcv.predict(x) - truth) ** 2)) * 1.01
 
 
-@pytest.mark.parametrize("ridge", ["gcv", "loo", "oracle", 0.1])
+def test_the_marginal_likelihood_is_that_of_a_gaussian(data, key):
+    """With the scale at its best; the density is SciPy's."""
+    fit = KernelRidge(ntk(), ridge="marginal_likelihood").fit(key, data)
+    gram, y = np.asarray(ArcCosineNTK()(data.x)), np.asarray(data.y)
+
+    def log_density(ridge, tau):
+        return scipy.stats.multivariate_normal(np.zeros(N), tau * (gram + ridge * np.eye(N))).logpdf(y)
+
+    chosen = float(fit.stats["ridge"])
+    at_best = lambda ridge: max(log_density(ridge, tau) for tau in np.geomspace(1e-3, 1e2, 400))
+    assert at_best(chosen) > max(at_best(chosen * factor) for factor in (0.5, 2.0))
+
+
+def test_a_held_out_fifth_chooses(data, key):
+    fit = KernelRidge(ntk(), ridge="holdout").fit(key, data)
+    order = jr.permutation(jr.fold_in(key, 0x401D), N)
+    held, rest = order[: N // 5], order[N // 5 :]
+    gram = ntk()(data.x[rest])
+    errors = []
+    for ridge in PATH * float(jnp.trace(gram)) / (N - N // 5):
+        part = KernelRidge(ntk(), ridge=ridge).fit(key, ts.Dataset(x=data.x[rest], y=data.y[rest]))
+        errors.append(float(jnp.mean((part.predict(data.x[held]) - data.y[held]) ** 2)))
+    chosen = PATH[int(np.nanargmin(errors))] * float(jnp.trace(gram)) / (N - N // 5)
+    np.testing.assert_allclose(fit.stats["ridge"], chosen, rtol=1e-9)
+    np.testing.assert_allclose(fit.alpha, KernelRidge(ntk(), ridge=chosen).fit(key, data).alpha, rtol=1e-9)
+    # Another key holds out another fifth.
+    others = [float(KernelRidge(ntk(), ridge="holdout").fit(jr.fold_in(key, i), data).stats["ridge"]) for i in range(8)]
+    assert len(set(others)) > 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 50])
+def test_the_tridiagonal_path_is_the_eigendecomposition(key, n):
+    a = jr.normal(key, (n, n))
+    a, b, shifts = a @ a.T, jr.normal(jr.fold_in(key, 1), (n,)), jnp.logspace(-3, 3, 7)
+    fast, slow = _shifted_by_tridiagonal(a, b, shifts), _shifted_by_eigen(a, b, shifts)
+    for one, other in zip(fast, slow, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-9)
+    batch = jax.jit(jax.vmap(solve_shifted, (0, 0, None)))(jnp.stack([a, 2 * a]), jnp.stack([b, b]), shifts)
+    for one, other in zip(batch, slow, strict=True):
+        np.testing.assert_allclose(one[0], other, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("ridge", ["gcv", "loo", "holdout", "marginal_likelihood", "oracle", 0.1])
 def test_jit_and_vmap_equal_eager(problem, teacher, key, ridge):
     datasets = jax.vmap(lambda k: problem.sample(k, teacher, 20))(jr.split(key, 3))
     oracle = {"oracle": (problem, teacher)} if ridge == "oracle" else {}
@@ -100,7 +146,7 @@ def test_jit_and_vmap_equal_eager(problem, teacher, key, ridge):
         fit = estimator.fit(keys[i], jax.tree.map(lambda leaf, i=i: leaf[i], datasets), **oracle)
         np.testing.assert_allclose(mapped.alpha[i], fit.alpha, rtol=1e-7)
         np.testing.assert_allclose(predictions[i], fit.predict(x), rtol=1e-9)
-        assert fit.stats.keys() == {"ridge", "dof", "gcv", "loo"}
+        assert fit.stats.keys() - {"loo"} == {"ridge", "dof", "gcv"} and fit.stats.keys() == mapped.stats.keys()
 
 
 def test_ridges_and_length_scales_are_traced(data, key):
@@ -138,6 +184,10 @@ def test_a_singular_matrix_is_a_status(key):
     x = jnp.zeros((3, 2)).at[0, 0].set(1.0)
     fit = KernelRidge(ntk(), ridge=0).fit(key, ts.Dataset(x=x, y=jnp.arange(3.0)))
     assert fit.status == ts.Status.SINGULAR and bool(jnp.isnan(fit.predict(x)).all())
+    # Cholesky's factorisation of a matrix that is singular to working precision may exist, and mean nothing.
+    x = jr.normal(key, (30, 2)) * 1e-2
+    assert KernelRidge(RBF(1.0), ridge=0).fit(key, ts.Dataset(x=x, y=x[:, 0])).status == ts.Status.SINGULAR
+    x = jnp.zeros((3, 2)).at[0, 0].set(1.0)
     # The search never tries ridge 0.
     assert KernelRidge(ntk()).fit(key, ts.Dataset(x=x, y=jnp.arange(3.0))).status == ts.Status.CONVERGED
 
@@ -156,8 +206,12 @@ def test_float32_data_are_fitted_in_float64_without_the_flag(data, key):
 def test_errors(problem, teacher, data, key):
     cases = [
         (lambda: KernelRidge(ntk(), ridge=-0.1), r"ridge must be finite and >= 0, got -0\.1"),
-        (lambda: KernelRidge(ntk(), ridge="gvc"), r"one of \('gcv', 'loo', 'oracle'\), got 'gvc'; nearest: 'gcv'"),
+        (
+            lambda: KernelRidge(ntk(), ridge="gvc"),
+            r"one of \('gcv', 'loo', 'holdout', 'oracle', .*, got 'gvc'; nearest: 'gcv'",
+        ),
         (lambda: KernelRidge(ntk(), ridge=jnp.ones(2)), r"one number, got an array of shape \(2,\)"),
+        (lambda: KernelRidge(ntk()).fit(key, ts.Dataset(x=data.x[:1], y=data.y[:1])), r"ridge='gcv' .* needs n >= 2"),
         (lambda: KernelRidge(ntk), r"needs a kernel such as tsjax\.kernels\.ntk\(depth=1\), got .*Call it: ntk\(\)"),
         (
             lambda: KernelRidge(ntk(), ridge="oracle").fit(key, data),

@@ -1,86 +1,82 @@
-"""Ridge regression on random ReLU features: a two-layer network of which only the second layer is trained."""
+"""Ridge regression on random features: a two-layer network of which only the second layer is trained."""
+
+from typing import Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..kernels.base import check_positive
+from ..kernels.features import AbstractFeatures, FourierFeatures, ReLUFeatures
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
-from .ridge import (
-    FixedRidge,
-    Oracle,
-    RidgeSearch,
-    Solution,
-    check_oracle,
-    in_blocks,
-    oracle_sample,
-    ridge_rule,
-    search_path,
-    solution,
-    solve_gram,
-)
+from .ridge import Solution, cholesky, in_blocks, ridge_rule, scores, search_gram, search_primal, solve_gram, status_of
+from .tuning import Fixed, Oracle, Search, check_oracle, hold_out, oracle_sample
 
 # Far from the small numbers that split(key) amounts to folding in.
 _FEATURE_STREAM = 0xFEA7
 
 
-def relu_features(w: Float[Array, "p d"], x: Float[Array, "n d"]) -> Float[Array, "n p"]:
-    """phi(x)_j = relu(<w_j, x>) / sqrt(p): <phi(x), phi(z)> tends to `ArcCosine(1)` for w ~ N(0, I) and large p."""
-    return jax.nn.relu(jnp.dot(x, w.T, precision="highest")) / w.shape[0] ** 0.5
-
-
 class FeaturesFit(AbstractFit):
-    """f(x) = sum_j c_j relu(<w_j, x>) / sqrt(p). `stats` as for `KernelFit`."""
+    """f(x) = <c, phi(x)>, phi the `features`. `stats` as for `KernelFit`."""
 
-    w: Float[Array, "*batch p d"]
+    features: AbstractFeatures
     coefficients: Float[Array, "*batch p"]
     status: Int[Array, "*batch"]
     stats: dict[str, Array]
 
     def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
-        return _predict_features(self.w, self.coefficients, x)
+        return _predict_features(self.features, self.coefficients, x)
 
 
 @requires_float64
-def _predict_features(w, coefficients, x):
-    return _predict_features_compiled(w, coefficients, jnp.asarray(x, jnp.float64))
+def _predict_features(features, coefficients, x):
+    return _predict_features_compiled(features, coefficients, jnp.asarray(x, jnp.float64))
 
 
 @eqx.filter_jit
-def _predict_features_compiled(w, coefficients, x):
-    return in_blocks(lambda rows: relu_features(w, rows) @ coefficients, x)
+def _predict_features_compiled(features, coefficients, x):
+    return in_blocks(lambda rows: features.features(rows) @ coefficients, x)
 
 
 class RandomFeatures(AbstractEstimator):
-    r"""Ridge regression on `count` random features phi(x)_j = relu(<w_j, x>) / sqrt(count), w_j ~ N(0, I_d): minimises
-    sum_i (y_i - <c, phi(x_i)>)^2 + ridge |c|^2 over c (Rahimi & Recht 2007, NeurIPS 20, with ReLU features).
+    r"""Ridge regression on `count` random features phi: minimises sum_i (y_i - <c, phi(x_i)>)^2 + ridge |c|^2 over c (Rahimi &
+    Recht 2007, NeurIPS 20).
 
-    It is `KernelRidge` with the random kernel <phi(x), phi(z)>, whose mean is `tsjax.kernels.ArcCosine(1)`, and `ridge`
-    means the same. Solved in whichever of the sample (n) and the features (count) has fewer dimensions.
+    It is `KernelRidge` with the random kernel <phi(x), phi(z)>, and `ridge` means the same. Solved in whichever of the
+    sample (n) and the features (count) has fewer dimensions.
 
     **Arguments:**
 
     - `count`: number of features; None is 4n.
-    - `ridge`: a number >= 0, `"gcv"`, `"loo"` or `"oracle"`, as for `KernelRidge`.
+    - `ridge`: a number >= 0 or a criterion, as for `KernelRidge`.
+    - `features`: `"relu"`, relu(<w_j, x>) / sqrt(count) with w_j ~ N(0, I_d), whose mean kernel is
+      `tsjax.kernels.ArcCosine(1)`; or `"fourier"`, sqrt(2/count) cos(<w_j, x> + b_j), whose mean kernel is
+      `tsjax.kernels.RBF(length_scale)`.
+    - `length_scale`: of Fourier features.
 
-    **Raises:** ValueError for count < 1 or a bad ridge.
+    **Raises:** ValueError for count < 1, a bad ridge, features other than these, or a length_scale that is not positive.
     """
 
     count: int | None = eqx.field(static=True, default=None)
-    ridge: FixedRidge | RidgeSearch = eqx.field(converter=ridge_rule, default="gcv")
+    ridge: Fixed | Search = eqx.field(converter=ridge_rule, default="gcv")
+    features: Literal["relu", "fourier"] = eqx.field(static=True, default="relu")
+    length_scale: float | Float[Array, ""] = 1.0
 
     def __check_init__(self):
         if self.count is not None and self.count < 1:
             raise ValueError(f"RandomFeatures needs at least one feature, got count={self.count}; None is 4n.")
+        if self.features not in ("relu", "fourier"):
+            raise ValueError(f"features must be 'relu' or 'fourier', got {self.features!r}.")
+        check_positive("RandomFeatures", length_scale=self.length_scale)
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> FeaturesFit:
         """Fits x (n, d), y (n,) in float64; the features are drawn from `key`. Raises as `KernelRidge.fit` does."""
         check_data(data)
-        check_oracle(self.ridge, oracle, data)
+        check_oracle("ridge", self.ridge, oracle, data)
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
 
 
@@ -93,37 +89,48 @@ def _fit(self: RandomFeatures, key, data: Dataset, oracle: Oracle | None) -> Fea
 def _fit_compiled(self: RandomFeatures, key, data: Dataset, oracle: Oracle | None) -> FeaturesFit:
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
     count = 4 * data.n if self.count is None else self.count
-    w = jr.normal(jr.fold_in(key, _FEATURE_STREAM), (count, data.d), jnp.float64)
-    phi = relu_features(w, x)
-    primal = count < data.n
-    if isinstance(self.ridge, FixedRidge):
-        if primal:
-            c, status, stats = _solve_primal(phi, y, self.ridge.value)
-        else:
-            alpha, status, stats = solve_gram(phi @ phi.T, y, self.ridge.value)[0]
-            c = phi.T @ alpha
+    draw_key = jr.fold_in(key, _FEATURE_STREAM)
+    if self.features == "relu":
+        features: AbstractFeatures = ReLUFeatures.sample(draw_key, count, data.d, jnp.float64)
     else:
-        # c = lift @ weights, where the weights solve the problem in the eigenbasis of phi phi^T.
-        if primal:
-            u, singular, vt = jnp.linalg.svd(phi, full_matrices=False)
-            s, lift = singular**2, vt.T * singular[None, :]
-        else:
-            s, u = jnp.linalg.eigh(phi @ phi.T)
-            s, lift = jnp.maximum(s, 0.0), phi.T @ u
+        features = FourierFeatures.sample(draw_key, count, data.d, self.length_scale, jnp.float64)
+    phi, rule = features.features(x), self.ridge
 
-        def at_oracle():
-            assert oracle is not None
-            x_fresh, truth = oracle_sample(key, oracle)
-            return relu_features(w, x_fresh) @ lift, truth
+    def at_oracle():
+        assert oracle is not None
+        x_fresh, truth = oracle_sample(key, oracle)
+        return features.features(x_fresh), truth
 
-        weights, status, stats = search_path(self.ridge.criterion, u, s, y, at_oracle)
-        c = lift @ weights
-    return FeaturesFit(w=w, coefficients=c, status=status, stats=stats)
+    if isinstance(rule, Search) and rule.criterion == "holdout":
+        (phi_fit, y_fit), (phi_held, y_held) = hold_out(key, phi, y)
+        rule = Fixed(_search("holdout", phi_fit, y_fit, lambda: (phi_held, y_held)).stats["ridge"])
+    if isinstance(rule, Search):
+        c, status, stats = _search(rule.criterion, phi, y, at_oracle)
+    elif count < data.n:
+        c, status, stats = _solve_primal(phi, y, rule.value)
+    else:
+        alpha, status, stats = solve_gram(phi @ phi.T, y, rule.value)[0]
+        c = phi.T @ alpha
+    return FeaturesFit(features=features, coefficients=c, status=status, stats=stats)
+
+
+def _search(criterion: str, phi: Float[Array, "n p"], y: Float[Array, " n"], target) -> Solution:
+    """The best ridge of the path; `target` gives phi at new inputs, and what should be predicted there."""
+    if phi.shape[1] < phi.shape[0]:
+        return search_primal(criterion, phi, y, target)
+
+    def kernel_target():
+        basis, truth = target()
+        return basis @ phi.T, truth
+
+    alpha, status, stats = search_gram(criterion, phi @ phi.T, y, kernel_target)
+    return Solution(phi.T @ alpha, status, stats)
 
 
 def _solve_primal(phi: Float[Array, "n p"], y: Float[Array, " n"], ridge) -> Solution:
     """c = (phi^T phi + ridge I)^{-1} phi^T y; cheaper than `solve_gram` for p < n, and possible at ridge 0."""
-    lower = jnp.linalg.cholesky(phi.T @ phi + ridge * jnp.eye(phi.shape[1]))
+    lower = cholesky(phi.T @ phi + ridge * jnp.eye(phi.shape[1]))
     c = jsl.cho_solve((lower, True), phi.T @ y)
     leverage = jnp.sum(jsl.solve_triangular(lower, phi.T, lower=True) ** 2, axis=0)
-    return solution(c, jnp.asarray(ridge, y.dtype), jnp.sum(leverage), y - phi @ c, 1.0 - leverage)
+    stats = {"ridge": jnp.asarray(ridge, y.dtype), "dof": jnp.sum(leverage)} | scores(y - phi @ c, 1.0 - leverage)
+    return Solution(c, status_of(c), stats)

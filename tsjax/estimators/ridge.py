@@ -1,99 +1,37 @@
-r"""Kernel ridge regression, with the ridge given, or chosen over its whole path from one eigendecomposition.
+r"""Kernel ridge regression, with the ridge given, or chosen over its whole path from one factorisation.
 
 With the kernel matrix K of the training inputs, f_hat(x) = k(x, X) alpha and alpha = (K + ridge I)^{-1} y. The ridge is
 *not* multiplied by n: f_hat minimises sum_i (y_i - f(x_i))^2 + ridge |f|^2 in the kernel's space of functions, and the
 ridge is the noise variance if y is a Gaussian process of covariance k plus noise. Everything is float64.
 
-Search: the candidates are trace(K)/n times 60 numbers from 1e-10 to 1e2, log-spaced. With K = U diag(s) U^T, the share
-of y that a ridge r leaves unexplained is U diag(r/(s+r)) U^T =: I - H, so that each candidate costs O(n) (O(n^2) for
-"loo"):
-
-- "gcv": n |(I-H) y|^2 / trace(I-H)^2 (Golub, Heath & Wahba 1979, Technometrics 21, equation 1.4);
-- "loo": mean_i (((I-H) y)_i / (I-H)_ii)^2, the exact leave-one-out error (Allen's PRESS; ibid., section 1);
-- "oracle": the mean squared distance to the true function on 4096 fresh inputs: what no method can have, for reference.
+Search: the candidates are trace(K)/n times 60 numbers from 1e-10 to 1e2, log-spaced; the criteria are those of
+`tsjax.estimators.tuning`. With K = Q T Q^T, T tridiagonal, all of them but "loo" need O(n^2) for each candidate, most of it
+to multiply by Q; this takes a third of the time of an eigendecomposition, which "loo" needs (the diagonal of the inverse
+for each candidate).
 """
 
-import difflib
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.core
 import jax.numpy as jnp
-import jax.random as jr
 import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
-from ..problem import Dataset, Problem
+from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, Status, check_data, floats_as_arrays
-
-Oracle = tuple[Problem, Callable[[Array], Array]]
-"""A problem and its true regression function of one point, as in `fit(key, data, oracle=(problem, teacher))`."""
+from .tuning import CRITERIA, Fixed, Oracle, Search, check_oracle, gcv_score, hold_out, oracle_sample, tuned
 
 PATH = np.logspace(-10.0, 2.0, 60)
 """The candidate ridges, relative to trace(K)/n."""
 
-_CRITERIA = ("gcv", "loo", "oracle")
-_ORACLE_POINTS = 4096
 _BLOCK = 2048
-# Far from the small numbers that split(key) amounts to folding in, should the caller have drawn the data from the same
-# key.
-_ORACLE_STREAM = 0x0FAC1E
 
-
-class FixedRidge(eqx.Module):
-    """A ridge that is a number >= 0."""
-
-    value: Any
-
-
-class RidgeSearch(eqx.Module):
-    """The ridge of the path with the lowest "gcv", "loo" or "oracle" score."""
-
-    criterion: Literal["gcv", "loo", "oracle"] = eqx.field(static=True)
-
-
-def ridge_rule(ridge: Any) -> FixedRidge | RidgeSearch:
-    """What `ridge=` means: a number or one of "gcv", "loo", "oracle". Raises ValueError for anything else."""
-    if isinstance(ridge, FixedRidge | RidgeSearch):
-        return ridge
-    if isinstance(ridge, str):
-        if ridge not in _CRITERIA:
-            near = difflib.get_close_matches(ridge.lower(), _CRITERIA, n=1, cutoff=0.0)[0]
-            raise ValueError(f"ridge must be a number or one of {_CRITERIA}, got {ridge!r}; nearest: {near!r}.")
-        return RidgeSearch(ridge)
-    if jnp.ndim(ridge) != 0:
-        raise ValueError(f"ridge is one number, got an array of shape {jnp.shape(ridge)}; jax.vmap over the estimator.")
-    if not isinstance(ridge, jax.core.Tracer) and not 0.0 <= float(ridge) < float("inf"):
-        raise ValueError(f"ridge must be finite and >= 0, got {ridge}.")
-    return FixedRidge(float(ridge) if isinstance(ridge, int) else ridge)
-
-
-def check_oracle(rule: FixedRidge | RidgeSearch, oracle: Oracle | None, data: Dataset) -> None:
-    """Raises ValueError unless an oracle is there exactly when the rule asks for one, in the data's dimension."""
-    wanted = isinstance(rule, RidgeSearch) and rule.criterion == "oracle"
-    if wanted and oracle is None:
-        raise ValueError('ridge="oracle" needs the truth: call fit(key, data, oracle=(problem, teacher)).')
-    if oracle is not None and not wanted:
-        raise ValueError('an oracle is of use with ridge="oracle" only; leave it out, or ask for that ridge.')
-    if oracle is not None and oracle[0].d != data.d:
-        raise ValueError(f"the oracle's problem has d={oracle[0].d}, but the data have d={data.d}.")
-
-
-def oracle_sample(key: PRNGKeyArray, oracle: Oracle) -> tuple[Float[Array, "t d"], Float[Array, " t"]]:
-    """Fresh float64 inputs, independent of what else `key` is used for, and the true function there."""
-    problem, teacher = oracle
-    x = problem.inputs.sample(jr.fold_in(key, _ORACLE_STREAM), _ORACLE_POINTS, jnp.float64)
-    return x, jax.vmap(as_float64(teacher))(x)
-
-
-def as_float64(tree: Any) -> Any:
-    """`tree` with its floating-point arrays in float64."""
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
+ridge_rule = tuned("ridge", (*CRITERIA, "marginal_likelihood"))
+"""What `ridge=` means."""
 
 
 class Solution(NamedTuple):
@@ -104,64 +42,185 @@ class Solution(NamedTuple):
     stats: dict[str, Array]
 
 
-def solution(coefficients, ridge, dof, residual, unexplained) -> Solution:
-    """The scores are ratios of residuals (I-H) y to the diagonal of I-H; either may come times a common factor."""
-    gcv = residual.size * jnp.sum(residual**2) / jnp.sum(unexplained) ** 2
-    loo = jnp.mean((residual / unexplained) ** 2)
+def status_of(coefficients) -> Int[Array, ""]:
+    """CONVERGED for finite coefficients, else SINGULAR."""
     finite = jnp.isfinite(coefficients).all()
-    status = jnp.where(finite, Status.CONVERGED.value, Status.SINGULAR.value).astype(jnp.int32)
-    return Solution(coefficients, status, {"ridge": ridge, "dof": dof, "gcv": gcv, "loo": loo})
+    return jnp.where(finite, Status.CONVERGED.value, Status.SINGULAR.value).astype(jnp.int32)
+
+
+def scores(residual: Float[Array, " n"], unexplained: Float[Array, " n"]) -> dict[str, Array]:
+    """GCV and leave-one-out from residuals (I-H) y and the diagonal of I-H; both may come times a common factor."""
+    gcv = gcv_score(jnp.sum(residual**2), jnp.sum(unexplained), residual.size)
+    return {"gcv": gcv, "loo": jnp.mean((residual / unexplained) ** 2)}
+
+
+def cholesky(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
+    """The lower factor; NaN where a pivot is no larger than the roundoff of the factorisation, n eps times the mean of the
+    diagonal: what such a factor solves is not what was asked."""
+    lower = jnp.linalg.cholesky(matrix)
+    floor = matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.mean(jnp.diagonal(matrix))
+    return jnp.where(jnp.min(jnp.diagonal(lower) ** 2) > floor, lower, jnp.nan)
 
 
 def solve_gram(gram: Float[Array, "n n"], y: Float[Array, " n"], ridge) -> tuple[Solution, Float[Array, "n n"]]:
     """alpha = (K + ridge I)^{-1} y by Cholesky, and the lower factor; NaN and SINGULAR if K + ridge I has none."""
     n = y.shape[0]
-    lower = jnp.linalg.cholesky(gram + ridge * jnp.eye(n))
+    lower = cholesky(gram + ridge * jnp.eye(n))
     alpha = jsl.cho_solve((lower, True), y)
     # I - H = ridge (K + ridge I)^{-1} and (I - H) y = ridge alpha: without the factor they stay meaningful at ridge 0.
     inverse_diagonal = jnp.sum(jsl.solve_triangular(lower, jnp.eye(n), lower=True) ** 2, axis=0)
-    dof = n - ridge * jnp.sum(inverse_diagonal)
-    return solution(alpha, jnp.asarray(ridge, y.dtype), dof, alpha, inverse_diagonal), lower
+    ridge = jnp.asarray(ridge, y.dtype)
+    stats = {"ridge": ridge, "dof": n - ridge * jnp.sum(inverse_diagonal)} | scores(alpha, inverse_diagonal)
+    return Solution(alpha, status_of(alpha), stats), lower
 
 
-def search_path(
-    criterion: str,
-    u: Float[Array, "n q"],
-    s: Float[Array, " q"],
-    y: Float[Array, " n"],
-    at_oracle: Callable[[], tuple[Float[Array, "t q"], Float[Array, " t"]]],
-) -> Solution:
-    """The best ridge of the path for K = U diag(s) U^T, U with orthonormal columns; coefficients w = U^T y / (s + r).
+class Shifted(NamedTuple):
+    """Of (A + r I) c = b, for each of p shifts r: the solutions (q, p), and trace((A + r I)^{-1}), log det(A + r I) (p,)."""
 
-    The prediction is a combination of q functions with coefficients w; `at_oracle` gives the values of these functions
-    on fresh inputs, and the true values there (asked for by "oracle" only).
-    """
+    solutions: Float[Array, "q p"]
+    trace_inverse: Float[Array, " p"]
+    log_det: Float[Array, " p"]
+
+
+def solve_shifted(a: Float[Array, "q q"], b: Float[Array, " q"], shifts: Float[Array, " p"]) -> Shifted:
+    """For A positive semidefinite and r > 0, from one factorisation of A."""
+    # LAPACK and cuSOLVER reduce to tridiagonal form; elsewhere (TPU) there is the eigendecomposition.
+    fast = {name: _shifted_by_tridiagonal for name in ("cpu", "cuda", "rocm")}
+    return Shifted(*jax.lax.platform_dependent(a, b, shifts, **fast, default=_shifted_by_eigen))
+
+
+def _shifted_by_eigen(a, b, shifts) -> Shifted:
+    s, u = eigen(a)
+    shifted = s[:, None] + shifts[None, :]
+    return Shifted(
+        u @ ((u.T @ b)[:, None] / shifted), jnp.sum(1.0 / shifted, axis=0), jnp.sum(jnp.log(shifted), axis=0)
+    )
+
+
+def _shifted_by_tridiagonal(a, b, shifts) -> Shifted:
+    """A = Q T Q^T, Q of Householder reflections that leave the first coordinate alone. T + r I has pivots from above,
+    delta_i = t_i + r - e_{i-1}^2 / delta_{i-1}, and from below, gamma_i; then (T + r I)^{-1}_ii = 1 / (delta_i + gamma_i -
+    t_i - r) (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, theorem 2.3)."""
+    if a.shape[0] == 1:
+        return _shifted_by_eigen(a, b, shifts)
+    reflectors, t, e, taus, *_ = jax.lax.linalg.tridiagonal(a, lower=True)
+    reflectors = reflectors[1:, :-1]
+    rotate = lambda c, transpose: jnp.concatenate(
+        [c[:1], jax.lax.linalg.ormqr(reflectors, taus, c[1:], left=True, transpose=transpose)]
+    )
+    z = rotate(b[:, None], True)[:, 0]
+    above = jnp.concatenate([jnp.zeros(1), e])
+    ones = jnp.ones_like(shifts)
+
+    def down(carry, row):
+        delta, forward = carry
+        t_i, z_i, e_above = row
+        factor = e_above / delta
+        delta, forward = t_i + shifts - e_above * factor, z_i - factor * forward
+        return (delta, forward), (delta, forward)
+
+    _, (deltas, forwards) = jax.lax.scan(down, (ones, 0.0 * ones), (t, z, above))
+
+    def up(carry, row):
+        gamma, solution = carry
+        t_i, e_below, delta, forward = row
+        gamma = t_i + shifts - e_below**2 / gamma
+        solution = (forward - e_below * solution) / delta
+        return (gamma, solution), (solution, 1.0 / (delta + gamma - t_i - shifts))
+
+    below = jnp.concatenate([e, jnp.zeros(1)])
+    _, (solutions, inverse) = jax.lax.scan(up, (ones, 0.0 * ones), (t, below, deltas, forwards), reverse=True)
+    return Shifted(rotate(solutions, False), jnp.sum(inverse, axis=0), jnp.sum(jnp.log(deltas), axis=0))
+
+
+def eigen(a: Float[Array, "q q"]) -> tuple[Float[Array, " q"], Float[Array, "q q"]]:
+    """Eigenvalues, those below 0 by roundoff as 0, and eigenvectors as columns."""
+    s, u = jnp.linalg.eigh(a)
+    return jnp.maximum(s, 0.0), u
+
+
+def ridge_path(trace, n: int) -> Float[Array, " p"]:
+    """The candidate ridges."""
+    return trace / n * jnp.asarray(PATH)
+
+
+def best_score(scores: Float[Array, " p"]):
+    """The index of the least score; a score that is NaN is no score."""
+    return jnp.argmin(jnp.where(jnp.isnan(scores), jnp.inf, scores))
+
+
+def search_gram(criterion: str, gram, y, target) -> Solution:
+    """The best ridge of the path; `target` gives k(x', x) at new inputs x' and what should be predicted there (asked for by
+    "oracle" and "holdout" only)."""
+    n = y.shape[0]
+    ridges = ridge_path(jnp.trace(gram), n)
+    if criterion == "loo":
+        s, u = eigen(gram)
+        shares = ridges[None, :] / (s[:, None] + ridges[None, :])
+        weights, best, stats = search_loo(u, u.T @ y, y, shares, 1.0 / (s[:, None] + ridges[None, :]))
+        alpha = u @ weights
+        return Solution(alpha, status_of(alpha), {"ridge": ridges[best]} | stats)
+    path = solve_shifted(gram, y, ridges)
+    dof = n - ridges * path.trace_inverse
+    gcv = gcv_score(jnp.sum(path.solutions**2, axis=0), path.trace_inverse, n)
+    if criterion == "marginal_likelihood":
+        score = jnp.log(y @ path.solutions) + path.log_det / n
+    else:
+        score = gcv if criterion == "gcv" else _squared_error(target, path.solutions)
+    best = best_score(score)
+    alpha = path.solutions[:, best]
+    return Solution(alpha, status_of(alpha), {"ridge": ridges[best], "dof": dof[best], "gcv": gcv[best]})
+
+
+def search_primal(criterion: str, phi, y, target) -> Solution:
+    """The same for p < n features, K = phi phi^T, in the space of the features; `target` gives phi at new inputs."""
+    n, q = phi.shape
+    gram, b = phi.T @ phi, phi.T @ y
+    ridges = ridge_path(jnp.trace(gram), n)
+    if criterion == "loo":
+        u, singular, vt = jnp.linalg.svd(phi, full_matrices=False)
+        s = singular**2
+        shares = ridges[None, :] / (s[:, None] + ridges[None, :])
+        weights, best, stats = search_loo(u, u.T @ y, y, shares, singular[:, None] / (s[:, None] + ridges[None, :]))
+        c = vt.T @ weights
+        return Solution(c, status_of(c), {"ridge": ridges[best]} | stats)
+    path = solve_shifted(gram, b, ridges)
+    unexplained = n - q + ridges * path.trace_inverse
+    residuals = y[:, None] - phi @ path.solutions
+    gcv = gcv_score(jnp.sum(residuals**2, axis=0), unexplained, n)
+    if criterion == "marginal_likelihood":
+        # (I-H) y = ridge (K + ridge I)^{-1} y, and K has n - q more eigenvalues 0.
+        score = jnp.log(y @ residuals / ridges) + (path.log_det + (n - q) * jnp.log(ridges)) / n
+    else:
+        score = gcv if criterion == "gcv" else _squared_error(target, path.solutions)
+    best = best_score(score)
+    c = path.solutions[:, best]
+    return Solution(c, status_of(c), {"ridge": ridges[best], "dof": n - unexplained[best], "gcv": gcv[best]})
+
+
+def _squared_error(target, solutions) -> Float[Array, " p"]:
+    basis, truth = target()
+    return jnp.mean((basis @ solutions - truth[:, None]) ** 2, axis=0)
+
+
+def search_loo(u, b, y, shares, gains):
+    """The candidate of least leave-one-out error, for H = U diag(1 - shares) U^T, U (n, q) with orthonormal columns and b =
+    U^T y: gains b of the best one, its index, and stats."""
     n, q = u.shape
-    ridges = jnp.sum(s) / n * jnp.asarray(PATH)
-    b = u.T @ y
-    weights = b[:, None] / (s[:, None] + ridges[None, :])
-    shrink = ridges[None, :] / (s[:, None] + ridges[None, :])
     # What lies outside of the q directions is left as it is. With q = n there is nothing there but roundoff.
     y_rest, diagonal_rest = (jnp.zeros(n), jnp.zeros(n)) if q == n else (y - u @ b, 1.0 - jnp.sum(u**2, axis=1))
-    if criterion == "gcv":
-        scores = (jnp.sum((shrink * b[:, None]) ** 2, 0) + jnp.sum(y_rest**2)) / (jnp.sum(shrink, 0) + n - q) ** 2
-    elif criterion == "loo":
-        residuals = u @ (shrink * b[:, None]) + y_rest[:, None]
-        scores = jnp.mean((residuals / (u**2 @ shrink + diagonal_rest[:, None])) ** 2, axis=0)
-    else:
-        basis, truth = at_oracle()
-        scores = jnp.mean((basis @ weights - truth[:, None]) ** 2, axis=0)
-    best = jnp.argmin(scores)
-    shrink, ridge = shrink[:, best], ridges[best]
-    residual, unexplained = u @ (shrink * b) + y_rest, u**2 @ shrink + diagonal_rest
-    return solution(weights[:, best], ridge, q - jnp.sum(shrink), residual, unexplained)
+    residuals = u @ (shares * b[:, None]) + y_rest[:, None]
+    unexplained = u**2 @ shares + diagonal_rest[:, None]
+    best = best_score(jnp.mean((residuals / unexplained) ** 2, axis=0))
+    stats = {"dof": q - jnp.sum(shares[:, best])} | scores(residuals[:, best], unexplained[:, best])
+    return gains[:, best] * b, best, stats
 
 
 class KernelFit(AbstractFit):
     """f(x) = k(x, X) alpha.
 
-    `stats`: `ridge`; `dof`, the effective degrees of freedom (trace of the hat matrix H); `gcv` and `loo`, the scores
-    of the module docstring.
+    `stats`: the hyper-parameter under its name; `dof`, the effective degrees of freedom (trace of the hat matrix H); `gcv`,
+    and `loo` where the solver gives it, the scores of `tsjax.estimators.tuning`.
     """
 
     kernel: AbstractKernel
@@ -184,17 +243,18 @@ def _predict_kernel_compiled(kernel, x_train, alpha, x):
     return in_blocks(lambda rows: kernel(rows, x_train) @ alpha, x)
 
 
-def in_blocks(predict: Callable[[Array], Array], x: Float[Array, "k d"]) -> Float[Array, " k"]:
+def in_blocks(predict, x: Float[Array, "k d"]) -> Float[Array, " k"]:
     """predict(x) in blocks of rows, so that very many points make no matrix of all of them with the training data."""
     if x.shape[0] <= _BLOCK:
         return predict(x)
     return jax.lax.map(lambda point: predict(point[None])[0], x, batch_size=_BLOCK)
 
 
-def _as_kernel(kernel: Any) -> AbstractKernel:
+def as_kernel(kernel: Any) -> AbstractKernel:
+    """`kernel`, if it is one. Raises ValueError, saying what to do, else."""
     if not isinstance(kernel, AbstractKernel):
         hint = f" Call it: {kernel.__name__}()." if callable(kernel) and hasattr(kernel, "__name__") else ""
-        raise ValueError(f"KernelRidge needs a kernel such as tsjax.kernels.ntk(depth=1), got {kernel!r}.{hint}")
+        raise ValueError(f"this estimator needs a kernel such as tsjax.kernels.ntk(depth=1), got {kernel!r}.{hint}")
     return kernel
 
 
@@ -204,26 +264,28 @@ class KernelRidge(AbstractEstimator):
     **Arguments:**
 
     - `kernel`: any kernel, for instance `tsjax.kernels.ntk(depth=1)`.
-    - `ridge`: a number >= 0 (not times n), or `"gcv"`, `"loo"` or `"oracle"`: the best of 60 values from 1e-10 to 1e2
-      times trace(K)/n by that criterion. Numbers are traced: `jax.vmap` over them.
+    - `ridge`: a number >= 0 (not times n), or `"gcv"`, `"loo"`, `"holdout"`, `"marginal_likelihood"` or `"oracle"`: the best
+      of 60 values from 1e-10 to 1e2 times trace(K)/n by that criterion (`tsjax.estimators.tuning`). Numbers are traced:
+      `jax.vmap` over them.
 
-    A number costs a Cholesky factorisation, a search an eigendecomposition (several times that). A matrix that cannot
-    be factorised (ridge 0 with repeated points, say) gives `Status.SINGULAR` and NaN predictions.
+    A number costs a Cholesky factorisation, a search three to four of them, "loo" ten. A matrix that cannot be factorised to
+    working precision (ridge 0 with repeated points, say) gives `Status.SINGULAR` and NaN predictions; see `MinimumNorm` for
+    interpolation.
 
     **Raises:** ValueError for a negative ridge, an unknown criterion, or a kernel that is none.
     """
 
-    kernel: AbstractKernel = eqx.field(converter=_as_kernel)
-    ridge: FixedRidge | RidgeSearch = eqx.field(converter=ridge_rule, default="gcv")
+    kernel: AbstractKernel = eqx.field(converter=as_kernel)
+    ridge: Fixed | Search = eqx.field(converter=ridge_rule, default="gcv")
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
-        """Fits x (n, d), y (n,) in float64. `key` is used only by `ridge="oracle"`, which also needs
+        """Fits x (n, d), y (n,) in float64. `key` is used by `"holdout"`, and by `"oracle"`, which also needs
         `oracle=(problem, teacher)`: fresh inputs are drawn from the problem, independent of all other uses of `key`.
 
         **Raises:** ValueError for data that are not finite or of the wrong rank, and a missing or needless oracle.
         """
         check_data(data)
-        check_oracle(self.ridge, oracle, data)
+        check_oracle("ridge", self.ridge, oracle, data)
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
 
 
@@ -235,17 +297,19 @@ def _fit(self: KernelRidge, key, data: Dataset, oracle: Oracle | None) -> Kernel
 @eqx.filter_jit
 def _fit_compiled(self: KernelRidge, key, data: Dataset, oracle: Oracle | None) -> KernelFit:
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
-    gram = self.kernel(x)
-    if isinstance(self.ridge, FixedRidge):
-        alpha, status, stats = solve_gram(gram, y, self.ridge.value)[0]
+    kernel, rule = self.kernel, self.ridge
+
+    def at_oracle():
+        assert oracle is not None
+        x_fresh, truth = oracle_sample(key, oracle)
+        return kernel(x_fresh, x), truth
+
+    if isinstance(rule, Search) and rule.criterion == "holdout":
+        (x_fit, y_fit), (x_held, y_held) = hold_out(key, x, y)
+        found = search_gram("holdout", kernel(x_fit), y_fit, lambda: (kernel(x_held, x_fit), y_held))
+        rule = Fixed(found.stats["ridge"])
+    if isinstance(rule, Fixed):
+        alpha, status, stats = solve_gram(kernel(x), y, rule.value)[0]
     else:
-        s, u = jnp.linalg.eigh(gram)
-
-        def at_oracle():
-            assert oracle is not None
-            x_fresh, truth = oracle_sample(key, oracle)
-            return self.kernel(x_fresh, x) @ u, truth
-
-        weights, status, stats = search_path(self.ridge.criterion, u, jnp.maximum(s, 0.0), y, at_oracle)
-        alpha = u @ weights
-    return KernelFit(kernel=self.kernel, x=x, alpha=alpha, status=status, stats=stats)
+        alpha, status, stats = search_gram(rule.criterion, kernel(x), y, at_oracle)
+    return KernelFit(kernel=kernel, x=x, alpha=alpha, status=status, stats=stats)

@@ -1,0 +1,219 @@
+r"""Spectral regularisation other than ridge: gradient flow, the spectral cut-off, and minimum-norm interpolation.
+
+With K = U diag(s) U^T, all of them are f_hat(x) = k(x, X) U diag(g(s)) U^T y, and leave the share 1 - s g(s) of y along an
+eigenvector unexplained (Bauer, Pereverzev & Rosasco 2007, J. Complexity 23, section 3):
+
+- gradient flow f' = -K (f - y) / n from f = 0, for the loss (1/2n) |f - y|^2, stopped at time t: g(s) = (1 - e^{-s t/n}) / s;
+- cut-off after the k largest eigenvalues (principal-component regression in feature space): g(s) = 1/s on these, else 0;
+- minimum norm: g(s) = 1/s, the limit of ridge regression for ridge to 0, of gradient flow for t to infinity.
+
+Eigenvalues below n eps s_max are roundoff: 1/s means 0 there. One eigendecomposition serves the whole path of t or k.
+"""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..kernels.base import AbstractKernel
+from ..precision import requires_float64
+from ..problem import Dataset
+from .base import AbstractEstimator, check_data, floats_as_arrays
+from .ridge import PATH, KernelFit, as_kernel, best_score, eigen, scores, search_loo, status_of
+from .tuning import Fixed, Oracle, Search, check_oracle, gcv_score, hold_out, log_spaced_integers, oracle_sample, tuned
+
+_COMPONENTS = 128
+
+
+class _AbstractSpectral(AbstractEstimator):
+    """Candidates and filters. A candidate is a number that means the same for samples of every size."""
+
+    kernel: eqx.AbstractVar[AbstractKernel]
+
+    @property
+    @abstractmethod
+    def rule(self) -> tuple[str, Fixed | Search]:
+        """The name of the hyper-parameter and its value."""
+
+    @abstractmethod
+    def candidate(self, value, n: int):
+        """What the hyper-parameter `value` is as a candidate."""
+
+    @abstractmethod
+    def value(self, candidate, n: int):
+        """The hyper-parameter that the candidate is for n points."""
+
+    @abstractmethod
+    def candidates(self, s: Float[Array, " n"]) -> Float[Array, " p"]:
+        """The path."""
+
+    @abstractmethod
+    def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
+        """g(s) and 1 - s g(s), both (n, p); s is in ascending order."""
+
+    def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
+        """Fits x (n, d), y (n,) in float64. `key` and `oracle` as for `KernelRidge.fit`, which raises alike."""
+        check_data(data)
+        check_oracle(*self.rule, oracle, data)
+        return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
+
+
+@requires_float64
+def _fit(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | None) -> KernelFit:
+    return _fit_compiled(self, key, data, oracle)
+
+
+@eqx.filter_jit
+def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | None) -> KernelFit:
+    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
+    kernel, (name, rule) = self.kernel, self.rule
+
+    def decompose(x, y):
+        s, u = eigen(kernel(x))
+        return s, u, u.T @ y
+
+    def squared_errors(x, s, u, b, x_new, truth):
+        gains, _ = self.filter(s[:, None], self.candidates(s)[None, :])
+        return jnp.mean((kernel(x_new, x) @ (u @ (gains * b[:, None])) - truth[:, None]) ** 2, axis=0)
+
+    s, u, b = decompose(x, y)
+    if isinstance(rule, Fixed):
+        candidates = jnp.asarray(self.candidate(rule.value, data.n), jnp.float64)[None]
+    elif rule.criterion == "holdout":
+        (x_fit, y_fit), (x_held, y_held) = hold_out(key, x, y)
+        factors = decompose(x_fit, y_fit)
+        best = best_score(squared_errors(x_fit, *factors, x_held, y_held))
+        candidates = self.candidates(factors[0])[best][None]
+    else:
+        candidates = self.candidates(s)
+        gains, shares = self.filter(s[:, None], candidates[None, :])
+        if rule.criterion == "oracle":
+            assert oracle is not None
+            score = squared_errors(x, s, u, b, *oracle_sample(key, oracle))
+        elif rule.criterion == "gcv":
+            score = gcv_score(jnp.sum((shares * b[:, None]) ** 2, axis=0), jnp.sum(shares, axis=0), data.n)
+        else:
+            score = None
+        best = search_loo(u, b, y, shares, gains)[1] if score is None else best_score(score)
+        candidates = candidates[best][None]
+    gains, shares = (matrix[:, 0] for matrix in self.filter(s[:, None], candidates[None, :]))
+    alpha = u @ (gains * b)
+    # Interpolation explains everything; its scores are the limits of those of a ridge tending to 0, in which (I-H) y is
+    # ridge times alpha.
+    interpolates = jnp.sum(shares) == 0
+    residual = jnp.where(interpolates, alpha, u @ (shares * b))
+    unexplained = u**2 @ jnp.where(interpolates, gains, shares)
+    stats = {name: self.value(candidates[0], data.n), "dof": data.n - jnp.sum(shares)} | scores(residual, unexplained)
+    return KernelFit(kernel=kernel, x=x, alpha=alpha, status=status_of(alpha), stats=stats)
+
+
+def _invert(s: Float[Array, "n 1"]) -> Float[Array, "n 1"]:
+    """1/s, or 0 where s is roundoff."""
+    real = s > s.shape[0] * jnp.finfo(s.dtype).eps * s[-1:]
+    return jnp.where(real, 1.0 / jnp.where(real, s, 1.0), 0.0)
+
+
+class GradientFlow(_AbstractSpectral):
+    """Gradient flow in the space of a kernel, f' = -K (f - y) / n from f = 0, stopped at `time` (module docstring). With the
+    NTK it is the training of an infinitely wide network by gradient descent of small steps on half the mean squared error
+    (Jacot et al. 2018, arXiv:1806.07572, section 5).
+
+    **Arguments:**
+
+    - `kernel`: any kernel.
+    - `time`: a number >= 0, or `"gcv"`, `"loo"`, `"holdout"` or `"oracle"`: the best of 60 times from 1e-2 to 1e10 times
+      n / (trace(K)/n), each the inverse of a candidate ridge of `KernelRidge` times n.
+
+    **Raises:** ValueError for a negative time, an unknown criterion, or a kernel that is none.
+    """
+
+    kernel: AbstractKernel = eqx.field(converter=as_kernel)
+    time: Fixed | Search = eqx.field(converter=tuned("time"), default="gcv")
+
+    @property
+    def rule(self) -> tuple[str, Fixed | Search]:
+        return "time", self.time
+
+    # The filter knows t/n only, which plays the part of 1/ridge.
+    def candidate(self, value, n: int):
+        return value / n
+
+    def value(self, candidate, n: int):
+        return candidate * n
+
+    def candidates(self, s: Float[Array, " n"]) -> Float[Array, " p"]:
+        return s.shape[0] / (jnp.sum(s) * jnp.asarray(PATH))
+
+    def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
+        elapsed = s * candidates
+        # s may be 0, where (1 - e^{-s t/n}) / s is t/n.
+        growing = elapsed > 0
+        learnt = -jnp.expm1(-elapsed) / jnp.where(growing, elapsed, 1.0)
+        return jnp.where(growing, learnt, 1.0) * candidates, jnp.exp(-elapsed)
+
+
+class SpectralCutoff(_AbstractSpectral):
+    """Least squares on the first `components` eigenvectors of the kernel matrix, principal-component regression in the space
+    of features (module docstring; Rosipal & Trejo 2001, JMLR 2, section 3).
+
+    **Arguments:**
+
+    - `kernel`: any kernel.
+    - `components`: an integer >= 1, or `"gcv"`, `"loo"`, `"holdout"` or `"oracle"`: the best of about 100 log-spaced integers
+      from 1 to n - 1.
+
+    **Raises:** ValueError for components that are no positive integer, an unknown criterion, or a kernel that is none.
+    """
+
+    kernel: AbstractKernel = eqx.field(converter=as_kernel)
+    components: Fixed | Search = eqx.field(converter=tuned("components", lowest=1.0, integer=True), default="gcv")
+
+    @property
+    def rule(self) -> tuple[str, Fixed | Search]:
+        return "components", self.components
+
+    def candidate(self, value, n: int):
+        if value > n:
+            raise ValueError(f"components={value} of the kernel matrix of n={n} points: there are no more than n.")
+        return value
+
+    def value(self, candidate, n: int):
+        return candidate
+
+    def candidates(self, s: Float[Array, " n"]) -> Float[Array, " p"]:
+        return jnp.asarray(log_spaced_integers(max(s.shape[0] - 1, 1), _COMPONENTS), s.dtype)
+
+    def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
+        rank = s.shape[0] - jnp.arange(s.shape[0])[:, None]
+        kept = (rank <= candidates) & (_invert(s) > 0)
+        return jnp.where(kept, _invert(s), 0.0), jnp.where(kept, 0.0, 1.0)
+
+
+class MinimumNorm(_AbstractSpectral):
+    """The function of least norm, in the space of the kernel, among those that fit the data best: interpolation where K has
+    full rank (module docstring; Hastie et al. 2022, Ann. Statist. 50, on what it costs with noise).
+
+    Repeated points are no problem: it fits their mean. `stats["dof"]` is the numerical rank of K.
+
+    **Raises:** ValueError for a kernel that is none.
+    """
+
+    kernel: AbstractKernel = eqx.field(converter=as_kernel)
+
+    @property
+    def rule(self) -> tuple[str, Fixed | Search]:
+        return "components", Fixed(0)
+
+    def candidate(self, value, n: int):
+        return n
+
+    def value(self, candidate, n: int):
+        return candidate
+
+    def candidates(self, s: Float[Array, " n"]) -> Float[Array, " p"]:
+        return jnp.full(1, s.shape[0], s.dtype)
+
+    def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
+        gains = _invert(s)
+        return gains * jnp.ones_like(candidates), jnp.where(gains > 0, 0.0, 1.0) * jnp.ones_like(candidates)

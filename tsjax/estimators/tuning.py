@@ -1,0 +1,127 @@
+r"""How a linear estimator chooses its hyper-parameter: over a whole path, by a criterion.
+
+Every linear estimator predicts H y at its own inputs, H free of y. Its hyper-parameter is a number, or the name of a
+criterion, of which the candidate with the lowest score is taken:
+
+- `"gcv"`: n |(I-H) y|^2 / trace(I-H)^2 (Golub, Heath & Wahba 1979, Technometrics 21, equation 1.4);
+- `"loo"`: mean_i (((I-H) y)_i / (I-H)_ii)^2, the leave-one-out error (Allen's PRESS; ibid., section 1);
+- `"holdout"`: the mean squared error on a random fifth of the data, which the fit does not see; then all data are fitted;
+- `"marginal_likelihood"`: for kernel ridge, minus the log likelihood of y ~ N(0, tau (K + ridge I)), tau at its best,
+  times 2/n and up to a constant: log(y^T (K + ridge I)^{-1} y) + log det(K + ridge I) / n (Rasmussen & Williams 2006,
+  equation 5.8, the scale profiled out);
+- `"oracle"`: the mean squared distance to the true function on 4096 fresh inputs: what no method can have, for reference.
+"""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from ..precision import is_traced
+from ..problem import Dataset, Problem
+
+Oracle = tuple[Problem, Callable[[Array], Array]]
+"""A problem and its true regression function of one point, as in `fit(key, data, oracle=(problem, teacher))`."""
+
+CRITERIA = ("gcv", "loo", "holdout", "oracle")
+"""The criteria of all linear estimators; kernel ridge has the marginal likelihood too."""
+
+_ORACLE_POINTS = 4096
+_HELD_OUT = 0.2
+# Far from the small numbers that split(key) amounts to folding in, should the caller have drawn the data from the same
+# key.
+_ORACLE_STREAM = 0x0FAC1E
+_HOLDOUT_STREAM = 0x401D
+
+
+class Fixed(eqx.Module):
+    """A hyper-parameter that is a number."""
+
+    value: Any
+
+
+class Search(eqx.Module):
+    """The hyper-parameter of the path with the lowest score."""
+
+    criterion: str = eqx.field(static=True)
+
+
+def tuned(name: str, criteria: tuple[str, ...] = CRITERIA, lowest: float = 0.0, integer: bool = False):
+    """A converter of the field `name`: what the user wrote becomes `Fixed` or `Search`.
+
+    It raises ValueError for what is neither a number of at least `lowest` nor one of `criteria`. Integers stay static.
+    """
+
+    def convert(value: Any) -> Fixed | Search:
+        if isinstance(value, Fixed | Search):
+            return value
+        if isinstance(value, str):
+            if value not in criteria:
+                near = difflib.get_close_matches(value.lower(), criteria, n=1, cutoff=0.0)[0]
+                raise ValueError(f"{name} must be a number or one of {criteria}, got {value!r}; nearest: {near!r}.")
+            return Search(value)
+        if jnp.ndim(value) != 0:
+            raise ValueError(
+                f"{name} is one number, got an array of shape {jnp.shape(value)}; jax.vmap over the estimator."
+            )
+        if integer:
+            if not isinstance(value, int) or value < lowest:
+                raise ValueError(f"{name} must be an integer of at least {lowest:g}, got {value!r}.")
+            return Fixed(value)
+        if not is_traced(value) and not lowest <= float(value) < float("inf"):
+            raise ValueError(f"{name} must be finite and >= {lowest:g}, got {value}.")
+        return Fixed(float(value) if isinstance(value, int) else value)
+
+    return convert
+
+
+def check_oracle(name: str, rule: Fixed | Search, oracle: Oracle | None, data: Dataset) -> None:
+    """Raises ValueError unless an oracle is there exactly when the rule asks for one, in the data's dimension, and the data
+    are enough for the rule."""
+    wanted = isinstance(rule, Search) and rule.criterion == "oracle"
+    if wanted and oracle is None:
+        raise ValueError(f'{name}="oracle" needs the truth: call fit(key, data, oracle=(problem, teacher)).')
+    if oracle is not None and not wanted:
+        raise ValueError(f'an oracle is of use with {name}="oracle" only; leave it out, or ask for that.')
+    if oracle is not None and oracle[0].d != data.d:
+        raise ValueError(f"the oracle's problem has d={oracle[0].d}, but the data have d={data.d}.")
+    if isinstance(rule, Search) and data.n < 2:
+        raise ValueError(
+            f"{name}={rule.criterion!r} compares candidates, which needs n >= 2; got n={data.n}. Give a number."
+        )
+
+
+def oracle_sample(key: PRNGKeyArray, oracle: Oracle) -> tuple[Float[Array, "t d"], Float[Array, " t"]]:
+    """Fresh float64 inputs, independent of what else `key` is used for, and the true function there."""
+    problem, teacher = oracle
+    x = problem.inputs.sample(jr.fold_in(key, _ORACLE_STREAM), _ORACLE_POINTS, jnp.float64)
+    return x, jax.vmap(as_float64(teacher))(x)
+
+
+def hold_out(key: PRNGKeyArray, x: Float[Array, "n d"], y: Float[Array, " n"]):
+    """((x, y) of the data to fit, (x, y) of the random fifth that is held out)."""
+    n = y.shape[0]
+    order = jr.permutation(jr.fold_in(key, _HOLDOUT_STREAM), n)
+    held = max(1, round(_HELD_OUT * n))
+    return (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
+
+
+def as_float64(tree: Any) -> Any:
+    """`tree` with its floating-point arrays in float64."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
+
+
+def gcv_score(squared_residuals, unexplained, n: int):
+    """n |(I-H) y|^2 / trace(I-H)^2."""
+    return n * squared_residuals / unexplained**2
+
+
+def log_spaced_integers(highest: int, points: int) -> np.ndarray:
+    """About `points` different integers from 1 to `highest`, log-spaced; all of them where there are no more."""
+    return np.unique(np.round(np.geomspace(1, highest, points)).astype(int))
