@@ -46,12 +46,10 @@ def test_slopes_of_the_optimal_linear_estimator(d, m, noise_std, powers, slope):
 
 
 def test_the_asymptotic_exponent_is_reached():
-    n = np.array([1e9, 1e10])
-    risks = theory.predicted_optimal_linear_risk(_problem(3, 2), n[:1])
-    assert risks.shape == (1,)
-    # Degrees to 400 resolve n to about 1e5 in d = 3; there the slope is close to the asymptote 3/5 from above.
-    n = 2.0 ** np.arange(12, 17)
-    slope = -_slope(n, theory.predicted_optimal_linear_risk(_problem(3, 2), n))
+    # In d = 3 the slope is close to the asymptote 3/5, from above.
+    n = 2.0 ** np.arange(13, 18)
+    slope = theory.predicted_slope(ArcCosine(1), _problem(3, 2), n, ridge=0.1**2 * 3 / 2)
+    np.testing.assert_allclose(slope, -_slope(n, theory.predicted_optimal_linear_risk(_problem(3, 2), n)), rtol=1e-12)
     assert 0.95 * theory.optimal_linear_exponent(3) < slope < 1.1 * theory.optimal_linear_exponent(3)
 
 
@@ -71,7 +69,7 @@ def test_optimal_is_the_minimum_over_ridges():
     problem, n = _problem(), np.array([128, 1000])
     target, spectrum = theory.target_power(problem), gegenbauer(ntk(), 5)
     ridges = np.logspace(-5, 3, 2001)
-    brute = theory.predicted_ridge_risk(spectrum, target, n[:, None], ridges, 0.1).min(axis=1)
+    brute = theory.predicted_ridge_risk(spectrum, target, n[:, None], ridges[None, :], 0.1).min(axis=1)
     np.testing.assert_allclose(theory.predicted_curve(spectrum, problem, n), brute, rtol=5e-5)
     # Without noise the best ridge is at the end, 0.
     silent = _problem(noise_std=0.0)
@@ -82,10 +80,10 @@ def test_optimal_is_the_minimum_over_ridges():
 def test_kappa_solves_its_equation_and_the_formula_is_that_of_the_paper():
     spectrum, target = gegenbauer(ntk(), 5), theory.target_power(_problem())
     # By hand, with multiplicities written out: degrees 0 to 4 only.
-    few = ZonalSpectrum(5, spectrum.eigenvalues[:5], spectrum.multiplicities[:5], 1.0, 0.02)
-    aim = ZonalSpectrum(5, target.eigenvalues[:5], target.multiplicities[:5], 0.3, 0.001)
-    lambdas = np.repeat(few.eigenvalues, few.multiplicities.round().astype(int))
-    powers = np.repeat(aim.eigenvalues, aim.multiplicities.round().astype(int))
+    few = ZonalSpectrum(5, spectrum.eigenvalues[:5], spectrum.multiplicities[:5], jnp.array(1.0), jnp.array(0.02))
+    aim = ZonalSpectrum(5, target.eigenvalues[:5], target.multiplicities[:5], jnp.array(0.3), jnp.array(0.001))
+    lambdas = np.repeat(few.eigenvalues, np.round(few.multiplicities).astype(int))
+    powers = np.repeat(aim.eigenvalues, np.round(aim.multiplicities).astype(int))
     n, ridge = 50.0, 0.3
     kappa = brentq(lambda k: np.sum(lambdas / (lambdas + k)) + (ridge + 0.02) / k - n, 1e-12, 10.0, xtol=1e-15)
     excess = n / (n - np.sum((lambdas / (lambdas + kappa)) ** 2))
@@ -147,6 +145,28 @@ def test_predicted_optimal_linear_risk_is_the_trace_formula(key, n):
     assert abs(float(measured.mean()) - predicted) < 4.0 * float(measured.std()) / draws**0.5 + 0.01 * predicted
 
 
+def test_curves_are_traced_in_everything_but_n():
+    n = np.array([100, 1000])
+    jitted = jax.jit(lambda std, scale: theory.predicted_curve(RBF(scale), _problem(noise_std=std), n))
+    np.testing.assert_allclose(
+        jitted(0.3, 0.7), theory.predicted_curve(RBF(0.7), _problem(noise_std=0.3), n), rtol=1e-9
+    )
+    with pytest.raises(ValueError, match="must not be traced"):
+        jax.jit(lambda n: theory.predicted_curve(ntk(), _problem(), n))(n)
+
+
+def test_more_degrees_change_nothing_at_two_to_the_twenty():
+    """Halving what is resolved moves the curve by less than a thousandth: the tail is a ridge."""
+    n = [2**14, 2**20]
+    curves = [
+        theory.predicted_ridge_risk(
+            gegenbauer(ArcCosine(1), 5, degrees), theory.target_power(_problem(), degrees), n, 0.01 * 5 / 3, 0.1
+        )
+        for degrees in (100, 200)
+    ]
+    np.testing.assert_allclose(curves[0], curves[1], rtol=1e-3)
+
+
 def test_errors():
     gaussian = ts.Problem(ts.Gaussian(5), ts.ReLUTeacher(3))
     spectrum, target = gegenbauer(ntk(), 5), theory.target_power(_problem())
@@ -155,8 +175,13 @@ def test_errors():
         (lambda: theory.optimal_linear_exponent(1), r"need d >= 2, got d=1"),
         (lambda: theory.predicted_curve(ntk(), gaussian, [10]), r"known for inputs=Sphere\(d\); got Gaussian\(d=5\)"),
         (lambda: theory.predicted_curve(ntk(), _problem(), [10], ridge="best"), r"'optimal' or 'noise', got 'best'"),
-        (lambda: theory.predicted_curve(ntk(), _problem(), [0]), r"needs n >= 1"),
-        (lambda: theory.predicted_ridge_risk(spectrum, target, 10, -1.0, 0.1), r"ridge >= 0 .*got n=10.*ridge=-1"),
+        (lambda: theory.predicted_curve(ntk(), _problem(), [0]), r"needs n >= 1, got n=\[0\]"),
+        (
+            lambda: theory.predicted_curve(ntk(), _problem(3, 2), [10**9]),
+            r"n of at most 250500, what 1000 .*n=1000000000",
+        ),
+        (lambda: theory.predicted_slope(ntk(), _problem(), [64, 64]), r"at least two different sample sizes"),
+        (lambda: theory.predicted_ridge_risk(spectrum, target, 10, -1.0, 0.1), r"needs ridge >= 0, got ridge=-1"),
         (
             lambda: theory.predicted_ridge_risk(gegenbauer(ntk(), 4), target, 10, 1.0, 0.1),
             r"must belong to one sphere .* d=4 with 201 degrees and d=5",

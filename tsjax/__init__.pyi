@@ -42,8 +42,10 @@ from .rates import mean_ratio as mean_ratio
 from .rates import share as share
 from .recovery import Recovery as Recovery
 from .recovery import recovery as recovery
+from .risk import ExactRisk as ExactRisk
 from .risk import RiskEstimate as RiskEstimate
 from .risk import excess_risk as excess_risk
+from .risk import kernel_risk as kernel_risk
 from .risk import monte_carlo_risk as monte_carlo_risk
 from .risk import relu_gram as relu_gram
 from .sweep.devices import fit_many as fit_many

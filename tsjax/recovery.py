@@ -74,7 +74,10 @@ def recovery(
     own = data.d + (teacher.activation.degree is None)
     limit = cramer_rao(m=teacher.a.shape[0], d=own, n=data.n, noise_std=1.0) * problem.noise_std**2
     missing = jnp.full((), jnp.nan)
-    risk, oracle_risk = exact_risk(problem, teacher, fit), exact_risk(problem, teacher, oracle)
+    risk, oracle_risk = (
+        missing if exact is None else exact.value
+        for exact in (exact_risk(problem, teacher, fit), exact_risk(problem, teacher, oracle))
+    )
     alignment = error = missing
     width = jnp.zeros((), jnp.int32)
     if isinstance(fit, NetworkFit) and fit.net.activation == teacher.activation:
@@ -84,8 +87,8 @@ def recovery(
         width = fit.stats["width"]
     gap = loss(fit) - loss(oracle)
     return Recovery(
-        risk=missing if risk is None else risk,
-        oracle_risk=missing if oracle_risk is None else oracle_risk,
+        risk=risk,
+        oracle_risk=oracle_risk,
         cramer_rao=jnp.asarray(limit, jnp.float64),
         train_loss=loss(fit),
         loss_gap=gap,

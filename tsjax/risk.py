@@ -3,17 +3,29 @@
 import math
 from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from .activations import Gram
+from .activations import Gram, relu
 from .estimators.base import AbstractFit
+from .estimators.features import FeaturesFit
+from .estimators.ridge import KernelFit
 from .estimators.student import NetworkFit
-from .kernels import ArcCosine
+from .estimators.tuning import as_float64
+from .kernels import ArcCosine, ReLUFeatures, gegenbauer
+from .kernels.base import trace_floats
+from .kernels.zonal import angles, coefficients, series
 from .network import TwoLayer
-from .precision import requires_float64
-from .problem import AbstractInputs, Problem
+from .precision import is_traced, requires_float64
+from .problem import AbstractInputs, Problem, Sphere
+
+# Neurons from which on the Gram matrix is taken in blocks of so many rows.
+_WIDE = 1024
+# Entries of a block of rows that stay in the cache through the degrees of a series.
+_CACHED = 32768
 
 
 @requires_float64
@@ -53,7 +65,9 @@ def network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -
         )
     a = jnp.concatenate([jnp.asarray(student.a, jnp.float64), -jnp.asarray(teacher.a, jnp.float64)])
     w = jnp.concatenate([jnp.asarray(student.w, jnp.float64), jnp.asarray(teacher.w, jnp.float64)])
-    return a @ gram(w, w) @ a
+    if len(a) <= _WIDE:
+        return a @ gram(w, w) @ a
+    return a @ jax.lax.map(lambda row: gram(row[None], w)[0] @ a, w, batch_size=_WIDE)
 
 
 def _pair(student: TwoLayer, teacher) -> str:
@@ -80,18 +94,111 @@ def monte_carlo_risk(
     if samples < 2:
         raise ValueError(f"a standard error needs at least 2 samples, got samples={samples}.")
     x = problem.inputs.sample(key, samples, jnp.float64)
-    teacher = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), teacher) if isinstance(teacher, TwoLayer) else teacher
+    teacher = as_float64(teacher) if isinstance(teacher, TwoLayer) else teacher
     squared = (fit.predict(x) - jax.vmap(teacher)(x)) ** 2
     return RiskEstimate(jnp.mean(squared), jnp.std(squared, ddof=1) / math.sqrt(samples))
 
 
-def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> Float[Array, ""] | None:
-    """The excess risk by `network_risk` where that has a closed form, for a two-layer fit and teacher; else None."""
-    if not isinstance(fit, NetworkFit) or not isinstance(teacher, TwoLayer):
+class ExactRisk(NamedTuple):
+    """An excess risk in closed form, and a bound of its error: truncation of a series, and roundoff. 0 where there is no
+    series, and roundoff is far below the risk."""
+
+    value: Float[Array, ""]
+    error_bound: Float[Array, ""]
+
+    @property
+    def reliable(self) -> Bool[Array, ""]:
+        """Whether the bound is at most a hundredth of the value."""
+        return self.error_bound <= 0.01 * self.value
+
+
+@requires_float64
+def kernel_risk(fit: KernelFit, teacher: TwoLayer, problem: Problem, degrees: int = 200) -> ExactRisk:
+    r"""E (f_hat(x) - f*(x))^2 for x uniform on the sphere, f_hat(x) = sum_i alpha_i k(x_i, x) with a rotation-invariant
+    kernel and x_i on the sphere, f* = sum_j a_j phi(<w_j, x>) a two-layer network.
+
+    With k(u) = sum_k lambda_k N(d,k) P_k(u) and phi(|w_j| u) = sum_k rho_jk N(d,k) P_k(u) (`tsjax.kernels.gegenbauer`), by the
+    addition theorem (Atkinson & Han 2012, theorem 2.9)
+
+        E k(x_i,x) k(x_l,x)      = sum_k lambda_k^2 N(d,k) P_k(<x_i, x_l>),
+        E k(x_i,x) phi(<w_j,x>)  = sum_k lambda_k rho_jk N(d,k) P_k(<x_i, w_j>/|w_j|),
+
+    and E f*^2 is exact by the Gram matrix of the neurons. The degrees left out hold e^2 <= lambda |f_hat|^2 of the estimate,
+    lambda the largest eigenvalue left out and |f_hat|^2 = alpha^T K alpha, and t^2 of the teacher; so the truncation is wrong
+    by at most e^2 + 2 e t. Roundoff is at most about eps sum_k lambda_k^2 N(d,k) (sum_i |alpha_i|)^2: it rules out
+    interpolation of noise with smooth kernels, whose alpha are enormous.
+
+    **Raises:** ValueError unless inputs are a Sphere, the kernel is rotation_invariant, the teacher is a two-layer network with
+    a closed-form Gram matrix on the sphere, and the x_i are unit vectors (to 1e-4; looked at when they are concrete).
+    """
+    gram = teacher.activation.gram(problem.inputs.moments) if isinstance(problem.inputs, Sphere) else None
+    if gram is None or not fit.kernel.rotation_invariant:
+        raise ValueError(
+            "the exact risk of kernel methods is known for rotation_invariant kernels, Sphere inputs and networks of relu, "
+            f"leaky relu or quadratic neurons; got {type(fit.kernel).__name__}, {problem.inputs} and "
+            f"{teacher.activation} neurons. Use tsjax.monte_carlo_risk."
+        )
+    if not is_traced(fit.x) and np.any(np.abs(np.linalg.norm(np.asarray(fit.x), axis=-1) - 1.0) > 1e-4):
+        raise ValueError("the training inputs must lie on the unit sphere, as those of a Sphere problem do.")
+    return _kernel_risk(trace_floats(fit), as_float64(teacher), gram, problem.d, degrees)
+
+
+@eqx.filter_jit
+def _kernel_risk(fit: KernelFit, teacher: TwoLayer, gram, d: int, degrees: int) -> ExactRisk:
+    spectrum, alpha = gegenbauer(fit.kernel, d, degrees), fit.alpha
+    lambdas, multiplicities = spectrum.eigenvalues, spectrum.multiplicities
+    norms = jnp.linalg.norm(teacher.w, axis=1)
+    directions = teacher.w / jnp.where(norms > 0, norms, 1.0)[:, None]
+    cosines = jnp.cos(jnp.asarray(angles(d, degrees)))
+    rho = coefficients(teacher.activation(norms[:, None] * cosines[None, :]), d, degrees)
+
+    # Row by row, so that the n x n matrices of a block of rows stay in the cache.
+    squares = lambdas**2 * multiplicities
+    rows = max(1, _CACHED // fit.x.shape[0])
+    square, norm = jax.lax.map(
+        lambda row: (series(squares, d, fit.x @ row) @ alpha, fit.kernel(row[None], fit.x)[0] @ alpha),
+        fit.x,
+        batch_size=min(rows, fit.x.shape[0]),
+    )
+    cross = jax.vmap(lambda w, r: series(lambdas * multiplicities * r, d, fit.x @ w) @ alpha)(directions, rho)
+    power = teacher.a @ gram(teacher.w, teacher.w) @ teacher.a
+    value = alpha @ square - 2.0 * teacher.a @ cross + power
+
+    kept = jnp.where(lambdas > 0, multiplicities, 0.0)
+    pairs = directions @ directions.T
+    per_pair = lambda r, u: jax.vmap(lambda s, c: series(kept * r * s, d, c))(rho, u)
+    power_kept = teacher.a @ jax.vmap(per_pair)(rho, pairs) @ teacher.a
+    estimate_missing = jnp.sqrt(spectrum.largest_missing() * jnp.maximum(alpha @ norm, 0.0))
+    teacher_missing = jnp.sqrt(jnp.maximum(power - power_kept, 0.0))
+    truncation = estimate_missing**2 + 2.0 * estimate_missing * teacher_missing
+    roundoff = jnp.finfo(alpha.dtype).eps * (jnp.sum(squares) * jnp.sum(jnp.abs(alpha)) ** 2 + power)
+    return ExactRisk(value, truncation + roundoff)
+
+
+def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> ExactRisk | None:
+    """The excess risk where it has a closed form, else None.
+
+    That is for networks and ReLU features against two-layer teachers (`network_risk`), and on the sphere for estimators with
+    a rotation-invariant kernel (`kernel_risk`, whose value may be unreliable).
+    """
+    if not isinstance(teacher, TwoLayer):
         return None
-    if _gram(fit.net, teacher, problem.inputs) is None:
+    if isinstance(fit, KernelFit):
+        closed = isinstance(problem.inputs, Sphere) and fit.kernel.rotation_invariant
+        if not closed or teacher.activation.gram(problem.inputs.moments) is None:
+            return None
+        return kernel_risk(fit, teacher, problem)
+    if isinstance(fit, FeaturesFit) and isinstance(fit.features, ReLUFeatures):
+        # Features over sqrt(p), with coefficients c, are a network.
+        w = fit.features.w
+        net = TwoLayer(a=fit.coefficients / w.shape[0] ** 0.5, w=w, activation=relu)
+    elif isinstance(fit, NetworkFit):
+        net = fit.net
+    else:
         return None
-    return network_risk(fit.net, teacher, problem.inputs)
+    if _gram(net, teacher, problem.inputs) is None:
+        return None
+    return ExactRisk(network_risk(net, teacher, problem.inputs), jnp.zeros((), jnp.float64))
 
 
 def excess_risk(
@@ -100,18 +207,30 @@ def excess_risk(
     """The population excess risk ||f_hat - f*||^2 in L2(P_X), a float64 scalar.
 
     Exact for two-layer fits and teachers of one activation: relu, leaky relu and quadratic on the sphere and for Gaussian
-    inputs, erf for Gaussian inputs. Elsewhere pass a `key`: the value is then the Monte-Carlo estimate of
-    `monte_carlo_risk`, which also tells its standard error.
+    inputs, erf for Gaussian inputs; for ridge on ReLU features; and on the sphere for estimators with a rotation-invariant
+    kernel (`tsjax.kernel_risk`). Elsewhere pass a `key`: the value is then the Monte-Carlo estimate of `monte_carlo_risk`,
+    which also tells its standard error. So it is where the closed form of a kernel's risk may be wrong by more than a
+    hundredth (interpolation of noise with a smooth kernel); without a key that is NaN inside jit.
 
-    **Raises:** ValueError when no closed form exists and no key is given.
+    **Raises:** ValueError when no closed form exists, or none that can be relied on, and no key is given.
     """
     exact = exact_risk(problem, teacher, fit)
-    if exact is not None:
-        return exact
-    if key is None:
+    if exact is not None and (not isinstance(fit, KernelFit) or (not is_traced(exact.value) and bool(exact.reliable))):
+        return exact.value
+    if key is None and exact is None:
         what = _pair(fit.net, teacher) if isinstance(fit, NetworkFit) else f"a {type(fit).__name__}"
         raise ValueError(
             f"no closed form for the risk of {what} under {type(problem.inputs).__name__} inputs: pass "
             "key=... for a Monte-Carlo estimate, or call tsjax.monte_carlo_risk, which also gives its standard error."
         )
-    return monte_carlo_risk(problem, teacher, fit, key, samples).value
+    if key is None and not is_traced(exact.value):
+        raise ValueError(
+            f"the closed form gives a risk of {float(exact.value):.3g}, but may be wrong by {float(exact.error_bound):.3g}: "
+            "pass key=... for a Monte-Carlo estimate, or see tsjax.kernel_risk."
+        )
+    if key is None:
+        return jnp.where(exact.reliable, exact.value, jnp.nan)
+    estimate = lambda: monte_carlo_risk(problem, teacher, fit, key, samples).value
+    if exact is None:
+        return estimate()
+    return jax.lax.cond(exact.reliable, lambda: exact.value, estimate)

@@ -1,21 +1,27 @@
 r"""What the numbers should be: limits, exponents, and predicted learning curves. Each function names its source.
 
-Curves are host arithmetic (NumPy, float64) on spectra of zonal kernels on the sphere; none of this is traced by JAX.
+Curves are float64 arithmetic on spectra of zonal kernels on the sphere, compiled; kernels, noise and ridges may be traced.
 """
 
 from collections.abc import Callable, Sequence
 
-import jax.core
+import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from .estimators.optimal_linear import teacher_covariance
 from .kernels.arccos import ArcCosine
-from .kernels.zonal import ZonalSpectrum, gegenbauer, gegenbauer_polynomials
+from .kernels.zonal import ZonalSpectrum, gegenbauer, multiplicities_of, series
+from .precision import is_traced, requires_float64
 from .problem import Problem, ReLUTeacher, Sphere
 
-# Density of the search over ridges; after the parabola it is within 2e-5 of the minimum (relative, d = 5 and 10).
-_RIDGES_PER_DECADE = 25
+# Of the search over ridges, some 20 to 40 a decade; after the parabola it is within 2e-5 of the minimum (relative, d = 5
+# and 10).
+_RIDGES = 601
+# Degrees of a spectrum must hold so many times n eigenvalues, those beyond acting as a ridge.
+_EIGENVALUES_PER_SAMPLE = 4
 
 
 def cramer_rao(m: int, d: int, n, noise_std):
@@ -55,6 +61,7 @@ def linear_minimax_exponent(d: int) -> float:
     return (d + 2) / (2 * d + 2)
 
 
+@requires_float64
 def target_power(problem: Problem, degrees: int = 200) -> ZonalSpectrum:
     r"""The mean squared size of f* by degree, for a `ReLUTeacher` on the sphere: a spectrum whose `eigenvalues` are the
     mean squared coefficient on one eigenfunction of degree k.
@@ -64,7 +71,7 @@ def target_power(problem: Problem, degrees: int = 200) -> ZonalSpectrum:
     alternating ones. By the addition theorem (Atkinson & Han 2012, theorem 2.9), since the teachers are invariant under
     rotations. For random signs it is the spectrum of k* (`tsjax.OptimalLinear`).
 
-    **Raises:** ValueError unless inputs are a Sphere, the teacher is a ReLUTeacher, and its cosine is concrete.
+    **Raises:** ValueError unless inputs are a Sphere and the teacher is a ReLUTeacher.
     """
     d = _check_problem(problem)
     teacher = problem.teacher
@@ -72,19 +79,16 @@ def target_power(problem: Problem, degrees: int = 200) -> ZonalSpectrum:
     m = teacher.m
     relu = gegenbauer(ArcCosine(1), d, degrees).scaled(1.0 / d)
     pairs = {"random": 0.0, "positive": m * m - m, "alternating": m % 2 - m}[teacher.signs]
-    at_cosine = gegenbauer_polynomials(d, len(relu.eigenvalues) - 1, np.asarray([teacher.cosine], float))[:, 0]
-    eigenvalues = relu.eigenvalues * np.maximum(m + pairs * at_cosine, 0.0)
+    # P_k(c) for every k: the series with one term each.
+    at_cosine = jax.vmap(series, (0, None, None))(jnp.eye(len(relu.eigenvalues)), d, jnp.asarray(teacher.cosine, float))
+    eigenvalues = relu.eigenvalues * jnp.maximum(m + pairs * at_cosine, 0.0)
     # In the tail P_k(c) is next to 0 for c < 1.
-    return ZonalSpectrum(
-        d=d,
-        eigenvalues=eigenvalues,
-        multiplicities=relu.multiplicities,
-        trace=float(eigenvalues @ relu.multiplicities) + m * relu.tail,
-        tail=m * relu.tail,
-    )
+    trace = eigenvalues @ relu.multiplicities + m * relu.tail
+    return ZonalSpectrum(d, eigenvalues, relu.multiplicities, trace, m * relu.tail)
 
 
-def predicted_ridge_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, ridge, noise_std) -> np.ndarray:
+@requires_float64
+def predicted_ridge_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, ridge, noise_std) -> Float[Array, "..."]:
     r"""The mean excess risk of kernel ridge regression by its deterministic equivalent; `n` and `ridge` broadcast.
 
     With eigenvalues lambda_i (each with its multiplicity) and the target's mean squared coefficients v_i^2, kappa
@@ -101,51 +105,51 @@ def predicted_ridge_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, ridge,
     **Raises:** ValueError for spectra of different dimensions or lengths, n < 1, ridge < 0 or noise_std < 0.
     """
     _check_spectra(kernel, target)
-    n, ridge = np.broadcast_arrays(np.asarray(n, float), np.asarray(ridge, float))
-    if np.any(n < 1) or np.any(ridge < 0) or np.any(np.asarray(noise_std) < 0):
-        raise ValueError(
-            f"needs n >= 1, ridge >= 0 and noise_std >= 0, got n={n}, ridge={ridge}, noise_std={noise_std}."
-        )
-    kappa = _kappa(kernel, n, ridge)
-    return _risk_at_kappa(kernel, target, n, kappa, noise_std)
+    _check_numbers(n=(n, 1), ridge=(ridge, 0), noise_std=(noise_std, 0))
+    return _ridge_risk(kernel, target, _float(n), _float(ridge), _float(noise_std))
 
 
+@requires_float64
 def predicted_curve(
-    kernel: Callable[[Array, Array], Array] | ZonalSpectrum,
-    problem: Problem,
-    n: Sequence[int] | np.ndarray,
-    ridge: float | str = "optimal",
-) -> np.ndarray:
+    kernel: Callable[[Array, Array], Array] | ZonalSpectrum, problem: Problem, n, ridge="optimal"
+) -> Float[Array, "..."]:
     r"""The learning curve that kernel ridge regression should have on `problem`: `predicted_ridge_risk` at each n,
     shape as n.
 
-    Its fitted slope over a given range of n is what a measured slope over that range is to be compared with; the
-    asymptotic exponent is often far off (a staircase of degrees comes first).
+    Its fitted slope over a given range of n (`predicted_slope`) is what a measured slope over that range is to be compared
+    with; the asymptotic exponent is often far off (a staircase of degrees comes first).
 
     **Arguments:**
 
     - `kernel`: a kernel that is zonal on the sphere, or its spectrum (`tsjax.kernels.gegenbauer`), which saves a
       second.
     - `problem`: inputs on a `Sphere`, a `ReLUTeacher`.
-    - `n`: sample sizes.
+    - `n`: sample sizes. Spectra have as many degrees, up to 1000, as the largest of them asks for: enough for every n of
+      interest from d = 4 on (2^20 takes 200 degrees at d = 5), for n to 250000 at d = 3.
     - `ridge`: a number, `"noise"` for sigma^2, or `"optimal"`: the best one at each n, as for a tuned kernel.
 
-    **Raises:** ValueError for another input law or teacher, a kernel that is not zonal, or a bad ridge or n.
+    **Raises:** ValueError for another input law or teacher, a kernel that is not zonal, a bad ridge, or n that is traced,
+    below 1 or too large.
     """
     d = _check_problem(problem)
-    target = target_power(problem)
-    spectrum = kernel if isinstance(kernel, ZonalSpectrum) else gegenbauer(kernel, d)
-    noise_std = float(problem.noise_std)
-    if isinstance(ridge, str):
-        if ridge not in ("optimal", "noise"):
-            raise ValueError(f"ridge must be a number, 'optimal' or 'noise', got {ridge!r}.")
-        if ridge == "optimal":
-            return _optimal_risk(spectrum, target, np.asarray(n, float), noise_std)
-        ridge = noise_std**2
-    return predicted_ridge_risk(spectrum, target, n, ridge, noise_std)
+    if isinstance(ridge, str) and ridge not in ("optimal", "noise"):
+        raise ValueError(f"ridge must be a number, 'optimal' or 'noise', got {ridge!r}.")
+    _check_numbers(n=(n, 1))
+    if isinstance(kernel, ZonalSpectrum):
+        spectrum, degrees = kernel, len(kernel.eigenvalues) - 1
+    else:
+        degrees = resolving_degrees(d, n)
+        spectrum = gegenbauer(kernel, d, degrees)
+    target = target_power(problem, degrees)
+    noise_std = _float(problem.noise_std)
+    if isinstance(ridge, str) and ridge == "optimal":
+        _check_spectra(spectrum, target)
+        return _optimal_risk(spectrum, target, _float(n), noise_std)
+    return predicted_ridge_risk(spectrum, target, n, noise_std**2 if isinstance(ridge, str) else ridge, noise_std)
 
 
-def predicted_optimal_linear_risk(problem: Problem, n: Sequence[int] | np.ndarray) -> np.ndarray:
+@requires_float64
+def predicted_optimal_linear_risk(problem: Problem, n: Sequence[int] | np.ndarray) -> Float[Array, "..."]:
     """The average risk of `tsjax.OptimalLinear` at each n: `predicted_curve` of its kernel k* with ridge sigma^2.
 
     **Raises:** ValueError for inputs other than a Sphere, or a teacher other than a ReLUTeacher of random signs.
@@ -154,52 +158,96 @@ def predicted_optimal_linear_risk(problem: Problem, n: Sequence[int] | np.ndarra
     return predicted_curve(teacher_covariance(problem), problem, n, ridge="noise")
 
 
-def _optimal_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n: np.ndarray, noise_std: float) -> np.ndarray:
+def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, ridge="optimal") -> float:
+    """The exponent that a fit to the predicted curve has over these n: minus the least-squares slope of log risk on log n.
+
+    Arguments and errors as for `predicted_curve`; at least two different n.
+    """
+    n = np.asarray(n, float)
+    if n.ndim != 1 or len(np.unique(n)) < 2:
+        raise ValueError(f"a slope needs a row of at least two different sample sizes, got n={n}.")
+    return float(-np.polyfit(np.log(n), np.log(np.asarray(predicted_curve(kernel, problem, n, ridge))), 1)[0])
+
+
+def resolving_degrees(d: int, n) -> int:
+    """The degrees that a spectrum on S^{d-1} needs for sample sizes up to max n: they hold 4 n eigenvalues, at least 200.
+
+    **Raises:** ValueError where 1000 degrees are too few (only for d = 2 and 3), or n is traced.
+    """
+    if is_traced(n):
+        raise ValueError(
+            "the number of degrees depends on n, which must not be traced; pass a spectrum, or concrete n."
+        )
+    largest = float(np.max(np.asarray(n)))
+    counts = np.cumsum(multiplicities_of(d, 1000)) / _EIGENVALUES_PER_SAMPLE
+    if counts[-1] < largest:
+        raise ValueError(
+            f"predicted curves on S^{d - 1} need n of at most {counts[-1]:.0f}, what 1000 degrees resolve; got n={largest:.0f}."
+        )
+    return max(200, int(np.searchsorted(counts, largest)))
+
+
+@eqx.filter_jit
+def _ridge_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, ridge, noise_std):
+    risk = lambda n, ridge, std: _risk_at_kappa(kernel, target, n, _kappa(kernel, n, ridge), std)
+    return jnp.vectorize(risk)(n, ridge, noise_std)
+
+
+@eqx.filter_jit
+def _optimal_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, noise_std):
     """The least risk over ridges >= 0. Each ridge has its kappa, so that the search is over kappa, without solving."""
-    _check_spectra(kernel, target)
-    if np.any(n < 1):
-        raise ValueError(f"needs n >= 1, got n={n}.")
-    lowest = np.log(_kappa(kernel, n, np.zeros_like(n)))
-    # At 1e3 k(1) nothing is learnt any more. No axis of n may be assumed: the grid goes last.
-    highest = np.log(1e3 * kernel.trace)
-    steps = int(np.ceil(_RIDGES_PER_DECADE * np.max(highest - lowest) / np.log(10.0))) + 2
-    grid = lowest[..., None] + (highest - lowest)[..., None] * np.linspace(0.0, 1.0, steps)
-    risks = _risk_at_kappa(kernel, target, n[..., None], np.exp(grid), noise_std)
-    best = np.clip(np.argmin(risks, axis=-1), 1, steps - 2)[..., None]
-    left, middle, right = (np.take_along_axis(risks, best + i, -1)[..., 0] for i in (-1, 0, 1))
-    # The vertex of the parabola through the lowest point and its neighbours, unless the minimum lies at the end.
-    curvature = left - 2.0 * middle + right
-    gain = np.where(curvature > 0, (left - right) ** 2 / (8.0 * np.where(curvature > 0, curvature, 1.0)), 0.0)
-    inside = (middle <= left) & (middle <= right)
-    return np.where(inside, middle - gain, np.min(risks, axis=-1))
+
+    def least(n, noise_std):
+        # At 1e3 k(1) nothing is learnt any more.
+        grid = jnp.linspace(jnp.log(_kappa(kernel, n, 0.0)), jnp.log(1e3 * kernel.trace), _RIDGES)
+        risks = jax.lax.map(lambda log: _risk_at_kappa(kernel, target, n, jnp.exp(log), noise_std), grid)
+        best = jnp.clip(jnp.argmin(risks), 1, _RIDGES - 2)
+        left, middle, right = risks[best - 1], risks[best], risks[best + 1]
+        # The vertex of the parabola through the lowest point and its neighbours, unless the minimum lies at the end.
+        curvature = left - 2.0 * middle + right
+        gain = jnp.where(curvature > 0, (left - right) ** 2 / (8.0 * jnp.where(curvature > 0, curvature, 1.0)), 0.0)
+        inside = (middle <= left) & (middle <= right)
+        return jnp.where(inside, middle - gain, jnp.min(risks))
+
+    return jnp.vectorize(least)(n, noise_std)
 
 
-def _kappa(kernel: ZonalSpectrum, n: np.ndarray, ridge: np.ndarray) -> np.ndarray:
+def _kappa(kernel: ZonalSpectrum, n, ridge):
     """The root of n = sum_k N_k lambda_k/(lambda_k+kappa) + (ridge+tail)/kappa, by Newton's method in 1/kappa.
 
     As a function of q = 1/kappa the right-hand side is concave and increasing, and below trace * q: from q = n/trace
     on, Newton's iterates rise to the root and never pass it.
     """
     lambdas, multiplicities = kernel.eigenvalues, kernel.multiplicities
-    ridge = np.maximum(ridge + kernel.tail, 1e-14 * kernel.trace)
-    q = n / (lambdas @ multiplicities + ridge)
-    for _ in range(200):
-        share = 1.0 / (1.0 + q[..., None] * lambdas)
+    ridge = jnp.maximum(ridge + kernel.tail, 1e-14 * kernel.trace)
+
+    def newton(carry):
+        i, q, _ = carry
+        share = 1.0 / (1.0 + q * lambdas)
         value = q * ((share * lambdas) @ multiplicities + ridge)
         slope = (share**2 * lambdas) @ multiplicities + ridge
         step = (n - value) / slope
-        q = q + step
-        if np.all(np.abs(step) <= 1e-13 * q):
-            break
-    return np.asarray(1.0 / q)
+        return i + 1, q + step, jnp.abs(step) <= 1e-13 * q
+
+    start = n / (lambdas @ multiplicities + ridge)
+    return 1.0 / jax.lax.while_loop(lambda c: (c[0] < 200) & ~c[2], newton, (0, start, jnp.zeros((), bool)))[1]
 
 
-def _risk_at_kappa(kernel: ZonalSpectrum, target: ZonalSpectrum, n, kappa: np.ndarray, noise_std) -> np.ndarray:
-    learnt = kernel.eigenvalues / (kernel.eigenvalues + kappa[..., None])
+def _risk_at_kappa(kernel: ZonalSpectrum, target: ZonalSpectrum, n, kappa, noise_std):
+    learnt = kernel.eigenvalues / (kernel.eigenvalues + kappa)
     bias = (1.0 - learnt) ** 2 @ (target.multiplicities * target.eigenvalues) + target.tail
     overfitting = n / (n - learnt**2 @ kernel.multiplicities)
-    variance = np.asarray(noise_std, float) ** 2
-    return np.asarray(overfitting * bias + (overfitting - 1.0) * variance)
+    return overfitting * bias + (overfitting - 1.0) * noise_std**2
+
+
+def _float(value) -> Float[Array, "..."]:
+    return jnp.asarray(value, jnp.float64)
+
+
+def _check_numbers(**bounds) -> None:
+    for name, (value, lowest) in bounds.items():
+        if not is_traced(value) and np.any(np.asarray(value) < lowest):
+            raise ValueError(f"needs {name} >= {lowest}, got {name}={np.asarray(value)}.")
 
 
 def _check_sphere_dimension(d: int) -> None:
@@ -216,8 +264,6 @@ def _check_problem(problem: Problem) -> int:
     teacher = problem.teacher
     if not isinstance(teacher, ReLUTeacher):
         raise ValueError(f"the power by degree is known for a ReLUTeacher, got {type(teacher).__name__}.")
-    if any(isinstance(value, jax.core.Tracer) for value in (teacher.cosine, problem.noise_std)):
-        raise ValueError("predicted curves are host arithmetic: call them outside of jit and vmap.")
     _check_sphere_dimension(problem.d)
     return problem.d
 

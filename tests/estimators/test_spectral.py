@@ -126,7 +126,7 @@ def test_oracle_and_holdout_choose_well(problem, teacher, key, make):
     for criterion in ("gcv", "loo", "holdout"):
         ratio = risks(criterion) / best
         # A fifth of 100 points at noise 0.5 is a rough guide.
-        assert 0.98 < float(jnp.min(ratio)) and float(jnp.median(ratio)) < (2.0 if criterion == "holdout" else 1.5)
+        assert 0.95 < float(jnp.min(ratio)) and float(jnp.median(ratio)) < (2.0 if criterion == "holdout" else 1.5)
 
 
 def test_times_and_length_scales_are_traced(data, key):

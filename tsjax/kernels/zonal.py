@@ -7,31 +7,36 @@ P_k (normalised to P_k(1) = 1; Legendre polynomials for d = 3):
 
 where lambda_k are the eigenvalues of the kernel's integral operator under the uniform law and N(d,k) their
 multiplicities (Atkinson & Han 2012, "Spherical Harmonics and Approximations on the Unit Sphere", theorem 2.22).
-This is float64 arithmetic of NumPy, outside of JAX's graphs.
+So does a ridge function phi(<w, x>), |w| = 1, with coefficients E[phi(U) P_k(U)].
+
+All of it is float64. Quadrature and polynomials are constants of a program, kernels and their hyper-parameters are traced.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.special
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from ..precision import requires_float64
+from ..precision import is_traced, requires_float64
+from .base import AbstractKernel, trace_floats
 
+# Gauss-Legendre nodes in the angle: at least 1200, and 6 for each degree.
 _NODES = 1200
 # Roundoff of the quadrature in lambda_k, as a multiple of eps trace / sqrt(N(d,k)): measured up to 200 for d = 2, where
 # the nodes at the poles weigh most, and up to 10 for d >= 3.
 _NOISE = 256
 # Beyond this, the roundoff of lambda_k N(d,k) could exceed 2e-6 of the trace.
 _LARGEST_MULTIPLICITY = 1e15
+# What 6000 nodes and a table of 50 MB resolve.
+_MOST_DEGREES = 1000
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ZonalSpectrum:
+class ZonalSpectrum(eqx.Module):
     """The eigenvalues of a zonal kernel on S^{d-1} by degree k = 0, 1, ..., K.
 
     - `d`: the dimension of the space around the sphere.
@@ -42,24 +47,37 @@ class ZonalSpectrum:
       well below N(d,K) their part of the kernel matrix is `tail` times the identity, an extra ridge.
     """
 
-    d: int
-    eigenvalues: np.ndarray
-    multiplicities: np.ndarray
-    trace: float
-    tail: float
+    d: int = eqx.field(static=True)
+    eigenvalues: Float[Array, " degrees"]
+    multiplicities: Float[Array, " degrees"]
+    trace: Float[Array, ""]
+    tail: Float[Array, ""]
 
-    def scaled(self, factor: float) -> "ZonalSpectrum":
+    @requires_float64
+    def scaled(self, factor) -> "ZonalSpectrum":
         """The spectrum of `factor` times the kernel."""
-        return dataclasses.replace(
-            self, eigenvalues=factor * self.eigenvalues, trace=factor * self.trace, tail=factor * self.tail
+        return ZonalSpectrum(
+            self.d, factor * self.eigenvalues, self.multiplicities, factor * self.trace, factor * self.tail
         )
+
+    @requires_float64
+    def largest_missing(self) -> Float[Array, ""]:
+        """An upper bound of every eigenvalue that is not in `eigenvalues`: of degrees beyond K, and of those set to 0 as
+        roundoff. The former share the tail, each with at least N(d,K) harmonics."""
+        beyond = self.tail / self.multiplicities[-1]
+        drowned = jnp.minimum(_noise(self.trace, self.multiplicities), self.tail / self.multiplicities)
+        return jnp.maximum(beyond, jnp.max(jnp.where(self.eigenvalues == 0, drowned, 0.0)))
+
+
+def _noise(trace, multiplicities):
+    return _NOISE * jnp.finfo(jnp.float64).eps * trace / jnp.sqrt(multiplicities)
 
 
 @requires_float64
 def gegenbauer(kernel: Callable[[Array, Array], Array], d: int, degrees: int = 200) -> ZonalSpectrum:
     """The spectrum of a kernel under the uniform law on S^{d-1} (module docstring).
 
-    By Gauss-Legendre quadrature with 1200 nodes in the angle, in which the kernels of this package are analytic.
+    By Gauss-Legendre quadrature with 1200 or more nodes in the angle, in which the kernels of this package are analytic.
     Degrees with more than 1e15 harmonics are left to the tail, since their eigenvalues drown in roundoff (they also lie
     far beyond any sample size).
 
@@ -67,28 +85,54 @@ def gegenbauer(kernel: Callable[[Array, Array], Array], d: int, degrees: int = 2
 
     - `kernel`: any kernel, or function of x1 (n1, d), x2 (n2, d) with values (n1, n2), that is zonal on the sphere.
     - `d`: dimension, at least 2.
-    - `degrees`: the largest degree K, from 0 to 400.
+    - `degrees`: the largest degree K, from 0 to 1000.
 
-    **Raises:** ValueError for d < 2, degrees out of range, or a kernel that is not zonal.
+    **Raises:** ValueError for d < 2, degrees out of range, or a kernel that is not zonal (of traced kernels those are
+    taken that say they are: `rotation_invariant`).
     """
     if d < 2:
         raise ValueError(f"zonal spectra need the dimension d to be at least 2, got d={d}.")
-    if not 0 <= degrees <= 400:
-        raise ValueError(f"degrees can be from 0 to 400 ({_NODES} quadrature nodes resolve no more), got {degrees}.")
-    theta, weights = _nodes(d)
-    values = _profile(kernel, d, theta)
-    with jax.ensure_compile_time_eval():
-        north = jnp.asarray(np.eye(1, d))
-        trace = float(np.asarray(kernel(north, north))[0, 0])
-    multiplicities = _multiplicities(d, degrees)
-    multiplicities = multiplicities[multiplicities <= _LARGEST_MULTIPLICITY]
-    polynomials = gegenbauer_polynomials(d, len(multiplicities) - 1, np.cos(theta))
-    eigenvalues = polynomials @ (weights * values)
+    if not 0 <= degrees <= _MOST_DEGREES:
+        raise ValueError(f"degrees can be from 0 to {_MOST_DEGREES}, got {degrees}.")
+    _check_zonal(kernel, d)
+    return _gegenbauer(trace_floats(kernel), d, degrees)
+
+
+@eqx.filter_jit
+def _gegenbauer(kernel, d: int, degrees: int) -> ZonalSpectrum:
+    multiplicities = jnp.asarray(_kept_multiplicities(d, degrees))
+    values = kernel(jnp.eye(1, d), _circle(d, _nodes(degrees, d)[0]))[0]
+    north = jnp.eye(1, d)
+    trace = kernel.diagonal(north)[0] if isinstance(kernel, AbstractKernel) else kernel(north, north)[0, 0]
+    eigenvalues = coefficients(values, d, degrees)
     # Below the noise of the quadrature a number means nothing, and N(d,k) would blow it up.
-    noise = _NOISE * np.finfo(float).eps * trace / np.sqrt(multiplicities)
-    eigenvalues = np.where(eigenvalues > noise, eigenvalues, 0.0)
-    tail = max(trace - float(eigenvalues @ multiplicities), 0.0)
+    eigenvalues = jnp.where(eigenvalues > _noise(trace, multiplicities), eigenvalues, 0.0)
+    tail = jnp.maximum(trace - eigenvalues @ multiplicities, 0.0)
     return ZonalSpectrum(d=d, eigenvalues=eigenvalues, multiplicities=multiplicities, trace=trace, tail=tail)
+
+
+def angles(d: int, degrees: int) -> np.ndarray:
+    """The nodes at which `coefficients` wants a function of the angle, shape (q,)."""
+    return _nodes(degrees, d)[0]
+
+
+def coefficients(values: Float[Array, "... q"], d: int, degrees: int) -> Float[Array, "... degrees"]:
+    """E[f(U) P_k(U)] for k = 0, ..., K from the values of f at the cosines of `angles(d, degrees)`."""
+    return (jnp.asarray(_nodes(degrees, d)[1]) * values) @ jnp.asarray(_polynomials_at_nodes(d, degrees)).T
+
+
+def series(terms: Float[Array, " degrees"], d: int, u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """sum_k terms_k P_k(u), up to the last degree that exceeds 1e-18 of the sum of all: |P_k| <= 1."""
+    terms = jnp.concatenate([terms, jnp.zeros(max(0, 2 - terms.shape[0]))])
+    matters = jnp.abs(terms) > 1e-18 * jnp.sum(jnp.abs(terms))
+    last = jnp.max(jnp.where(matters, jnp.arange(terms.shape[0]), 0))
+
+    def add(k, carry):
+        before, current, total = carry
+        following = ((2 * k + d - 2) * u * current - k * before) / (k + d - 2)
+        return current, following, total + terms[k + 1] * following
+
+    return jax.lax.fori_loop(1, last, add, (jnp.ones_like(u), u, terms[0] + terms[1] * u))[2]
 
 
 def gegenbauer_polynomials(d: int, degrees: int, u: np.ndarray) -> np.ndarray:
@@ -103,16 +147,28 @@ def gegenbauer_polynomials(d: int, degrees: int, u: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=16)
-def _nodes(d: int) -> tuple[np.ndarray, np.ndarray]:
+def _nodes(degrees: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Angles and the probability weights of <x, x'> = cos(angle), whose density is proportional to sin^{d-2}."""
-    nodes, weights = scipy.special.roots_legendre(_NODES)
+    nodes, weights = scipy.special.roots_legendre(max(_NODES, 6 * degrees))
     theta = 0.5 * np.pi * (nodes + 1.0)
     weights = weights * np.sin(theta) ** (d - 2)
     return theta, weights / weights.sum()
 
 
-def _multiplicities(d: int, degrees: int) -> np.ndarray:
-    """N(d,k) = (2k+d-2) (k+d-3)! / (k! (d-2)!), and N(d,0) = 1."""
+@functools.lru_cache(maxsize=16)
+def _polynomials_at_nodes(d: int, degrees: int) -> np.ndarray:
+    """P_k at the nodes, for the degrees that are kept."""
+    kept = len(_kept_multiplicities(d, degrees))
+    return gegenbauer_polynomials(d, kept - 1, np.cos(_nodes(degrees, d)[0]))
+
+
+def _kept_multiplicities(d: int, degrees: int) -> np.ndarray:
+    values = multiplicities_of(d, degrees)
+    return values[values <= _LARGEST_MULTIPLICITY]
+
+
+def multiplicities_of(d: int, degrees: int) -> np.ndarray:
+    """N(d,k) = (2k+d-2) (k+d-3)! / (k! (d-2)!), and N(d,0) = 1, for k = 0, ..., `degrees`."""
     k = np.arange(1, degrees + 1, dtype=float)
     gammaln = scipy.special.gammaln
     log = np.log(2 * k + d - 2) + gammaln(k + d - 2) - gammaln(k + 1) - gammaln(d - 1)
@@ -120,19 +176,28 @@ def _multiplicities(d: int, degrees: int) -> np.ndarray:
         return np.concatenate([[1.0], np.exp(log)])
 
 
-def _profile(kernel: Callable[[Array, Array], Array], d: int, theta: np.ndarray) -> np.ndarray:
-    """k at pairs of unit vectors with the given angles, after a check that nothing but the angle matters."""
+def _circle(d: int, theta: np.ndarray) -> Float[Array, "q d"]:
+    return jnp.asarray(np.cos(theta)[:, None] * np.eye(1, d) + np.sin(theta)[:, None] * np.eye(2, d)[1:])
+
+
+def _check_zonal(kernel, d: int) -> None:
+    """Raises ValueError unless nothing but the angle matters."""
+    if isinstance(kernel, AbstractKernel) and kernel.rotation_invariant:
+        return
+    if any(is_traced(leaf) for leaf in jax.tree.leaves(kernel)):
+        raise ValueError(
+            "this kernel is traced and does not say that it is rotation_invariant; call gegenbauer outside of jit."
+        )
+    theta = np.linspace(0.05, np.pi - 0.05, 40)
     # A fixed second plane, in general position, shows up kernels that prefer a direction.
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(d, 2)))[0].T
-    values = []
-    for e in (np.eye(2, d), basis):
-        circle = np.cos(theta)[:, None] * e[0] + np.sin(theta)[:, None] * e[1]
-        with jax.ensure_compile_time_eval():
-            values.append(np.asarray(kernel(jnp.asarray(e[:1]), jnp.asarray(circle)))[0])
-    difference = np.max(np.abs(values[0] - values[1]))
-    if not difference <= 1e-6 * np.max(np.abs(values[0])):
+    with jax.ensure_compile_time_eval():
+        first = np.asarray(kernel(jnp.eye(1, d), _circle(d, theta)))[0]
+        circle = np.cos(theta)[:, None] * basis[:1] + np.sin(theta)[:, None] * basis[1:]
+        second = np.asarray(kernel(jnp.asarray(basis[:1]), jnp.asarray(circle)))[0]
+    difference = np.max(np.abs(first - second))
+    if not difference <= 1e-6 * np.max(np.abs(first)):
         raise ValueError(
             f"this kernel is not zonal on the sphere: at equal angles it differs by up to {difference:.3g}. "
             "Spectra by degree exist for kernels invariant under rotations only."
         )
-    return values[0]
