@@ -139,7 +139,7 @@ def _recursion(phi, dphi, x1, x2, depth, w_std, b_std, standard_width=None):
     """NNGP and NTK of `depth` hidden layers `phi`, for one pair of inputs."""
     pairs = ((x1, x1), (x1, x2), (x2, x2))
     second = np.array([a @ b / len(a) for a, b in pairs])  # Mean products of a layer's inputs.
-    slope, ntk, width = 0.0, 0.0, len(x1)
+    slope, ntk, width, k = 0.0, 0.0, len(x1), second
     for layer in range(depth + 1):
         k = w_std**2 * second + b_std**2
         own = k[1] if standard_width is None else width * second[1] + 1.0  # This layer's weights and biases.
@@ -230,7 +230,7 @@ def _problem(network, nt, key):
     """The network, its parameters, inputs, and the kernel `J J^T` over all pairs of outputs."""
     (init, apply, _), shape = network(nt.stax)
     x1, x2 = jr.normal(jr.fold_in(key, 1), (3, *shape)), jr.normal(jr.fold_in(key, 2), (2, *shape))
-    _, params = init(jr.fold_in(key, 3), x1.shape)
+    params = jax.jit(lambda key: init(key, x1.shape)[1])(jr.fold_in(key, 3))
     flat, unravel = jax.flatten_util.ravel_pytree(params)
     jacobian = jax.jit(jax.jacfwd(lambda p: apply(unravel(p), jnp.concatenate([x1, x2]))))(flat)
     full = np.einsum("aip,bjp->abij", jacobian[:3], jacobian[3:])
