@@ -238,8 +238,14 @@ def _problem(network, nt, key):
     return apply, params, x1, x2, full
 
 
-@pytest.mark.parametrize("implementation", ["JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS", "STRUCTURED_DERIVATIVES"])
-@pytest.mark.parametrize("network", [_mlp, _cnn, _residual, _own])
+STRUCTURED = "STRUCTURED_DERIVATIVES"  # The one that looks into the network, hence on every kind of network.
+
+
+@pytest.mark.parametrize(
+    ("network", "implementation"),
+    [(network, STRUCTURED) for network in (_mlp, _cnn, _residual, _own)]
+    + [(network, name) for network in (_mlp, _own) for name in ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS")],
+)
 def test_every_implementation_gives_the_jacobian_kernel(nt, key, network, implementation):
     apply, params, x1, x2, full = _problem(network, nt, key)
     implementation = nt.NtkImplementation[implementation]
