@@ -2,7 +2,7 @@
 
 Akiyama & Suzuki (arXiv:2205.14818) prove it; their paper has no plot of risk against n and no kernel in it. This study is
 that plot. Every estimator sees the same teachers and the same data at the same seed; data are drawn in the training dtype
-and handed to the kernel methods in float64.
+and handed to the linear methods in float64.
 """
 
 from collections.abc import Callable
@@ -18,24 +18,67 @@ from ..estimators.base import AbstractEstimator, Status
 from ..estimators.features import RandomFeatures
 from ..estimators.optimal_linear import OptimalLinear
 from ..estimators.phases import noisy_steps
-from ..estimators.ridge import KernelRidge
+from ..estimators.ridge import KernelFit, KernelRidge
+from ..estimators.smoothers import LocalLinear, NadarayaWatson, NearestNeighbours
+from ..estimators.spectral import GradientFlow, MinimumNorm, SpectralCutoff
 from ..estimators.student import NetworkFit, OracleStudent, TwoPhaseStudent
-from ..kernels import RBF, AbstractKernel, Laplace, nngp, ntk
+from ..kernels import (
+    RBF,
+    AbstractKernel,
+    ArcCosine,
+    Laplace,
+    Matern,
+    Polynomial,
+    RationalQuadratic,
+    nngp,
+    ntk,
+)
 from ..problem import AbstractInputs, Cube, Dataset, Gaussian, Problem, ReLUTeacher, Sphere
 from ..risk import exact_risk, monte_carlo_risk
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 
 _INPUTS: dict[str, Callable[[int], AbstractInputs]] = {"sphere": Sphere, "gaussian": Gaussian, "cube": Cube}
 _STUDENTS = ("student", "paper_student", "oracle_student")
-_KERNELS: dict[str, Callable[[], AbstractKernel]] = {"ntk": ntk, "nngp": nngp, "rbf": RBF, "laplace": Laplace}
+# Kernels for ridge regression. Functions, since the bridge to neural-tangents opens when a kernel is first evaluated.
+_KERNELS: dict[str, Callable[[], AbstractKernel]] = {
+    "ntk": ntk,
+    "ntk_bias": lambda: ntk(bias_std=1.0),
+    "ntk3": lambda: ntk(depth=3),
+    "nngp": nngp,
+    "arccos0": lambda: ArcCosine(0),
+    "arccos2": lambda: ArcCosine(2),
+    "rbf": RBF,
+    "laplace": Laplace,
+    "matern": Matern,
+    "rational_quadratic": RationalQuadratic,
+    "polynomial": lambda: Polynomial(degree=4),
+}
+# The other linear estimators, by what `tuning` says.
+_LINEAR: dict[str, Callable[[str], AbstractEstimator]] = {
+    "gradient_flow": lambda tuning: GradientFlow(ntk(), time=tuning),
+    "spectral_cutoff": lambda tuning: SpectralCutoff(ntk(), components=tuning),
+    "minimum_norm": lambda tuning: MinimumNorm(ntk()),
+    "random_features": lambda tuning: RandomFeatures(ridge=tuning),
+    "fourier_features": lambda tuning: RandomFeatures(ridge=tuning, features="fourier"),
+    "nearest_neighbours": lambda tuning: NearestNeighbours(k=tuning),
+    "nadaraya_watson": lambda tuning: NadarayaWatson(bandwidth=tuning),
+    "local_linear": lambda tuning: LocalLinear(bandwidth=tuning),
+}
 
 EstimatorName = Literal[
-    "student", "paper_student", "oracle_student", "ntk", "nngp", "rbf", "laplace", "random_features", "optimal_linear"
-]
+    "student", "paper_student", "oracle_student", "optimal_linear",
+    "ntk", "ntk_bias", "ntk3", "nngp", "arccos0", "arccos2", "rbf", "laplace", "matern", "rational_quadratic", "polynomial",
+    "gradient_flow", "spectral_cutoff", "minimum_norm", "random_features", "fourier_features",
+    "nearest_neighbours", "nadaraya_watson", "local_linear",
+]  # fmt: skip
 
 
 class SuperiorityArguments(Arguments):
-    """Problem, estimator and sample size of one cell."""
+    """Problem, estimator and sample size of one cell.
+
+    `tuning` is how linear estimators choose their ridge, time, number of components, bandwidth or k
+    (`tsjax.estimators.tuning`); students, `optimal_linear` and `minimum_norm` have nothing to choose.
+    """
 
     estimator: EstimatorName
     n: Annotated[int, Field(ge=2)]
@@ -47,15 +90,14 @@ class SuperiorityArguments(Arguments):
     cosine: Annotated[float, Field(gt=-1, lt=1)] = 0.0
     noise: Literal["gaussian", "uniform"] = "gaussian"
     restarts: Annotated[int, Field(ge=1)] = 8
+    tuning: Literal["gcv", "loo", "holdout", "marginal_likelihood", "oracle"] = "gcv"
     test_points: Annotated[int, Field(ge=100)] = 4096
     dtype: Literal["float32", "float64"] = "float32"
 
     @model_validator(mode="after")
     def _consistent(self):
         # The classes know what they allow; their messages say what to do.
-        problem = problem_of(self.model_dump())
-        if self.estimator == "optimal_linear":
-            OptimalLinear(problem)
+        _estimator(self.estimator, problem_of(self.model_dump()), self.m, self.restarts, self.tuning)
         return self
 
 
@@ -69,18 +111,16 @@ def problem_of(arguments: dict[str, Any]) -> Problem:
     )
 
 
-def _estimator(name: str, problem: Problem, width: int, restarts: int) -> AbstractEstimator:
+def _estimator(name: str, problem: Problem, width: int, restarts: int, tuning: str) -> AbstractEstimator:
     if name == "student":
         return TwoPhaseStudent(width=width, restarts=restarts)
     if name == "paper_student":
         return TwoPhaseStudent.paper(width=width)
     if name == "oracle_student":
         return OracleStudent()
-    if name == "random_features":
-        return RandomFeatures()
     if name == "optimal_linear":
         return OptimalLinear(problem)
-    return KernelRidge(_KERNELS[name]())
+    return KernelRidge(_KERNELS[name](), ridge=tuning) if name in _KERNELS else _LINEAR[name](tuning)
 
 
 def _theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
@@ -93,11 +133,18 @@ def _theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
         return Theory()
     exponent = theory.optimal_linear_exponent(d)
     source = "deterministic equivalent (Canatar et al. 2021, Simon et al. 2021); asymptote 3/(d+2)"
-    if arguments["signs"] != "random" or name == "random_features":
-        return Theory(None, exponent, source)
-    if name == "optimal_linear":
+    if name == "optimal_linear" and arguments["signs"] == "random":
         return Theory(np.asarray(theory.predicted_optimal_linear_risk(problem, n)), exponent, source)
-    return Theory(np.asarray(theory.predicted_curve(_KERNELS[name](), problem, n)), exponent, source)
+    if name == "minimum_norm":
+        return Theory(np.asarray(theory.predicted_curve(ntk(), problem, n, ridge=0.0)), None, source)
+    if name == "polynomial":
+        # Of finite rank: the risk levels off at the part of the teachers beyond its degree.
+        return Theory(np.asarray(theory.predicted_curve(_KERNELS[name](), problem, n)), 0.0, source)
+    if name in _KERNELS:
+        return Theory(np.asarray(theory.predicted_curve(_KERNELS[name](), problem, n)), exponent, source)
+    # Gradient flow, the cut-off and wide random features have the exponent of the kernel; smoothers another one.
+    by_kernel = name in ("gradient_flow", "spectral_cutoff", "random_features", "fourier_features")
+    return Theory(None, exponent, source) if by_kernel else Theory()
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
@@ -112,11 +159,16 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     predict = 2.0 * arguments["test_points"] * n
     if name == "optimal_linear":
         return Cost(predict, n**3 / 3 + predict * n)
-    return Cost(predict, 9.0 * n**3)
+    if name in ("nearest_neighbours", "nadaraya_watson", "local_linear"):
+        paths = {"nearest_neighbours": 20.0, "nadaraya_watson": 60.0, "local_linear": 12.0 * (d + 1) * (d + 2)}[name]
+        return Cost(predict, paths * n * n)
+    # A tridiagonal form, or an eigendecomposition where one needs the vectors.
+    vectors = name in ("gradient_flow", "spectral_cutoff", "minimum_norm") or arguments["tuning"] == "loo"
+    return Cost(predict, (9.0 if vectors else 2.0) * n**3)
 
 
 @experiment(
-    static=("estimator", "n", "d", "m", "inputs", "signs", "noise", "restarts", "test_points", "dtype"),
+    static=("estimator", "n", "d", "m", "inputs", "signs", "noise", "restarts", "tuning", "test_points", "dtype"),
     arguments=SuperiorityArguments,
     x="n",
     y=("risk",),
@@ -131,19 +183,34 @@ def _cost(arguments: dict[str, Any]) -> Cost:
         "paper_student": "student, the paper's settings",
         "oracle_student": "student started at the teacher",
         "ntk": "NTK ridge",
+        "ntk_bias": "NTK ridge, with biases",
+        "ntk3": "NTK ridge, three layers",
         "nngp": "NNGP ridge",
+        "arccos0": "arc-cosine ridge, order 0",
+        "arccos2": "arc-cosine ridge, order 2",
         "rbf": "RBF ridge",
         "laplace": "Laplace ridge",
+        "matern": "Matérn-3/2 ridge",
+        "rational_quadratic": "rational quadratic ridge",
+        "polynomial": "polynomial ridge, degree 4",
+        "gradient_flow": "NTK gradient flow",
+        "spectral_cutoff": "NTK spectral cut-off",
+        "minimum_norm": "NTK interpolation",
         "random_features": "random ReLU features",
+        "fourier_features": "random Fourier features",
+        "nearest_neighbours": "nearest neighbours",
+        "nadaraya_watson": "Nadaraya-Watson",
+        "local_linear": "local linear",
         "optimal_linear": "optimal linear estimator",
         "cramer_rao": "Cramér-Rao limit",
     },
 )
-def superiority(key, *, estimator, n, d, m, restarts, test_points, dtype, **rest):
+def superiority(key, *, estimator, n, d, m, restarts, tuning, test_points, dtype, **rest):
     """Fits one estimator to one data set; returns its excess risk, and the Cramér-Rao limit beside it.
 
-    Students' risks are exact on the sphere and for Gaussian inputs; `risk_se` is the standard error of the Monte-Carlo
-    estimate elsewhere and for kernels (0 when exact).
+    Risks are exact for students and ReLU features on the sphere and for Gaussian inputs, and for kernels on the sphere;
+    `risk_se` is then 0, or the bound of the error of a kernel's. Elsewhere, and where that bound exceeds a hundredth of the
+    risk, they are Monte-Carlo estimates, and `risk_se` is their standard error.
     """
     problem = problem_of({"n": n, "d": d, "m": m, **rest})
     teacher_key, data_key, fit_key, test_key = (jax.random.fold_in(key, i) for i in range(4))
@@ -151,7 +218,7 @@ def superiority(key, *, estimator, n, d, m, restarts, test_points, dtype, **rest
     teacher = problem.sample_teacher(teacher_key, jnp.dtype(dtype))
     data = problem.sample(jax.random.fold_in(data_key, n), teacher, n, jnp.dtype(dtype))
     fit_key = jax.random.fold_in(fit_key, n)
-    learner = _estimator(estimator, problem, m, restarts)
+    learner = _estimator(estimator, problem, m, restarts, tuning)
     values: dict[str, Any] = {"cramer_rao": theory.cramer_rao(m=m, d=d, n=n, noise_std=1.0) * problem.noise_std**2}
     if isinstance(learner, TwoPhaseStudent):
         fit = learner.fit(fit_key, data)
@@ -159,17 +226,21 @@ def superiority(key, *, estimator, n, d, m, restarts, test_points, dtype, **rest
         fit = learner.fit(fit_key, data, oracle=(problem, teacher))
     else:
         exact = Dataset(x=data.x.astype(jnp.float64), y=data.y.astype(jnp.float64))
-        fit = learner.fit(fit_key, exact)
+        tuned = tuning == "oracle" and estimator not in ("optimal_linear", "minimum_norm")
+        fit = learner.fit(fit_key, exact, **({"oracle": (problem, teacher)} if tuned else {}))
     if isinstance(fit, NetworkFit):
         values["train_loss"] = fit.stats["train_loss"].astype(jnp.float64)
         values["restarts_run"], values["student_steps"] = fit.stats["restarts_run"], fit.stats["total_steps"]
     else:
         values |= {name: value for name, value in fit.stats.items() if value.ndim == 0}
     exact = exact_risk(problem, teacher, fit)
-    if exact is not None:
-        values["risk"], values["risk_se"] = exact, jnp.zeros((), jnp.float64)
+    estimate = lambda: tuple(monte_carlo_risk(problem, teacher, fit, test_key, test_points))
+    if exact is None:
+        values["risk"], values["risk_se"] = estimate()
+    elif isinstance(fit, KernelFit):
+        values["risk"], values["risk_se"] = jax.lax.cond(exact.reliable, lambda: tuple(exact), estimate)
     else:
-        values["risk"], values["risk_se"] = monte_carlo_risk(problem, teacher, fit, test_key, test_points)
+        values["risk"], values["risk_se"] = exact
     failed = (fit.status == Status.DIVERGED) | (fit.status == Status.SINGULAR)
     values["risk"] = jnp.where(failed, jnp.nan, values["risk"])
     return {"status": fit.status, **values}

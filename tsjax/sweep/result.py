@@ -136,7 +136,6 @@ class Result:
         """One row per curve: exponent, interval, predicted exponent over the same window (same weights), the asymptotic
         one, the verdict on its rate if the sweep expects one, and a list of warnings. A curve that cannot be fitted has NaN
         and the reason among its warnings."""
-        verdicts = self.verdicts()
         rows = []
         for curve in self.curves():
             row: dict[str, Any] = {"curve": curve.name, "label": curve.label}
@@ -154,8 +153,8 @@ class Result:
             row["asymptote"] = np.nan if curve.theory.exponent is None else curve.theory.exponent
             row |= {"x_min": curve.x[0], "x_max": curve.x[-1], "seeds": len(curve.seeds), "failed": curve.failed}
             mine = [
-                verdict.outcome
-                for expectation, verdict in zip(self.spec.expect, verdicts, strict=True)
+                self._verdict(expectation, [curve]).outcome
+                for expectation in self.spec.expect
                 if expectation.parts["metric"] == "rate"
                 and curve in self._chosen(expectation, expectation.parts["curve"])
             ]
@@ -168,9 +167,14 @@ class Result:
         return [
             curve
             for curve in self.curves()
-            if (name is None or curve.name == name)
+            if (name is None or curve.name == name or (name == "*" and self._is_meant(expectation, curve)))
             and all(curve.arguments.get(key) == value for key, value in expectation.where.items())
         ]
+
+    def _is_meant(self, expectation: Expectation, curve: Curve) -> bool:
+        other = expectation.parts["other"]
+        predicted = other != "predicted" or curve.theory.predicted is not None
+        return predicted and curve.name != other and curve.name not in expectation.excluding
 
     def _one(self, expectation: Expectation, name: str | None) -> Curve:
         found = self._chosen(expectation, name)
@@ -184,12 +188,15 @@ class Result:
         """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers."""
         return [self._verdict(expectation) for expectation in self.spec.expect]
 
-    def _verdict(self, expectation: Expectation) -> Verdict:
+    def _verdict(self, expectation: Expectation, curves: list[Curve] | None = None) -> Verdict:
         what = expectation.what
         if expectation.where:
             what += " at " + ", ".join(f"{key}={value}" for key, value in expectation.where.items())
         try:
-            found, value, interval, doubt = self._measure(expectation)
+            curves = self._meant(expectation) if curves is None else curves
+            # A claim about all curves, or about a window, holds where it is hardest: the interval that is furthest out.
+            measured = [self._measure(expectation, curve) for curve in curves]
+            found, value, interval, doubt = max(measured, key=lambda m: _excess(expectation, m[2]))
         except (_Unmeasured, ValueError) as error:
             nan = float("nan")
             verdict = judge(what, nan, (nan, nan), expectation.allowed, expectation.source)
@@ -199,13 +206,23 @@ class Result:
             verdict = dataclasses.replace(verdict, outcome="undecided", reason=f"{verdict.reason}, but {doubt}")
         return verdict
 
-    def _measure(self, expectation: Expectation) -> tuple[str, float, tuple[float, float], str]:
+    def _meant(self, expectation: Expectation) -> list[Curve]:
+        name = expectation.parts["curve"]
+        if name != "*":
+            return [self._one(expectation, name)]
+        curves = self._chosen(expectation, name)
+        if not curves:
+            raise _Unmeasured("no records of any such curve yet")
+        return curves
+
+    def _measure(self, expectation: Expectation, curve: Curve) -> tuple[str, float, tuple[float, float], str]:
         """Where, the value, its interval, and what forbids to trust a verdict that holds: failed students are left out of
         means, and extreme ones out of the weights of a fit, so either flatters its curve."""
         parts, axis = expectation.parts, self.experiment.x
         window = expectation.over.get(axis, [-np.inf, np.inf])
         low, high = window if isinstance(window, list) else (window, window)
-        curve = self._one(expectation, parts["curve"]).between(low, high)
+        curve = curve.between(low, high)
+        hardest = f", {curve.name}" if parts["curve"] == "*" else ""
         if not len(curve.x):
             raise _Unmeasured(f"no records with {axis} in [{low:g}, {high:g}]")
         doubt = f"{_plural_cells(curve.failed)} of {curve.name} failed" if curve.failed else ""
@@ -216,15 +233,13 @@ class Result:
                 if curve.theory.predicted is None:
                     raise _Unmeasured(f"theory predicts no curve for {curve.name}")
                 shift = rate.slope_of(curve.theory.predicted)
-            where = f" over {axis} = {rate.n[0]:g}..{rate.n[-1]:g}"
+            where = f" over {axis} = {rate.n[0]:g}..{rate.n[-1]:g}{hardest}"
             if rate.heavy_tail:
                 doubt = f"a few extreme seeds carry the mean of {curve.name}"
             return where, rate.exponent - shift, (rate.interval[0] - shift, rate.interval[1] - shift), doubt
-        # A claim about a window holds where it is hardest: report the x whose interval is furthest out.
         candidates = [(x, self._ratio_at(expectation, curve, float(x))) for x in curve.x]
-        allowed = expectation.allowed
-        x, worst = max(candidates, key=lambda c: max(c[1].interval[1] - allowed[1], allowed[0] - c[1].interval[0]))
-        return f" at {axis} = {x:g}", worst.value, worst.interval, doubt
+        x, worst = max(candidates, key=lambda c: _excess(expectation, c[1].interval))
+        return f" at {axis} = {x:g}{hardest}", worst.value, worst.interval, doubt
 
     def _ratio_at(self, expectation: Expectation, curve: Curve, x: float) -> Estimate:
         metric, other = expectation.parts["metric"], expectation.parts["other"]
@@ -233,6 +248,10 @@ class Result:
         mine = _at(curve, str(metric), x)
         if other is None:
             return share(mine) if is_binary(mine) else mean_ratio(mine, 1.0)
+        if other == "predicted":
+            if curve.theory.predicted is None:
+                raise _Unmeasured(f"theory predicts no curve for {curve.name}")
+            return mean_ratio(mine, float(curve.theory.predicted[int(np.flatnonzero(curve.x == x)[0])]))
         if other in curve.values:
             return mean_ratio(mine, _at(curve, other, x))
         rival = self._one(expectation, other)
@@ -282,6 +301,12 @@ def _plural_cells(count: int) -> str:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _excess(expectation: Expectation, interval: tuple[float, float]) -> float:
+    """How far an interval reaches out of what is allowed; negative inside of it."""
+    low, high = expectation.allowed
+    return max(interval[1] - high, low - interval[0])
 
 
 def _positive(values: np.ndarray) -> bool:

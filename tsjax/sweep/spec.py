@@ -20,7 +20,7 @@ class SpecError(ValueError):
 
 
 _WHAT = re.compile(
-    r"^(?P<metric>\w+)(?: of (?P<curve>[\w.-]+))?(?: relative to (?P<other>[\w.-]+))?(?: in (?P<axis>\w+))?$"
+    r"^(?P<metric>\w+)(?: of (?P<curve>[\w.-]+|\*))?(?: relative to (?P<other>[\w.-]+))?(?: in (?P<axis>\w+))?$"
 )
 
 
@@ -29,9 +29,11 @@ class Expectation(BaseModel):
 
     `what` is `rate of CURVE in AXIS` (the fitted exponent), `rate of CURVE relative to predicted in AXIS` (fitted minus
     predicted exponent over the same window), `METRIC of CURVE` (its mean over seeds), or `METRIC of CURVE relative to
-    OTHER` (ratio of means, paired by seed; OTHER is a curve or a recorded column). Allowed are `value` +- `tolerance`, or
-    `at_least` and/or `at_most`. `over` restricts x to a value or to [low, high], `where` picks the curve when several
-    differ in other arguments.
+    OTHER` (ratio of means, paired by seed; OTHER is a curve, a recorded column, or `predicted`: what theory predicts for the
+    mean of the curve). CURVE may be `*`: every curve that `where` allows, but OTHER and those in `excluding`; against
+    `predicted`, every curve that has a prediction. The verdict is that of the curve where the claim is hardest. Allowed are `value` +-
+    `tolerance`, or `at_least` and/or `at_most`. `over` restricts x to a value or to [low, high], `where` picks the curve when
+    several differ in other arguments.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -43,6 +45,7 @@ class Expectation(BaseModel):
     at_most: float | None = None
     over: dict[str, float | list[float]] = {}
     where: dict[str, Any] = {}
+    excluding: list[str] = []
     source: str = ""
 
     @field_validator("what")
@@ -52,8 +55,8 @@ class Expectation(BaseModel):
         # A rate is compared with nothing but its prediction.
         if not match or (match["metric"] == "rate" and match["other"] not in (None, "predicted")):
             raise ValueError(
-                "write 'rate of CURVE in AXIS', 'rate of CURVE relative to predicted in AXIS', 'METRIC of CURVE' or "
-                "'METRIC of CURVE relative to OTHER'"
+                "write 'rate of CURVE in AXIS', 'rate of CURVE relative to predicted in AXIS', 'METRIC of CURVE', "
+                "'METRIC of CURVE relative to OTHER' or '... relative to predicted'; CURVE may be * for all"
             )
         return what
 
