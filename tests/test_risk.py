@@ -41,7 +41,7 @@ def test_the_exact_risk_is_the_monte_carlo_risk(key, law, m, activation):
     estimate = ts.monte_carlo_risk(problem, teacher, _fit(student), jr.fold_in(key, 2), samples=100_000)
     assert abs(float(exact - estimate.value)) < 4 * float(estimate.standard_error)
     assert 0 < float(estimate.standard_error) < 0.05 * float(exact)
-    assert exact.dtype == jnp.float64 and exact_risk(problem, teacher, _fit(student)) == exact
+    assert exact.dtype == jnp.float64 and ts.excess_risk(problem, teacher, _fit(student)) == exact
     # A key changes nothing where a closed form exists.
     assert float(ts.excess_risk(problem, teacher, _fit(student), key=key)) == float(exact)
 
@@ -134,7 +134,7 @@ def test_without_a_closed_form_a_key_is_needed(key):
     np.testing.assert_allclose(ts.excess_risk(sphere, squared, zero, key=key, samples=10), 1.0, rtol=1e-12)
     kernel = ts.KernelRidge(ts.kernels.RBF(1.0), ridge=0.1).fit(key, sphere.sample(key, teacher, 5))
     with pytest.raises(ValueError, match=r"risk of a KernelFit under Sphere"):
-        ts.excess_risk(sphere, teacher, kernel)
+        ts.excess_risk(sphere, squared, kernel)
     with pytest.raises(ValueError, match=r"at least 2 samples, got samples=1"):
         ts.monte_carlo_risk(problem, teacher, fit, key, samples=1)
 
@@ -188,3 +188,94 @@ def test_float64_with_the_flag_off(key):
         [_risk(student, teacher)],
         rtol=1e-13,
     )
+
+
+KERNEL_METHODS = {
+    "ntk": (ts.KernelRidge(ts.kernels.ntk()), 3e-6),
+    "ntk_bias": (ts.KernelRidge(ts.kernels.ntk(2, bias_std=1.0)), 3e-6),
+    "laplace": (ts.KernelRidge(ts.kernels.Laplace(0.7), ridge=0.05), 3e-6),
+    "rbf": (ts.GradientFlow(ts.kernels.RBF(1.0), time=300.0), 3e-6),
+    "polynomial": (ts.KernelRidge(ts.kernels.Polynomial(3), ridge=0.1), 1e-6),
+    "interpolation": (ts.MinimumNorm(ts.kernels.ArcCosineNTK()), 3e-6),
+    "relu features": (ts.RandomFeatures(2000, ridge=0.01), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", KERNEL_METHODS)
+@pytest.mark.parametrize("activation", [ts.activations.relu, ts.activations.leaky_relu(0.3)], ids=str)
+def test_the_exact_risk_of_kernel_methods_is_the_monte_carlo_risk(key, name, activation):
+    """At a million points, teachers whose neurons are neither orthogonal nor of one norm."""
+    estimator, error = KERNEL_METHODS[name]
+    if name == "relu features" and activation != ts.activations.relu:
+        pytest.skip("two activations have no closed form")
+    problem = ts.Problem(ts.Sphere(4), ts.TwoLayerTeacher(2, activation), 0.3)
+    teacher = problem.sample_teacher(key)
+    w = teacher.w + 0.5 * teacher.w[::-1]
+    teacher = ts.TwoLayer(teacher.a * jnp.array([1.5, 0.7]), w * jnp.array([[1.0], [0.4]]), activation)
+    fit = estimator.fit(key, problem.sample(jr.fold_in(key, 1), teacher, 60))
+    exact = exact_risk(problem, teacher, fit)
+    assert exact is not None
+    estimate = ts.monte_carlo_risk(problem, teacher, fit, jr.fold_in(key, 2), samples=1_000_000)
+    assert abs(float(exact.value - estimate.value)) < 4.5 * float(estimate.standard_error)
+    assert float(exact.error_bound) <= error and bool(exact.reliable)
+    assert float(ts.excess_risk(problem, teacher, fit)) == float(exact.value)
+
+
+@pytest.mark.parametrize("kernel", [ts.kernels.ntk(), ts.kernels.Laplace()], ids=["ntk", "laplace"])
+def test_the_error_bound_holds(key, kernel):
+    """Few degrees against many."""
+    problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.1)
+    teacher = problem.sample_teacher(key)
+    fit = ts.KernelRidge(kernel).fit(key, problem.sample(jr.fold_in(key, 1), teacher, 80))
+    best = ts.kernel_risk(fit, teacher, problem, degrees=600)
+    errors, bounds = [], []
+    for degrees in (4, 12, 40):
+        few = ts.kernel_risk(fit, teacher, problem, degrees=degrees)
+        errors.append(abs(float(few.value - best.value)))
+        assert 0 < errors[-1] <= float(few.error_bound) + float(best.error_bound)
+        bounds.append(float(few.error_bound))
+    # Not idle either: it falls as the degrees grow.
+    assert errors[0] > errors[1] > errors[2] and bounds[0] > 10 * bounds[1] > 100 * bounds[2]
+
+
+def test_kernel_risks_that_roundoff_spoils_say_so(key):
+    problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.3)
+    teacher = problem.sample_teacher(key)
+    data = problem.sample(jr.fold_in(key, 1), teacher, 200)
+    fit = ts.KernelRidge(ts.kernels.RBF(2.0), ridge=1e-12).fit(key, data)
+    assert not bool(ts.kernel_risk(fit, teacher, problem).reliable)
+    with pytest.raises(ValueError, match=r"may be wrong by .*pass key="):
+        ts.excess_risk(problem, teacher, fit)
+    estimate = ts.monte_carlo_risk(problem, teacher, fit, key, 16384).value
+    np.testing.assert_allclose(ts.excess_risk(problem, teacher, fit, key=key), estimate, rtol=1e-3)
+    traced = jax.jit(lambda fit, **kwargs: ts.excess_risk(problem, teacher, fit, **kwargs))
+    assert bool(jnp.isnan(traced(fit)))
+    np.testing.assert_allclose(traced(fit, key=key), estimate, rtol=1e-3)
+
+
+def test_kernel_risk_is_traced_in_everything(key):
+    """One program for teachers, data and length scales."""
+    problem = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2), 0.3)
+
+    def risk(key, scale):
+        teacher = problem.sample_teacher(key)
+        fit = ts.KernelRidge(ts.kernels.RBF(scale), ridge=0.1).fit(key, problem.sample(jr.fold_in(key, 1), teacher, 40))
+        return ts.excess_risk(problem, teacher, fit)
+
+    keys, scales = jr.split(key, 2), jnp.array([0.7, 1.4])
+    mapped = jax.jit(jax.vmap(risk))(keys, scales)
+    np.testing.assert_allclose(mapped, [risk(k, float(s)) for k, s in zip(keys, scales, strict=True)], rtol=1e-8)
+
+
+def test_kernel_risk_errors(key):
+    problem = ts.Problem(ts.Gaussian(3), ts.ReLUTeacher(2), 0.3)
+    teacher = problem.sample_teacher(key)
+    data = problem.sample(jr.fold_in(key, 1), teacher, 20)
+    fit = ts.KernelRidge(ts.kernels.ntk(), ridge=0.1).fit(key, data)
+    with pytest.raises(ValueError, match=r"rotation_invariant kernels, Sphere inputs .*got StaxKernel, Gaussian"):
+        ts.kernel_risk(fit, teacher, problem)
+    with pytest.raises(ValueError, match=r"no closed form for the risk of a KernelFit under Gaussian inputs"):
+        ts.excess_risk(problem, teacher, fit)
+    sphere = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.3)
+    with pytest.raises(ValueError, match=r"must lie on the unit sphere"):
+        ts.kernel_risk(fit, teacher, sphere)

@@ -9,10 +9,13 @@ from .estimators.base import Status as Status
 from .estimators.features import RandomFeatures as RandomFeatures
 from .estimators.gradient import GradientStudent as GradientStudent
 from .estimators.gradient import LinearisedFit as LinearisedFit
+from .estimators.neighbours import NearestNeighbours as NearestNeighbours
 from .estimators.optimal_linear import OptimalLinear as OptimalLinear
 from .estimators.phases import NoisyPhase as NoisyPhase
 from .estimators.phases import VanillaPhase as VanillaPhase
 from .estimators.ridge import KernelRidge as KernelRidge
+from .estimators.smoothers import LocalLinear as LocalLinear
+from .estimators.smoothers import NadarayaWatson as NadarayaWatson
 from .estimators.spectral import GradientFlow as GradientFlow
 from .estimators.spectral import MinimumNorm as MinimumNorm
 from .estimators.spectral import SpectralCutoff as SpectralCutoff

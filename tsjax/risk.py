@@ -131,7 +131,7 @@ def kernel_risk(fit: KernelFit, teacher: TwoLayer, problem: Problem, degrees: in
     **Raises:** ValueError unless inputs are a Sphere, the kernel is rotation_invariant, the teacher is a two-layer network with
     a closed-form Gram matrix on the sphere, and the x_i are unit vectors (to 1e-4; looked at when they are concrete).
     """
-    gram = teacher.activation.gram(problem.inputs.moments) if isinstance(problem.inputs, Sphere) else None
+    gram = _sphere_gram(teacher, problem)
     if gram is None or not fit.kernel.rotation_invariant:
         raise ValueError(
             "the exact risk of kernel methods is known for rotation_invariant kernels, Sphere inputs and networks of relu, "
@@ -141,6 +141,10 @@ def kernel_risk(fit: KernelFit, teacher: TwoLayer, problem: Problem, degrees: in
     if not is_traced(fit.x) and np.any(np.abs(np.linalg.norm(np.asarray(fit.x), axis=-1) - 1.0) > 1e-4):
         raise ValueError("the training inputs must lie on the unit sphere, as those of a Sphere problem do.")
     return _kernel_risk(trace_floats(fit), as_float64(teacher), gram, problem.d, degrees)
+
+
+def _sphere_gram(teacher: TwoLayer, problem: Problem) -> Gram | None:
+    return teacher.activation.gram(problem.inputs.moments) if isinstance(problem.inputs, Sphere) else None
 
 
 @eqx.filter_jit
@@ -175,6 +179,7 @@ def _kernel_risk(fit: KernelFit, teacher: TwoLayer, gram, d: int, degrees: int) 
     return ExactRisk(value, truncation + roundoff)
 
 
+@requires_float64
 def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> ExactRisk | None:
     """The excess risk where it has a closed form, else None.
 
@@ -184,10 +189,8 @@ def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> ExactRisk | None:
     if not isinstance(teacher, TwoLayer):
         return None
     if isinstance(fit, KernelFit):
-        closed = isinstance(problem.inputs, Sphere) and fit.kernel.rotation_invariant
-        if not closed or teacher.activation.gram(problem.inputs.moments) is None:
-            return None
-        return kernel_risk(fit, teacher, problem)
+        closed = fit.kernel.rotation_invariant and _sphere_gram(teacher, problem) is not None
+        return kernel_risk(fit, teacher, problem) if closed else None
     if isinstance(fit, FeaturesFit) and isinstance(fit.features, ReLUFeatures):
         # Features over sqrt(p), with coefficients c, are a network.
         w = fit.features.w
@@ -215,22 +218,22 @@ def excess_risk(
     **Raises:** ValueError when no closed form exists, or none that can be relied on, and no key is given.
     """
     exact = exact_risk(problem, teacher, fit)
-    if exact is not None and (not isinstance(fit, KernelFit) or (not is_traced(exact.value) and bool(exact.reliable))):
-        return exact.value
-    if key is None and exact is None:
+    estimate = lambda key: monte_carlo_risk(problem, teacher, fit, key, samples).value
+    if exact is None and key is not None:
+        return estimate(key)
+    if exact is None:
         what = _pair(fit.net, teacher) if isinstance(fit, NetworkFit) else f"a {type(fit).__name__}"
         raise ValueError(
             f"no closed form for the risk of {what} under {type(problem.inputs).__name__} inputs: pass "
             "key=... for a Monte-Carlo estimate, or call tsjax.monte_carlo_risk, which also gives its standard error."
         )
-    if key is None and not is_traced(exact.value):
+    if not isinstance(fit, KernelFit) or (not is_traced(exact.value) and bool(exact.reliable)):
+        return exact.value
+    if key is not None:
+        return jax.lax.cond(exact.reliable, lambda: exact.value, lambda: estimate(key))
+    if not is_traced(exact.value):
         raise ValueError(
             f"the closed form gives a risk of {float(exact.value):.3g}, but may be wrong by {float(exact.error_bound):.3g}: "
             "pass key=... for a Monte-Carlo estimate, or see tsjax.kernel_risk."
         )
-    if key is None:
-        return jnp.where(exact.reliable, exact.value, jnp.nan)
-    estimate = lambda: monte_carlo_risk(problem, teacher, fit, key, samples).value
-    if exact is None:
-        return estimate()
-    return jax.lax.cond(exact.reliable, lambda: exact.value, estimate)
+    return jnp.where(exact.reliable, exact.value, jnp.nan)

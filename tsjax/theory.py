@@ -4,6 +4,7 @@ Curves are float64 arithmetic on spectra of zonal kernels on the sphere, compile
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -111,7 +112,7 @@ def predicted_ridge_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, ridge,
 
 @requires_float64
 def predicted_curve(
-    kernel: Callable[[Array, Array], Array] | ZonalSpectrum, problem: Problem, n, ridge="optimal"
+    kernel: Callable[[Array, Array], Array] | ZonalSpectrum, problem: Problem, n, ridge: Any = "optimal"
 ) -> Float[Array, "..."]:
     r"""The learning curve that kernel ridge regression should have on `problem`: `predicted_ridge_risk` at each n,
     shape as n.
@@ -158,7 +159,7 @@ def predicted_optimal_linear_risk(problem: Problem, n: Sequence[int] | np.ndarra
     return predicted_curve(teacher_covariance(problem), problem, n, ridge="noise")
 
 
-def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, ridge="optimal") -> float:
+def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, ridge: Any = "optimal") -> float:
     """The exponent that a fit to the predicted curve has over these n: minus the least-squares slope of log risk on log n.
 
     Arguments and errors as for `predicted_curve`; at least two different n.

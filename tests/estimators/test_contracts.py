@@ -26,6 +26,9 @@ ESTIMATORS = {
     "flow": ts.GradientFlow(ntk()),
     "cutoff": ts.SpectralCutoff(RBF(1.0), components="loo"),
     "minimum_norm": ts.MinimumNorm(ArcCosineNTK()),
+    "neighbours": ts.NearestNeighbours(),
+    "nadaraya_watson": ts.NadarayaWatson(bandwidth=0.5),
+    "local_linear": ts.LocalLinear(),
     "linear": ts.OptimalLinear(PROBLEM, test_points=64),
 }
 

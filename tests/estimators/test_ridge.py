@@ -205,7 +205,7 @@ def test_float32_data_are_fitted_in_float64_without_the_flag(data, key):
 
 def test_errors(problem, teacher, data, key):
     cases = [
-        (lambda: KernelRidge(ntk(), ridge=-0.1), r"ridge must be finite and >= 0, got -0\.1"),
+        (lambda: KernelRidge(ntk(), ridge=-0.1), r"ridge must be finite and >= 0, or one of .*; got -0\.1"),
         (
             lambda: KernelRidge(ntk(), ridge="gvc"),
             r"one of \('gcv', 'loo', 'holdout', 'oracle', .*, got 'gvc'; nearest: 'gcv'",

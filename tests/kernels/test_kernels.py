@@ -139,6 +139,7 @@ def test_deep_biases_are_accurate_at_small_angles():
         product = lambda u, v: sum(p * q for p, q in zip(u, v, strict=True))
         xx, xz, zz = (product(u, v) + b2 for u, v in ((x1, x1), (x1, z1), (z1, z1)))
         tangent = xz
+        readout = norms = k1 = mpmath.mpf(0)
         for _ in range(3):
             norms = mpmath.sqrt(xx * zz)
             t = mpmath.acos(xz / norms)

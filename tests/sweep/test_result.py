@@ -117,6 +117,31 @@ def test_shares_of_zeros_and_ones_are_exact(result):
     np.testing.assert_allclose(holds.interval, (0.025 ** (1 / 32), 1.0), rtol=1e-9)
 
 
+def test_a_claim_about_all_curves_is_judged_where_it_is_hardest(result):
+    """The planted exponents are 1 and 1/2, the planted ratios of risk and prediction 1."""
+    every = {"what": "rate of * in n", "at_least": 0.8}
+    but_slow = {**every, "excluding": ["slow"]}
+    ratio = {"what": "risk of * relative to predicted", "value": 1.0, "tolerance": 0.4}
+    others = {"what": "risk of * relative to fast", "at_least": 1.0}
+    slopes = {"what": "rate of * relative to predicted in n", "value": 0.0, "tolerance": 0.2}
+    expecting = _expecting(result, every, but_slow, ratio, others, slopes)
+    fails, holds, near, above, like_theory = expecting.verdicts()
+    assert fails.outcome == "fails" and ", slow" in fails.what and fails.value == pytest.approx(0.5, abs=0.15)
+    assert holds.outcome == "holds" and ", fast" in holds.what
+    assert near.outcome == "holds"
+    # By hand: the mean over seeds next to the planted curve, at the n and of the curve where the interval reaches furthest.
+    curve = next(curve for curve in expecting.curves() if f", {curve.name}" in near.what)
+    at = int(np.flatnonzero(curve.x == float(near.what.split("n = ")[1].split(",")[0]))[0])
+    assert curve.theory.predicted is not None
+    assert near.value == pytest.approx(curve.values["risk"][at].mean() / curve.theory.predicted[at])
+    assert above.outcome == "holds" and ", slow" in above.what and like_theory.outcome == "holds"
+    # The table of rates says of each curve how it did.
+    verdicts = dict(zip(expecting.rates()["curve"], expecting.rates()["verdict"], strict=True))
+    assert verdicts["fast"].startswith("holds, holds") and verdicts["slow"].startswith("fails, holds")
+    (none,) = _expecting(result, {**every, "excluding": ["slow", "fast"]}).verdicts()
+    assert none.outcome == "undecided" and "no records of any such curve yet" in none.reason
+
+
 def test_curves_that_all_failed_are_told_not_raised():
     result = _run({"what": "rate of fast in n", "at_most": 1.0}, problem={"failing": 1.0})
     assert result.verdicts()[0].outcome == "undecided"

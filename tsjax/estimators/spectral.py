@@ -11,6 +11,7 @@ Eigenvalues below n eps s_max are roundoff: 1/s means 0 there. One eigendecompos
 """
 
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ class _AbstractSpectral(AbstractEstimator):
         """The name of the hyper-parameter and its value."""
 
     @abstractmethod
-    def candidate(self, value, n: int):
+    def candidate(self, value, n: int) -> Any:
         """What the hyper-parameter `value` is as a candidate."""
 
     @abstractmethod

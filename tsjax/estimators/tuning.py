@@ -52,11 +52,20 @@ class Search(eqx.Module):
     criterion: str = eqx.field(static=True)
 
 
-def tuned(name: str, criteria: tuple[str, ...] = CRITERIA, lowest: float = 0.0, integer: bool = False):
+def tuned(
+    name: str,
+    criteria: tuple[str, ...] = CRITERIA,
+    *,
+    lowest: float = 0.0,
+    positive: bool = False,
+    integer: bool = False,
+):
     """A converter of the field `name`: what the user wrote becomes `Fixed` or `Search`.
 
-    It raises ValueError for what is neither a number of at least `lowest` nor one of `criteria`. Integers stay static.
+    It raises ValueError for what is neither one of `criteria` nor a number of at least `lowest`, or above 0 if `positive`.
+    Integers are static unless they are traced.
     """
+    what = f"an integer >= {lowest:g}" if integer else "finite and > 0" if positive else f"finite and >= {lowest:g}"
 
     def convert(value: Any) -> Fixed | Search:
         if isinstance(value, Fixed | Search):
@@ -64,18 +73,20 @@ def tuned(name: str, criteria: tuple[str, ...] = CRITERIA, lowest: float = 0.0, 
         if isinstance(value, str):
             if value not in criteria:
                 near = difflib.get_close_matches(value.lower(), criteria, n=1, cutoff=0.0)[0]
-                raise ValueError(f"{name} must be a number or one of {criteria}, got {value!r}; nearest: {near!r}.")
+                kind = "an integer" if integer else "a number"
+                raise ValueError(f"{name} must be {kind} or one of {criteria}, got {value!r}; nearest: {near!r}.")
             return Search(value)
         if jnp.ndim(value) != 0:
             raise ValueError(
                 f"{name} is one number, got an array of shape {jnp.shape(value)}; jax.vmap over the estimator."
             )
+        fits = not integer or jnp.issubdtype(jnp.result_type(value), jnp.integer)
+        if not is_traced(value):
+            fits = fits and lowest <= float(value) < float("inf") and not (positive and value == 0)
+        if not fits:
+            raise ValueError(f"{name} must be {what}, or one of {criteria}; got {value}.")
         if integer:
-            if not isinstance(value, int) or value < lowest:
-                raise ValueError(f"{name} must be an integer of at least {lowest:g}, got {value!r}.")
-            return Fixed(value)
-        if not is_traced(value) and not lowest <= float(value) < float("inf"):
-            raise ValueError(f"{name} must be finite and >= {lowest:g}, got {value}.")
+            return Fixed(value if is_traced(value) else int(value))
         return Fixed(float(value) if isinstance(value, int) else value)
 
     return convert

@@ -56,7 +56,9 @@ class FourierFeatures(AbstractFeatures):
     b: Float[Array, "*batch p"]
 
     @classmethod
-    def sample(cls, key: PRNGKeyArray, count: int, d: int, length_scale=1.0, dtype=None) -> "FourierFeatures":
+    def sample(
+        cls, key: PRNGKeyArray, count: int, d: int, length_scale: float | Float[Array, ""] = 1.0, dtype=None
+    ) -> "FourierFeatures":
         """p = `count` features of the RBF kernel of `length_scale`. **Raises:** ValueError unless that is > 0."""
         check_positive("FourierFeatures", length_scale=length_scale)
         key_w, key_b = jr.split(key)

@@ -118,7 +118,7 @@ def angles(d: int, degrees: int) -> np.ndarray:
 
 def coefficients(values: Float[Array, "... q"], d: int, degrees: int) -> Float[Array, "... degrees"]:
     """E[f(U) P_k(U)] for k = 0, ..., K from the values of f at the cosines of `angles(d, degrees)`."""
-    return (jnp.asarray(_nodes(degrees, d)[1]) * values) @ jnp.asarray(_polynomials_at_nodes(d, degrees)).T
+    return values @ jnp.asarray(_quadrature(d, degrees))
 
 
 def series(terms: Float[Array, " degrees"], d: int, u: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -156,10 +156,11 @@ def _nodes(degrees: int, d: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=16)
-def _polynomials_at_nodes(d: int, degrees: int) -> np.ndarray:
-    """P_k at the nodes, for the degrees that are kept."""
+def _quadrature(d: int, degrees: int) -> np.ndarray:
+    """P_k at the nodes times the weights of these, (q, K+1), for the degrees that are kept."""
     kept = len(_kept_multiplicities(d, degrees))
-    return gegenbauer_polynomials(d, kept - 1, np.cos(_nodes(degrees, d)[0]))
+    theta, weights = _nodes(degrees, d)
+    return (weights * gegenbauer_polynomials(d, kept - 1, np.cos(theta))).T
 
 
 def _kept_multiplicities(d: int, degrees: int) -> np.ndarray:

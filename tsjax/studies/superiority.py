@@ -16,10 +16,11 @@ from pydantic import Field, model_validator
 from .. import theory
 from ..estimators.base import AbstractEstimator, Status
 from ..estimators.features import RandomFeatures
+from ..estimators.neighbours import NearestNeighbours
 from ..estimators.optimal_linear import OptimalLinear
 from ..estimators.phases import noisy_steps
 from ..estimators.ridge import KernelFit, KernelRidge
-from ..estimators.smoothers import LocalLinear, NadarayaWatson, NearestNeighbours
+from ..estimators.smoothers import LocalLinear, NadarayaWatson
 from ..estimators.spectral import GradientFlow, MinimumNorm, SpectralCutoff
 from ..estimators.student import NetworkFit, OracleStudent, TwoPhaseStudent
 from ..kernels import (

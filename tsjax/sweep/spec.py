@@ -31,9 +31,9 @@ class Expectation(BaseModel):
     predicted exponent over the same window), `METRIC of CURVE` (its mean over seeds), or `METRIC of CURVE relative to
     OTHER` (ratio of means, paired by seed; OTHER is a curve, a recorded column, or `predicted`: what theory predicts for the
     mean of the curve). CURVE may be `*`: every curve that `where` allows, but OTHER and those in `excluding`; against
-    `predicted`, every curve that has a prediction. The verdict is that of the curve where the claim is hardest. Allowed are `value` +-
-    `tolerance`, or `at_least` and/or `at_most`. `over` restricts x to a value or to [low, high], `where` picks the curve when
-    several differ in other arguments.
+    `predicted`, every curve that has a prediction. The verdict is that of the curve where the claim is hardest. Allowed are
+    `value` +- `tolerance`, or `at_least` and/or `at_most`. `over` restricts x to a value or to [low, high], `where` picks the
+    curve when several differ in other arguments.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
