@@ -9,6 +9,7 @@ from .estimators.base import Status as Status
 from .estimators.features import RandomFeatures as RandomFeatures
 from .estimators.gradient import GradientStudent as GradientStudent
 from .estimators.gradient import LinearisedFit as LinearisedFit
+from .estimators.iterative import IterativeRidge as IterativeRidge
 from .estimators.neighbours import NearestNeighbours as NearestNeighbours
 from .estimators.optimal_linear import OptimalLinear as OptimalLinear
 from .estimators.phases import NoisyPhase as NoisyPhase

@@ -21,6 +21,7 @@ ESTIMATORS = {
     "ntk": ts.KernelRidge(ntk()),
     "arccos": ts.KernelRidge(ArcCosineNTK(), ridge=0.1),
     "rbf": ts.KernelRidge(RBF(1.0), ridge="loo"),
+    "iterative": ts.IterativeRidge(ArcCosineNTK(), ridge=0.1, tolerance=1e-9),
     "features": ts.RandomFeatures(8),
     "fourier": ts.RandomFeatures(24, ridge="marginal_likelihood", features="fourier"),
     "flow": ts.GradientFlow(ntk()),

@@ -269,6 +269,25 @@ def test_who_is_rotation_invariant(kernel, points, key):
         assert float(jnp.abs(kernel(x @ rotation, z @ rotation) - kernel(x, z)).max()) > 0.01
 
 
+def test_tiles_are_the_kernel(kernel, key):
+    """Far from the origin, with a zero point, and equal and opposite points, where inner products lose half of the digits."""
+    x1, x2 = jr.normal(key, (40, 4)) + 3.0, jr.normal(jr.fold_in(key, 1), (30, 4)) * 2.0
+    x1 = x1.at[0].set(0.0)
+    x2 = x2.at[3].set(x1[3]).at[4].set(-2.0 * x1[4])
+    truth = np.asarray(kernel(x1, x2))
+    for dtype, general, anywhere in (("float64", 1e-13, 1e-7), ("float32", 1e-5, 2e-3)):
+        values = kernel.tile(x1.astype(dtype), x2.astype(dtype))
+        assert values.dtype == dtype
+        error = np.abs(np.asarray(values) - truth) / np.abs(truth).max()
+        assert error.max() < anywhere and np.quantile(error, 0.95) < general
+
+
+def test_angles_of_float64_tiles_are_exact_to_roundoff(key):
+    x = jr.normal(key, (300, 6))
+    truth = np.asarray(ArcCosineNTK()(x[:150], x[150:]))
+    np.testing.assert_allclose(ArcCosineNTK().tile(x[:150], x[150:]), truth, rtol=1e-12, atol=1e-14)
+
+
 def test_sums_products_and_multiples(points):
     x, z = points
     a, b = RBF(1.0), Laplace(2.0)

@@ -84,7 +84,8 @@ def tuned(
         if not is_traced(value):
             fits = fits and lowest <= float(value) < float("inf") and not (positive and value == 0)
         if not fits:
-            raise ValueError(f"{name} must be {what}, or one of {criteria}; got {value}.")
+            also = f", or one of {criteria};" if criteria else ","
+            raise ValueError(f"{name} must be {what}{also} got {value}.")
         if integer:
             return Fixed(value if is_traced(value) else int(value))
         return Fixed(float(value) if isinstance(value, int) else value)

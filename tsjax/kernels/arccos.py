@@ -13,13 +13,14 @@ functions, computed by neural-tangents; these here are also exact where the angl
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .base import AbstractRotationInvariantKernel, dot, norm
+from .base import AbstractKernel, AbstractRotationInvariantKernel, dot, norm, root
+from .fast import append, arccos_tile, network_tile
 
 
 def _angle(
@@ -50,11 +51,6 @@ def _k2(theta: Float[Array, ""]) -> Float[Array, ""]:
     return (3.0 * jnp.sin(theta) * cosine + (jnp.pi - theta) * (1.0 + 2.0 * cosine * cosine)) / (2.0 * jnp.pi)
 
 
-def _root(square: Float[Array, ""]) -> Float[Array, ""]:
-    """The square root, with gradient 0 rather than NaN at 0."""
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
 def _next_angle(theta: Float[Array, ""]) -> Float[Array, ""]:
     """The angle after one normalised ReLU layer, cos theta' = 2 k1(theta) for unit vectors.
 
@@ -62,7 +58,7 @@ def _next_angle(theta: Float[Array, ""]) -> Float[Array, ""]:
     """
     versine = 2.0 * jnp.sin(theta / 2.0) ** 2 - (jnp.sin(theta) - theta * jnp.cos(theta)) / jnp.pi
     # Roundoff may leave a versine outside [0, 1]; at 0 the square root must not turn a gradient into NaN.
-    return 2.0 * jnp.arcsin(_root(jnp.clip(versine / 2.0, 0.0, 0.5)))
+    return 2.0 * jnp.arcsin(root(jnp.clip(versine / 2.0, 0.0, 0.5)))
 
 
 class _Pair(NamedTuple):
@@ -94,7 +90,7 @@ def _with_bias(pair: _Pair, bias_std: float) -> _Pair:
     c = n1 * n2 / (m1 * m2)
     sine = jnp.sin(difference / 2.0) ** 2 + c * jnp.sin(theta / 2.0) ** 2
     cosine = jnp.sin(total / 2.0) ** 2 + c * jnp.cos(theta / 2.0) ** 2
-    return _Pair(2.0 * jnp.arctan2(_root(sine), _root(cosine)), m1, m2)
+    return _Pair(2.0 * jnp.arctan2(root(sine), root(cosine)), m1, m2)
 
 
 def _layers(x1: Float[Array, " d"], x2: Float[Array, " d"], depth: int, bias_std: float) -> Iterator[_Pair]:
@@ -111,6 +107,15 @@ def check_network(depth: int, bias_std: float) -> None:
         raise ValueError(f"depth counts the hidden layers, so it is at least 1; got depth={depth}.")
     if not 0.0 <= bias_std < float("inf"):
         raise ValueError(f"bias_std is a standard deviation, so finite and >= 0; got bias_std={bias_std}.")
+
+
+def tile_of_network(kernel: AbstractKernel, get: Literal["ntk", "nngp"], depth: int, bias_std: float, x1, x2):
+    """`tile` of a kernel of networks, where it has a fast form: without biases, or with those of one layer."""
+    if bias_std and depth > 1:
+        return AbstractKernel.tile(kernel, x1, x2)
+    if bias_std:
+        x1, x2 = append(x1, bias_std), append(x2, bias_std)
+    return network_tile(get, depth, x1, x2)
 
 
 class ArcCosine(AbstractRotationInvariantKernel):
@@ -136,6 +141,9 @@ class ArcCosine(AbstractRotationInvariantKernel):
             return jnp.where(pair.norms > 0, _k0(pair.theta), 0.0)
         return pair.norms * _k1(pair.theta) if self.order == 1 else pair.norms**2 * _k2(pair.theta)
 
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return arccos_tile(self.order, x1, x2)
+
 
 class ArcCosineNNGP(AbstractRotationInvariantKernel):
     """The covariance of the values of a random network with `depth` >= 1 hidden ReLU layers, biases b ~ N(0, bias_std^2) in
@@ -157,6 +165,9 @@ class ArcCosineNNGP(AbstractRotationInvariantKernel):
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
         *_, last = _layers(x1, x2, self.depth, self.bias_std)
         return last.norms * _k1(last.theta)
+
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return tile_of_network(self, "nngp", self.depth, self.bias_std, x1, x2)
 
 
 class ArcCosineNTK(AbstractRotationInvariantKernel):
@@ -183,3 +194,6 @@ class ArcCosineNTK(AbstractRotationInvariantKernel):
         for pair in rest:
             tangent = pair.norms * _k1(pair.theta) + _k0(pair.theta) * (2.0 * tangent + self.bias_std**2)
         return tangent
+
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return tile_of_network(self, "ntk", self.depth, self.bias_std, x1, x2)

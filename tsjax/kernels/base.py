@@ -29,6 +29,12 @@ class AbstractKernel(eqx.Module):
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         """k(x_i, x_i) at the n rows of x."""
 
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        """`matrix` in the type of the points and as fast as can be, at small angles and distances less accurately
+        (`tsjax.kernels.fast`): for very many pairs. Kernels without such a form are evaluated as they are."""
+        cast = jax.tree.map(lambda leaf: leaf.astype(x1.dtype) if eqx.is_inexact_array(leaf) else leaf, self)
+        return cast.matrix(x1, x2).astype(x1.dtype)
+
     @property
     def rotation_invariant(self) -> bool:
         """Whether k(Qx, Qz) = k(x, z) for every rotation Q: then k is zonal on the sphere, has a spectrum by degree
@@ -101,6 +107,9 @@ class _Sum(AbstractKernel):
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.left.diagonal(x) + self.right.diagonal(x)
 
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return self.left.tile(x1, x2) + self.right.tile(x1, x2)
+
     @property
     def rotation_invariant(self) -> bool:
         return self.left.rotation_invariant and self.right.rotation_invariant
@@ -115,6 +124,9 @@ class _Product(AbstractKernel):
 
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.left.diagonal(x) * self.right.diagonal(x)
+
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return self.left.tile(x1, x2) * self.right.tile(x1, x2)
 
     @property
     def rotation_invariant(self) -> bool:
@@ -134,6 +146,9 @@ class _Scaled(AbstractKernel):
 
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
         return self.scale * self.kernel.diagonal(x)
+
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return jnp.asarray(self.scale, x1.dtype) * self.kernel.tile(x1, x2)
 
     @property
     def rotation_invariant(self) -> bool:
@@ -160,8 +175,12 @@ def dot(x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
     return jnp.dot(x1, x2, precision="highest")
 
 
-def norm(x: Float[Array, " d"]) -> Float[Array, ""]:
-    """|x|, with gradient 0 rather than NaN at x = 0."""
-    square = jnp.sum(x * x)
+def root(square: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The square root, with gradient 0 rather than infinity at 0."""
     positive = square > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
+
+
+def norm(x: Float[Array, " d"]) -> Float[Array, ""]:
+    """|x|, with gradient 0 rather than NaN at x = 0."""
+    return root(jnp.sum(x * x))

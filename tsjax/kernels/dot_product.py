@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .base import AbstractRotationInvariantKernel, dot
+from .fast import products
 
 
 class Polynomial(AbstractRotationInvariantKernel):
@@ -32,6 +33,9 @@ class Polynomial(AbstractRotationInvariantKernel):
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
         return (dot(x1, x2) + self.offset) ** self.degree
+
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return (products(x1, x2) + jnp.asarray(self.offset, x1.dtype)) ** self.degree
 
 
 def _coefficients(value: Any) -> Any:
@@ -57,4 +61,10 @@ class DotProduct(AbstractRotationInvariantKernel):
             raise ValueError(f"a DotProduct kernel needs finite coefficients >= 0, not all 0; got {np.asarray(c)}.")
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-        return jnp.polyval(jnp.flip(jnp.asarray(self.coefficients, x1.dtype)), dot(x1, x2))
+        return self._series(dot(x1, x2))
+
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return self._series(products(x1, x2))
+
+    def _series(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.polyval(jnp.flip(jnp.asarray(self.coefficients, u.dtype)), u)

@@ -1,37 +1,53 @@
 """Kernels of the distance r = |x - z| of two points."""
 
+from abc import abstractmethod
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .base import AbstractRotationInvariantKernel, check_positive, norm
+from .base import AbstractRotationInvariantKernel, check_positive, root
+from .fast import radial_tile
 
 
-class RBF(AbstractRotationInvariantKernel):
+class AbstractRadialKernel(AbstractRotationInvariantKernel):
+    """k(x, z) = profile(r^2 / l^2), with l the `length_scale` > 0."""
+
+    length_scale: eqx.AbstractVar[float | Float[Array, "*batch"]]
+
+    def __check_init__(self):
+        check_positive(type(self).__name__, length_scale=self.length_scale)
+
+    @abstractmethod
+    def profile(self, square: Float[Array, "..."]) -> Float[Array, "..."]:
+        """k as a function of r^2 / l^2, elementwise."""
+
+    def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
+        return self.profile(jnp.sum(((x1 - x2) / self.length_scale) ** 2))
+
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return radial_tile(self.profile, self.length_scale, x1, x2)
+
+
+class RBF(AbstractRadialKernel):
     """k(x, z) = exp(-r^2 / (2 l^2)), with l the `length_scale` > 0."""
 
     length_scale: float | Float[Array, "*batch"] = 1.0
 
-    def __check_init__(self):
-        check_positive("RBF", length_scale=self.length_scale)
-
-    def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-        return jnp.exp(-0.5 * jnp.sum(((x1 - x2) / self.length_scale) ** 2))
+    def profile(self, square: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.exp(-0.5 * square)
 
 
-class Laplace(AbstractRotationInvariantKernel):
+class Laplace(AbstractRadialKernel):
     """k(x, z) = exp(-r / l), with l the `length_scale` > 0."""
 
     length_scale: float | Float[Array, "*batch"] = 1.0
 
-    def __check_init__(self):
-        check_positive("Laplace", length_scale=self.length_scale)
-
-    def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-        return jnp.exp(-norm(x1 - x2) / self.length_scale)
+    def profile(self, square: Float[Array, "..."]) -> Float[Array, "..."]:
+        return jnp.exp(-root(square))
 
 
-class Matern(AbstractRotationInvariantKernel):
+class Matern(AbstractRadialKernel):
     r"""The Matérn kernel of smoothness `nu` and `length_scale` l > 0 (Rasmussen & Williams 2006, "Gaussian Processes for
     Machine Learning", equation 4.17): with s = sqrt(2 nu) r / l,
 
@@ -44,19 +60,18 @@ class Matern(AbstractRotationInvariantKernel):
     nu: float = eqx.field(static=True, default=1.5)
 
     def __check_init__(self):
-        check_positive("Matern", length_scale=self.length_scale)
         if self.nu not in (0.5, 1.5, 2.5):
             raise ValueError(
                 f"Matern kernels are there for nu = 0.5, 1.5 and 2.5, got nu={self.nu}; nu to infinity is RBF."
             )
 
-    def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-        s = (2.0 * self.nu) ** 0.5 * norm(x1 - x2) / self.length_scale
+    def profile(self, square: Float[Array, "..."]) -> Float[Array, "..."]:
+        s = (2.0 * self.nu) ** 0.5 * root(square)
         polynomial = {0.5: 1.0, 1.5: 1.0 + s, 2.5: 1.0 + s + s * s / 3.0}[self.nu]
         return polynomial * jnp.exp(-s)
 
 
-class RationalQuadratic(AbstractRotationInvariantKernel):
+class RationalQuadratic(AbstractRadialKernel):
     """k(x, z) = (1 + r^2 / (2 alpha l^2))^{-alpha}, with `alpha` > 0 and l the `length_scale` > 0: RBF kernels of many
     length scales at once (Rasmussen & Williams 2006, equation 4.19)."""
 
@@ -64,8 +79,8 @@ class RationalQuadratic(AbstractRotationInvariantKernel):
     alpha: float | Float[Array, "*batch"] = 1.0
 
     def __check_init__(self):
-        check_positive("RationalQuadratic", length_scale=self.length_scale, alpha=self.alpha)
+        check_positive("RationalQuadratic", alpha=self.alpha)
 
-    def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-        square = jnp.sum(((x1 - x2) / self.length_scale) ** 2)
-        return jnp.exp(-self.alpha * jnp.log1p(0.5 * square / self.alpha))
+    def profile(self, square: Float[Array, "..."]) -> Float[Array, "..."]:
+        alpha = jnp.asarray(self.alpha, square.dtype)
+        return jnp.exp(-alpha * jnp.log1p(0.5 * square / alpha))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import neural_tangents
-from .arccos import check_network
+from .arccos import check_network, tile_of_network
 from .base import AbstractKernel
 
 
@@ -52,6 +52,9 @@ class StaxKernel(AbstractKernel):
 
     def __check_init__(self):
         check_network(self.depth, self.bias_std)
+
+    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        return tile_of_network(self, self.get, self.depth, self.bias_std, x1, x2)
 
     @property
     def rotation_invariant(self) -> bool:

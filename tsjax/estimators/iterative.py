@@ -1,0 +1,393 @@
+r"""Kernel ridge regression for samples whose kernel matrix does not fit in memory.
+
+(K + ridge I) alpha = y, which `KernelRidge` factorises, is solved here by preconditioned conjugate gradients. K is never
+stored: each product recomputes it tile by tile, a tile above the diagonal serving for its mirror image as well.
+
+- *Preconditioner* P = F F^T + ridge I, F (n, rank) a randomly pivoted partial Cholesky factor of K (Chen, Epperly, Tropp &
+  Webber 2023, arXiv:2207.06503, in its block form), used as in Diaz, Epperly, Frangella, Tropp & Webber 2023,
+  arXiv:2304.12465 (their RPCholesky preconditioning). By Woodbury ridge P^{-1} = I - F (ridge I + F^T F)^{-1} F^T, in
+  float64: the difference cancels down to ridge / |K|, which float32 does not resolve.
+- *Refinement.* Tiles are float32 and vectors float64. The residual y - (K + ridge I) alpha is then computed with float64
+  tiles, and while it is above the tolerance, the same system is solved for the correction (Higham 2002, "Accuracy and
+  Stability of Numerical Algorithms", chapter 12). The errors of float32 thus cost steps, not accuracy.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import jax.scipy.linalg as jsl
+import lineax as lx
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..kernels.base import AbstractKernel
+from ..precision import requires_float64
+from ..problem import Dataset
+from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
+from .ridge import as_kernel
+from .tuning import Fixed, tuned
+
+_PIVOTS = 256
+_MAX_ROUNDS = 10
+_WHOLE = -1
+# Far from the small numbers that split(key) amounts to folding in.
+_PIVOT_STREAM = 0x91707
+
+
+class _Tiles(NamedTuple):
+    """The training inputs in blocks of rows, the last padded with copies of the last point."""
+
+    x: Float[Array, "blocks tile d"]
+    diagonal: Float[Array, "blocks tile"]
+    """The true diagonal of K: `AbstractKernel.tile` is least accurate there."""
+    mask: Float[Array, "blocks tile"]
+    """1 for points, 0 for padding."""
+
+
+def _tiles(kernel: AbstractKernel, x: Float[Array, "n d"], tile: int, parts: int) -> _Tiles:
+    n, d = x.shape
+    tile = min(tile, -(-n // parts))
+    blocks = -(-n // (tile * parts)) * parts
+    padded = x[jnp.minimum(jnp.arange(blocks * tile), n - 1)]
+    mask = (jnp.arange(blocks * tile) < n).astype(x.dtype)
+    shape = (blocks, tile)
+    return _Tiles(padded.reshape(*shape, d), kernel.diagonal(padded).reshape(shape), mask.reshape(shape))
+
+
+def _over(mesh: Mesh | None, fn: Callable, in_specs: Any, out_specs: Any) -> Callable:
+    """`fn` on each device's part, and `fn` itself without a mesh. A specification is the axis to shard, or `_WHOLE`."""
+    if mesh is None:
+        return fn
+    spec = lambda axis: PartitionSpec() if axis == _WHOLE else PartitionSpec(*[None] * axis, mesh.axis_names[0])
+    return jax.shard_map(
+        fn,
+        mesh=mesh,
+        in_specs=jax.tree.map(spec, in_specs),
+        out_specs=jax.tree.map(spec, out_specs),
+        check_vma=False,
+    )
+
+
+def _total(mesh: Mesh | None, value: Array) -> Array:
+    return value if mesh is None else jax.lax.psum(value, mesh.axis_names[0])
+
+
+def kernel_product(
+    kernel: AbstractKernel, tiles: _Tiles, v: Float[Array, "blocks tile"], dtype: str, mesh: Mesh | None = None
+) -> Float[Array, "blocks tile"]:
+    """K v, with tiles of the given type whose products are summed in float64; 0 at the padding, where v must be 0."""
+    blocks = tiles.x.shape[0]
+    pairs = np.stack(np.triu_indices(blocks))
+    # A pair (0, 0) of weight 0 is computed for nothing, fewer times than there are devices.
+    missing = -pairs.shape[1] % (1 if mesh is None else mesh.size)
+    weights = np.append(np.ones(pairs.shape[1]), np.zeros(missing))
+    rows, columns = np.pad(pairs, ((0, 0), (0, missing)))
+
+    def part(kernel, rows, columns, weights, x, diagonal, v):
+        eye = jnp.eye(x.shape[1], dtype=bool)
+
+        def add(total, pair):
+            i, j, weight = pair
+            values = kernel.tile(x[i], x[j])
+            values = jnp.where(eye & (i == j), diagonal[i][:, None], values)
+            total = total.at[i].add(weight * jnp.dot(values, v[j], precision="highest"))
+            mirrored = jnp.where(i == j, 0.0, weight)
+            return total.at[j].add(mirrored * jnp.dot(v[i], values, precision="highest")), None
+
+        total = jax.lax.scan(add, jnp.zeros(v.shape, jnp.float64), (rows, columns, weights))[0]
+        return _total(mesh, total)
+
+    product = _over(mesh, part, (_WHOLE, 0, 0, 0, _WHOLE, _WHOLE, _WHOLE), _WHOLE)
+    low = [value.astype(dtype) for value in (tiles.x, tiles.diagonal, v)]
+    return tiles.mask * product(kernel, jnp.asarray(rows), jnp.asarray(columns), jnp.asarray(weights), *low)
+
+
+def pivoted_cholesky(
+    kernel: AbstractKernel, tiles: _Tiles, key: PRNGKeyArray, rank: int, dtype: str, mesh: Mesh | None = None
+) -> tuple[Float[Array, "parts blocks tile pivots"], Int[Array, ""]]:
+    """F with F F^T close to K, its columns in groups, and how many of them are not 0 (arXiv:2207.06503, in blocks).
+
+    A group's pivots are drawn with probabilities proportional to the diagonal of K - F F^T. Directions in which that is
+    down to roundoff, as between duplicates, are left out by means of an eigendecomposition: no factor is ever NaN.
+    """
+    blocks, tile, d = tiles.x.shape
+    pivots = min(_PIVOTS, rank)
+    groups = -(-rank // pivots)
+    x, points = tiles.x.astype(dtype), tiles.x.reshape(-1, d).astype(dtype)
+    diagonal = tiles.diagonal.reshape(-1)
+    floor = 16.0 * pivots**0.5 * jnp.finfo(dtype).eps * jnp.max(diagonal)
+    columns = _over(
+        mesh,
+        lambda kernel, x, chosen: jax.lax.map(lambda block: kernel.tile(block, chosen), x),
+        (_WHOLE, 0, _WHOLE),
+        0,
+    )
+
+    def add(i, state):
+        factor, rest = state
+        # The largest of log p + Gumbel noise are a sample without replacement.
+        scores = jnp.log(rest) + jr.gumbel(jr.fold_in(key, i), rest.shape, jnp.float64)
+        chosen = jax.lax.top_k(scores, pivots)[1]
+        new = columns(kernel, x, points[chosen]).reshape(-1, pivots)
+        new = new.at[chosen, jnp.arange(pivots)].set(diagonal[chosen].astype(dtype))
+        earlier = lambda j: factor[j].reshape(-1, pivots)
+        new = jax.lax.fori_loop(
+            0, i, lambda j, new: new - jnp.dot(earlier(j), earlier(j)[chosen].T, precision="highest"), new
+        )
+        core = new[chosen].astype(jnp.float64)
+        values, vectors = jnp.linalg.eigh(0.5 * (core + core.T))
+        # The last group may be asked for a part of its columns: the leading ones.
+        kept = (values > floor) & (jnp.arange(pivots) >= pivots - (rank - i * pivots))
+        whiten = vectors * jnp.where(kept, 1.0 / jnp.sqrt(jnp.where(kept, values, 1.0)), 0.0)[None, :]
+        new = jnp.dot(new, whiten.astype(dtype), precision="highest") * tiles.mask.reshape(-1, 1).astype(dtype)
+        rest = jnp.maximum(rest - jnp.sum(new.astype(jnp.float64) ** 2, axis=1), 0.0).at[chosen].set(0.0)
+        return factor.at[i].set(new.reshape(blocks, tile, pivots)), rest
+
+    factor = jnp.zeros((groups, blocks, tile, pivots), dtype)
+    if mesh is not None:
+        spec = PartitionSpec(None, mesh.axis_names[0])
+        factor = jax.lax.with_sharding_constraint(factor, NamedSharding(mesh, spec))
+    factor = jax.lax.fori_loop(0, groups, add, (factor, diagonal * tiles.mask.reshape(-1)))[0]
+    return factor, jnp.sum(jnp.any(factor != 0, axis=(1, 2)))
+
+
+class _Preconditioner(NamedTuple):
+    """shift P^{-1} for P = F F^T + shift I."""
+
+    factor: Float[Array, "groups blocks tile pivots"]
+    lower: Float[Array, "rank rank"]
+    """Cholesky's factor of F^T F + shift I."""
+
+    def __call__(self, mesh: Mesh | None, v: Float[Array, "blocks tile"]) -> Float[Array, "blocks tile"]:
+        def part(factor, lower, v):
+            groups, blocks, _, pivots = factor.shape
+
+            def project(k, total):
+                return total + jnp.einsum("gtp,t->gp", _block(factor, k), v[k], precision="highest")
+
+            inner = jax.lax.fori_loop(0, blocks, project, jnp.zeros((groups, pivots)))
+            inner = jsl.cho_solve((lower, True), _total(mesh, inner).reshape(-1)).reshape(inner.shape)
+            lift = lambda k: v[k] - jnp.einsum("gtp,gp->t", _block(factor, k), inner, precision="highest")
+            return jax.lax.map(lift, jnp.arange(blocks))
+
+        return _over(mesh, part, (1, _WHOLE, 0), 0)(self.factor, self.lower, v)
+
+
+def _block(factor: Float[Array, "groups blocks tile pivots"], k) -> Float[Array, "groups tile pivots"]:
+    return jax.lax.dynamic_index_in_dim(factor, k, axis=1, keepdims=False).astype(jnp.float64)
+
+
+def _gram(factor: Float[Array, "groups blocks tile pivots"], mesh: Mesh | None) -> Float[Array, "rank rank"]:
+    """F^T F in float64, of the factor as it was rounded: then P is positive definite however it was rounded."""
+
+    def part(factor):
+        groups, blocks, tile, pivots = factor.shape
+
+        def add(k, strips):
+            f = jnp.swapaxes(_block(factor, k), 0, 1).reshape(tile, groups * pivots)
+            part = lambda g: jnp.dot(f[:, g * pivots : (g + 1) * pivots].T, f[:, g * pivots :], precision="highest")
+            return [strip + part(g) for g, strip in enumerate(strips)]
+
+        # The strips hold the blocks on the diagonal and those to the right of it.
+        strips = [jnp.zeros((pivots, (groups - g) * pivots)) for g in range(groups)]
+        strips = jax.lax.fori_loop(0, blocks, add, strips)
+        upper = jnp.triu(jnp.concatenate([jnp.pad(s, ((0, 0), (g * pivots, 0))) for g, s in enumerate(strips)]))
+        return _total(mesh, upper + jnp.triu(upper, 1).T)
+
+    return _over(mesh, part, (1,), _WHOLE)(factor)
+
+
+class _Progress(NamedTuple):
+    alpha: Float[Array, "blocks tile"]
+    rest: Float[Array, "blocks tile"]
+    """y - (K + ridge I) alpha."""
+    residual: Float[Array, ""]
+    steps: Int[Array, ""]
+    rounds: Int[Array, ""]
+    stalled: Array
+    broken: Array
+
+
+def _solve(
+    self: "IterativeRidge", key: PRNGKeyArray, tiles: _Tiles, y: Float[Array, "blocks tile"], rank: int
+) -> tuple[_Progress, Int[Array, ""]]:
+    """alpha with (K + ridge I) alpha = y, and the rank of the preconditioner."""
+    ridge = jnp.asarray(self.ridge.value, jnp.float64)
+    # Below this, F^T F + ridge I has no Cholesky factor in float64; a larger shift only makes a poorer preconditioner.
+    shift = jnp.maximum(ridge, 1e-14 * jnp.sum(tiles.diagonal * tiles.mask) + jnp.finfo(jnp.float64).tiny)
+    factor, found = pivoted_cholesky(self.kernel, tiles, jr.fold_in(key, _PIVOT_STREAM), rank, self.dtype, self.mesh)
+    gram = _gram(factor, self.mesh)
+    precondition = _Preconditioner(factor, jnp.linalg.cholesky(gram + shift * jnp.eye(gram.shape[0])))
+    size = jnp.linalg.norm(y)
+    scale = jnp.where(size > 0, size, 1.0)
+    floor = 1e-7 if self.dtype == "float32" else 1e-15
+
+    # In units of the shift: lineax stops when the residual and the last change of the solution are both small, and
+    # |ridge change| is at most of the order of the residual.
+    def scaled(v):
+        return (kernel_product(self.kernel, tiles, v, self.dtype, self.mesh) + ridge * v) / shift
+
+    shape = jax.ShapeDtypeStruct(y.shape, jnp.float64)
+    matrix = lx.FunctionLinearOperator(scaled, shape, lx.positive_semidefinite_tag)
+    inverse = lx.FunctionLinearOperator(lambda v: precondition(self.mesh, v), shape, lx.positive_semidefinite_tag)
+
+    def go_on(state: _Progress):
+        unfinished = (state.residual > self.tolerance) & (state.steps < self.max_steps)
+        return unfinished & ~state.stalled & ~state.broken & (state.rounds < _MAX_ROUNDS)
+
+    def refine(state: _Progress) -> _Progress:
+        # Well below the tolerance, since the tiles' errors come on top, but no lower than they allow.
+        goal = jnp.maximum(0.3 * self.tolerance * scale, floor * jnp.linalg.norm(state.rest))
+        limits: dict[str, Any] = {"atol": goal, "max_steps": self.max_steps - state.steps}
+        solver = lx.CG(rtol=0.0, norm=jnp.linalg.norm, stabilise_every=None, **limits)
+        # lineax spends a product on its first guess even if that is 0, so it may as well be a good one.
+        options = {"preconditioner": inverse, "y0": precondition(self.mesh, state.rest)}
+        done = lx.linear_solve(matrix, state.rest, solver, options=options, throw=False)
+        alpha = state.alpha + done.value / shift
+        exact = kernel_product(self.kernel, tiles, alpha, "float64", self.mesh) + ridge * alpha
+        rest = y - exact
+        residual = jnp.linalg.norm(rest) / scale
+        broken = ~jnp.isfinite(residual)
+        # The first answer stands for better or worse, a correction only where it corrects.
+        taken = ~broken & ((state.rounds == 0) | (residual < state.residual))
+        steps = state.steps + jnp.asarray(done.stats["num_steps"], jnp.int32)
+        stalled = (state.rounds > 0) & ~(residual < 0.5 * state.residual)
+        keep = lambda new, old: jnp.where(taken, new, old)
+        return _Progress(
+            keep(alpha, state.alpha), keep(rest, state.rest), keep(residual, state.residual), steps,
+            state.rounds + 1, stalled, broken,
+        )  # fmt: skip
+
+    count = jnp.zeros((), jnp.int32)
+    no = jnp.zeros((), bool)
+    start = _Progress(jnp.zeros_like(y), y, size / scale, count, count, no, no)
+    return jax.lax.while_loop(go_on, refine, start), found
+
+
+class TiledKernelFit(AbstractFit):
+    """f(x) = k(x, X) alpha, evaluated tile by tile: no matrix of all training points is made.
+
+    `stats`: `ridge`; `residual`, the relative residual |y - (K + ridge I) alpha| / |y| in float64; `steps` of conjugate
+    gradients, over all rounds of refinement; `rank`, the columns of the preconditioner that are not 0.
+    """
+
+    kernel: AbstractKernel
+    x: Float[Array, "*batch n d"]
+    alpha: Float[Array, "*batch n"]
+    status: Int[Array, "*batch"]
+    stats: dict[str, Array]
+    tile: int = eqx.field(static=True)
+
+    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
+        return _predict(self.kernel, self.x, self.alpha, self.tile, x)
+
+
+@requires_float64
+def _predict(kernel, x_train, alpha, tile, x):
+    return _predict_compiled(kernel, x_train, alpha, tile, jnp.asarray(x, jnp.float64))
+
+
+@eqx.filter_jit
+def _predict_compiled(kernel, x_train, alpha, tile: int, x):
+    rows, columns = _tiles(kernel, x, tile, 1).x, _tiles(kernel, x_train, tile, 1).x
+    weights = jnp.pad(alpha, (0, columns.shape[0] * columns.shape[1] - alpha.shape[0])).reshape(columns.shape[:2])
+
+    def of_block(block):
+        add = lambda total, part: (total + jnp.dot(kernel.tile(block, part[0]), part[1]), None)
+        return jax.lax.scan(add, jnp.zeros(block.shape[0]), (columns, weights))[0]
+
+    return jax.lax.map(of_block, rows).reshape(-1)[: x.shape[0]]
+
+
+def _as_ridge(ridge: Any) -> Fixed:
+    if isinstance(ridge, str):
+        raise ValueError(
+            f"IterativeRidge needs a number as ridge, got {ridge!r}: the criteria need all of the kernel matrix. "
+            "Choose the ridge by KernelRidge on a part of the data."
+        )
+    rule = tuned("ridge", ())(ridge)
+    assert isinstance(rule, Fixed)
+    return rule
+
+
+class IterativeRidge(AbstractEstimator):
+    """`KernelRidge` for large samples: (K + ridge I) alpha = y to a given residual, without storing K (module docstring).
+
+    Memory is n times `rank` numbers of `dtype` and rank^2 of float64; a step costs n^2 / 2 values of the kernel. All
+    kernels of this package have fast tiles, but networks of several layers with biases.
+
+    **Arguments:**
+
+    - `kernel`: any kernel.
+    - `ridge`: a number >= 0 (not times n), traced.
+    - `rank`: columns of the preconditioner, >= 1; None is 10 sqrt(n), rounded up, and n at most.
+    - `tolerance`: the relative residual |y - (K + ridge I) alpha| / |y| to reach, > 0.
+    - `max_steps`: of conjugate gradients in all, >= 1.
+    - `tile`: rows and columns of a tile, >= 1. 1024 squared float32 numbers fit a CPU's cache.
+    - `dtype`: of the tiles and the factor, "float32" or "float64"; the accuracy of the answer does not depend on it.
+    - `mesh`: a `jax.sharding.Mesh` with one axis, to share out the tiles and the rows of the factor over its devices.
+
+    How it ended: `Status.CONVERGED` if the residual, computed in float64 for the coefficients returned, is at most
+    `tolerance`; `SINGULAR` if conjugate gradients broke down before (a matrix singular to working precision, as for
+    ridge 0 with duplicates); else `STEP_LIMIT`, after `max_steps` or when refinement gains no more, which says that the
+    tolerance is below what rounding allows at this ridge. The coefficients are always finite.
+
+    **Raises:** ValueError for a ridge that is negative or no number, a kernel that is none, a dtype not named here, a mesh
+    of several axes, and numbers out of range.
+    """
+
+    kernel: AbstractKernel = eqx.field(converter=as_kernel)
+    ridge: Fixed = eqx.field(converter=_as_ridge, kw_only=True)
+    rank: int | None = eqx.field(static=True, default=None)
+    tolerance: Any = 1e-6
+    max_steps: int = eqx.field(static=True, default=500)
+    tile: int = eqx.field(static=True, default=1024)
+    dtype: str = eqx.field(static=True, default="float32")
+    mesh: Mesh | None = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        check_at_least("IterativeRidge", rank=(self.rank, 1), max_steps=(self.max_steps, 1), tile=(self.tile, 1))
+        check_at_least("IterativeRidge", tolerance=(self.tolerance, 1e-15))
+        if self.dtype not in ("float32", "float64"):
+            raise ValueError(f'IterativeRidge: dtype must be "float32" or "float64", got {self.dtype!r}.')
+        if self.mesh is not None and len(self.mesh.axis_names) != 1:
+            raise ValueError(f"IterativeRidge needs a mesh with one axis, got axes {self.mesh.axis_names}.")
+
+    def fit(self, key: PRNGKeyArray, data: Dataset) -> TiledKernelFit:
+        """Fits x (n, d), y (n,). `key` draws the pivots of the preconditioner, which decide the steps, not the answer.
+
+        **Raises:** ValueError for data that are not finite or of the wrong rank.
+        """
+        check_data(data)
+        return _fit(floats_as_arrays(self), key, data)
+
+
+@requires_float64
+def _fit(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
+    return _fit_compiled(self, key, data)
+
+
+@eqx.filter_jit
+def _fit_compiled(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
+    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
+    n = x.shape[0]
+    tiles = _tiles(self.kernel, x, self.tile, 1 if self.mesh is None else self.mesh.size)
+    rank = min(n, math.ceil(10.0 * n**0.5) if self.rank is None else self.rank)
+    padded = jnp.pad(y, (0, tiles.mask.size - n)).reshape(tiles.mask.shape)
+    end, found = _solve(self, key, tiles, padded, rank)
+    failure = jnp.where(end.broken, Status.SINGULAR.value, Status.STEP_LIMIT.value)
+    status = jnp.where(end.residual <= self.tolerance, Status.CONVERGED.value, failure).astype(jnp.int32)
+    stats = {
+        "ridge": jnp.asarray(self.ridge.value, jnp.float64),
+        "residual": end.residual,
+        "steps": end.steps,
+        "rank": found.astype(jnp.int32),
+    }
+    alpha = end.alpha.reshape(-1)[:n]
+    return TiledKernelFit(kernel=self.kernel, x=x, alpha=alpha, status=status, stats=stats, tile=self.tile)

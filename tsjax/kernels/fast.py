@@ -1,0 +1,116 @@
+"""Matrices of kernels by one matrix product and a profile that no transcendental function slows: `AbstractKernel.tile`.
+
+The formula of a pair is accurate everywhere but slow: for the neural tangent kernel, on a CPU, about 60 times as slow in
+float32 and 25 times in float64. The price of inner products is that pairs at an angle t are off by about eps / (6 t) relative
+to k(x, x), at most 3e-9 in float64 and 1e-4 in float32.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+
+def _arcsine(degree: int) -> np.ndarray:
+    """Coefficients of a polynomial q with arcsin(s) = s q(s^2) for s^2 in [0, 1/2].
+
+    q's nearest singularity is s^2 = 1, so that Chebyshev interpolation gains a factor 3 + sqrt(8) a degree.
+    """
+
+    def q(z):
+        s = np.sqrt((z + 1.0) / 4.0)
+        return np.arcsin(s) / s
+
+    series = np.polynomial.Chebyshev.interpolate(q, degree, domain=[-1.0, 1.0])
+    return series.convert(kind=np.polynomial.Polynomial)(np.polynomial.Polynomial([-1.0, 4.0])).coef
+
+
+_ARCSINE = {"float32": _arcsine(9), "float64": _arcsine(21)}
+
+
+class _Angle(NamedTuple):
+    """An angle in [0, pi] with its sine and cosine, and the squared sine of its half."""
+
+    theta: Array
+    sine: Array
+    cosine: Array
+    half: Array
+
+
+def _angle(half: Array) -> _Angle:
+    """From sin(theta/2)^2."""
+    acute = jnp.minimum(half, 1.0 - half)
+    s = jnp.sqrt(acute)
+    coefficients = _ARCSINE[half.dtype.name]
+    q = jnp.full_like(acute, coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        q = q * acute + half.dtype.type(coefficient)
+    theta = 2.0 * s * q
+    theta = jnp.where(half <= 0.5, theta, jnp.pi - theta)
+    return _Angle(theta, 2.0 * s * jnp.sqrt(1.0 - acute), 1.0 - 2.0 * half, half)
+
+
+def _k0(a: _Angle) -> Array:
+    return (jnp.pi - a.theta) / (2.0 * jnp.pi)
+
+
+def _k1(a: _Angle) -> Array:
+    return (a.sine + (jnp.pi - a.theta) * a.cosine) / (2.0 * jnp.pi)
+
+
+def _k2(a: _Angle) -> Array:
+    return (3.0 * a.sine * a.cosine + (jnp.pi - a.theta) * (1.0 + 2.0 * a.cosine * a.cosine)) / (2.0 * jnp.pi)
+
+
+def _cosines(x1: Array, x2: Array) -> tuple[Array, Array]:
+    """The products of norms and the squared sines of half the angles; 0 and 1/2 with a point 0."""
+    norms = _norms(x1)[:, None] * _norms(x2)[None, :]
+    cosine = products(x1, x2) / jnp.where(norms > 0, norms, 1.0)
+    return norms, jnp.clip(0.5 - 0.5 * cosine, 0.0, 1.0)
+
+
+def arccos_tile(order: int, x1: Array, x2: Array) -> Array:
+    """The matrix of `ArcCosine(order)`."""
+    norms, half = _cosines(x1, x2)
+    angle = _angle(half)
+    if order == 0:
+        return jnp.where(norms > 0, _k0(angle), 0.0)
+    return norms * _k1(angle) if order == 1 else norms**2 * _k2(angle)
+
+
+def network_tile(get: Literal["ntk", "nngp"], depth: int, x1: Array, x2: Array) -> Array:
+    """The matrix of `ArcCosineNTK(depth)` or `ArcCosineNNGP(depth)`, by the same recursions."""
+    norms, half = _cosines(x1, x2)
+    angle = _angle(half)
+    tangent = _k1(angle) + angle.cosine * _k0(angle)
+    for _ in range(depth - 1):
+        half = angle.half - (angle.sine - angle.theta * angle.cosine) / (2.0 * jnp.pi)
+        angle = _angle(jnp.clip(half, 0.0, 0.5))
+        tangent = _k1(angle) + 2.0 * _k0(angle) * tangent
+    return norms * (tangent if get == "ntk" else _k1(angle))
+
+
+def append(x: Array, value: float) -> Array:
+    """x with one more coordinate: a bias of the first layer."""
+    return jnp.concatenate([x, jnp.full((x.shape[0], 1), value, x.dtype)], axis=1)
+
+
+def radial_tile(profile: Callable[[Array], Array], length_scale: Any, x1: Array, x2: Array) -> Array:
+    """profile(|x - z|^2 / l^2)."""
+    # From an origin amid the points, little is lost in |x|^2 + |z|^2 - 2 <x, z>.
+    origin = jnp.mean(x1, axis=0, keepdims=True)
+    scale = jnp.asarray(length_scale, x1.dtype)
+    x1, x2 = (x1 - origin) / scale, (x2 - origin) / scale
+    squares = jnp.sum(x1**2, axis=1)[:, None] + jnp.sum(x2**2, axis=1)[None, :]
+    return profile(jnp.maximum(squares - 2.0 * products(x1, x2), 0.0))
+
+
+def products(x1: Array, x2: Array) -> Array:
+    """<x, z> at all pairs of rows, in the full precision of their type."""
+    return jnp.dot(x1, x2.T, precision="highest")
+
+
+def _norms(x: Array) -> Array:
+    return jnp.sqrt(jnp.sum(x**2, axis=1))
