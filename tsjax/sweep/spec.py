@@ -263,8 +263,14 @@ def check_expectations(spec: SweepSpec, experiment: Experiment) -> None:
     for number, expectation in enumerate(spec.expect):
         where = f"[[expect]] number {number + 1}"
         curve, axis = expectation.parts["curve"], expectation.parts["axis"]
-        if curve is not None and curve not in curves:
-            raise SpecError(f"{where}: no curve {curve!r} in this sweep.{nearest(curve, sorted(curves))}")
+        named = [] if curve is None or curve == "*" else [curve]
+        for name in named + expectation.excluding:
+            if name not in curves:
+                raise SpecError(f"{where}: no curve {name!r} in this sweep.{nearest(name, sorted(curves))}")
+        if expectation.excluding and curve != "*":
+            raise SpecError(
+                f"{where}: excluding = ... goes with '*' only, but {expectation.what!r} is about one curve."
+            )
         if curve is None and experiment.curve is not None:
             raise SpecError(f"{where}: say of which {experiment.curve}: {', '.join(sorted(curves))}.")
         if axis is not None and axis != experiment.x:
