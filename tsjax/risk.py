@@ -204,6 +204,7 @@ def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> ExactRisk | None:
     return ExactRisk(network_risk(net, teacher, problem.inputs), jnp.zeros((), jnp.float64))
 
 
+@requires_float64
 def excess_risk(
     problem: Problem, teacher, fit: AbstractFit, *, key: PRNGKeyArray | None = None, samples: int = 16384
 ) -> Float[Array, ""]:
