@@ -15,7 +15,16 @@ FILES = sorted(shipped_sweeps().glob("*.toml"))
 
 
 def test_sweeps_ship():
-    names = {"quickstart", "superiority", "paper_figure", "recovery", "hard_teachers", "unknown_width", "why_noise"}
+    names = {
+        "quickstart",
+        "superiority",
+        "paper_figure",
+        "recovery",
+        "hard_teachers",
+        "unknown_width",
+        "why_noise",
+        "all_linear",
+    }
     assert names <= {file.stem for file in FILES}
 
 

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 import tsjax as ts
-from tsjax.studies.superiority import SuperiorityArguments, problem_of
+from tsjax.studies.superiority import _KERNELS, _LINEAR, EstimatorName, SuperiorityArguments, problem_of
 
 CELL = {"estimator": "ntk", "n": 32, "d": 4, "m": 2, "noise_std": 0.1}
 
@@ -44,8 +46,31 @@ def test_theory_of_every_estimator():
     np.testing.assert_allclose(student.predicted, 0.1**2 * 8 / n)
     assert student.exponent == 1.0 and study.theory({**full, "inputs": "cube"}, n) == ts.Theory()
     assert study.theory({**full, "estimator": "random_features"}, n).predicted is None
-    assert study.theory({**full, "signs": "positive"}, n).predicted is None
+    assert study.theory({**full, "signs": "positive"}, n).predicted is not None
+    # What interpolates does not learn at a known exponent; a polynomial of fixed degree stops.
+    assert study.theory({**full, "estimator": "minimum_norm"}, n).exponent is None
+    assert study.theory({**full, "estimator": "polynomial"}, n).exponent == 0.0
+    for name in ("gradient_flow", "local_linear"):
+        assert study.theory({**full, "estimator": name}, n).predicted is None
     assert (np.diff(study.theory(full, n).predicted) < 0).all()
+    every = set(get_args(EstimatorName)) - {"student", "paper_student", "oracle_student"}
+    assert every == set(_KERNELS) | set(_LINEAR) | {"optimal_linear"}
+
+
+ORACLES = ("ntk", "gradient_flow", "fourier_features", "local_linear")  # One of each kind.
+
+
+@pytest.mark.parametrize(
+    ("estimator", "tuning"),
+    [*((name, "gcv") for name in (*_KERNELS, *_LINEAR)), *((name, "oracle") for name in ORACLES)],
+)
+def test_every_linear_estimator_runs(estimator, tuning):
+    """Compiled as the engine does, at a tiny size; nothing beats the truth."""
+    arguments = {**SuperiorityArguments.model_validate({**CELL, "estimator": estimator, "tuning": tuning}).model_dump()}
+    arguments |= {"n": 24, "test_points": 200, "noise_std": 0.3}
+    values = jax.jit(lambda key: ts.studies.superiority(key, **arguments))(jax.random.key(3))
+    assert int(values["status"]) == ts.Status.CONVERGED
+    assert 0 < float(values["risk"]) < 1 and 0 <= float(values["risk_se"]) < 0.5 * float(values["risk"])
 
 
 def test_cost_grows_with_the_work():
