@@ -75,6 +75,7 @@ def test_fits_without_neurons_have_their_loss(sample, key):
         ts.recovery(PROBLEM, lambda x: x[0], data, fit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [leaky_relu(0.1), quadratic, erf], ids=str)
 def test_students_of_other_activations_recover_their_teacher(activation, key):
     problem = ts.Problem(ts.Gaussian(4), ts.TwoLayerTeacher(2, activation), 0.1)

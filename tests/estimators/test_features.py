@@ -88,6 +88,7 @@ def test_features_tend_to_their_kernel(key):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [None, 8])
 def test_jit_and_vmap_equal_eager(problem, teacher, key, count):
     datasets = jax.vmap(lambda k: problem.sample(k, teacher, 16))(jr.split(key, 2))

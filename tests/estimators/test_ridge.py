@@ -133,6 +133,7 @@ def test_the_tridiagonal_path_is_the_eigendecomposition(key, n):
         np.testing.assert_allclose(one[0], other, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ridge", ["gcv", "loo", "holdout", "marginal_likelihood", "oracle", 0.1])
 def test_jit_and_vmap_equal_eager(problem, teacher, key, ridge):
     datasets = jax.vmap(lambda k: problem.sample(k, teacher, 20))(jr.split(key, 3))

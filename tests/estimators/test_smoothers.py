@@ -159,6 +159,7 @@ def test_holdout_holds_out_a_fifth(key):
 
 
 # "loo" is in test_contracts.py; the last two share their search.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "smoother, value",
     [("neighbours", "holdout"), ("nadaraya_watson", "oracle"), ("local_linear", "holdout")],
@@ -328,6 +329,7 @@ def test_the_path_of_bandwidths(data):
     assert (bandwidth_path(jnp.full((4, 2), 0.1), 5) == 1.0).all()
 
 
+@pytest.mark.slow
 def test_risk_falls_with_n(key, smoother):
     make, _ = smoother
     problem = ts.Problem(ts.Cube(1), ts.FunctionTeacher(lambda x: jnp.sin(3.0 * x[0])), 0.3)

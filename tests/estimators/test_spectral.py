@@ -112,6 +112,7 @@ def test_search_finds_the_brute_force_minimum(data, key, criterion, family):
     np.testing.assert_allclose(fit.stats[criterion], scores.min(), rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [lambda c: ts.GradientFlow(ntk(), time=c), lambda c: ts.SpectralCutoff(ntk(), c)])
 def test_oracle_and_holdout_choose_well(problem, teacher, key, make):
     datasets = jax.vmap(lambda k: problem.sample(k, teacher, 100))(jr.split(key, 24))

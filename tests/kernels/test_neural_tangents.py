@@ -165,6 +165,7 @@ def _check_kernel(nt, key, activation, depth, standard_width=None):
         np.testing.assert_allclose([k[i, 0] for k in got], truth, rtol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Inputs to this layer are assumed")
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_every_activation_has_the_kernel_of_its_expectations(nt, key, name):
@@ -172,6 +173,7 @@ def test_every_activation_has_the_kernel_of_its_expectations(nt, key, name):
     _check_kernel(nt, key, ACTIVATIONS[name](nt.stax), depth=1 if name == "rectified_monomial" else 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "standard_width"), [(0, None), (5, None), (0, 7), (5, 7)])
 def test_kernels_of_any_depth_and_parameterization(nt, key, depth, standard_width):
     _check_kernel(nt, key, nt.stax.Relu(), depth, standard_width)
@@ -263,6 +265,7 @@ def test_the_automatic_implementation(nt, key, capsys):
     assert len(set(counts)) == 3 and min(counts) > 0
 
 
+@pytest.mark.slow
 def test_structured_derivatives_under_vmap_and_grad(nt, key):
     apply, params, x1, x2, full = _problem(_mlp, nt, key)
     ntk_fn = nt.empirical_ntk_fn(apply, implementation=nt.NtkImplementation.STRUCTURED_DERIVATIVES)
@@ -276,6 +279,7 @@ def test_structured_derivatives_under_vmap_and_grad(nt, key):
     np.testing.assert_allclose(slope, 2 * (k[1] - k[0])[0, 1], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["rules_of_jax", "linear_transpose"])
 def test_both_ways_to_transpose_an_equation(nt, key, monkeypatch, by):
     """Without the rules by primitive, which are only half public, `jax.linear_transpose` has to do."""
