@@ -203,7 +203,11 @@ KERNEL_METHODS = {
 
 @pytest.mark.parametrize(
     ("name", "activation"),
-    [*((name, ts.activations.relu) for name in KERNEL_METHODS), ("rbf", ts.activations.leaky_relu(0.3))],
+    [
+        ("ntk", ts.activations.relu),
+        ("rbf", ts.activations.leaky_relu(0.3)),
+        *(pytest.param(name, ts.activations.relu, marks=pytest.mark.slow) for name in KERNEL_METHODS if name != "ntk"),
+    ],
     ids=str,
 )
 def test_the_exact_risk_of_kernel_methods_is_the_monte_carlo_risk(key, name, activation):
@@ -254,6 +258,7 @@ def test_kernel_risks_that_roundoff_spoils_say_so(key):
     np.testing.assert_allclose(traced(fit, key=key), estimate, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_kernel_risk_is_traced_in_everything(key):
     """One program for teachers, data and length scales."""
     problem = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2), 0.3)

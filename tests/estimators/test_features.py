@@ -29,7 +29,7 @@ def data(problem, teacher, key):
 
 @pytest.mark.parametrize("count", [12, 50])
 @pytest.mark.parametrize("ridge", ["gcv", "loo", "holdout", "marginal_likelihood", "oracle", 0.2])
-@pytest.mark.parametrize("features", ["relu", "fourier"])
+@pytest.mark.parametrize("features", ["relu", pytest.param("fourier", marks=pytest.mark.slow)])
 def test_primal_and_dual_are_ridge_regression(problem, teacher, data, key, count, ridge, features):
     oracle = {"oracle": (problem, teacher)} if ridge == "oracle" else {}
     fit = RandomFeatures(count, ridge, features).fit(key, data, **oracle)

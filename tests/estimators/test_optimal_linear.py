@@ -44,6 +44,7 @@ def _risks(estimator, problem, keys, x_train, x_test):
     return jax.lax.map(risk, keys)
 
 
+@pytest.mark.slow
 def test_the_trace_formula_is_the_measured_average_risk(problem, key):
     x = problem.inputs.sample(jr.fold_in(key, 1), 32)
     x_test = problem.inputs.sample(jr.fold_in(key, 2), 400)

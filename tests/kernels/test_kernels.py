@@ -80,6 +80,7 @@ def test_shapes_symmetry_and_positivity(kernel, points):
     np.testing.assert_allclose(kernel(x, z), gram[:12, 12:19], rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_jit_and_vmap_equal_eager(kernel, points):
     x, z = points
     eager = kernel(x, z)

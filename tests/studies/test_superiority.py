@@ -60,6 +60,7 @@ def test_theory_of_every_estimator():
 ORACLES = ("ntk", "gradient_flow", "fourier_features", "local_linear")  # One of each kind.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("estimator", "tuning"),
     [*((name, "gcv") for name in (*_KERNELS, *_LINEAR)), *((name, "oracle") for name in ORACLES)],
