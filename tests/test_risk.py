@@ -226,6 +226,16 @@ def test_the_exact_risk_of_kernel_methods_is_the_monte_carlo_risk(key, name, act
     assert float(ts.excess_risk(problem, teacher, fit)) == float(exact.value)
 
 
+def test_the_exact_risk_of_the_iterative_solver_is_that_of_the_direct_one(key):
+    problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.3)
+    teacher = problem.sample_teacher(key)
+    data = problem.sample(jr.fold_in(key, 1), teacher, 50)
+    direct = ts.KernelRidge(ts.kernels.ArcCosineNTK(), ridge=0.1).fit(key, data)
+    tiled = ts.IterativeRidge(ts.kernels.ArcCosineNTK(), ridge=0.1, tile=16, tolerance=1e-9).fit(key, data)
+    expected = ts.excess_risk(problem, teacher, direct)
+    np.testing.assert_allclose(ts.excess_risk(problem, teacher, tiled), expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kernel", [ts.kernels.ntk(), ts.kernels.Laplace()], ids=["ntk", "laplace"])
 def test_the_error_bound_holds(key, kernel):
     """Few degrees against many."""

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from .activations import Gram, relu
 from .estimators.base import AbstractFit
 from .estimators.features import FeaturesFit
+from .estimators.iterative import TiledKernelFit
 from .estimators.ridge import KernelFit
 from .estimators.student import NetworkFit
 from .estimators.tuning import as_float64
@@ -22,6 +23,7 @@ from .network import TwoLayer
 from .precision import is_traced, requires_float64
 from .problem import AbstractInputs, Problem, Sphere
 
+_KERNEL_FITS = (KernelFit, TiledKernelFit)
 # Neurons from which on the Gram matrix is taken in blocks of so many rows.
 _WIDE = 1024
 # Entries of a block of rows that stay in the cache through the degrees of a series.
@@ -113,7 +115,7 @@ class ExactRisk(NamedTuple):
 
 
 @requires_float64
-def kernel_risk(fit: KernelFit, teacher: TwoLayer, problem: Problem, degrees: int = 200) -> ExactRisk:
+def kernel_risk(fit: KernelFit | TiledKernelFit, teacher: TwoLayer, problem: Problem, degrees: int = 200) -> ExactRisk:
     r"""E (f_hat(x) - f*(x))^2 for x uniform on the sphere, f_hat(x) = sum_i alpha_i k(x_i, x) with a rotation-invariant
     kernel and x_i on the sphere, f* = sum_j a_j phi(<w_j, x>) a two-layer network.
 
@@ -126,7 +128,7 @@ def kernel_risk(fit: KernelFit, teacher: TwoLayer, problem: Problem, degrees: in
     and E f*^2 is exact by the Gram matrix of the neurons. The degrees left out hold e^2 <= lambda |f_hat|^2 of the estimate,
     lambda the largest eigenvalue left out and |f_hat|^2 = alpha^T K alpha, and t^2 of the teacher; so the truncation is wrong
     by at most e^2 + 2 e t. Roundoff is at most about eps sum_k lambda_k^2 N(d,k) (sum_i |alpha_i|)^2: it rules out
-    interpolation of noise with smooth kernels, whose alpha are enormous.
+    interpolation of noise with smooth kernels, whose alpha are enormous. The time grows as n^2.
 
     **Raises:** ValueError unless inputs are a Sphere, the kernel is rotation_invariant, the teacher is a two-layer network with
     a closed-form Gram matrix on the sphere, and the x_i are unit vectors (to 1e-4; looked at when they are concrete).
@@ -148,7 +150,7 @@ def _sphere_gram(teacher: TwoLayer, problem: Problem) -> Gram | None:
 
 
 @eqx.filter_jit
-def _kernel_risk(fit: KernelFit, teacher: TwoLayer, gram, d: int, degrees: int) -> ExactRisk:
+def _kernel_risk(fit: KernelFit | TiledKernelFit, teacher: TwoLayer, gram, d: int, degrees: int) -> ExactRisk:
     spectrum, alpha = gegenbauer(fit.kernel, d, degrees), fit.alpha
     lambdas, multiplicities = spectrum.eigenvalues, spectrum.multiplicities
     norms = jnp.linalg.norm(teacher.w, axis=1)
@@ -188,7 +190,7 @@ def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> ExactRisk | None:
     """
     if not isinstance(teacher, TwoLayer):
         return None
-    if isinstance(fit, KernelFit):
+    if isinstance(fit, _KERNEL_FITS):
         closed = fit.kernel.rotation_invariant and _sphere_gram(teacher, problem) is not None
         return kernel_risk(fit, teacher, problem) if closed else None
     if isinstance(fit, FeaturesFit) and isinstance(fit.features, ReLUFeatures):
@@ -228,7 +230,7 @@ def excess_risk(
             f"no closed form for the risk of {what} under {type(problem.inputs).__name__} inputs: pass "
             "key=... for a Monte-Carlo estimate, or call tsjax.monte_carlo_risk, which also gives its standard error."
         )
-    if not isinstance(fit, KernelFit) or (not is_traced(exact.value) and bool(exact.reliable)):
+    if not isinstance(fit, _KERNEL_FITS) or (not is_traced(exact.value) and bool(exact.reliable)):
         return exact.value
     if key is not None:
         return jax.lax.cond(exact.reliable, lambda: exact.value, lambda: estimate(key))

@@ -170,6 +170,11 @@ def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, rid
     return float(-np.polyfit(np.log(n), np.log(np.asarray(predicted_curve(kernel, problem, n, ridge))), 1)[0])
 
 
+def largest_resolved_n(d: int) -> int:
+    """The largest sample size that `predicted_curve` takes on S^{d-1}: a quarter of the eigenvalues of 1000 degrees."""
+    return int(np.sum(multiplicities_of(d, 1000)) / _EIGENVALUES_PER_SAMPLE)
+
+
 def resolving_degrees(d: int, n) -> int:
     """The degrees that a spectrum on S^{d-1} needs for sample sizes up to max n: they hold 4 n eigenvalues, at least 200.
 
@@ -180,11 +185,12 @@ def resolving_degrees(d: int, n) -> int:
             "the number of degrees depends on n, which must not be traced; pass a spectrum, or concrete n."
         )
     largest = float(np.max(np.asarray(n)))
-    counts = np.cumsum(multiplicities_of(d, 1000)) / _EIGENVALUES_PER_SAMPLE
-    if counts[-1] < largest:
+    if largest > largest_resolved_n(d):
         raise ValueError(
-            f"predicted curves on S^{d - 1} need n of at most {counts[-1]:.0f}, what 1000 degrees resolve; got n={largest:.0f}."
+            f"predicted curves on S^{d - 1} need n of at most {largest_resolved_n(d)}, what 1000 degrees resolve; got "
+            f"n={largest:.0f}."
         )
+    counts = np.cumsum(multiplicities_of(d, 1000)) / _EIGENVALUES_PER_SAMPLE
     return max(200, int(np.searchsorted(counts, largest)))
 
 

@@ -17,16 +17,6 @@ def problem():
     return ts.Problem(ts.Gaussian(3), ts.ReLUTeacher(2), 0.1)
 
 
-@pytest.fixture
-def teacher(problem, key):
-    return problem.sample_teacher(jr.fold_in(key, 1))
-
-
-@pytest.fixture
-def data(problem, teacher, key):
-    return problem.sample(jr.fold_in(key, 2), teacher, N)
-
-
 @pytest.mark.parametrize("count", [12, 50])
 @pytest.mark.parametrize("ridge", ["gcv", "loo", "holdout", "marginal_likelihood", "oracle", 0.2])
 @pytest.mark.parametrize("features", ["relu", pytest.param("fourier", marks=pytest.mark.slow)])

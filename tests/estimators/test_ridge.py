@@ -17,16 +17,6 @@ def problem():
     return ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2), 0.5)
 
 
-@pytest.fixture
-def teacher(problem, key):
-    return problem.sample_teacher(jr.fold_in(key, 1))
-
-
-@pytest.fixture
-def data(problem, teacher, key):
-    return problem.sample(jr.fold_in(key, 2), teacher, N)
-
-
 def _hat_matrices(gram):
     """By solving, for each ridge of the path."""
     ridges = PATH * np.trace(gram) / N

@@ -19,16 +19,6 @@ def problem():
     return ts.Problem(ts.Gaussian(D), ts.ReLUTeacher(2), 0.3)
 
 
-@pytest.fixture
-def teacher(problem, key):
-    return problem.sample_teacher(jr.fold_in(key, 1))
-
-
-@pytest.fixture
-def data(problem, teacher, key):
-    return problem.sample(jr.fold_in(key, 2), teacher, N)
-
-
 @pytest.fixture(params=list(SMOOTHERS))
 def smoother(request):
     """A class of smoothers as a function of its hyper-parameter, and the latter's name."""
@@ -377,9 +367,9 @@ def test_errors(problem, teacher, data, key):
         ),
         (
             lambda: ts.LocalLinear(lambda h: h * ArcCosine(1)),
-            r"is a function of the distance, such as .* at pairs of dist",
+            r"gives a kernel of the distance \(an AbstractRadialKernel\), such as .*; got <function",
         ),
-        (lambda: ts.LocalLinear(lambda h: h), r"a function of the bandwidth that gives a kernel, such as"),
+        (lambda: ts.LocalLinear(lambda h: h), r"a function of the bandwidth that gives a kernel of the distance"),
         (lambda: ts.LocalLinear("rbf"), r"such as tsjax\.kernels\.RBF or .*; got 'rbf'"),
         (lambda: ts.NearestNeighbours("oracle").fit(key, data), r'k="oracle" needs the truth: call fit\(key, data, or'),
         (lambda: ts.LocalLinear().fit(key, data, oracle=oracle), r'an oracle is of use with bandwidth="oracle" only'),

@@ -47,14 +47,26 @@ def test_theory_of_every_estimator():
     assert student.exponent == 1.0 and study.theory({**full, "inputs": "cube"}, n) == ts.Theory()
     assert study.theory({**full, "estimator": "random_features"}, n).predicted is None
     assert study.theory({**full, "signs": "positive"}, n).predicted is not None
-    # What interpolates does not learn at a known exponent; a polynomial of fixed degree stops.
+    # What interpolates does not learn at a known exponent.
     assert study.theory({**full, "estimator": "minimum_norm"}, n).exponent is None
-    assert study.theory({**full, "estimator": "polynomial"}, n).exponent == 0.0
+    # On the circle degrees have two harmonics each, too few for a spectrum that resolves large n: no curve, and no error.
+    circle = {**full, "d": 2}
+    assert study.theory(circle, np.array([64, 4096])).predicted is None
+    assert study.theory(circle, n).predicted is not None
     for name in ("gradient_flow", "local_linear"):
         assert study.theory({**full, "estimator": name}, n).predicted is None
     assert (np.diff(study.theory(full, n).predicted) < 0).all()
     every = set(get_args(EstimatorName)) - {"student", "paper_student", "oracle_student"}
     assert every == set(_KERNELS) | set(_LINEAR) | {"optimal_linear"}
+
+
+@pytest.mark.parametrize("name", _KERNELS)
+def test_kernels_that_lack_degrees_level_off(name):
+    """The exponent that is shown as the limit is 0 just where the predicted curve has become flat."""
+    full = {**SuperiorityArguments.model_validate({**CELL, "estimator": name, "d": 5}).model_dump(), "n": None}
+    predicted = ts.studies.superiority.theory(full, np.array([2**21, 2**24]))
+    slope = -np.log(predicted.predicted[1] / predicted.predicted[0]) / np.log(8)
+    assert (slope < 0.01) == (predicted.exponent == 0.0) and (slope < 0.01 or slope > 0.25)
 
 
 ORACLES = ("ntk", "gradient_flow", "fourier_features", "local_linear")  # One of each kind.

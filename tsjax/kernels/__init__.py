@@ -13,6 +13,7 @@ from .features import EmpiricalNTK as EmpiricalNTK
 from .features import FourierFeatures as FourierFeatures
 from .features import ReLUFeatures as ReLUFeatures
 from .radial import RBF as RBF
+from .radial import AbstractRadialKernel as AbstractRadialKernel
 from .radial import Laplace as Laplace
 from .radial import Matern as Matern
 from .radial import RationalQuadratic as RationalQuadratic

@@ -54,6 +54,9 @@ _KERNELS: dict[str, Callable[[], AbstractKernel]] = {
     "rational_quadratic": RationalQuadratic,
     "polynomial": lambda: Polynomial(degree=4),
 }
+# Kernels that do not have all degrees of the teachers: polynomials end, and step and squared relu lack the even degrees from
+# 2 and from 4 on. Their risk levels off.
+_BLIND = ("polynomial", "arccos0", "arccos2")
 # The other linear estimators, by what `tuning` says.
 _LINEAR: dict[str, Callable[[str], AbstractEstimator]] = {
     "gradient_flow": lambda tuning: GradientFlow(ntk(), time=tuning),
@@ -134,18 +137,21 @@ def _theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
         return Theory()
     exponent = theory.optimal_linear_exponent(d)
     source = "deterministic equivalent (Canatar et al. 2021, Simon et al. 2021); asymptote 3/(d+2)"
-    if name == "optimal_linear" and arguments["signs"] == "random":
-        return Theory(np.asarray(theory.predicted_optimal_linear_risk(problem, n)), exponent, source)
-    if name == "minimum_norm":
-        return Theory(np.asarray(theory.predicted_curve(ntk(), problem, n, ridge=0.0)), None, source)
-    if name == "polynomial":
-        # Of finite rank: the risk levels off at the part of the teachers beyond its degree.
-        return Theory(np.asarray(theory.predicted_curve(_KERNELS[name](), problem, n)), 0.0, source)
-    if name in _KERNELS:
-        return Theory(np.asarray(theory.predicted_curve(_KERNELS[name](), problem, n)), exponent, source)
-    # Gradient flow, the cut-off and wide random features have the exponent of the kernel; smoothers another one.
-    by_kernel = name in ("gradient_flow", "spectral_cutoff", "random_features", "fourier_features")
-    return Theory(None, exponent, source) if by_kernel else Theory()
+    if name in ("nearest_neighbours", "nadaraya_watson", "local_linear"):
+        return Theory()
+    if name in _BLIND:
+        exponent = 0.0
+    elif name == "minimum_norm":
+        exponent = None
+    curve = None
+    if n.max() <= theory.largest_resolved_n(d):
+        if name == "optimal_linear":
+            curve = theory.predicted_optimal_linear_risk(problem, n)
+        elif name == "minimum_norm":
+            curve = theory.predicted_curve(ntk(), problem, n, ridge=0.0)
+        elif name in _KERNELS:
+            curve = theory.predicted_curve(_KERNELS[name](), problem, n)
+    return Theory(None if curve is None else np.asarray(curve), exponent, source)
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
