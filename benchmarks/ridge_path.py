@@ -45,10 +45,10 @@ class Bench:
         return float(ts.kernel_risk(fit, self.teacher, self.problem).value)
 
 
-def _tsjax(criterion: str) -> Callable[[Bench], Callable]:
+def _tsjax(kind: Callable, criterion: str) -> Callable[[Bench], Callable]:
     # Its own path has 60 ridges; they cover the 25.
     def prepare(bench: Bench):
-        estimator = ts.KernelRidge(bench.kernel, ridge=criterion)
+        estimator = kind(bench.kernel, ridge=criterion)
         return lambda: np.asarray(estimator.fit(jax.random.key(3), bench.data).alpha)
 
     return prepare
@@ -123,8 +123,9 @@ def _gpytorch(bench: Bench):
 
 
 WAYS: dict[str, Callable[[Bench], Callable]] = {
-    "tsjax KernelRidge, gcv": _tsjax("gcv"),
-    "tsjax KernelRidge, marginal likelihood": _tsjax("marginal_likelihood"),
+    "tsjax IterativeRidge, gcv": _tsjax(ts.IterativeRidge, "gcv"),
+    "tsjax KernelRidge, gcv": _tsjax(ts.KernelRidge, "gcv"),
+    "tsjax KernelRidge, marginal likelihood": _tsjax(ts.KernelRidge, "marginal_likelihood"),
     "scikit-learn KernelRidge, GridSearchCV of 5 folds": _grid_search,
     "scikit-learn RidgeCV on given features": _ridge_cv,
     "neural-tangents predict, a fifth held out": _neural_tangents,

@@ -10,7 +10,8 @@ import pytest
 from jax.sharding import Mesh
 
 import tsjax as ts
-from tsjax.estimators.iterative import _tiles, kernel_product, pivoted_cholesky
+from tsjax.estimators.iterative import _PIVOT_STREAM, _tiles, kernel_product, pivoted_cholesky
+from tsjax.estimators.ridge import PATH
 from tsjax.kernels import RBF, AbstractPairKernel, ArcCosineNTK, ntk
 
 N = 150
@@ -171,10 +172,55 @@ def test_too_few_steps_are_a_status(data, key):
     assert fit.status == ts.Status.STEP_LIMIT and int(fit.stats["steps"]) == 3 and fit.stats["residual"] > 1e-6
 
 
+@pytest.mark.parametrize("criterion", ["gcv", "marginal_likelihood"])
+def test_a_search_at_full_rank_is_that_of_kernel_ridge(data, key, criterion):
+    exact = ts.KernelRidge(ntk(), ridge=criterion).fit(key, data)
+    fit = _iterative(ntk(), ridge=criterion, rank=N, dtype="float64", tolerance=1e-12).fit(key, data)
+    for name in ("ridge", "dof", "gcv"):
+        np.testing.assert_allclose(fit.stats[name], exact.stats[name], rtol=1e-6, err_msg=name)
+    np.testing.assert_allclose(fit.alpha, exact.alpha, atol=1e-8)
+
+
+@pytest.mark.parametrize("criterion", ["gcv", "marginal_likelihood"])
+def test_a_search_scores_the_approximation_with_its_tail(data, key, criterion):
+    """Against dense algebra on F F^T + tail I, and close to the exact search where F holds most of K."""
+    fit = _iterative(ntk(), ridge=criterion, rank=40).fit(key, data)
+    tiles = _tiles(ntk(), data.x, TILE, 1)
+    factor, _ = pivoted_cholesky(ntk(), tiles, jr.fold_in(key, _PIVOT_STREAM), 40, "float32")
+    f = np.asarray(jnp.moveaxis(factor, 0, 2).reshape(tiles.mask.size, -1), float)[:N]
+    trace, y = float(jnp.sum(ntk().diagonal(data.x))), np.asarray(data.y)
+    tail = (trace - np.sum(f**2)) / N
+    np.testing.assert_allclose(fit.stats["tail"], tail, rtol=1e-6)
+    best = {}
+    for ridge in trace / N * PATH:
+        matrix = f @ f.T + (tail + ridge) * np.eye(N)
+        inverse = np.linalg.inv(matrix)
+        if criterion == "gcv":
+            score = N * np.sum((inverse @ y) ** 2) / np.trace(inverse) ** 2
+        else:
+            score = np.log(y @ inverse @ y) + np.linalg.slogdet(matrix)[1] / N
+        best |= {score: ridge} if ridge >= tail else {}
+    np.testing.assert_allclose(fit.stats["ridge"], best[min(best)], rtol=1e-9)
+    # A step of the path is a factor 1.6; with more columns the search is the exact one.
+    exact = ts.KernelRidge(ntk(), ridge=criterion).fit(key, data)
+    close = _iterative(ntk(), ridge=criterion, rank=100).fit(key, data)
+    assert abs(np.log(close.stats["ridge"] / exact.stats["ridge"])) < 0.5
+    gram = np.asarray(ntk()(data.x))
+    rest = gram @ fit.alpha + float(fit.stats["ridge"]) * np.asarray(fit.alpha) - y
+    assert np.linalg.norm(rest) < 1e-6 * np.linalg.norm(y)
+
+
 def test_errors(data, key):
     cases = [
-        (lambda: _iterative(ArcCosineNTK(), ridge=-0.1), r"ridge must be finite and >= 0, got -0\.1"),
-        (lambda: _iterative(ArcCosineNTK(), ridge="gcv"), r"needs a number as ridge, got 'gcv'"),
+        (
+            lambda: _iterative(ArcCosineNTK(), ridge=-0.1),
+            r"ridge must be finite and >= 0, or one of \('gcv', .*; got -0\.1",
+        ),
+        (lambda: _iterative(ntk(), ridge="loo"), r"one of \('gcv', 'marginal_likelihood'\), got 'loo'"),
+        (
+            lambda: _iterative(ntk(), ridge="gcv").fit(key, ts.Dataset(x=data.x[:1], y=data.y[:1])),
+            r"needs n >= 2; got n=1",
+        ),
         (lambda: _iterative(ntk), r"needs a kernel such as tsjax\.kernels\.ntk\(depth=1\), got"),
         (lambda: _iterative(ntk(), rank=0), r"rank must be finite and at least 1, got 0"),
         (lambda: _iterative(ntk(), max_steps=0), r"max_steps must be finite and at least 1, got 0"),
@@ -205,10 +251,12 @@ x, y = jax.random.normal(key, (203, 4)), jax.random.normal(jax.random.fold_in(ke
 mesh = jax.sharding.Mesh(np.asarray(jax.devices()), ("rows",))
 kernel = ts.kernels.ArcCosineNTK()
 assert mesh.size == 8
-estimator = ts.IterativeRidge(kernel, ridge=0.1, rank=40, tile=16, tolerance=1e-10, mesh=mesh)
+estimator = ts.IterativeRidge(kernel, rank=40, tile=16, tolerance=1e-10, mesh=mesh)
 fit = estimator.fit(key, ts.Dataset(x=x, y=y))
 assert fit.status == ts.Status.CONVERGED
-alpha = np.linalg.solve(np.asarray(kernel(x)) + 0.1 * np.eye(203), np.asarray(y))
+alone = ts.IterativeRidge(kernel, rank=40, tile=16).fit(key, ts.Dataset(x=x, y=y))
+np.testing.assert_allclose(fit.stats["ridge"], alone.stats["ridge"], rtol=1e-12)
+alpha = np.linalg.solve(np.asarray(kernel(x)) + float(fit.stats["ridge"]) * np.eye(203), np.asarray(y))
 np.testing.assert_allclose(fit.alpha, alpha, atol=1e-7)
 np.testing.assert_allclose(fit.predict(x), np.asarray(kernel(x)) @ alpha, atol=1e-6)
 print("agreed")

@@ -10,6 +10,8 @@ stored: each product recomputes it tile by tile, a tile above the diagonal servi
 - *Refinement.* Tiles are float32 and vectors float64. The residual y - (K + ridge I) alpha is then computed with float64
   tiles, and while it is above the tolerance, the same system is solved for the correction (Higham 2002, "Accuracy and
   Stability of Numerical Algorithms", chapter 12). The errors of float32 thus cost steps, not accuracy.
+- *Search.* A criterion scores the path of `KernelRidge` for F F^T + tail I in place of K, tail = trace(K - F F^T) / n: what
+  F leaves out of K counts as noise. This takes O(n rank^2) for the whole path; only the best ridge is solved for, exactly.
 """
 
 import math
@@ -30,8 +32,8 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
-from .ridge import as_kernel
-from .tuning import Fixed, tuned
+from .ridge import as_kernel, best_score, ridge_path, solve_shifted
+from .tuning import Fixed, Search, check_oracle, gcv_score, tuned
 
 _PIVOTS = 256
 _MAX_ROUNDS = 10
@@ -167,12 +169,7 @@ class _Preconditioner(NamedTuple):
     def __call__(self, mesh: Mesh | None, v: Float[Array, "blocks tile"]) -> Float[Array, "blocks tile"]:
         def part(factor, lower, v):
             groups, blocks, _, pivots = factor.shape
-
-            def project(k, total):
-                return total + jnp.einsum("gtp,t->gp", _block(factor, k), v[k], precision="highest")
-
-            inner = jax.lax.fori_loop(0, blocks, project, jnp.zeros((groups, pivots)))
-            inner = jsl.cho_solve((lower, True), _total(mesh, inner).reshape(-1)).reshape(inner.shape)
+            inner = jsl.cho_solve((lower, True), _total(mesh, _project(factor, v))).reshape(groups, pivots)
             lift = lambda k: v[k] - jnp.einsum("gtp,gp->t", _block(factor, k), inner, precision="highest")
             return jax.lax.map(lift, jnp.arange(blocks))
 
@@ -181,6 +178,15 @@ class _Preconditioner(NamedTuple):
 
 def _block(factor: Float[Array, "groups blocks tile pivots"], k) -> Float[Array, "groups tile pivots"]:
     return jax.lax.dynamic_index_in_dim(factor, k, axis=1, keepdims=False).astype(jnp.float64)
+
+
+def _project(
+    factor: Float[Array, "groups blocks tile pivots"], v: Float[Array, "blocks tile"]
+) -> Float[Array, " rank"]:
+    """F^T v of the rows that are here."""
+    groups, blocks, _, pivots = factor.shape
+    add = lambda k, total: total + jnp.einsum("gtp,t->gp", _block(factor, k), v[k], precision="highest")
+    return jax.lax.fori_loop(0, blocks, add, jnp.zeros((groups, pivots))).reshape(-1)
 
 
 def _gram(factor: Float[Array, "groups blocks tile pivots"], mesh: Mesh | None) -> Float[Array, "rank rank"]:
@@ -203,6 +209,37 @@ def _gram(factor: Float[Array, "groups blocks tile pivots"], mesh: Mesh | None) 
     return _over(mesh, part, (1,), _WHOLE)(factor)
 
 
+def _search(
+    criterion: str, factor: Float[Array, "groups blocks tile pivots"], gram: Float[Array, "q q"], y, n: int, trace, mesh
+) -> dict[str, Array]:
+    """Ridge and scores of the best candidate for F F^T + tail I, from F, F^T F, and the trace of K."""
+    b = _over(mesh, lambda factor, y: _total(mesh, _project(factor, y)), (1, 0), _WHOLE)(factor, y)
+    ridges, q = ridge_path(trace, n), b.shape[0]
+    tail = jnp.maximum(trace - jnp.trace(gram), 0.0) / n
+    shifts = ridges + tail
+    path = solve_shifted(gram, b, shifts)
+
+    def squares(factor, y, c):
+        groups, blocks, _, pivots = factor.shape
+        c = c.reshape(groups, pivots, -1)
+        rest = lambda k: y[k][:, None] - jnp.einsum("gtp,gpr->tr", _block(factor, k), c, precision="highest")
+        add = lambda k, total: total + jnp.sum(rest(k) ** 2, axis=0)
+        return _total(mesh, jax.lax.fori_loop(0, blocks, add, jnp.zeros(c.shape[-1])))
+
+    # (I-H) y = ridge / shift (y - F c) for c = (F^T F + shift I)^{-1} b, and y^T (y - F c) = |y - F c|^2 + shift |c|^2.
+    residuals = _over(mesh, squares, (1, 0, _WHOLE), _WHOLE)(factor, y, path.solutions)
+    unexplained = shifts * path.trace_inverse + n - q
+    gcv = gcv_score(residuals, unexplained, n)
+    if criterion == "gcv":
+        score = gcv
+    else:
+        quadratic = residuals / shifts + jnp.sum(path.solutions**2, axis=0)
+        score = jnp.log(quadratic) + (path.log_det + (n - q) * jnp.log(shifts)) / n
+    best = best_score(jnp.where(ridges < tail, jnp.inf, score))
+    dof = n - ridges[best] / shifts[best] * unexplained[best]
+    return {"ridge": ridges[best], "dof": dof, "gcv": gcv[best], "tail": tail}
+
+
 class _Progress(NamedTuple):
     alpha: Float[Array, "blocks tile"]
     rest: Float[Array, "blocks tile"]
@@ -215,14 +252,19 @@ class _Progress(NamedTuple):
 
 
 def _solve(
-    self: "IterativeRidge", key: PRNGKeyArray, tiles: _Tiles, y: Float[Array, "blocks tile"], rank: int
-) -> tuple[_Progress, Int[Array, ""]]:
-    """alpha with (K + ridge I) alpha = y, and the rank of the preconditioner."""
-    ridge = jnp.asarray(self.ridge.value, jnp.float64)
-    # Below this, F^T F + ridge I has no Cholesky factor in float64; a larger shift only makes a poorer preconditioner.
-    shift = jnp.maximum(ridge, 1e-14 * jnp.sum(tiles.diagonal * tiles.mask) + jnp.finfo(jnp.float64).tiny)
+    self: "IterativeRidge", key: PRNGKeyArray, tiles: _Tiles, y: Float[Array, "blocks tile"], n: int, rank: int
+) -> tuple[_Progress, dict[str, Array]]:
+    """alpha with (K + ridge I) alpha = y, and the ridge and the rank of the preconditioner, with scores of a search."""
+    trace = jnp.sum(tiles.diagonal * tiles.mask)
     factor, found = pivoted_cholesky(self.kernel, tiles, jr.fold_in(key, _PIVOT_STREAM), rank, self.dtype, self.mesh)
     gram = _gram(factor, self.mesh)
+    if isinstance(self.ridge, Search):
+        stats = _search(self.ridge.criterion, factor, gram, y, n, trace, self.mesh)
+    else:
+        stats = {"ridge": jnp.asarray(self.ridge.value, jnp.float64)}
+    ridge = stats["ridge"]
+    # Below this, F^T F + ridge I has no Cholesky factor in float64; a larger shift only makes a poorer preconditioner.
+    shift = jnp.maximum(ridge, 1e-14 * trace + jnp.finfo(jnp.float64).tiny)
     precondition = _Preconditioner(factor, jnp.linalg.cholesky(gram + shift * jnp.eye(gram.shape[0])))
     size = jnp.linalg.norm(y)
     scale = jnp.where(size > 0, size, 1.0)
@@ -267,14 +309,15 @@ def _solve(
     count = jnp.zeros((), jnp.int32)
     no = jnp.zeros((), bool)
     start = _Progress(jnp.zeros_like(y), y, size / scale, count, count, no, no)
-    return jax.lax.while_loop(go_on, refine, start), found
+    return jax.lax.while_loop(go_on, refine, start), stats | {"rank": found.astype(jnp.int32)}
 
 
 class TiledKernelFit(AbstractFit):
     """f(x) = k(x, X) alpha, evaluated tile by tile: no matrix of all training points is made.
 
-    `stats`: `ridge`; `residual`, the relative residual |y - (K + ridge I) alpha| / |y| in float64; `steps` of conjugate
-    gradients, over all rounds of refinement; `rank`, the columns of the preconditioner that are not 0.
+    `stats`: `ridge`, and after a search `dof`, `gcv` and `tail` of the approximation that was searched; `residual`, the
+    relative residual |y - (K + ridge I) alpha| / |y| in float64; `steps` of conjugate gradients, over all rounds of
+    refinement; `rank`, the columns of the preconditioner that are not 0.
     """
 
     kernel: AbstractKernel
@@ -305,15 +348,7 @@ def _predict_compiled(kernel, x_train, alpha, tile: int, x):
     return jax.lax.map(of_block, rows).reshape(-1)[: x.shape[0]]
 
 
-def _as_ridge(ridge: Any) -> Fixed:
-    if isinstance(ridge, str):
-        raise ValueError(
-            f"IterativeRidge needs a number as ridge, got {ridge!r}: the criteria need all of the kernel matrix. "
-            "Choose the ridge by KernelRidge on a part of the data."
-        )
-    rule = tuned("ridge", ())(ridge)
-    assert isinstance(rule, Fixed)
-    return rule
+_ridge_rule = tuned("ridge", ("gcv", "marginal_likelihood"))
 
 
 class IterativeRidge(AbstractEstimator):
@@ -325,7 +360,9 @@ class IterativeRidge(AbstractEstimator):
     **Arguments:**
 
     - `kernel`: any kernel.
-    - `ridge`: a number >= 0 (not times n), traced.
+    - `ridge`: a number >= 0 (not times n), traced; or `"gcv"` or `"marginal_likelihood"`: the best of the path of
+      `KernelRidge` for the matrix that the preconditioner stands for (module docstring). Candidates below its `tail` are left
+      out: a ridge that comes out close to it asks for a larger `rank`.
     - `rank`: columns of the preconditioner, >= 1; None is 10 sqrt(n), rounded up, and n at most.
     - `tolerance`: the relative residual |y - (K + ridge I) alpha| / |y| to reach, > 0.
     - `max_steps`: of conjugate gradients in all, >= 1.
@@ -338,12 +375,12 @@ class IterativeRidge(AbstractEstimator):
     ridge 0 with duplicates); else `STEP_LIMIT`, after `max_steps` or when refinement gains no more, which says that the
     tolerance is below what rounding allows at this ridge. The coefficients are always finite.
 
-    **Raises:** ValueError for a ridge that is negative or no number, a kernel that is none, a dtype not named here, a mesh
-    of several axes, and numbers out of range.
+    **Raises:** ValueError for a negative ridge, a criterion other than these, a kernel that is none, a dtype not named here, a
+    mesh of several axes, and numbers out of range.
     """
 
     kernel: AbstractKernel = eqx.field(converter=as_kernel)
-    ridge: Fixed = eqx.field(converter=_as_ridge, kw_only=True)
+    ridge: Fixed | Search = eqx.field(converter=_ridge_rule, default="gcv")
     rank: int | None = eqx.field(static=True, default=None)
     tolerance: Any = 1e-6
     max_steps: int = eqx.field(static=True, default=500)
@@ -362,9 +399,10 @@ class IterativeRidge(AbstractEstimator):
     def fit(self, key: PRNGKeyArray, data: Dataset) -> TiledKernelFit:
         """Fits x (n, d), y (n,). `key` draws the pivots of the preconditioner, which decide the steps, not the answer.
 
-        **Raises:** ValueError for data that are not finite or of the wrong rank.
+        **Raises:** ValueError for data that are not finite or of the wrong rank, or for a search with n = 1.
         """
         check_data(data)
+        check_oracle("ridge", self.ridge, None, data)
         return _fit(floats_as_arrays(self), key, data)
 
 
@@ -380,14 +418,9 @@ def _fit_compiled(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
     tiles = _tiles(self.kernel, x, self.tile, 1 if self.mesh is None else self.mesh.size)
     rank = min(n, math.ceil(10.0 * n**0.5) if self.rank is None else self.rank)
     padded = jnp.pad(y, (0, tiles.mask.size - n)).reshape(tiles.mask.shape)
-    end, found = _solve(self, key, tiles, padded, rank)
+    end, stats = _solve(self, key, tiles, padded, n, rank)
     failure = jnp.where(end.broken, Status.SINGULAR.value, Status.STEP_LIMIT.value)
     status = jnp.where(end.residual <= self.tolerance, Status.CONVERGED.value, failure).astype(jnp.int32)
-    stats = {
-        "ridge": jnp.asarray(self.ridge.value, jnp.float64),
-        "residual": end.residual,
-        "steps": end.steps,
-        "rank": found.astype(jnp.int32),
-    }
+    stats |= {"residual": end.residual, "steps": end.steps}
     alpha = end.alpha.reshape(-1)[:n]
     return TiledKernelFit(kernel=self.kernel, x=x, alpha=alpha, status=status, stats=stats, tile=self.tile)
