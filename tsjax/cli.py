@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -30,7 +31,8 @@ _Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file, e.g. grid.seeds=128. Repeatable."),
 ]
-_Chunk = Annotated[int, typer.Option(min=1, help="Cells that run and are committed together.")]
+_Chunk = Annotated[int, typer.Option(min=1, help="Cells that run together.")]
+_Commit = Annotated[float, typer.Option(min=0.0, help="Seconds of finished work that a kill may lose.")]
 _Smoke = Annotated[bool, typer.Option("--smoke", help="Run the tiny [smoke] size of the sweep.")]
 
 # What a wrong spec, store or argument exits with; a verdict that does not hold exits with 1.
@@ -45,10 +47,12 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         Console(stderr=True, highlight=False).print(f"[red]error:[/red] {_escape(str(error))}", soft_wrap=True)
-        sys.exit(_USAGE_ERROR)
-    except KeyboardInterrupt:
+        sys.exit(getattr(error, "exit_code", _USAGE_ERROR))
+    except KeyboardInterrupt as error:
         Console(stderr=True).print("interrupted: finished chunks are safe; run the same command again to resume.")
-        sys.exit(130)
+        sys.stdout.flush()
+        # Not sys.exit, which waits for chunks that were dropped.
+        os._exit(getattr(error, "exit_code", 130))
 
 
 def _escape(text: str) -> str:

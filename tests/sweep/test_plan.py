@@ -125,15 +125,15 @@ def test_ids_depend_on_content_alone():
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 40])
 def test_shards_partition_the_cells(parts):
     plan = make_plan(power_spec(), power)
-    shards = [plan.shard(i + 1, parts, chunk=7) for i in range(parts)]
+    shards = [plan.shard(i + 1, parts) for i in range(parts)]
     ids = [cell.id for shard in shards for group in shard.groups for cell in group.cells]
     assert len(ids) == len(set(ids)) == plan.cells
     assert set(ids) == {cell.id for group in plan.groups for cell in group.cells}
-    # Work is spread: no shard has a chunk more than another.
-    chunks = [sum(-(-len(group.cells) // 7) for group in shard.groups) for shard in shards]
-    assert max(chunks) - min(chunks) <= 1
+    # Work is spread: no shard has a piece more than another.
+    counts = [shard.cells for shard in shards]
+    assert max(counts) - min(counts) <= max(1, plan.cells // (4 * parts))
     assert [shard.cells for shard in shards] == [
-        s.cells for s in [plan.shard(i + 1, parts, chunk=7) for i in range(parts)]
+        s.cells for s in [plan.shard(i + 1, parts) for i in range(parts)]
     ]
 
 

@@ -24,6 +24,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def _run(out=None, spec=None, **options):
+    options = {"commit_seconds": 0.0, **options}
     return run_spec(power_spec() if spec is None else spec, out=out, experiment=power, **options)
 
 
@@ -187,7 +188,7 @@ def slowly(plan, stream):
         yield done
         time.sleep(0.1)
 
-ts.sweep(power, out=sys.argv[1], seeds=12, n=[16, 32, 64, 128], method=["fast", "slow"], chunk=4, listener=slowly)
+ts.sweep(power, out=sys.argv[1], seeds=12, n=[16, 32, 64, 128], method=["fast", "slow"], chunk=4, commit_seconds=0.0, listener=slowly)
 """
 
 

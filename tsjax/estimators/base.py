@@ -27,6 +27,8 @@ class Status(enum.IntEnum):
     """Training left the finite numbers or exploded."""
     SINGULAR = 3
     """A linear system could not be solved to a finite answer."""
+    OUT_OF_MEMORY = 4
+    """A sweep could not run the cell: it does not fit in memory, not even alone."""
 
 
 class AbstractFit(eqx.Module):

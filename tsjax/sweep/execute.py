@@ -1,9 +1,18 @@
-"""Runs a plan: compiles each group once, runs its chunks on all local devices, commits each chunk as it ends."""
+"""Runs a plan: compiles each group once, keeps all local devices busy with its chunks, commits what they give.
+
+Chunks are dispatched before earlier ones have been read back, and committed by a thread of their own: the device waits for
+neither the host nor the disk. Chunks that take less than a moment share a file, so that cheap cells do not drown in files.
+What goes wrong stays where it happens. A chunk that runs out of memory is halved, and so is the memory that later programs
+may plan with; a cell that does not fit alone becomes a record of `Status.OUT_OF_MEMORY`; a program that cannot be made or
+run leaves its cells undone, and the others go on.
+"""
 
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -12,26 +21,43 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from ..estimators.base import Status
 from .devices import sharded_vmap, usable_devices
 from .experiment import RESERVED, Experiment
-from .plan import Chunk, Group, Plan
+from .interrupt import Stop
+from .plan import Cell, Chunk, Group, Plan
 from .store import Store
 
 # What one chunk may take by XLA's own account: a share of an accelerator's memory; on a CPU so much per device, since
 # batches that outgrow the caches only slow it down.
 _ACCELERATOR_SHARE = 0.5
 _CPU_BYTES = 512 * 2**20
+# Chunks on the device at a time, the one that runs included, and files waiting for the disk.
+_IN_FLIGHT, _UNWRITTEN = 2, 4
+COMMIT_SECONDS = 2.0
+"""How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
 
 
 @dataclass(frozen=True)
 class ChunkDone:
-    """What happened: a chunk was run, or found done in the store."""
+    """What happened: cells were run and committed, or found done in the store.
+
+    `seconds` is the time of the devices, `idle_seconds` an upper bound of the time that they waited since the first
+    program was compiled, compilation aside: in all so far.
+    """
 
     static: dict[str, Any]
     cells: int
     records: pd.DataFrame | None
     seconds: float
     resumed: bool
+    idle_seconds: float = 0.0
+
+
+class GroupError(ValueError):
+    """Programs that could not be made or run. The cells of all others are done."""
+
+    exit_code = 3
 
 
 def provenance() -> dict[str, Any]:
@@ -60,6 +86,8 @@ class Program:
     size: int
     bytes: int
     compile_seconds: float
+    outputs: dict[str, jax.ShapeDtypeStruct]
+    """Of one chunk."""
 
 
 def _cell_function(experiment: Experiment, static: dict[str, Any]) -> Callable:
@@ -73,92 +101,291 @@ def _cell_function(experiment: Experiment, static: dict[str, Any]) -> Callable:
     return cell
 
 
-def _inputs(group_or_chunk: Group | Chunk, size: int, key: int) -> tuple[Any, Any, Any]:
-    """Seeds, traced arguments and root keys of the cells, padded to `size` by repeating the last one."""
-    cells = [*group_or_chunk.cells, *[group_or_chunk.cells[-1]] * size][:size]
-    names = [name for name in cells[0].arguments if name not in group_or_chunk.static]
+def _inputs(cells: tuple[Cell, ...], static: dict[str, Any], size: int, key: int) -> tuple[Any, Any, Any]:
+    """Root keys, seeds and traced arguments of the cells, padded to `size` by repeating the last one."""
+    cells = (*cells, *[cells[-1]] * size)[:size]
+    names = [name for name in cells[0].arguments if name not in static]
     seeds = np.asarray([cell.seed for cell in cells], np.uint32)
     traced = {name: np.asarray([cell.arguments[name] for cell in cells]) for name in names}
     root = np.asarray(jax.random.key_data(jax.random.key(key)))
     return np.broadcast_to(root, (size, *root.shape)), seeds, traced
 
 
-def compile_group(experiment: Experiment, group: Group, key: int, chunk: int) -> Program:
-    """Compiles a group for chunks of at most `chunk` cells, fewer when XLA says that they would not fit in memory."""
+def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, budget: int | None = None) -> Program:
+    """Compiles a group for chunks of at most `chunk` cells, fewer when XLA says that they would take more than `budget`
+    bytes (`memory_budget`)."""
     count = len(usable_devices())
     size = -(-min(chunk, len(group.cells)) // count) * count
-    budget, start = memory_budget(), time.perf_counter()
+    budget = memory_budget() if budget is None else budget
+    start = time.perf_counter()
     while True:
         function = sharded_vmap(_cell_function(experiment, group.static))
-        compiled = function.lower(*_inputs(group, size, key)).compile()
+        lowered = function.lower(*_inputs(group.cells, group.static, size, key))
+        compiled = lowered.compile()
         analysis = compiled.memory_analysis()
         needed = 0
         if analysis is not None:
             needed = analysis.temp_size_in_bytes + analysis.output_size_in_bytes + analysis.argument_size_in_bytes
         needed *= count
         if needed <= budget or size == count:
-            return Program(compiled, size, needed, time.perf_counter() - start)
+            return Program(compiled, size, needed, time.perf_counter() - start, dict(lowered.out_info))
         size = max(count, int(size * budget / needed) // count * count)
 
 
-def _records(experiment: Experiment, chunk: Chunk, values: dict[str, np.ndarray]) -> pd.DataFrame:
-    """One row per cell; vectors of length L give L rows per cell."""
-    cells = len(chunk.cells)
-    vectors = {name: value[:cells] for name, value in values.items() if value.ndim > 1}
-    lengths = {value.shape[1:] for value in vectors.values()}
+def _check_outputs(experiment: Experiment, group: Group, outputs: dict[str, jax.ShapeDtypeStruct]) -> None:
+    """Raises ValueError for what a record cannot hold, before anything runs."""
+    lengths = {value.shape[1:] for value in outputs.values() if len(value.shape) > 1}
     if len(lengths) > 1 or any(len(shape) > 1 for shape in lengths):
         raise ValueError(
             f"experiment {experiment.name!r} returned vectors of different shapes {sorted(lengths)}: all vectors of a call "
             "must share one length, and nothing may have more axes."
         )
-    repeat = lengths.pop()[0] if lengths else 1
-    columns: dict[str, Any] = {"cell": np.repeat([cell.id for cell in chunk.cells], repeat)}
-    columns |= {
-        name: np.repeat([cell.arguments[name] for cell in chunk.cells], repeat) for name in chunk.cells[0].arguments
-    }
-    columns["seed"] = np.repeat([cell.seed for cell in chunk.cells], repeat)
-    for name, value in values.items():
-        if name in columns:
+    arguments = group.cells[0].arguments
+    for name in outputs:
+        if name in arguments:
             raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is already an argument.")
         if name in RESERVED:
             raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is a name of the engine.")
-        columns[name] = vectors[name].reshape(-1) if name in vectors else np.repeat(value[:cells], repeat)
-    if experiment.x not in columns:
+    if experiment.x not in outputs and experiment.x not in arguments:
         raise ValueError(
             f"experiment {experiment.name!r}: x names {experiment.x!r}, which is neither an argument nor returned."
         )
-    if experiment.y[0] not in values:
+    if experiment.y[0] not in outputs:
         raise ValueError(f"experiment {experiment.name!r}: y names {experiment.y[0]!r}, which is not returned.")
+
+
+def _records(cells: list[Cell], values: dict[str, np.ndarray]) -> pd.DataFrame:
+    """One row per cell; vectors of length L give L rows per cell."""
+    vectors = {name: value for name, value in values.items() if value.ndim > 1}
+    repeat = next(iter(vectors.values())).shape[1] if vectors else 1
+    column = lambda listed: np.repeat(np.asarray(listed), repeat)
+    columns: dict[str, Any] = {"cell": column([cell.id for cell in cells])}
+    columns |= {name: column([cell.arguments[name] for cell in cells]) for name in cells[0].arguments}
+    columns["seed"] = column([cell.seed for cell in cells])
+    columns |= {name: value.reshape(-1) if name in vectors else column(value) for name, value in values.items()}
     return pd.DataFrame(columns)
 
 
-def run_plan(plan: Plan, store: Store | None, key: int, *, chunk: int) -> Iterator[ChunkDone]:
-    """Runs every cell that the store lacks, chunk by chunk; one `ChunkDone` each, also for cells found done."""
-    device, count = usable_devices()[0].device_kind, len(usable_devices())
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
+@dataclass
+class _Finished:
+    """Chunks of one group that were run and are not committed yet."""
+
+    static: dict[str, Any]
+    cells: list[Cell] = field(default_factory=list)
+    values: list[dict[str, np.ndarray]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    since: float = 0.0
+
+    def add(self, cells: tuple[Cell, ...], values: dict[str, np.ndarray], seconds: float) -> None:
+        if not self.cells:
+            self.since = time.perf_counter() - seconds
+        self.cells += cells
+        self.values.append({name: value[: len(cells)] for name, value in values.items()})
+        self.seconds.append(seconds)
+        self.sizes.append(len(cells))
+
+    def records(self, compile_seconds: float, device: str) -> pd.DataFrame:
+        values = {name: np.concatenate([part[name] for part in self.values]) for name in self.values[0]}
+        records = _records(self.cells, values)
+        per_cell = np.repeat(np.divide(self.seconds, self.sizes), self.sizes)
+        return records.assign(
+            compile_seconds=compile_seconds,
+            run_seconds=np.repeat(per_cell, len(records) // len(self.cells)),
+            device=device,
+            jax=jax.__version__,
+            tsjax=version("tsjax"),
+        )
+
+
+class _Clock:
+    """Bounds the time that the devices wait: what lies between the last moment they were seen busy and the next dispatch."""
+
+    def __init__(self):
+        self.idle, self._busy = 0.0, None
+
+    def busy(self) -> None:
+        self._busy = time.perf_counter()
+
+    def dispatch(self, running: bool) -> None:
+        now = time.perf_counter()
+        if self._busy is not None and not running:
+            self.idle += now - self._busy
+        self._busy = now
+
+    def excuse(self, seconds: float) -> None:
+        """Of this much waiting the cause was compilation."""
+        if self._busy is not None:
+            self._busy += seconds
+
+
+class _Run:
+    """The state of `run_plan`."""
+
+    def __init__(self, plan: Plan, store: Store | None, key: int, chunk: int, commit_seconds: float, stop: Stop):
+        self.plan, self.store, self.key, self.chunk = plan, store, key, chunk
+        self.commit_seconds, self.stop = commit_seconds, stop
+        self.device, self.count = usable_devices()[0].device_kind, len(usable_devices())
+        self.budget = memory_budget()
+        self.clock = _Clock()
+        self.errors: list[tuple[dict[str, Any], Exception]] = []
+        self.writer = ThreadPoolExecutor(1)
+        self.unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
+
+    def compile(self, group: Group, size: int) -> Program:
+        program = compile_group(self.plan.experiment, group, self.key, size, self.budget)
+        self.clock.excuse(program.compile_seconds)
+        _check_outputs(self.plan.experiment, group, program.outputs)
+        return program
+
+    def group(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Iterator[ChunkDone]:
+        """Runs the pieces of a group that are waiting."""
+        program = self.compile(group, max(map(len, waiting)))
+        finished = _Finished(group.static)
+        try:
+            for cells, values, seconds in self.chunks(group, program, waiting):
+                finished.add(cells, values, seconds)
+                if time.perf_counter() - finished.since >= self.commit_seconds:
+                    self.commit(finished, program)
+                    finished = _Finished(group.static)
+                yield from self.committed(_UNWRITTEN)
+        finally:
+            # Also what was finished before something failed.
+            self.commit(finished, program)
+
+    def chunks(self, group: Group, program: Program, waiting: deque[tuple[Cell, ...]]) -> Iterator[tuple]:
+        """Cells, values and seconds of one chunk after the other."""
+        flying: deque[tuple[tuple[Cell, ...], Any, float]] = deque()
+        before = time.perf_counter()
+        while flying or (waiting and not self.stop.now):
+            cells = ()
+            try:
+                while waiting and len(flying) < _IN_FLIGHT and not self.stop.now:
+                    cells = waiting.popleft()
+                    if len(cells) > program.size:
+                        waiting.appendleft(cells[program.size :])
+                        cells = cells[: program.size]
+                    inputs = _inputs(cells, group.static, program.size, self.key)
+                    self.clock.dispatch(bool(flying) and not _ready(flying[-1][1]))
+                    flying.append((cells, program.call(*inputs), time.perf_counter()))
+                cells, promise, start = flying.popleft()
+                if not self.wait(promise):
+                    return
+                values = jax.device_get(promise)
+            except Exception as error:
+                if not _out_of_memory(error):
+                    raise
+                if program.size == self.count:
+                    # Cells that do not fit alone, one on each device.
+                    yield cells, _no_memory(len(cells), program.outputs), 0.0
+                    continue
+                self.budget = min(self.budget, max(program.bytes // 2, 1))
+                program = self.compile(group, max(self.count, program.size // 2))
+                waiting.appendleft(cells)
+                continue
+            now = time.perf_counter()
+            yield cells, values, now - max(start, before)
+            before = now
+
+    def wait(self, promise: Any) -> bool:
+        """Until the arrays are there, or too long after a request to stop. In small naps: a signal is heard between them."""
+        nap = 1e-4
+        while not _ready(promise):
+            self.clock.busy()
+            if self.stop.now and self.stop.overdue:
+                return False
+            time.sleep(nap)
+            nap = min(2 * nap, 0.02)
+        return True
+
+    def commit(self, finished: _Finished, program: Program) -> None:
+        """Hands finished chunks to the disk."""
+        if not finished.cells:
+            return
+        records = finished.records(program.compile_seconds, self.device)
+        done = ChunkDone(finished.static, len(finished.cells), records, sum(finished.seconds), False, self.clock.idle)
+        name = Chunk(finished.static, tuple(finished.cells)).id
+        future = None if self.store is None else self.writer.submit(self.store.write, name, records)
+        self.unwritten.append((future, done))
+
+    def committed(self, allowed: int) -> Iterator[ChunkDone]:
+        """What has reached the disk; waits until at most `allowed` have not."""
+        while self.unwritten:
+            future, done = self.unwritten[0]
+            if future is not None:
+                if not future.done() and len(self.unwritten) <= allowed:
+                    return
+                future.result()
+            self.unwritten.popleft()
+            yield done
+
+
+def _ready(promise: Any) -> bool:
+    return all(array.is_ready() for array in jax.tree.leaves(promise))
+
+
+def _no_memory(cells: int, outputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
+    """What a record says of cells that do not fit in memory: NaN, where there are NaNs."""
+    nothing = lambda dtype: np.nan if np.issubdtype(dtype, np.inexact) else 0
+    values = {k: np.full((cells, *v.shape[1:]), nothing(v.dtype), v.dtype) for k, v in outputs.items()}
+    return values | {"status": np.full(cells, int(Status.OUT_OF_MEMORY), np.int32)}
+
+
+def run_plan(
+    plan: Plan,
+    store: Store | None,
+    key: int,
+    *,
+    chunk: int,
+    commit_seconds: float = COMMIT_SECONDS,
+    stop: Stop | None = None,
+) -> Iterator[ChunkDone]:
+    """Runs every cell that the store lacks; yields a `ChunkDone` for every commit, and for cells found done.
+
+    **Raises:** GroupError at the end, if programs could not be made or run; StoreError at once.
+    """
+    run = _Run(plan, store, key, chunk, commit_seconds, Stop() if stop is None else stop)
     done = set() if store is None else store.cells_done()
-    for group in plan.groups:
-        program: Program | None = None
-        size = -(-min(chunk, len(group.cells)) // count) * count
-        # The chunks are those of an undisturbed run; of a chunk that was made at another size only missing cells are run.
-        for part in group.chunks(size):
-            missing = tuple(cell for cell in part.cells if cell.id not in done)
-            if len(missing) < len(part.cells):
-                yield ChunkDone(part.static, len(part.cells) - len(missing), None, 0.0, resumed=True)
+    try:
+        for group in plan.groups:
+            if run.stop.now:
+                break
+            missing: deque[tuple[Cell, ...]] = deque()
+            found = 0
+            # The chunks are those of an undisturbed run; of a chunk that was made at another size only missing cells are run.
+            for part in group.chunks(-(-min(chunk, len(group.cells)) // run.count) * run.count):
+                cells = tuple(cell for cell in part.cells if cell.id not in done)
+                found += len(part.cells) - len(cells)
+                if cells:
+                    missing.append(cells)
+            if found:
+                yield ChunkDone(group.static, found, None, 0.0, True, run.clock.idle)
             if not missing:
                 continue
-            if program is None:
-                program = compile_group(plan.experiment, group, key, size)
-            for piece in Group(part.static, missing).chunks(program.size):
-                start = time.perf_counter()
-                values = jax.device_get(program.call(*_inputs(piece, program.size, key)))
-                seconds = time.perf_counter() - start
-                records = _records(plan.experiment, piece, values).assign(
-                    compile_seconds=program.compile_seconds,
-                    run_seconds=seconds / len(piece.cells),
-                    device=device,
-                    jax=jax.__version__,
-                    tsjax=version("tsjax"),
-                )
-                if store is not None:
-                    store.write(piece.id, records)
-                yield ChunkDone(piece.static, len(piece.cells), records, seconds, resumed=False)
+            try:
+                yield from run.group(group, missing)
+            except OSError:
+                raise
+            except Exception as error:
+                run.errors.append((group.static, error))
+        yield from run.committed(0)
+    finally:
+        run.writer.shutdown()
+    _raise_errors(run)
+
+
+def _raise_errors(run: _Run) -> None:
+    if not run.errors:
+        return
+    static, first = run.errors[0]
+    if len(run.errors) == len(run.plan.groups):
+        raise first
+    where = ", ".join(f"{name}={value}" for name, value in static.items())
+    raise GroupError(
+        f"{len(run.errors)} of {len(run.plan.groups)} programs failed, all other cells are done. The first was at {where}: "
+        f"{type(first).__name__}: {first}"
+    ) from first

@@ -67,9 +67,12 @@ class Plan:
         """Number of cells (arguments x seeds)."""
         return sum(len(group.cells) for group in self.groups)
 
-    def shard(self, part: int, parts: int, chunk: int) -> "Plan":
-        """Every `parts`-th chunk, from the `part`-th (from 1): the plans of all parts together are this one."""
-        chunks = [piece for group in self.groups for piece in group.chunks(chunk)][part - 1 :: parts]
+    def shard(self, part: int, parts: int) -> "Plan":
+        """Every `parts`-th piece of the cells, from the `part`-th (from 1): the plans of all parts together are this one,
+        whatever chunks they run in. Pieces are smaller where that is needed to give every part some."""
+        size = min(DEFAULT_CHUNK, max(1, self.cells // (4 * parts)))
+        pieces = [piece for group in self.groups for piece in group.chunks(size)]
+        chunks = pieces[part - 1 :: parts]
         groups: dict[str, Group] = {}
         for piece in chunks:
             name = json.dumps(piece.static, sort_keys=True)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import xarray
 
 # Statuses that count as failures in every table.
-FAILED = (int(Status.DIVERGED), int(Status.SINGULAR))
+FAILED = (int(Status.DIVERGED), int(Status.SINGULAR), int(Status.OUT_OF_MEMORY))
 
 
 @dataclass(frozen=True)

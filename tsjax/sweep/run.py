@@ -7,8 +7,9 @@ from typing import Any
 import jax
 
 from .devices import one_blas_thread
-from .execute import ChunkDone, provenance, run_plan
+from .execute import COMMIT_SECONDS, ChunkDone, provenance, run_plan
 from .experiment import Experiment
+from .interrupt import listening
 from .plan import DEFAULT_CHUNK, Plan, make_plan
 from .result import Result, merge_records, result_of
 from .spec import SweepSpec, find_experiment, load_spec, parse_spec
@@ -24,6 +25,7 @@ def sweep(
     key: int = 0,
     seeds: int | list[int] | None = None,
     chunk: int = DEFAULT_CHUNK,
+    commit_seconds: float = COMMIT_SECONDS,
     listener: Listener | None = None,
     **arguments: Any,
 ) -> Result:
@@ -34,21 +36,27 @@ def sweep(
     - `study`: an experiment (`ts.studies.superiority`, or your own made by `ts.experiment`), or the path of a sweep file.
     - `out`: directory of the store. A store that exists is resumed and extended. None keeps the records in memory.
     - `key`: root key of the sweep; `seeds`: how many seeds in every cell, or a list of seeds.
-    - `chunk`: cells that run and are committed together.
+    - `chunk`: cells that run together; fewer run where they would not fit in memory.
+    - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
     - `listener`: wraps the stream of finished chunks, to watch progress.
     - `**arguments`: the experiment's arguments: a list is an axis of the grid, anything else a fixed argument. With a
       sweep file they replace its axes.
 
-    **Raises:** SpecError (bad arguments, before anything compiles); StoreError (`out` cannot be used).
+    Control-C and SIGTERM stop it after the chunks in flight, everything finished committed; a second one drops these too.
+
+    **Raises:** SpecError (bad arguments, before anything compiles); StoreError (`out` cannot be used); at the end GroupError
+    if some programs could not be made or run, all others being done; Interrupted, a KeyboardInterrupt, after a signal.
     """
     if isinstance(study, Experiment):
         grid = {**arguments} if seeds is None else {**arguments, "seeds": seeds}
         spec = parse_spec({"study": name_of(study), "key": key, "grid": grid}, where="ts.sweep")
-        return run_spec(spec, out=out, chunk=chunk, listener=listener, experiment=study)
+        return run_spec(spec, out=out, chunk=chunk, commit_seconds=commit_seconds, listener=listener, experiment=study)
     spec = load_spec(study)
     changes = {**arguments} if seeds is None else {**arguments, "seeds": seeds}
     grid = [{**block, **changes} for block in spec.grid]
-    return run_spec(spec.model_copy(update={"grid": grid}), out=out, chunk=chunk, listener=listener)
+    return run_spec(
+        spec.model_copy(update={"grid": grid}), out=out, chunk=chunk, commit_seconds=commit_seconds, listener=listener
+    )
 
 
 def name_of(experiment: Experiment) -> str:
@@ -64,6 +72,7 @@ def run_spec(
     *,
     out: str | Path | None = None,
     chunk: int = DEFAULT_CHUNK,
+    commit_seconds: float = COMMIT_SECONDS,
     shard: tuple[int, int] = (1, 1),
     listener: Listener | None = None,
     experiment: Experiment | None = None,
@@ -71,11 +80,13 @@ def run_spec(
     """Runs, or resumes, the sweep of a spec; see `sweep`. `shard` = (i, k) runs the i-th of k parts."""
     experiment = find_experiment(spec.study) if experiment is None else experiment
     whole = make_plan(spec, experiment)
-    plan = whole.shard(*shard, chunk)
+    plan = whole.shard(*shard)
     # Risks and kernels need float64; a user's own process keeps its flags.
-    with one_blas_thread(), jax.enable_x64(True):
+    with listening() as stop, one_blas_thread(), jax.enable_x64(True):
         store = None if out is None else Store(out).open_for(spec, provenance())
-        stream: Iterable[ChunkDone] = run_plan(plan, store, spec.key, chunk=chunk)
+        stream: Iterable[ChunkDone] = run_plan(
+            plan, store, spec.key, chunk=chunk, commit_seconds=commit_seconds, stop=stop
+        )
         parts = []
         for done in stream if listener is None else listener(plan, stream):
             if store is None and done.records is not None:
