@@ -49,6 +49,7 @@ def main() -> None:
             yield done
 
     grid = {"n": [2**i for i in range(4, 4 + SIZES)], "seeds": options.cells // SIZES, "chunk": options.chunk}
+    ts.sweep(coin, n=2, seeds=1)  # Imports, and JAX's own start.
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         result = ts.sweep(coin, out=Path(folder) / "store", listener=listener, commit_seconds=0.5, **grid)

@@ -35,7 +35,7 @@ _Chunk = Annotated[int, typer.Option(min=1, help="Cells that run together.")]
 _Commit = Annotated[float, typer.Option(min=0.0, help="Seconds of finished work that a kill may lose.")]
 _Smoke = Annotated[bool, typer.Option("--smoke", help="Run the tiny [smoke] size of the sweep.")]
 
-# What a wrong spec, store or argument exits with; a verdict that does not hold exits with 1.
+# What a wrong spec, store or argument exits with; a verdict that does not hold exits with 1. Others are at `run`.
 _USAGE_ERROR = 2
 
 
@@ -70,12 +70,13 @@ def _options(
 
 
 def _start() -> None:
-    """Settings of this process: 64-bit types on, one CPU device per core."""
+    """Settings of this process: 64-bit types on, one CPU device per core, compiled programs kept for the next run."""
     import jax
 
-    from .sweep.devices import use_all_cores
+    from .sweep.devices import keep_compiled, use_all_cores
 
     use_all_cores()
+    keep_compiled()
     jax.config.update("jax_enable_x64", True)
 
 
@@ -111,12 +112,15 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _execute(spec: "SweepSpec", out: Path, chunk: int, shard: tuple[int, int], quiet: bool) -> "Result":
+def _execute(
+    spec: "SweepSpec", out: Path, chunk: int, commit_seconds: float, shard: tuple[int, int], quiet: bool
+) -> "Result":
     _start()
     from .report import watch
     from .sweep.run import run_spec
 
-    return run_spec(spec, out=out, chunk=chunk, shard=shard, listener=None if quiet else watch)
+    listener = None if quiet else watch
+    return run_spec(spec, out=out, chunk=chunk, commit_seconds=commit_seconds, shard=shard, listener=listener)
 
 
 def _print_json(content: Any) -> None:
@@ -158,11 +162,15 @@ def run(
     changes: _Set = None,
     smoke: _Smoke = False,
     chunk: _Chunk = 64,
+    commit_seconds: _Commit = 2.0,
     shard: Annotated[str, typer.Option(metavar="I/K", help="Run the I-th of K parts: for job arrays.")] = "1/1",
     quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
     """Run a sweep, or resume it: what the store already holds is not run again.
+
+    Exit codes: 0 done, 2 wrong input, 3 some programs failed and all others are done, 130 or 143 stopped by control-C or
+    SIGTERM with everything finished in the store.
 
     Example: tsjax run sweeps/superiority.toml --set grid.seeds=128
     """
@@ -171,7 +179,7 @@ def run(
     loaded = _changed(load_spec(spec), changes)
     loaded = loaded.at_smoke_size() if smoke else loaded
     directory = Path("runs") / (spec.stem + ("-smoke" if smoke else "")) if out is None else out
-    result = _execute(loaded, directory, chunk, _shard(shard), quiet)
+    result = _execute(loaded, directory, chunk, commit_seconds, _shard(shard), quiet)
     if shard == "1/1":
         page = result.report()
         if not as_json:

@@ -150,9 +150,9 @@ def test_a_run_reports_through_the_listener(make_toy, tmp_path):
     def listener(plan, stream):
         return watch(plan, stream, Console(file=out, width=80))
 
-    make_toy(out=tmp_path / "run", listener=listener, chunk=4, grid=grid, expect=[])
+    make_toy(out=tmp_path / "run", listener=listener, chunk=4, commit_seconds=0.0, grid=grid, expect=[])
     again = {**grid, "seeds": 6}
-    make_toy(out=tmp_path / "run", listener=listener, chunk=12, grid=again, expect=[])
+    make_toy(out=tmp_path / "run", listener=listener, chunk=12, commit_seconds=0.0, grid=again, expect=[])
     lines = out.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == ["cells 4/8", "cells 8/8", "cells 8/12", "cells 12/12"]
     assert "8 found in the store" in lines[2]

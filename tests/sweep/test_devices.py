@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -84,3 +88,26 @@ def test_as_many_teachers_as_data_sets(batch):
 def test_padding_repeats_the_last_entry():
     padded = pad_batch({"a": jnp.arange(3), "b": jnp.arange(6.0).reshape(3, 2)}, 5)
     assert padded["a"].tolist() == [0, 1, 2, 2, 2] and padded["b"][3:].tolist() == [[4.0, 5.0]] * 2
+
+
+SCRIPT = """
+import jax
+from tsjax.sweep.devices import keep_compiled
+keep_compiled()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+print(jax.config.jax_compilation_cache_dir, jax.jit(lambda x: x * 2 + 1)(3.0))
+"""
+
+
+def test_compiled_programs_are_kept(tmp_path):
+    run = lambda **more: subprocess.run(
+        [sys.executable, "-c", SCRIPT], env={**os.environ, **more}, capture_output=True, text=True, check=True
+    ).stdout.split()
+    folder = tmp_path / "tsjax" / "jax"
+    assert run(XDG_CACHE_HOME=str(tmp_path)) == [str(folder), "7.0"]
+    kept = sorted(file.name for file in folder.iterdir())
+    assert kept and run(XDG_CACHE_HOME=str(tmp_path)) == [str(folder), "7.0"]
+    assert {name for name in kept if "atime" not in name} == {
+        file.name for file in folder.iterdir() if "atime" not in file.name
+    }
+    assert run(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))[0] == str(tmp_path / "own")

@@ -1,9 +1,11 @@
 import dataclasses
+import hashlib
+import json
 
 import pytest
 from sweep.toys import power, power_spec
 
-from tsjax.sweep.plan import Cell, Group, make_plan
+from tsjax.sweep.plan import Group, cells_of, make_plan
 from tsjax.sweep.spec import SpecError, expand, find_experiment, load_spec, nearest, parse_spec
 
 GRID = {"n": [16, 32], "method": ["fast", "slow"], "seeds": 3}
@@ -113,9 +115,12 @@ def test_ids_depend_on_content_alone():
     ids = [chunk.id for group in plan.groups for chunk in group.chunks(8)]
     assert ids == [chunk.id for group in again.groups for chunk in group.chunks(8)]
     assert len(set(ids)) == len(ids)
-    cell = Cell({"n": 16, "scale": 1.0}, 3)
-    assert cell.id == Cell({"scale": 1.0, "n": 16}, 3).id
-    others = (Cell({"n": 16, "scale": 1.0}, 4), Cell({"n": 17, "scale": 1.0}, 3), Cell({"n": 16, "scale": 1.1}, 3))
+    one = lambda arguments, seed: cells_of(arguments, [seed])[0]
+    cell = one({"n": 16, "scale": 1.0}, 3)
+    assert cell.id == one({"scale": 1.0, "n": 16}, 3).id
+    text = json.dumps({"n": 16, "scale": 1.0, "seed": 3}, sort_keys=True)
+    assert cell.id == hashlib.sha256(text.encode()).hexdigest()[:20]
+    others = (one({"n": 16, "scale": 1.0}, 4), one({"n": 17, "scale": 1.0}, 3), one({"n": 16, "scale": 1.1}, 3))
     assert len({cell.id, *(other.id for other in others)}) == 4
     group = plan.groups[0]
     assert Group({}, group.cells).chunks(8)[0].id == ids[0]
@@ -132,9 +137,7 @@ def test_shards_partition_the_cells(parts):
     # Work is spread: no shard has a piece more than another.
     counts = [shard.cells for shard in shards]
     assert max(counts) - min(counts) <= max(1, plan.cells // (4 * parts))
-    assert [shard.cells for shard in shards] == [
-        s.cells for s in [plan.shard(i + 1, parts) for i in range(parts)]
-    ]
+    assert [shard.cells for shard in shards] == [s.cells for s in [plan.shard(i + 1, parts) for i in range(parts)]]
 
 
 @pytest.mark.parametrize(

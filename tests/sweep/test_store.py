@@ -188,7 +188,8 @@ def slowly(plan, stream):
         yield done
         time.sleep(0.1)
 
-ts.sweep(power, out=sys.argv[1], seeds=12, n=[16, 32, 64, 128], method=["fast", "slow"], chunk=4, commit_seconds=0.0, listener=slowly)
+grid = {"n": [16, 32, 64, 128], "method": ["fast", "slow"]}
+ts.sweep(power, out=sys.argv[1], seeds=12, chunk=4, commit_seconds=0.0, listener=slowly, **grid)
 """
 
 
@@ -260,6 +261,15 @@ def test_a_store_belongs_to_one_study_and_key(tmp_path):
     # Another claim, or other expectations, are the same sweep.
     _run(out, power_spec(grid=small, claim="new words"))
     assert open_store(out).spec.claim == "new words"
+
+
+def test_a_store_holds_one_version_of_a_study(tmp_path):
+    import dataclasses
+
+    small = power_spec(grid={"n": [16, 32], "method": "fast", "seeds": 2})
+    run_spec(small, experiment=power, out=tmp_path / "s")
+    with pytest.raises(StoreError, match="version: 1 there, 2 here"):
+        run_spec(small, experiment=dataclasses.replace(power, version=2), out=tmp_path / "s")
 
 
 def test_places_that_cannot_be_a_store(tmp_path):

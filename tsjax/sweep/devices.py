@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +19,8 @@ from ..problem import Dataset, Problem, RegressionFunction
 
 # XLA's pool of CPU threads in a process with a CPU device per core; read once, when JAX makes its CPU client.
 _POOL = "PJRT_NPROC"
+# Programs take about a megabyte; the oldest go first.
+_CACHE_BYTES = 2**30
 
 
 def use_all_cores() -> None:
@@ -31,6 +34,16 @@ def use_all_cores() -> None:
     os.environ.setdefault(_POOL, str(4 * cores))
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "xla_force_host_platform" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", cores)
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs in the user's cache folder, for this process, unless JAX has been told a folder
+    (JAX_COMPILATION_CACHE_DIR) or not to (JAX_ENABLE_COMPILATION_CACHE=false). A program is found again by its code, JAX's
+    version and the device."""
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
+        folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tsjax" / "jax"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
 
 
 def usable_devices() -> list[Any]:

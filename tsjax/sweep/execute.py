@@ -7,6 +7,8 @@ may plan with; a cell that does not fit alone becomes a record of `Status.OUT_OF
 run leaves its cells undone, and the others go on.
 """
 
+import hashlib
+import json
 import platform
 import time
 from collections import deque
@@ -91,24 +93,32 @@ class Program:
 
 
 def _cell_function(experiment: Experiment, static: dict[str, Any]) -> Callable:
-    def cell(root_key_data, seed, traced):
-        # A cell's key depends on the root key and the seed alone: estimators at one seed see the same data, and a record
-        # does not depend on its place in a batch.
+    def cell(root_key_data, seed, salt, traced):
+        # A cell's key depends on the root key and the seed, and on the arguments that the experiment names: estimators at one
+        # seed see the same data, and a record does not depend on its place in a batch.
         key = jax.random.fold_in(jax.random.wrap_key_data(root_key_data), seed)
+        key = jax.random.fold_in(key, salt) if experiment.independent else key
         values = experiment(key, **static, **traced)
         return {name: jnp.asarray(value) for name, value in values.items()}
 
     return cell
 
 
-def _inputs(cells: tuple[Cell, ...], static: dict[str, Any], size: int, key: int) -> tuple[Any, Any, Any]:
-    """Root keys, seeds and traced arguments of the cells, padded to `size` by repeating the last one."""
+def _salt(arguments: dict[str, Any], names: tuple[str, ...]) -> int:
+    text = json.dumps({name: arguments[name] for name in names}, sort_keys=True)
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+
+def _inputs(cells: tuple[Cell, ...], experiment: Experiment, static: dict[str, Any], size: int, key: int) -> tuple:
+    """Root keys, seeds, salts and traced arguments of the cells, padded to `size` by repeating the last one."""
     cells = (*cells, *[cells[-1]] * size)[:size]
     names = [name for name in cells[0].arguments if name not in static]
     seeds = np.asarray([cell.seed for cell in cells], np.uint32)
+    mixed = experiment.independent
+    salts = np.asarray([_salt(cell.arguments, mixed) if mixed else 0 for cell in cells], np.uint32)
     traced = {name: np.asarray([cell.arguments[name] for cell in cells]) for name in names}
     root = np.asarray(jax.random.key_data(jax.random.key(key)))
-    return np.broadcast_to(root, (size, *root.shape)), seeds, traced
+    return np.broadcast_to(root, (size, *root.shape)), seeds, salts, traced
 
 
 def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, budget: int | None = None) -> Program:
@@ -120,7 +130,7 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
     start = time.perf_counter()
     while True:
         function = sharded_vmap(_cell_function(experiment, group.static))
-        lowered = function.lower(*_inputs(group.cells, group.static, size, key))
+        lowered = function.lower(*_inputs(group.cells, experiment, group.static, size, key))
         compiled = lowered.compile()
         analysis = compiled.memory_analysis()
         needed = 0
@@ -269,7 +279,7 @@ class _Run:
                     if len(cells) > program.size:
                         waiting.appendleft(cells[program.size :])
                         cells = cells[: program.size]
-                    inputs = _inputs(cells, group.static, program.size, self.key)
+                    inputs = _inputs(cells, self.plan.experiment, group.static, program.size, self.key)
                     self.clock.dispatch(bool(flying) and not _ready(flying[-1][1]))
                     flying.append((cells, program.call(*inputs), time.perf_counter()))
                 cells, promise, start = flying.popleft()
@@ -283,8 +293,8 @@ class _Run:
                     # Cells that do not fit alone, one on each device.
                     yield cells, _no_memory(len(cells), program.outputs), 0.0
                     continue
-                self.budget = min(self.budget, max(program.bytes // 2, 1))
                 program = self.compile(group, max(self.count, program.size // 2))
+                self.budget = min(self.budget, program.bytes)
                 waiting.appendleft(cells)
                 continue
             now = time.perf_counter()

@@ -35,7 +35,7 @@ class Cost(NamedTuple):
 
 
 # Columns of the records, and keys of a sweep file, that the engine writes itself.
-RESERVED = ("cell", "seed", "seeds", "compile_seconds", "run_seconds", "device", "jax", "tsjax")
+RESERVED = ("cell", "seed", "seeds", "zip", "only", "compile_seconds", "run_seconds", "device", "jax", "tsjax")
 
 
 class Arguments(BaseModel):
@@ -55,6 +55,9 @@ class Experiment:
     - `theory(arguments, x)`: the `Theory` of the curve at `arguments`, for the values x.
     - `work`: a returned value that counts work done (for instance gradient steps), shown as throughput while running.
     - `cost(arguments)`: the `Cost` of one cell; without it `tsjax plan` tells no time.
+    - `independent`: arguments whose values enter the key. Without them a cell's key depends on the sweep's key and the seed
+      alone: common random numbers, so that at one seed all cells see the same draws and their differences are paired.
+    - `version`: to be raised when the function comes to mean something else; a store keeps the records of one version.
     - `labels`: how to write names (arguments, values, curves) in tables and figures.
 
     A value may be a vector: all vectors of one call have one length, and the record becomes that many rows.
@@ -70,6 +73,8 @@ class Experiment:
     theory: Callable[[dict[str, Any], np.ndarray], Theory] | None = None
     work: str | None = None
     cost: Callable[[dict[str, Any]], Cost] | None = None
+    independent: tuple[str, ...] = ()
+    version: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self):
@@ -78,9 +83,12 @@ class Experiment:
                 raise ValueError(
                     f"experiment {self.name!r}: {name!r} is a name of the engine; call the argument otherwise."
                 )
-        for name in self.static:
-            if name not in self.arguments.model_fields:
-                raise ValueError(f"experiment {self.name!r}: static names {name!r}, which is not one of its arguments.")
+        for option in ("static", "independent"):
+            for name in getattr(self, option):
+                if name not in self.arguments.model_fields:
+                    raise ValueError(
+                        f"experiment {self.name!r}: {option} names {name!r}, which is not one of its arguments."
+                    )
         if self.curve is not None and self.curve not in self.arguments.model_fields:
             raise ValueError(
                 f"experiment {self.name!r}: curve names {self.curve!r}, which is not one of its arguments."

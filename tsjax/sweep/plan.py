@@ -1,8 +1,8 @@
 """From cells to chunks: cells of equal static arguments form a group (one compiled program), groups split into chunks."""
 
-import functools
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,23 +11,29 @@ from .spec import SpecError, SweepSpec, check_expectations, expand
 
 # Cells in a chunk unless told otherwise: enough to fill the devices, few enough that a kill loses little.
 DEFAULT_CHUNK = 64
+# Stands for the seed in a text; no argument may hold it.
+_SEED = "\x00seed\x00"
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
-    """One unit of work: all arguments, and a seed."""
+    """One unit of work: all arguments, and a seed. `id` is a hash of both: what a record is about, whatever chunk or device
+    made it."""
 
     arguments: dict[str, Any]
     seed: int
+    id: str
 
-    @functools.cached_property
-    def id(self) -> str:
-        """Hash of arguments and seed: what a record is about, whatever chunk or device made it."""
-        return _digest(json.dumps({**self.arguments, "seed": self.seed}, sort_keys=True))
+
+def cells_of(arguments: dict[str, Any], seeds: Iterable[int]) -> list[Cell]:
+    """The cells of one combination of arguments."""
+    # JSON of arguments and seed, sorted by name; written once, since encoding each cell would cost more than running it.
+    before, after = json.dumps({**arguments, "seed": _SEED}, sort_keys=True).split(json.dumps(_SEED))
+    return [Cell(arguments, seed, _digest(f"{before}{seed}{after}")) for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class Plan:
     def shard(self, part: int, parts: int) -> "Plan":
         """Every `parts`-th piece of the cells, from the `part`-th (from 1): the plans of all parts together are this one,
         whatever chunks they run in. Pieces are smaller where that is needed to give every part some."""
+        if parts == 1:
+            return self
         size = min(DEFAULT_CHUNK, max(1, self.cells // (4 * parts)))
         pieces = [piece for group in self.groups for piece in group.chunks(size)]
         chunks = pieces[part - 1 :: parts]
@@ -92,5 +100,5 @@ def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
                     f"{experiment.name}: {name} = {value!r} is not a number, so it cannot be traced. Name it in static."
                 )
         static = json.dumps({name: arguments[name] for name in experiment.static}, sort_keys=True)
-        groups.setdefault(static, []).extend(Cell(arguments, seed) for seed in seeds)
+        groups.setdefault(static, []).extend(cells_of(arguments, seeds))
     return Plan(experiment, tuple(Group(json.loads(static), tuple(cells)) for static, cells in groups.items()))

@@ -332,14 +332,14 @@ def load(path: str | Path, experiment: Experiment | None = None) -> Result:
     return result_of(store, store.spec, experiment)
 
 
-def result_of(store: Store, spec: SweepSpec, experiment: Experiment | None = None) -> Result:
-    """The result of what a store holds."""
+def result_of(store: Store, spec: SweepSpec, experiment: Experiment | None = None, plan: Plan | None = None) -> Result:
+    """The result of what a store holds. `plan` is that of the spec, where it has been made."""
     if experiment is None:
         try:
             experiment = find_experiment(spec.study)
         except SpecError as error:
             raise SpecError(f"{store.path}: {error} Load it from Python: ts.load(path, experiment).") from None
-    records = _in_grid_order(store.read(), make_plan(spec, experiment))
+    records = _in_grid_order(store.read(), make_plan(spec, experiment) if plan is None else plan)
     return Result(records, spec, experiment, store.provenance, store.path)
 
 
@@ -349,11 +349,14 @@ def _in_grid_order(records: pd.DataFrame, plan: Plan) -> pd.DataFrame:
     if records.empty:
         return records
     experiment = plan.experiment
-    order = {cell.id: i for i, cell in enumerate(cell for group in plan.groups for cell in group.cells)}
+    order = pd.Index([cell.id for group in plan.groups for cell in group.cells])
     # Cells of an earlier, larger grid come last.
-    position = np.asarray([order.get(cell, len(order)) for cell in records["cell"]])
-    along = records[experiment.x].to_numpy()
-    records = records.iloc[np.lexsort((along, records["cell"].to_numpy(str), position))]
+    position = order.get_indexer(pd.Index(records["cell"]))
+    position = np.where(position < 0, len(order), position)
+    by = pd.DataFrame(
+        {"position": position, "cell": records["cell"].to_numpy(), "along": records[experiment.x].to_numpy()}
+    )
+    records = records.iloc[by.sort_values(["position", "cell", "along"]).index]
     # Two processes may have run the same cell; its records agree, one is enough.
     vector = experiment.x not in experiment.arguments.model_fields
     records = records.drop_duplicates(["cell", experiment.x] if vector else ["cell"], ignore_index=True)

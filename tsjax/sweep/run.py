@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from .devices import one_blas_thread
 from .execute import COMMIT_SECONDS, ChunkDone, provenance, run_plan
@@ -39,8 +40,9 @@ def sweep(
     - `chunk`: cells that run together; fewer run where they would not fit in memory.
     - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
     - `listener`: wraps the stream of finished chunks, to watch progress.
-    - `**arguments`: the experiment's arguments: a list is an axis of the grid, anything else a fixed argument. With a
-      sweep file they replace its axes.
+    - `**arguments`: the experiment's arguments: a list, array or range is an axis of the grid, anything else a fixed
+      argument; `zip={"d": [5, 10], "m": [3, 5]}` and `only={"where": {...}, ...}` as in a sweep file (`SweepSpec`), whose
+      axes they replace.
 
     Control-C and SIGTERM stop it after the chunks in flight, everything finished committed; a second one drops these too.
 
@@ -48,15 +50,24 @@ def sweep(
     if some programs could not be made or run, all others being done; Interrupted, a KeyboardInterrupt, after a signal.
     """
     if isinstance(study, Experiment):
-        grid = {**arguments} if seeds is None else {**arguments, "seeds": seeds}
+        grid = {name: _plain(value) for name, value in arguments.items()}
+        grid = grid if seeds is None else {**grid, "seeds": seeds}
         spec = parse_spec({"study": name_of(study), "key": key, "grid": grid}, where="ts.sweep")
         return run_spec(spec, out=out, chunk=chunk, commit_seconds=commit_seconds, listener=listener, experiment=study)
     spec = load_spec(study)
-    changes = {**arguments} if seeds is None else {**arguments, "seeds": seeds}
+    changes = {name: _plain(value) for name, value in arguments.items()}
+    changes = changes if seeds is None else {**changes, "seeds": seeds}
     grid = [{**block, **changes} for block in spec.grid]
     return run_spec(
         spec.model_copy(update={"grid": grid}), out=out, chunk=chunk, commit_seconds=commit_seconds, listener=listener
     )
+
+
+def _plain(value: Any) -> Any:
+    """Lists and numbers for arrays and ranges, which a store can describe."""
+    if isinstance(value, range | tuple):
+        return list(value)
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def name_of(experiment: Experiment) -> str:
@@ -83,7 +94,7 @@ def run_spec(
     plan = whole.shard(*shard)
     # Risks and kernels need float64; a user's own process keeps its flags.
     with listening() as stop, one_blas_thread(), jax.enable_x64(True):
-        store = None if out is None else Store(out).open_for(spec, provenance())
+        store = None if out is None else Store(out).open_for(spec, provenance(), experiment.version)
         stream: Iterable[ChunkDone] = run_plan(
             plan, store, spec.key, chunk=chunk, commit_seconds=commit_seconds, stop=stop
         )
@@ -93,4 +104,4 @@ def run_spec(
                 parts.append(done.records)
     if store is None:
         return Result(merge_records(parts, whole), spec, experiment, provenance())
-    return result_of(store, spec, experiment)
+    return result_of(store, spec, experiment, whole)

@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import itertools
 import json
 import re
 import tomllib
@@ -12,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from .axes import RESERVED, AxisError, product
 from .experiment import Experiment
 
 
@@ -96,7 +96,12 @@ class Expectation(BaseModel):
 
 class SweepSpec(BaseModel):
     """The contents of a sweep file. `problem` holds fixed arguments, `grid` one or several product grids whose union is
-    the sweep, `smoke` a tiny size of the same claim."""
+    the sweep, `smoke` a tiny size of the same claim.
+
+    An axis of a grid is a list, one value, or a range such as `{ from = 128, to = 4096, factor = 2 }` (`tsjax.sweep.axes`).
+    `zip`, a table of axes or a list of such tables, makes axes go together; `only`, likewise, holds axes for some cells:
+    `only = { where = { estimator = "student" }, restarts = [1, 4] }`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -204,18 +209,25 @@ def find_experiment(study: str) -> Experiment:
     return found
 
 
-def _axis_values(name: str, values: Any, where: str) -> list:
-    listed = list(values) if isinstance(values, (list, tuple, range)) else [values]
-    if not listed:
-        raise SpecError(f"{where}: the axis {name!r} is empty.")
-    return listed
-
-
 def _seeds(value: Any, where: str) -> list[int]:
     listed = list(range(value)) if type(value) is int else value
     if isinstance(listed, list) and listed and all(type(seed) is int and 0 <= seed < 2**32 for seed in listed):
         return list(dict.fromkeys(listed))
     raise SpecError(f"{where}: seeds = {value!r}: give a number of seeds >= 1, or a list of seeds >= 0.")
+
+
+def _tables(value: Any, name: str, where: str) -> list[dict[str, Any]]:
+    tables = [value] if isinstance(value, Mapping) else value
+    if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
+        raise SpecError(f"{where}: {name} = {value!r}: give a table of axes, or a list of them.")
+    return [dict(table) for table in tables]
+
+
+def _product(axes: Mapping[str, Any], zips: list, only: list, where: str) -> Iterator[dict[str, Any]]:
+    try:
+        yield from product(axes, zips, only)
+    except AxisError as error:
+        raise SpecError(f"{where}: {error}") from None
 
 
 def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, Any], list[int]]]:
@@ -231,17 +243,18 @@ def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, 
         if "seeds" not in axes:
             raise SpecError(f"{where}: seeds is missing (how many seeds to run in every cell).")
         seeds = _seeds(axes.pop("seeds"), where)
-        for name in axes:
+        zips, only = _tables(axes.pop("zip", []), "zip", where), _tables(axes.pop("only", []), "only", where)
+        inner = [name for table in (*zips, *only) for name in table if name != "where"]
+        for name in (*axes, *inner):
             if name not in names:
-                table = where if name in block else "[problem]"
-                raise SpecError(f"{table}: unknown key {name!r}.{nearest(name, [*names, 'seeds'])}")
+                table = "[problem]" if name in spec.problem and name not in block else where
+                raise SpecError(f"{table}: unknown key {name!r}.{nearest(name, [*names, *RESERVED])}")
         for name in spec.problem:
             if isinstance(spec.problem[name], list) and name not in block:
                 raise SpecError(f"[problem]: {name} = {spec.problem[name]!r} is a list; put axes into [grid].")
-        columns = [_axis_values(name, values, where) for name, values in axes.items()]
-        for values in itertools.product(*columns):
+        for values in _product(axes, zips, only, where):
             try:
-                arguments = experiment.arguments.model_validate(dict(zip(axes, values, strict=True)))
+                arguments = experiment.arguments.model_validate(values)
             except ValidationError as error:
                 key = error.errors()[0]["loc"]
                 table = "[problem]" if key and key[0] in spec.problem and key[0] not in block else where

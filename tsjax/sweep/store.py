@@ -66,25 +66,27 @@ class Store:
         self.chunks = self.path / "chunks"
         self.damaged: list[Path] = []
 
-    def open_for(self, spec: SweepSpec, provenance: Mapping[str, Any]) -> "Store":
-        """Creates the store, or checks that it belongs to the same sweep, and records the spec.
+    def open_for(self, spec: SweepSpec, provenance: Mapping[str, Any], version: int = 1) -> "Store":
+        """Creates the store, or checks that it belongs to the same sweep and version of its study, and records the spec.
 
         **Raises:** StoreError when the directory cannot be written, holds something else, or holds another sweep.
         """
         description = self.path / "sweep.json"
         if description.exists():
-            before, now = self.spec.identity, spec.identity
+            before = {**self.spec.identity, "version": self._description().get("version", 1)}
+            now = {**spec.identity, "version": version}
             differences = [f"{k}: {before.get(k)!r} there, {now[k]!r} here" for k in now if before.get(k) != now[k]]
             if differences:
                 raise StoreError(
                     f"{self.path} holds another sweep ({'; '.join(differences)}). Choose another --out, or give this "
-                    "sweep the same study and key to extend that store."
+                    "sweep the same study, version and key to extend that store."
                 )
         elif self.path.exists() and (not self.path.is_dir() or any(map(_is_foreign, self.path.iterdir()))):
             raise StoreError(f"{self.path} exists and is not a tsjax store. Choose an empty or new directory.")
         try:
             self.chunks.mkdir(parents=True, exist_ok=True)
-            content = {"schema": SCHEMA, "spec": spec.model_dump(mode="json"), "provenance": dict(provenance)}
+            content = {"schema": SCHEMA, "spec": spec.model_dump(mode="json"), "version": version}
+            content["provenance"] = dict(provenance)
             _write_atomically(description, json.dumps(content, indent=1).encode())
         except OSError as error:
             raise StoreError(f"cannot write to {self.path}: {error.strerror or error}.") from None
