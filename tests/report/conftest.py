@@ -94,8 +94,8 @@ def toy_spec(**changes) -> SweepSpec:
 @pytest.fixture(scope="session")
 def make_toy():
     """Runs the toy experiment with another spec; keyword arguments replace tables of the spec."""
-    return lambda out=None, listener=None, chunk=64, **changes: run_spec(
-        toy_spec(**changes), out=out, listener=listener, chunk=chunk, experiment=toy
+    return lambda out=None, listener=None, chunk=64, commit_seconds=2.0, **changes: run_spec(
+        toy_spec(**changes), out=out, listener=listener, chunk=chunk, commit_seconds=commit_seconds, experiment=toy
     )
 
 
