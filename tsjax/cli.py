@@ -23,7 +23,7 @@ app = typer.Typer(
     help="Measure how fast learners learn: students against teachers, kernels beside them, rates with intervals.",
 )
 
-_Directory = Annotated[Path, typer.Argument(help="Directory of a sweep (its store).", show_default=False)]
+_Directory = Annotated[str, typer.Argument(help="Directory or URL of a sweep (its store).", show_default=False)]
 _Spec = Annotated[Path, typer.Argument(help="Sweep file (TOML).", show_default=False)]
 _Json = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
@@ -113,7 +113,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _execute(
-    spec: "SweepSpec", out: Path, chunk: int, commit_seconds: float, shard: tuple[int, int], quiet: bool
+    spec: "SweepSpec", out: str, chunk: int, commit_seconds: float, shard: tuple[int, int], quiet: bool
 ) -> "Result":
     _start()
     from .report import watch
@@ -152,13 +152,13 @@ def quickstart(
 
     Example: tsjax quickstart --out runs/quickstart
     """
-    run(shipped_sweeps() / "quickstart.toml", out=out, quiet=quiet, as_json=as_json)
+    run(shipped_sweeps() / "quickstart.toml", out=str(out), quiet=quiet, as_json=as_json)
 
 
 @app.command()
 def run(
     spec: _Spec,
-    out: Annotated[Path | None, typer.Option(help="Directory of the store; runs/NAME by default.")] = None,
+    out: Annotated[str | None, typer.Option(help="Directory or URL of the store; runs/NAME by default.")] = None,
     changes: _Set = None,
     smoke: _Smoke = False,
     chunk: _Chunk = 64,
@@ -178,10 +178,11 @@ def run(
 
     loaded = _changed(load_spec(spec), changes)
     loaded = loaded.at_smoke_size() if smoke else loaded
-    directory = Path("runs") / (spec.stem + ("-smoke" if smoke else "")) if out is None else out
+    usual = Path("runs") / (spec.stem + ("-smoke" if smoke else ""))
+    directory = str(usual if out is None else out)
     result = _execute(loaded, directory, chunk, commit_seconds, _shard(shard), quiet)
     if shard == "1/1":
-        page = result.report()
+        page = result.report(usual if "://" in directory else None)
         if not as_json:
             _show(result, as_json)
             Console().print(f"records, figures and page: {page.parent}", soft_wrap=True)
@@ -228,7 +229,7 @@ def status(directory: _Directory, as_json: _Json = False) -> None:
         print_status(content, Console())
 
 
-def _load(directory: Path) -> "Result":
+def _load(directory: str) -> "Result":
     from .sweep.result import load
 
     result = load(directory)

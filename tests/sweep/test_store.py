@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import SEED
 from sweep.toys import path, power, power_spec
 
 import tsjax as ts
@@ -127,7 +128,7 @@ def test_a_damaged_chunk_is_set_aside_and_redone(tmp_path, whole, spoil):
     lost = set(pd.read_parquet(victim)["cell"])
     spoil(victim)
     store = open_store(out)
-    assert len(store.read()) == len(whole) - 8 and store.damaged == [victim]
+    assert len(store.read()) == len(whole) - 8 and store.damaged == [victim.name]
     assert store.cells_done() == set(whole["cell"]) - lost
     status = sweep_status(out)
     assert status["damaged"] == [victim.name] and status["done"] == len(whole) - 8
@@ -334,3 +335,73 @@ def test_description_tells_what_ran(tmp_path):
     assert sorted(entry.name for entry in (tmp_path / "s").iterdir()) == ["chunks", "sweep.json"]
     assert Store(tmp_path / "s").spec.study == "sweep.toys:power"
     assert make_plan(Store(tmp_path / "s").spec, power).cells == 1
+
+
+def test_a_store_by_url(whole):
+    """fsspec's memory file system is an object store in this process."""
+    url = f"memory://bucket/{SEED}"
+    with pytest.raises(StoreError, match=f"there is no tsjax store {url}"):
+        open_store(url)
+    small = power_spec(grid={"n": [16, 64], "method": ["fast", "slow"], "seeds": 5})
+    _run(url, small)
+    counted = {}
+    result = _run(url + "/", chunk=8, listener=_counting(counted))
+    assert counted == {"found": 20, "run": 76}
+    _assert_same(result.records, whole)
+    assert result.path == url and sweep_status(url)["done"] == len(whole)
+    _assert_same(ts.load(url, power).records, whole)
+    with pytest.raises(StoreError, match="holds another sweep"):
+        _run(url, power_spec(key=1))
+    with pytest.raises(ValueError, match="this sweep was kept at memory://"):
+        result.report()
+    import fsspec
+
+    files = fsspec.filesystem("memory")
+    victim = sorted(files.ls(f"/bucket/{SEED}/chunks", detail=False))[3]
+    files.pipe_file(victim, files.cat_file(victim)[:-40])
+    store = open_store(url)
+    assert len(store.read()) < len(whole) and store.damaged == [victim.rsplit("/", 1)[-1]]
+    _assert_same(_run(url, chunk=8).records, whole)
+
+
+def test_unknown_protocols():
+    with pytest.raises(StoreError, match="nothing://bucket: .*"):
+        open_store("nothing://bucket")
+
+
+@pytest.mark.slow
+def test_a_store_on_s3(whole, monkeypatch):
+    """Against a real S3 server, over HTTP."""
+    moto = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "x",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    server = moto.ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        import fsspec
+
+        fsspec.filesystem("s3").mkdir("bucket")
+        small = power_spec(grid={"n": [16, 64], "method": ["fast", "slow"], "seeds": 5})
+        _run("s3://bucket/sweep", small)
+        result = _run("s3://bucket/sweep", chunk=8)
+        _assert_same(result.records, whole)
+        _assert_same(ts.load("s3://bucket/sweep", power).records, whole)
+    finally:
+        server.stop()
+
+
+def test_others_read_the_folder(tmp_path, whole):
+    """What the documentation says: any reader of Parquet takes the folder as it is."""
+    _run(tmp_path / "s", chunk=8)
+    frame = pd.read_parquet(tmp_path / "s" / "chunks")
+    assert set(frame["cell"]) == set(whole["cell"]) and len(frame) == len(whole)
+    duckdb = pytest.importorskip("duckdb")
+    mean = duckdb.sql(f"select avg(risk) from '{tmp_path}/s/chunks/*.parquet' where n = 64").fetchall()[0]
+    assert mean[0] == pytest.approx(whole.query("n == 64")["risk"].mean(), rel=1e-12)

@@ -58,7 +58,7 @@ class Result:
     """The records of a sweep and what follows from them.
 
     - `records`: a tidy DataFrame, one row per cell and seed: arguments, seed, returned values, status, timings, versions.
-    - `spec`, `experiment`: what was asked. `provenance`: versions and devices. `path`: the store, or None.
+    - `spec`, `experiment`: what was asked. `provenance`: versions and devices. `path`: the store (a directory or URL), or None.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Result:
         spec: SweepSpec,
         experiment: Experiment,
         provenance: dict[str, Any],
-        path: Path | None = None,
+        path: Path | str | None = None,
     ):
         self.records = records
         self.spec = spec
@@ -286,8 +286,9 @@ class Result:
         from ..report import write_report
 
         folder = self.path if out is None else Path(out)
-        if folder is None:
-            raise ValueError("this sweep was kept in memory: say where to write, result.report('some/folder').")
+        if not isinstance(folder, Path):
+            kept = "in memory" if folder is None else f"at {folder}"
+            raise ValueError(f"this sweep was kept {kept}: say where to write, result.report('some/folder').")
         return write_report(self, folder)
 
 

@@ -36,6 +36,6 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
         "done": sum(row["done"] for row in curves.values()),
         "failed": sum(row["failed"] for row in curves.values()),
         "seconds": float(records["run_seconds"].to_numpy().sum()) if len(records) else 0.0,
-        "damaged": [path.name for path in store.damaged],
+        "damaged": store.damaged,
         "curves": list(curves.values()),
     }
