@@ -1,5 +1,6 @@
 """The command line: `tsjax --help`. Heavy modules load inside the commands, so that help is instant."""
 
+import enum
 import importlib.util
 import json
 import os
@@ -37,6 +38,13 @@ _Smoke = Annotated[bool, typer.Option("--smoke", help="Run the tiny [smoke] size
 
 # What a wrong spec, store or argument exits with; a verdict that does not hold exits with 1. Others are at `run`.
 _USAGE_ERROR = 2
+
+
+class Engine(enum.StrEnum):
+    """Where chunks run."""
+
+    local = "local"
+    ray = "ray"
 
 
 def main() -> None:
@@ -112,15 +120,17 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _execute(
-    spec: "SweepSpec", out: str, chunk: int, commit_seconds: float, shard: tuple[int, int], quiet: bool
-) -> "Result":
+def _execute(spec: "SweepSpec", out: str, quiet: bool, distributed: bool, **how: Any) -> "Result":
+    if distributed:
+        import jax
+
+        jax.distributed.initialize()
     _start()
     from .report import watch
     from .sweep.run import run_spec
 
     listener = None if quiet else watch
-    return run_spec(spec, out=out, chunk=chunk, commit_seconds=commit_seconds, shard=shard, listener=listener)
+    return run_spec(spec, out=out, listener=listener, **how)
 
 
 def _print_json(content: Any) -> None:
@@ -164,6 +174,14 @@ def run(
     chunk: _Chunk = 64,
     commit_seconds: _Commit = 2.0,
     shard: Annotated[str, typer.Option(metavar="I/K", help="Run the I-th of K parts: for job arrays.")] = "1/1",
+    engine: Annotated[
+        Engine, typer.Option(help="Where chunks run: on this machine, or as tasks of Ray.")
+    ] = Engine.local,
+    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; a local one by default.")] = None,
+    distributed: Annotated[
+        bool,
+        typer.Option("--distributed", help="Be one of several jax.distributed processes, as the environment says."),
+    ] = False,
     quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
@@ -180,7 +198,17 @@ def run(
     loaded = loaded.at_smoke_size() if smoke else loaded
     usual = Path("runs") / (spec.stem + ("-smoke" if smoke else ""))
     directory = str(usual if out is None else out)
-    result = _execute(loaded, directory, chunk, commit_seconds, _shard(shard), quiet)
+    result = _execute(
+        loaded,
+        directory,
+        quiet,
+        distributed,
+        chunk=chunk,
+        commit_seconds=commit_seconds,
+        shard=_shard(shard),
+        engine=engine.value,
+        ray_address=ray_address,
+    )
     if shard == "1/1":
         page = result.report(usual if "://" in directory else None)
         if not as_json:

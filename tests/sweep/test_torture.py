@@ -51,7 +51,7 @@ def test_two_hundred_kills(tmp_path, processes, whole):
         child.start()
         assert ready.wait(120), "a child did not start"
         if not at_rename:
-            time.sleep(rng.expovariate(5.0))
+            time.sleep(rng.expovariate(20.0))
             os.kill(child.pid, rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         child.join(60)
         assert child.exitcode is not None, "a child did not end"
@@ -59,9 +59,10 @@ def test_two_hundred_kills(tmp_path, processes, whole):
         if kill % 20 == 0:
             read = open_store(out).read()
             assert not open_store(out).damaged and not read["cell"].duplicated().any()
-    # Killed outright, or ended by an Interrupted: 1 is what multiprocessing makes of an exception.
-    assert exits[-signal.SIGKILL] > KILLS // 4 and set(exits) <= {-signal.SIGKILL, 1, 0}
-    assert 0 < len(open_store(out).read())
+    # Ended outright, by a signal that came before the sweep listened for it, or by an Interrupted (1 is what multiprocessing
+    # makes of an exception); never by the end of the sweep.
+    assert exits[-signal.SIGKILL] > KILLS // 4 and set(exits) <= {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 1}
+    assert 0 < len(open_store(out).read()) < len(whole)
     _assert_whole(out, whole)
 
 

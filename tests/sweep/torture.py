@@ -3,13 +3,14 @@
 import os
 import random
 import signal
+import time
 
 from sweep.toys import power, power_spec
 
 from tsjax.sweep.run import run_spec
 
-SPEC = power_spec(grid={"n": [16, 32, 64, 128], "method": ["fast", "slow"], "seeds": 400})
-OPTIONS = {"experiment": power, "chunk": 4, "commit_seconds": 0.0}
+SPEC = power_spec(grid={"n": [16, 32, 64, 128], "method": ["fast", "slow"], "seeds": 1200})
+OPTIONS = {"experiment": power, "chunk": 8, "commit_seconds": 0.0}
 
 
 def run_until_killed(out, seed, at_rename, ready):
@@ -31,6 +32,7 @@ def run_until_killed(out, seed, at_rename, ready):
     def listener(plan, stream):
         for done in stream:
             ready.set()
+            time.sleep(0.03)  # So that the work outlasts the kills.
             yield done
 
     ready.set() if at_rename else None

@@ -212,6 +212,42 @@ class _Finished:
         )
 
 
+class GroupErrors:
+    """The groups that could not be made or run, and why."""
+
+    def __init__(self, plan: Plan):
+        self.groups = len(plan.groups)
+        self._found: dict[str, tuple[Group, Exception]] = {}
+
+    def add(self, group: Group, error: Exception) -> None:
+        """Notes the first error of a group."""
+        self._found.setdefault(repr(group.static), (group, error))
+
+    def about(self, group: Group) -> bool:
+        """Whether the group has failed."""
+        return repr(group.static) in self._found
+
+    def raise_any(self) -> None:
+        """Raises GroupError if some groups failed; if all did, the error of the first."""
+        if not self._found:
+            return
+        group, first = next(iter(self._found.values()))
+        if len(self._found) == self.groups:
+            raise first
+        where = ", ".join(f"{name}={value}" for name, value in group.static.items())
+        raise GroupError(
+            f"{len(self._found)} of {self.groups} programs failed, all other cells are done. The first was at {where}: "
+            f"{type(first).__name__}: {first}"
+        ) from first
+
+
+def pieces(group: Group, done: set[str], size: int) -> tuple[deque[tuple[Cell, ...]], int]:
+    """The chunks to run, and how many cells are done. The chunks are those of an undisturbed run; of a chunk that was made
+    at another size only missing cells are run."""
+    missing = [tuple(cell for cell in part.cells if cell.id not in done) for part in group.chunks(size)]
+    return deque(filter(None, missing)), len(group.cells) - sum(map(len, missing))
+
+
 class _Clock:
     """Bounds the time that the devices wait: what lies between the last moment they were seen busy and the next dispatch."""
 
@@ -242,7 +278,7 @@ class _Run:
         self.device, self.count = usable_devices()[0].device_kind, len(usable_devices())
         self.budget = memory_budget()
         self.clock = _Clock()
-        self.errors: list[tuple[dict[str, Any], Exception]] = []
+        self.errors = GroupErrors(plan)
         self.writer = ThreadPoolExecutor(1)
         self.unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
 
@@ -364,14 +400,7 @@ def run_plan(
         for group in plan.groups:
             if run.stop.now:
                 break
-            missing: deque[tuple[Cell, ...]] = deque()
-            found = 0
-            # The chunks are those of an undisturbed run; of a chunk that was made at another size only missing cells are run.
-            for part in group.chunks(-(-min(chunk, len(group.cells)) // run.count) * run.count):
-                cells = tuple(cell for cell in part.cells if cell.id not in done)
-                found += len(part.cells) - len(cells)
-                if cells:
-                    missing.append(cells)
+            missing, found = pieces(group, done, -(-min(chunk, len(group.cells)) // run.count) * run.count)
             if found:
                 yield ChunkDone(group.static, found, None, 0.0, True, run.clock.idle)
             if not missing:
@@ -381,21 +410,8 @@ def run_plan(
             except OSError:
                 raise
             except Exception as error:
-                run.errors.append((group.static, error))
+                run.errors.add(group, error)
         yield from run.committed(0)
     finally:
         run.writer.shutdown()
-    _raise_errors(run)
-
-
-def _raise_errors(run: _Run) -> None:
-    if not run.errors:
-        return
-    static, first = run.errors[0]
-    if len(run.errors) == len(run.plan.groups):
-        raise first
-    where = ", ".join(f"{name}={value}" for name, value in static.items())
-    raise GroupError(
-        f"{len(run.errors)} of {len(run.plan.groups)} programs failed, all other cells are done. The first was at {where}: "
-        f"{type(first).__name__}: {first}"
-    ) from first
+    run.errors.raise_any()

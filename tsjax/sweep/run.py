@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
+from .cluster import run_on_ray
 from .devices import one_blas_thread
 from .execute import COMMIT_SECONDS, ChunkDone, provenance, run_plan
 from .experiment import Experiment
@@ -27,6 +29,8 @@ def sweep(
     seeds: int | list[int] | None = None,
     chunk: int = DEFAULT_CHUNK,
     commit_seconds: float = COMMIT_SECONDS,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
     listener: Listener | None = None,
     **arguments: Any,
 ) -> Result:
@@ -39,6 +43,7 @@ def sweep(
     - `key`: root key of the sweep; `seeds`: how many seeds in every cell, or a list of seeds.
     - `chunk`: cells that run together; fewer run where they would not fit in memory.
     - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
+    - `engine`, `ray_address`: the devices of this machine, or a Ray cluster; see `tsjax.sweep.run.run_spec`.
     - `listener`: wraps the stream of finished chunks, to watch progress.
     - `**arguments`: the experiment's arguments: a list, array or range is an axis of the grid, anything else a fixed
       argument; `zip={"d": [5, 10], "m": [3, 5]}` and `only={"where": {...}, ...}` as in a sweep file (`SweepSpec`), whose
@@ -49,18 +54,18 @@ def sweep(
     **Raises:** SpecError (bad arguments, before anything compiles); StoreError (`out` cannot be used); at the end GroupError
     if some programs could not be made or run, all others being done; Interrupted, a KeyboardInterrupt, after a signal.
     """
+    how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "engine": engine}
+    how |= {"ray_address": ray_address, "listener": listener}
     if isinstance(study, Experiment):
         grid = {name: _plain(value) for name, value in arguments.items()}
         grid = grid if seeds is None else {**grid, "seeds": seeds}
         spec = parse_spec({"study": name_of(study), "key": key, "grid": grid}, where="ts.sweep")
-        return run_spec(spec, out=out, chunk=chunk, commit_seconds=commit_seconds, listener=listener, experiment=study)
+        return run_spec(spec, out=out, experiment=study, **how)
     spec = load_spec(study)
     changes = {name: _plain(value) for name, value in arguments.items()}
     changes = changes if seeds is None else {**changes, "seeds": seeds}
     grid = [{**block, **changes} for block in spec.grid]
-    return run_spec(
-        spec.model_copy(update={"grid": grid}), out=out, chunk=chunk, commit_seconds=commit_seconds, listener=listener
-    )
+    return run_spec(spec.model_copy(update={"grid": grid}), out=out, **how)
 
 
 def _plain(value: Any) -> Any:
@@ -85,23 +90,43 @@ def run_spec(
     chunk: int = DEFAULT_CHUNK,
     commit_seconds: float = COMMIT_SECONDS,
     shard: tuple[int, int] = (1, 1),
+    engine: Literal["local", "ray"] = "local",
+    ray_address: str | None = None,
     listener: Listener | None = None,
     experiment: Experiment | None = None,
 ) -> Result:
-    """Runs, or resumes, the sweep of a spec; see `sweep`. `shard` = (i, k) runs the i-th of k parts."""
+    """Runs, or resumes, the sweep of a spec; see `sweep`.
+
+    **Arguments:**
+
+    - `shard`: (i, k) runs the i-th of k parts, as the tasks of a job array do.
+    - `engine`: "local", the devices of this machine; or "ray", the Ray cluster at `ray_address` (`tsjax.sweep.cluster`).
+
+    Where `jax.distributed` is set up, the processes share out the cells, each one to its own devices (cells have no traffic
+    between them), and wait for each other at the end; `out` must then be a store that all of them reach.
+    """
+    processes = jax.process_count()
+    if processes > 1:
+        if out is None or shard != (1, 1):
+            raise ValueError("several processes of jax.distributed need one store, out=..., and no shard.")
+        shard = (jax.process_index() + 1, processes)
     experiment = find_experiment(spec.study) if experiment is None else experiment
     whole = make_plan(spec, experiment)
     plan = whole.shard(*shard)
     # Risks and kernels need float64; a user's own process keeps its flags.
     with listening() as stop, one_blas_thread(), jax.enable_x64(True):
         store = None if out is None else Store(out).open_for(spec, provenance(), experiment.version)
-        stream: Iterable[ChunkDone] = run_plan(
-            plan, store, spec.key, chunk=chunk, commit_seconds=commit_seconds, stop=stop
-        )
+        stream: Iterable[ChunkDone]
+        if engine == "ray":
+            stream = run_on_ray(plan, store, spec.key, chunk=chunk, stop=stop, address=ray_address)
+        else:
+            stream = run_plan(plan, store, spec.key, chunk=chunk, commit_seconds=commit_seconds, stop=stop)
         parts = []
         for done in stream if listener is None else listener(plan, stream):
             if store is None and done.records is not None:
                 parts.append(done.records)
+    if processes > 1:
+        multihost_utils.sync_global_devices("tsjax: all cells are done")
     if store is None:
         return Result(merge_records(parts, whole), spec, experiment, provenance())
     return result_of(store, spec, experiment, whole)
