@@ -68,8 +68,9 @@ finally:
 """
 
 
-def _run(script, *arguments, **more):
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "JAX_PLATFORMS": "cpu", **more}
+def _run(script, *arguments):
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "JAX_PLATFORMS": "cpu"}
+    environment |= {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}  # As tsjax.sweep.cluster.connect has it.
     return subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         env=environment,
@@ -147,7 +148,7 @@ def test_two_processes_of_jax_distributed(tmp_path, whole):
     for process in processes:
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err[-3000:]
-        ran.append([int(word) for word in out.split()])
+        ran.append([int(word) for word in out.splitlines()[-1].split()])
     assert ran == [[48, 96], [48, 96]]
     records = open_store(tmp_path / "s").read()
     assert not records["cell"].duplicated().any()

@@ -15,6 +15,8 @@ OPTIONS = {"experiment": power, "chunk": 8, "commit_seconds": 0.0}
 
 def run_until_killed(out, seed, at_rename, ready):
     """Runs the sweep until it is killed; `at_rename` kills itself before or after one of its renames."""
+    # A test run in the background of a shell ignores SIGINT, and its children would.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, replace, renames = random.Random(seed), os.replace, [0]
 
     def deadly(source, target):

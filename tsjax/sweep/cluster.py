@@ -39,6 +39,8 @@ def connect(address: str | None) -> Any:
 
     **Raises:** ValueError without Ray; ConnectionError where there is no cluster.
     """
+    # Under `uv run`, Ray would make every worker an environment of its own; nodes have theirs.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
     except ImportError:
@@ -46,9 +48,10 @@ def connect(address: str | None) -> Any:
     if not ray.is_initialized():
         # Workers of this machine import what this process can; those of a cluster have their own environment.
         local = {"env_vars": {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}}
-        options: dict[str, Any] = (
-            {"address": address} if address else {"include_dashboard": False, "runtime_env": local}
-        )
+        options: dict[str, Any] = {"address": address}
+        if address is None:
+            # Not without an address: that would look for a cluster that someone started here, perhaps long ago.
+            options = {"address": "local", "include_dashboard": False, "runtime_env": local}
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
     return ray
 

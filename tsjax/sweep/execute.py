@@ -318,6 +318,8 @@ class _Run:
                     inputs = _inputs(cells, self.plan.experiment, group.static, program.size, self.key)
                     self.clock.dispatch(bool(flying) and not _ready(flying[-1][1]))
                     flying.append((cells, program.call(*inputs), time.perf_counter()))
+                if not flying:
+                    return
                 cells, promise, start = flying.popleft()
                 if not self.wait(promise):
                     return
