@@ -1,0 +1,25 @@
+"""Rates: the exponent of a risk curve with an interval that keeps its promise, comparisons, plans and verdicts.
+
+The data are always a table `risks` of shape (k, seeds): row i holds the risks of all seeds at n_i. Host code in NumPy
+float64; nothing here imports JAX, and SciPy loads on first use.
+"""
+
+from .compare import compare_rates as compare_rates
+from .compare import crossing as crossing
+from .compare import is_binary as is_binary
+from .compare import mean_ratio as mean_ratio
+from .compare import share as share
+from .compare import simultaneous as simultaneous
+from .intervals import Estimate as Estimate
+from .models import MODELS as MODELS
+from .models import AbstractModel as AbstractModel
+from .models import Broken as Broken
+from .models import FiniteSample as FiniteSample
+from .models import Floor as Floor
+from .models import LogFactor as LogFactor
+from .models import LogPower as LogPower
+from .models import PowerLaw as PowerLaw
+from .rate import Rate as Rate
+from .rate import fit_rate as fit_rate
+from .verdict import Verdict as Verdict
+from .verdict import judge as judge
