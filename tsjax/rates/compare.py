@@ -292,9 +292,7 @@ def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
         wrong = kept[(kept != 0) & (kept != 1)][0]
         raise ValueError(f"successes must be 0 or 1, got {wrong:g}. For means of other numbers use mean_ratio.")
     missing = values.size - kept.size
-    warnings = (
-        (f"{missing} of {plural(values.size, 'seed')} left out because it is missing (NaN).",) if missing else ()
-    )
+    warnings = (f"{missing} of {plural(values.size, 'seed')} left out because it is missing (NaN).",) if missing else ()
     from scipy.stats import binomtest
 
     result = binomtest(int(kept.sum()), kept.size).proportion_ci(level, method="exact")

@@ -1,7 +1,5 @@
 """What a reader of an exponent must know: sentences beside the number, and tests of what they say."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from .intervals import FEW_SEEDS
@@ -101,14 +99,15 @@ def _bend_warning(x, goodness: float, drift, model: str) -> list[str]:
     ]
 
 
-def floor_sentences(floor: float, noise_variance: float | None, largest: float) -> Sequence[str]:
-    """What a floor of this height may be: the variance of label noise, rounding of float32 or float64, or neither."""
+def floor_sentences(floor: float, noise_variance: float | None, largest: float) -> list[str]:
+    """What a floor of this height may be: the variance of noise on labels, the rounding of float32 or float64, or none of
+    them. A risk is a difference of terms as large as the `largest` risk, or 1."""
     if noise_variance is not None and 0.5 < floor / noise_variance < 2.0:
         return [f"the floor {floor:.3g} is about the variance {noise_variance:.3g} of the noise on labels."]
-    for name, epsilon in (("float64", 2.2e-16), ("float32", 1.2e-7)):
-        # A risk is a square, or a difference of terms of the size of the largest one.
-        if floor < 100.0 * epsilon * max(largest, 1.0) and name == "float64":
-            return [f"the floor {floor:.3g} is what rounding leaves in {name}."]
-        if name == "float32" and 0.01 * epsilon < floor < 100.0 * epsilon * max(largest, 1.0):
-            return [f"the floor {floor:.3g} is of the size of {name} rounding."]
+    size = max(largest, 1.0)
+    for name in ("float64", "float32"):
+        if floor < 100.0 * np.finfo(name).eps * size and (
+            name == "float64" or floor > 0.01 * np.finfo(name).eps * size
+        ):
+            return [f"the floor {floor:.3g} is of the size of rounding in {name}."]
     return []

@@ -277,7 +277,9 @@ def fit_model(
     if start is None:
         starts = model.starts(x, target, weight)
         shape = (len(starts), len(x))
-        theta, loss = _minimise(model, x, np.broadcast_to(target, shape), np.broadcast_to(weight, shape), method, starts)
+        theta, loss = _minimise(
+            model, x, np.broadcast_to(target, shape), np.broadcast_to(weight, shape), method, starts
+        )
         best = int(np.argmin(np.where(np.isfinite(loss), loss, np.inf)))
         return theta[best], np.asarray(loss[best])
     batch = target.shape[:-1]
@@ -294,7 +296,8 @@ def _loss(residual: np.ndarray, weight: np.ndarray, method: Method) -> tuple[np.
         with np.errstate(over="ignore", invalid="ignore"):
             first = np.expm1(residual)
             return (weight * (first - residual)).sum(axis=-1), weight * first
-    return 0.5 * (weight * residual**2).sum(axis=-1), weight * residual
+    with np.errstate(over="ignore", invalid="ignore"):
+        return 0.5 * (weight * residual**2).sum(axis=-1), weight * residual
 
 
 # Steps of Levenberg and Marquardt; all shipped models need 5 to 30. The damping's first value.

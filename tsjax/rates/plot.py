@@ -1,17 +1,17 @@
 """A rate as a figure."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from .intervals import student_quantile
 
-if TYPE_CHECKING:
-    from .rate import Rate
 
+def plot_rate(rate: Any, axes: np.ndarray | None = None) -> np.ndarray:
+    """Curve, residuals and local exponents of a fit in three panels; see `Rate.plot`.
 
-def plot_rate(rate: "Rate", axes: np.ndarray | None = None) -> np.ndarray:
-    """Curve, residuals and local exponents of a fit in three panels; see `Rate.plot`."""
+    `rate` is a `Rate`, whose module imports this one.
+    """
     import matplotlib.pyplot as plt
 
     if axes is None:

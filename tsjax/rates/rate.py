@@ -12,6 +12,7 @@ from .models import AbstractModel, Method, PowerLaw, find_model, fit_model
 from .table import (
     TAIL_SHARE,
     Numbers,
+    Summary,
     Table,
     as_array,
     check_options,
@@ -39,7 +40,8 @@ class Rate:
     - `n`, `mean_risk`, `mean_se` (k,): the curve, with the standard error of each mean (NaN for a single seed).
     - `log_risk` (k,): what was fitted: log mean risk or, with `method="student"`, the typical log risk.
     - `present` (k,): how many seeds have a risk at each n; `missing` counts the others.
-    - `weights` (k,): the weights of the fit. `residuals` (k,): `log_risk` minus the fitted curve.
+    - `variance` (k,): estimated variance of `log_risk`. `weights` (k,): those of the fit. `residuals` (k,): `log_risk` minus
+      the fitted curve.
     - `local_slopes` (k-1,), `local_intervals` (k-1, 2): exponents between neighbouring n, at the same level.
     - `goodness`: p-value of "the model holds on the whole window": the share of resamples whose weighted sum of squared
       residuals (a chi-square) reaches the curve's own; small speaks against the model. The chi-square table would not do:
@@ -64,6 +66,7 @@ class Rate:
     log_risk: Float[np.ndarray, " k"]
     present: Int[np.ndarray, " k"]
     weights: Float[np.ndarray, " k"]
+    variance: Float[np.ndarray, " k"]
     residuals: Float[np.ndarray, " k"]
     local_slopes: Float[np.ndarray, " k-1"]
     local_intervals: Float[np.ndarray, "k-1 2"]
@@ -147,7 +150,7 @@ class Rate:
         counts = 1.0 - np.eye(self.units)
         summary = self.table.typical(counts) if typical else self.table.means(counts)
         theta, _ = fit_model(
-            self.model, self.n, summary.log_mean, _weights(summary, self.method), self.method, self.theta
+            self.model, self.n, summary.log_mean, weights_of(summary, self.method), self.method, self.theta
         )
         return theta[:, 1]
 
@@ -298,7 +301,7 @@ def fit_table(
     summarise = table.typical if typical else table.means
     x, k = table.x, len(table.x)
     data = summarise()
-    weights = _weights(data, method)
+    weights = weights_of(data, method)
     theta, _ = fit_model(model, x, data.log_mean, weights, method)
     if not np.isfinite(theta).all():
         raise ValueError(f"the model {model.name!r} could not be fitted to this curve; choose a simpler one.")
@@ -310,7 +313,7 @@ def fit_table(
     good = np.isfinite(resampled.log_mean).all(axis=1)
     theta_draws = np.full((draws, len(theta)), np.nan)
     kept = resampled if good.all() else type(resampled)(*(part[good] for part in resampled))
-    theta_draws[good] = fit_model(model, x, kept.log_mean, _weights(kept, method), method, theta)[0]
+    theta_draws[good] = fit_model(model, x, kept.log_mean, weights_of(kept, method), method, theta)[0]
     fitted = np.isfinite(theta_draws[good, 1])
 
     # Row 1 of (J' W J)^{-1} J' W: how the exponent follows log mean risks.
@@ -339,7 +342,9 @@ def fit_table(
     goodness, drift = float("nan"), None
     if least >= FEW_SEEDS and spread.max() > 0.0 and fitted.any():
         if k > len(theta):
-            goodness = _goodness(model, x, kept.log_mean[fitted], theta_draws[good][fitted], residuals, data.variance, least)
+            goodness = _goodness(
+                model, x, kept.log_mean[fitted], theta_draws[good][fitted], residuals, data.variance, least
+            )
         if k > 3 and isinstance(model, PowerLaw):
             u = np.log(x)
             bend = _rows_of_fit(np.stack([np.ones(k), u, u * u], axis=-1), weights)[2] * -2.0 * (u[-1] - u[0])
@@ -365,6 +370,7 @@ def fit_table(
         log_risk=data.log_mean,
         present=table.present,
         weights=weights,
+        variance=data.variance,
         residuals=residuals,
         local_slopes=local,
         local_intervals=np.array(local_intervals),
@@ -394,8 +400,9 @@ def fit_table(
     )
 
 
-def _weights(summary, method: Method) -> np.ndarray:
-    return summary.count if method == "gamma" else 1.0 / summary.variance
+def weights_of(summary: Summary, method: Method) -> np.ndarray:
+    """The weights of a fit: 1 / variance, or the number of risks."""
+    return summary.size if method == "gamma" else 1.0 / summary.variance
 
 
 def _rows_of_fit(jacobian: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -421,7 +428,9 @@ def _goodness(model, x, log_means, thetas, residuals, variance, least: float) ->
 
 def contrast(a: Rate, b: Rate, value: float, draws: np.ndarray) -> Estimate:
     """A number made of two fits, from its draws, with the warnings of both."""
-    (low, high), _ = expanded_percentiles(draws[~np.isnan(draws)], value, min(a.effective_seeds, b.effective_seeds), a.level)
+    (low, high), _ = expanded_percentiles(
+        draws[~np.isnan(draws)], value, min(a.effective_seeds, b.effective_seeds), a.level
+    )
     warnings = [f"{name}: {text}" for name, fit in (("a", a), ("b", b)) for text in fit.warnings]
     return Estimate(value, (low, high), a.level, tuple(warnings))
 

@@ -35,12 +35,12 @@ class Summary(NamedTuple):
 
     - `log_mean` (..., k): log of the mean risk, or the typical log risk; NaN where a resample has none.
     - `variance` (..., k): its estimated variance, positive.
-    - `count` (..., k): how many risks it rests on.
+    - `size` (..., k): how many risks it rests on.
     """
 
     log_mean: np.ndarray
     variance: np.ndarray
-    count: np.ndarray
+    size: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
