@@ -21,6 +21,7 @@ from .models import Floor as Floor
 from .models import LogFactor as LogFactor
 from .models import LogPower as LogPower
 from .models import PowerLaw as PowerLaw
+from .models import find_model as find_model
 from .planning import SeedPlan as SeedPlan
 from .planning import next_seeds as next_seeds
 from .planning import plan_seeds as plan_seeds

@@ -161,11 +161,7 @@ class Judge:
             difference = a.minus(b)
             value, interval, draws = difference.value, difference.interval, a.draws - b.draws
             rate, seeds = a, min(a.effective_seeds, b.effective_seeds)
-            doubt = (
-                _tail(a, mine)
-                or _tail(b, theirs)
-                or (f"{_plural_cells(theirs.failed)} of {other} failed" * bool(theirs.failed))
-            )
+            doubt = _tail(a, mine) or _tail(b, theirs) or _failures(theirs)
         note = ""
         if expectation.test is not None:
             note = p_value_sentence(draws, float(seeds), expectation.allowed, expectation.alpha)
