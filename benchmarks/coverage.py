@@ -213,7 +213,7 @@ _U = np.log(_LONG)
 PLANTED = {
     "power": -_U,
     "floor": np.log(_LONG**-0.7 + _LONG[-1] ** -0.7),
-    "finite": -_U + np.log1p(60.0 / _LONG),
+    "finite": -_U + np.log1p(150.0 / _LONG),
     "logq": -_U + 3.0 * np.log(_U),
     "broken": -0.5 * _U - 0.5 * 0.5 * np.logaddexp(0.0, (_U - np.log(512.0)) / 0.5),
 }

@@ -178,7 +178,7 @@ def _enough(variance: float, seeds: float, precision: float, level: float) -> bo
 def _equal_seeds(variance: float, precision: float, level: float) -> int:
     """The least s with t_{s-1} sqrt(variance / s) <= precision, `variance` being that of one seed; by bisection."""
     low, high = FEW_SEEDS - 1, FEW_SEEDS
-    while not _enough(variance / high, high, precision, level):
+    while not _enough(variance / high, float(high), precision, level):
         low, high = high, 2 * high
         if high > _MOST:
             raise ValueError(
@@ -186,7 +186,7 @@ def _equal_seeds(variance: float, precision: float, level: float) -> int:
             )
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _enough(variance / middle, middle, precision, level) else (middle, high)
+        low, high = (low, middle) if _enough(variance / middle, float(middle), precision, level) else (middle, high)
     return high
 
 
@@ -197,7 +197,7 @@ def _allocate(rate: Rate, precision: float, costs: np.ndarray, start: np.ndarray
     pairing = _pairing(rate)
     for _ in range(2000):
         now = _raw_variance(rate, rate.n, seeds / one) * pairing
-        if _enough(now, seeds.min(), precision, rate.level) or bool((seeds >= most).all()):
+        if _enough(now, float(seeds.min()), precision, rate.level) or bool((seeds >= most).all()):
             break
         gains = np.full(len(seeds), -np.inf)
         batches = np.maximum(1, seeds // 20)
