@@ -200,13 +200,15 @@ class Broken(AbstractModel):
 
     def evaluate(self, theta, x):
         u = np.log(x)
-        away = (theta[..., 3:4] - u) / self.width
-        bend = self.width * np.logaddexp(0.0, away)
-        # The logistic function, without overflow.
-        logistic = np.exp(-np.logaddexp(0.0, -away))
-        log_y = theta[..., :1] - theta[..., 1:2] * u + theta[..., 2:3] * bend
-        ones = np.ones_like(away)
-        return log_y, np.stack([ones, -u * ones, bend, theta[..., 2:3] * logistic], axis=-1)
+        # Without a bend the break may run away; such steps are not taken.
+        with np.errstate(over="ignore", invalid="ignore"):
+            away = (theta[..., 3:4] - u) / self.width
+            bend = self.width * np.logaddexp(0.0, away)
+            # The logistic function, without overflow.
+            logistic = np.exp(-np.logaddexp(0.0, -away))
+            log_y = theta[..., :1] - theta[..., 1:2] * u + theta[..., 2:3] * bend
+            ones = np.ones_like(away)
+            return log_y, np.stack([ones, -u * ones, bend, theta[..., 2:3] * logistic], axis=-1)
 
     def starts(self, x, log_y, weight):
         u, found = np.log(x), []

@@ -172,7 +172,7 @@ def _pairing(rate: Rate) -> float:
 
 
 def _enough(variance: float, seeds: float, precision: float, level: float) -> bool:
-    return student_quantile(float(seeds), level) * np.sqrt(variance) <= precision
+    return bool(student_quantile(seeds, level) * np.sqrt(variance) <= precision)
 
 
 def _equal_seeds(variance: float, precision: float, level: float) -> int:

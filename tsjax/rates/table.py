@@ -102,7 +102,7 @@ class Table:
         k, single = len(self.x), bool(self.sizes.max() <= 1.0)
         # With one risk in a unit, size^2 = size, z size = z, and units are counted by their risks.
         parts = [z, z * z, size] if single else [z, z * z, size, z * size, size * size, (size > 0).astype(float)]
-        # Where nothing is missing, every resample has as many risks as there are units.
+        # Where nothing is missing, every x has as many risks as units were taken.
         complete = single and bool(self.there.all())
         rows = np.stack(parts[:2] if complete else parts)
         if counts is None:
@@ -114,7 +114,11 @@ class Table:
                 else:
                     sums = np.matmul(counts, rows.transpose(1, 2, 0)).transpose(2, 1, 0)
         total, square = sums[0], sums[1]
-        count = np.full(total.shape, float(self.number)) if complete else sums[2]
+        if complete:
+            taken = np.array(float(self.number)) if counts is None else counts.sum(axis=-1)
+            count = np.broadcast_to(taken.T if taken.ndim == 2 else taken[..., None], total.shape)
+        else:
+            count = sums[2]
         cross, square_size, number = (total, count, count) if single else (sums[3], sums[4], sums[5])
         with np.errstate(divide="ignore", invalid="ignore"):
             shift = total / count
