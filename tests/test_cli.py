@@ -329,6 +329,9 @@ def test_doctor(tsjax):
 
 def test_rates_of_a_model(tsjax, toy_store):
     code, out, _ = tsjax("rates", toy_store, "--model", "auto", "--json")
+    row = json.loads(out)["rates"][0]
+    assert code == 0 and row["exponent"] is None and "need 4 different n to be compared, got 3" in row["warnings"][0]
+    code, out, _ = tsjax("rates", toy_store, "--model", "power", "--json")
     content = json.loads(out)
     assert code == 0 and {row["model"] for row in content["rates"]} == {"power"}
     fit = content["rates"][0]["fit"]

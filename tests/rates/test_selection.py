@@ -152,18 +152,18 @@ def test_diagnosis(rng):
 def test_plans_deliver_what_they_promise(rng):
     curve = (1 / N)[:, None]
     pilot = fit_rate(N, curve * noise(rng, 64))
-    plan = plan_seeds(pilot, 0.02)
+    plan = plan_seeds(pilot, 0.01)
     assert not plan.reached and 64 < plan.seeds < plan.assured_seeds and plan.octave_seeds < plan.seeds
     assert plan.cost <= plan.equal_cost and (plan.allocation >= 64).all()
     done = fit_rate(N, curve * noise(rng, plan.seeds))
-    assert (done.interval[1] - done.interval[0]) / 2 == pytest.approx(0.02, rel=0.25)
+    assert (done.interval[1] - done.interval[0]) / 2 == pytest.approx(0.01, rel=0.25)
     allocated = noise(rng, int(plan.allocation.max()))
     for row, count in zip(allocated, plan.allocation, strict=True):
         row[count:] = np.nan
     unequal = fit_rate(N, curve * allocated, paired=False)
-    assert (unequal.interval[1] - unequal.interval[0]) / 2 == pytest.approx(0.02, rel=0.3)
+    assert (unequal.interval[1] - unequal.interval[0]) / 2 == pytest.approx(0.01, rel=0.3)
     # Where a seed costs a thousand times more, none is planned beyond the pilot's.
-    assert plan_seeds(pilot, 0.02, cost=np.where(N == 8192, 1e6, 1.0)).allocation[-1] == 64
+    assert plan_seeds(pilot, 0.01, cost=np.where(N == 8192, 1e6, 1.0)).allocation[-1] == 64
     assert plan_seeds(pilot, 1.0).reached and plan_seeds(pilot, 1.0).seeds == 4
     for options, message in (
         (0.0, "half-width of the exponent's interval"),

@@ -26,13 +26,16 @@ def test_seeds_are_added_until_the_precision_is_reached(tmp_path):
         ran.append(len(result.records))
         return result
 
-    result = run_until(power_spec(grid=GRID), run, 0.04)
-    assert (_half(result) <= 0.04).all() and len(ran) > 1 and ran == sorted(ran)
+    result = run_until(power_spec(grid=GRID), run, 0.05)
+    assert (_half(result) <= 0.05).all() and len(ran) > 1 and ran == sorted(ran)
     # Nothing ran twice, and the same command finds all of it done.
     assert result.records["cell"].is_unique
-    again = run_until(result.spec, run, 0.04)
+    again = run_until(result.spec, run, 0.05)
     assert again.records.equals(result.records)
-    # No more than asked for.
+
+
+@pytest.mark.slow  # Many small rounds, each compiling the programs of its cells.
+def test_no_more_seeds_than_allowed():
     first = run_spec(power_spec(grid=GRID), experiment=power)
     capped = run_until(power_spec(grid=GRID), lambda spec: run_spec(spec, experiment=power), 1e-3, most=12)
     assert len(first.records) < len(capped.records) and (capped.records.groupby(["method", "n"]).size() <= 12).all()

@@ -121,8 +121,8 @@ def next_seeds(rate: Rate, precision: float, *, cost: Numbers | None = None, mos
     limit = np.minimum((_GROWTH * present).astype(int), most)
     wanted = np.minimum(_allocate(rate, precision, costs, present, most=most), np.maximum(limit, present))
     if (wanted == present).all():
-        # The plan believes that it is there, and the interval says not yet: a tenth more everywhere.
-        wanted = np.minimum(present + np.maximum(1, present // 10), np.maximum(most, present))
+        # The plan believes that it is there, and the interval says not yet: a quarter more everywhere.
+        wanted = np.minimum(present + np.maximum(1, present // 4), np.maximum(most, present))
     return wanted
 
 
