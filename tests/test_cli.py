@@ -325,3 +325,42 @@ def test_doctor(tsjax):
     content = json.loads(out)
     assert code == 0 and content["ok"] and content["bridge"]["ok"] and content["versions"]["jax"] and content["devices"]
     assert "all is well" in tsjax("doctor")[1]
+
+
+def test_rates_of_a_model(tsjax, toy_store):
+    code, out, _ = tsjax("rates", toy_store, "--model", "auto", "--json")
+    row = json.loads(out)["rates"][0]
+    assert code == 0 and row["exponent"] is None and "need 4 different n to be compared, got 3" in row["warnings"][0]
+    code, out, _ = tsjax("rates", toy_store, "--model", "power", "--json")
+    content = json.loads(out)
+    assert code == 0 and {row["model"] for row in content["rates"]} == {"power"}
+    fit = content["rates"][0]["fit"]
+    assert fit["delta_low"] < content["rates"][0]["exponent"] < fit["delta_high"] and len(fit["residuals"]) == len(
+        fit["x"]
+    )
+    assert set(fit["parameters"]) == {"constant", "exponent"}
+    code, out, _ = tsjax("rates", toy_store, "--model", "log")
+    assert code == 0 and "model log" in out
+    code, _, err = tsjax("rates", toy_store, "--model", "cubic")
+    assert code == 2 and "no model 'cubic'. Allowed: power, floor" in err
+
+
+def test_plan_of_a_precision(tsjax, toy_file, toy_store):
+    code, out, _ = tsjax("plan", toy_file, "--precision", "0.1", "--pilot", toy_store)
+    assert code == 0 and "Seeds for exponents to +- 0.1" in out and "cheapest" in out
+    code, out, _ = tsjax("plan", toy_file, "--precision", "0.1", "--pilot", toy_store, "--json")
+    rows = json.loads(out)
+    assert [row["curve"] for row in rows] == ["fast", "slow"] and rows[0]["seeds"] > 8 and not rows[0]["reached"]
+    code, _, err = tsjax("plan", toy_file, "--precision", "0.1")
+    assert code == 2 and "there is no pilot" in err and "--set grid.seeds=8" in err
+    code, _, err = tsjax("plan", toy_file, "--pilot", toy_store)
+    assert code == 2 and "--pilot goes with --precision" in err
+
+
+def test_run_until_a_precision(tsjax, toy_file):
+    code, out, _ = tsjax("run", toy_file, "--out", "s", "--quiet", "--json", "--until-precision", "0.15")
+    content = json.loads(out)
+    assert code == 0 and all(row["high"] - row["low"] <= 0.3 for row in content["rates"])
+    assert max(row["seeds"] for row in content["rates"]) > 8
+    code, _, err = tsjax("run", toy_file, "--out", "t", "--until-precision", "0.1", "--shard", "1/2")
+    assert code == 2 and "run it without --shard" in err

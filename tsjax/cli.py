@@ -34,6 +34,9 @@ _Set = Annotated[
 ]
 _Chunk = Annotated[int, typer.Option(min=1, help="Cells that run together.")]
 _Commit = Annotated[float, typer.Option(min=0.0, help="Seconds of finished work that a kill may lose.")]
+_Model = Annotated[
+    str, typer.Option(help="Curve to fit: power, floor, finite, log, logq, broken, or auto (least AICc).")
+]
 _Smoke = Annotated[bool, typer.Option("--smoke", help="Run the tiny [smoke] size of the sweep.")]
 
 # What a wrong spec, store or argument exits with; a verdict that does not hold exits with 1. Others are at `run`.
@@ -77,14 +80,17 @@ def _options(
     del debug
 
 
-def _start() -> None:
-    """Settings of this process: 64-bit types on, one CPU device per core, compiled programs kept for the next run."""
+def _start(distributed: bool = False) -> None:
+    """Settings of this process: 64-bit types on, one CPU device per core, compiled programs kept for the next run; and its
+    place among the processes of `jax.distributed`, which come before JAX's first use."""
     import jax
 
     from .sweep.devices import keep_compiled, use_all_cores
 
     use_all_cores()
     keep_compiled()
+    if distributed:
+        jax.distributed.initialize()
     jax.config.update("jax_enable_x64", True)
 
 
@@ -120,30 +126,17 @@ def _shard(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def _execute(spec: "SweepSpec", out: str, quiet: bool, distributed: bool, **how: Any) -> "Result":
-    if distributed:
-        import jax
-
-        jax.distributed.initialize()
-    _start()
-    from .report import watch
-    from .sweep.run import run_spec
-
-    listener = None if quiet else watch
-    return run_spec(spec, out=out, listener=listener, **how)
-
-
 def _print_json(content: Any) -> None:
     print(json.dumps(content, indent=1))
 
 
-def _show(result: "Result", as_json: bool) -> None:
+def _show(result: "Result", as_json: bool, model: str = "power") -> None:
     from .report import print_result, result_json
 
     if as_json:
-        _print_json(result_json(result))
+        _print_json(result_json(result, model))
     else:
-        print_result(result, Console())
+        print_result(result, Console(), model)
 
 
 def shipped_sweeps() -> Path:
@@ -182,6 +175,11 @@ def run(
         bool,
         typer.Option("--distributed", help="Be one of several jax.distributed processes, as the environment says."),
     ] = False,
+    until_precision: Annotated[
+        float | None,
+        typer.Option(help="Add seeds until every exponent is known to +- this (half of its 95 % interval)."),
+    ] = None,
+    max_seeds: Annotated[int, typer.Option(min=4, help="With --until-precision: most seeds in any cell.")] = 1024,
     quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
@@ -198,17 +196,21 @@ def run(
     loaded = loaded.at_smoke_size() if smoke else loaded
     usual = Path("runs") / (spec.stem + ("-smoke" if smoke else ""))
     directory = str(usual if out is None else out)
-    result = _execute(
-        loaded,
-        directory,
-        quiet,
-        distributed,
-        chunk=chunk,
-        commit_seconds=commit_seconds,
-        shard=_shard(shard),
-        engine=engine.value,
-        ray_address=ray_address,
-    )
+    if until_precision is not None and shard != "1/1":
+        raise ValueError("--until-precision looks at all records after each round: run it without --shard.")
+    parts = _shard(shard)
+    _start(distributed)
+    from .report import watch
+    from .sweep.precision import run_until
+    from .sweep.run import run_spec
+
+    how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "shard": parts, "engine": engine.value}
+    how |= {"ray_address": ray_address, "listener": None if quiet else watch}
+    run_once = lambda wanted: run_spec(wanted, out=directory, **how)
+    if until_precision is None:
+        result = run_once(loaded)
+    else:
+        result = run_until(loaded, run_once, until_precision, most=max_seeds)
     if shard == "1/1":
         page = result.report(usual if "://" in directory else None)
         if not as_json:
@@ -219,16 +221,34 @@ def run(
 
 
 @app.command()
-def plan(spec: _Spec, changes: _Set = None, smoke: _Smoke = False, chunk: _Chunk = 64, as_json: _Json = False) -> None:
+def plan(
+    spec: _Spec,
+    changes: _Set = None,
+    smoke: _Smoke = False,
+    chunk: _Chunk = 64,
+    precision: Annotated[
+        float | None,
+        typer.Option(help="Show instead the seeds for exponents known to +- this, from the records of --pilot."),
+    ] = None,
+    pilot: Annotated[
+        Path | None, typer.Option(help="Store of the sweep with 4 seeds or more; runs/NAME by default.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
     """Show cells, chunks, compilations, memory, FLOPs and expected time; run nothing.
 
-    Example: tsjax plan sweeps/superiority.toml
+    Example: tsjax plan sweeps/superiority.toml --precision 0.02 --pilot runs/superiority
     """
     from .sweep.spec import find_experiment, load_spec
 
     loaded = _changed(load_spec(spec), changes)
     loaded = loaded.at_smoke_size() if smoke else loaded
     experiment = find_experiment(loaded.study)
+    if precision is not None:
+        _plan_precision(loaded, Path("runs") / spec.stem if pilot is None else pilot, precision, as_json)
+        return
+    if pilot is not None:
+        raise ValueError("--pilot goes with --precision: say how precise exponents should be.")
     _start()
     from .report import plan_json, print_plan
     from .sweep.estimate import estimate_plan
@@ -239,6 +259,25 @@ def plan(spec: _Spec, changes: _Set = None, smoke: _Smoke = False, chunk: _Chunk
         _print_json(plan_json(estimates))
     else:
         print_plan(estimates, Console())
+
+
+def _plan_precision(spec: "SweepSpec", pilot: Path, precision: float, as_json: bool) -> None:
+    if not pilot.is_dir():
+        raise ValueError(
+            f"there is no pilot {pilot}: run the sweep with a few seeds first (--set grid.seeds=8 --out DIR), then give "
+            "--pilot DIR."
+        )
+    from .report import precision_json, print_precision
+    from .sweep.precision import plan_precision
+
+    result = _load(pilot)
+    if result.spec.identity != spec.identity:
+        raise ValueError(f"{pilot} holds another sweep than the file: its study and key are {result.spec.identity}.")
+    plans = plan_precision(result, precision)
+    if as_json:
+        _print_json(precision_json(plans))
+    else:
+        print_precision(plans, precision, result.experiment.x, Console())
 
 
 @app.command()
@@ -267,12 +306,16 @@ def _load(directory: str) -> "Result":
 
 
 @app.command()
-def rates(directory: _Directory, as_json: _Json = False) -> None:
+def rates(directory: _Directory, model: _Model = "power", as_json: _Json = False) -> None:
     """Fitted exponents with intervals, beside what theory predicts over the same window.
 
-    Example: tsjax rates runs/quickstart --json
+    Example: tsjax rates runs/quickstart --model auto --json
     """
-    _show(_load(directory), as_json)
+    from .rates import find_model
+
+    if model != "auto":
+        find_model(model)
+    _show(_load(directory), as_json, model)
 
 
 @app.command()

@@ -94,6 +94,51 @@ def test_relative_to_predicted_is_the_difference_of_exponents(result):
     assert verdict.interval == pytest.approx((rate.interval[0] - 0.5, rate.interval[1] - 0.5), abs=1e-12)
 
 
+def test_claims_about_two_curves_models_and_forecasts(result):
+    faster = {"what": "rate of fast relative to slow in n", "value": 0.5, "tolerance": 1e-6}
+    crossing = {"what": "crossing of fast relative to slow in n", "at_most": 16}
+    never = {"what": "crossing of slow relative to fast in n", "at_most": 1e6}
+    model = {"what": "model of fast in n", "model": "power"}
+    other = {"what": "model of fast in n", "model": "floor"}
+    forecast = {"what": "forecast of fast in n", "value": 1.0, "tolerance": 0.5}
+    equal = {"what": "rate of fast in n", "value": 1.0, "tolerance": 0.3, "test": "equivalence"}
+    above = {"what": "rate of fast in n", "at_least": 0.8, "test": "superiority", "alpha": 0.01}
+    under = {"what": "rate of fast in n", "value": 1.0, "tolerance": 5.0, "model": "finite"}
+    verdicts = _expecting(result, faster, crossing, never, model, other, forecast, equal, above, under).verdicts()
+    assert [verdict.outcome for verdict in verdicts] == ["holds", "holds", "fails"] + ["holds", "fails"] + ["holds"] * 4
+    fast, slow = result.curves()
+    # Noise is that of the seed in both: paired, the planted difference is exact.
+    assert verdicts[0].value == pytest.approx(0.5, abs=1e-9)
+    choice = ts.choose_model(fast.x, fast.values["risk"])
+    expected = choice.aicc["power"] - min(v for k, v in choice.aicc.items() if k != "power")
+    assert verdicts[3].value == pytest.approx(expected) and "AICc prefers power" in verdicts[3].reason
+    (score,) = ts.score_forecast(fast.x, fast.values["risk"])
+    assert score.ratio is not None and verdicts[5].interval == score.ratio.interval and "foretold" in verdicts[5].reason
+    rate = result.rate(fast)
+    assert verdicts[6].interval == rate.interval_at(0.9) and "at level 0.05" in verdicts[6].reason
+    assert verdicts[7].interval == rate.interval_at(0.98)
+    p = rate.p_value(0.8, "above")
+    assert f"p = {p:.2g} at level 0.01" in verdicts[7].reason
+    assert verdicts[8].value == pytest.approx(result.rate(fast, model="finite").exponent)
+    # A rival that failed forbids a verdict that holds.
+    (doubtful,) = _run(
+        {"what": "rate of * relative to slow in n", "at_least": 0.0}, problem={"failing": 0.1}
+    ).verdicts()
+    assert doubtful.outcome == "undecided" and "failed" in doubtful.reason
+
+
+def test_rates_under_other_models(result):
+    rates = result.rates("finite")
+    assert set(rates["model"]) == {"finite"}
+    assert (
+        rates["exponent"][0]
+        == ts.fit_rate(result.curves()[0].x, result.curves()[0].values["risk"], model="finite").exponent
+    )
+    # Theory's curve is fitted by the same model.
+    assert rates["predicted"][0] == pytest.approx(1.0, abs=1e-4)
+    assert set(result.rates("auto")["model"]) <= set(ts.rates.MODELS)
+
+
 def test_failures_leave_nothing_that_holds():
     what = {"what": "rate of fast in n", "value": 1.0, "tolerance": 0.4}
     ratio = {"what": "risk of fast relative to limit", "at_most": 3.0}

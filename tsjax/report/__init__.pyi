@@ -5,9 +5,11 @@ from .overview import print_plan as print_plan
 from .overview import print_status as print_status
 from .page import write_report as write_report
 from .plain import plan_json as plan_json
+from .plain import precision_json as precision_json
 from .plain import rates_json as rates_json
 from .plain import result_json as result_json
 from .plain import verdicts_json as verdicts_json
 from .progress import watch as watch
+from .tables import print_precision as print_precision
 from .tables import print_result as print_result
 from .tables import print_verdicts as print_verdicts

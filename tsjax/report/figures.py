@@ -17,7 +17,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from matplotlib.transforms import ScaledTranslation
 
 from ..rates import is_binary
-from ..sweep.result import Curve, Result
+from ..sweep.curve import Curve
+from ..sweep.result import Result
 from .numbers import (
     LIMIT,
     aims_at_limit,

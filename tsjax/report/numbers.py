@@ -8,7 +8,8 @@ import pandas as pd
 
 from ..estimators.base import Status
 from ..rates import Estimate, mean_ratio, share
-from ..sweep.result import FAILED, Curve, Result
+from ..sweep.curve import Curve
+from ..sweep.result import FAILED, Result
 
 Number: TypeAlias = int | float | np.floating
 
@@ -171,16 +172,14 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate | None:
         return None
 
 
-def warnings_of(result: Result) -> list[tuple[Curve, str]]:
+def warnings_of(result: Result, model: str = "power") -> list[tuple[Curve, str]]:
     """What to know before trusting the fitted exponents, curve by curve. Along a returned x no exponent is expected, so
     its absence is no warning."""
     found = []
     for curve in result.curves():
-        try:
-            found += [(curve, text) for text in result.rate(curve).warnings]
-        except ValueError as error:
-            if not x_is_returned(result):
-                found.append((curve, f"no exponent: {error}"))
+        texts = result.warnings(curve, model)
+        if not (x_is_returned(result) and texts and texts[0].startswith("no exponent: ")):
+            found += [(curve, text) for text in texts]
     return found
 
 

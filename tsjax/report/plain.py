@@ -1,12 +1,15 @@
 """Results and plans as plain JSON types, for `--json` and for scripts. Null stands for NaN and for infinity."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..rates import Estimate
+from ..sweep.curve import Curve
 from ..sweep.estimate import PlanEstimate
+from ..sweep.precision import CurvePlan
 from ..sweep.result import Result
 from .numbers import LastPoint, compute_seconds, counts_of, failed_of, last_point, warnings_of
 
@@ -17,33 +20,64 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
     if isinstance(value, np.generic):
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def rates_json(result: Result) -> list[dict[str, Any]]:
+def rates_json(result: Result, model: str = "power") -> list[dict[str, Any]]:
     """One object per curve, in the order of the grid:
 
     - `curve`, `label`, `arguments` (all but x).
-    - `exponent`, `low`, `high`: y ~ x^{-exponent} with its 95 % interval.
+    - `exponent`, `low`, `high`: y ~ x^{-exponent} with its 95 % interval; `model`: the one fitted (`auto`: chosen by AICc).
+    - `fit`: null without an exponent, else `standard_error`, `delta_low`, `delta_high` and `bca_low`, `bca_high` (the other
+      kinds of interval), `goodness`, `effective_seeds`, `parameters` (`value`, `low`, `high` each), and the curve: lists `x`,
+      `mean`, `mean_error`, `residuals`, and `local_exponents` with `local_low`, `local_high` (one fewer).
     - `predicted`: theory's exponent over the same x; `asymptote`: theory's exponent in the limit.
     - `x_min`, `x_max`, `seeds`, `failed` (cells that diverged or were singular), `counts` (cells by status).
     - `verdict`: outcomes of the expectations on this rate, joined by commas; `warnings`: a list of sentences.
     """
-    warnings = warnings_of(result)
+    warnings = warnings_of(result, model)
     rows = []
-    for curve, row in zip(result.curves(), result.rates().to_dict("records"), strict=True):
+    for curve, row in zip(result.curves(), result.rates(model).to_dict("records"), strict=True):
         texts = [text for other, text in warnings if other is curve]
         arguments = {name: value for name, value in curve.arguments.items() if name != result.experiment.x}
         own = {
             "arguments": arguments,
+            "fit": _fit_json(result, curve, model),
             "failed": failed_of(result, curve),
             "counts": counts_of(result, curve),
             "warnings": texts,
         }
         rows.append(_plain({**row, **own}))
     return rows
+
+
+def _fit_json(result: Result, curve: Curve, model: str) -> dict[str, Any] | None:
+    try:
+        rate = result.rate(curve, model=model)
+    except ValueError:
+        return None
+    delta, bca = rate.interval_at(kind="delta"), rate.interval_at(kind="bca")
+    return {
+        "standard_error": rate.standard_error,
+        "delta_low": delta[0],
+        "delta_high": delta[1],
+        "bca_low": bca[0],
+        "bca_high": bca[1],
+        "goodness": rate.goodness,
+        "effective_seeds": rate.effective_seeds,
+        "parameters": {name: _estimate(estimate) for name, estimate in rate.parameters.items()},
+        "x": rate.n.tolist(),
+        "mean": rate.mean_risk.tolist(),
+        "mean_error": rate.mean_se.tolist(),
+        "residuals": rate.residuals.tolist(),
+        "local_exponents": rate.local_slopes.tolist(),
+        "local_low": rate.local_intervals[:, 0].tolist(),
+        "local_high": rate.local_intervals[:, 1].tolist(),
+    }
 
 
 def verdicts_json(result: Result) -> list[dict[str, Any]]:
@@ -89,7 +123,7 @@ def _last_json(point: LastPoint) -> dict[str, Any]:
     )
 
 
-def result_json(result: Result) -> dict[str, Any]:
+def result_json(result: Result, model: str = "power") -> dict[str, Any]:
     """Everything that the terminal shows:
 
     - `claim`, `source`, `study`, `path` of the store (null when in memory), `x` and `y`: names of the axes.
@@ -106,7 +140,7 @@ def result_json(result: Result) -> dict[str, Any]:
         "path": None if result.path is None else str(result.path),
         "x": result.experiment.x,
         "y": result.experiment.y[0],
-        "rates": rates_json(result),
+        "rates": rates_json(result, model),
         "last": [_last_json(last_point(result, curve)) for curve in result.curves()],
         "verdicts": verdicts_json(result),
         "seconds": _plain({"run": run, "compile": compiling}),
@@ -127,3 +161,15 @@ def plan_json(estimate: PlanEstimate) -> dict[str, Any]:
             "factorisations_per_second": estimate.speeds[1],
         }
     )
+
+
+def precision_json(plans: Sequence[CurvePlan]) -> list[dict[str, Any]]:
+    """One object per curve: `curve`, `label`, and the fields of `tsjax.SeedPlan` (costs in seconds), or `reason` where no
+    plan can be made."""
+    return [
+        _plain(
+            {"curve": one.curve.name, "label": one.curve.label}
+            | ({"reason": one.reason} if one.plan is None else {**vars(one.plan), "reached": one.plan.reached})
+        )
+        for one in plans
+    ]

@@ -10,10 +10,12 @@ from rich.table import Table
 from rich.text import Text
 
 from ..rates import Verdict
+from ..sweep.precision import CurvePlan
 from ..sweep.result import Result
 from .numbers import (
     decimals,
     digits,
+    duration,
     exponent_with_interval,
     failed_of,
     label_of,
@@ -65,15 +67,17 @@ def _window(low: float, high: float) -> str:
     return first + (_BREAK if len(first + last) > 12 else "") + last
 
 
-def rates_table(result: Result) -> ConsoleRenderable | None:
-    """Fitted exponents beside theory; None when no curve has one. What all curves share is told in the title."""
-    rates, curves, x = result.rates(), result.curves(), result.experiment.x
+def rates_table(result: Result, model: str = "power") -> ConsoleRenderable | None:
+    """Fitted exponents beside theory; None when no curve has one. What all curves share is told in the title. `model` as in
+    `Result.rate`."""
+    rates, curves, x = result.rates(model), result.curves(), result.experiment.x
     if rates.empty or bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
         return None
     limit, measured = f"{x} → ∞", (rates["exponent"], rates["low"], rates["high"])
     columns: dict[str, list[str]] = {
         "curve": [curve.label for curve in curves],
         "exponent [95 %]": [exponent_with_interval(*row) for row in zip(*measured, strict=True)],
+        "model": list(rates["model"]),
         "theory": [decimals(value) for value in rates["predicted"]],
         limit: [decimals(value) for value in rates["asymptote"]],
         x: [_window(low, high) for low, high in zip(rates["x_min"], rates["x_max"], strict=True)],
@@ -85,6 +89,9 @@ def rates_table(result: Result) -> ConsoleRenderable | None:
     title = f"Rates of {label_of(result, result.experiment.y[0])} in {x}"
     title += f" = {window.replace(_BREAK, '')}" if window else ""
     title += f", {plural(int(seeds), 'seed')}" if seeds else ""
+    if model != "auto":
+        del columns["model"]
+        title += "" if model == "power" else f", model {model}"
     for name, empty in (("theory", "–"), (limit, "–"), ("verdict", "")):
         if set(columns[name]) == {empty}:
             del columns[name]
@@ -138,9 +145,9 @@ def verdicts_list(verdicts: Sequence[Verdict]) -> ConsoleRenderable:
     return Group(summary, grid)
 
 
-def warnings_list(result: Result) -> ConsoleRenderable | None:
+def warnings_list(result: Result, model: str = "power") -> ConsoleRenderable | None:
     """What to know before trusting the exponents; None when there is nothing to say."""
-    warnings = warnings_of(result)
+    warnings = warnings_of(result, model)
     if not warnings:
         return None
     grid = Table.grid(padding=(0, 1, 0, 0))
@@ -151,13 +158,14 @@ def warnings_list(result: Result) -> ConsoleRenderable | None:
     return Group(Text("Warnings", style="bold"), grid)
 
 
-def print_result(result: Result, console: Console) -> None:
+def print_result(result: Result, console: Console, model: str = "power") -> None:
     """Claim, rates, risks at the largest x, verdicts and warnings."""
     parts: list[ConsoleRenderable | None] = [Text(result.spec.claim, style="italic") if result.spec.claim else None]
     if result.records.empty:
         parts.append(Text("no records yet."))
     else:
-        parts += [rates_table(result), last_table(result), verdicts_list(result.verdicts()), warnings_list(result)]
+        parts += [rates_table(result, model), last_table(result)]
+        parts += [verdicts_list(result.verdicts()), warnings_list(result, model)]
     for part in parts:
         if part is not None:
             console.print(Padding(part, (0, 0, 1, 0)), highlight=False)
@@ -166,3 +174,26 @@ def print_result(result: Result, console: Console) -> None:
 def print_verdicts(result: Result, console: Console) -> None:
     """The verdicts alone, for `tsjax verify`."""
     console.print(verdicts_list(result.verdicts()), highlight=False)
+
+
+def print_precision(plans: Sequence[CurvePlan], precision: float, x: str, console: Console) -> None:
+    """How many seeds each curve needs, and at which x, for `tsjax plan --precision`."""
+    columns: list[tuple[str, list[str]]] = [
+        ("curve", [one.curve.label for one in plans]),
+        ("half-width now", ["–" if one.plan is None else digits(one.plan.half_width, 2) for one in plans]),
+        (f"seeds at\nevery {x}", ["–" if one.plan is None else str(one.plan.seeds) for one in plans]),
+        ("80 %\nassured", ["–" if one.plan is None else str(one.plan.assured_seeds) for one in plans]),
+        ("time", ["–" if one.plan is None else duration(one.plan.equal_cost) for one in plans]),
+        (f"with 2x the\nlargest {x}", ["–" if one.plan is None else str(one.plan.octave_seeds) for one in plans]),
+        ("time", ["–" if one.plan is None else duration(one.plan.octave_cost) for one in plans]),
+    ]
+    console.print(compact_table(f"Seeds for exponents to +- {precision:g} (half of the 95 % interval)", columns))
+    for one in plans:
+        if one.plan is None:
+            text = one.reason
+        else:
+            pairs = zip(one.plan.n, one.plan.allocation, strict=True)
+            text = f"cheapest, {duration(one.plan.cost)}: " + ", ".join(
+                f"{count} at {x} = {short(n)}" for n, count in pairs
+            )
+        console.print(Text(f"{one.curve.label}: {text}"), highlight=False)

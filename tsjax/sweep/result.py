@@ -1,9 +1,7 @@
 """What a sweep gives back: records, curves, rates and verdicts."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,47 +9,19 @@ import numpy as np
 import pandas as pd
 
 from ..estimators.base import Status
-from ..rates import Estimate, Rate, Verdict, fit_rate, is_binary, judge, mean_ratio, share
+from ..rates import Rate, Verdict, choose_model, diagnose, fit_rate
+from .curve import Curve
 from .experiment import Experiment, Theory
 from .plan import Plan, make_plan
-from .spec import Expectation, SpecError, SweepSpec, find_experiment, nearest
+from .spec import SpecError, SweepSpec, find_experiment
 from .store import Store, open_store
+from .verdicts import Judge
 
 if TYPE_CHECKING:
     import xarray
 
 # Statuses that count as failures in every table.
 FAILED = (int(Status.DIVERGED), int(Status.SINGULAR), int(Status.OUT_OF_MEMORY))
-
-
-@dataclass(frozen=True)
-class Curve:
-    """One curve of a sweep: the cells that differ in x and seed alone.
-
-    - `name`: the value of the experiment's curve argument; `label` also tells the other arguments that vary in the sweep.
-    - `arguments`: all arguments but x. `x` (k,) increasing, `seeds` (s,).
-    - `values`: for each y of the experiment the table (k, s), NaN where a cell failed or was not run.
-    - `failed`: number of cells that diverged, were singular, or returned no finite number.
-    - `theory`: what theory says at x.
-    """
-
-    name: str
-    label: str
-    arguments: dict[str, Any]
-    x: np.ndarray
-    seeds: np.ndarray
-    values: dict[str, np.ndarray]
-    failed: int
-    theory: Theory
-
-    def between(self, low: float, high: float) -> "Curve":
-        """The part with low <= x <= high."""
-        keep = (self.x >= low) & (self.x <= high)
-        predicted = None if self.theory.predicted is None else self.theory.predicted[keep]
-        values = {name: table[keep] for name, table in self.values.items()}
-        return dataclasses.replace(
-            self, x=self.x[keep], values=values, theory=self.theory._replace(predicted=predicted)
-        )
 
 
 class Result:
@@ -126,143 +96,70 @@ class Result:
         names = {name for part in parts for name in (part["metric"], part["other"]) if name is not None}
         return sorted(name for name in names if name in self.records and name not in self.experiment.y)
 
-    def rate(self, curve: Curve, metric: str | None = None) -> Rate:
-        """The power law fitted to a curve; see `tsjax.fit_rate`."""
-        table = curve.values[self.experiment.y[0] if metric is None else metric]
-        enough = ~np.isnan(table).all(axis=1)
-        return fit_rate(curve.x[enough], table[enough])
+    def rate(self, curve: Curve, metric: str | None = None, model: str = "power") -> Rate:
+        """A model fitted to a curve, by default a power law; see `tsjax.fit_rate`. `auto` chooses the model by AICc, see
+        `tsjax.choose_model`."""
+        metric = self.experiment.y[0] if metric is None else metric
+        kept = curve.measured(metric)
+        if model == "auto":
+            return choose_model(kept.x, kept.values[metric]).rate
+        return fit_rate(kept.x, kept.values[metric], model=model)
 
-    def rates(self) -> pd.DataFrame:
-        """One row per curve: exponent, interval, predicted exponent over the same window (same weights), the asymptotic
-        one, the verdict on its rate if the sweep expects one, and a list of warnings. A curve that cannot be fitted has NaN
-        and the reason among its warnings."""
+    def warnings(self, curve: Curve, model: str = "power") -> list[str]:
+        """What to know before trusting the exponent of a curve; see `tsjax.diagnose`. The reason why it has none, if so."""
+        try:
+            rate = self.rate(curve, model=model)
+        except ValueError as error:
+            return [f"no exponent: {error}"]
+        return self._warnings(curve, rate)
+
+    def _warnings(self, curve: Curve, rate: Rate) -> list[str]:
+        theory = curve.measured(self.experiment.y[0]).theory
+        sound = theory.predicted is not None and _positive(theory.predicted)
+        return list(
+            diagnose(rate, predicted=theory.predicted if sound else None, asymptote=theory.exponent if sound else None)
+        )
+
+    def rates(self, model: str = "power") -> pd.DataFrame:
+        """One row per curve: exponent, interval, the model, predicted exponent over the same window (same weights), the
+        asymptotic one, the verdict on its rate if the sweep expects one, and a list of warnings. A curve that cannot be fitted
+        has NaN and the reason among its warnings. `model` as in `rate`."""
         rows = []
         for curve in self.curves():
             row: dict[str, Any] = {"curve": curve.name, "label": curve.label}
             rate, problem = None, None
             try:
-                rate = self.rate(curve)
+                rate = self.rate(curve, model=model)
                 row |= {"exponent": rate.exponent, "low": rate.interval[0], "high": rate.interval[1]}
             except ValueError as error:
                 problem = error
                 row |= {"exponent": np.nan, "low": np.nan, "high": np.nan}
+            row["model"] = model if rate is None else rate.model.name
             predicted = curve.theory.predicted
             row["predicted"] = np.nan
             if rate is not None and predicted is not None and len(rate.n) == len(predicted) and _positive(predicted):
                 row["predicted"] = rate.slope_of(predicted)
             row["asymptote"] = np.nan if curve.theory.exponent is None else curve.theory.exponent
             row |= {"x_min": curve.x[0], "x_max": curve.x[-1], "seeds": len(curve.seeds), "failed": curve.failed}
+            judge = self._judge
             mine = [
-                self._verdict(expectation, [curve]).outcome
+                judge.verdict(expectation, [curve]).outcome
                 for expectation in self.spec.expect
                 if expectation.parts["metric"] == "rate"
-                and curve in self._chosen(expectation, expectation.parts["curve"])
+                and curve in judge.chosen(expectation, expectation.parts["curve"])
             ]
             row["verdict"] = ", ".join(mine)
-            row["warnings"] = list(rate.warnings) if rate is not None else [str(problem)]
+            row["warnings"] = [str(problem)] if rate is None else self._warnings(curve, rate)
             rows.append(row)
         return pd.DataFrame(rows)
 
-    def _chosen(self, expectation: Expectation, name: str | None) -> list[Curve]:
-        return [
-            curve
-            for curve in self.curves()
-            if (name is None or curve.name == name or (name == "*" and self._is_meant(expectation, curve)))
-            and all(curve.arguments.get(key) == value for key, value in expectation.where.items())
-        ]
-
-    def _is_meant(self, expectation: Expectation, curve: Curve) -> bool:
-        other = expectation.parts["other"]
-        predicted = other != "predicted" or curve.theory.predicted is not None
-        return predicted and curve.name != other and curve.name not in expectation.excluding
-
-    def _one(self, expectation: Expectation, name: str | None) -> Curve:
-        found = self._chosen(expectation, name)
-        if len(found) == 1:
-            return found[0]
-        if not found:
-            raise _Unmeasured(f"no records of {name} yet")
-        raise _Unmeasured(f"{len(found)} curves are called {name}; pick one by where = {{...}}")
+    @property
+    def _judge(self) -> Judge:
+        return Judge(self.curves(), self.experiment, list(self.records.columns))
 
     def verdicts(self) -> list[Verdict]:
         """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers."""
-        return [self._verdict(expectation) for expectation in self.spec.expect]
-
-    def _verdict(self, expectation: Expectation, curves: list[Curve] | None = None) -> Verdict:
-        what = expectation.what
-        if expectation.where:
-            what += " at " + ", ".join(f"{key}={value}" for key, value in expectation.where.items())
-        try:
-            curves = self._meant(expectation) if curves is None else curves
-            # A claim about all curves, or about a window, holds where it is hardest: the interval that is furthest out.
-            measured = [self._measure(expectation, curve) for curve in curves]
-            found, value, interval, doubt = max(measured, key=lambda m: _excess(expectation, m[2]))
-        except (_Unmeasured, ValueError) as error:
-            nan = float("nan")
-            verdict = judge(what, nan, (nan, nan), expectation.allowed, expectation.source)
-            return dataclasses.replace(verdict, outcome="undecided", reason=str(error))
-        verdict = judge(f"{what}{found}", value, interval, expectation.allowed, expectation.source)
-        if doubt and verdict.outcome == "holds":
-            verdict = dataclasses.replace(verdict, outcome="undecided", reason=f"{verdict.reason}, but {doubt}")
-        return verdict
-
-    def _meant(self, expectation: Expectation) -> list[Curve]:
-        name = expectation.parts["curve"]
-        if name != "*":
-            return [self._one(expectation, name)]
-        curves = self._chosen(expectation, name)
-        if not curves:
-            raise _Unmeasured("no records of any such curve yet")
-        return curves
-
-    def _measure(self, expectation: Expectation, curve: Curve) -> tuple[str, float, tuple[float, float], str]:
-        """Where, the value, its interval, and what forbids to trust a verdict that holds: failed students are left out of
-        means, and extreme ones out of the weights of a fit, so either flatters its curve."""
-        parts, axis = expectation.parts, self.experiment.x
-        window = expectation.over.get(axis, [-np.inf, np.inf])
-        low, high = window if isinstance(window, list) else (window, window)
-        curve = curve.between(low, high)
-        hardest = f", {curve.name}" if parts["curve"] == "*" else ""
-        if not len(curve.x):
-            raise _Unmeasured(f"no records with {axis} in [{low:g}, {high:g}]")
-        doubt = f"{_plural_cells(curve.failed)} of {curve.name} failed" if curve.failed else ""
-        if parts["metric"] == "rate":
-            rate = self.rate(curve)
-            shift = 0.0
-            if parts["other"] == "predicted":
-                if curve.theory.predicted is None:
-                    raise _Unmeasured(f"theory predicts no curve for {curve.name}")
-                shift = rate.slope_of(curve.theory.predicted)
-            where = f" over {axis} = {rate.n[0]:g}..{rate.n[-1]:g}{hardest}"
-            if rate.heavy_tail:
-                doubt = f"a few extreme seeds carry the mean of {curve.name}"
-            return where, rate.exponent - shift, (rate.interval[0] - shift, rate.interval[1] - shift), doubt
-        candidates = [(x, self._ratio_at(expectation, curve, float(x))) for x in curve.x]
-        x, worst = max(candidates, key=lambda c: _excess(expectation, c[1].interval))
-        return f" at {axis} = {x:g}{hardest}", worst.value, worst.interval, doubt
-
-    def _ratio_at(self, expectation: Expectation, curve: Curve, x: float) -> Estimate:
-        metric, other = expectation.parts["metric"], expectation.parts["other"]
-        if metric not in curve.values:
-            raise _Unmeasured(f"{metric!r} is not recorded.{nearest(str(metric), list(self.records.columns))}")
-        mine = _at(curve, str(metric), x)
-        if other is None:
-            return share(mine) if is_binary(mine) else mean_ratio(mine, 1.0)
-        if other == "predicted":
-            if curve.theory.predicted is None:
-                raise _Unmeasured(f"theory predicts no curve for {curve.name}")
-            return mean_ratio(mine, float(curve.theory.predicted[int(np.flatnonzero(curve.x == x)[0])]))
-        if other in curve.values:
-            return mean_ratio(mine, _at(curve, other, x))
-        rival = self._one(expectation, other)
-        if x not in rival.x:
-            raise _Unmeasured(f"{other} has no records at {self.experiment.x} = {x:g}")
-        theirs = _at(rival, str(metric), x)
-        # Paired by seed: the seeds that both have.
-        common, i, j = np.intersect1d(curve.seeds, rival.seeds, return_indices=True)
-        if not len(common):
-            raise _Unmeasured(f"{curve.name} and {other} have no seed in common")
-        return mean_ratio(mine[i], theirs[j])
+        return [self._judge.verdict(expectation) for expectation in self.spec.expect]
 
     def to_xarray(self) -> "xarray.Dataset":
         """The records as a Dataset over the arguments that vary, x and the seed; constant arguments are attributes."""
@@ -292,22 +189,8 @@ class Result:
         return write_report(self, folder)
 
 
-class _Unmeasured(Exception):
-    """An expectation about something that the records do not hold (yet)."""
-
-
-def _plural_cells(count: int) -> str:
-    return "1 cell" if count == 1 else f"{count} cells"
-
-
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _excess(expectation: Expectation, interval: tuple[float, float]) -> float:
-    """How far an interval reaches out of what is allowed; negative inside of it."""
-    low, high = expectation.allowed
-    return max(interval[1] - high, low - interval[0])
 
 
 def _positive(values: np.ndarray) -> bool:
@@ -316,10 +199,6 @@ def _positive(values: np.ndarray) -> bool:
 
 def _varies(column: Any) -> bool:
     return len(column.drop_duplicates()) > 1
-
-
-def _at(curve: Curve, metric: str, x: float) -> np.ndarray:
-    return curve.values[metric][int(np.flatnonzero(curve.x == x)[0])]
 
 
 def load(path: str | Path, experiment: Experiment | None = None) -> Result:

@@ -1,0 +1,319 @@
+"""Comparisons: of exponents, simultaneous over many curves, of mean risks, of shares, and where one curve overtakes."""
+
+from collections.abc import Mapping
+from typing import SupportsFloat
+
+import numpy as np
+
+from .diagnostics import ALIKE, few_seeds_warning, heavy_tail_sentence
+from .intervals import FEW_SEEDS, Estimate, expanded_percentiles, student_quantile
+from .models import AbstractModel, Method
+from .rate import Rate, contrast, fit_rate
+from .table import (
+    ROUNDING,
+    TAIL_SHARE,
+    Numbers,
+    as_array,
+    check_not_infinite,
+    check_options,
+    make_table,
+    plural,
+    resamples,
+    tail_share,
+)
+
+
+def compare_rates(
+    n: Numbers,
+    risks_a: Numbers,
+    risks_b: Numbers,
+    *,
+    model: str | AbstractModel = "power",
+    method: Method = "wls",
+    groups: Numbers | None = None,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    paired: bool = True,
+) -> Estimate:
+    """The difference of two exponents, a - b: positive where a learns faster.
+
+    Both curves are fitted as in `fit_rate`. With `paired`, column j is the same seed in both tables and at every n, and
+    both are resampled together; otherwise all columns are taken as independent. The interval is the expanded percentile
+    interval of the differences (for 95 % it covers 98-99 % at 4-8 seeds, 94 % at 64). Curves on different n, and ratios of
+    exponents: fit each with `fit_rate` and call `a.minus(b)` or `a.over(b)`.
+
+    Raises ValueError as `fit_rate` does, and when paired tables differ in their number of seeds.
+    """
+    check_options(level, draws)
+    fits = []
+    # Another seed where nothing is shared: equal resamples would invent a correlation.
+    for name, risks, stream in (("risks_a", risks_a, seed), ("risks_b", risks_b, seed if paired else seed + 1)):
+        try:
+            fits.append(
+                fit_rate(
+                    n,
+                    risks,
+                    model=model,
+                    method=method,
+                    groups=groups,
+                    level=level,
+                    draws=draws,
+                    seed=stream,
+                    paired=paired,
+                )
+            )
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    a, b = fits
+    if paired and a.seeds != b.seeds:
+        raise ValueError(
+            f"a paired comparison needs the same seeds in both tables, got {a.seeds} and {b.seeds} columns. "
+            "Give the common seeds, or pass paired=False."
+        )
+    return contrast(a, b, a.exponent - b.exponent, a.draws - b.draws)
+
+
+def simultaneous(rates: Mapping[str, Rate], *, against: str | None = None, level: float = 0.95) -> dict[str, Estimate]:
+    """Intervals of many exponents, or of their differences to one of them, that hold all at once with probability `level`.
+
+    Max-t (Westfall & Young 1993): every draw's exponents are turned into normal scores of their ranks; the `level` quantile
+    q of the largest absolute score over the curves gives the level 2 Phi(q) - 1 at which each interval is taken. Curves that
+    share seeds are correlated, which makes it shorter than Bonferroni's.
+
+    **Arguments:** `rates` by name, resampled alike (see `Rate.minus`); `against`: the name of the one to subtract.
+
+    **Raises:** ValueError for fewer than two rates, an unknown name, or rates that were not resampled alike.
+    """
+    from scipy.special import ndtr, ndtri
+    from scipy.stats import rankdata
+
+    check_options(level)
+    names = [name for name in rates if name != against]
+    if len(rates) < 2:
+        raise ValueError(f"simultaneous intervals are about two rates or more, got {len(rates)}.")
+    if against is not None and against not in rates:
+        raise ValueError(f"against names {against!r}, which is not among the rates: {', '.join(rates)}.")
+    first = rates[names[0] if against is None else against]
+    for rate in rates.values():
+        rate.check_paired_with(first)
+    base, value = (0.0, 0.0) if against is None else (first.draws, first.exponent)
+    draws = np.array([rates[name].draws - base for name in names])
+    kept = draws[:, np.isfinite(draws).all(axis=0)]
+    if kept.shape[1] == 0:
+        raise ValueError("no resample has an exponent for every curve; give more seeds.")
+    scores = np.abs(ndtri((rankdata(kept, axis=1) - 0.5) / kept.shape[1])).max(axis=0)
+    each = float(2.0 * ndtr(np.quantile(scores, level)) - 1.0)
+    found = {}
+    for name, row in zip(names, kept, strict=True):
+        seeds = min(rates[name].effective_seeds, first.effective_seeds)
+        difference = rates[name].exponent - value
+        found[name] = Estimate(
+            difference, expanded_percentiles(row, difference, seeds, each)[0], level, rates[name].warnings
+        )
+    return found
+
+
+def crossing(
+    n: Numbers,
+    risks_a: Numbers,
+    risks_b: Numbers,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    paired: bool = True,
+) -> Estimate:
+    """n*, from which on a's mean risk stays below b's, with its interval.
+
+    Between measured n the log ratio of means is interpolated linearly in log n, so that neither curve needs to be a power
+    law: n* is where it last falls through 0. It is 0 when a is below at every n (it overtook before the first), and
+    infinite when a is not below at the last one; the interval's ends are such values too. Resampled as in `fit_rate`, with
+    the same seeds in both curves if `paired`.
+
+    Raises ValueError as `fit_rate` does, and when paired tables differ in their number of seeds.
+    """
+    check_options(level, draws)
+    tables = []
+    for name, risks in (("risks_a", risks_a), ("risks_b", risks_b)):
+        try:
+            tables.append(make_table(n, risks))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    a, b = tables
+    if paired and a.number != b.number:
+        raise ValueError(
+            f"a paired comparison needs the same seeds in both tables, got {a.number} and {b.number} columns. "
+            "Give the common seeds, or pass paired=False."
+        )
+    value = float(_last_fall(np.log(a.x), (a.means().log_mean - b.means().log_mean)[None])[0])
+    streams = (seed, seed if paired else seed + 1)
+    logs = [table.means(table.resamples(draws, s, paired)).log_mean for table, s in zip(tables, streams, strict=True)]
+    difference = logs[0] - logs[1]
+    found = _last_fall(np.log(a.x), difference[np.isfinite(difference).all(axis=1)])
+    least = float(min(a.units_present.min(), b.units_present.min()))
+    if least < FEW_SEEDS:
+        interval = (0.0, np.inf)
+    else:
+        low, high = expanded_percentiles(found, value, least, level)[0]
+        interval = (float(np.exp(low)), float(np.exp(high)))
+    notes = few_seeds_warning(int(least))
+    for name, table in (("a", a), ("b", b)):
+        for x, row, ok in zip(table.x, table.risks, table.there, strict=True):
+            if tail_share(row[ok]) > TAIL_SHARE:
+                notes.append(f"{name}: " + heavy_tail_sentence(tail_share(row[ok]), f"at n = {x:g}"))
+    return Estimate(float(np.exp(value)), interval, float(level), tuple(notes))
+
+
+def _last_fall(u: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Where piecewise linear functions (b, k) on u (k,) last fall through 0; -inf when always below, inf when not below
+    at the end."""
+    above = difference >= 0.0
+    # The last point that is not below; k - 1 minus its distance from the end.
+    last = difference.shape[1] - 1 - np.argmax(above[:, ::-1], axis=1)
+    i = np.minimum(last, len(u) - 2)
+    rows = np.arange(len(difference))
+    left, right = difference[rows, i], difference[rows, i + 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inside = u[i] + (u[i + 1] - u[i]) * left / (left - right)
+    return np.where(~above.any(axis=1), -np.inf, np.where(above[:, -1], np.inf, inside))
+
+
+def mean_ratio(
+    numerator: Numbers,
+    denominator: Numbers | SupportsFloat,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    paired: bool = True,
+) -> Estimate:
+    """The ratio mean(numerator) / mean(denominator) of mean risks, or of a mean risk to a constant.
+
+    The interval is the bootstrap-t on the log ratio: with s.e.(log ratio) by the delta method, resamples of the seeds
+    give the quantiles q of (log ratio* - log ratio) / s.e.*, and the ends are ratio exp(-q s.e.). Logarithms keep it
+    positive and make a/b and b/a agree; studentising keeps its coverage at few, skewed seeds. Simulated coverage of the
+    95 % interval at 4, 8, 16 and 64 seeds: 94-95 % for chi-square_15 risks; 89-94 % for log-normal(1) ones, where
+    percentile and BCa intervals against a constant cover 67-85 % at 4-16. At 4 seeds it is very wide. At 2 or 3 seeds,
+    too few to studentise, it is the Student interval log ratio +- t_{s-1} s.e.; at one seed it is (0, inf).
+
+    **Arguments:**
+
+    - `numerator`: (seeds,) risks, NaN where missing.
+    - `denominator`: (seeds,) risks, or one positive number (a Cramér-Rao limit, a computed risk).
+    - `level`, `draws`, `seed`: as in `fit_rate`.
+    - `paired`: whether entry j of both is one seed. Then seeds with either risk missing are left out of both.
+
+    **Returns:** an `Estimate`.
+
+    **Raises:** ValueError for shapes that do not fit, infinite risks, no risks, means that are not positive.
+    """
+    check_options(level, draws)
+    a, b = as_array(numerator, "numerator"), as_array(denominator, "denominator")
+    if a.ndim != 1 or b.ndim > 1:
+        raise ValueError(
+            f"the numerator must have shape (seeds,), the denominator (seeds,) or (); got {a.shape} and {b.shape}."
+        )
+    check_not_infinite(a, "numerator")
+    check_not_infinite(b, "denominator")
+    together = paired or b.ndim == 0
+    if b.ndim == 0:
+        total = len(a)
+        b = np.full(a.shape, b)
+    elif together and len(a) != len(b):
+        raise ValueError(
+            f"paired risks need the same seeds in numerator and denominator, got {len(a)} and {len(b)}. "
+            "Give the common seeds, or pass paired=False."
+        )
+    else:
+        total = len(a) if together else len(a) + len(b)
+    keep_a, keep_b = ~np.isnan(a), ~np.isnan(b)
+    if together:
+        keep_a = keep_b = keep_a & keep_b
+    a, b = a[keep_a], b[keep_b]
+    missing = total - (len(a) if together else len(a) + len(b))
+    for name, values in (("numerator", a), ("denominator", b)):
+        if values.size == 0:
+            raise ValueError(f"the {name} has no risks: none was given, or all are missing (NaN).")
+        if not values.mean() > 0:
+            raise ValueError(f"the mean of the {name} is {values.mean():.4g}; a ratio of risks needs positive means.")
+
+    warnings = []
+    if missing:
+        warnings.append(f"{missing} of {plural(total, 'seed')} left out because a risk is missing (NaN).")
+    for name, values in (("numerator", a), ("denominator", b)):
+        share = tail_share(values)
+        if share > TAIL_SHARE:
+            warnings.append(heavy_tail_sentence(share, f"of the {name}") + " Give the median ratio beside this one.")
+    least = min(len(a), len(b))
+    warnings += few_seeds_warning(least)
+    ratio = float(a.mean() / b.mean())
+    if least == 1:
+        return Estimate(ratio, (0.0, np.inf), float(level), tuple(warnings))
+
+    if together:
+        shifts, variance, variances = _log_ratio_resamples(a, b, draws, seed)
+    else:
+        shifts, variance, variances = _log_ratio_resamples(a, np.ones_like(a), draws, seed)
+        shifts_b, variance_b, variances_b = _log_ratio_resamples(b, np.ones_like(b), draws, seed + 1)
+        shifts, variance, variances = shifts - shifts_b, variance + variance_b, variances + variances_b
+    if variance < ROUNDING**2:
+        warnings.append(ALIKE)
+    # A resample of one seed again and again has no standard error to divide by.
+    usable = variances > 1e-6 * variance
+    if least < FEW_SEEDS or not usable.any():
+        q = student_quantile(least, level) * np.array([1.0, -1.0])
+    else:
+        t = shifts[usable] / np.sqrt(variances[usable])
+        q = np.quantile(t, [0.5 + level / 2, 0.5 - level / 2])
+    with np.errstate(over="ignore"):
+        low, high = ratio * np.exp(-q * np.sqrt(variance))
+    return Estimate(ratio, (float(low), float(high)), float(level), tuple(warnings))
+
+
+def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
+    """The share of ones among independent zeros and ones, with the exact interval of Clopper & Pearson (1934).
+
+    Its coverage is never below `level`, also where all trials succeed: 300 of 300 gives [0.988, 1], where a bootstrap
+    would claim certainty.
+
+    **Arguments:** `successes` (seeds,), 0 or 1 each, NaN where missing; `level` of the interval.
+
+    **Raises:** ValueError for values that are neither, or when there are none.
+    """
+    check_options(level)
+    values = as_array(successes, "successes")
+    if values.ndim != 1:
+        raise ValueError(f"successes must have shape (seeds,), got {values.shape}.")
+    kept = values[~np.isnan(values)]
+    if kept.size == 0:
+        raise ValueError("there are no successes or failures: none was given, or all are missing (NaN).")
+    if not is_binary(kept):
+        wrong = kept[(kept != 0) & (kept != 1)][0]
+        raise ValueError(f"successes must be 0 or 1, got {wrong:g}. For means of other numbers use mean_ratio.")
+    missing = values.size - kept.size
+    warnings = (f"{missing} of {plural(values.size, 'seed')} left out because it is missing (NaN).",) if missing else ()
+    from scipy.stats import binomtest
+
+    result = binomtest(int(kept.sum()), kept.size).proportion_ci(level, method="exact")
+    return Estimate(float(kept.mean()), (float(result.low), float(result.high)), float(level), warnings)
+
+
+def is_binary(values: Numbers) -> bool:
+    """Whether every value that is not NaN is 0 or 1."""
+    values = np.asarray(values, dtype=float)
+    return bool(np.isin(values[~np.isnan(values)], (0.0, 1.0)).all())
+
+
+def _log_ratio_resamples(a, b, draws: int, seed: int):
+    """log mean(a)/mean(b) under paired resampling: shift of every draw, delta-method variance, that of every draw."""
+    shares = resamples(len(a), draws, seed) / len(a)
+    u, v = a / a.mean(), b / b.mean()
+    d, e = shares @ u, shares @ v
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shifts = np.log(d) - np.log(e)
+        # The second moment of u/d - v/e, whose mean under the draw's own shares is 0.
+        moments = shares @ u**2 / d**2 + shares @ v**2 / e**2 - 2.0 * (shares @ (u * v)) / (d * e)
+    # A mean at or below 0 has no logarithm: NaN variances are never usable.
+    moments = np.where(np.isfinite(shifts), np.maximum(moments, 0.0), np.nan)
+    return shifts, float(((u - v) ** 2).mean() / (len(a) - 1)), moments / (len(a) - 1)

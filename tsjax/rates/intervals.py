@@ -1,0 +1,114 @@
+"""Intervals from resamples: expanded percentiles, BCa, and Student's around a delta-method standard error.
+
+How the default was chosen (simulated: 6 sizes; chi-square_15, log-normal(1), correlated and unequal risks). For a nominal
+95 %, percentiles of resamples under the weights of the data cover 64-86 % at 4-8 seeds, for two reasons that each have a
+cure. (i) The weights are estimates too, so every resample refits its own. (ii) A resample of s seeds has a variance too
+small by (s-1)/s, and normal instead of Student tails; so the percentiles are taken at Phi(+-sqrt(s/(s-1)) t_{s-1}), the
+*expanded percentile interval* of Hesterberg (The American Statistician 69, 2015). With both it covers 93-97 % from 4 to 64
+seeds; BCa in place of (ii) covers 86-90 % at 4-8. `python -m benchmarks.coverage` repeats such studies.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .table import bracket, plural
+
+# Below this many seeds percentiles of resamples cannot reach 95 % (two seeds have three resamples).
+FEW_SEEDS = 4
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with its interval: `value`, `interval` (low, high) at `level`, and what to know before trusting it."""
+
+    value: float
+    interval: tuple[float, float]
+    level: float
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        note = f" ({plural(len(self.warnings), 'warning')})" if self.warnings else ""
+        return f"{self.value:.4g} {bracket(self.interval)}{note}"
+
+
+def student_quantile(seeds: float | int, level: float) -> float:
+    """The quantile of Student's law with seeds - 1 degrees of freedom that bounds a two-sided interval."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(seeds - 1.0, 0.5 + level / 2))
+
+
+def expanded_percentiles(
+    draws: np.ndarray, value: float, seeds: float | int, level: float
+) -> tuple[tuple[float, float], float]:
+    """The expanded percentile interval and the standard error of a statistic from its resamples (see the module).
+
+    `seeds` is the (effective) number of units behind the draws. Below 4 it is Student's interval around `value`; below 2,
+    or without draws, it is infinite. Draws may be infinite (a curve that never crosses): an end is then infinite.
+    """
+    from scipy.special import ndtr
+
+    if seeds < 1.5 or len(draws) == 0:
+        return (-np.inf, np.inf), np.inf
+    widen = np.sqrt(seeds / (seeds - 1.0))
+    bounded = draws[np.isfinite(draws)]
+    standard_error = float(bounded.std() * widen) if len(bounded) else np.inf
+    t = student_quantile(seeds, level)
+    if seeds < FEW_SEEDS - 0.5:
+        return (value - t * standard_error, value + t * standard_error), standard_error
+    low, high = _quantiles(draws, ndtr(np.array([-t * widen, t * widen])))
+    return (low, high), standard_error
+
+
+def _quantiles(draws: np.ndarray, q: np.ndarray) -> tuple[float, float]:
+    """Linear quantiles by a partial sort, which is several times faster than a full one; infinite neighbours give an
+    infinite end instead of the NaN of inf - inf."""
+    where = np.clip(q, 0.0, 1.0) * (len(draws) - 1)
+    below = np.floor(where).astype(int)
+    above = np.minimum(below + 1, len(draws) - 1)
+    ordered = np.partition(draws, np.unique(np.concatenate([below, above])))
+    a, b = ordered[below], ordered[above]
+    part = where - below
+    with np.errstate(invalid="ignore"):
+        ends = np.where(a == b, a, np.where(part == 0.0, a, a + part * (b - a)))
+    return float(ends[0]), float(ends[1])
+
+
+def one_sided_p(draws: np.ndarray, bound: float, seeds: float | int, side: int) -> float:
+    """p-value of the null hypothesis that a parameter lies at or beyond `bound`: below it for `side` = +1 (small values
+    say that the parameter is above), above it for -1.
+
+    It inverts `expanded_percentiles`: p <= alpha exactly where the interval of level 1 - 2 alpha leaves the bound out. The
+    share of draws beyond the bound, (r + 1/2) / (draws + 1), is a normal quantile z; p = T_{s-1}(z / sqrt(s/(s-1))).
+    """
+    from scipy.special import ndtri, stdtr
+
+    kept = draws[~np.isnan(draws)]
+    if seeds < 1.5 or not len(kept):
+        return float("nan")
+    beyond = (kept <= bound).sum() if side > 0 else (kept >= bound).sum()
+    z = ndtri((beyond + 0.5) / (len(kept) + 1.0))
+    return float(stdtr(seeds - 1.0, z / np.sqrt(seeds / (seeds - 1.0))))
+
+
+def bca(draws: np.ndarray, value: float, left_out: np.ndarray, level: float) -> tuple[float, float]:
+    """The bias-corrected and accelerated interval of Efron (JASA 82, 1987), without small-sample corrections.
+
+    `left_out` (units,): the statistic without each unit. With z0 = Phi^{-1}(share of draws below the value) and
+    a = sum (m - l)^3 / (6 (sum (m - l)^2)^{3/2}), m the mean of l, the ends are the percentiles at
+    Phi(z0 + (z0 + z) / (1 - a (z0 + z))), z = Phi^{-1}((1 -+ level) / 2). It is that of `scipy.stats.bootstrap`.
+    """
+    from scipy.special import ndtr, ndtri
+
+    if len(draws) == 0 or len(left_out) < 2:
+        return -np.inf, np.inf
+    share = ((draws < value).mean() + (draws <= value).mean()) / 2.0
+    if not 0.0 < share < 1.0:
+        return float(draws.min()), float(draws.max())
+    u = left_out.mean() - left_out
+    spread = (u**2).sum()
+    a = (u**3).sum() / (6.0 * spread**1.5) if spread > 0 else 0.0
+    z0, z = ndtri(share), ndtri(0.5 + level / 2)
+    ends = np.array([z0 - z, z0 + z])
+    return _quantiles(draws, ndtr(z0 + ends / (1.0 - a * ends)))

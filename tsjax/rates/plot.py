@@ -1,0 +1,44 @@
+"""A rate as a figure."""
+
+from typing import Any
+
+import numpy as np
+
+from .intervals import student_quantile
+
+
+def plot_rate(rate: Any, axes: np.ndarray | None = None) -> np.ndarray:
+    """Curve, residuals and local exponents of a fit in three panels; see `Rate.plot`.
+
+    `rate` is a `Rate`, whose module imports this one.
+    """
+    import matplotlib.pyplot as plt
+
+    if axes is None:
+        _, axes = plt.subplots(3, 1, figsize=(5.0, 7.0), height_ratios=(3, 1, 1.5), sharex=True, layout="constrained")
+    axes = np.asarray(axes)
+    if axes.shape != (3,):
+        raise ValueError(f"axes must be three matplotlib axes (curve, residuals, local exponents), got {axes.shape}.")
+    curve, residuals, local = axes
+    n, y = rate.n, np.exp(rate.log_risk)
+    t = student_quantile(max(rate.effective_seeds, 2.0), rate.level)
+    error = np.where(np.isfinite(rate.mean_se), t * rate.mean_se / rate.mean_risk, 0.0)
+    fine = np.geomspace(n[0], n[-1], 100)
+    fit, low, high = rate.predict(fine)
+    curve.errorbar(n, y, yerr=[y - y * np.exp(-error), y * np.exp(error) - y], fmt="o", ms=4, capsize=2, color="C0")
+    curve.plot(fine, fit, color="C1", label=f"{rate.model.formula}: {str(rate).split(' over')[0]}")
+    if np.isfinite(low).all() and np.isfinite(high).all():
+        curve.fill_between(fine, low, high, color="C1", alpha=0.25, lw=0)
+    curve.set(xscale="log", yscale="log", ylabel="typical risk" if rate.method == "student" else "mean risk")
+    curve.legend(frameon=False, fontsize="small")
+    residuals.axhline(0.0, color="0.6", lw=1)
+    residuals.errorbar(n, rate.residuals, yerr=error, fmt="o", ms=4, capsize=2, color="C0")
+    residuals.set(ylabel="log residual")
+    middle = np.sqrt(n[1:] * n[:-1])
+    ends = rate.local_intervals
+    if np.isfinite(ends).all():
+        local.fill_between(middle, ends[:, 0], ends[:, 1], color="C0", alpha=0.25, lw=0)
+    local.plot(middle, rate.local_slopes, "o-", ms=4, color="C0")
+    local.axhline(rate.exponent, color="C1")
+    local.set(xlabel="n", ylabel="local exponent")
+    return axes

@@ -1,0 +1,376 @@
+"""The data of a fit: a table of risks (k, seeds), its means with their variances, and resamples of its seeds.
+
+Row i holds the risks of all seeds at x_i. What is resampled are *units*: columns, or, where several columns share a
+teacher, groups of columns. Every resample is a vector of multiplicities over units, so that all sums of all resamples are
+one matrix product.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple, SupportsFloat, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Bool, Float, Int
+from threadpoolctl import ThreadpoolController
+
+# numpy's ArrayLike alone leaves tuples out when it is checked at run time.
+Numbers: TypeAlias = npt.ArrayLike | Sequence[Any]
+
+# No n may weigh more than 1000 times the average one: a variance near zero is a small sample's accident.
+VARIANCE_FLOOR = 1e-3
+# A seed above 10 medians is a failure rather than noise (a failed student costs 20-500 times the usual risk);
+# when such seeds carry a fifth of a mean, the mean tells how many failed and not how good the others are.
+TAIL_FACTOR, TAIL_SHARE = 10.0, 0.2
+# Relative deviations below this are rounding.
+ROUNDING = 1e-14
+# Degrees of freedom of the Student law that describes log risks with failed seeds among them (`Table.typical`).
+TAIL_FREEDOM = 4.0
+_LEAST_SCALE = 1e-12
+
+
+class Summary(NamedTuple):
+    """What a fit needs of a table, or of each resample of it (leading axes).
+
+    - `log_mean` (..., k): log of the mean risk, or the typical log risk; NaN where a resample has none.
+    - `variance` (..., k): its estimated variance, positive.
+    - `size` (..., k): how many risks it rests on.
+    """
+
+    log_mean: np.ndarray
+    variance: np.ndarray
+    size: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A checked table of risks; see `make_table`.
+
+    - `x` (k,) increasing; `risks` (k, seeds), NaN where missing; `there` (k, seeds).
+    - `units` (seeds,): which unit a column belongs to, 0..number-1. `number` of units.
+    - `deviations` (k, number): sums over a unit of risk / mean - 1. `sizes` (k, number): how many risks a unit has.
+    """
+
+    x: Float[np.ndarray, " k"]
+    risks: Float[np.ndarray, "k seeds"]
+    there: Bool[np.ndarray, "k seeds"]
+    mean: Float[np.ndarray, " k"]
+    units: Int[np.ndarray, " seeds"]
+    number: int
+    deviations: Float[np.ndarray, "k number"]
+    sizes: Float[np.ndarray, "k number"]
+
+    @property
+    def present(self) -> Int[np.ndarray, " k"]:
+        """How many seeds have a risk at each x."""
+        return self.there.sum(axis=1)
+
+    @property
+    def units_present(self) -> Int[np.ndarray, " k"]:
+        """How many units have a risk at each x."""
+        return (self.sizes > 0).sum(axis=1)
+
+    @property
+    def relative_spread(self) -> Float[np.ndarray, " k"]:
+        """The mean square of risk / mean - 1 over seeds at each x."""
+        return (np.where(self.there, self.risks / self.mean[:, None] - 1.0, 0.0) ** 2).sum(axis=1) / self.present
+
+    def keep(self, rows: np.ndarray) -> "Table":
+        """The table at some of its x: a mask or indices."""
+        return Table(
+            self.x[rows],
+            self.risks[rows],
+            self.there[rows],
+            self.mean[rows],
+            self.units,
+            self.number,
+            self.deviations[rows],
+            self.sizes[rows],
+        )
+
+    def resamples(self, draws: int, seed: int, paired: bool) -> np.ndarray:
+        """Multiplicities of the units in each resample: (draws, number), or (k, draws, number) unpaired."""
+        return resamples(self.number, draws, seed, None if paired else len(self.x))
+
+    def means(self, counts: np.ndarray | None = None) -> Summary:
+        """Log mean risk under multiplicities `counts` (draws, number) or (k, draws, number); of the table itself without.
+
+        var(log mean) = var(mean) / mean^2 (delta method), var(mean) from the spread of the units' sums.
+        """
+        z, size = self.deviations, self.sizes
+        k, single = len(self.x), bool(self.sizes.max() <= 1.0)
+        # With one risk in a unit, size^2 = size, z size = z, and units are counted by their risks.
+        parts = [z, z * z, size] if single else [z, z * z, size, z * size, size * size, (size > 0).astype(float)]
+        # Where nothing is missing, every x has as many risks as units were taken.
+        complete = single and bool(self.there.all())
+        rows = np.stack(parts[:2] if complete else parts)
+        if counts is None:
+            sums = rows.sum(axis=2)
+        else:
+            with _one_thread():
+                if counts.ndim == 2:
+                    sums = (rows.reshape(-1, self.number) @ counts.T).reshape(len(rows), k, -1).swapaxes(1, 2)
+                else:
+                    sums = np.matmul(counts, rows.transpose(1, 2, 0)).transpose(2, 1, 0)
+        total, square = sums[0], sums[1]
+        if complete:
+            taken = np.array(float(self.number)) if counts is None else counts.sum(axis=-1)
+            count = np.broadcast_to(taken.T if taken.ndim == 2 else taken[..., None], total.shape)
+        else:
+            count = sums[2]
+        cross, square_size, number = (total, count, count) if single else (sums[3], sums[4], sums[5])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            shift = total / count
+            relative = np.where(shift > -1.0, 1.0 + shift, np.nan)
+            # Sum over units of (z - shift size)^2, the squared deviations from the resample's own mean.
+            spread = (square - 2.0 * shift * cross + shift**2 * square_size) / (count * relative) ** 2
+            return Summary(np.log(self.mean) + np.log(relative), _filled(spread, number, count), count)
+
+    def typical(self, counts: np.ndarray | None = None) -> Summary:
+        """Typical log risk under multiplicities: the maximum-likelihood location of log risks that are Student with
+        `TAIL_FREEDOM` degrees of freedom and a scale of their own at each x, by expectation-maximisation (Lange, Little &
+        Taylor, JASA 84, 1989). A failed seed has a bounded influence. Variance: that of the influences.
+        """
+        copies = self._copies(counts)
+        at, scale = self._location(copies)
+        influence = self._typical_influence(copies, at, scale)
+        count = copies.sum(axis=-1)
+        if self.sizes.max() <= 1.0:
+            spread, number = (copies * influence**2).sum(axis=-1), count
+        else:
+            # Within a unit influences add before they are squared; copies of a unit are units.
+            member = self._member
+            times = np.ones(self.number) if counts is None else counts
+            times = times[:, None, :] if times.ndim == 2 else np.swapaxes(times, 0, 1) if times.ndim == 3 else times
+            spread = (times * ((influence * self.there) @ member) ** 2).sum(axis=-1)
+            number = (times * (self.sizes > 0)).sum(axis=-1)
+        at = np.where(count > 0, at, np.nan)
+        return Summary(at, _filled(spread, number, count), count)
+
+    @property
+    def _member(self) -> np.ndarray:
+        return (self.units[:, None] == np.arange(self.number)).astype(float)
+
+    def _copies(self, counts: np.ndarray | None) -> np.ndarray:
+        """How often each risk is taken, (..., k, seeds)."""
+        if counts is None:
+            return self.there.astype(float)
+        taken = counts @ self._member.T
+        return (taken[:, None, :] if counts.ndim == 2 else np.swapaxes(taken, 0, 1)) * self.there
+
+    @property
+    def _log_risks(self) -> np.ndarray:
+        return np.log(np.where(self.there, self.risks, 1.0))
+
+    def _location(self, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Location and scale (..., k) of Student log risks."""
+        log_risk, nu, shape = self._log_risks, TAIL_FREEDOM, copies.shape[:-1]
+        # From median and median deviation of the whole table: every resample starts near its end.
+        rows = [row[ok] for row, ok in zip(log_risk, self.there, strict=True)]
+        at = np.array([np.median(row) for row in rows])
+        scale = np.array([np.median(np.abs(row - m)) / 0.6745 for row, m in zip(rows, at, strict=True)])
+        at, scale = np.broadcast_to(at, shape), np.broadcast_to(np.maximum(scale, _LEAST_SCALE), shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            for _ in range(30):
+                weight = copies * (nu + 1.0) / (nu + ((log_risk - at[..., None]) / scale[..., None]) ** 2)
+                at = (weight * log_risk).sum(axis=-1) / weight.sum(axis=-1)
+                square = (weight * (log_risk - at[..., None]) ** 2).sum(axis=-1) / copies.sum(axis=-1)
+                scale = np.maximum(np.sqrt(square), _LEAST_SCALE)
+        return at, scale
+
+    def _typical_influence(self, copies: np.ndarray, at: np.ndarray, scale: np.ndarray) -> np.ndarray:
+        """Of each risk on the location, (..., k, seeds): score / (- sum of its derivatives)."""
+        nu = TAIL_FREEDOM
+        with np.errstate(divide="ignore", invalid="ignore"):
+            standard = (self._log_risks - at[..., None]) / scale[..., None]
+            score = (nu + 1.0) * standard / (nu + standard**2)
+            slope = (nu + 1.0) * (nu - standard**2) / (nu + standard**2) ** 2
+            return scale[..., None] * score / (copies * slope).sum(axis=-1)[..., None]
+
+    def influence(self, typical: bool) -> Float[np.ndarray, "k number"]:
+        """Of each unit on the log mean (or the typical log risk) at each x: their squares sum to its variance, up to the
+        factor s / (s-1)."""
+        if not typical:
+            return self.deviations / self.present[:, None]
+        copies = self._copies(None)
+        at, scale = self._location(copies)
+        return (self._typical_influence(copies, at, scale) * self.there) @ self._member
+
+    def variance_of(self, coefficients: np.ndarray, paired: bool, typical: bool = False) -> tuple[float, float]:
+        """Delta-method variance of sum_i c_i log mean_i, and the number s of units it effectively rests on.
+
+        Paired, a unit's influences add over the rows before they are squared; unpaired, the variances of rows add. The
+        effective number is Satterthwaite's. Paired: s = (sum e)^2 / sum e^2 of the contributions e that units would have
+        if rows were independent: all units when every unit is at every x, fewer when a few units carry the points that
+        decide. Unpaired: s - 1 = (sum v)^2 / sum (v_i^2 / (s_i - 1)) of the rows' variances v_i.
+        """
+        influence, present = self.influence(typical), self.units_present
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rows = np.asarray(coefficients) ** 2 * (influence**2).sum(axis=1) * present / (present - 1.0)
+        rows = np.where(present > 1, rows, 0.0)
+        if rows.sum() == 0.0:
+            return 0.0, float(present.min())
+        if not paired:
+            one = np.where(present > 1, rows**2 / np.maximum(present - 1.0, 1.0), 0.0).sum()
+            return float(rows.sum()), float(1.0 + rows.sum() ** 2 / one)
+        shares = np.where(self.sizes > 0, (rows / present)[:, None], 0.0).sum(axis=0)
+        effective = float(shares.sum() ** 2 / (shares**2).sum())
+        total = float(((np.asarray(coefficients) @ influence) ** 2).sum())
+        return total * effective / max(effective - 1.0, 0.5), effective
+
+
+def make_table(n: Numbers, risks: Numbers, groups: Numbers | None = None) -> Table:
+    """Checks the arguments of a fit: x positive and increasing (k,), risks (k, seeds), finite or NaN, means positive.
+
+    `groups` (seeds,) labels the unit of each column: a column of its own by default. Raises ValueError otherwise.
+    """
+    x, table = as_array(n, "n"), as_array(risks, "risks")
+    _check_table(x, table)
+    seeds = table.shape[1]
+    there = ~np.isnan(table)
+    present = there.sum(axis=1)
+    mean = np.where(there, table, 0.0).sum(axis=1) / np.maximum(present, 1)
+    for i in range(len(x)):
+        if present[i] == 0:
+            raise ValueError(f"there is no risk at n = {short(x[i])}: all {seeds} are NaN. Leave this n out.")
+        if mean[i] <= 0:
+            raise ValueError(
+                f"the mean risk at n = {short(x[i])} is {mean[i]:.4g}; a power law needs positive means. "
+                "Leave this n out, or estimate its risk with less error."
+            )
+    units = np.arange(seeds)
+    if groups is not None:
+        labels = np.asarray(groups)
+        if labels.shape != (seeds,):
+            raise ValueError(
+                f"groups must label each of the {seeds} columns of risks, shape ({seeds},); got shape {labels.shape}."
+            )
+        units = np.unique(labels, return_inverse=True)[1]
+    # Relative deviations: squares of risks as small as 1e-200 would underflow, and centred ones do not cancel. What is
+    # left of equal numbers after rounding is no deviation.
+    z = np.where(there, table / mean[:, None] - 1.0, 0.0)
+    z = np.where(np.abs(z) < ROUNDING, 0.0, z)
+    sizes, number = there.astype(float), seeds
+    if groups is not None:
+        number = int(units.max()) + 1
+        member = (units[:, None] == np.arange(number)).astype(float)
+        z, sizes = z @ member, sizes @ member
+    return Table(x, table, there, mean, units, number, z, sizes)
+
+
+def check_positive_risks(table: Table) -> None:
+    """Raises ValueError where a risk that is there has no logarithm."""
+    bad = table.there & ~(table.risks > 0)
+    if bad.any():
+        i, j = (int(v) for v in np.argwhere(bad)[0])
+        raise ValueError(
+            f"method='student' takes logarithms of single risks, and the one at n = {short(table.x[i])}, column {j}, is "
+            f"{table.risks[i, j]:g}. Use method='wls' or 'gamma', which only need positive means."
+        )
+
+
+def _filled(spread, number, count):
+    """Variances from sums of squares over `number` units; where one unit tells nothing, the average of the others, per
+    risk, stands in. If no x has any variance, all risks count alike."""
+    known = number > 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one = np.where(known, spread * count * number / np.maximum(number - 1.0, 1.0), 0.0)
+        typical = one.sum(axis=-1, keepdims=True) / np.maximum(known.sum(axis=-1, keepdims=True), 1)
+        one = np.where(known, np.maximum(one, VARIANCE_FLOOR * typical), typical)
+        return np.where(typical > 0.0, one, 1.0) / count
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+def _one_thread():
+    # The products are small: on a busy machine a second thread makes them ten times slower (measured), not faster.
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@lru_cache(maxsize=4)
+def resamples(units: int, draws: int, seed: int, rows: int | None = None) -> np.ndarray:
+    """How often each resample takes each unit, (draws, units), or (rows, draws, units) for independent rows.
+
+    Cached: a sweep fits hundreds of curves of one shape, and equal resamples are what makes their draws paired.
+    """
+    shape = (draws, units) if rows is None else (rows, draws, units)
+    chosen = np.random.default_rng(seed).integers(units, size=shape).reshape(-1, units)
+    flat = (chosen + units * np.arange(len(chosen))[:, None]).ravel()
+    counts = np.bincount(flat, minlength=chosen.size).astype(np.float64).reshape(shape)
+    counts.flags.writeable = False
+    return counts
+
+
+def tail_share(risks: np.ndarray) -> float:
+    """Share of the sum carried by risks above ten medians."""
+    return float(risks[risks > TAIL_FACTOR * max(np.median(risks), 0.0)].sum() / risks.sum())
+
+
+def as_array(values: Numbers | SupportsFloat, name: str) -> np.ndarray:
+    """The values in float64. Raises ValueError when they are no rectangular array of numbers."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers in a rectangular array; NumPy says: {error}") from error
+
+
+def check_options(level: float, draws: int = 1000) -> None:
+    """Raises ValueError for a level that is no probability, or too few draws for an interval."""
+    if not 0.0 < level < 1.0:
+        raise ValueError(f"level is a probability strictly between 0 and 1, such as 0.95; got {level}.")
+    if draws < 100:
+        raise ValueError(f"an interval needs at least 100 draws (2000 is a good number), got draws={draws}.")
+
+
+def check_positive(values: np.ndarray, name: str, advice: str) -> None:
+    """Raises ValueError at the first value that is not finite and positive."""
+    for i, value in enumerate(values):
+        if not 0.0 < value < np.inf:
+            raise ValueError(f"{name} must be finite and positive, got {value:g} at index {i}. {advice}")
+
+
+def check_not_infinite(values: np.ndarray, name: str) -> None:
+    """Raises ValueError when a value is infinite."""
+    bad = np.isinf(values)
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{name} has {plural(int(bad.sum()), 'infinite value')}, the first at index {where}. Give failed students "
+            "as NaN (they are then counted as missing) or leave them out."
+        )
+
+
+def _check_table(x: np.ndarray, table: np.ndarray) -> None:
+    if x.ndim != 1 or table.ndim != 2 or table.shape[0] != len(x) or table.shape[1] == 0:
+        raise ValueError(
+            f"expected n of shape (k,) and risks of shape (k, seeds), got {x.shape} and {table.shape}. "
+            "Row i of risks holds the risks of all seeds at n[i]."
+        )
+    check_positive(x, "n", "A power law has no point there; leave it out.")
+    if len(np.unique(x)) < 2:
+        raise ValueError(f"an exponent needs at least 2 different n, got {[float(v) for v in x]}.")
+    if not (np.diff(x) > 0).all():
+        raise ValueError(
+            f"n must increase strictly, got {[float(v) for v in x]}. Sort n and the rows of risks together; "
+            "put the seeds of equal n into one row."
+        )
+    check_not_infinite(table, "risks")
+
+
+def bracket(interval: tuple[float, float]) -> str:
+    """`[0.98, 1.04]`."""
+    return f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+
+
+def short(value) -> str:
+    """Whole numbers in full, others with four digits."""
+    return f"{int(value)}" if float(value).is_integer() and value < 1e9 else f"{value:.4g}"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 seed`, `4 seeds`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,129 @@
+"""Verdicts: whether a measured number is what it should be."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, SupportsFloat
+
+import numpy as np
+
+from .intervals import expanded_percentiles, one_sided_p
+from .rate import Rate
+from .table import bracket
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a measured number is what it should be; see `judge`.
+
+    **Fields:** `what` was measured; `outcome`; the measured `value` and `interval`; the `allowed` range (low, high);
+    `reason`, a sentence with the numbers; `source` of the allowed range.
+    """
+
+    what: str
+    outcome: Literal["holds", "fails", "undecided"]
+    value: float
+    interval: tuple[float, float]
+    allowed: tuple[float, float]
+    reason: str
+    source: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.outcome} ({self.value:.4g}; {self.reason})"
+
+
+def judge(
+    what: str,
+    value: SupportsFloat,
+    interval: tuple[SupportsFloat, SupportsFloat],
+    allowed: tuple[SupportsFloat, SupportsFloat],
+    source: str = "",
+) -> Verdict:
+    """Compares a measured interval with an allowed range.
+
+    `holds` if the interval lies inside the range, `fails` if the two are disjoint, `undecided` if they merely overlap
+    (more seeds would decide) or if a number is NaN. The ends of `allowed` belong to it and may be infinite.
+
+    Raises ValueError when `allowed` or `interval` has its ends in the wrong order, or `allowed` has a NaN.
+    """
+    value, low, high = float(value), float(interval[0]), float(interval[1])
+    least, most = float(allowed[0]), float(allowed[1])
+    if not least <= most:
+        raise ValueError(
+            f"allowed for {what!r} must be (low, high) with low <= high, got ({least:g}, {most:g}). "
+            "Use -inf or inf for an open end."
+        )
+    if low > high:
+        raise ValueError(f"the interval of {what!r} must be (low, high) with low <= high, got ({low:g}, {high:g}).")
+    measured, permitted = bracket((low, high)), bracket((least, most))
+    if np.isnan([value, low, high]).any():
+        outcome, reason = "undecided", f"not a number: value {value:.4g}, interval {measured}, allowed {permitted}"
+    elif least <= low and high <= most:
+        outcome, reason = "holds", f"interval {measured} lies inside {permitted}"
+    elif high < least:
+        outcome, reason = "fails", f"interval {measured} lies below {permitted}"
+    elif low > most:
+        outcome, reason = "fails", f"interval {measured} lies above {permitted}"
+    else:
+        outcome, reason = "undecided", f"interval {measured} lies partly outside {permitted}; more seeds narrow it"
+    return Verdict(what, outcome, value, (low, high), (least, most), reason, source)
+
+
+def equivalence(
+    rate: Rate, value: float, margin: float, *, alpha: float = 0.05, what: str = "rate", source: str = ""
+) -> Verdict:
+    """Two one-sided tests (Schuirmann 1987) of "the exponent is `value` within `margin`".
+
+    `holds` when both "it is above value - margin" and "it is below value + margin" are significant at level `alpha`, which is
+    when the interval of level 1 - 2 alpha lies inside; a claim that is wrong holds with probability `alpha` at most.
+    `fails` when that interval lies outside, `undecided` otherwise. The reason tells the larger p-value of the two.
+
+    **Raises:** ValueError for a margin that is not positive, or `alpha` not between 0 and 1/2.
+    """
+    if not 0.0 < margin < np.inf:
+        raise ValueError(f"margin is the largest difference that does not matter, positive; got {margin:g}.")
+    allowed = (value - margin, value + margin)
+    return tested(what, rate.exponent, rate.draws, rate.effective_seeds, allowed, alpha, source)
+
+
+def superiority(
+    fast: Rate, slow: Rate, *, margin: float = 0.0, alpha: float = 0.05, what: str = "", source: str = ""
+) -> Verdict:
+    """One-sided test of "`fast` has an exponent above that of `slow` by more than `margin`", paired by seeds.
+
+    `holds` when it is significant at level `alpha`, `fails` when the opposite is, `undecided` otherwise. A claim about many
+    rivals at once ("faster than any linear estimator") holds when it holds against each: the largest of their p-values is
+    the claim's own, with no correction for their number (Berger 1982, intersection-union tests).
+
+    **Raises:** ValueError when the fits were not resampled alike (see `Rate.minus`), or `alpha` is not between 0 and 1/2.
+    """
+    fast.check_paired_with(slow)
+    seeds = min(fast.effective_seeds, slow.effective_seeds)
+    name = what or "difference of the exponents"
+    return tested(
+        name, fast.exponent - slow.exponent, fast.draws - slow.draws, seeds, (margin, float("inf")), alpha, source
+    )
+
+
+def tested(
+    what: str,
+    value: float,
+    draws: np.ndarray,
+    seeds: float,
+    allowed: tuple[float, float],
+    alpha: float,
+    source: str = "",
+) -> Verdict:
+    """`judge` at level 1 - 2 alpha, with the p-value of the allowed range in the reason: the larger one of its ends."""
+    if not 0.0 < alpha < 0.5:
+        raise ValueError(f"alpha is the probability of a false claim, between 0 and 1/2, such as 0.05; got {alpha:g}.")
+    kept = draws[~np.isnan(draws)]
+    interval, _ = expanded_percentiles(kept, value, seeds, 1.0 - 2.0 * alpha)
+    verdict = judge(what, value, interval, allowed, source)
+    return replace(verdict, reason=f"{verdict.reason}; {p_value_sentence(draws, seeds, allowed, alpha)}")
+
+
+def p_value_sentence(draws: np.ndarray, seeds: float, allowed: tuple[float, float], alpha: float) -> str:
+    """`p = 0.003 at level 0.05`, of "inside the allowed range"."""
+    ends = [
+        one_sided_p(draws, end, seeds, side) for end, side in zip(allowed, (1, -1), strict=True) if np.isfinite(end)
+    ]
+    return f"p = {max(ends):.2g} at level {alpha:g}"

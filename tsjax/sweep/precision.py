@@ -1,0 +1,108 @@
+"""Sweeps of a wanted precision: what a pilot says of the seeds needed, and rounds of seeds until exponents are known."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..rates import SeedPlan, next_seeds, plan_seeds
+from .curve import Curve
+from .experiment import Experiment
+from .result import Result
+from .spec import SpecError, SweepSpec, expand
+
+
+@dataclass(frozen=True)
+class CurvePlan:
+    """What one curve needs; `plan` is None where no plan can be made, for the `reason`."""
+
+    curve: Curve
+    plan: SeedPlan | None
+    reason: str = ""
+
+
+def plan_precision(pilot: Result, precision: float) -> list[CurvePlan]:
+    """The seeds that each curve of a pilot needs for its exponent's interval to have half-width `precision`; costs are the
+    seconds that a seed took."""
+    _check_axis(pilot.experiment)
+    plans = []
+    for curve in pilot.curves():
+        try:
+            rate = pilot.rate(curve)
+            plans.append(CurvePlan(curve, plan_seeds(rate, precision, cost=_seconds(pilot, curve, rate.n))))
+        except ValueError as error:
+            plans.append(CurvePlan(curve, None, str(error)))
+    return plans
+
+
+def with_more_seeds(result: Result, precision: float, most: int) -> SweepSpec:
+    """The spec of a result with the seeds of the next round (`tsjax.next_seeds`) at each curve and x, or the same spec when
+    there is nothing to add: every exponent is known to +- `precision`, or `most` seeds do not suffice."""
+    experiment = result.experiment
+    _check_axis(experiment)
+    blocks = []
+    cells = list(expand(result.spec, experiment))
+    for curve in result.curves():
+        try:
+            rate = result.rate(curve)
+            wanted = next_seeds(rate, precision, cost=_seconds(result, curve, rate.n), most=most)
+        except ValueError:
+            # A curve without an exponent, or with too few seeds for a plan, gets none: its table says why.
+            continue
+        for x, present, count in zip(rate.n, rate.present, wanted, strict=True):
+            if count > present:
+                mine = [(cell, seeds) for cell, seeds in cells if _belongs(cell, curve, experiment, float(x))]
+                seeds = sorted({seed for _, listed in mine for seed in listed})
+                # Failed seeds are not counted as present, and not run again: new ones come in their place.
+                free = (seed for seed in range(2**31) if seed not in set(seeds))
+                new = [next(free) for _ in range(int(count) - int(present))]
+                arguments = {name: value for name, value in mine[0][0].items() if value is not None}
+                blocks.append({**arguments, "seeds": new})
+    return result.spec.model_copy(update={"grid": [*result.spec.grid, *blocks]}) if blocks else result.spec
+
+
+def run_until(
+    spec: SweepSpec, run: Callable[[SweepSpec], Result], precision: float, *, most: int = 1024, rounds: int = 20
+) -> Result:
+    """Runs a spec, adds seeds where they help most, and runs again on the same store, until every exponent's interval has
+    half-width `precision` at most, or no curve may have more than `most` seeds."""
+    result = run(spec)
+    for _ in range(rounds):
+        extended = with_more_seeds(result, precision, most)
+        if extended is result.spec:
+            break
+        result = run(extended)
+    return result
+
+
+def _check_axis(experiment: Experiment) -> None:
+    if experiment.x not in experiment.arguments.model_fields:
+        raise SpecError(
+            f"{experiment.name} returns its whole path in {experiment.x!r} from one cell, so seeds cannot be added at one "
+            f"{experiment.x}; a precision can be asked of sweeps whose x is an argument."
+        )
+
+
+def _belongs(cell: dict[str, Any], curve: Curve, experiment: Experiment, x: float) -> bool:
+    if float(cell[experiment.x]) != x:
+        return False
+    return all(_same(cell[name], value) for name, value in curve.arguments.items() if name != experiment.x)
+
+
+def _same(a: Any, b: Any) -> bool:
+    # Records write a missing argument as NaN.
+    return a == b or (a is None and (b is None or (isinstance(b, float) and np.isnan(b))))
+
+
+def _seconds(result: Result, curve: Curve, x: np.ndarray) -> np.ndarray:
+    """Seconds of one seed at each x; at least a microsecond."""
+    records = result.records
+    keep = np.ones(len(records), bool)
+    for name, value in curve.arguments.items():
+        if name != result.experiment.x:
+            column = records[name]
+            keep &= (column.isna() if value is None or value != value else column == value).to_numpy(bool)
+    rows = records.iloc[np.flatnonzero(keep)]
+    at, seconds = rows[result.experiment.x].to_numpy(float), rows["run_seconds"].to_numpy(float)
+    return np.array([max(seconds[at == one].mean(), 1e-6) for one in x])
