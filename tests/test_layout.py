@@ -18,7 +18,7 @@ LAYERS = [
     ["problem", "optim"],
     ["estimators"],
     ["risk", "theory"],
-    ["recovery"],
+    ["recovery", "sklearn"],
     ["sweep"],
     ["studies"],
     ["report"],

@@ -20,6 +20,8 @@ from .estimators.smoothers import NadarayaWatson as NadarayaWatson
 from .estimators.spectral import GradientFlow as GradientFlow
 from .estimators.spectral import MinimumNorm as MinimumNorm
 from .estimators.spectral import SpectralCutoff as SpectralCutoff
+from .estimators.standardized import Standardized as Standardized
+from .estimators.standardized import StandardizedFit as StandardizedFit
 from .estimators.student import NetworkFit as NetworkFit
 from .estimators.student import OracleStudent as OracleStudent
 from .estimators.student import TwoPhaseStudent as TwoPhaseStudent
