@@ -15,7 +15,7 @@ the step limit came first.
 
 import warnings
 from abc import abstractmethod
-from typing import Any, Literal
+from typing import Any
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin
@@ -33,16 +33,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .activations import AbstractActivation, relu
+from .activations import relu
 from .estimators.base import AbstractEstimator, Status
 from .estimators.features import RandomFeatures
 from .estimators.phases import NoisyPhase, VanillaPhase
 from .estimators.ridge import KernelRidge
 from .estimators.standardized import Standardized, StandardizedFit
 from .estimators.student import TwoPhaseStudent
-from .kernels import RBF, AbstractKernel, ntk
+from .kernels import RBF, ntk
 from .problem import Dataset
 
+# Constructors take anything, as scikit-learn asks of them; `fit` checks it.
 __all__ = ["KernelRidgeRegressor", "NTKRegressor", "RandomFeaturesRegressor", "StudentRegressor"]
 
 _ADVICE = {
@@ -116,12 +117,12 @@ class KernelRidgeRegressor(_Regressor):
 
     def __init__(
         self,
-        kernel: AbstractKernel | None = None,
+        kernel: Any = None,
         *,
-        ridge: float | str = "gcv",
-        standardize: bool = True,
-        normalize_y: bool = True,
-        random_state=None,
+        ridge: Any = "gcv",
+        standardize: Any = True,
+        normalize_y: Any = True,
+        random_state: Any = None,
     ):
         self.kernel = kernel
         self.ridge = ridge
@@ -154,13 +155,13 @@ class NTKRegressor(_Regressor):
 
     def __init__(
         self,
-        depth: int = 1,
+        depth: Any = 1,
         *,
-        bias_std: float = 1.0,
-        ridge: float | str = "gcv",
-        standardize: bool = True,
-        normalize_y: bool = True,
-        random_state=None,
+        bias_std: Any = 1.0,
+        ridge: Any = "gcv",
+        standardize: Any = True,
+        normalize_y: Any = True,
+        random_state: Any = None,
     ):
         self.depth = depth
         self.bias_std = bias_std
@@ -195,19 +196,19 @@ class RandomFeaturesRegressor(_Regressor):
 
     def __init__(
         self,
-        count: int | None = None,
+        count: Any = None,
         *,
-        ridge: float | str = "gcv",
-        features: Literal["relu", "fourier"] = "relu",
-        length_scale: float = 1.0,
-        bias: float = 1.0,
-        standardize: bool = True,
-        normalize_y: bool = True,
-        random_state=None,
+        ridge: Any = "gcv",
+        features: Any = "relu",
+        length_scale: Any = 1.0,
+        bias: Any = 1.0,
+        standardize: Any = True,
+        normalize_y: Any = True,
+        random_state: Any = None,
     ):
         self.count = count
         self.ridge = ridge
-        self.features: Literal["relu", "fourier"] = features
+        self.features = features
         self.length_scale = length_scale
         self.bias = bias
         self.standardize = standardize
@@ -246,18 +247,18 @@ class StudentRegressor(_Regressor):
 
     def __init__(
         self,
-        width: int | Literal["auto"] = "auto",
+        width: Any = "auto",
         *,
-        restarts: int = 8,
-        activation: AbstractActivation | None = None,
-        bias: float = 1.0,
-        noisy: NoisyPhase | None = None,
-        vanilla: VanillaPhase | None = None,
-        standardize: bool = True,
-        normalize_y: bool = True,
-        random_state=None,
+        restarts: Any = 8,
+        activation: Any = None,
+        bias: Any = 1.0,
+        noisy: Any = None,
+        vanilla: Any = None,
+        standardize: Any = True,
+        normalize_y: Any = True,
+        random_state: Any = None,
     ):
-        self.width: int | Literal["auto"] = width
+        self.width = width
         self.restarts = restarts
         self.activation = activation
         self.bias = bias
@@ -292,8 +293,8 @@ def _dataset(X, y) -> Dataset:
     return Dataset(x=x, y=jnp.asarray(y, x.dtype))
 
 
-def _without_oracle(ridge: float | str) -> float | str:
-    if ridge == "oracle":
+def _without_oracle(ridge: Any) -> Any:
+    if isinstance(ridge, str) and ridge == "oracle":
         raise ValueError(
             "ridge='oracle' looks at the true function, which data do not have; "
             "choose 'gcv', 'loo', 'holdout' or 'marginal_likelihood', or give a number."
