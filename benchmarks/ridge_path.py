@@ -74,7 +74,7 @@ def _ridge_cv(bench: Bench):
 
     def run():
         fit = RidgeCV(RIDGES, fit_intercept=False).fit(features, bench.y)
-        return (bench.y - features @ np.asarray(fit.coef_)) / fit.alpha_
+        return (bench.y - features @ np.asarray(fit.coef_)) / float(np.asarray(fit.alpha_))
 
     return run
 
