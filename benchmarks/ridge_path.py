@@ -55,8 +55,8 @@ def _tsjax(kind: Callable, criterion: str) -> Callable[[Bench], Callable]:
 
 
 def _grid_search(bench: Bench):
-    from sklearn.kernel_ridge import KernelRidge  # pyright: ignore[reportMissingImports]
-    from sklearn.model_selection import GridSearchCV  # pyright: ignore[reportMissingImports]
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.model_selection import GridSearchCV
 
     def run():
         search = GridSearchCV(KernelRidge(kernel="precomputed"), {"alpha": RIDGES}, scoring="neg_mean_squared_error")
@@ -66,7 +66,7 @@ def _grid_search(bench: Bench):
 
 
 def _ridge_cv(bench: Bench):
-    from sklearn.linear_model import RidgeCV  # pyright: ignore[reportMissingImports]
+    from sklearn.linear_model import RidgeCV
 
     # k(x, z) = <phi(x), phi(z)> at the data for phi the rows of Cholesky's factor.
     gram = bench.gram()
@@ -74,7 +74,7 @@ def _ridge_cv(bench: Bench):
 
     def run():
         fit = RidgeCV(RIDGES, fit_intercept=False).fit(features, bench.y)
-        return (bench.y - features @ fit.coef_) / fit.alpha_
+        return (bench.y - features @ np.asarray(fit.coef_)) / float(np.asarray(fit.alpha_))
 
     return run
 

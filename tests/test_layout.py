@@ -18,7 +18,7 @@ LAYERS = [
     ["problem", "optim"],
     ["estimators"],
     ["risk", "theory"],
-    ["recovery"],
+    ["recovery", "data", "sklearn"],
     ["sweep"],
     ["studies"],
     ["report"],
@@ -26,8 +26,8 @@ LAYERS = [
 ]
 # Imports inside functions that go up: how a result reports itself, and where a study is looked up by its name.
 UPWARD = {("sweep.result", "report"), ("sweep.run", "studies"), ("sweep.spec", "studies")}
-# The modules that may look at devices, files or the clock.
-OUTER = ("sweep", "report", "cli")
+# The modules that may look at devices, files or the clock; `data` and its study read the user's file.
+OUTER = ("sweep", "report", "cli", "data", "studies.real_data")
 
 
 def _modules():
@@ -104,7 +104,7 @@ def test_only_the_outer_layers_touch_devices_files_and_the_clock():
             }.get(type(node), lambda n: set())(node)
             seen |= {(name, word) for word in used}
     assert ("sweep.devices", "local_devices") in seen and ("sweep.store", "pathlib") in seen
-    assert not [pair for pair in seen if pair[0].split(".")[0] not in OUTER]
+    assert not [pair for pair in seen if pair[0].split(".")[0] not in OUTER and pair[0] not in OUTER]
 
 
 def test_every_public_name_is_documented():

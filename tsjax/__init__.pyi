@@ -4,6 +4,7 @@ from . import kernels as kernels
 from . import rates as rates
 from . import studies as studies
 from . import theory as theory
+from .data import DataProblem as DataProblem
 from .estimators.base import AbstractEstimator as AbstractEstimator
 from .estimators.base import AbstractFit as AbstractFit
 from .estimators.base import Status as Status
@@ -21,6 +22,8 @@ from .estimators.smoothers import NadarayaWatson as NadarayaWatson
 from .estimators.spectral import GradientFlow as GradientFlow
 from .estimators.spectral import MinimumNorm as MinimumNorm
 from .estimators.spectral import SpectralCutoff as SpectralCutoff
+from .estimators.standardized import Standardized as Standardized
+from .estimators.standardized import StandardizedFit as StandardizedFit
 from .estimators.student import NetworkFit as NetworkFit
 from .estimators.student import OracleStudent as OracleStudent
 from .estimators.student import TwoPhaseStudent as TwoPhaseStudent

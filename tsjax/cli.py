@@ -270,7 +270,7 @@ def _plan_precision(spec: "SweepSpec", pilot: Path, precision: float, as_json: b
     from .report import precision_json, print_precision
     from .sweep.precision import plan_precision
 
-    result = _load(pilot)
+    result = _load(str(pilot))
     if result.spec.identity != spec.identity:
         raise ValueError(f"{pilot} holds another sweep than the file: its study and key are {result.spec.identity}.")
     plans = plan_precision(result, precision)

@@ -30,6 +30,7 @@ ESTIMATORS = {
     "neighbours": ts.NearestNeighbours(),
     "nadaraya_watson": ts.NadarayaWatson(bandwidth=0.5),
     "local_linear": ts.LocalLinear(),
+    "standardized": ts.Standardized(ts.KernelRidge(RBF(1.0), ridge=0.1)),
     "linear": ts.OptimalLinear(PROBLEM, test_points=64),
 }
 

@@ -11,6 +11,7 @@ from helpers import SEED
 
 import tsjax as ts
 from tsjax import theory
+from tsjax.estimators.phases import step_scale
 from tsjax.risk import network_risk
 
 PROBLEM = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.1)
@@ -433,3 +434,15 @@ def test_all_zero_responses_are_learnt(key):
     fit = student.fit(key, ts.Dataset(x=x, y=jnp.zeros(32)))
     assert fit.status != ts.Status.DIVERGED
     assert float(jnp.abs(fit.predict(x)).max()) < 1e-2
+
+
+def test_correlated_inputs_take_smaller_steps():
+    """Half of the largest eigenvalue of the second moments in place of their mean, where that is larger; never elsewhere."""
+    rng = np.random.default_rng(SEED)
+    isotropic = rng.normal(size=(12, 400))
+    assert float(step_scale(jnp.asarray(isotropic))) == pytest.approx(np.mean(isotropic**2))
+    common = isotropic + 2.0 * rng.normal(size=400)
+    largest = np.linalg.eigvalsh(common @ common.T / 400)[-1]
+    assert largest > 5.0 * np.mean(common**2)
+    assert float(step_scale(jnp.asarray(common))) == pytest.approx(largest / 2, rel=1e-3)
+    assert float(step_scale(jnp.zeros((3, 5)))) == 0.0

@@ -46,7 +46,7 @@ class NoisyPhase(eqx.Module):
     - `steps`: 300 m with spare neurons, after which every restart is at the same optimum; where saddles are slow, half
       of it leaves restarts that agree on a worse one. Without, 1500 + 500 m: most of what looks like failure is that.
     - `step_size`: eta = 2 / ((m+1) s^2); the largest curvature of L at an orthonormal teacher is about (m+1) s^2 / 4,
-      however many neurons share its path norm.
+      however many neurons share its path norm. Where inputs are correlated, see `step_scale` for what stands for s^2.
     - `temperature`: T = 0.05 s^2 / (m d) = 0.05 / (m d^2) on the sphere. At the teacher's width worth 2 to 6 points of
       success over T = 0; ten times hotter loses them again. With spare neurons it hardly matters.
     - `regularisation`: lambda = 0.01 s^2; above 0.02 s^2 neurons die.
@@ -73,7 +73,7 @@ class VanillaPhase(eqx.Module):
 
     - `max_steps`: 4000 + 1000 m. The phase ends earlier, when 50 steps lower the loss L by less than 10^{-3} (m d / n) L,
       a thousandth of an efficient student's statistical error.
-    - `step_size`: eta = 2 / ((m+1) s^2).
+    - `step_size`: eta = 2 / ((m+1) s^2), s^2 by `step_scale`.
     - `optimizer`: any `optax.GradientTransformation` in place of gradient descent.
     """
 
@@ -136,6 +136,23 @@ def input_scale(x_t, activation: AbstractActivation = relu):
     return 2 * jnp.linalg.norm(jnp.matmul(weighted, weighted.T, precision="highest") / x_t.shape[1], 2)
 
 
+def step_scale(x_t, activation: AbstractActivation = relu):
+    """What stands for s^2 in step sizes. Curvature grows with the largest eigenvalue of E[x x^T], which is s^2 for isotropic
+    inputs and up to d s^2 for correlated ones, such as the pixels of an image, where students diverged (measured). So it is
+    max(s^2, that eigenvalue / 2) for relu; `input_scale` of other activations is made of eigenvalues. Isotropic samples keep
+    s^2: their largest eigenvalue, about (1 + sqrt(d/n))^2 s^2, stays below 2 s^2 from n = 6 d on."""
+    s2 = input_scale(x_t, activation)
+    if activation != relu:
+        return s2
+    second = jnp.matmul(x_t, x_t.T, precision="highest") / x_t.shape[1]
+    # The mean of the eigenvalues with weights lambda^32, about the largest, without a LAPACK call for every data set.
+    weights = second / (jnp.trace(second) + jnp.finfo(second.dtype).tiny)
+    for _ in range(5):
+        weights = jnp.matmul(weights, weights, precision="highest")
+        weights = weights / (jnp.trace(weights) + jnp.finfo(second.dtype).tiny)
+    return jnp.maximum(s2, jnp.sum(weights * second) / 2)
+
+
 def descent_step_size(width, s2):
     """eta = 2 / ((m+1) s^2): half the inverse of the largest curvature at an orthonormal teacher of m neurons."""
     return 2 / ((width + 1) * s2)
@@ -180,7 +197,7 @@ def noisy_descent(phase: NoisyPhase, key, start: TwoLayer, width: int, clip, x_t
     """
     d, dtype, s2 = x_t.shape[0], x_t.dtype, input_scale(x_t, start.activation)
     steps = noisy_steps(width, spare=start.a.shape[0] > width) if phase.steps is None else phase.steps
-    step_size = default(phase.step_size, descent_step_size(width, s2), dtype)
+    step_size = default(phase.step_size, descent_step_size(width, step_scale(x_t, start.activation)), dtype)
     temperature = default(phase.temperature, 0.05 * s2 / (width * d), dtype)
     penalty = default(phase.regularisation, 0.01 * s2, dtype)
 
@@ -285,7 +302,7 @@ def vanilla_descent(phase: VanillaPhase, net: TwoLayer, width, x_t, y, probe=Non
     """
     n, dtype, s2 = y.shape[0], x_t.dtype, input_scale(x_t, net.activation)
     max_steps = 4000 + 1000 * net.a.shape[0] if phase.max_steps is None else phase.max_steps
-    step_size = default(phase.step_size, descent_step_size(width, s2), dtype)
+    step_size = default(phase.step_size, descent_step_size(width, step_scale(x_t, net.activation)), dtype)
     descender = Descender(
         loss=functools.partial(loss_of_trained, net=net, x_t=x_t, y=y),
         optimizer=optax.sgd(step_size) if phase.optimizer is None else phase.optimizer,

@@ -13,9 +13,9 @@ from ..network import TwoLayer, absorb_output_weights
 from .phases import (
     descent_step_size,
     half_mse,
-    input_scale,
     loss_of_trained,
     parameters_per_neuron,
+    step_scale,
     trained_in_phase_two,
     with_trained,
 )
@@ -56,7 +56,7 @@ def prune(
     **Returns:** the network of `width` neurons (at None of as many as before, the removed ones with a_j = 0 and w_j = 0),
     the number of neurons alive, and the gradient steps done.
     """
-    start, n, s2 = net.w.shape[0], y.shape[0], input_scale(x_t, net.activation)
+    start, n, s2 = net.w.shape[0], y.shape[0], step_scale(x_t, net.activation)
     dtype = net.w.dtype
     lowest = 1 if width is None else width
     # Below a squared residual of rounding size, sizes do not differ.

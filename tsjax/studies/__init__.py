@@ -6,6 +6,7 @@ SHIPPED = {
     "superiority": "tsjax.studies.superiority",
     "recovery": "tsjax.studies.recovery",
     "paper_figure": "tsjax.studies.paper_figure",
+    "real_data": "tsjax.studies.real_data",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

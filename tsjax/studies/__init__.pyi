@@ -1,4 +1,5 @@
 from .paper_figure import paper_figure as paper_figure
+from .real_data import real_data as real_data
 from .recovery import recovery as recovery
 from .superiority import superiority as superiority
 

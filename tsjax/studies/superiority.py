@@ -69,6 +69,9 @@ _LINEAR: dict[str, Callable[[str], AbstractEstimator]] = {
     "local_linear": lambda tuning: LocalLinear(bandwidth=tuning),
 }
 
+LINEAR_NAMES = (*_KERNELS, *_LINEAR)
+"""The linear estimators that data alone determine."""
+
 EstimatorName = Literal[
     "student", "paper_student", "oracle_student", "optimal_linear",
     "ntk", "ntk_bias", "ntk3", "nngp", "arccos0", "arccos2", "rbf", "laplace", "matern", "rational_quadratic", "polynomial",
@@ -124,6 +127,11 @@ def _estimator(name: str, problem: Problem, width: int, restarts: int, tuning: s
         return OracleStudent()
     if name == "optimal_linear":
         return OptimalLinear(problem)
+    return linear_estimator(name, tuning)
+
+
+def linear_estimator(name: str, tuning: str) -> AbstractEstimator:
+    """One of `LINEAR_NAMES`."""
     return KernelRidge(_KERNELS[name](), ridge=tuning) if name in _KERNELS else _LINEAR[name](tuning)
 
 
@@ -154,7 +162,7 @@ def _theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
     return Theory(None if curve is None else np.asarray(curve), exponent, source)
 
 
-def _cost(arguments: dict[str, Any]) -> Cost:
+def cost_of(arguments: dict[str, Any]) -> Cost:
     """Leading terms: products of the training steps, or of the factorisation of the kernel matrix."""
     n, d, m, name = arguments["n"], arguments["d"], arguments["m"], arguments["estimator"]
     if name in _STUDENTS:
@@ -182,7 +190,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     curve="estimator",
     theory=_theory,
     work="student_steps",
-    cost=_cost,
+    cost=cost_of,
     labels={
         "n": "sample size n",
         "risk": "excess risk",

@@ -1,0 +1,151 @@
+import pickle
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import SEED
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_digits, make_friedman2
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import RidgeCV
+from sklearn.metrics import make_scorer, mean_squared_error
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+
+import tsjax as ts
+from tsjax.kernels import RBF, Laplace
+from tsjax.sklearn import KernelRidgeRegressor, NTKRegressor, RandomFeaturesRegressor, StudentRegressor
+
+EVERY = [KernelRidgeRegressor(), NTKRegressor(), RandomFeaturesRegressor(), StudentRegressor()]
+X, Y = load_diabetes(return_X_y=True)
+SMALL = np.random.default_rng(SEED).permutation(len(Y))[:80]
+
+
+@pytest.mark.slow
+@parametrize_with_checks(EVERY)
+def test_scikit_learn_s_own_checks(estimator, check):
+    """All of them, none expected to fail."""
+    check(estimator)
+
+
+def test_two_of_these_checks_by_default():
+    quick = ("check_fit2d_1sample", "check_dict_unchanged")
+    checks: list[Any] = list(estimator_checks_generator(KernelRidgeRegressor()))
+    chosen = [(estimator, check) for estimator, check in checks if check.func.__name__ in quick]
+    assert len(chosen) == 2
+    for estimator, check in chosen:
+        check(estimator)
+
+
+def test_kernel_ridge_is_the_textbook(key):
+    """Against NumPy, intercept and scaling included."""
+    regressor = KernelRidgeRegressor(Laplace(2.0), ridge=0.5).fit(X[SMALL], Y[SMALL])
+    x, y = X[SMALL], Y[SMALL]
+    z = lambda x_new: (x_new - x.mean(axis=0)) / x.std(axis=0) / 10**0.5
+    gram = lambda a, b: np.exp(-np.linalg.norm(a[:, None] - b[None], axis=2) / 2.0)
+    alpha = np.linalg.solve(gram(z(x), z(x)) + 0.5 * np.eye(len(y)), y - y.mean())
+    np.testing.assert_allclose(regressor.predict(X[:9]), y.mean() + gram(z(X[:9]), z(x)) @ alpha, rtol=1e-9)
+    assert regressor.ridge_ == 0.5
+    # The estimator inside, on the same data, is the one of tsjax.
+    inside = ts.Standardized(ts.KernelRidge(Laplace(2.0), ridge=0.5), bias=0.0).fit(
+        key, ts.Dataset(x=jnp.asarray(x), y=jnp.asarray(y))
+    )
+    np.testing.assert_allclose(regressor.predict(X[:9]), inside.predict(jnp.asarray(X[:9])), rtol=1e-12)
+
+
+def test_precision_does_not_hang_on_the_flags_of_jax():
+    """The same numbers, before and after a pickle, with JAX's 64-bit types off as with them on."""
+    regressor = KernelRidgeRegressor(Laplace(2.0), ridge=0.5).fit(X[SMALL], Y[SMALL])
+    with jax.enable_x64(False):
+        off = clone(regressor).fit(X[SMALL], Y[SMALL])
+        read = pickle.loads(pickle.dumps(off))
+        values = [off.predict(X[:9]), read.predict(X[:9])]
+    for value in values:
+        assert value.dtype == np.float64
+        np.testing.assert_array_equal(value, regressor.predict(X[:9]))
+
+
+def test_what_goes_wrong_is_said():
+    twice = np.repeat(X[SMALL][:8], 2, axis=0)
+    with pytest.raises(ValueError, match="KernelRidgeRegressor: its linear system is singular"):
+        KernelRidgeRegressor(ridge=0.0).fit(twice, Y[:16])
+    with pytest.raises(ValueError, match="looks at the true function"):
+        KernelRidgeRegressor(ridge="oracle").fit(twice, Y[:16])
+    with pytest.raises(ValueError, match="nearest: 'gcv'"):
+        NTKRegressor(ridge="gvc").fit(twice, Y[:16])
+    for regressor, attribute in ((RandomFeaturesRegressor(), "ridge_"), (StudentRegressor(), "width_")):
+        with pytest.raises(NotFittedError):
+            getattr(regressor, attribute)
+
+
+def test_without_scikit_learn_it_says_what_to_install():
+    code = "import sys; sys.modules['sklearn'] = None; import tsjax; tsjax.Problem\n"
+    code += "try:\n    import tsjax.sklearn\nexcept ImportError as error:\n    print(error)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "pip install 'tsjax[sklearn]'" in run.stdout, run.stderr
+
+
+def _r2(regressor, x, y, splits=3):
+    """R^2 over all held-out predictions: each point is held out once."""
+    folds = KFold(splits, shuffle=True, random_state=SEED)
+    scores = cross_val_score(regressor, x, y, cv=folds, scoring=make_scorer(mean_squared_error))
+    return 1.0 - np.mean(scores) / np.var(y)
+
+
+def test_pipelines_and_grid_searches_on_diabetes():
+    frame = pd.DataFrame(X[SMALL], columns=[f"x{i}" for i in range(10)])
+    pipeline = make_pipeline(PolynomialFeatures(1, include_bias=False), KernelRidgeRegressor())
+    grid = {"kernelridgeregressor__kernel": [RBF(0.05), RBF(2.0)]}
+    search = GridSearchCV(pipeline, grid, cv=KFold(2)).fit(frame, Y[SMALL])
+    # A length scale of a twentieth sees no neighbours.
+    assert search.best_params_["kernelridgeregressor__kernel"] == RBF(2.0)
+    assert search.best_score_ > 0.15 and search.predict(frame).shape == (80,)
+    named = KernelRidgeRegressor().fit(frame, Y[SMALL])
+    assert list(named.feature_names_in_) == list(frame.columns)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regressor", EVERY, ids=lambda r: type(r).__name__)
+def test_diabetes_is_predicted_as_well_as_by_linear_ridge(regressor):
+    """Noise leaves nothing to gain there, and much to lose by overfitting."""
+    reference = _r2(make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 3, 20))), X, Y)
+    assert 0.45 < reference < 0.52
+    assert _r2(regressor, X, Y) > reference - 0.04
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regressor", EVERY, ids=lambda r: type(r).__name__)
+def test_inputs_of_very_different_units(regressor):
+    """Friedman's second problem, inputs of sizes from 1 to 2000: California's houses, which have such inputs, would have to be
+    downloaded. All find the curvature that a linear fit misses."""
+    x, y = make_friedman2(600, noise=50.0, random_state=SEED)
+    assert _r2(make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 3, 20))), x, y) < 0.9
+    # The noise alone is 50^2 of the variance of y.
+    assert _r2(regressor, x, y) > 1.0 - 1.35 * 50.0**2 / np.var(y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("regressor", "least"),
+    [
+        (KernelRidgeRegressor(), 0.84),
+        (NTKRegressor(), 0.84),
+        (RandomFeaturesRegressor(1000), 0.76),
+        (StudentRegressor(5, restarts=2), 0.65),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_digits(regressor, least):
+    """The number that a picture shows, of 64 correlated pixels, some of them constant; linear ridge explains 0.55 of it."""
+    x, y = load_digits(return_X_y=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        assert _r2(regressor, x[:900], y[:900].astype(float), splits=2) > least

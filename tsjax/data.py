@@ -1,0 +1,175 @@
+"""Real data as a problem: N rows of which some are held out, and nested subsamples of the others.
+
+Of real data neither the law of the inputs nor the regression function is known. What is left of `tsjax.Problem` is this: a key
+gives a split, a sample size n a subsample, and the risk E (y - f_hat(x))^2, which counts the noise, is estimated on what was
+held out. All splits come from the same N rows, so that intervals over keys tell how far splits differ, *given these rows*: they
+are narrower than intervals over new data sets of N rows would be (Nadeau & Bengio 2003, Machine Learning 52, section 3).
+"""
+
+import difflib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, PRNGKeyArray
+
+from .estimators.base import AbstractFit
+from .precision import requires_float64
+from .problem import Dataset
+from .risk import RiskEstimate
+
+BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
+"""The sets that come with scikit-learn, without any download. Only diabetes has a response that is measured (the progression
+of the disease after a year, 442 patients); that of the others is a class, as a number."""
+
+_READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+
+
+def _float64(values: Any) -> np.ndarray:
+    return np.array(values, np.float64)
+
+
+class DataProblem(eqx.Module):
+    """N rows of real data, x (N, d) and y (N,), of which the share `test_share` is held out.
+
+    `DataProblem(x, y)` of arrays; `DataProblem.read("houses.csv", target="price")` of a CSV or Parquet file;
+    `DataProblem.bundled("diabetes")` of a set that comes with scikit-learn.
+
+    **Arguments:**
+
+    - `x`, `y`: inputs (N, d) and response (N,), any units: see `tsjax.Standardized`. Kept in float64.
+    - `test_share`: the share of the rows that is held out, in (0, 1); at least two rows are, and two are left.
+
+    **Raises:** ValueError for shapes that do not fit together, for values that are not finite, and for too few rows.
+    """
+
+    x: Float[np.ndarray, "N d"] = eqx.field(converter=_float64)
+    y: Float[np.ndarray, " N"] = eqx.field(converter=_float64)
+    test_share: float = eqx.field(static=True, default=0.25)
+
+    def __check_init__(self):
+        if self.x.ndim != 2 or self.y.shape != self.x.shape[:1]:
+            raise ValueError(f"a DataProblem has x (N, d) and y (N,), got {self.x.shape} and {self.y.shape}.")
+        for name, values in (("x", self.x), ("y", self.y)):
+            bad = np.argwhere(~np.isfinite(values))
+            if len(bad):
+                where = tuple(int(i) for i in bad[0])
+                raise ValueError(
+                    f"{name} has {len(bad)} value(s) that are not finite, the first at {where}: fill them, or drop the rows."
+                )
+        if not 0.0 < self.test_share < 1.0:
+            raise ValueError(f"test_share is a share of the rows, in (0, 1); got {self.test_share}.")
+        if self.test_size < 2 or self.largest_n < 2:
+            raise ValueError(
+                f"of {len(self.y)} rows test_share={self.test_share} holds out {self.test_size} and leaves {self.largest_n}; "
+                "both must be at least 2."
+            )
+
+    @classmethod
+    def read(
+        cls, path: str | Path, target: str, features: Sequence[str] | None = None, test_share: float = 0.25
+    ) -> "DataProblem":
+        """The rows of a CSV file with a header, or of a Parquet file: `target` names the response, `features` the inputs, all
+        other columns if None.
+
+        **Raises:** ValueError for another kind of file, a column that is not there, is not of numbers, or has gaps; OSError
+        for a file that cannot be read.
+        """
+        path = Path(path)
+        if path.suffix not in _READERS:
+            raise ValueError(f"{path}: a data file ends in {' or '.join(_READERS)}.")
+        table = _READERS[path.suffix](path)
+        names = [name for name in table.columns if name != target] if features is None else list(features)
+        for name in (target, *names):
+            if name not in table.columns:
+                near = difflib.get_close_matches(name, [str(column) for column in table.columns], n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(str, table.columns))}."
+                raise ValueError(f"{path} has no column {name!r}; {hint}")
+            if not pd.api.types.is_numeric_dtype(table[name].dtype):
+                raise ValueError(
+                    f"{path}: column {name!r} is not of numbers (such as {table[name].iloc[0]!r}). Encode it, or leave it out "
+                    "(DataProblem.read(..., features=[...]))."
+                )
+            gaps = int(table[name].isna().sum())
+            if gaps:
+                raise ValueError(f"{path}: column {name!r} has {gaps} gap(s): fill them, or drop the rows.")
+        return cls(table[names].to_numpy(np.float64), table[target].to_numpy(np.float64), test_share)
+
+    @classmethod
+    def bundled(cls, name: str, test_share: float = 0.25) -> "DataProblem":
+        """A set of `BUNDLED`, which scikit-learn ships. **Raises:** ValueError for another name; ImportError without it."""
+        if name not in BUNDLED:
+            raise ValueError(f"scikit-learn bundles {', '.join(BUNDLED)}; got {name!r}.")
+        try:
+            from sklearn import datasets
+        except ModuleNotFoundError as error:
+            raise ImportError(
+                f"the data set {name!r} comes with scikit-learn, which is not installed: pip install 'tsjax[sklearn]'."
+            ) from error
+        # Diabetes in the units of the patients.
+        options = {"scaled": False} if name == "diabetes" else {}
+        x, y = getattr(datasets, f"load_{name}")(return_X_y=True, **options)
+        return cls(x, y, test_share)
+
+    @property
+    def d(self) -> int:
+        """Number of inputs."""
+        return self.x.shape[1]
+
+    @property
+    def test_size(self) -> int:
+        """Number of rows held out."""
+        return round(self.test_share * len(self.y))
+
+    @property
+    def largest_n(self) -> int:
+        """Number of rows that may be learnt from."""
+        return len(self.y) - self.test_size
+
+    @property
+    def variance(self) -> float:
+        """Of y over all rows: the unit in which the risk of predicting the mean is about 1."""
+        return float(np.var(self.y))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the numbers in x and y, by SHA-256: 12 hexadecimal digits, the same whatever file they come from."""
+        parts = (repr(self.x.shape).encode(), self.x.tobytes(), self.y.tobytes())
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
+
+    def split(self, key: PRNGKeyArray, n: int, dtype=None) -> tuple[Dataset, Dataset]:
+        """n rows to learn from, and the rows held out, both drawn at random without replacement.
+
+        Common random numbers: of one key, the rows held out are the same for every n, and a smaller subsample is a part of a
+        larger one.
+
+        **Raises:** ValueError for n outside of 1 .. `largest_n`.
+        """
+        if not 1 <= n <= self.largest_n:
+            raise ValueError(
+                f"n must be in 1..{self.largest_n}: of {len(self.y)} rows {self.test_size} are held out; got n={n}."
+            )
+        order = jr.permutation(key, len(self.y))
+        held = self.test_size
+        parts = (order[held : held + n], order[:held])
+        train, test = (
+            Dataset(x=jnp.asarray(self.x, dtype)[rows], y=jnp.asarray(self.y, dtype)[rows]) for rows in parts
+        )
+        return train, test
+
+    def held_out_risk(self, fit: AbstractFit, test: Dataset) -> RiskEstimate:
+        """The mean of (y - f_hat(x))^2 over the rows held out, in squared units of y, with its standard error: that of a mean
+        of independent rows, given the fit."""
+        return _mean_squared_error(fit, test)
+
+
+@requires_float64
+def _mean_squared_error(fit: AbstractFit, test: Dataset) -> RiskEstimate:
+    squared = (fit.predict(jnp.asarray(test.x, jnp.float64)) - jnp.asarray(test.y, jnp.float64)) ** 2
+    return RiskEstimate(jnp.mean(squared), jnp.std(squared, ddof=1) / test.n**0.5)

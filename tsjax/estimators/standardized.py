@@ -1,0 +1,133 @@
+r"""Any estimator on data as they come: inputs and response are brought to one scale inside, predictions are taken back.
+
+Teachers live on the sphere, real data do not: their inputs have units, an origin that means nothing, and a response with a
+mean. With m_i and s_i the mean and standard deviation of input i over the n training points, and `bias` b, the estimator
+sees
+
+    z = ((x_1 - m_1) / s_1, ..., (x_d - m_d) / s_d, b) / sqrt(d),     v = (y - mean y) / sd y,
+
+and f_hat(x) = mean y + sd y * g_hat(z). So E|z|^2 = 1 + b^2 / d whatever d: length scales of order 1 and the students' step
+sizes, which suit points of norm 1, need no change. An input that is constant has s_i = 1, and so has a constant response.
+Only the training data enter.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..precision import requires_float64
+from ..problem import Dataset
+from .base import AbstractEstimator, AbstractFit, check_at_least, check_data
+
+
+class _Scale(eqx.Module):
+    """z of x (k, d), and v of y: see the module docstring. Where nothing is scaled, mean 0 and deviation 1."""
+
+    x_mean: Float[Array, "*batch d"]
+    x_std: Float[Array, "*batch d"]
+    y_mean: Float[Array, "*batch"]
+    y_std: Float[Array, "*batch"]
+    divisor: float = eqx.field(static=True)
+    bias: Float[Array, "*batch"] | None
+
+    def inputs(self, x: Float[Array, "k d"]) -> Float[Array, "k q"]:
+        z = (x.astype(jnp.float64) - self.x_mean[None, :]) / self.x_std[None, :]
+        if self.bias is not None:
+            z = jnp.concatenate([z, jnp.full((len(z), 1), self.bias)], axis=1)
+        return z / self.divisor
+
+
+class StandardizedFit(AbstractFit):
+    """f(x) = mean y + sd y * g(z), g the fit of the estimator inside (`fit`), whose `status` and `stats` these are: losses
+    and ridges among them are in standardised units. `x_mean`, `x_std` (d,), `y_mean` and `y_std` are in `scale`."""
+
+    fit: AbstractFit
+    scale: _Scale
+    status: Int[Array, "*batch"]
+    stats: dict[str, Array]
+
+    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
+        """Predictions at the k rows of x, in the units of y, in float64."""
+        return _predict(self, x)
+
+
+@requires_float64
+def _predict(self: StandardizedFit, x) -> Float[Array, " k"]:
+    return _in_units(self.scale, self.fit.predict(_inputs(self.scale, x)))
+
+
+@eqx.filter_jit
+def _inputs(scale: _Scale, x):
+    return scale.inputs(x)
+
+
+@eqx.filter_jit
+def _in_units(scale: _Scale, v):
+    return scale.y_mean + scale.y_std * v.astype(jnp.float64)
+
+
+def _as_estimator(estimator: Any) -> AbstractEstimator:
+    if not isinstance(estimator, AbstractEstimator):
+        raise ValueError(f"Standardized wraps an estimator such as tsjax.KernelRidge(...), got {estimator!r}.")
+    return estimator
+
+
+class Standardized(AbstractEstimator):
+    """`estimator` on standardised data: see the module docstring for the formula.
+
+    **Arguments:**
+
+    - `estimator`: any estimator whose `fit` takes a key and data alone.
+    - `inputs`: whether inputs are centred, scaled and divided by sqrt(d); without, they are taken as they are.
+    - `response`: whether y is centred and scaled; without, f_hat is whatever the estimator makes of y, and estimators
+      without an intercept fit none.
+    - `bias`: b >= 0, in standard deviations of an input: an input that is constant, which gives the neurons of a network, of
+      random ReLU features and of an NTK their biases; 0 has none. Kernels of the distance do not notice it.
+
+    Mean and deviation are taken in float64, whatever the type of the data; the estimator sees the type of the data.
+
+    **Raises:** ValueError for what is no estimator, and for a bias below 0.
+    """
+
+    estimator: AbstractEstimator = eqx.field(converter=_as_estimator)
+    inputs: bool = eqx.field(static=True, default=True)
+    response: bool = eqx.field(static=True, default=True)
+    bias: float | Float[Array, ""] = 1.0
+
+    def __check_init__(self):
+        check_at_least("Standardized", bias=(self.bias, 0))
+
+    def fit(self, key: PRNGKeyArray, data: Dataset) -> StandardizedFit:
+        """Fits x (n, d), y (n,), in the units they have. Raises as the estimator does."""
+        check_data(data)
+        return _fit(self, key, data)
+
+
+@requires_float64
+def _fit(self: Standardized, key, data: Dataset) -> StandardizedFit:
+    scale, scaled = _standardize(self.inputs, self.response, self.bias, data)
+    fit = self.estimator.fit(key, scaled)
+    return StandardizedFit(fit=fit, scale=scale, status=fit.status, stats=fit.stats)
+
+
+@eqx.filter_jit
+def _standardize(inputs: bool, response: bool, bias, data: Dataset) -> tuple[_Scale, Dataset]:
+    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
+    x_mean, x_std = _moments(x) if inputs else (jnp.zeros(data.d), jnp.ones(data.d))
+    y_mean, y_std = _moments(y) if response else (jnp.zeros(()), jnp.ones(()))
+    # A bias known to be 0 is a coordinate that no estimator needs.
+    none = not eqx.is_array(bias) and bias == 0
+    scale = _Scale(
+        x_mean, x_std, y_mean, y_std, data.d**0.5 if inputs else 1.0, None if none else jnp.asarray(bias, jnp.float64)
+    )
+    scaled = Dataset(x=scale.inputs(data.x).astype(data.x.dtype), y=((y - y_mean) / y_std).astype(data.y.dtype))
+    return scale, scaled
+
+
+def _moments(values: Float[Array, "n *d"]) -> tuple[Array, Array]:
+    """Mean and standard deviation along the first axis. The mean of equal numbers may differ from them by roundoff, which
+    must not be scaled up: they are told by their range."""
+    varies = jnp.max(values, axis=0) > jnp.min(values, axis=0)
+    return jnp.mean(values, axis=0), jnp.where(varies, jnp.std(values, axis=0), 1.0)

@@ -1,0 +1,302 @@
+"""The estimators of tsjax as scikit-learn regressors: for pipelines, grid searches and cross-validation.
+
+Each is a `tsjax.Standardized` estimator behind `fit(X, y)` and `predict(X)`, so that data may have any scale and origin:
+
+- `standardize=True` centres and scales inputs, so that E|z|^2 is about 1 (`tsjax.estimators.standardized`). Switch it off where
+  a pipeline has done it in another way, and inputs have a norm of about 1.
+- `normalize_y=True` centres y, which is the intercept, and divides it by its standard deviation.
+
+Both look at the training data alone. `random_state` is what it is in scikit-learn. Students train in the type of X, float32 or
+float64; everything else is float64, whatever JAX's flags. Fitted regressors can be pickled.
+
+A fit that went wrong is an error or a warning here: ValueError where no finite answer was found, ConvergenceWarning where
+the step limit came first.
+"""
+
+import warnings
+from abc import abstractmethod
+from typing import Any
+
+try:
+    from sklearn.base import BaseEstimator, RegressorMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.utils import check_random_state
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ModuleNotFoundError as error:
+    if (error.name or "").split(".")[0] != "sklearn":
+        raise
+    raise ImportError(
+        "tsjax.sklearn needs scikit-learn, which is not installed: pip install 'tsjax[sklearn]', or pip install scikit-learn."
+    ) from error
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .activations import relu
+from .estimators.base import AbstractEstimator, Status
+from .estimators.features import RandomFeatures
+from .estimators.phases import NoisyPhase, VanillaPhase
+from .estimators.ridge import KernelRidge
+from .estimators.standardized import Standardized, StandardizedFit
+from .estimators.student import TwoPhaseStudent
+from .kernels import RBF, ntk
+from .problem import Dataset
+
+# Constructors take anything, as scikit-learn asks of them; `fit` checks it.
+__all__ = ["KernelRidgeRegressor", "NTKRegressor", "RandomFeaturesRegressor", "StudentRegressor"]
+
+_ADVICE = {
+    Status.SINGULAR: "its linear system is singular to working precision: give a larger ridge, or remove repeated rows",
+    Status.DIVERGED: "training diverged: give a smaller step size (noisy=NoisyPhase(step_size=...), vanilla=...)",
+}
+
+
+class _Regressor(RegressorMixin, BaseEstimator):
+    """What all of them do; a subclass says in `_estimator` which estimator it is, and takes the four parameters read here.
+
+    Fitted: `fit_` (`tsjax.estimators.standardized.StandardizedFit`, with `stats` and `status`), `n_features_in_`, and
+    `feature_names_in_` where the columns of X have names.
+    """
+
+    fit_: StandardizedFit
+    standardize: bool
+    normalize_y: bool
+    random_state: Any
+
+    @abstractmethod
+    def _estimator(self) -> AbstractEstimator:
+        """The estimator inside, made of the parameters, which it checks."""
+
+    def _bias(self) -> float:
+        """The `bias` of `tsjax.Standardized`."""
+        return 0.0
+
+    def fit(self, X, y):
+        """Fits X (n, d), y (n,). Returns itself.
+
+        **Raises:** ValueError for data that are not numbers, not finite or of the wrong shape, for parameters out of range,
+        and where no finite answer is found.
+        """
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        estimator = Standardized(self._estimator(), self.standardize, self.normalize_y, self._bias())
+        with jax.enable_x64(True):
+            fit = estimator.fit(jax.random.key(seed), _dataset(X, y))
+        status = Status(int(fit.status))
+        if status in _ADVICE:
+            raise ValueError(f"{type(self).__name__}: {_ADVICE[status]}.")
+        if status == Status.STEP_LIMIT:
+            message = "the step limit came before the loss was flat; raise it by vanilla=VanillaPhase(max_steps=...)."
+            warnings.warn(f"{type(self).__name__}: {message}", ConvergenceWarning, stacklevel=2)
+        # As NumPy arrays: JAX would read float64 back from a pickle as float32 where its 64-bit types are off.
+        self.fit_ = jax.device_get(fit)
+        return self
+
+    def predict(self, X) -> np.ndarray:
+        """Predictions (k,) at the k rows of X, float64. **Raises:** NotFittedError before `fit`; ValueError for bad X."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        with jax.enable_x64(True):
+            return np.asarray(self.fit_.predict(jnp.asarray(X)))
+
+
+class KernelRidgeRegressor(_Regressor):
+    """Kernel ridge regression with any kernel of tsjax: `tsjax.KernelRidge`.
+
+    **Parameters:**
+
+    - `kernel`: a kernel of `tsjax.kernels`; None is `RBF(1.0)`, which suits standardised inputs. To search over length
+      scales, search over kernels: `{"kernel": [RBF(0.5), RBF(1.0), RBF(2.0)]}`.
+    - `ridge`: a number >= 0 (not times n), or the criterion that chooses it over a whole path from one factorisation, without
+      cross-validation: `"gcv"`, `"loo"`, `"holdout"` or `"marginal_likelihood"`.
+    - `standardize`, `normalize_y`, `random_state`: see `tsjax.sklearn`; only `"holdout"` draws anything.
+
+    Fitted: `ridge_`, the ridge taken, in units of standardised y; and what all regressors here have.
+    """
+
+    def __init__(
+        self,
+        kernel: Any = None,
+        *,
+        ridge: Any = "gcv",
+        standardize: Any = True,
+        normalize_y: Any = True,
+        random_state: Any = None,
+    ):
+        self.kernel = kernel
+        self.ridge = ridge
+        self.standardize = standardize
+        self.normalize_y = normalize_y
+        self.random_state = random_state
+
+    def _estimator(self) -> KernelRidge:
+        return KernelRidge(RBF(1.0) if self.kernel is None else self.kernel, ridge=_without_oracle(self.ridge))
+
+    @property
+    def ridge_(self) -> float:
+        """The ridge that was taken."""
+        check_is_fitted(self)
+        return float(self.fit_.stats["ridge"])
+
+
+class NTKRegressor(_Regressor):
+    """Kernel ridge regression with the neural tangent kernel of a ReLU network: `tsjax.kernels.ntk`.
+
+    **Parameters:**
+
+    - `depth`: number of hidden layers.
+    - `bias_std`: standard deviation of the biases, for inputs of mean square norm 1. Without biases the functions are
+      homogeneous: f(c x) = c f(x) for c > 0, seldom what data that are not on a sphere ask for.
+    - `ridge`, `standardize`, `normalize_y`, `random_state`: as for `KernelRidgeRegressor`.
+
+    Fitted: `ridge_`, and what all regressors here have.
+    """
+
+    def __init__(
+        self,
+        depth: Any = 1,
+        *,
+        bias_std: Any = 1.0,
+        ridge: Any = "gcv",
+        standardize: Any = True,
+        normalize_y: Any = True,
+        random_state: Any = None,
+    ):
+        self.depth = depth
+        self.bias_std = bias_std
+        self.ridge = ridge
+        self.standardize = standardize
+        self.normalize_y = normalize_y
+        self.random_state = random_state
+
+    def _estimator(self) -> KernelRidge:
+        return KernelRidge(ntk(self.depth, self.bias_std), ridge=_without_oracle(self.ridge))
+
+    @property
+    def ridge_(self) -> float:
+        """The ridge that was taken."""
+        check_is_fitted(self)
+        return float(self.fit_.stats["ridge"])
+
+
+class RandomFeaturesRegressor(_Regressor):
+    """Ridge regression on random ReLU or Fourier features: `tsjax.RandomFeatures`.
+
+    **Parameters:**
+
+    - `count`: number of features; None is 4n.
+    - `ridge`: as for `KernelRidgeRegressor`.
+    - `features`: `"relu"` or `"fourier"`; `length_scale` is that of Fourier features.
+    - `bias`: a constant input, in standard deviations of an input, which gives ReLU features their biases; 0 has none.
+    - `standardize`, `normalize_y`, `random_state`: see `tsjax.sklearn`.
+
+    Fitted: `ridge_`, and what all regressors here have.
+    """
+
+    def __init__(
+        self,
+        count: Any = None,
+        *,
+        ridge: Any = "gcv",
+        features: Any = "relu",
+        length_scale: Any = 1.0,
+        bias: Any = 1.0,
+        standardize: Any = True,
+        normalize_y: Any = True,
+        random_state: Any = None,
+    ):
+        self.count = count
+        self.ridge = ridge
+        self.features = features
+        self.length_scale = length_scale
+        self.bias = bias
+        self.standardize = standardize
+        self.normalize_y = normalize_y
+        self.random_state = random_state
+
+    def _estimator(self) -> RandomFeatures:
+        return RandomFeatures(self.count, _without_oracle(self.ridge), self.features, self.length_scale)
+
+    def _bias(self) -> float:
+        return self.bias
+
+    @property
+    def ridge_(self) -> float:
+        """The ridge that was taken."""
+        check_is_fitted(self)
+        return float(self.fit_.stats["ridge"])
+
+
+class StudentRegressor(_Regressor):
+    """A two-layer network trained by noisy, then by vanilla gradient descent: `tsjax.TwoPhaseStudent`.
+
+    **Parameters:**
+
+    - `width`: number of neurons. `"auto"` chooses it by Schwarz's criterion on the training data, which keeps small and noisy
+      data from being overfitted; at most `noisy.width`, or twice the number of inputs.
+    - `restarts`: most independent runs, of which the one of least training loss is taken.
+    - `activation`: of `tsjax.activations`; None is relu.
+    - `bias`: a constant input, in standard deviations of an input, which gives every neuron its bias; 0 has none.
+    - `noisy`, `vanilla`: `tsjax.NoisyPhase` and `tsjax.VanillaPhase`, the two phases; None has them by formulas.
+    - `standardize`, `normalize_y`, `random_state`: see `tsjax.sklearn`.
+
+    Fitted: `width_`, the number of neurons; and what all regressors here have. Every shape of data compiles once, which takes
+    seconds: fits on data of one shape, as in cross-validation, share it.
+    """
+
+    def __init__(
+        self,
+        width: Any = "auto",
+        *,
+        restarts: Any = 8,
+        activation: Any = None,
+        bias: Any = 1.0,
+        noisy: Any = None,
+        vanilla: Any = None,
+        standardize: Any = True,
+        normalize_y: Any = True,
+        random_state: Any = None,
+    ):
+        self.width = width
+        self.restarts = restarts
+        self.activation = activation
+        self.bias = bias
+        self.noisy = noisy
+        self.vanilla = vanilla
+        self.standardize = standardize
+        self.normalize_y = normalize_y
+        self.random_state = random_state
+
+    def _estimator(self) -> TwoPhaseStudent:
+        return TwoPhaseStudent(
+            self.width,
+            self.restarts,
+            noisy=NoisyPhase() if self.noisy is None else self.noisy,
+            vanilla=VanillaPhase() if self.vanilla is None else self.vanilla,
+            activation=relu if self.activation is None else self.activation,
+        )
+
+    def _bias(self) -> float:
+        return self.bias
+
+    @property
+    def width_(self) -> int:
+        """The number of neurons."""
+        check_is_fitted(self)
+        return int(self.fit_.stats["width"])
+
+
+def _dataset(X, y) -> Dataset:
+    x = jnp.asarray(X)
+    # Training has one type, that of the inputs.
+    return Dataset(x=x, y=jnp.asarray(y, x.dtype))
+
+
+def _without_oracle(ridge: Any) -> Any:
+    if isinstance(ridge, str) and ridge == "oracle":
+        raise ValueError(
+            "ridge='oracle' looks at the true function, which data do not have; "
+            "choose 'gcv', 'loo', 'holdout' or 'marginal_likelihood', or give a number."
+        )
+    return ridge

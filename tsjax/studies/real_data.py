@@ -1,0 +1,183 @@
+"""Learning curves on real data: any estimator on nested subsamples, and its risk on rows that no fit has seen.
+
+Every estimator sees the same rows at the same seed, standardised inside (`tsjax.Standardized`) by those rows alone.
+"""
+
+import functools
+import importlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import jax
+import jax.numpy as jnp
+from pydantic import Field, model_validator
+
+from ..data import BUNDLED, DataProblem
+from ..estimators.base import AbstractEstimator, Status
+from ..estimators.ridge import KernelRidge
+from ..estimators.standardized import Standardized
+from ..estimators.student import NetworkFit, TwoPhaseStudent
+from ..kernels import DotProduct
+from ..sweep.experiment import Arguments, Cost, experiment
+from ..sweep.spec import nearest
+from .superiority import LINEAR_NAMES, cost_of, linear_estimator
+
+_NAMES = ("student", "linear", *LINEAR_NAMES)
+
+
+class RealDataArguments(Arguments):
+    """Data, estimator and sample size of one cell.
+
+    - `data`: a set that comes with scikit-learn (`tsjax.data.BUNDLED`), or the path of a CSV or Parquet file, from the
+      directory where `tsjax` runs; of a file `target` names the column of the response, and all other columns are inputs.
+    - `estimator`: `student`, `linear` (ridge regression), a linear estimator of the study `superiority`, or
+      `package.module:name`, an estimator of your own or a function of no arguments that makes one.
+    - `test_share`: the share of the rows that is held out.
+    - `tuning`: how linear estimators choose their ridge, time, number of components, bandwidth or k.
+    - `width`: neurons of `student`; 0 chooses them from the training data. `restarts` as for `tsjax.TwoPhaseStudent`.
+    - `bias`: see `tsjax.Standardized`.
+    - `fingerprint`: of the data (`DataProblem.fingerprint`). Filled in from the data, so that a store holds what was learnt
+      from which numbers. Give it to be told when a file has changed, and to read a store where there is no such file.
+    """
+
+    data: str
+    target: str = ""
+    estimator: str
+    n: Annotated[int, Field(ge=2)]
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
+    tuning: Literal["gcv", "loo", "holdout", "marginal_likelihood"] = "gcv"
+    width: Annotated[int, Field(ge=0)] = 0
+    restarts: Annotated[int, Field(ge=1)] = 8
+    bias: Annotated[float, Field(ge=0)] = 1.0
+    dtype: Literal["float32", "float64"] = "float32"
+    fingerprint: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        # The classes know what they allow; their messages say what to do.
+        _estimator(self.estimator, self.tuning, self.width, self.restarts)
+        if self.fingerprint and self.data not in BUNDLED and not Path(self.data).exists():
+            return self
+        problem = problem_of(self.data, self.target, self.test_share)
+        if self.n > problem.largest_n:
+            raise ValueError(
+                f"n = {self.n} is too large: {problem.test_size} rows of {self.data} are held out, which leaves "
+                f"{problem.largest_n}; lower n or test_share"
+            )
+        if self.fingerprint not in ("", problem.fingerprint):
+            raise ValueError(
+                f"{self.data} is not the data of this sweep: its fingerprint is {problem.fingerprint}, not {self.fingerprint}"
+            )
+        # A validated model is frozen for others, not yet for its own validator.
+        object.__setattr__(self, "fingerprint", problem.fingerprint)
+        return self
+
+
+def problem_of(data: str, target: str, test_share: float) -> DataProblem:
+    """The data that a cell names. **Raises:** ValueError for data that are not there or not sound."""
+    if data in BUNDLED:
+        if target:
+            raise ValueError(f"{data} has one response; target is for files")
+        return _bundled(data, test_share)
+    path = Path(data)
+    if not path.is_file():
+        raise ValueError(
+            f"no such file or set: {data!r}.{nearest(data, BUNDLED)} Give a set that comes with scikit-learn, or the path of a "
+            "CSV or Parquet file from where you are"
+        )
+    if not target:
+        raise ValueError(f"target is missing: which column of {data} is the response?")
+    return _read(str(path), target, test_share, path.stat().st_mtime_ns)
+
+
+# A grid asks for the same data again for each of its cells; a file that was written anew is read anew.
+@functools.lru_cache(maxsize=4)
+def _read(path: str, target: str, test_share: float, modified: int) -> DataProblem:
+    del modified
+    return DataProblem.read(path, target, test_share=test_share)
+
+
+@functools.lru_cache(maxsize=4)
+def _bundled(name: str, test_share: float) -> DataProblem:
+    return DataProblem.bundled(name, test_share)
+
+
+def _estimator(name: str, tuning: str, width: int, restarts: int) -> AbstractEstimator:
+    if name == "student":
+        return TwoPhaseStudent(width or "auto", restarts)
+    if name == "linear":
+        return KernelRidge(DotProduct((0.0, 1.0)), ridge=tuning)
+    if name in LINEAR_NAMES:
+        return linear_estimator(name, tuning)
+    if ":" not in name:
+        raise ValueError(
+            f"no such estimator.{nearest(name, _NAMES)} One of your own is named 'package.module:estimator'"
+        )
+    module, attribute = name.split(":", 1)
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"estimator = {name!r} cannot be imported ({error})") from None
+    made = found() if callable(found) and not isinstance(found, AbstractEstimator) else found
+    if not isinstance(made, AbstractEstimator):
+        raise ValueError(f"estimator = {name!r} is no tsjax estimator but a {type(made).__name__}")
+    return made
+
+
+def _cost(arguments: dict[str, Any]) -> Cost:
+    problem = problem_of(arguments["data"], arguments["target"], arguments["test_share"])
+    size = {"d": problem.d + 1, "m": arguments["width"] or problem.d, "test_points": problem.test_size}
+    return cost_of({**arguments, **size})
+
+
+@experiment(
+    static=(
+        "data", "target", "estimator", "n", "test_share", "tuning", "width", "restarts", "bias", "dtype", "fingerprint",
+    ),
+    arguments=RealDataArguments,
+    x="n",
+    y=("risk",),
+    curve="estimator",
+    work="student_steps",
+    cost=_cost,
+    labels={
+        "n": "sample size n",
+        "risk": "held-out squared error / variance of y",
+        "student": "two-phase student",
+        "linear": "linear ridge",
+        "ntk": "NTK ridge",
+        "ntk_bias": "NTK ridge, with biases",
+        "rbf": "RBF ridge",
+        "laplace": "Laplace ridge",
+        "random_features": "random ReLU features",
+        "nearest_neighbours": "nearest neighbours",
+    },
+)  # fmt: skip
+def real_data(key, *, data, target, estimator, n, test_share, tuning, width, restarts, bias, dtype, fingerprint):
+    """Fits one estimator to n rows; returns its mean squared error on the rows held out.
+
+    `risk` and `train_risk` are in units of the variance of y over all rows: 1 is what predicting the mean gives, 1 - risk is
+    R^2. `risk_se` is the standard error of `risk` that comes from the finite number of rows held out, given the fit. Noise
+    counts: curves level off at its share, and exponents tell how steep they are, not how fast the excess risk falls.
+    """
+    del fingerprint
+    problem = problem_of(data, target, test_share)
+    split_key, fit_key = (jax.random.fold_in(key, i) for i in range(2))
+    learner = _estimator(estimator, tuning, width, restarts)
+    student = isinstance(learner, TwoPhaseStudent)
+    train, test = problem.split(split_key, n, jnp.float64)
+    seen = jax.tree.map(lambda leaf: leaf.astype(dtype), train) if student else train
+    fit = Standardized(learner, bias=bias).fit(jax.random.fold_in(fit_key, n), seen)
+    held_out = problem.held_out_risk(fit, test)
+    failed = (fit.status == Status.DIVERGED) | (fit.status == Status.SINGULAR)
+    values: dict[str, Any] = {
+        "risk": jnp.where(failed, jnp.nan, held_out.value / problem.variance),
+        "risk_se": held_out.standard_error / problem.variance,
+        "train_risk": problem.held_out_risk(fit, train).value / problem.variance,
+    }
+    if isinstance(fit.fit, NetworkFit):
+        names = {"width": "neurons", "restarts_run": "restarts_run", "total_steps": "student_steps"}
+        values |= {name: fit.stats[stat] for stat, name in names.items() if stat in fit.stats}
+    else:
+        values |= {name: value for name, value in fit.stats.items() if value.ndim == 0}
+    return {"status": fit.status, **values}
