@@ -76,9 +76,11 @@ class Meter:
         # Cells, weight and work that were run, and the seconds of the devices that they took.
         self._run, self._run_weight, self._run_seconds = 0, 0.0, 0.0
         self._work, self._work_seconds = 0.0, 0.0
+        self._idle_seconds = 0.0
 
     def add(self, done: ChunkDone) -> None:
         """Counts one finished chunk."""
+        self._idle_seconds = done.idle_seconds
         group = next(i for i, other in enumerate(self._plan.groups) if other.static == done.static)
         self._last = group
         self._left[group] -= done.cells
@@ -108,6 +110,13 @@ class Meter:
     def work_rate(self) -> float | None:
         """Units of the experiment's `work` per second of running, compilation not included."""
         return self._work / self._work_seconds if self._work and self._work_seconds > 0 else None
+
+    @property
+    def idle_share(self) -> float | None:
+        """At most this share of the time since the first compilation the devices waited, other compilations aside; None while
+        it is nothing to speak of."""
+        share = self._idle_seconds / (self._idle_seconds + self._run_seconds) if self._run_seconds > 0 else 0.0
+        return share if share > 0.1 else None
 
     @property
     def seconds_left(self) -> float | None:
@@ -142,6 +151,8 @@ class Meter:
             found.append(f"{prefixed(self.cell_rate)} cells/s")
         if self.work_rate is not None and self._plan.experiment.work is not None:
             found.append(f"{prefixed(self.work_rate)} {self._plan.experiment.work.replace('_', '-')}/s")
+        if self.idle_share is not None:
+            found.append(f"devices idle {100 * self.idle_share:.0f} %")
         if self.failed:
             found.append(f"{self.failed} failed")
         if self.resumed:
