@@ -1,6 +1,8 @@
+import dataclasses
 import io
 
 import pandas as pd
+import pytest
 from rich.console import Console
 
 from tsjax.report.progress import Meter, watch
@@ -63,6 +65,15 @@ def test_meter_counts_cells_not_rows():
     meter.add(_done(plan, 1, range(8)))
     assert meter.work_rate == 1250  # A chunk without work takes no part.
     assert meter.cell_rate is not None and meter.cell_rate > 0
+
+
+def test_idle_devices_are_told_of_from_a_tenth_on():
+    plan = _plan()
+    meter = Meter(plan)
+    for group, idle, share in ((0, 0.1, None), (1, 1.0, 0.2), (2, 6.0, 0.5)):
+        meter.add(dataclasses.replace(_done(plan, group, range(8)), idle_seconds=idle))
+        assert meter.idle_share == (None if share is None else pytest.approx(share))
+    assert "devices idle 50 %" in meter.facts()
 
 
 def test_time_left_weighs_cells_by_cost_and_counts_compilations():

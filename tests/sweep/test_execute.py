@@ -131,6 +131,8 @@ def test_a_signal_ends_a_sweep_between_chunks(tmp_path, signum):
                 time.sleep(0.01)
             yield done
 
+    # A test run in the background of a shell ignores SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = signal.getsignal(signum)
     options = {"experiment": power, "out": tmp_path / "s", "chunk": 4, "commit_seconds": 0.0}
     with pytest.raises(Interrupted) as stopped:
