@@ -116,6 +116,7 @@ def test_mini_batches_are_an_optax_loop(data, key):
     assert float(fit.stats["neuron_steps"]) == 189
 
 
+@pytest.mark.slow
 def test_one_pass_sees_every_sample_once(data, key):
     # Steps so small that nothing moves add up to the gradient over all samples, each of them counted once.
     student = ts.GradientStudent(3, step_size=2e-7, batch_size=6, epochs=1)

@@ -118,6 +118,7 @@ def test_the_search_is_the_argmin_of_refits(data, key, smoother):
         np.testing.assert_allclose(fit.predict(_points(key)), predictions[best], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smoother", ["neighbours", "nadaraya_watson"], indirect=True)
 def test_oracle_and_holdout_are_the_argmin_of_refits(problem, teacher, data, key, smoother):
     make, name = smoother
@@ -217,6 +218,7 @@ def test_invariances(data, key, smoother):
         np.testing.assert_allclose(other.stats["dof"], fit.stats["dof"], rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_blocks_change_nothing(data, key):
     rows = (jr.normal(key, (37, 2)), jnp.arange(37))
     fn = lambda x, index: (x @ rows[0].T, x[:, 0] * index)

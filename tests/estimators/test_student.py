@@ -148,6 +148,7 @@ def test_trajectory(data, key):
     np.testing.assert_allclose(fit.stats["restart_losses"], losses, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_log_spaced_trajectory(data, key):
     """The same fit as without it; its points are those of a run probed there by hand."""
     student = dataclasses.replace(SHORT, restarts=1, vanilla=ts.VanillaPhase(max_steps=900, step_size=0.7))

@@ -352,6 +352,7 @@ def test_batches_make_no_difference(nt, key, device_count):
         np.testing.assert_allclose(got, whole, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_sampled_networks_average_to_the_kernel(nt, key):
     """With one hidden layer the kernels of finite networks have the infinite one as their mean, at any width."""
     init, apply, kernel_fn = nt.stax.serial(nt.stax.Dense(32, 1.5), nt.stax.Relu(), nt.stax.Dense(1))

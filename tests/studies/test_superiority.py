@@ -22,6 +22,7 @@ def test_defaults_and_refusals():
             SuperiorityArguments.model_validate({**CELL, **change})
 
 
+@pytest.mark.slow
 def test_linear_estimators_see_the_same_teachers_and_the_optimal_one_wins():
     result = ts.sweep(
         ts.studies.superiority, seeds=8, n=[32, 64], estimator=["ntk", "optimal_linear"], d=4, m=2, noise_std=0.1

@@ -57,6 +57,7 @@ def test_a_chunk_that_runs_out_of_memory_is_halved(monkeypatch, tmp_path):
     assert records[names].equals(whole[names])
 
 
+@pytest.mark.slow
 def test_the_memory_that_was_found_out_is_remembered(monkeypatch):
     """The second group plans with what the first one learned: no program of it is too large."""
     _sizes_only(monkeypatch, 4)

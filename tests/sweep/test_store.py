@@ -194,6 +194,7 @@ ts.sweep(power, out=sys.argv[1], seeds=12, chunk=4, commit_seconds=0.0, listener
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_records(tmp_path, whole):
     out = tmp_path / "s"
     environment = {**os.environ, "PYTHONPATH": str(TESTS), "JAX_PLATFORMS": "cpu"}
