@@ -84,7 +84,7 @@ def _run(script, *arguments):
 def test_ray_with_a_killed_worker_and_a_killed_node(tmp_path, whole):
     pytest.importorskip("ray")
     process = _run(SCRIPT, str(tmp_path / "s"))
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=900)
     assert process.returncode == 0, err[-3000:]
     said = ["a worker died", "a node died", "a node joined", "96"]
     assert [line for line in out.splitlines() if line in said] == said, out
@@ -107,7 +107,7 @@ except ValueError as error:
 def test_errors_on_ray_stop_no_other_program(tmp_path):
     pytest.importorskip("ray")
     process = _run(FAILING, str(tmp_path / "s"))
-    out, err = process.communicate(timeout=400)
+    out, err = process.communicate(timeout=900)
     assert "1 of 2 programs failed" in out and "no such thing" in out, err[-3000:]
     assert set(open_store(tmp_path / "s").read()["kind"]) == {"fine"}
 
@@ -146,7 +146,7 @@ def test_two_processes_of_jax_distributed(tmp_path, whole):
     processes = [_run(DISTRIBUTED, str(tmp_path / "s"), address, str(i)) for i in range(2)]
     ran = []
     for process in processes:
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err[-3000:]
         ran.append([int(word) for word in out.splitlines()[-1].split()])
     assert ran == [[48, 96], [48, 96]]

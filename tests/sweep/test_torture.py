@@ -49,11 +49,11 @@ def test_two_hundred_kills(tmp_path, processes, whole):
         ready = processes.Event()
         child = processes.Process(target=run_until_killed, args=(out, kill, at_rename, ready))
         child.start()
-        assert ready.wait(120), "a child did not start"
+        assert ready.wait(300), "a child did not start"
         if not at_rename:
             time.sleep(rng.expovariate(20.0))
             os.kill(child.pid, rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-        child.join(60)
+        child.join(180)
         assert child.exitcode is not None, "a child did not end"
         exits[child.exitcode] = exits.get(child.exitcode, 0) + 1
         if kill % 20 == 0:
@@ -77,11 +77,11 @@ def test_several_processes_on_one_store(tmp_path, processes, whole, count):
         child.start()
         children.append((child, ready))
     # One is killed on the way.
-    assert children[0][1].wait(120)
+    assert children[0][1].wait(300)
     time.sleep(0.3)
     children[0][0].kill()
     for child, _ in children:
-        child.join(300)
+        child.join(600)
     assert [child.exitcode for child, _ in children][1:] == [0] * (count - 1)
     _assert_whole(out, whole)
     result = ts.load(out, power)

@@ -42,7 +42,7 @@ def connect(address: str | None) -> Any:
     # Under `uv run`, Ray would make every worker an environment of its own; nodes have theirs.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError("engine = 'ray' needs Ray: python3 -m pip install 'tsjax[ray]'.") from None
     if not ray.is_initialized():
