@@ -101,7 +101,17 @@ class _Regressor(RegressorMixin, BaseEstimator):
             return np.asarray(self.fit_.predict(jnp.asarray(X)))
 
 
-class KernelRidgeRegressor(_Regressor):
+class _RidgeRegressor(_Regressor):
+    """Those that choose a ridge."""
+
+    @property
+    def ridge_(self) -> float:
+        """The ridge that was taken."""
+        check_is_fitted(self)
+        return float(self.fit_.stats["ridge"])
+
+
+class KernelRidgeRegressor(_RidgeRegressor):
     """Kernel ridge regression with any kernel of tsjax: `tsjax.KernelRidge`.
 
     **Parameters:**
@@ -133,14 +143,8 @@ class KernelRidgeRegressor(_Regressor):
     def _estimator(self) -> KernelRidge:
         return KernelRidge(RBF(1.0) if self.kernel is None else self.kernel, ridge=_without_oracle(self.ridge))
 
-    @property
-    def ridge_(self) -> float:
-        """The ridge that was taken."""
-        check_is_fitted(self)
-        return float(self.fit_.stats["ridge"])
 
-
-class NTKRegressor(_Regressor):
+class NTKRegressor(_RidgeRegressor):
     """Kernel ridge regression with the neural tangent kernel of a ReLU network: `tsjax.kernels.ntk`.
 
     **Parameters:**
@@ -173,14 +177,8 @@ class NTKRegressor(_Regressor):
     def _estimator(self) -> KernelRidge:
         return KernelRidge(ntk(self.depth, self.bias_std), ridge=_without_oracle(self.ridge))
 
-    @property
-    def ridge_(self) -> float:
-        """The ridge that was taken."""
-        check_is_fitted(self)
-        return float(self.fit_.stats["ridge"])
 
-
-class RandomFeaturesRegressor(_Regressor):
+class RandomFeaturesRegressor(_RidgeRegressor):
     """Ridge regression on random ReLU or Fourier features: `tsjax.RandomFeatures`.
 
     **Parameters:**
@@ -220,12 +218,6 @@ class RandomFeaturesRegressor(_Regressor):
 
     def _bias(self) -> float:
         return self.bias
-
-    @property
-    def ridge_(self) -> float:
-        """The ridge that was taken."""
-        check_is_fitted(self)
-        return float(self.fit_.stats["ridge"])
 
 
 class StudentRegressor(_Regressor):

@@ -80,6 +80,28 @@ def test_cells_that_do_not_fit_alone_are_records(tmp_path):
     assert np.isfinite(small["risk"]).all() and result.curves()[0].failed == 3
 
 
+def test_chunks_that_fit_only_one_at_a_time_are_no_failures(monkeypatch):
+    """The smallest program runs out of memory whenever another chunk is on its way."""
+    compile_group, flying = execute.compile_group, []
+
+    def compiled(*args, **kwargs):
+        program = compile_group(*args, **kwargs)
+
+        def call(*inputs):
+            if flying:
+                raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+            flying.append(1)
+            return program.call(*inputs)
+
+        return execute.Program(call, program.size, program.bytes, program.compile_seconds, program.outputs)
+
+    device_get = jax.device_get
+    monkeypatch.setattr(execute, "compile_group", compiled)
+    monkeypatch.setattr(execute.jax, "device_get", lambda tree: (flying.clear(), device_get(tree))[1])
+    records = run_spec(power_spec(), experiment=power, chunk=2).records
+    assert (records["status"] == 0).all() and len(records) == 96 and np.isfinite(records["risk"]).all()
+
+
 def test_a_program_that_cannot_be_made_stops_no_other(tmp_path):
     with pytest.raises(
         GroupError, match=r"1 of 2 programs failed.*first was at kind=broken, n=8: TypeError: no such thing"

@@ -294,6 +294,28 @@ def test_places_that_cannot_be_a_store(tmp_path):
     assert len(_run(empty, power_spec(grid={"n": 16, "method": "fast", "seeds": 1})).records) == 1
 
 
+def test_a_disk_that_is_full(tmp_path, whole, monkeypatch):
+    """At some flush there is no space left: nothing is half written, and with room again the sweep goes on."""
+    import errno
+
+    fsync, calls = os.fsync, []
+
+    def full(descriptor):
+        calls.append(descriptor)
+        if len(calls) > 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left on device. Finished chunks are safe"):
+        _run(tmp_path / "s", chunk=8)
+    monkeypatch.undo()
+    store = open_store(tmp_path / "s")
+    assert 0 < len(store.read()) < len(whole) and not store.damaged
+    assert not list((tmp_path / "s" / "chunks").glob(".*"))
+    _assert_same(_run(tmp_path / "s", chunk=8).records, whole)
+
+
 def test_a_store_just_being_made_is_nobody_elses(tmp_path):
     """A kill, or the other shards of a job array, may leave a folder of chunks without a sweep.json."""
     out = tmp_path / "s"

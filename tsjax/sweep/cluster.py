@@ -15,7 +15,7 @@ from .devices import keep_compiled, one_blas_thread
 from .execute import ChunkDone, GroupErrors, pieces, run_plan
 from .experiment import Experiment
 from .interrupt import Stop
-from .plan import Cell, Group, Plan
+from .plan import Cell, Chunk, Group, Plan
 from .store import Store
 
 # Ray gives a task up after so many lost workers or nodes.
@@ -93,7 +93,7 @@ def run_on_ray(
                     continue
                 for result in results:
                     if store is not None:
-                        store.write(Group(group.static, cells).chunks(len(cells))[0].id, result.records)
+                        store.write(Chunk(group.static, cells).id, result.records)
                     yield result
             if stop.overdue:
                 break

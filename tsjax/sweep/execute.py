@@ -28,14 +28,14 @@ from .devices import sharded_vmap, usable_devices
 from .experiment import RESERVED, Experiment
 from .interrupt import Stop
 from .plan import Cell, Chunk, Group, Plan
-from .store import Store
+from .store import Store, StoreError
 
-# What one chunk may take by XLA's own account: a share of an accelerator's memory; on a CPU so much per device, since
-# batches that outgrow the caches only slow it down.
-_ACCELERATOR_SHARE = 0.5
-_CPU_BYTES = 512 * 2**20
 # Chunks on the device at a time, the one that runs included, and files waiting for the disk.
 _IN_FLIGHT, _UNWRITTEN = 2, 4
+# What one chunk may take by XLA's own account: a share of an accelerator's memory; on a CPU so much per device, since
+# batches that outgrow the caches only slow it down.
+_ACCELERATOR_SHARE = 0.8 / _IN_FLIGHT
+_CPU_BYTES = 512 * 2**20
 COMMIT_SECONDS = 2.0
 """How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
 
@@ -276,7 +276,7 @@ class _Run:
         self.plan, self.store, self.key, self.chunk = plan, store, key, chunk
         self.commit_seconds, self.stop = commit_seconds, stop
         self.device, self.count = usable_devices()[0].device_kind, len(usable_devices())
-        self.budget = memory_budget()
+        self.budget, self.in_flight = memory_budget(), _IN_FLIGHT
         self.clock = _Clock()
         self.errors = GroupErrors(plan)
         self.writer = ThreadPoolExecutor(1)
@@ -305,28 +305,33 @@ class _Run:
 
     def chunks(self, group: Group, program: Program, waiting: deque[tuple[Cell, ...]]) -> Iterator[tuple]:
         """Cells, values and seconds of one chunk after the other."""
-        flying: deque[tuple[tuple[Cell, ...], Any, float]] = deque()
+        flying: deque[tuple[tuple[Cell, ...], Any, float, bool]] = deque()
         before = time.perf_counter()
         while flying or (waiting and not self.stop.now):
-            cells = ()
+            cells, alone = (), False
             try:
-                while waiting and len(flying) < _IN_FLIGHT and not self.stop.now:
-                    cells = waiting.popleft()
+                while waiting and len(flying) < self.in_flight and not self.stop.now:
+                    cells, alone = waiting.popleft(), self.in_flight == 1
                     if len(cells) > program.size:
                         waiting.appendleft(cells[program.size :])
                         cells = cells[: program.size]
                     inputs = _inputs(cells, self.plan.experiment, group.static, program.size, self.key)
                     self.clock.dispatch(bool(flying) and not _ready(flying[-1][1]))
-                    flying.append((cells, program.call(*inputs), time.perf_counter()))
+                    flying.append((cells, program.call(*inputs), time.perf_counter(), alone))
                 if not flying:
                     return
-                cells, promise, start = flying.popleft()
+                cells, promise, start, alone = flying.popleft()
                 if not self.wait(promise):
                     return
                 values = jax.device_get(promise)
             except Exception as error:
                 if not _out_of_memory(error):
                     raise
+                if not alone:
+                    # Perhaps only because another chunk was on its way.
+                    self.in_flight = 1
+                    waiting.appendleft(cells)
+                    continue
                 if program.size == self.count:
                     # Cells that do not fit alone, one on each device.
                     yield cells, _no_memory(len(cells), program.outputs), 0.0
@@ -409,7 +414,7 @@ def run_plan(
                 continue
             try:
                 yield from run.group(group, missing)
-            except OSError:
+            except StoreError:
                 raise
             except Exception as error:
                 run.errors.add(group, error)
