@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .devices import one_blas_thread, sharded_vmap, usable_devices
-from .execute import compile_group, memory_budget
 from .experiment import Cost
 from .plan import Group, Plan
+from .program import compile_group, memory_budget
 
 
 @dataclass(frozen=True)

@@ -7,35 +7,28 @@ may plan with; a cell that does not fit alone becomes a record of `Status.OUT_OF
 run leaves its cells undone, and the others go on.
 """
 
-import hashlib
-import json
 import platform
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from ..estimators.base import Status
-from .devices import sharded_vmap, usable_devices
-from .experiment import RESERVED, Experiment
+from .devices import usable_devices
 from .interrupt import Stop
 from .plan import Cell, Chunk, Group, Plan
+from .program import IN_FLIGHT, Program, check_outputs, compile_group, inputs_of, memory_budget
 from .store import Store, StoreError
 
-# Chunks on the device at a time, the one that runs included, and files waiting for the disk.
-_IN_FLIGHT, _UNWRITTEN = 2, 4
-# What one chunk may take by XLA's own account: a share of an accelerator's memory; on a CPU so much per device, since
-# batches that outgrow the caches only slow it down.
-_ACCELERATOR_SHARE = 0.8 / _IN_FLIGHT
-_CPU_BYTES = 512 * 2**20
+# Files waiting for the disk.
+_UNWRITTEN = 4
 COMMIT_SECONDS = 2.0
 """How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
 
@@ -71,97 +64,6 @@ def provenance() -> dict[str, Any]:
         "devices": [device.device_kind for device in usable_devices()],
         "platform": jax.default_backend(),
     }
-
-
-def memory_budget() -> int:
-    """Bytes that one chunk may take on all devices together."""
-    devices = usable_devices()
-    limits = [(device.memory_stats() or {}).get("bytes_limit") for device in devices]
-    return int(sum(_CPU_BYTES if limit is None else _ACCELERATOR_SHARE * limit for limit in limits))
-
-
-@dataclass(frozen=True)
-class Program:
-    """A group's compiled program for chunks of `size` cells."""
-
-    call: Callable
-    size: int
-    bytes: int
-    compile_seconds: float
-    outputs: dict[str, jax.ShapeDtypeStruct]
-    """Of one chunk."""
-
-
-def _cell_function(experiment: Experiment, static: dict[str, Any]) -> Callable:
-    def cell(root_key_data, seed, salt, traced):
-        # A cell's key depends on the root key and the seed, and on the arguments that the experiment names: estimators at one
-        # seed see the same data, and a record does not depend on its place in a batch.
-        key = jax.random.fold_in(jax.random.wrap_key_data(root_key_data), seed)
-        key = jax.random.fold_in(key, salt) if experiment.independent else key
-        values = experiment(key, **static, **traced)
-        return {name: jnp.asarray(value) for name, value in values.items()}
-
-    return cell
-
-
-def _salt(arguments: dict[str, Any], names: tuple[str, ...]) -> int:
-    text = json.dumps({name: arguments[name] for name in names}, sort_keys=True)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
-
-
-def _inputs(cells: tuple[Cell, ...], experiment: Experiment, static: dict[str, Any], size: int, key: int) -> tuple:
-    """Root keys, seeds, salts and traced arguments of the cells, padded to `size` by repeating the last one."""
-    cells = (*cells, *[cells[-1]] * size)[:size]
-    names = [name for name in cells[0].arguments if name not in static]
-    seeds = np.asarray([cell.seed for cell in cells], np.uint32)
-    mixed = experiment.independent
-    salts = np.asarray([_salt(cell.arguments, mixed) if mixed else 0 for cell in cells], np.uint32)
-    traced = {name: np.asarray([cell.arguments[name] for cell in cells]) for name in names}
-    root = np.asarray(jax.random.key_data(jax.random.key(key)))
-    return np.broadcast_to(root, (size, *root.shape)), seeds, salts, traced
-
-
-def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, budget: int | None = None) -> Program:
-    """Compiles a group for chunks of at most `chunk` cells, fewer when XLA says that they would take more than `budget`
-    bytes (`memory_budget`)."""
-    count = len(usable_devices())
-    size = -(-min(chunk, len(group.cells)) // count) * count
-    budget = memory_budget() if budget is None else budget
-    start = time.perf_counter()
-    while True:
-        function = sharded_vmap(_cell_function(experiment, group.static))
-        lowered = function.lower(*_inputs(group.cells, experiment, group.static, size, key))
-        compiled = lowered.compile()
-        analysis = compiled.memory_analysis()
-        needed = 0
-        if analysis is not None:
-            needed = analysis.temp_size_in_bytes + analysis.output_size_in_bytes + analysis.argument_size_in_bytes
-        needed *= count
-        if needed <= budget or size == count:
-            return Program(compiled, size, needed, time.perf_counter() - start, dict(lowered.out_info))
-        size = max(count, int(size * budget / needed) // count * count)
-
-
-def _check_outputs(experiment: Experiment, group: Group, outputs: dict[str, jax.ShapeDtypeStruct]) -> None:
-    """Raises ValueError for what a record cannot hold, before anything runs."""
-    lengths = {value.shape[1:] for value in outputs.values() if len(value.shape) > 1}
-    if len(lengths) > 1 or any(len(shape) > 1 for shape in lengths):
-        raise ValueError(
-            f"experiment {experiment.name!r} returned vectors of different shapes {sorted(lengths)}: all vectors of a call "
-            "must share one length, and nothing may have more axes."
-        )
-    arguments = group.cells[0].arguments
-    for name in outputs:
-        if name in arguments:
-            raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is already an argument.")
-        if name in RESERVED:
-            raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is a name of the engine.")
-    if experiment.x not in outputs and experiment.x not in arguments:
-        raise ValueError(
-            f"experiment {experiment.name!r}: x names {experiment.x!r}, which is neither an argument nor returned."
-        )
-    if experiment.y[0] not in outputs:
-        raise ValueError(f"experiment {experiment.name!r}: y names {experiment.y[0]!r}, which is not returned.")
 
 
 def _records(cells: list[Cell], values: dict[str, np.ndarray]) -> pd.DataFrame:
@@ -276,7 +178,7 @@ class _Run:
         self.plan, self.store, self.key, self.chunk = plan, store, key, chunk
         self.commit_seconds, self.stop = commit_seconds, stop
         self.device, self.count = usable_devices()[0].device_kind, len(usable_devices())
-        self.budget, self.in_flight = memory_budget(), _IN_FLIGHT
+        self.budget, self.in_flight = memory_budget(), IN_FLIGHT
         self.clock = _Clock()
         self.errors = GroupErrors(plan)
         self.writer = ThreadPoolExecutor(1)
@@ -285,7 +187,7 @@ class _Run:
     def compile(self, group: Group, size: int) -> Program:
         program = compile_group(self.plan.experiment, group, self.key, size, self.budget)
         self.clock.excuse(program.compile_seconds)
-        _check_outputs(self.plan.experiment, group, program.outputs)
+        check_outputs(self.plan.experiment, group, program.outputs)
         return program
 
     def group(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Iterator[ChunkDone]:
@@ -315,7 +217,7 @@ class _Run:
                     if len(cells) > program.size:
                         waiting.appendleft(cells[program.size :])
                         cells = cells[: program.size]
-                    inputs = _inputs(cells, self.plan.experiment, group.static, program.size, self.key)
+                    inputs = inputs_of(cells, self.plan.experiment, group.static, program.size, self.key)
                     self.clock.dispatch(bool(flying) and not _ready(flying[-1][1]))
                     flying.append((cells, program.call(*inputs), time.perf_counter(), alone))
                 if not flying:
