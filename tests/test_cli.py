@@ -364,3 +364,12 @@ def test_run_until_a_precision(tsjax, toy_file):
     assert max(row["seeds"] for row in content["rates"]) > 8
     code, _, err = tsjax("run", toy_file, "--out", "t", "--until-precision", "0.1", "--shard", "1/2")
     assert code == 2 and "run it without --shard" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["plan", "--precision", "-1", "--pilot"], ["run", "--until-precision", "0", "--out"]]
+)
+def test_a_precision_that_is_none_is_refused_before_anything_runs(tsjax, toy_file, toy_store, arguments):
+    command, *options = arguments
+    code, out, err = tsjax(command, toy_file, *options, toy_store)
+    assert code == 2 and out == "" and "precision is a half-width of the exponent's interval, positive; got" in err

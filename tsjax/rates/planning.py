@@ -126,9 +126,14 @@ def next_seeds(rate: Rate, precision: float, *, cost: Numbers | None = None, mos
     return wanted
 
 
-def _check(rate: Rate, precision: float) -> None:
+def check_precision(precision: float) -> None:
+    """Raises ValueError unless it is a half-width."""
     if not 0.0 < precision < np.inf:
         raise ValueError(f"precision is a half-width of the exponent's interval, positive; got {precision:g}.")
+
+
+def _check(rate: Rate, precision: float) -> None:
+    check_precision(precision)
     least = int(rate.table.units_present.min())
     if least < FEW_SEEDS:
         raise ValueError(f"a pilot needs at least {FEW_SEEDS} seeds at every n to tell its noise, got {least}.")

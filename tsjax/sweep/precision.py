@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..rates import SeedPlan, next_seeds, plan_seeds
+from ..rates.planning import check_precision
 from .curve import Curve
 from .experiment import Experiment
 from .result import Result
@@ -25,6 +26,7 @@ class CurvePlan:
 def plan_precision(pilot: Result, precision: float) -> list[CurvePlan]:
     """The seeds that each curve of a pilot needs for its exponent's interval to have half-width `precision`; costs are the
     seconds that a seed took."""
+    check_precision(precision)
     _check_axis(pilot.experiment)
     plans = []
     for curve in pilot.curves():
@@ -66,7 +68,9 @@ def run_until(
     spec: SweepSpec, run: Callable[[SweepSpec], Result], precision: float, *, most: int = 1024, rounds: int = 20
 ) -> Result:
     """Runs a spec, adds seeds where they help most, and runs again on the same store, until every exponent's interval has
-    half-width `precision` at most, or no curve may have more than `most` seeds."""
+    half-width `precision` at most, or no curve may have more than `most` seeds. Raises ValueError, before anything runs, for a
+    precision that is not positive."""
+    check_precision(precision)
     result = run(spec)
     for _ in range(rounds):
         extended = with_more_seeds(result, precision, most)
