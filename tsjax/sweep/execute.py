@@ -1,10 +1,11 @@
 """Runs a plan: compiles each group once, keeps all local devices busy with its chunks, commits what they give.
 
-Chunks are dispatched before earlier ones have been read back, and committed by a thread of their own: the device waits for
-neither the host nor the disk. Chunks that take less than a moment share a file, so that cheap cells do not drown in files.
-What goes wrong stays where it happens. A chunk that runs out of memory is halved, and so is the memory that later programs
-may plan with; a cell that does not fit alone becomes a record of `Status.OUT_OF_MEMORY`; a program that cannot be made or
-run leaves its cells undone, and the others go on.
+Chunks are dispatched before earlier ones have been read back and committed by a thread of their own, while another thread
+compiles the next group's program: the device waits for neither the host nor the disk, and for the compiler only at first.
+Chunks that take less than a moment share a file, so that cheap cells do not drown in files. What goes wrong stays where it
+happens. A chunk that runs out of memory is halved, and so is the memory that later programs may plan with; a cell that does
+not fit alone becomes a record of `Status.OUT_OF_MEMORY`; a program that cannot be made or run leaves its cells undone, and the
+others go on.
 """
 
 import platform
@@ -179,20 +180,37 @@ class _Run:
         self.commit_seconds, self.stop = commit_seconds, stop
         self.device, self.count = usable_devices()[0].device_kind, len(usable_devices())
         self.budget, self.in_flight = memory_budget(), IN_FLIGHT
+        self.x64 = jax.config.read("jax_enable_x64")
         self.clock = _Clock()
         self.errors = GroupErrors(plan)
-        self.writer = ThreadPoolExecutor(1)
+        self.writer, self.compiler = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self.unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
 
     def compile(self, group: Group, size: int) -> Program:
-        program = compile_group(self.plan.experiment, group, self.key, size, self.budget)
-        self.clock.excuse(program.compile_seconds)
+        # The flag is a thread's own.
+        with jax.enable_x64(self.x64):
+            program = compile_group(self.plan.experiment, group, self.key, size, self.budget)
         check_outputs(self.plan.experiment, group, program.outputs)
         return program
 
-    def group(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Iterator[ChunkDone]:
+    def compile_ahead(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Future:
+        """The program of a group, in the making."""
+        return self.compiler.submit(self.compile, group, max(map(len, waiting)))
+
+    def compiled(self, promise: Future) -> Program:
+        """A program that the devices may have had to wait for."""
+        start = time.perf_counter()
+        try:
+            return promise.result()
+        finally:
+            self.clock.excuse(time.perf_counter() - start)
+
+    def group(self, group: Group, promise: Future, waiting: deque[tuple[Cell, ...]]) -> Iterator[ChunkDone]:
         """Runs the pieces of a group that are waiting."""
-        program = self.compile(group, max(map(len, waiting)))
+        program = self.compiled(promise)
+        if program.bytes > self.budget and program.size > self.count:
+            # Memory ran out since it was planned.
+            program = self.compiled(self.compile_ahead(group, waiting))
         finished = _Finished(group.static)
         try:
             for cells, values, seconds in self.chunks(group, program, waiting):
@@ -238,7 +256,8 @@ class _Run:
                     # Cells that do not fit alone, one on each device.
                     yield cells, _no_memory(len(cells), program.outputs), 0.0
                     continue
-                program = self.compile(group, max(self.count, program.size // 2))
+                half = max(self.count, program.size // 2)
+                program = self.compiled(self.compiler.submit(self.compile, group, half))
                 self.budget = min(self.budget, program.bytes)
                 waiting.appendleft(cells)
                 continue
@@ -305,17 +324,23 @@ def run_plan(
     """
     run = _Run(plan, store, key, chunk, commit_seconds, Stop() if stop is None else stop)
     done = set() if store is None else store.cells_done()
+    found: deque[tuple[Group, int]] = deque()
+    todo: deque[tuple[Group, deque[tuple[Cell, ...]]]] = deque()
+    for group in plan.groups:
+        missing, present = pieces(group, done, -(-min(chunk, len(group.cells)) // run.count) * run.count)
+        if present:
+            found.append((group, present))
+        if missing:
+            todo.append((group, missing))
     try:
-        for group in plan.groups:
-            if run.stop.now:
-                break
-            missing, found = pieces(group, done, -(-min(chunk, len(group.cells)) // run.count) * run.count)
-            if found:
-                yield ChunkDone(group.static, found, None, 0.0, True, run.clock.idle)
-            if not missing:
-                continue
+        for group, present in found:
+            yield ChunkDone(group.static, present, None, 0.0, True, run.clock.idle)
+        promise = run.compile_ahead(*todo[0]) if todo else None
+        while todo and promise is not None and not run.stop.now:
+            group, missing = todo.popleft()
+            mine, promise = promise, run.compile_ahead(*todo[0]) if todo else None
             try:
-                yield from run.group(group, missing)
+                yield from run.group(group, mine, missing)
             except StoreError:
                 raise
             except Exception as error:
@@ -323,4 +348,5 @@ def run_plan(
         yield from run.committed(0)
     finally:
         run.writer.shutdown()
+        run.compiler.shutdown(wait=False, cancel_futures=True)
     run.errors.raise_any()
