@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import tsjax as ts
 from tsjax.cli import app, main, shipped_sweeps
 
 BASE = """
@@ -318,6 +319,25 @@ def test_plan_of_quickstart(tsjax, tmp_path):
     for curve in content["curves"]:
         assert (curve["cells"], curve["programs"]) == (8, 2) and curve["bytes"] > 0 and curve["seconds"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_plan_of_what_a_store_lacks(tsjax, toy_file, toy_store):
+    assert "nothing is left to run" in tsjax("plan", toy_file, "--out", toy_store)[1]
+    code, out, err = tsjax("plan", toy_file, "--out", toy_store, "--set", "grid.seeds=100", "--json")
+    assert code == 0 and err == ""
+    records = ts.load(toy_store).records
+    seeds = records["seed"].nunique()
+    for curve in json.loads(out)["curves"]:
+        mine = records[records["method"] == curve["static"]["method"]]
+        assert curve["measured"] and curve["cells"] == (100 - seeds) * mine["n"].nunique()
+        computing = mine.groupby("n")["run_seconds"].mean().sum() * (100 - seeds)
+        assert curve["seconds"] > computing
+    code, out, _ = tsjax("plan", toy_file, "--out", toy_store, "--set", "grid.seeds=100")
+    assert code == 0 and "(measured for 2 of 2 rows)" in " ".join(out.split())
+    _is_one_error(*tsjax("plan", toy_file, "--out", toy_store, "--set", "key=3"), ["holds another sweep"])
+    _is_one_error(*tsjax("plan", toy_file, "--out", "nowhere"), ["there is no directory nowhere"])
+    code, _, err = tsjax("plan", toy_file, "--precision", "0.1", "--out", toy_store)
+    assert code == 2 and "--pilot" in err
 
 
 def test_doctor(tsjax):

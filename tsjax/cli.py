@@ -233,9 +233,14 @@ def plan(
     pilot: Annotated[
         Path | None, typer.Option(help="Store of the sweep with 4 seeds or more; runs/NAME by default.")
     ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="A store to go on with: shows what it lacks, with times as measured there.")
+    ] = None,
     as_json: _Json = False,
 ) -> None:
     """Show cells, chunks, compilations, memory, FLOPs and expected time; run nothing.
+
+    Example: tsjax plan sweeps/superiority.toml --out runs/superiority
 
     Example: tsjax plan sweeps/superiority.toml --precision 0.02 --pilot runs/superiority
     """
@@ -245,6 +250,8 @@ def plan(
     loaded = loaded.at_smoke_size() if smoke else loaded
     experiment = find_experiment(loaded.study)
     if precision is not None:
+        if out is not None:
+            raise ValueError("--out shows what a store lacks; with --precision the store to look at is --pilot.")
         _plan_precision(loaded, Path("runs") / spec.stem if pilot is None else pilot, precision, as_json)
         return
     if pilot is not None:
@@ -253,12 +260,24 @@ def plan(
     from .report import plan_json, print_plan
     from .sweep.estimate import estimate_plan
     from .sweep.plan import make_plan
+    from .sweep.store import open_store
 
-    estimates = estimate_plan(make_plan(loaded, experiment), loaded.key, chunk)
+    records = None
+    if out is not None:
+        store = open_store(out)
+        _check_same_sweep(loaded, store.spec, out)
+        records = store.read()
+    with Console(stderr=True).status("compiling the largest program of each curve"):
+        estimates = estimate_plan(make_plan(loaded, experiment), loaded.key, chunk, records)
     if as_json:
         _print_json(plan_json(estimates))
     else:
         print_plan(estimates, Console())
+
+
+def _check_same_sweep(spec: "SweepSpec", other: "SweepSpec", where: str) -> None:
+    if other.identity != spec.identity:
+        raise ValueError(f"{where} holds another sweep than the file: its study and key are {other.identity}.")
 
 
 def _plan_precision(spec: "SweepSpec", pilot: Path, precision: float, as_json: bool) -> None:
@@ -271,8 +290,7 @@ def _plan_precision(spec: "SweepSpec", pilot: Path, precision: float, as_json: b
     from .sweep.precision import plan_precision
 
     result = _load(str(pilot))
-    if result.spec.identity != spec.identity:
-        raise ValueError(f"{pilot} holds another sweep than the file: its study and key are {result.spec.identity}.")
+    _check_same_sweep(spec, result.spec, str(pilot))
     plans = plan_precision(result, precision)
     if as_json:
         _print_json(precision_json(plans))

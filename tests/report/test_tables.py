@@ -251,9 +251,10 @@ def test_plan_status_and_doctor():
 
     status = {
         "path": "runs/[x]", "claim": "A claim.", "study": "toy", "cells": 10, "done": 5, "failed": 1, "seconds": 3.0,
-        "damaged": ["a.parquet"], "curves": [{"curve": "student", "cells": 10, "done": 5, "failed": 1}],
+        "seconds_left": 600.0, "damaged": ["a.parquet"], "curves": [{"curve": "student", "cells": 10, "done": 5, "failed": 1}],
     }  # fmt: skip
     text = _printed(print_status, status)
+    assert "about 10 min" in text
     assert "runs/[x]" in text and "5 of 10 cells, 50 % done, 1 failed" in text and "a.parquet" in text
 
     doctor = {

@@ -132,13 +132,17 @@ def test_a_damaged_chunk_is_set_aside_and_redone(tmp_path, whole, spoil):
     assert store.cells_done() == set(whole["cell"]) - lost
     status = sweep_status(out)
     assert status["damaged"] == [victim.name] and status["done"] == len(whole) - 8
+    # What is left takes as long as the cells like it did; the cells of a program are alike.
+    each = store.read().groupby("method")["run_seconds"].mean()
+    expected = sum(each[method] for method in whole.loc[whole["cell"].isin(lost), "method"])
+    assert status["seconds_left"] == pytest.approx(expected)
     # A result made now holds the other cells alone.
     assert set(ts.load(out, power).records["cell"]) == set(whole["cell"]) - lost
     counted = {}
     result = _run(out, chunk=8, listener=_counting(counted))
     assert counted["run"] == 8
     _assert_same(result.records, whole)
-    assert sweep_status(out)["damaged"] == []
+    assert sweep_status(out)["damaged"] == [] and sweep_status(out)["seconds_left"] == 0.0
 
 
 def test_extension_runs_only_new_cells(tmp_path, whole):

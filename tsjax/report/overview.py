@@ -14,6 +14,9 @@ from .tables import compact_table
 def print_plan(estimate: PlanEstimate, console: Console) -> None:
     """Cells, chunks, programs, memory, operations and time, curve by curve and in all."""
     curves = estimate.curves
+    if not curves:
+        console.print("nothing is left to run: the store holds every cell.", highlight=False)
+        return
     # Arguments that are the same everywhere tell curves apart no better than silence.
     names = [name for name in curves[0].static if len({repr(curve.static.get(name)) for curve in curves}) > 1]
     rows = [
@@ -34,7 +37,9 @@ def print_plan(estimate: PlanEstimate, console: Console) -> None:
     seconds = [curve.seconds for curve in curves if curve.seconds is not None]
     total = Text(f"{sum(curve.cells for curve in curves)} cells in {sum(curve.chunks for curve in curves)} chunks, ")
     total.append(f"{sum(curve.programs for curve in curves)} programs to compile")
-    total.append(f", about {duration(sum(seconds))} on this machine." if len(seconds) == len(curves) else ".")
+    total.append(f", about {duration(sum(seconds))} on this machine" if len(seconds) == len(curves) else "")
+    measured = sum(curve.measured for curve in curves)
+    total.append(f" (measured for {measured} of {len(curves)} rows)." if measured else ".")
     total.append(f" A chunk may take {prefixed(estimate.budget, 'B')} of memory.")
     console.print(total, highlight=False)
 
@@ -49,7 +54,9 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     console.print(compact_table(status["path"], columns), highlight=False)
     done, cells, failed = status["done"], status["cells"], status["failed"]
     state = "complete" if done == cells else f"{100 * done / max(cells, 1):.0f} % done"
-    text = Text(f"{done} of {cells} cells, {state}, {failed} failed, {duration(status['seconds'])} of computing.")
+    text = Text(f"{done} of {cells} cells, {state}, {failed} failed, {duration(status['seconds'])} of computing")
+    left = status["seconds_left"]
+    text.append(f", about {duration(left)} left." if left else ".")
     console.print(text, highlight=False)
     if status["damaged"]:
         text = f"{len(status['damaged'])} chunk files cannot be read, and are run again: {', '.join(status['damaged'])}"

@@ -150,9 +150,9 @@ def result_json(result: Result, model: str = "power") -> dict[str, Any]:
 
 def plan_json(estimate: PlanEstimate) -> dict[str, Any]:
     """A plan's cost: `curves`, one object each (`static`, `cells`, `chunks`, `programs`, `bytes` of the largest chunk,
-    `operations` and `seconds`, null when the study states no cost), the memory `budget_bytes` of a chunk, and the
-    speeds assumed, `products_per_second` and `factorisations_per_second`."""
-    names = ("static", "cells", "chunks", "programs", "bytes", "operations", "seconds")
+    `operations` and `seconds`, null where nothing tells them, `measured`: by a store's records), the memory `budget_bytes`
+    of a chunk, and the speeds assumed, `products_per_second` and `factorisations_per_second`."""
+    names = ("static", "cells", "chunks", "programs", "bytes", "operations", "seconds", "measured")
     return _plain(
         {
             "curves": [{name: getattr(curve, name) for name in names} for curve in estimate.curves],

@@ -1,24 +1,28 @@
 """What a plan will cost, before it runs: programs, memory by XLA's own account, operations, and a rough time."""
 
+import os
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from .devices import one_blas_thread, sharded_vmap, usable_devices
-from .experiment import Cost
+from .experiment import Experiment
 from .plan import Group, Plan
 from .program import compile_group, memory_budget
 
 
 @dataclass(frozen=True)
 class CurveEstimate:
-    """The cost of the cells that share all static arguments but x. `bytes`: of one chunk of the largest program, on all
-    devices together. `seconds` and `operations` are None when the experiment states no cost."""
+    """The cost of the cells, still to be run, that share all static arguments but x. `bytes`: of one chunk of the largest
+    program, on all devices together. `seconds` and `operations` are None where neither the experiment states a cost nor
+    records tell one. `measured`: whether `seconds` stands on records of this curve."""
 
     static: dict[str, Any]
     cells: int
@@ -27,6 +31,7 @@ class CurveEstimate:
     bytes: int
     operations: float | None
     seconds: float | None
+    measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,39 +74,71 @@ def measure_speeds() -> tuple[float, float]:
     return products, 9.0 * count * size**3 / fastest(lambda: eigh(matrices))
 
 
-def estimate_plan(plan: Plan, key: int, chunk: int) -> PlanEstimate:
-    """Compiles the largest program of each curve, and runs nothing of the sweep."""
-    experiment = plan.experiment
-    with one_blas_thread():
-        speeds = measure_speeds()
+def by_curve(plan: Plan) -> list[list[Group]]:
+    """The groups that share all static arguments but x."""
     curves: dict[str, list[Group]] = {}
     for group in plan.groups:
-        name = repr({k: v for k, v in group.static.items() if k != experiment.x})
+        name = repr({k: v for k, v in group.static.items() if k != plan.experiment.x})
         curves.setdefault(name, []).append(group)
-    estimates = []
-    for groups in curves.values():
-        costs: list[Cost] | None = None
+    return list(curves.values())
+
+
+def measured_seconds(experiment: Experiment, groups: list[Group], records: pd.DataFrame) -> list[float] | None:
+    """Seconds of one cell of each group of a curve, as the records of a store (`cell`, `run_seconds`) tell: of the group
+    itself, or of the group nearest in cost, in proportion. None where they do not tell."""
+    seconds = records.drop_duplicates("cell").set_index("cell")["run_seconds"]
+    mine = [seconds[seconds.index.isin([cell.id for cell in group.cells])] for group in groups]
+    known = [i for i, some in enumerate(mine) if len(some)]
+    if not known or (experiment.cost is None and len(known) < len(groups)):
+        return None
+    work = [1.0 if experiment.cost is None else sum(experiment.cost(group.cells[0].arguments)) for group in groups]
+    # Speeds change with size, so the nearest.
+    nearest = [min(known, key=lambda j, w=w: abs(np.log(work[j] / w))) for w in work]
+    return [float(np.mean(mine[j])) * w / work[j] for w, j in zip(work, nearest, strict=True)]
+
+
+def estimate_plan(plan: Plan, key: int, chunk: int, records: pd.DataFrame | None = None) -> PlanEstimate:
+    """Compiles the largest program of each curve, and runs nothing of the sweep.
+
+    With the `records` of its store the estimate is of what is missing there, and times are those that were measured.
+    """
+    experiment = plan.experiment
+    records = pd.DataFrame({"cell": [], "run_seconds": []}) if records is None or records.empty else records
+    done = set(records["cell"])
+    with one_blas_thread():
+        speeds = measure_speeds()
+
+    def estimate(every: list[Group]) -> CurveEstimate | None:
+        every_cost = None
         if experiment.cost is not None:
-            costs = [experiment.cost(group.cells[0].arguments) for group in groups]
-        largest = groups[-1] if costs is None else groups[int(np.argmax([sum(cost) for cost in costs]))]
-        program = compile_group(experiment, largest, key, chunk)
+            every_cost = [experiment.cost(group.cells[0].arguments) for group in every]
+        per_cell = measured_seconds(experiment, every, records)
+        measured = per_cell is not None
+        if per_cell is None and every_cost is not None:
+            per_cell = [c.products / speeds[0] + c.factorisations / speeds[1] for c in every_cost]
+        left = [tuple(cell for cell in group.cells if cell.id not in done) for group in every]
+        todo = [i for i, cells in enumerate(left) if cells]
+        if not todo:
+            return None
+        largest = max(todo, key=lambda i: sum(every_cost[i]) if every_cost else i)
+        program = compile_group(experiment, Group(every[largest].static, left[largest]), key, chunk)
         operations = seconds = None
-        if costs is not None:
-            counted = [(len(group.cells), cost) for group, cost in zip(groups, costs, strict=True)]
-            operations = sum(cells * sum(cost) for cells, cost in counted)
-            seconds = sum(
-                cells * (cost.products / speeds[0] + cost.factorisations / speeds[1]) for cells, cost in counted
-            )
-            seconds += len(groups) * program.compile_seconds
-        estimates.append(
-            CurveEstimate(
-                static={k: v for k, v in groups[0].static.items() if k != experiment.x},
-                cells=sum(len(group.cells) for group in groups),
-                chunks=sum(len(group.chunks(chunk)) for group in groups),
-                programs=len(groups),
-                bytes=program.bytes,
-                operations=operations,
-                seconds=seconds,
-            )
+        if every_cost is not None:
+            operations = sum(len(left[i]) * sum(every_cost[i]) for i in todo)
+        if per_cell is not None:
+            seconds = sum(len(left[i]) * per_cell[i] for i in todo) + len(todo) * program.compile_seconds
+        return CurveEstimate(
+            static={k: v for k, v in every[0].static.items() if k != experiment.x},
+            cells=sum(len(left[i]) for i in todo),
+            chunks=sum(len(Group(every[i].static, left[i]).chunks(chunk)) for i in todo),
+            programs=len(todo),
+            bytes=program.bytes,
+            operations=operations,
+            seconds=seconds,
+            measured=measured,
         )
+
+    # XLA compiles one program on one core.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        estimates = [found for found in pool.map(estimate, by_curve(plan)) if found is not None]
     return PlanEstimate(tuple(estimates), memory_budget(), speeds)

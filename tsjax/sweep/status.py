@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .estimate import by_curve, measured_seconds
 from .plan import make_plan
 from .result import FAILED
 from .spec import find_experiment
@@ -10,7 +13,8 @@ from .store import open_store
 
 
 def sweep_status(path: str | Path) -> dict[str, Any]:
-    """Plain values: `cells`, `done`, `failed` (diverged or singular), `seconds` of compute, `damaged` chunk files, and
+    """Plain values: `cells`, `done`, `failed` (diverged or singular), `seconds` of compute, `seconds_left` (of the devices
+    that made the records, compilation not included; None while some curve has no record), `damaged` chunk files, and
     `curves`, a list of the same counts per curve. **Raises:** StoreError, SpecError."""
     store = open_store(path)
     spec = store.spec
@@ -28,6 +32,11 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
         row["cells"] += len(ids)
         row["done"] += len(ids & done)
         row["failed"] += len(ids & failed)
+    left = 0.0
+    for groups in by_curve(plan):
+        missing = [sum(cell.id not in done for cell in group.cells) for group in groups]
+        each = measured_seconds(experiment, groups, records) if len(records) and any(missing) else None
+        left += float(np.dot(missing, each)) if each is not None else np.nan if any(missing) else 0.0
     return {
         "path": str(path),
         "claim": spec.claim,
@@ -36,6 +45,7 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
         "done": sum(row["done"] for row in curves.values()),
         "failed": sum(row["failed"] for row in curves.values()),
         "seconds": float(records["run_seconds"].to_numpy().sum()) if len(records) else 0.0,
+        "seconds_left": None if np.isnan(left) else left,
         "damaged": store.damaged,
         "curves": list(curves.values()),
     }
