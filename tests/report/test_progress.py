@@ -133,6 +133,33 @@ def test_live_display_in_the_middle_of_a_group():
     lines = _rendered(meter)
     assert "4/32 cells" in lines[0] and "left" in lines[0]
     assert "compiling" not in lines[1] and "1 failed" in lines[1] and "1k student-steps/s" in lines[1]
+    assert "B of memory" in lines[0]
+    assert lines[2].split()[0] == "student" and lines[2].split()[-3:] == ["4/16", "1", "failed"]
+    assert lines[3].split()[0] == "ntk" and lines[3].split()[-1] == "0/16"
+
+
+def test_live_display_of_many_curves_has_room_for_those_under_way():
+    plan = _plan(method=[f"m{i}" for i in range(20)], n=256)
+    meter = Meter(plan)
+    for group in range(15):
+        meter.add(_done(plan, group, range(8)))
+    console = Console(file=io.StringIO(), width=80)
+    with console.capture() as capture:
+        console.print(meter.render())
+    lines = capture.get().splitlines()
+    assert [line.split()[0] for line in lines[2:7]] == [f"m{i}" for i in range(15, 20)]
+    assert len(lines) == 2 + 12 + 1 and lines[-1].strip() == "and 8 more"
+
+
+def test_what_a_store_holds_does_not_move_the_group_that_is_shown():
+    """A resumed sweep tells of all that it found, then runs the first group that lacks something."""
+    plan = _plan()
+    meter = Meter(plan)
+    for group in (1, 3):
+        meter.add(_done(plan, group, range(8), resumed=True))
+    assert meter.current == 0
+    meter.add(_done(plan, 2, range(8)))
+    assert meter.current == 0 and meter.resumed == 16
 
 
 def _rendered(meter: Meter) -> list[str]:
@@ -140,7 +167,7 @@ def _rendered(meter: Meter) -> list[str]:
     with console.capture() as capture:
         console.print(meter.render())
     lines = capture.get().splitlines()
-    assert len(lines) == 2 and all(len(line) <= 80 for line in lines)
+    assert len(lines) == 2 + 2 and all(len(line) <= 80 for line in lines)
     return lines
 
 

@@ -10,10 +10,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..sweep.devices import peak_memory
 from ..sweep.execute import ChunkDone
 from ..sweep.plan import Group as CellGroup
 from ..sweep.plan import Plan
 from .numbers import duration, failures, prefixed, short
+
+# Lines of the live display about single curves.
+_CURVES = 12
 
 
 def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = None) -> Iterator[ChunkDone]:
@@ -71,6 +75,7 @@ class Meter:
         self._weights = [_weight(plan, group) for group in plan.groups]
         self._left = [len(group.cells) for group in plan.groups]
         self._compiled: dict[int, float] = {}
+        self._failed = [0] * len(plan.groups)
         self._last, self._just_compiled = 0, False
         self._started = time.monotonic()
         # Cells, weight and work that were run, and the seconds of the devices that they took.
@@ -82,14 +87,15 @@ class Meter:
         """Counts one finished chunk."""
         self._idle_seconds = done.idle_seconds
         group = next(i for i, other in enumerate(self._plan.groups) if other.static == done.static)
-        self._last = group
         self._left[group] -= done.cells
         self.done += done.cells
         if done.resumed or done.records is None:
             self.resumed += done.cells
             return
+        self._last = group
         cells = done.records.drop_duplicates("cell")
-        self.failed += failures(cells)
+        self._failed[group] += failures(cells)
+        self.failed = sum(self._failed)
         self._just_compiled = group not in self._compiled
         self._compiled.setdefault(group, float(cells["compile_seconds"].iloc[0]))
         self._run += done.cells
@@ -130,8 +136,21 @@ class Meter:
 
     @property
     def current(self) -> int | None:
-        """The group being run: the last one seen, or the next one with cells left; None at the end."""
-        return next((i for i in range(self._last, len(self._left)) if self._left[i] > 0), None)
+        """The group being run: the last one that ran, or the next one with cells left; None at the end."""
+        order = [*range(self._last, len(self._left)), *range(self._last)]
+        return next((i for i in order if self._left[i] > 0), None)
+
+    def curves(self) -> list[tuple[str, int, int, int]]:
+        """Name, cells, cells done and cells failed of each curve, in the order of the plan."""
+        name = self._plan.experiment.curve
+        counts: dict[str, list[int]] = {}
+        for i, group in enumerate(self._plan.groups):
+            label = self._plan.experiment.name if name is None else str(group.static.get(name, name))
+            row = counts.setdefault(label, [0, 0, 0])
+            cells = len(group.cells)
+            for j, count in enumerate((cells, cells - self._left[i], self._failed[i])):
+                row[j] += count
+        return [(label, cells, done, failed) for label, (cells, done, failed) in counts.items()]
 
     def label(self, group: CellGroup) -> str:
         """A group by the static arguments that vary in the plan, the curve's name first: `student n=1024 d=5`."""
@@ -173,6 +192,9 @@ class Meter:
     def render(self) -> ConsoleRenderable:
         """The live display: a bar with counts and time left, then what is being run and how fast."""
         counts = f"{self.done}/{self.total} cells"
+        memory = peak_memory()
+        if memory:
+            counts += f"  {prefixed(memory, 'B')} of memory"
         if self.seconds_left is not None and self.done < self.total:
             counts += f"  about {duration(self.seconds_left)} left"
         bar = Table.grid(expand=True, padding=(0, 2, 0, 0))
@@ -187,7 +209,22 @@ class Meter:
         for fact in self.facts():
             text.append("  ")
             text.append(fact, style="red" if fact.endswith(" failed") else "default")
-        return Group(bar, text)
+        curves = self.curves()
+        if len(curves) == 1:
+            return Group(bar, text)
+        rows = Table.grid(padding=(0, 2, 0, 0))
+        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=24)
+        rows.add_column(width=20)
+        rows.add_column(justify="right", no_wrap=True)
+        rows.add_column(no_wrap=True, style="red")
+        # Those that are under way first, where there are more than a screen has room for.
+        shown = sorted(curves, key=lambda row: row[2] == row[1])[:_CURVES] if len(curves) > _CURVES else curves
+        for label, cells, done, failed in shown:
+            progress = ProgressBar(total=cells, completed=done, width=20)
+            rows.add_row(Text(label), progress, f"{done}/{cells}", f"{failed} failed" if failed else "")
+        if len(curves) > _CURVES:
+            rows.add_row(Text(f"and {len(curves) - _CURVES} more"))
+        return Group(bar, text, rows)
 
 
 def _weight(plan: Plan, group: CellGroup) -> float:

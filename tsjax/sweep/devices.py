@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,19 @@ def usable_devices() -> list[Any]:
     if several and jax.__version_info__ < (0, 11) and int(os.environ.get(_POOL, "0")) < 2 * len(devices):
         return devices[:1]
     return devices
+
+
+def peak_memory() -> int:
+    """Most bytes held so far: on the devices where they tell (accelerators), else by this process; 0 where nothing tells."""
+    stats = [device.memory_stats() for device in usable_devices()]
+    if all(stats):
+        return sum(one.get("peak_bytes_in_use", 0) for one in stats if one)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 @contextlib.contextmanager
