@@ -7,9 +7,52 @@ import jax.numpy as jnp
 import jax.random as jr
 import optax
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, UInt32
 
 ScalarOrSchedule = float | Float[Array, ""] | optax.Schedule
+
+
+_ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+
+
+def threefry(seed: UInt32[Array, "2"], high: UInt32[Array, " k"], low: UInt32[Array, " k"]):
+    """The two words of Threefry-2x32 of 20 rounds at the counters (high, low) (Salmon et al. 2011, "Parallel random
+    numbers: as easy as 1, 2, 3"), each (k,).
+
+    The function behind JAX's default keys, written out: on a CPU, JAX's own is a loop that XLA cannot fuse, and cost
+    more than the gradient of a small student (benchmarks/RESULTS.md).
+    """
+    keys = (seed[0], seed[1], seed[0] ^ seed[1] ^ jnp.uint32(0x1BD11BDA))
+    high, low = high + keys[0], low + keys[1]
+    for group in range(5):
+        for rotation in _ROTATIONS[group % 2]:
+            high = high + low
+            low = (low << jnp.uint32(rotation)) | (low >> jnp.uint32(32 - rotation))
+            low = low ^ high
+        high = high + keys[(group + 1) % 3]
+        low = low + keys[(group + 2) % 3] + jnp.uint32(group + 1)
+    return high, low
+
+
+def counter_normals(seed: UInt32[Array, "2"], step: Int[Array, ""], size: int, dtype) -> Float[Array, " size"]:
+    """Standard normals that are a function of (seed, step) and of their place alone: sqrt(2) erf^{-1}(u), where u is uniform
+    on the 2^24 (float64: 2^53) midpoints of equal parts of (-1, 1), from the counters (step, 0), (step, 1), ...
+
+    One block of the generator holds two float32 values, the second half of the places taking the second words, or one
+    float64. Types narrower than float32 are drawn in float32.
+    """
+    double = jnp.dtype(dtype) == jnp.float64
+    blocks = size if double else -(-size // 2)
+    step = jnp.full(blocks, step, jnp.uint32)
+    high, low = threefry(seed, step, jnp.arange(blocks, dtype=jnp.uint32))
+    if double:
+        bits = (high.astype(jnp.uint64) << jnp.uint64(32)) | low.astype(jnp.uint64)
+        part = jax.lax.bitcast_convert_type(bits, jnp.int64) >> 11
+        u = (part.astype(jnp.float64) + 0.5) * 2.0**-52
+    else:
+        part = jax.lax.bitcast_convert_type(jnp.concatenate([high, low])[:size], jnp.int32) >> 8
+        u = (part.astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
+    return (2**0.5 * jax.lax.erf_inv(u)).astype(dtype)
 
 
 class LangevinNoiseState(NamedTuple):
@@ -31,8 +74,11 @@ def add_langevin_noise(
 
     - `step_size`: eta > 0, a number or a schedule step -> value.
     - `temperature`: T = 1/beta >= 0, a number or a schedule.
-    - `key`: the noise of step t depends on (key, t) alone, so a student's noise does not depend on its batch.
+    - `key`: the noise of step t depends on (key, t) alone, so a student's noise does not depend on its batch. See
+      `counter_normals` for the generator.
     """
+    # Two words whatever the kind of key, and once: deriving a key in every step would cost as much as the noise.
+    seed = jr.bits(key, (2,), jnp.uint32)
 
     def at(value: ScalarOrSchedule, count):
         return value(count) if callable(value) else value
@@ -43,10 +89,10 @@ def add_langevin_noise(
 
     def update(updates, state, params=None):
         del params
-        # One draw for all leaves: the generator's code is then compiled once.
+        # One draw for all leaves: the generator's code is then compiled once, and no block of it is wasted.
         flat, unravel = ravel_pytree(updates)
         scale = jnp.sqrt(2 * jnp.asarray(at(step_size, state.step)) * at(temperature, state.step))
-        xi = jr.normal(jr.fold_in(key, state.step), flat.shape, flat.dtype)
+        xi = counter_normals(seed, state.step, flat.shape[0], flat.dtype)
         flat = flat + scale.astype(flat.dtype) * xi
         return unravel(flat), LangevinNoiseState(step=state.step + 1)
 

@@ -7,7 +7,9 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+import scipy.special
 from helpers import SEED
+from jax.extend.random import threefry_2x32
 
 import tsjax as ts
 from tsjax import theory
@@ -65,6 +67,15 @@ def _numpy_descent(a, w, x, y, step_size, steps):
     return nets
 
 
+def _numpy_normals(key, step, size):
+    """The noise of a step again: JAX's own Threefry and SciPy's inverse of the error function."""
+    seed = jr.bits(key, (2,), np.uint32)
+    counters = np.concatenate([np.full(size, step), np.arange(size)]).astype(np.uint32)
+    high, low = np.asarray(threefry_2x32(seed, jnp.asarray(counters))).astype(np.uint64).reshape(2, size)
+    part = ((high << np.uint64(32)) | low).view(np.int64) >> 11
+    return 2**0.5 * scipy.special.erfinv((part + 0.5) * 2.0**-52)
+
+
 def _numpy_noisy_descent(student, key, x, y):
     """The networks after each step of phase I, after the switch."""
     phase, (m, d) = student.noisy, (student.width, x.shape[1])
@@ -78,7 +89,7 @@ def _numpy_noisy_descent(student, key, x, y):
     nets = [_numpy_switch(clip(a), clip(w))]
     for t in range(phase.steps):
         grad_a, grad_w = _numpy_gradient(clip(a), clip(w), x, y)
-        xi = np.asarray(jr.normal(jr.fold_in(key_noise, t), (m + m * d,)))
+        xi = _numpy_normals(key_noise, t, m + m * d)
         noise = np.sqrt(2 * phase.step_size * phase.temperature) * xi
         a_next = a - phase.step_size * (grad_a * slope(a) + 2 * phase.regularisation * a) + noise[:m]
         w = w - phase.step_size * (grad_w * slope(w) + 2 * phase.regularisation * w) + noise[m:].reshape(m, d)

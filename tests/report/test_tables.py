@@ -261,6 +261,7 @@ def test_plan_status_and_doctor():
         "ok": False, "versions": {"jax": "1.0", "tsjax": None}, "python": "3.11", "backend": "cpu",
         "devices": ["cpu:0"],
         "cores": 2, "memory_bytes": 2e9, "x64": True, "bridge": {"ok": False, "difference": None, "detail": "[gone]"},
+        "native": {"used": False, "detail": "there is no C compiler"},
         "compilation_cache": None, "blas": "openblas",
     }  # fmt: skip
     text = _printed(print_doctor, doctor)

@@ -20,6 +20,7 @@ from ..network import TwoLayer, absorb_output_weights
 from ..optim import add_langevin_noise, as_leaf
 from ..problem import Dataset
 from .base import Status, check_at_least
+from .loss import half_mse
 
 Probe = Callable[[TwoLayer], dict[str, Array]]
 
@@ -83,12 +84,6 @@ class VanillaPhase(eqx.Module):
 
     def __check_init__(self):
         check_at_least("VanillaPhase", max_steps=(self.max_steps, 0), step_size=(self.step_size, 0))
-
-
-def half_mse(net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"]) -> Float[Array, ""]:
-    """L = (1/2n) sum_i (f(x_i) - y_i)^2."""
-    residual = net.samples_last(x_t) - y
-    return 0.5 * jnp.mean(residual * residual)
 
 
 def trained_in_phase_two(net: TwoLayer):

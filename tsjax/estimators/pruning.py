@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from ..network import TwoLayer, absorb_output_weights
+from .loss import half_mse
 from .phases import (
     descent_step_size,
-    half_mse,
     loss_of_trained,
     parameters_per_neuron,
     step_scale,

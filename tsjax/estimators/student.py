@@ -28,7 +28,8 @@ from ..network import TwoLayer, absorb_output_weights
 from ..optim import as_leaf
 from ..problem import Dataset, Problem, RegressionFunction
 from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
-from .phases import NoisyPhase, Probe, VanillaPhase, default, half_mse, noisy_descent, samples_last, vanilla_descent
+from .loss import half_mse
+from .phases import NoisyPhase, Probe, VanillaPhase, default, noisy_descent, samples_last, vanilla_descent
 from .pruning import information_criterion, prune
 
 Oracle = tuple[Problem, RegressionFunction]

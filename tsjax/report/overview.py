@@ -79,6 +79,9 @@ def print_doctor(content: dict[str, Any], console: Console) -> None:
         "neural-tangents bridge": Text(
             f"{'works' if bridge['ok'] else 'broken'}: {bridge['detail']}", style=bridge_style
         ),
+        "kernel in C": Text(
+            f"{'used on CPUs' if content['native']['used'] else 'not used'}: {content['native']['detail']}"
+        ),
         "compilation cache": Text(
             content["compilation_cache"] or "none; set JAX_COMPILATION_CACHE_DIR to a folder to compile only once"
         ),

@@ -43,6 +43,7 @@ def _marks(steps: int, points: int) -> tuple[int, ...]:
 @experiment(
     static=("settings", "n", "d", "m", "noisy_steps", "vanilla_steps", "points"),
     arguments=PaperFigureArguments,
+    version=2,
     x="step",
     y=("risk", "train_loss"),
     curve="settings",

@@ -151,6 +151,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
 @experiment(
     static=("learner", "n", "d", "m", "inputs", "signs", "activation", "explored", "dtype"),
     arguments=RecoveryArguments,
+    version=2,
     x="n",
     y=("risk", "success"),
     curve="learner",

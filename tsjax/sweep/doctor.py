@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .. import native
+
 _PACKAGES = (
     "tsjax", "jax", "jaxlib", "equinox", "optax", "neural-tangents", "numpy", "scipy", "pandas", "pyarrow", "pydantic",
 )  # fmt: skip
@@ -41,7 +43,7 @@ def _bridge() -> dict[str, Any]:
 
 def examine() -> dict[str, Any]:
     """Plain values: `ok`, `versions`, `python`, `devices`, `cores`, `memory_bytes`, `x64`, `bridge`,
-    `compilation_cache`, `blas`."""
+    `native` (whether the kernel in C is in use on CPUs, and where it is or why not), `compilation_cache`, `blas`."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     bridge = _bridge()
     return {
@@ -54,6 +56,7 @@ def examine() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "bridge": bridge,
+        "native": {"used": native.load()[0] is not None, "detail": native.load()[1]},
         "compilation_cache": jax.config.jax_compilation_cache_dir,  # pyright: ignore[reportAttributeAccessIssue]
         "blas": f"{blas['name']} {blas['version']}",
     }

@@ -1,0 +1,126 @@
+"""The kernel in C against XLA, and what happens where it cannot be had."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from helpers import SEED
+
+from tsjax import native
+from tsjax.estimators.loss import half_mse, half_mse_by_xla
+from tsjax.network import TwoLayer
+
+needs_kernel = pytest.mark.skipif(native.load()[0] is None, reason=f"no native kernel: {native.load()[1]}")
+
+
+def _case(m, d, n, dtype):
+    a, w, x, y = (jr.normal(jr.key(SEED + i), shape, dtype) for i, shape in enumerate([(m,), (m, d), (d, n), (n,)]))
+    return a, w, x, y
+
+
+def _losses(*case):
+    a, w, x, y = case
+    net = TwoLayer(a, w)
+    return half_mse(net, x, y), half_mse_by_xla(net, x, y)
+
+
+def _gradients(loss, a, w, x, y):
+    return jax.value_and_grad(lambda a, w: loss(TwoLayer(a, w), x, y), argnums=(0, 1))(a, w)
+
+
+def _assert_close(one, other, dtype):
+    rtol = 2e-5 if dtype == jnp.float32 else 1e-12
+    for left, right in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert left.dtype == dtype
+        np.testing.assert_allclose(left, right, rtol=rtol, atol=rtol * float(jnp.abs(right).max()))
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 64), (7, 11, 1000), (12, 6, 257), (5, 10, 15)])
+def test_value_and_gradient(shape, dtype):
+    case = _case(*shape, dtype)
+    text = jax.jit(lambda *c: _gradients(half_mse, *c)).lower(*case).as_text()
+    assert "tsjax_half_mse" in text
+    _assert_close(_gradients(half_mse, *case), _gradients(half_mse_by_xla, *case), dtype)
+    # Under jit too, and the value alone.
+    _assert_close(jax.jit(lambda *c: _gradients(half_mse, *c))(*case), _gradients(half_mse_by_xla, *case), dtype)
+    _assert_close(*_losses(*case), dtype)
+
+
+@needs_kernel
+def test_batches_share_data_or_have_their_own():
+    m, d, n = 3, 4, 50
+    a, w = jr.normal(jr.key(1), (2, 6, m)), jr.normal(jr.key(2), (2, 6, m, d))
+    x, y = jr.normal(jr.key(3), (2, d, n)), jr.normal(jr.key(4), (2, n))
+    both = lambda loss: jax.vmap(  # data sets
+        jax.vmap(lambda a, w, x, y: _gradients(loss, a, w, x, y), in_axes=(0, 0, None, None))  # restarts
+    )(a, w, x, y)
+    _assert_close(both(half_mse), both(half_mse_by_xla), a.dtype)
+
+
+@needs_kernel
+def test_other_derivatives():
+    a, w, x, y = _case(3, 4, 40, jnp.float64)
+    hessian = lambda loss: jax.hessian(lambda w: loss(TwoLayer(a, w), x, y))(w)
+    _assert_close(hessian(half_mse), hessian(half_mse_by_xla), jnp.float64)
+    in_data = lambda loss: jax.grad(lambda x, y: loss(TwoLayer(a, w), x, y), argnums=(0, 1))(x, y)
+    _assert_close(in_data(half_mse), in_data(half_mse_by_xla), jnp.float64)
+    forward = lambda loss: jax.jvp(lambda w: loss(TwoLayer(a, w), x, y), (w,), (jnp.ones_like(w),))
+    _assert_close(forward(half_mse), forward(half_mse_by_xla), jnp.float64)
+
+
+@needs_kernel
+def test_a_nan_spreads():
+    """A student that has diverged must be seen to have."""
+    a, w, x, y = _case(3, 4, 70, jnp.float32)
+    loss, (ga, gw) = _gradients(half_mse, a, w.at[1, 2].set(jnp.nan), x, y)
+    assert jnp.isnan(loss) and jnp.isnan(ga).all() and jnp.isnan(gw).all()
+    loss, _ = _gradients(half_mse, a, w, x, y.at[69].set(jnp.nan))
+    assert jnp.isnan(loss)
+
+
+_TRAINED = """
+import jax, tsjax as ts
+from tsjax import native
+problem = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2))
+teacher = problem.sample_teacher(jax.random.key(0))
+data = problem.sample(jax.random.key(1), teacher, 128)
+fit = ts.TwoPhaseStudent(width=2, restarts=1).fit(jax.random.key(2), data)
+print(native.load()[0] is not None, float(fit.stats["train_loss"]), native.load()[1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [({"TSJAX_NATIVE": "0"}, "switched off"), ({"CC": "no-such-compiler"}, "there is no C compiler")],
+)
+def test_without_it_training_is_the_same_up_to_rounding(environment, why, tmp_path):
+    def train(**extra):
+        # A cache of its own, so that nothing compiled before is found.
+        variables = {**os.environ, "TSJAX_CACHE_DIR": str(tmp_path), "JAX_ENABLE_X64": "1", **extra}
+        done = subprocess.run(
+            [sys.executable, "-c", _TRAINED], env=variables, capture_output=True, text=True, check=True
+        )
+        found, loss, *reason = done.stdout.split(maxsplit=2)
+        return found, float(loss), "".join(reason)
+
+    found, loss, reason = train(**environment)
+    assert found == "False" and why in reason
+    if native.load()[0] is not None:
+        assert train()[1] == pytest.approx(loss, rel=1e-6)
+
+
+@needs_kernel
+def test_what_the_compiler_says_is_told(tmp_path):
+    source = tmp_path / "wrong.c"
+    source.write_text("int f(void) { return no_such_thing; }\n")
+    with pytest.raises(RuntimeError, match=r"(?s)could not compile wrong\.c.*no_such_thing"):
+        native.build(source, tmp_path / "made")
+    assert list((tmp_path / "made").iterdir()) == []
