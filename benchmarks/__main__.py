@@ -20,7 +20,7 @@ import tsjax as ts
 from tsjax.sweep.devices import use_all_cores
 from tsjax.sweep.estimate import fastest
 
-SHAPES = [(32, 2048, 5, 3), (64, 1024, 10, 5), (16, 4096, 20, 10), (256, 512, 10, 5)]
+SHAPES = [(32, 2048, 5, 3), (64, 1024, 10, 5), (16, 4096, 20, 10), (256, 512, 10, 5), (8, 65536, 10, 5)]
 
 
 def textbook(key, x, y, *, width: int, steps: int):
@@ -55,7 +55,7 @@ def measure(batch: int, n: int, d: int, m: int, steps: int, repeats: int) -> dic
 
     data = sample(keys)
     student = ts.TwoPhaseStudent(
-        m, restarts=1, noisy=ts.NoisyPhase(width=m, steps=steps), vanilla=ts.VanillaPhase(max_steps=0)
+        m, restarts=1, noisy=ts.NoisyPhase(width=m, samples=n, steps=steps), vanilla=ts.VanillaPhase(max_steps=0)
     )
     naive = partial(textbook, width=m, steps=steps)
     many, one = jax.jit(jax.vmap(naive)), jax.jit(naive)
