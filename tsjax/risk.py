@@ -109,6 +109,7 @@ class ExactRisk(NamedTuple):
     error_bound: Float[Array, ""]
 
     @property
+    @requires_float64
     def reliable(self) -> Bool[Array, ""]:
         """Whether the bound is at most a hundredth of the value."""
         return self.error_bound <= 0.01 * self.value
