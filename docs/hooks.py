@@ -1,6 +1,7 @@
 """What the site needs beside its pages: formulas as MathML, notebooks with their outputs, files from elsewhere here."""
 
 import functools
+import os
 import re
 from html import unescape
 from pathlib import Path
@@ -10,8 +11,11 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
+from traitlets.config import Config
 
 ROOT = Path(__file__).parent.parent
+# Kernels talk through files of this machine, not through its network.
+_LOCAL = Config(KernelManager={"transport": "ipc"})
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 
 
@@ -20,19 +24,23 @@ def on_files(files, config):
     figure = ROOT / "sweeps/superiority.png"
     files.append(File.generated(config, "superiority.png", abs_src_path=str(figure)))
     for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
-        page, outputs = executed(path.read_text())
+        page, figures = executed(path.read_text(), path.stem)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
-        for name, content in outputs.items():
-            files.append(File.generated(config, f"notebooks/{path.stem}_{name}", content=content))
+        for name, content in figures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
     return files
 
 
 @functools.cache
-def executed(source: str) -> tuple[str, dict[str, bytes]]:
-    """A notebook as Markdown, and its figures by name. An error in a cell is an error of the build."""
+def executed(source: str, name: str) -> tuple[str, dict[str, bytes]]:
+    """A notebook as Markdown, and its figures by name. An error in a cell is an error of the build.
+
+    `TSJAX_DOCS_EXECUTE=0` leaves outputs out: a quick build for who writes.
+    """
     notebook = nbformat.reads(source, as_version=4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
-    page, resources = MarkdownExporter().from_notebook_node(notebook)
+    if os.environ.get("TSJAX_DOCS_EXECUTE") != "0":
+        NotebookClient(notebook, timeout=600, kernel_name="python3", config=_LOCAL).execute()
+    page, resources = MarkdownExporter().from_notebook_node(notebook, resources={"unique_key": name})
     return page, resources["outputs"]
 
 
