@@ -16,6 +16,7 @@ from traitlets.config import Config
 ROOT = Path(__file__).parent.parent
 # Kernels talk through files of this machine, not through its network.
 _LOCAL = Config(KernelManager={"transport": "ipc"})
+_BAR = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 
 
@@ -54,5 +55,12 @@ def on_page_markdown(markdown, page, config, files):
 def on_page_content(html, page, config, files):
     """Formulas as MathML, which browsers render without a script."""
     del page, config, files
-    block = lambda match: convert(unescape(match[2]), display="block" if match[1] == "div" else "inline")
-    return _FORMULA.sub(block, html)
+    return _FORMULA.sub(_mathml, html)
+
+
+def _mathml(match: re.Match) -> str:
+    display = "block" if match[1] == "div" else "inline"
+    # Bars are fences here, without the space of an operator.
+    formula = convert(unescape(match[2]), display=display).replace('<mo stretchy="false">&#x0007C;</mo>', _BAR)
+    # Wide ones scroll on a narrow screen.
+    return f'<div class="formula">{formula}</div>' if display == "block" else formula
