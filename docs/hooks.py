@@ -48,7 +48,7 @@ def executed(source: str, name: str) -> tuple[str, dict[str, bytes]]:
 def on_page_markdown(markdown, page, config, files):
     """Puts the benchmarks' figures, which live in one file, below the headings of the page that shows them."""
     del page, config, files
-    results = lambda: re.sub(r"(?m)^#", "##", (ROOT / "benchmarks/RESULTS.md").read_text())
+    results = lambda: re.sub(r"(?m)^#", "###", (ROOT / "benchmarks/RESULTS.md").read_text())
     return markdown.replace("{{ RESULTS }}", results()) if "{{ RESULTS }}" in markdown else markdown
 
 

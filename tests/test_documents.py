@@ -134,3 +134,20 @@ def test_example_of_a_docstring(name, text):
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     runner.run(test, out=report.append)
     assert test.examples and not runner.failures, "".join(report)
+
+
+def test_main_names_have_an_example():
+    having = {name.rpartition(".")[2] for name, _ in EXAMPLES}
+    assert having >= {"fit_rate", "mean_ratio", "Problem", "excess_risk", "KernelRidge", "ntk", "gegenbauer", "sweep"}
+    assert having >= {name for name in vars(ts.theory) if name.startswith("predicted_") and "ridge_risk" not in name}
+
+
+def test_the_reference_has_every_public_name():
+    pages = (ROOT / "docs/api").glob("*.md")
+    entries = {entry for page in pages for entry in re.findall(r"^::: (\S+)", page.read_text(), re.M)}
+    modules = {"activations", "kernels", "rates", "studies", "theory"}
+    missing = {f"tsjax.{name}" for name in ts.__all__ if name not in modules} - entries
+    missing |= {f"tsjax.kernels.{name}" for name in vars(ts.kernels) if name[0].isupper()} - entries
+    missing |= {f"tsjax.studies.{name}.{name}" for name in ts.studies.SHIPPED} - entries
+    assert not missing
+    assert not [entry for entry in entries if not entry.startswith("tsjax.")]
