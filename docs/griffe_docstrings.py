@@ -16,7 +16,11 @@ class Docstrings(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
         del kwargs
         if obj.docstring is not None:
-            obj.docstring.value = as_markdown(obj.docstring.value)
+            text = as_markdown(obj.docstring.value)
+            module = obj.module.path
+            if module in ENTRIES and obj.path != module:
+                text = re.sub(r"\bmodule docstring\b", f"[module docstring][{module}]", text)
+            obj.docstring.value = text
 
     def on_class(self, *, cls: griffe.Class, **kwargs) -> None:
         """An `eqx.Module` is a dataclass: its fields are the arguments of its constructor."""

@@ -26,7 +26,8 @@ SLOW = {
 def _fences(path):
     """(language, line of its first line of code, code) of every fenced block."""
     tokens = MarkdownIt().parse(path.read_text())
-    return [(token.info.strip(), token.map[0] + 1, token.content) for token in tokens if token.type == "fence"]
+    start = lambda token: token.map[0] + 1 if token.map else 0
+    return [(token.info.strip(), start(token), token.content) for token in tokens if token.type == "fence"]
 
 
 def _script(fences):
