@@ -1,6 +1,9 @@
 """The command line, in this process: what it prints, what it exits with, and that no wrong input is a traceback."""
 
+import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +95,41 @@ def test_every_command_has_help_with_an_example(tsjax):
     for command in COMMANDS:
         code, out, _ = tsjax(command, "--help")
         assert code == 0 and f"Example: tsjax {command}" in out
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_80_columns(tsjax, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = tsjax(*command.split(), "--help")
+    assert code == 0 and max(len(line) for line in out.splitlines()) <= 80
+    if command in ("", "run", "verify", "doctor"):
+        assert "Exit codes: 0" in out
+    # Flags take no value.
+    assert not [line for line in out.splitlines() if "--json" in line and "<bool>" in line]
+
+
+def test_no_command_is_help(tsjax):
+    code, out, err = tsjax()
+    assert code == 0 and "Usage: tsjax" in out and err == ""
+
+
+def test_output_fits_80_columns_and_is_plain_when_piped(tsjax, monkeypatch, toy_file, toy_store):
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in (["status", toy_store], ["rates", toy_store], ["verify", toy_store], ["plan", toy_file]):
+        code, out, _ = tsjax(*arguments)
+        lines = [line for line in out.splitlines() if str(toy_store) not in line]
+        assert code == 0 and len(lines) > 1 and max(map(len, lines)) <= 80, arguments
+        assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
+def test_colour_in_a_terminal_unless_told_otherwise(tsjax, monkeypatch, no_color, coloured):
+    # Rich takes FORCE_COLOR for a terminal; by the standard, an empty NO_COLOR says nothing.
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    _, _, err = tsjax("status", "nowhere")
+    assert ("\x1b[31m" in err) == coloured and "nowhere" in err
 
 
 def test_help_loads_nothing_heavy():
@@ -199,15 +237,93 @@ def test_bad_exports(tsjax, tmp_path, toy_store):
     _is_one_error(*tsjax("export", toy_store, "--to", "d.csv"), ["d.csv"])
 
 
-def test_debug_shows_the_traceback(tsjax):
+@pytest.mark.parametrize(
+    "arguments",
+    [["--debug", "run", "missing.toml"], ["run", "--debug", "missing.toml"], ["run", "missing.toml", "--debug"]],
+)
+def test_debug_shows_the_traceback_wherever_it_stands(tsjax, arguments):
     with pytest.raises(ValueError, match="there is no sweep file"):
-        tsjax("--debug", "run", "missing.toml")
+        tsjax(*arguments)
 
 
-def test_usage_errors_of_the_parser(tsjax):
-    assert tsjax("run")[0] == 2
-    assert tsjax("run", "a.toml", "--chunk", "0")[0] == 2
-    assert tsjax("nonsense")[0] == 2
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run"], ["spec", "See tsjax run --help."]),
+        (["run", "a.toml", "--chunk", "0"], ["--chunk", "1", "See tsjax run --help."]),
+        (["run", "a.toml", "--engin", "ray"], ["--engin", "--engine"]),
+        (["nonsense"], ["nonsense", "See tsjax --help."]),
+        (["plan", "superiorty"], ["there is no sweep file superiorty", "'superiority'"]),
+    ],
+)
+def test_usage_errors_are_one_line_with_a_hint(tsjax, arguments, words):
+    _is_one_error(*tsjax(*arguments), words)
+
+
+def test_a_fault_of_tsjax_is_one_line_too(tsjax, toy_store, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("a bug\nof two lines")
+
+    monkeypatch.setattr(importlib.import_module("tsjax.sweep.status"), "sweep_status", broken)
+    code, out, err = tsjax("status", toy_store)
+    assert code == 70 and out == "" and err.count("\n") == 1
+    assert "unexpected RuntimeError: a bug of two lines" in err and "--debug" in err
+    with pytest.raises(RuntimeError, match="a bug"):
+        tsjax("status", toy_store, "--debug")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_so_and_exits_by_its_signal(tsjax, toy_file, monkeypatch, signum):
+    from tsjax.sweep.interrupt import Interrupted
+
+    def stopped(*_, **__):
+        raise Interrupted(signum)
+
+    monkeypatch.setattr(importlib.import_module("tsjax.sweep.run"), "run_spec", stopped)
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    code, out, err = tsjax("run", toy_file, "--out", "s", "--quiet")
+    assert code == 128 + signum and out == ""
+    assert "finished chunks are safe; run the same command again" in " ".join(err.split())
+
+
+def test_shipped_sweeps_go_by_name(tsjax, tmp_path):
+    _is_one_error(*tsjax("plan", "quickstart", "--set", "gird.n=3"), ["no table 'gird'"])
+    # A file of that name comes first.
+    (tmp_path / "quickstart").write_text("study = 1")
+    _is_one_error(*tsjax("plan", "quickstart"), ["quickstart: study = 1"])
+
+
+def _completed(monkeypatch, capsys, words):
+    """What a shell is told: the words of the command line, the last of them incomplete."""
+    monkeypatch.setenv("_TSJAX_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", " ".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    monkeypatch.setattr(sys, "argv", ["tsjax"])
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main()
+    return capsys.readouterr().out.split()
+
+
+def test_completion(tmp_path, monkeypatch, capsys, toy_store):
+    monkeypatch.chdir(tmp_path)
+    complete = lambda *words: _completed(monkeypatch, capsys, ["tsjax", *words])
+    assert complete("sta") == ["status"]
+    (tmp_path / "mine.toml").write_text("")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "other.toml").write_text("")
+    assert {"mine.toml", "files/", "quickstart", "superiority"} <= set(complete("run", ""))
+    assert complete("plan", "files/o") == ["files/other.toml"]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a").symlink_to(toy_store)
+    assert complete("rates", "") == ["runs/a"] and complete("rates", "runs/") == ["runs/a"]
+    assert complete("rates", "runs/a", "--model", "flo") == ["floor"]
+    assert "--json" in complete("verify", "--j")
+
+
+def test_completion_can_be_shown(tsjax):
+    code, out, _ = tsjax("--show-completion", "bash")
+    assert code == 0 and "_TSJAX_COMPLETE" in out
 
 
 def test_run_status_rates_report(tsjax, tmp_path, toy_file):
@@ -221,6 +337,8 @@ def test_run_status_rates_report(tsjax, tmp_path, toy_file):
     assert after["done"] == 48 and after["damaged"] == [] and after["seconds"] > 0
     assert after["curves"] == [{"curve": name, "cells": 24, "done": 24, "failed": 0} for name in ("fast", "slow")]
     assert "48 of 48 cells" in tsjax("status", "s")[1]
+    code, out, _ = tsjax("report", "s", "--out", "page", "--json")
+    assert code == 0 and Path(json.loads(out)["page"]).is_file() and json.loads(out)["folder"] == "page"
     code, out, _ = tsjax("report", "s", "--out", "page")
     assert code == 0 and Path(out.strip()).is_file() and Path(out.strip()).parent.name == "page"
 
@@ -279,6 +397,8 @@ def test_export_round_trip(tsjax, toy_store):
     for name in ("a.csv", "a.parquet"):
         code, out, _ = tsjax("export", toy_store, "--to", name)
         assert (code, out) == (0, f"{name}\n") and Path(name).is_file()
+    shown = json.loads(tsjax("export", toy_store, "--to", "b.csv", "--json")[1])
+    assert shown == {"path": "b.csv", "records": len(records)}
     columns = ["cell", "method", "n", "seed", "status", "risk", "limit"]
     pd.testing.assert_frame_equal(pd.read_parquet("a.parquet")[columns], records[columns])
     csv = pd.read_csv("a.csv")

@@ -18,16 +18,50 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=True,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Measure how fast learners learn: students against teachers, kernels beside them, rates with intervals.",
+    epilog="Exit codes: 0 done; 1 a verdict does not hold, or the doctor found a fault; 2 wrong input; 3 some programs of a "
+    "sweep failed; 70 a fault of tsjax; 130 or 143 stopped. Shells complete commands, options, sweeps and stores after "
+    "tsjax --install-completion.",
 )
 
-_Directory = Annotated[str, typer.Argument(help="Directory or URL of a sweep (its store).", show_default=False)]
-_Spec = Annotated[Path, typer.Argument(help="Sweep file (TOML).", show_default=False)]
-_Json = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on standard error.")]
+
+def _stores(incomplete: str) -> list[str]:
+    """Completion: the stores of sweeps below what was typed, and in runs/."""
+    start = Path(incomplete if incomplete.endswith("/") else os.path.dirname(incomplete) or ".")
+    found = {path.parent for folder in (start, Path("runs")) for path in folder.glob("*/sweep.json")}
+    return sorted(str(path) for path in found if str(path).startswith(incomplete))
+
+
+def _specs(incomplete: str) -> list[str]:
+    """Completion: sweep files and the folders that may hold some, and the names of the sweeps that ship."""
+    start = Path(os.path.dirname(incomplete) or ".")
+    files = [str(path) for path in start.glob("*.toml")]
+    folders = [f"{path}/" for path in start.glob("[!.]*") if path.is_dir()]
+    return sorted(name for name in (*files, *folders, *_shipped()) if name.startswith(incomplete))
+
+
+def _models(incomplete: str) -> list[str]:
+    """Completion: the models of a curve."""
+    from .rates import MODELS
+
+    return [name for name in (*MODELS, "auto") if name.startswith(incomplete)]
+
+
+_Directory = Annotated[
+    str,
+    typer.Argument(help="Directory or URL of a sweep (its store).", show_default=False, autocompletion=_stores),
+]
+_Spec = Annotated[
+    Path,
+    typer.Argument(
+        help="Sweep file (TOML), or the name of one that ships: superiority.", show_default=False, autocompletion=_specs
+    ),
+]
+# A flag takes no value: without the empty metavar its help says <bool>.
+_Json = Annotated[bool, typer.Option("--json", metavar="", help="Machine-readable JSON on standard output.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progress on standard error.")]
 _Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file, e.g. grid.seeds=128. Repeatable."),
@@ -35,12 +69,25 @@ _Set = Annotated[
 _Chunk = Annotated[int, typer.Option(min=1, help="Cells that run together.")]
 _Commit = Annotated[float, typer.Option(min=0.0, help="Seconds of finished work that a kill may lose.")]
 _Model = Annotated[
-    str, typer.Option(help="Curve to fit: power, floor, finite, log, logq, broken, or auto (least AICc).")
+    str,
+    typer.Option(
+        help="Curve to fit: power, floor, finite, log, logq, broken, or auto (least AICc).", autocompletion=_models
+    ),
 ]
-_Smoke = Annotated[bool, typer.Option("--smoke", help="Run the tiny [smoke] size of the sweep.")]
+_Smoke = Annotated[bool, typer.Option("--smoke", metavar="", help="The tiny size of the sweep: its smoke table.")]
 
 # What a wrong spec, store or argument exits with; a verdict that does not hold exits with 1. Others are at `run`.
 _USAGE_ERROR = 2
+# What a fault of tsjax itself exits with (EX_SOFTWARE of sysexits.h).
+_FAULT = 70
+
+
+class _Stopped(BaseException):
+    """A sweep was interrupted. Not a KeyboardInterrupt, of which Typer makes exit code 130 whatever the signal was."""
+
+    def __init__(self, exit_code: int):
+        super().__init__(exit_code)
+        self.exit_code = exit_code
 
 
 class Engine(enum.StrEnum):
@@ -52,31 +99,49 @@ class Engine(enum.StrEnum):
 
 def main() -> None:
     """The `tsjax` command: errors that a user can mend are one line, without a traceback."""
+    # Wherever it stands, and also for errors that are raised before any command is found.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        app()
-    except (ValueError, OSError) as error:
-        if "--debug" in sys.argv:
+        sys.exit(app(arguments or ["--help"], standalone_mode=False))
+    except typer.TyperException as error:
+        if debug:
             raise
-        Console(stderr=True, highlight=False).print(f"[red]error:[/red] {_escape(str(error))}", soft_wrap=True)
-        sys.exit(getattr(error, "exit_code", _USAGE_ERROR))
-    except KeyboardInterrupt as error:
+        context = getattr(error, "ctx", None)
+        command = "tsjax" if context is None else context.command_path
+        _fail(f"{error.format_message().rstrip('.')}. See {command} --help.", error.exit_code)
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            raise
+        _fail(str(error), getattr(error, "exit_code", _USAGE_ERROR))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except _Stopped as error:
         Console(stderr=True).print("interrupted: finished chunks are safe; run the same command again to resume.")
         sys.stdout.flush()
         # Not sys.exit, which waits for chunks that were dropped.
-        os._exit(getattr(error, "exit_code", 130))
+        os._exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)", _FAULT)
 
 
-def _escape(text: str) -> str:
+def _fail(message: str, exit_code: int) -> None:
     from rich.markup import escape
 
-    return escape(text)
+    line = escape(" ".join(message.split()))
+    Console(stderr=True, highlight=False).print(f"[red]error:[/red] {line}", soft_wrap=True)
+    sys.exit(exit_code)
 
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", metavar="", help="Show the traceback of an error; goes anywhere.")
+    ] = False,
 ) -> None:
-    # Read from sys.argv by main, which also sees errors raised before this callback.
+    # Taken out of the arguments by main.
     del debug
 
 
@@ -145,6 +210,22 @@ def shipped_sweeps() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "sweeps"
 
 
+def _shipped() -> list[str]:
+    return sorted(path.stem for path in shipped_sweeps().glob("*.toml"))
+
+
+def _find_spec(spec: Path) -> Path:
+    """The sweep file of that path, or the one that ships under that name."""
+    if spec.exists():
+        return spec
+    names = _shipped()
+    if str(spec) in names:
+        return shipped_sweeps() / f"{spec}.toml"
+    from .sweep.spec import SpecError, nearest
+
+    raise SpecError(f"there is no sweep file {spec}; those that ship go by name.{nearest(spec.stem, names)}")
+
+
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Directory for records, figures and page.")] = Path("runs/quickstart"),
@@ -173,7 +254,9 @@ def run(
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; a local one by default.")] = None,
     distributed: Annotated[
         bool,
-        typer.Option("--distributed", help="Be one of several jax.distributed processes, as the environment says."),
+        typer.Option(
+            "--distributed", metavar="", help="Be one of several jax.distributed processes, as the environment says."
+        ),
     ] = False,
     until_precision: Annotated[
         float | None,
@@ -185,14 +268,17 @@ def run(
 ) -> None:
     """Run a sweep, or resume it: what the store already holds is not run again.
 
-    Exit codes: 0 done, 2 wrong input, 3 some programs failed and all others are done, 130 or 143 stopped by control-C or
-    SIGTERM with everything finished in the store.
+    Exit codes: 0 done; 2 wrong input; 3 some programs failed, not the others;
+
+    130, 143 stopped by control-C or SIGTERM, with all that was finished kept.
 
     Example: tsjax run sweeps/superiority.toml --set grid.seeds=128
+
+    Example: tsjax run superiority --smoke
     """
     from .sweep.spec import load_spec
 
-    loaded = _changed(load_spec(spec), changes)
+    loaded = _changed(load_spec(_find_spec(spec)), changes)
     loaded = loaded.at_smoke_size() if smoke else loaded
     usual = Path("runs") / (spec.stem + ("-smoke" if smoke else ""))
     directory = str(usual if out is None else out)
@@ -207,10 +293,13 @@ def run(
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "shard": parts, "engine": engine.value}
     how |= {"ray_address": ray_address, "listener": None if quiet else watch}
     run_once = lambda wanted: run_spec(wanted, out=directory, **how)
-    if until_precision is None:
-        result = run_once(loaded)
-    else:
-        result = run_until(loaded, run_once, until_precision, most=max_seeds)
+    try:
+        if until_precision is None:
+            result = run_once(loaded)
+        else:
+            result = run_until(loaded, run_once, until_precision, most=max_seeds)
+    except KeyboardInterrupt as stop:
+        raise _Stopped(getattr(stop, "exit_code", 130)) from None
     if shard == "1/1":
         page = result.report(usual if "://" in directory else None)
         if not as_json:
@@ -242,11 +331,11 @@ def plan(
 
     Example: tsjax plan sweeps/superiority.toml --out runs/superiority
 
-    Example: tsjax plan sweeps/superiority.toml --precision 0.02 --pilot runs/superiority
+    Example: tsjax plan superiority --precision 0.02 --pilot runs/superiority
     """
     from .sweep.spec import find_experiment, load_spec
 
-    loaded = _changed(load_spec(spec), changes)
+    loaded = _changed(load_spec(_find_spec(spec)), changes)
     loaded = loaded.at_smoke_size() if smoke else loaded
     experiment = find_experiment(loaded.study)
     if precision is not None:
@@ -340,6 +429,8 @@ def rates(directory: _Directory, model: _Model = "power", as_json: _Json = False
 def verify(directory: _Directory, as_json: _Json = False) -> None:
     """Exit with 0 only if every expected verdict of the sweep holds.
 
+    Exit codes: 0 all hold; 1 some fail or are undecided; 2 wrong input.
+
     Example: tsjax verify runs/superiority
     """
     from .report import print_verdicts, verdicts_json
@@ -360,18 +451,24 @@ def verify(directory: _Directory, as_json: _Json = False) -> None:
 def report(
     directory: _Directory,
     out: Annotated[Path | None, typer.Option(help="Where to write; the store itself by default.")] = None,
+    as_json: _Json = False,
 ) -> None:
     """Write the figures (PNG, PDF) and one self-contained HTML page.
 
     Example: tsjax report runs/quickstart
     """
-    print(_load(directory).report(out))
+    page = _load(directory).report(out)
+    if as_json:
+        _print_json({"page": str(page), "folder": str(page.parent)})
+    else:
+        print(page)
 
 
 @app.command()
 def export(
     directory: _Directory,
     to: Annotated[Path, typer.Option(help="records.csv, records.parquet or records.nc.", show_default=False)],
+    as_json: _Json = False,
 ) -> None:
     """Write all records as CSV, Parquet or NetCDF.
 
@@ -388,7 +485,10 @@ def export(
         raise ValueError(f"--to {to}: there is no directory {to.parent}.")
     result = _load(directory)
     writers[to.suffix](result)
-    print(to)
+    if as_json:
+        _print_json({"path": str(to), "records": len(result.records)})
+    else:
+        print(to)
 
 
 def _write_netcdf(result: "Result", to: Path) -> None:
@@ -402,6 +502,8 @@ def _write_netcdf(result: "Result", to: Path) -> None:
 @app.command()
 def doctor(as_json: _Json = False) -> None:
     """Devices, versions, the neural-tangents bridge, compilation cache, BLAS.
+
+    Exit codes: 0 all is well; 1 the bridge does not work.
 
     Example: tsjax doctor
     """

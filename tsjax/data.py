@@ -47,6 +47,11 @@ class DataProblem(eqx.Module):
     - `test_share`: the share of the rows that is held out, in (0, 1); at least two rows are, and two are left.
 
     **Raises:** ValueError for shapes that do not fit together, for values that are not finite, and for too few rows.
+
+    >>> problem = ts.DataProblem.bundled("diabetes")
+    >>> train, test = problem.split(jax.random.key(0), n=100)
+    >>> train.x.shape, test.x.shape
+    ((100, 10), (110, 10))
     """
 
     x: Float[np.ndarray, "N d"] = eqx.field(converter=_float64)

@@ -97,6 +97,12 @@ def add_langevin_noise(
     - `temperature`: T = 1/beta >= 0, a number or a schedule.
     - `key`: the noise of step t depends on (key, t) alone, so a student's noise does not depend on its batch. See
       `counter_normals` for the generator.
+
+    >>> import optax
+    >>> optimizer = optax.chain(optax.sgd(0.1), ts.add_langevin_noise(0.1, temperature=1e-3, key=jax.random.key(0)))
+    >>> updates, _ = optimizer.update(jnp.zeros(3), optimizer.init(jnp.zeros(3)))
+    >>> bool((updates != 0).all())
+    True
     """
     # Once: deriving a key in every step would cost as much as the noise.
     seed = noise_seed(key)

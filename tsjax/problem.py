@@ -214,6 +214,11 @@ class FunctionTeacher(AbstractTeacher):
     Monte-Carlo estimate. An `eqx.Module`, say a trained network, keeps its arrays traced.
 
     **Raises:** ValueError for what is not callable, and, once the dimension is known, for what does not map (d,) to a scalar.
+
+    >>> problem = ts.Problem(inputs=ts.Cube(d=2), teacher=ts.FunctionTeacher(lambda x: jnp.sin(x[0])), noise_std=0.0)
+    >>> data = problem.sample(jax.random.key(0), problem.sample_teacher(jax.random.key(1)), n=3)
+    >>> bool(jnp.allclose(data.y, jnp.sin(data.x[:, 0])))
+    True
     """
 
     function: RegressionFunction = eqx.field(converter=_as_pytree)
@@ -261,6 +266,12 @@ class Problem(eqx.Module):
     - `teacher`: the family of f*: `ReLUTeacher(m)`, `TwoLayerTeacher(m, activation)` or `FunctionTeacher(function)`.
     - `noise_std`: standard deviation sigma >= 0 of eps.
     - `noise`: `"gaussian"`, or `"uniform"` on [-sqrt(3) sigma, sqrt(3) sigma] (bounded, as the paper's theorems ask).
+
+    >>> problem = ts.Problem(inputs=ts.Sphere(d=5), teacher=ts.ReLUTeacher(m=3), noise_std=0.1)
+    >>> teacher = problem.sample_teacher(jax.random.key(0))
+    >>> data = problem.sample(jax.random.key(1), teacher, n=100)
+    >>> data.x.shape, data.y.shape
+    ((100, 5), (100,))
     """
 
     inputs: AbstractInputs

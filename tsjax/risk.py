@@ -39,6 +39,10 @@ def relu_gram(
     = second_moment |u||v| h(cos), h(cos t) = (sin t + (pi - t) cos t) / (2 pi), t the angle between u and v: the
     arc-cosine kernel of order 1 (Cho & Saul 2009) between neurons. The law enters through E|x|^2 alone, since relu is
     homogeneous: second_moment = 1 for N(0, I_d) and 1/d on the unit sphere. Computed and returned in float64.
+
+    >>> print(ts.relu_gram(jnp.eye(2), jnp.eye(2), 1.0).round(4))
+    [[0.5    0.1592]
+     [0.1592 0.5   ]]
     """
     return second_moment * ArcCosine(order=1)(jnp.asarray(u, jnp.float64), jnp.asarray(v, jnp.float64))
 
@@ -109,6 +113,7 @@ class ExactRisk(NamedTuple):
     error_bound: Float[Array, ""]
 
     @property
+    @requires_float64
     def reliable(self) -> Bool[Array, ""]:
         """Whether the bound is at most a hundredth of the value."""
         return self.error_bound <= 0.01 * self.value
@@ -219,6 +224,12 @@ def excess_risk(
     hundredth (interpolation of noise with a smooth kernel); without a key that is NaN inside jit.
 
     **Raises:** ValueError when no closed form exists, or none that can be relied on, and no key is given.
+
+    >>> problem = ts.Problem(inputs=ts.Gaussian(d=2), teacher=ts.ReLUTeacher(m=1), noise_std=0.1)
+    >>> teacher = problem.sample_teacher(jax.random.key(0))
+    >>> half = ts.NetworkFit(ts.TwoLayer(teacher.a / 2, teacher.w), jnp.array(0), {})
+    >>> round(float(ts.excess_risk(problem, teacher, half)), 6)  # E relu(z)^2 / 4 = 1/8
+    0.125
     """
     exact = exact_risk(problem, teacher, fit)
     estimate = lambda key: monte_carlo_risk(problem, teacher, fit, key, samples).value

@@ -33,6 +33,9 @@ def cramer_rao(m: int, d: int, n, noise_std):
     `noise_std`.
 
     **Raises:** ValueError for m, d or n below 1 or noise_std < 0.
+
+    >>> print(f"{ts.theory.cramer_rao(m=3, d=5, n=1500, noise_std=0.1):.1e}")
+    1.0e-04
     """
     if m < 1 or d < 1 or np.any(np.asarray(n) < 1) or np.any(np.asarray(noise_std) < 0):
         raise ValueError(f"needs m, d, n >= 1 and noise_std >= 0, got m={m}, d={d}, n={n}, noise_std={noise_std}.")
@@ -47,6 +50,9 @@ def optimal_linear_exponent(d: int) -> float:
     n the slope is steeper: see `predicted_curve`.
 
     **Raises:** ValueError for d < 2.
+
+    >>> ts.theory.optimal_linear_exponent(d=4)
+    0.5
     """
     _check_sphere_dimension(d)
     return 3.0 / (d + 2)
@@ -57,6 +63,9 @@ def linear_minimax_exponent(d: int) -> float:
     kappa > 0 (Akiyama & Suzuki, arXiv:2205.14818, their theorem on linear estimators).
 
     **Raises:** ValueError for d < 2.
+
+    >>> ts.theory.linear_minimax_exponent(d=4)
+    0.6
     """
     _check_sphere_dimension(d)
     return (d + 2) / (2 * d + 2)
@@ -131,6 +140,10 @@ def predicted_curve(
 
     **Raises:** ValueError for another input law or teacher, a kernel that is not zonal, a bad ridge, or n that is traced,
     below 1 or too large.
+
+    >>> problem = ts.Problem(inputs=ts.Sphere(d=5), teacher=ts.ReLUTeacher(m=3), noise_std=0.1)
+    >>> print(ts.theory.predicted_curve(ts.kernels.ntk(), problem, [128, 1024]).round(5))
+    [0.00518 0.00159]
     """
     d = _check_problem(problem)
     if isinstance(ridge, str) and ridge not in ("optimal", "noise"):
@@ -154,6 +167,10 @@ def predicted_optimal_linear_risk(problem: Problem, n: Sequence[int] | np.ndarra
     """The average risk of `tsjax.OptimalLinear` at each n: `predicted_curve` of its kernel k* with ridge sigma^2.
 
     **Raises:** ValueError for inputs other than a Sphere, or a teacher other than a ReLUTeacher of random signs.
+
+    >>> problem = ts.Problem(inputs=ts.Sphere(d=5), teacher=ts.ReLUTeacher(m=3), noise_std=0.1)
+    >>> print(ts.theory.predicted_optimal_linear_risk(problem, [128, 1024]).round(5))
+    [0.00508 0.00155]
     """
     _check_problem(problem)
     return predicted_curve(teacher_covariance(problem), problem, n, ridge="noise")
@@ -163,6 +180,10 @@ def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, rid
     """The exponent that a fit to the predicted curve has over these n: minus the least-squares slope of log risk on log n.
 
     Arguments and errors as for `predicted_curve`; at least two different n.
+
+    >>> problem = ts.Problem(inputs=ts.Sphere(d=5), teacher=ts.ReLUTeacher(m=3), noise_std=0.1)
+    >>> print(f"{ts.theory.predicted_slope(ts.kernels.ntk(), problem, [128, 512, 2048]):.2f}")  # in the limit 3/7
+    0.55
     """
     n = np.asarray(n, float)
     if n.ndim != 1 or len(np.unique(n)) < 2:

@@ -96,6 +96,11 @@ class NearestNeighbours(AbstractEstimator):
     as do distances whose squares overflow.
 
     **Raises:** ValueError for k < 1 or not an integer, or an unknown criterion.
+
+    >>> data = ts.Dataset(x=jnp.array([[0.0], [1.0], [2.0]]), y=jnp.array([0.0, 1.0, 5.0]))
+    >>> fit = ts.NearestNeighbours(k=2).fit(jax.random.key(0), data)
+    >>> print(fit.predict(jnp.array([[0.1]])))
+    [0.5]
     """
 
     k: Fixed | Search = eqx.field(converter=tuned("k", lowest=1.0, integer=True), default="loo")

@@ -273,6 +273,13 @@ class KernelRidge(AbstractEstimator):
     interpolation.
 
     **Raises:** ValueError for a negative ridge, an unknown criterion, or a kernel that is none.
+
+    >>> problem = ts.Problem(inputs=ts.Sphere(d=3), teacher=ts.ReLUTeacher(m=2), noise_std=0.1)
+    >>> teacher = problem.sample_teacher(jax.random.key(0))
+    >>> data = problem.sample(jax.random.key(1), teacher, n=64)
+    >>> fit = ts.KernelRidge(ts.kernels.RBF(1.0), ridge="gcv").fit(jax.random.key(2), data)
+    >>> fit.predict(data.x[:5]).shape, sorted(fit.stats)
+    ((5,), ['dof', 'gcv', 'ridge'])
     """
 
     kernel: AbstractKernel = eqx.field(converter=as_kernel)

@@ -179,6 +179,10 @@ class ArcCosineNTK(AbstractRotationInvariantKernel):
     T_l = |x| |z| k1(theta_l) + k0(theta_l) (2 T_{l-1} + bias_std^2) (Jacot et al. 2018, arXiv:1806.07572, theorem 1).
 
     **Raises:** ValueError for depth < 1 or bias_std < 0.
+
+    >>> x = jnp.eye(2)
+    >>> print(ts.kernels.ArcCosineNTK(depth=2)(x).diagonal())
+    [1.5 1.5]
     """
 
     depth: int = eqx.field(static=True, default=1)

@@ -82,6 +82,10 @@ class EmpiricalNTK(AbstractFeatures):
 
     For networks of many outputs or very many parameters see the implementations of neural-tangents' empirical kernels
     (`tsjax.kernels.neural_tangents`), which never hold the gradients.
+
+    >>> linear = ts.kernels.EmpiricalNTK(lambda w, x: w @ x, jnp.ones(2))
+    >>> print(linear(jnp.array([[1.0, 2.0]])))  # the gradient is x
+    [[5.]]
     """
 
     function: Callable[[Any, Array], Array] = eqx.field(static=True)

@@ -30,7 +30,12 @@ class AbstractRadialKernel(AbstractRotationInvariantKernel):
 
 
 class RBF(AbstractRadialKernel):
-    """k(x, z) = exp(-r^2 / (2 l^2)), with l the `length_scale` > 0."""
+    """k(x, z) = exp(-r^2 / (2 l^2)), with l the `length_scale` > 0.
+
+    >>> kernel = 2.0 * ts.kernels.RBF(0.5) + ts.kernels.Polynomial(2)
+    >>> kernel(jnp.zeros((3, 4)), jnp.ones((2, 4))).shape
+    (3, 2)
+    """
 
     length_scale: float | Float[Array, "*batch"] = 1.0
 

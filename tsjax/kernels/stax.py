@@ -24,6 +24,11 @@ def ntk(depth: int = 1, bias_std: float = 0.0) -> "StaxKernel":
 
     **Raises:** ValueError if depth < 1 or bias_std < 0; ImportError, when first called, unless neural-tangents 0.6.5 is
     installed.
+
+    >>> x = jnp.eye(2)
+    >>> print(ts.kernels.ntk(depth=1)(x).round(4))  # off the diagonal 1 / (2 pi)
+    [[1.     0.1592]
+     [0.1592 1.    ]]
     """
     return StaxKernel(get="ntk", depth=depth, bias_std=bias_std)
 

@@ -89,6 +89,10 @@ def gegenbauer(kernel: Callable[[Array, Array], Array], d: int, degrees: int = 2
 
     **Raises:** ValueError for d < 2, degrees out of range, or a kernel that is not zonal (of traced kernels those are
     taken that say they are: `rotation_invariant`).
+
+    >>> spectrum = ts.kernels.gegenbauer(ts.kernels.Polynomial(2, offset=0.0), d=3, degrees=4)
+    >>> print(spectrum.eigenvalues.round(4))  # u^2 = 1/3 P_0 + 2/3 P_2, P_2 with 5 harmonics
+    [0.3333 0.     0.1333 0.     0.    ]
     """
     if d < 2:
         raise ValueError(f"zonal spectra need the dimension d to be at least 2, got d={d}.")

@@ -44,6 +44,11 @@ def compare_rates(
     exponents: fit each with `fit_rate` and call `a.minus(b)` or `a.over(b)`.
 
     Raises ValueError as `fit_rate` does, and when paired tables differ in their number of seeds.
+
+    >>> n, rng = 2.0 ** np.arange(7, 13), np.random.default_rng(0)
+    >>> noise = rng.chisquare(15, (6, 32)) / 15
+    >>> print(ts.compare_rates(n, noise / n[:, None], noise / n[:, None] ** 0.5))
+    0.5 [0.5, 0.5]
     """
     check_options(level, draws)
     fits = []
@@ -132,6 +137,11 @@ def crossing(
     the same seeds in both curves if `paired`.
 
     Raises ValueError as `fit_rate` does, and when paired tables differ in their number of seeds.
+
+    >>> n, rng = 2.0 ** np.arange(4, 10), np.random.default_rng(0)
+    >>> noise = lambda: rng.chisquare(15, (6, 64)) / 15
+    >>> print(ts.crossing(n, 64 / n[:, None] * noise(), 8 / n[:, None] ** 0.5 * noise()))
+    55.76 [49.51, 69.16]
     """
     check_options(level, draws)
     tables = []
@@ -207,6 +217,10 @@ def mean_ratio(
     **Returns:** an `Estimate`.
 
     **Raises:** ValueError for shapes that do not fit, infinite risks, no risks, means that are not positive.
+
+    >>> rng = np.random.default_rng(0)
+    >>> print(ts.mean_ratio(rng.chisquare(15, 64), 2 * rng.chisquare(15, 64)))
+    0.5012 [0.4417, 0.5676]
     """
     check_options(level, draws)
     a, b = as_array(numerator, "numerator"), as_array(denominator, "denominator")
@@ -280,6 +294,9 @@ def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
     **Arguments:** `successes` (seeds,), 0 or 1 each, NaN where missing; `level` of the interval.
 
     **Raises:** ValueError for values that are neither, or when there are none.
+
+    >>> print(ts.share(np.ones(300)))
+    1 [0.9878, 1]
     """
     check_options(level)
     values = as_array(successes, "successes")

@@ -283,6 +283,14 @@ def fit_rate(
 
     **Raises:** ValueError for shapes that do not fit, n not positive or not increasing, infinite risks, an n without
     risks, a mean risk that is not positive, an unknown model or method, fewer n than the model has parameters.
+
+    >>> n = 2.0 ** np.arange(7, 13)
+    >>> risks = 1 / n[:, None] * np.random.default_rng(0).chisquare(15, (6, 64)) / 15
+    >>> rate = ts.fit_rate(n, risks)
+    >>> print(rate)
+    1.000 [0.968, 1.033] over n = 128..4096 (64 seeds)
+    >>> rate.window
+    (128.0, 4096.0)
     """
     check_options(level, draws)
     return fit_table(make_table(n, risks, groups), find_model(model), method, level, draws, seed, paired)

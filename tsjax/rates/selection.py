@@ -72,6 +72,10 @@ def choose_model(
     **Arguments:** as `fit_rate`; `models`: names or models, distinct.
 
     **Raises:** ValueError as `fit_rate` does, and when no model can be compared.
+
+    >>> n, rng = 2.0 ** np.arange(3, 12), np.random.default_rng(0)
+    >>> ts.choose_model(n, (0.02 + 1 / n[:, None]) * rng.chisquare(15, (9, 256)) / 15).best  # planted: a floor
+    'floor'
     """
     check_options(level, draws)
     table = make_table(n, risks, groups)

@@ -43,6 +43,9 @@ def judge(
     (more seeds would decide) or if a number is NaN. The ends of `allowed` belong to it and may be infinite.
 
     Raises ValueError when `allowed` or `interval` has its ends in the wrong order, or `allowed` has a NaN.
+
+    >>> print(ts.judge("rate", 1.01, (0.96, 1.05), allowed=(0.9, 1.1)).outcome)
+    holds
     """
     value, low, high = float(value), float(interval[0]), float(interval[1])
     least, most = float(allowed[0]), float(allowed[1])

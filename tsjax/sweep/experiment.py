@@ -114,6 +114,13 @@ def experiment(
 
     **Raises:** ValueError for a first parameter that is not `key`, a parameter without annotation, or an unknown static
     name.
+
+    >>> @ts.experiment(static=("n",), y=("risk",))
+    ... def mean(key, *, n: int, scale: float = 1.0):
+    ...     return {"risk": jnp.mean(scale * jax.random.normal(key, (n,))) ** 2}
+
+    >>> mean(jax.random.key(0), n=100)["risk"].shape
+    ()
     """
 
     def make(fn: Callable[..., Mapping[str, Any]]) -> Experiment:

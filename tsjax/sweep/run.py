@@ -53,6 +53,14 @@ def sweep(
 
     **Raises:** SpecError (bad arguments, before anything compiles); StoreError (`out` cannot be used); at the end GroupError
     if some programs could not be made or run, all others being done; Interrupted, a KeyboardInterrupt, after a signal.
+
+    >>> @ts.experiment(static=("n",), y=("risk",))
+    ... def mean(key, *, n: int):
+    ...     return {"risk": jnp.mean(jax.random.normal(key, (n,))) ** 2}
+
+    >>> result = ts.sweep(mean, seeds=32, n=[32, 64, 128])
+    >>> len(result.records), bool(result.rates()["exponent"][0] > 0.5)
+    (96, True)
     """
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "engine": engine}
     how |= {"ray_address": ray_address, "listener": listener}

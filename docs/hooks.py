@@ -1,0 +1,66 @@
+"""What the site needs beside its pages: formulas as MathML, notebooks with their outputs, files from elsewhere here."""
+
+import functools
+import os
+import re
+from html import unescape
+from pathlib import Path
+
+import nbformat
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File
+from nbclient import NotebookClient
+from nbconvert import MarkdownExporter
+from traitlets.config import Config
+
+ROOT = Path(__file__).parent.parent
+# Kernels talk through files of this machine, not through its network.
+_LOCAL = Config(KernelManager={"transport": "ipc"})
+_BAR = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
+
+
+def on_files(files, config):
+    """Adds the figure of the README, and every notebook as a page, executed."""
+    figure = ROOT / "sweeps/superiority.png"
+    files.append(File.generated(config, "superiority.png", abs_src_path=str(figure)))
+    for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
+        page, figures = executed(path.read_text(), path.stem)
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
+        for name, content in figures.items():
+            files.append(File.generated(config, f"notebooks/{name}", content=content))
+    return files
+
+
+@functools.cache
+def executed(source: str, name: str) -> tuple[str, dict[str, bytes]]:
+    """A notebook as Markdown, and its figures by name. An error in a cell is an error of the build.
+
+    `TSJAX_DOCS_EXECUTE=0` leaves outputs out: a quick build for who writes.
+    """
+    notebook = nbformat.reads(source, as_version=4)
+    if os.environ.get("TSJAX_DOCS_EXECUTE") != "0":
+        NotebookClient(notebook, timeout=600, kernel_name="python3", config=_LOCAL).execute()
+    page, resources = MarkdownExporter().from_notebook_node(notebook, resources={"unique_key": name})
+    return page, resources["outputs"]
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Puts the benchmarks' figures, which live in one file, below the headings of the page that shows them."""
+    del page, config, files
+    results = lambda: re.sub(r"(?m)^#", "###", (ROOT / "benchmarks/RESULTS.md").read_text())
+    return markdown.replace("{{ RESULTS }}", results()) if "{{ RESULTS }}" in markdown else markdown
+
+
+def on_page_content(html, page, config, files):
+    """Formulas as MathML, which browsers render without a script."""
+    del page, config, files
+    return _FORMULA.sub(_mathml, html)
+
+
+def _mathml(match: re.Match) -> str:
+    display = "block" if match[1] == "div" else "inline"
+    # Bars are fences here, without the space of an operator.
+    formula = convert(unescape(match[2]), display=display).replace('<mo stretchy="false">&#x0007C;</mo>', _BAR)
+    # Wide ones scroll on a narrow screen.
+    return f'<div class="formula">{formula}</div>' if display == "block" else formula

@@ -1,0 +1,154 @@
+"""What is written down: the Python of README and docs runs and prints what it says, and so do examples in docstrings."""
+
+import ast
+import doctest
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from markdown_it import MarkdownIt
+
+import tsjax as ts
+
+PACKAGE = Path(ts.__file__).parent
+ROOT = PACKAGE.parent
+# Those that take longer than the default run allows.
+SLOW = {
+    "README.md",
+    *(f"docs/howto/{name}.md" for name in ("experiment", "kernel", "estimator", "teacher")),
+    *(f"docs/science/{name}.md" for name in ("risk", "kernels")),
+}
+
+
+def _fences(path):
+    """(language, line of its first line of code, code) of every fenced block."""
+    tokens = MarkdownIt().parse(path.read_text())
+    start = lambda token: token.map[0] + 1 if token.map else 0
+    return [(token.info.strip(), start(token), token.content) for token in tokens if token.type == "fence"]
+
+
+def _script(fences):
+    """The Python of a document, each line where it stands there, and what every block should print."""
+    lines, expected = [], []
+    for i, (language, start, code) in enumerate(fences):
+        if language != "python":
+            continue
+        lines += [""] * (start - 1 - len(lines))
+        lines += [f"print('{_MARK}')", *code.split("\n")]
+        follower = fences[i + 1] if i + 1 < len(fences) else ("", 0, "")
+        adjacent = follower[1] == start + code.count("\n") + 3
+        expected.append(follower[2] if follower[0] == "text" and adjacent else None)
+    return "\n".join(lines), expected
+
+
+_MARK = "-- next block --"
+_NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
+
+
+def _same(printed, expected):
+    """Equal words; numbers to two digits, or as many as are given if fewer: versions of JAX differ in roundoff."""
+    numbers = lambda text: [float(number) for number in _NUMBER.findall(text)]
+    words = lambda text: _NUMBER.sub("#", text).split()
+    if words(printed) != words(expected):
+        return False
+    return numbers(printed) == pytest.approx(numbers(expected), rel=0.02, abs=1e-12)
+
+
+DOCUMENTS = [
+    path
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if any(language == "python" for language, _, _ in _fences(path))
+]
+
+
+def _name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_there_are_documents_and_the_slow_ones_exist():
+    names = {_name(path) for path in DOCUMENTS}
+    assert {"README.md", "docs/concepts.md", "docs/howto/experiment.md"} <= names and names >= SLOW
+
+
+def test_a_block_that_prints_something_else_is_found():
+    assert _same("risk 0.00612 True\n", "risk 0.0061 True\n")
+    assert not _same("risk 0.0065 True\n", "risk 0.0061 True\n")
+    assert not _same("risk 0.0061 False\n", "risk 0.0061 True\n")
+    fences = [("python", 2, "print(1)\n"), ("text", 6, "1\n"), ("python", 10, "print(2)\n"), ("text", 30, "3\n")]
+    script, expected = _script(fences)
+    assert script.split("\n")[:3] == ["", f"print('{_MARK}')", "print(1)"]
+    assert expected == ["1\n", None]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=pytest.mark.slow if _name(path) in SLOW else []) for path in DOCUMENTS],
+    ids=_name,
+)
+def test_python_of_a_document_runs(path, tmp_path):
+    """In a process of its own, with JAX as a reader has it: no flag is set."""
+    script, expected = _script(_fences(path))
+    (tmp_path / path.name).write_text(script)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "PJRT_"))}
+    run = subprocess.run(
+        [sys.executable, "-W", "error", path.name],
+        cwd=tmp_path,
+        env=inherited | {"MPLBACKEND": "Agg"},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert run.returncode == 0, run.stderr
+    printed = run.stdout.split(_MARK + "\n")[1:]
+    assert len(printed) == len(expected)
+    for got, wanted in zip(printed, expected, strict=True):
+        assert wanted is None or _same(got, wanted), f"printed\n{got}\nnot\n{wanted}"
+
+
+def _docstrings(tree, name):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
+            text = ast.get_docstring(node)
+            if text and ">>>" in text:
+                yield f"{name}.{getattr(node, 'name', '')}", text
+
+
+EXAMPLES = [
+    example
+    for path in sorted(PACKAGE.rglob("*.py"))
+    for example in _docstrings(ast.parse(path.read_text()), path.relative_to(PACKAGE).with_suffix("").as_posix())
+]
+
+
+@pytest.mark.parametrize(("name", "text"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
+def test_example_of_a_docstring(name, text):
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    globs = {"jax": jax, "jnp": jnp, "np": np, "ts": ts}
+    test = doctest.DocTestParser().get_doctest(text, globs, name, None, None)
+    report: list[str] = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    runner.run(test, out=report.append)
+    assert test.examples and not runner.failures, "".join(report)
+
+
+def test_main_names_have_an_example():
+    having = {name.rpartition(".")[2] for name, _ in EXAMPLES}
+    assert having >= {"fit_rate", "mean_ratio", "Problem", "excess_risk", "KernelRidge", "ntk", "gegenbauer", "sweep"}
+    assert having >= {name for name in vars(ts.theory) if name.startswith("predicted_") and "ridge_risk" not in name}
+
+
+def test_the_reference_has_every_public_name():
+    pages = (ROOT / "docs/api").glob("*.md")
+    entries = {entry for page in pages for entry in re.findall(r"^::: (\S+)", page.read_text(), re.M)}
+    modules = {"activations", "kernels", "rates", "studies", "theory"}
+    missing = {f"tsjax.{name}" for name in ts.__all__ if name not in modules} - entries
+    missing |= {f"tsjax.kernels.{name}" for name in vars(ts.kernels) if name[0].isupper()} - entries
+    missing |= {f"tsjax.studies.{name}.{name}" for name in ts.studies.SHIPPED} - entries
+    assert not missing
+    assert not [entry for entry in entries if not entry.startswith("tsjax.")]
