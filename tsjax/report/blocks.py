@@ -1,12 +1,13 @@
 """What the page is made of: sections with charts, legends and tables, in the order of the page."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
 from ..sweep.result import Result
 from .charts import cloud_chart, curve_chart, heat_chart, key_of, path_chart
+from .grids import Grid
 from .heat import heat_maps
 from .look import LIMIT_DASH, THEORY_DASH, Look, dash_of
 from .numbers import BEST_LINEAR, label_of, x_is_returned
@@ -43,22 +44,6 @@ class Entry(NamedTuple):
     ink: int
     dash: str
     path: str
-
-
-class Cell(NamedTuple):
-    """A cell of a table: its text, and what it sorts by, a number or a text; empty sorts last."""
-
-    text: str
-    key: str
-
-
-@dataclass
-class Grid:
-    """A table: headings, rows of cells, what to know of it."""
-
-    columns: list[str]
-    rows: list[list[Cell]]
-    note: str = ""
 
 
 @dataclass
@@ -187,12 +172,3 @@ def _drawn(result: Result, name: str, title: str, drawing: Drawing) -> Section:
 
 def _entry(look: Look, name: str, note: str = "") -> Entry:
     return Entry(key_of(look), name, note, look.colour, look.dash, look.path)
-
-
-def figures_json(sections: list[Section]) -> dict[str, Any]:
-    """The figures of all sections by the names that the page gives them, as Plotly's JSON text."""
-    return {
-        f"{section.id}-{place}": chart.figure.to_json()
-        for section in sections
-        for place, chart in enumerate(section.charts)
-    }

@@ -12,11 +12,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ..sweep.result import Result
-from .figures import y_range
 from .look import COLOURS, LIMIT_DASH, THEORY_DASH, Look, dash_of
 from .numbers import label_of, short
 from .points import Cloud
-from .series import Drawing, Panel, Series
+from .series import Drawing, Panel, Series, y_range
 
 _INK = len(COLOURS) - 1
 _BAND = 0.18

@@ -18,7 +18,7 @@ from matplotlib.transforms import ScaledTranslation
 from ..sweep.result import Result
 from .look import LIMIT_DASH, THEORY_DASH
 from .numbers import label_of, short
-from .series import Drawing, Panel, limit_drawing, mean_drawing, rival_drawing
+from .series import Drawing, Panel, limit_drawing, mean_drawing, rival_drawing, y_range
 
 Style: TypeAlias = Literal["column", "page"]
 Kind: TypeAlias = Literal["png", "pdf", "svg"]
@@ -57,9 +57,6 @@ _LEGEND_ROW = 0.17
 _LEGEND_TITLE = "fitted exponent [95 % interval]"
 # A curve with more points than this is drawn with a band instead of error bars.
 _DENSE = 12
-# An error bar may stretch an axis beyond means and predictions by this factor, no more: with two or three seeds the
-# intervals span decades and would squeeze the curves flat.
-_STRETCH = 2.0
 
 
 def rate_figure(result: Result, y: str | None = None, style: Style = "page") -> Figure:
@@ -167,42 +164,6 @@ def _dress(result: Result, axes: Axes, drawing: Drawing, panel: Panel, few: bool
     axes.set_yscale("log" if log_y else "linear")
     axes.set_ylim(low, high)
     _set_x(axes, panel, drawing.log_x, few)
-
-
-def y_range(drawing: Drawing) -> tuple[float, float, bool]:
-    """The ends of the y axes, and whether they are logarithmic. Ratios within a factor 8 read best on a linear axis."""
-    if drawing.kind == "share":
-        return -0.04, 1.04, False
-    middle: list[np.ndarray] = []
-    ends: list[np.ndarray] = []
-    for series in drawing.series:
-        middle += [series.mean, *(line for line in (series.predicted, series.limit) if line is not None)]
-        ends += [series.low, series.high]
-    values, bars = (_finite(np.concatenate(lines)) for lines in (middle, ends))
-    positive = values[values > 0]
-    near = (
-        drawing.kind == "ratio" and positive.size == values.size and values.max(initial=0) < 8 * values.min(initial=1)
-    )
-    log = bool(positive.size) and drawing.kind != "plain" and not near
-    if log:
-        values, bars = positive, bars[bars > 0]
-    if not values.size:
-        return 0.0, 1.0, False
-    low, high = values.min(), values.max()
-    if log:
-        bars = np.log(np.clip(bars, low / _STRETCH, high * _STRETCH))
-        low, high = np.log(low), np.log(high)
-    else:
-        reach = (_STRETCH - 1) * max(abs(low), abs(high))
-        bars = np.clip(bars, low - reach, high + reach)
-    low, high = min([low, *bars]), max([high, *bars])
-    margin = 0.05 * (high - low) or 0.5 * max(abs(high), 1.0)
-    low, high = float(low - margin), float(high + margin)
-    return (float(np.exp(low)), float(np.exp(high)), True) if log else (low, high, False)
-
-
-def _finite(values: np.ndarray) -> np.ndarray:
-    return values[np.isfinite(values)]
 
 
 def _draw(axes: Axes, panel: Panel) -> None:

@@ -29,6 +29,10 @@ from .rivals import reference_of, rivals
 Kind: TypeAlias = Literal["mean", "ratio", "share", "plain"]
 _Drawn: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
+# An error bar may stretch an axis beyond means and predictions by this factor, no more: with two or three seeds the
+# intervals span decades and would squeeze the curves flat.
+_STRETCH = 2.0
+
 
 class Series(NamedTuple):
     """What is drawn of one curve, all (k,): `mean` with interval `low`, `high` at `x`, theory's `predicted`, or the `limit` of
@@ -174,6 +178,42 @@ def column_drawing(result: Result, column: str) -> Drawing | None:
     )
     kind: Kind = "share" if shares else "plain"
     return _drawing(result, f"{column}_in_{result.experiment.x}", label_of(result, column), kind, caption, drawn)
+
+
+def y_range(drawing: Drawing) -> tuple[float, float, bool]:
+    """The ends of the y axes, and whether they are logarithmic. Ratios within a factor 8 read best on a linear axis."""
+    if drawing.kind == "share":
+        return -0.04, 1.04, False
+    middle: list[np.ndarray] = []
+    ends: list[np.ndarray] = []
+    for series in drawing.series:
+        middle += [series.mean, *(line for line in (series.predicted, series.limit) if line is not None)]
+        ends += [series.low, series.high]
+    values, bars = (_finite(np.concatenate(lines)) for lines in (middle, ends))
+    positive = values[values > 0]
+    near = (
+        drawing.kind == "ratio" and positive.size == values.size and values.max(initial=0) < 8 * values.min(initial=1)
+    )
+    log = bool(positive.size) and drawing.kind != "plain" and not near
+    if log:
+        values, bars = positive, bars[bars > 0]
+    if not values.size:
+        return 0.0, 1.0, False
+    low, high = values.min(), values.max()
+    if log:
+        bars = np.log(np.clip(bars, low / _STRETCH, high * _STRETCH))
+        low, high = np.log(low), np.log(high)
+    else:
+        reach = (_STRETCH - 1) * max(abs(low), abs(high))
+        bars = np.clip(bars, low - reach, high + reach)
+    low, high = min([low, *bars]), max([high, *bars])
+    margin = 0.05 * (high - low) or 0.5 * max(abs(high), 1.0)
+    low, high = float(low - margin), float(high + margin)
+    return (float(np.exp(low)), float(np.exp(high)), True) if log else (low, high, False)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
 
 
 def seeds_of(result: Result) -> str:
