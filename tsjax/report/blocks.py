@@ -64,7 +64,7 @@ def curves_section(result: Result, y: str) -> Section:
     """One y against x, with theory."""
     drawing = mean_drawing(result, y)
     along = x_is_returned(result)
-    title = f"{label_of(result, y)} in {label_of(result, result.experiment.x)}"
+    title = f"{label_of(result, y)} against {label_of(result, result.experiment.x)}"
     section = _drawn(result, f"curves-{y}", "Training trajectories: " + title if along else title, drawing)
     notes = []
     if any(series.predicted is not None for series in drawing.series):

@@ -54,7 +54,10 @@ def curve_chart(result: Result, drawing: Drawing, panel: Panel) -> go.Figure:
     low, high, log_y = y_range(drawing)
     ends = np.log10([low, high]) if log_y else np.array([low, high])
     figure.update_yaxes(type="log" if log_y else "linear", range=ends.tolist(), title_text=words(drawing.y_label))
-    _set_x(figure, x, np.concatenate([series.x for series in panel.series]), drawing.log_x)
+    if log_y and 1 < ends[1] - ends[0] < 3:
+        # The digits 2 and 5 of every decade; Plotly would write all of them.
+        figure.update_yaxes(dtick="D2")
+    _set_x(figure, x, np.concatenate([series.curve.x for series in panel.series]), drawing.log_x)
     return figure
 
 

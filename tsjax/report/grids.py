@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..rates import Estimate
 from ..sweep.result import Result
 from .numbers import (
     LastPoint,
@@ -48,7 +49,7 @@ def rates_grid(result: Result) -> Grid | None:
         return None
     warnings = warnings_of(result)
     columns = (
-        "curve", "exponent", "95 % interval", "theory", f"{x} → ∞", "local, first to last", "fits a power law, p",
+        "curve", "exponent", "95 % interval", "theory", f"{x} → ∞", "local exponents", "power law, p",
         "window", "seeds", "failed", "warnings", "verdict",
     )  # fmt: skip
     rows = []
@@ -77,11 +78,17 @@ def rates_grid(result: Result) -> Grid | None:
         )
     notes = [f"Exponents a in {result.experiment.y[0]} ~ {x}^(-a), fitted to the means over seeds."]
     grid = _without_empty(Grid(f"Rates of {label_of(result, result.experiment.y[0])}", list(columns), rows))
+    for name in ("window", "seeds"):
+        shared = _taken_out(grid, name)
+        if shared:
+            notes.append(f"All curves: {shared if name == 'window' else f'{shared} seeds'}.")
     if "theory" in grid.columns:
         notes.append("Theory is the exponent of the predicted curve over the same window.")
     if f"{x} → ∞" in grid.columns:
         notes.append(f"{x} → ∞ is theory's exponent in the limit.")
-    if "fits a power law, p" in grid.columns:
+    if "local exponents" in grid.columns:
+        notes.append("Local exponents: between the first two and the last two.")
+    if "power law, p" in grid.columns:
         notes.append("A small p speaks against one power law over the whole window.")
     grid.note = " ".join(notes)
     return grid
@@ -91,27 +98,24 @@ def last_grid(result: Result) -> Grid:
     """The first y at the largest x."""
     x, points = result.experiment.x, [last_point(result, curve) for curve in result.curves()]
     same = len({point.x for point in points}) == 1
-    columns = ["curve", x, "mean ± s.e.", "median", "seeds", "mean / Cramér-Rao limit", "mean / optimal linear"]
+    columns = ["curve", x, "mean ± s.e.", "median", "seeds", "mean / Cramér-Rao limit"]
     rows = [_last(point, same) for point in points]
     where = f"{x} = {short(points[0].x)}" if same else f"the largest {x}"
     title = f"{label_of(result, result.experiment.y[0])} at {where}"
     grid = _without_empty(Grid(title[:1].upper() + title[1:], columns, rows))
-    if any(name.startswith("mean /") for name in grid.columns):
+    if "mean / Cramér-Rao limit" in grid.columns:
         grid.note = "Ratios with 95 % intervals."
     return grid
 
 
 def _last(point: LastPoint, same: bool) -> list[Cell]:
-    ratios = [
-        _NOTHING if r is None else _number(r.value, ratio_with_interval(r)) for r in (point.to_limit, point.to_linear)
-    ]
     return [
         _text(point.curve.label),
         _NOTHING if same else _number(point.x, short(point.x)),
         _number(point.mean, mean_with_error(point.mean, point.se)),
         _number(point.median, digits(point.median)),
         _number(point.seeds, str(point.seeds)),
-        *ratios,
+        _ratio(point.to_limit),
     ]
 
 
@@ -127,7 +131,7 @@ def crossing_grid(result: Result) -> Grid | None:
         rows.append(
             [
                 _text(one.curve.label),
-                _NOTHING if one.ratio is None else _number(one.ratio.value, ratio_with_interval(one.ratio)),
+                _ratio(one.ratio),
                 _number(one.x, short(one.x)),
                 _NOTHING if one.crossing is None else _number(one.crossing.value, crossing),
             ]
@@ -167,6 +171,10 @@ def _number(value: Number, text: str) -> Cell:
     return Cell(text, "" if np.isnan(value) else repr(float(value)).replace("inf", "Infinity"))
 
 
+def _ratio(estimate: Estimate | None) -> Cell:
+    return _NOTHING if estimate is None else _number(estimate.value, ratio_with_interval(estimate))
+
+
 def _interval(low: Number, high: Number) -> Cell:
     if np.isnan(low) or np.isnan(high):
         return _NOTHING
@@ -180,3 +188,15 @@ def _without_empty(grid: Grid) -> Grid:
         i for i in range(len(grid.columns)) if any(row[i].text not in ("", "–") for row in grid.rows)
     ]
     return Grid(grid.title, [grid.columns[i] for i in said], [[row[i] for i in said] for row in grid.rows], grid.note)
+
+
+def _taken_out(grid: Grid, name: str) -> str:
+    """The text of a column that is the same in all rows, two or more, which is then taken out; else empty."""
+    i = grid.columns.index(name)
+    texts = {row[i].text for row in grid.rows}
+    if len(texts) > 1 or len(grid.rows) < 2:
+        return ""
+    grid.columns.pop(i)
+    for row in grid.rows:
+        row.pop(i)
+    return texts.pop()

@@ -3,7 +3,7 @@
   const root = document.documentElement;
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const touch = matchMedia("(pointer: coarse)").matches;
-  const gl = !!document.createElement("canvas").getContext("webgl");
+  let gl; // Whether there is WebGL, found out when it is first wanted.
   const probe = document.getElementById("probe");
 
   // The colour that a name of the style sheet has in the theme of the moment, as rgb(...).
@@ -20,7 +20,10 @@
   const paint = (figure) => {
     const [ink, soft, line, card] = ["ink", "soft", "line", "card"].map(colour);
     for (const trace of figure.data) {
-      if (trace.type === "scattergl" && !gl) trace.type = "scatter";
+      if (trace.type === "scattergl") {
+        gl ??= !!document.createElement("canvas").getContext("webgl");
+        if (!gl) trace.type = "scatter";
+      }
       const { ink: own, fill } = trace.meta || {};
       if (own !== undefined) {
         const tint = colour(`c${own}`);
@@ -58,6 +61,12 @@
   const places = [...document.querySelectorAll(".chart")];
   const drawn = () => places.filter((place) => place.dataset.drawn);
   // The first chart at once, the others when the reader comes near.
+  const start = () => {
+    const library = document.createElement("script");
+    library.textContent = document.getElementById("library").textContent;
+    document.head.append(library);
+    places.forEach((place, number) => (number ? watcher.observe(place) : draw(place)));
+  };
   const watcher = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
       if (isIntersecting) {
@@ -66,7 +75,8 @@
       }
     }
   }, { rootMargin: "600px" });
-  places.forEach((place, number) => (number ? watcher.observe(place) : draw(place)));
+  // Plotly takes a second to start: text and tables are on the screen before.
+  addEventListener("load", () => requestAnimationFrame(() => setTimeout(start)));
   addEventListener("beforeprint", () => places.forEach(draw));
 
   for (const button of document.querySelectorAll(".legend button")) {

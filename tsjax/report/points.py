@@ -72,12 +72,12 @@ def points_of(result: Result) -> Points:
 
 
 def _dodge(members: list[Curve], place: int, seeds: int) -> np.ndarray:
-    """Factors of x (seeds,) that set curves and seeds beside one another: within half of the narrowest step along x."""
+    """Factors of x (seeds,) that set curves and seeds beside one another, within the narrowest step along x."""
     x = np.unique(np.concatenate([curve.x for curve in members]))
-    step = np.log(x[1:] / x[:-1]).min() if len(x) > 1 and x[0] > 0 else 0.0
+    step = min(0.6 * np.log(x[1:] / x[:-1]).min(), 0.4) if len(x) > 1 and x[0] > 0 else 0.0
     # A golden sequence spreads any number of seeds evenly.
     spread = (np.arange(seeds) * 0.6180339887) % 1.0 - 0.5
-    return np.exp(step * 0.6 * (place - (len(members) - 1) / 2 + 0.8 * spread) / len(members))
+    return np.exp(step * (place - (len(members) - 1) / 2 + 0.8 * spread) / len(members))
 
 
 def _clouds(result: Result, curve: Curve, look: Look, kept: int, dodge: np.ndarray | None) -> list[Cloud]:
