@@ -131,7 +131,8 @@ def recorded_sections(result: Result) -> list[Section]:
     """Success share and neuron alignment, where they are recorded."""
     found = []
     for column, title in ((_SUCCESS, "Success share"), (_ALIGNMENT, "Neuron alignment")):
-        drawing = column_drawing(result, column)
+        # A cosine, and a share.
+        drawing = column_drawing(result, column, most=1.0)
         # What is a y of the experiment is drawn among those already, shares of successes here.
         if drawing is not None and (column == _SUCCESS or column not in result.experiment.y):
             found.append(_drawn(result, column, title, drawing))

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from ..sweep.result import Result
 from .look import COLOURS, LIMIT_DASH, THEORY_DASH, Look, dash_of
-from .numbers import label_of, short
+from .numbers import digits, label_of, short
 from .points import Cloud
 from .series import Drawing, Panel, Series, y_range
 
@@ -148,12 +148,21 @@ def heat_chart(x_label: str, y_label: str, x: np.ndarray, y: np.ndarray, z: np.n
         shown = np.log10(z) if log else z
     bar: dict[str, Any] = {"thickness": 12, "outlinewidth": 0, "title": {"text": words(z_label), "side": "right"}}
     if log:
-        decades = np.arange(np.floor(np.log10(known.min())), np.ceil(np.log10(known.max())) + 1)
-        bar |= {"tickvals": decades, "ticktext": [f"10<sup>{decade:.0f}</sup>" for decade in decades]}
+        decades = 10.0 ** np.arange(np.floor(np.log10(known.min())), np.ceil(np.log10(known.max())) + 1)
+        ticks = np.outer(decades, [1, 2, 5] if len(decades) < 5 else [1]).ravel()
+        ticks = ticks[(ticks >= known.min()) & (ticks <= known.max())]
+        bar |= {"tickvals": np.log10(ticks), "ticktext": [digits(tick, 1) for tick in ticks]}
+    # Where there is room, tiles tell their value.
+    told = (
+        {"text": [[digits(value, 2) for value in row] for row in z], "texttemplate": "%{text}"} if z.size <= 64 else {}
+    )
     figure.add_heatmap(
         # Names of categories: sizes grow by factors, tiles do not.
         x=[short(value) for value in x], y=[short(value) for value in y], z=shown, customdata=z, colorscale="Viridis",
-        xgap=1, ygap=1, colorbar=bar,
+        xgap=1,
+        ygap=1,
+        colorbar=bar,
+        **told,
         hovertemplate=f"{words(x_label)} = %{{x}}<br>{words(y_label)} = %{{y}}<br>%{{customdata:.3g}}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(type="category", title_text=words(x_label))

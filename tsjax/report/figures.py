@@ -25,8 +25,15 @@ Kind: TypeAlias = Literal["png", "pdf", "svg"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _GREY = "#555555"
-_THEORY: dict[str, Any] = {"linestyle": (0, THEORY_DASH), "linewidth": 0.9, "marker": ""}
-_LIMIT: dict[str, Any] = {"linestyle": (0, LIMIT_DASH), "linewidth": 1.4, "marker": "", "color": "black"}
+
+
+def _dashes(points: tuple[float, ...], width: float) -> tuple[float, tuple[float, ...]]:
+    """Matplotlib counts dashes in widths of the line."""
+    return 0, tuple(length / width for length in points)
+
+
+_THEORY: dict[str, Any] = {"linestyle": _dashes(THEORY_DASH, 0.9), "linewidth": 0.9, "marker": ""}
+_LIMIT: dict[str, Any] = {"linestyle": _dashes(LIMIT_DASH, 1.4), "linewidth": 1.4, "marker": "", "color": "black"}
 # Type 42 embeds whole TrueType fonts, which journals ask for; type 3 is refused by some.
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8,

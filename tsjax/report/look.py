@@ -26,7 +26,7 @@ _MARKERS = (
 _DASHES: tuple[tuple[float, ...], ...] = ((), (9, 2), (8, 2, 2, 2), (8, 2, 2, 2, 2, 2))
 
 # Theory is thin, without markers: predicted curves finely dashed, the Cramér-Rao limit dotted.
-THEORY_DASH, LIMIT_DASH = (4.0, 2.5), (1.2, 1.8)
+THEORY_DASH, LIMIT_DASH = (2.7, 1.8), (1.4, 2.1)
 
 
 class Look(NamedTuple):
@@ -52,8 +52,8 @@ class Look(NamedTuple):
 
 
 def dash_of(dashes: tuple[float, ...]) -> str:
-    """Dashes as Plotly writes them: lengths in pixels, or `solid`."""
-    return ",".join(f"{length:g}px" for length in dashes) or "solid"
+    """Dashes as Plotly writes them: lengths in pixels of the page, or `solid`."""
+    return ",".join(f"{1.4 * length:.3g}px" for length in dashes) or "solid"
 
 
 def look_of(number: int) -> Look:

@@ -165,14 +165,18 @@ def local_drawing(result: Result) -> Drawing | None:
     return _drawing(result, "local_exponents", "local exponent", "plain", caption, drawn)
 
 
-def column_drawing(result: Result, column: str) -> Drawing | None:
-    """Mean over seeds of any recorded column of numbers, or share where it holds zeros and ones; None where it holds none."""
+def column_drawing(result: Result, column: str, most: float = np.inf) -> Drawing | None:
+    """Mean over seeds of any recorded column of numbers, none above `most`, or share where it holds zeros and ones; None where
+    it holds none."""
     tables = [(curve, table_of(result, curve, column)) for curve in result.curves()]
     tables = [(curve, table) for curve, table in tables if np.isfinite(table).any(axis=1).all()]
     if not tables:
         return None
     shares = all(is_binary(table) for _, table in tables)
-    drawn = [Series(curve, curve.x, *(shares_of if shares else _means_on_line)(table)) for curve, table in tables]
+    drawn = []
+    for curve, table in tables:
+        mean, low, high = (shares_of if shares else _means_on_line)(table)
+        drawn.append(Series(curve, curve.x, mean, low, np.minimum(high, most)))
     caption = (
         f"{'Share of' if shares else 'Mean'} {label_of(result, column)} over {seeds_of(result)}, with 95 % intervals."
     )
