@@ -29,7 +29,7 @@ _GREY = "#555555"
 
 def _dashes(points: tuple[float, ...], width: float) -> tuple[float, tuple[float, ...]]:
     """Matplotlib counts dashes in widths of the line."""
-    return 0, tuple(length / width for length in points)
+    return 0.0, tuple(length / width for length in points)
 
 
 _THEORY: dict[str, Any] = {"linestyle": _dashes(THEORY_DASH, 0.9), "linewidth": 0.9, "marker": ""}

@@ -23,7 +23,12 @@ _MARKERS = (
     (">", "triangle-right", "M-3.5,-4.5v9l8,-4.5z"),
 )
 # In points; none is a solid line.
-_DASHES: tuple[tuple[float, ...], ...] = ((), (9, 2), (8, 2, 2, 2), (8, 2, 2, 2, 2, 2))
+_DASHES: tuple[tuple[float, ...], ...] = (
+    (),
+    (9.0, 2.0),
+    (8.0, 2.0, 2.0, 2.0),
+    (8.0, 2.0, 2.0, 2.0, 2.0, 2.0),
+)
 
 # Theory is thin, without markers: predicted curves finely dashed, the Cramér-Rao limit dotted.
 THEORY_DASH, LIMIT_DASH = (2.7, 1.8), (1.4, 2.1)
@@ -42,7 +47,7 @@ class Look(NamedTuple):
     @property
     def line(self) -> dict[str, Any]:
         """Matplotlib's options of a line."""
-        dashes = (0, tuple(length / 1.3 for length in self.dashes)) if self.dashes else "-"
+        dashes = (0.0, tuple(length / 1.3 for length in self.dashes)) if self.dashes else "-"
         return {"color": COLOURS[self.colour], "marker": self.marker, "linestyle": dashes}
 
     @property

@@ -69,6 +69,10 @@ def write_report(result: Result, out: Path, style: Style = "page") -> Path:
     if result.records.empty:
         raise ValueError("there are no records to report yet; run the sweep first.")
     figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
+    for figure in figures.values():
+        # Laid out once for all its files.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
     page = render(result)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
