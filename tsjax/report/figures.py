@@ -20,7 +20,6 @@ from .look import LIMIT_DASH, THEORY_DASH
 from .numbers import label_of, short
 from .series import Drawing, Panel, limit_drawing, mean_drawing, rival_drawing, y_range
 
-Style: TypeAlias = Literal["column", "page"]
 Kind: TypeAlias = Literal["png", "pdf", "svg"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
@@ -59,14 +58,14 @@ _SETTINGS: dict[Any, Any] = {
     "savefig.dpi": 300,
 }
 # Inches: a column and a page of text of a paper in two columns, and a row of the legend.
-_WIDTHS: dict[Style, float] = {"column": 3.4, "page": 7.0}
+_WIDTHS: dict[str, float] = {"column": 3.4, "page": 7.0}
 _LEGEND_ROW = 0.17
 _LEGEND_TITLE = "fitted exponent [95 % interval]"
 # A curve with more points than this is drawn with a band instead of error bars.
 _DENSE = 12
 
 
-def rate_figure(result: Result, y: str | None = None, style: Style = "page") -> Figure:
+def rate_figure(result: Result, y: str | None = None, style: str = "page") -> Figure:
     """Mean over seeds of `y` (the experiment's first, by default) against x, with 95 % intervals and what theory says.
 
     Arguments of the grid give log-log axes and the fitted exponents in the legend; an x that cells return themselves,
@@ -77,7 +76,7 @@ def rate_figure(result: Result, y: str | None = None, style: Style = "page") -> 
     return draw(result, mean_drawing(result, y), style)
 
 
-def ratio_figure(result: Result, style: Style = "page") -> Figure | None:
+def ratio_figure(result: Result, style: str = "page") -> Figure | None:
     """Risk relative to the Cramér-Rao limit, for the curves of which theory predicts that limit; None without any."""
     drawing = limit_drawing(result)
     return None if drawing is None else draw(result, drawing, style)
@@ -90,7 +89,7 @@ def drawings(result: Result) -> list[Drawing]:
 
 
 def plot_result(
-    result: Result, y: str | None = None, style: Style = "column", axes: np.ndarray | None = None
+    result: Result, y: str | None = None, style: str = "column", axes: np.ndarray | None = None
 ) -> np.ndarray:
     """The axes (panels,) of `Result.plot`."""
     drawing = mean_drawing(result, y)
@@ -125,7 +124,7 @@ def image(figure: Figure, kind: Kind) -> bytes:
     return buffer.getvalue()
 
 
-def draw(result: Result, drawing: Drawing, style: Style = "page", make: Callable[..., Figure] = Figure) -> Figure:
+def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[..., Figure] = Figure) -> Figure:
     """A drawing as a figure as wide as a `column` or a `page` of text; `make` makes it."""
     if style not in _WIDTHS:
         raise ValueError(f"style = {style!r}: no such style. Allowed: {', '.join(_WIDTHS)}.")

@@ -24,7 +24,7 @@ from .blocks import (
     recorded_sections,
     seeds_section,
 )
-from .figures import KINDS, Style, draw, drawings, image
+from .figures import KINDS, draw, drawings, image
 from .grids import cells_grid, crossing_grid, last_grid, rates_grid
 from .look import COLOURS, DARK_COLOURS
 from .numbers import (
@@ -57,7 +57,7 @@ _PAPER = """@misc{akiyama2022excess,
 }"""
 
 
-def write_report(result: Result, out: Path, style: Style = "page") -> Path:
+def write_report(result: Result, out: Path, style: str = "page") -> Path:
     """Writes `report.html`, and `figures/NAME.png`, `.pdf` and `.svg`, into the directory `out`; returns the page's path.
 
     The page holds its data and the library that draws them (Plotly) and asks the network for nothing. Figures are as wide as
