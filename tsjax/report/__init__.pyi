@@ -12,6 +12,7 @@ from .plain import result_json as result_json
 from .plain import verdicts_json as verdicts_json
 from .progress import watch as watch
 from .publish import publish_rates as publish_rates
+from .publish import result_card as result_card
 from .tables import print_precision as print_precision
 from .tables import print_result as print_result
 from .tables import print_verdicts as print_verdicts

@@ -1,9 +1,11 @@
 """The table of rates as LaTeX (booktabs) or Markdown, for a paper."""
 
+import html
 import re
 
 import numpy as np
 
+from ..display import card, grid
 from ..sweep.result import Result
 from .numbers import (
     decimals,
@@ -15,10 +17,13 @@ from .numbers import (
     plural,
     ratio_with_interval,
     short,
+    verdict_summary,
 )
 
 FORMATS = ("latex", "markdown")
 
+# Of a card in a notebook.
+_ROWS = 20
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -54,6 +59,21 @@ def publish_rates(result: Result, format: str = "latex", model: str = "power") -
     columns, caption = _content(result, model)
     rows = list(zip(*columns.values(), strict=True))
     return _latex(list(columns), rows, caption) if format == "latex" else _markdown(list(columns), rows, caption)
+
+
+def result_card(result: Result) -> str:
+    """A result in a notebook: claim, verdicts and the first rows of its table."""
+    where = "in memory" if result.path is None else str(result.path)
+    entries = {"records": f"{len(result.records)} in {plural(len(result.curves()), 'curve')}, {where}"}
+    title = result.spec.claim or f"Sweep of {result.experiment.name}"
+    if result.records.empty:
+        return card(title, entries)
+    if result.spec.expect:
+        entries["verdict"] = verdict_summary([verdict.outcome for verdict in result.verdicts()])
+    columns, caption = _content(result, "power")
+    rows = list(zip(*columns.values(), strict=True))
+    notes = [] if len(rows) <= _ROWS else [f"{len(rows) - _ROWS} more curves: see rates(), or report()."]
+    return card(title, entries, notes, f"{grid(list(columns), rows[:_ROWS])}<small>{html.escape(caption)}</small>")
 
 
 def _content(result: Result, model: str) -> tuple[dict[str, list[str]], str]:

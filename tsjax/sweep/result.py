@@ -49,6 +49,11 @@ class Result:
         where = "in memory" if self.path is None else str(self.path)
         return f"Result({self.experiment.name}: {len(self.records)} records, {len(self.curves())} curves, {where})"
 
+    def _repr_html_(self) -> str:
+        from ..report import result_card
+
+        return result_card(self)
+
     @functools.cached_property
     def _curves(self) -> list[Curve]:
         experiment, records = self.experiment, self.records
