@@ -96,10 +96,10 @@ def _content(result: Result, model: str) -> tuple[dict[str, list[str]], str]:
     }
     caption = f"Exponents a of mean {y}, proportional to {x} to the power -a"
     if bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
-        del columns["exponent [95 %]"]
+        del columns["exponent [95 %]"], columns["model"]
         caption = f"{y[:1].upper()}{y[1:]}"
     for name, words in (("window", f"over {x} = {{}}"), ("seeds", "{}"), ("model", "model {}")):
-        if len(set(columns[name])) == 1:
+        if len(set(columns.get(name, ()))) == 1:
             value = columns.pop(name)[0]
             if (name, value) != ("model", "power"):
                 caption += ", " + words.format(plural(int(value), "seed") if name == "seeds" else value)
