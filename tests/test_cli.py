@@ -467,6 +467,15 @@ def test_doctor(tsjax):
     assert "all is well" in tsjax("doctor")[1]
 
 
+def test_rates_for_a_paper(tsjax, toy_store):
+    code, out, _ = tsjax("rates", toy_store, "--format", "latex")
+    assert code == 0 and "\\toprule" in out and out.rstrip().endswith("\\end{table}")
+    code, out, _ = tsjax("rates", toy_store, "--format", "markdown", "--model", "log")
+    assert code == 0 and out.startswith("| curve | exponent [95 %] |") and "model log" in out
+    code, _, err = tsjax("rates", toy_store, "--format", "latex", "--json")
+    assert code == 2 and "give one of them" in err
+
+
 def test_rates_of_a_model(tsjax, toy_store):
     code, out, _ = tsjax("rates", toy_store, "--model", "auto", "--json")
     row = json.loads(out)["rates"][0]

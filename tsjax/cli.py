@@ -90,6 +90,21 @@ class _Stopped(BaseException):
         self.exit_code = exit_code
 
 
+class TableFormat(enum.StrEnum):
+    """How a table of rates is written."""
+
+    text = "text"
+    latex = "latex"
+    markdown = "markdown"
+
+
+class FigureStyle(enum.StrEnum):
+    """How wide the figures are."""
+
+    column = "column"
+    page = "page"
+
+
 class Engine(enum.StrEnum):
     """Where chunks run."""
 
@@ -413,16 +428,28 @@ def _load(directory: str) -> "Result":
 
 
 @app.command()
-def rates(directory: _Directory, model: _Model = "power", as_json: _Json = False) -> None:
+def rates(
+    directory: _Directory,
+    model: _Model = "power",
+    format: Annotated[TableFormat, typer.Option(help="For the terminal, or a table for a paper.")] = TableFormat.text,
+    as_json: _Json = False,
+) -> None:
     """Fitted exponents with intervals, beside what theory predicts over the same window.
 
     Example: tsjax rates runs/quickstart --model auto --json
+
+    Example: tsjax rates runs/quickstart --format latex
     """
     from .rates import find_model
 
     if model != "auto":
         find_model(model)
-    _show(_load(directory), as_json, model)
+    if format == TableFormat.text:
+        _show(_load(directory), as_json, model)
+    elif as_json:
+        raise ValueError(f"--json and --format {format}: give one of them.")
+    else:
+        print(_load(directory).table(format.value, model), end="")
 
 
 @app.command()
@@ -451,13 +478,16 @@ def verify(directory: _Directory, as_json: _Json = False) -> None:
 def report(
     directory: _Directory,
     out: Annotated[Path | None, typer.Option(help="Where to write; the store itself by default.")] = None,
+    style: Annotated[
+        FigureStyle, typer.Option(help="Figures as wide as a column or a page of text.")
+    ] = FigureStyle.page,
     as_json: _Json = False,
 ) -> None:
-    """Write the figures (PNG, PDF) and one self-contained HTML page.
+    """Write the figures (PNG, PDF, SVG) and one self-contained, interactive HTML page.
 
     Example: tsjax report runs/quickstart
     """
-    page = _load(directory).report(out)
+    page = _load(directory).report(out, style.value)
     if as_json:
         _print_json({"page": str(page), "folder": str(page.parent)})
     else:
