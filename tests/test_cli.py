@@ -184,6 +184,14 @@ BAD = {
 }  # fmt: skip
 
 
+def test_tensorboard(tsjax, tmp_path):
+    (tmp_path / "toy.toml").write_text(TOY.format(tolerance=0.5))
+    code, _, _ = tsjax("run", "toy.toml", "--smoke", "--quiet", "--tensorboard", "events")
+    assert code == 0
+    (events,) = (tmp_path / "events").iterdir()
+    assert b"sweep/failed" in events.read_bytes()
+
+
 def _is_one_error(code, out, err, words):
     assert code == 2 and out == ""
     assert err.startswith("error: ") and err.count("\n") == 1, err

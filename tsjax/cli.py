@@ -278,6 +278,9 @@ def run(
         typer.Option(help="Add seeds until every exponent is known to +- this (half of its 95 % interval)."),
     ] = None,
     max_seeds: Annotated[int, typer.Option(min=4, help="With --until-precision: most seeds in any cell.")] = 1024,
+    tensorboard: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write progress there, as TensorBoard scalars.")
+    ] = None,
     quiet: _Quiet = False,
     as_json: _Json = False,
 ) -> None:
@@ -301,12 +304,15 @@ def run(
         raise ValueError("--until-precision looks at all records after each round: run it without --shard.")
     parts = _shard(shard)
     _start(distributed)
-    from .report import watch
+    from .report import tensorboard_scalars, watch
     from .sweep.precision import run_until
     from .sweep.run import run_spec
 
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "shard": parts, "engine": engine.value}
     how |= {"ray_address": ray_address, "listener": None if quiet else watch}
+    if tensorboard is not None:
+        scalars = tensorboard_scalars(tensorboard)
+        how["listener"] = scalars if quiet else lambda plan, stream: watch(plan, scalars(plan, stream))
     run_once = lambda wanted: run_spec(wanted, out=directory, **how)
     try:
         if until_precision is None:

@@ -16,3 +16,4 @@ from .publish import result_card as result_card
 from .tables import print_precision as print_precision
 from .tables import print_result as print_result
 from .tables import print_verdicts as print_verdicts
+from .tensorboard import tensorboard_scalars as tensorboard_scalars
