@@ -11,6 +11,7 @@ from latex2mathml.converter import convert
 from mkdocs.structure.files import File
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from traitlets.config import Config
 
 ROOT = Path(__file__).parent.parent
@@ -41,7 +42,9 @@ def executed(source: str, name: str) -> tuple[str, dict[str, bytes]]:
     notebook = nbformat.reads(source, as_version=4)
     if os.environ.get("TSJAX_DOCS_EXECUTE") != "0":
         NotebookClient(notebook, timeout=600, kernel_name="python3", config=_LOCAL).execute()
-    page, resources = MarkdownExporter().from_notebook_node(notebook, resources={"unique_key": name})
+    exporter = MarkdownExporter()
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
+    page, resources = exporter.from_notebook_node(notebook, resources={"unique_key": name})
     return page, resources["outputs"]
 
 
