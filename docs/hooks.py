@@ -8,14 +8,17 @@ from pathlib import Path
 
 import nbformat
 from latex2mathml.converter import convert
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
+from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from traitlets.config import Config
 
 ROOT = Path(__file__).parent.parent
 # Kernels talk through files of this machine, not through its network.
 _LOCAL = Config(KernelManager={"transport": "ipc"})
+_REMOTE = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="((?:https?:)?//[^"]+)"')
 _BAR = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 
@@ -41,7 +44,9 @@ def executed(source: str, name: str) -> tuple[str, dict[str, bytes]]:
     notebook = nbformat.reads(source, as_version=4)
     if os.environ.get("TSJAX_DOCS_EXECUTE") != "0":
         NotebookClient(notebook, timeout=600, kernel_name="python3", config=_LOCAL).execute()
-    page, resources = MarkdownExporter().from_notebook_node(notebook, resources={"unique_key": name})
+    exporter = MarkdownExporter()
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
+    page, resources = exporter.from_notebook_node(notebook, resources={"unique_key": name})
     return page, resources["outputs"]
 
 
@@ -56,6 +61,15 @@ def on_page_content(html, page, config, files):
     """Formulas as MathML, which browsers render without a script."""
     del page, config, files
     return _FORMULA.sub(_mathml, html)
+
+
+def on_post_page(output, page, config):
+    """**Raises:** PluginError for a page that would load something from the network."""
+    del config
+    remote = _REMOTE.search(output)
+    if remote:
+        raise PluginError(f"{page.file.src_uri} loads {remote[1]} from the network.")
+    return output
 
 
 def _mathml(match: re.Match) -> str:

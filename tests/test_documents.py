@@ -99,7 +99,7 @@ def test_python_of_a_document_runs(path, tmp_path):
         env=inherited | {"MPLBACKEND": "Agg"},
         capture_output=True,
         text=True,
-        timeout=400,
+        timeout=900,
     )
     assert run.returncode == 0, run.stderr
     printed = run.stdout.split(_MARK + "\n")[1:]
