@@ -80,16 +80,13 @@ def curves_section(result: Result, y: str) -> Section:
 
 def comparison_sections(result: Result) -> list[Section]:
     """The first y relative to the Cramér-Rao limit and to the reference curve."""
-    found = []
-    for name, title, drawing in (
-        ("limit", "Relative to the Cramér-Rao limit", limit_drawing(result)),
-        ("reference", "Risk ratios", rival_drawing(result)),
-    ):
-        if drawing is not None:
-            found.append(
-                _drawn(result, name, f"{title}{f': to the {drawing.line}' if name == 'reference' else ''}", drawing)
-            )
-    return found
+    y = label_of(result, result.experiment.y[0])
+    found = {"limit": limit_drawing(result), "reference": rival_drawing(result)}
+    return [
+        _drawn(result, name, f"{y} relative to the {drawing.line}", drawing)
+        for name, drawing in found.items()
+        if drawing is not None
+    ]
 
 
 def local_section(result: Result) -> Section | None:

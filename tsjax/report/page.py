@@ -39,6 +39,7 @@ from .numbers import (
     prefixed,
     ratio_with_interval,
     short,
+    variants,
     verdict_summary,
     warnings_of,
     x_is_returned,
@@ -175,9 +176,15 @@ def _data(sections: list[Section]) -> str:
 
 
 def _headline(result: Result) -> str:
-    """Which curve is lowest at the largest x, and how far below the reference; empty with fewer than two curves."""
+    """Which curve is lowest at the largest x, and how far below the reference; empty with fewer than two curves, or with
+    several variants, which are not to be compared."""
     points = [last_point(result, curve) for curve in result.curves()]
-    if len(points) < 2 or len({point.x for point in points}) > 1 or not all(point.mean > 0 for point in points):
+    if (
+        len(points) < 2
+        or variants(result)
+        or len({point.x for point in points}) > 1
+        or not all(point.mean > 0 for point in points)
+    ):
         return ""
     best = min(points, key=lambda point: point.mean)
     x, y = result.experiment.x, label_of(result, result.experiment.y[0])
