@@ -47,7 +47,6 @@ class _Visit:
 
     def __init__(self, context, path):
         self.page = context.new_page()
-        self.page.set_default_timeout(10_000)
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
