@@ -32,6 +32,16 @@ def _chromium() -> str:
     return found
 
 
+def test_where_there_is_no_browser(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        _chromium()
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        _chromium()
+
+
 @pytest.fixture(scope="module")
 def browser():
     path = _chromium()

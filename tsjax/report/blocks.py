@@ -70,7 +70,7 @@ def curves_section(result: Result, y: str) -> Section:
     if any(series.predicted is not None for series in drawing.series):
         notes.append("Thinly dashed in a curve's colour: what theory predicts.")
     if any(series.limit is not None for series in drawing.series):
-        notes.append(f"Dotted: the {drawing.line}, below which no unbiased estimator comes.")
+        notes.append(f"Dotted: the {drawing.line}, below which no unbiased estimator comes on average.")
     best = next((series.name for series in drawing.series if series.curve.name == BEST_LINEAR), None)
     if best is not None and y == result.experiment.y[0]:
         notes.append(f"No linear estimator, tuned in whatever way, lies below the {best} on average.")

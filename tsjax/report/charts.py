@@ -24,8 +24,8 @@ _TICKS = 7
 
 
 def words(text: str) -> str:
-    """Text as Plotly shows it, which otherwise reads tags and `%{...}` in it."""
-    return html.escape(text, quote=False).replace("%{", "%&#123;")
+    """Text as Plotly shows it, which otherwise reads tags and `%{...}` in it, and no line breaks."""
+    return html.escape(text, quote=False).replace("%{", "%&#123;").replace("\n", "<br>")
 
 
 def curve_chart(result: Result, drawing: Drawing, panel: Panel) -> go.Figure:
@@ -100,7 +100,7 @@ def cloud_chart(result: Result, clouds: Sequence[Cloud], log_y: bool) -> go.Figu
             x=cloud.shown_x.astype(np.float32), y=y.astype(np.float32), mode="markers", name=name,
             marker={
                 "symbol": "x-thin-open" if cloud.failed else cloud.look.symbol,
-                "size": 8 if cloud.failed else 5,
+                "size": 8 if cloud.failed else 6,
                 "color": COLOURS[cloud.look.colour],
                 "opacity": 1.0 if cloud.failed else 0.55,
                 "line": {"width": 1.5 if cloud.failed else 0},
@@ -193,7 +193,7 @@ def _layout() -> dict[str, Any]:
         "hovermode": "closest",
         "margin": {"l": 62, "r": 12, "t": 12, "b": 48},
         "xaxis": {"zeroline": False, "ticks": "outside", "ticklen": 4},
-        "yaxis": {"zeroline": False, "exponentformat": "power", "title": {"standoff": 6}},
+        "yaxis": {"zeroline": False, "automargin": True, "exponentformat": "power", "title": {"standoff": 6}},
     }
 
 

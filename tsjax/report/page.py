@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -79,11 +80,16 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             for kind in KINDS:
-                _write(out / "figures" / f"{name}.{kind}", image(figure, kind))
+                _write(out / "figures" / f"{_file_name(name)}.{kind}", image(figure, kind))
         _write(out / "report.html", page.encode())
     except OSError as error:
         raise OSError(f"cannot write the report to {out}: {error.strerror or error}.") from error
     return out / "report.html"
+
+
+def _file_name(name: str) -> str:
+    """Names of returned values may hold anything."""
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 def _write(path: Path, content: bytes) -> None:
