@@ -32,6 +32,16 @@ def _chromium() -> str:
     return found
 
 
+def test_where_there_is_no_browser(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="apt-get install chromium"):
+        _chromium()
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(pytest.fail.Exception, match="apt-get install chromium"):
+        _chromium()
+
+
 @pytest.fixture(scope="module")
 def browser():
     path = _chromium()
@@ -47,7 +57,6 @@ class _Visit:
 
     def __init__(self, context, path):
         self.page = context.new_page()
-        self.page.set_default_timeout(10_000)
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)

@@ -15,7 +15,9 @@ import pytest
 from tsjax.report import points, write_report
 from tsjax.report.page import render
 from tsjax.report.toml import spec_toml
+from tsjax.sweep.experiment import experiment
 from tsjax.sweep.result import Result
+from tsjax.sweep.run import sweep
 from tsjax.sweep.spec import parse_spec
 
 _VOID = {"meta", "link", "img", "br"}
@@ -218,6 +220,18 @@ def test_too_many_points_are_thinned_and_it_says_so(toy_result, monkeypatch):
     # 12 points for every seed, of 24 seeds: the first 8 seeds of every curve.
     assert drawn == {tuple(range(8))}
     assert "Shown are the first seeds of every curve, the same ones throughout: 96 of 288 points" in page.text
+
+
+@experiment(y=("loss/train", 'a "b"'))
+def odd(key, *, n: int):
+    return {"loss/train": 1.0 / n, 'a "b"': 2.0 / n}
+
+
+def test_odd_names_of_values(tmp_path):
+    page = _Page(write_report(sweep(odd, seeds=4, n=[8, 16, 32]), tmp_path).read_text())
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"loss_train_in_n", "a__b__in_n"}
+    places = [attributes["data-figure"] for _, attributes in page.tags if "data-figure" in attributes]
+    assert set(places) == set(page.figures) and 'curves-a "b"-0' in places
 
 
 def test_rewriting_replaces(bare_result, tmp_path):

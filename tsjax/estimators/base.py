@@ -32,6 +32,11 @@ class Status(enum.IntEnum):
     OUT_OF_MEMORY = 4
     """A sweep could not run the cell: it does not fit in memory, not even alone."""
 
+    @property
+    def words(self) -> str:
+        """As tables write it: `step limit`."""
+        return self.name.lower().replace("_", " ")
+
 
 class AbstractFit(eqx.Module):
     """A fitted predictor with how it ended and numbers about it."""
@@ -47,7 +52,7 @@ class AbstractFit(eqx.Module):
         if is_traced(self.status):
             return card(type(self).__name__, {"status": "unknown inside jit"})
         codes, counts = np.unique(np.asarray(self.status), return_counts=True)
-        ended = {int(code): Status(int(code)).name.lower().replace("_", " ") for code in codes}
+        ended = {int(code): Status(int(code)).words for code in codes}
         number = int(counts.sum())
         if self.status.ndim:
             told = ", ".join(f"{count} {ended[int(code)]}" for code, count in zip(codes, counts, strict=True))

@@ -70,7 +70,7 @@ def curves_section(result: Result, y: str) -> Section:
     if any(series.predicted is not None for series in drawing.series):
         notes.append("Thinly dashed in a curve's colour: what theory predicts.")
     if any(series.limit is not None for series in drawing.series):
-        notes.append(f"Dotted: the {drawing.line}, below which no unbiased estimator comes.")
+        notes.append(f"Dotted: the {drawing.line}, below which no unbiased estimator comes on average.")
     best = next((series.name for series in drawing.series if series.curve.name == BEST_LINEAR), None)
     if best is not None and y == result.experiment.y[0]:
         notes.append(f"No linear estimator, tuned in whatever way, lies below the {best} on average.")
@@ -80,16 +80,13 @@ def curves_section(result: Result, y: str) -> Section:
 
 def comparison_sections(result: Result) -> list[Section]:
     """The first y relative to the Cramér-Rao limit and to the reference curve."""
-    found = []
-    for name, title, drawing in (
-        ("limit", "Relative to the Cramér-Rao limit", limit_drawing(result)),
-        ("reference", "Risk ratios", rival_drawing(result)),
-    ):
-        if drawing is not None:
-            found.append(
-                _drawn(result, name, f"{title}{f': to the {drawing.line}' if name == 'reference' else ''}", drawing)
-            )
-    return found
+    y = label_of(result, result.experiment.y[0])
+    found = {"limit": limit_drawing(result), "reference": rival_drawing(result)}
+    return [
+        _drawn(result, name, f"{y} relative to the {drawing.line}", drawing)
+        for name, drawing in found.items()
+        if drawing is not None
+    ]
 
 
 def local_section(result: Result) -> Section | None:

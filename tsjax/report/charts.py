@@ -24,8 +24,8 @@ _TICKS = 7
 
 
 def words(text: str) -> str:
-    """Text as Plotly shows it, which otherwise reads tags and `%{...}` in it."""
-    return html.escape(text, quote=False).replace("%{", "%&#123;")
+    """Text as Plotly shows it, which otherwise reads tags and `%{...}` in it, and no line breaks."""
+    return html.escape(text, quote=False).replace("%{", "%&#123;").replace("\n", "<br>")
 
 
 def curve_chart(result: Result, drawing: Drawing, panel: Panel) -> go.Figure:
@@ -53,10 +53,7 @@ def curve_chart(result: Result, drawing: Drawing, panel: Panel) -> go.Figure:
         _add(figure, series.look, series.x, series.mean, line, name, x, ends=(series.low, series.high))
     low, high, log_y = y_range(drawing)
     ends = np.log10([low, high]) if log_y else np.array([low, high])
-    figure.update_yaxes(type="log" if log_y else "linear", range=ends.tolist(), title_text=words(drawing.y_label))
-    if log_y and 1 < ends[1] - ends[0] < 3:
-        # The digits 2 and 5 of every decade; Plotly would write all of them.
-        figure.update_yaxes(dtick="D2")
+    _set_y(figure, drawing.y_label, (float(ends[0]), float(ends[1])), log_y)
     _set_x(figure, x, np.concatenate([series.curve.x for series in panel.series]), drawing.log_x)
     return figure
 
@@ -103,7 +100,7 @@ def cloud_chart(result: Result, clouds: Sequence[Cloud], log_y: bool) -> go.Figu
             x=cloud.shown_x.astype(np.float32), y=y.astype(np.float32), mode="markers", name=name,
             marker={
                 "symbol": "x-thin-open" if cloud.failed else cloud.look.symbol,
-                "size": 8 if cloud.failed else 5,
+                "size": 8 if cloud.failed else 6,
                 "color": COLOURS[cloud.look.colour],
                 "opacity": 1.0 if cloud.failed else 0.55,
                 "line": {"width": 1.5 if cloud.failed else 0},
@@ -112,7 +109,10 @@ def cloud_chart(result: Result, clouds: Sequence[Cloud], log_y: bool) -> go.Figu
             hovertemplate=f"{name}<br>seed %{{customdata[0]}}<br>{words(x)}: %{{customdata[1]:.6~g}}<br>{value}<extra></extra>",
             meta={"keys": [key_of(cloud.look)], "ink": cloud.look.colour},
         )  # fmt: skip
-    figure.update_yaxes(type="log" if log_y else "linear", title_text=words(label_of(result, result.experiment.y[0])))
+    margin = 0.04 * (np.log10(top / low) if log_y else top - low)
+    ends = (np.log10(low), np.log10(top)) if log_y else (low, top)
+    y_label = label_of(result, result.experiment.y[0])
+    _set_y(figure, y_label, (float(ends[0] - margin), float(ends[1] + margin)), log_y)
     _set_x(figure, x, np.concatenate([cloud.x for cloud in clouds]), all((cloud.x > 0).all() for cloud in clouds))
     return figure
 
@@ -193,8 +193,16 @@ def _layout() -> dict[str, Any]:
         "hovermode": "closest",
         "margin": {"l": 62, "r": 12, "t": 12, "b": 48},
         "xaxis": {"zeroline": False, "ticks": "outside", "ticklen": 4},
-        "yaxis": {"zeroline": False, "exponentformat": "power", "title": {"standoff": 6}},
+        "yaxis": {"zeroline": False, "automargin": True, "exponentformat": "power", "title": {"standoff": 6}},
     }
+
+
+def _set_y(figure: go.Figure, label: str, ends: tuple[float, float], log: bool) -> None:
+    """`ends` are logarithms where the axis is logarithmic."""
+    figure.update_yaxes(type="log" if log else "linear", range=list(ends), title_text=words(label))
+    if log and 1 < ends[1] - ends[0] < 3:
+        # The digits 2 and 5 of every decade; Plotly would write all of them.
+        figure.update_yaxes(dtick="D2")
 
 
 def _set_x(figure: go.Figure, label: str, x: np.ndarray, log: bool) -> None:

@@ -145,7 +145,7 @@ def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[.
         for axes, panel in zip(grid, panels, strict=False):
             _dress(result, axes, drawing, panel, few=columns > 2 or not wide)
             if len(panels) > 1:
-                _exponents_below(figure, axes, panel, "" if not wide and columns > 1 else _LEGEND_TITLE)
+                _exponents_below(figure, axes, panel, "exponent [95 %]" if not wide and columns > 1 else _LEGEND_TITLE)
         for axes in grid[len(panels) :]:
             axes.remove()
         # On the axes of each row rather than on the figure, whose middle lies in the legend.
@@ -243,5 +243,5 @@ def _exponents_below(figure: Figure, axes: Axes, panel: Panel, title: str) -> No
             bbox_to_anchor=(0.5, 0.0),
             bbox_transform=below,
             borderaxespad=0,
-            title=title or None,
+            title=title,
         )

@@ -78,10 +78,10 @@ def rates_grid(result: Result) -> Grid | None:
         )
     notes = [f"Exponents a in {result.experiment.y[0]} ~ {x}^(-a), fitted to the means over seeds."]
     grid = _without_empty(Grid(f"Rates of {label_of(result, result.experiment.y[0])}", list(columns), rows))
-    for name in ("window", "seeds"):
-        shared = _taken_out(grid, name)
-        if shared:
-            notes.append(f"All curves: {shared if name == 'window' else f'{shared} seeds'}.")
+    shared = [_taken_out(grid, "window"), _taken_out(grid, "seeds")]
+    told = [text for text in (shared[0], shared[1] and f"{shared[1]} seeds") if text]
+    if told:
+        notes.append(f"All curves: {', '.join(told)}.")
     if "theory" in grid.columns:
         notes.append("Theory is the exponent of the predicted curve over the same window.")
     if f"{x} → ∞" in grid.columns:

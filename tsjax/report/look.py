@@ -22,12 +22,12 @@ _MARKERS = (
     ("<", "triangle-left", "M3.5,-4.5v9l-8,-4.5z"),
     (">", "triangle-right", "M-3.5,-4.5v9l8,-4.5z"),
 )
-# In points; none is a solid line.
+# In points, short enough for a legend; none is a solid line.
 _DASHES: tuple[tuple[float, ...], ...] = (
     (),
-    (9.0, 2.0),
-    (8.0, 2.0, 2.0, 2.0),
-    (8.0, 2.0, 2.0, 2.0, 2.0, 2.0),
+    (5.5, 2.0),
+    (5.5, 1.6, 1.4, 1.6),
+    (5.5, 1.5, 1.3, 1.5, 1.3, 1.5),
 )
 
 # Theory is thin, without markers: predicted curves finely dashed, the Cramér-Rao limit dotted.

@@ -76,7 +76,7 @@ def counts_of(result: Result, curve: Curve) -> dict[str, int]:
     cells = rows_of(result, curve).drop_duplicates("cell")
     if "status" not in cells:
         return {"done": len(cells)}
-    known = {int(status): status.name.lower().replace("_", " ") for status in Status}
+    known = {int(status): status.words for status in Status}
     codes, numbers = np.unique(cells["status"].to_numpy(int), return_counts=True)
     return {known.get(int(code), f"status {code}"): int(count) for code, count in zip(codes, numbers, strict=True)}
 

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -39,6 +40,7 @@ from .numbers import (
     prefixed,
     ratio_with_interval,
     short,
+    variants,
     verdict_summary,
     warnings_of,
     x_is_returned,
@@ -78,11 +80,16 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
             for kind in KINDS:
-                _write(out / "figures" / f"{name}.{kind}", image(figure, kind))
+                _write(out / "figures" / f"{_file_name(name)}.{kind}", image(figure, kind))
         _write(out / "report.html", page.encode())
     except OSError as error:
         raise OSError(f"cannot write the report to {out}: {error.strerror or error}.") from error
     return out / "report.html"
+
+
+def _file_name(name: str) -> str:
+    """Names of returned values may hold anything."""
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -175,9 +182,15 @@ def _data(sections: list[Section]) -> str:
 
 
 def _headline(result: Result) -> str:
-    """Which curve is lowest at the largest x, and how far below the reference; empty with fewer than two curves."""
+    """Which curve is lowest at the largest x, and how far below the reference; empty with fewer than two curves, or with
+    several variants, which are not to be compared."""
     points = [last_point(result, curve) for curve in result.curves()]
-    if len(points) < 2 or len({point.x for point in points}) > 1 or not all(point.mean > 0 for point in points):
+    if (
+        len(points) < 2
+        or variants(result)
+        or len({point.x for point in points}) > 1
+        or not all(point.mean > 0 for point in points)
+    ):
         return ""
     best = min(points, key=lambda point: point.mean)
     x, y = result.experiment.x, label_of(result, result.experiment.y[0])

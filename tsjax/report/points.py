@@ -84,7 +84,7 @@ def _clouds(result: Result, curve: Curve, look: Look, kept: int, dodge: np.ndarr
     y = curve.values[result.experiment.y[0]][:, :kept]
     status = table_of(result, curve, "status")[:, :kept]
     recorded = np.isfinite(table_of(result, curve, "seed")[:, :kept])
-    known = {int(one): one.name.lower().replace("_", " ") for one in Status}
+    known = {int(one): one.words for one in Status}
     clouds = []
     # Without a status there is one cloud, and one of the cells without a value.
     codes = np.where(np.isfinite(status), status, -1).astype(int)

@@ -139,7 +139,7 @@ def rival_drawing(result: Result) -> Drawing | None:
     caption = (
         f"Mean {label_of(result, y)} relative to that of the {name} on the same seeds (dotted: 1), with 95 % intervals."
     )
-    label = f"{label_of(result, y)} / that of {name}"
+    label = f"{label_of(result, y)}\n/ that of {name}"
     return _drawing(result, f"{y}_relative_to_reference", label, "ratio", caption, drawn, line=name)
 
 
