@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 import tsjax as ts
-from tsjax.cli import app, main, shipped_sweeps
+from tsjax.cli import app, main
+from tsjax.cli.specs import shipped_sweeps
 
 BASE = """
 study = "superiority"
