@@ -51,6 +51,19 @@ def test_fit_many_is_a_loop(batch, name, devices):
         assert int(fits.status[i]) == int(alone.status)
 
 
+def test_what_needs_float64_has_it_without_the_flag(batch):
+    keys, datasets, _ = batch
+    single = ts.Dataset(x=datasets.x.astype(jnp.float32), y=datasets.y.astype(jnp.float32))
+    ridge = ts.KernelRidge(ArcCosineNTK(), ridge=0.1)
+    student = ts.TwoPhaseStudent(2, 2, ts.NoisyPhase(steps=10), ts.VanillaPhase(max_steps=20))
+    wanted = [ts.fit_many(estimator, keys, single) for estimator in (ridge, student)]
+    with jax.enable_x64(False):
+        got = [ts.fit_many(estimator, keys, single) for estimator in (ridge, student)]
+    assert got[0].alpha.dtype == jnp.float64 and got[1].net.w.dtype == jnp.float32
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
+        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+
+
 def test_errors(batch):
     keys, datasets, teachers = batch
     ridge = ts.KernelRidge(ArcCosineNTK(), ridge=0.1)

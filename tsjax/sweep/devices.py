@@ -126,7 +126,8 @@ def fit_many(
                 f"one teacher per data set: got teachers with an array of shape {leaf.shape} for {keys.shape[0]} data sets."
             )
     chosen = tuple(usable_devices() if devices is None else devices)
-    with one_blas_thread():
+    # As every fit called eagerly: what needs float64 has it, whatever JAX's flags; training keeps the type of the data.
+    with one_blas_thread(), jax.enable_x64(True):
         fits = _fit_many(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)
         return jax.block_until_ready(fits)
 
