@@ -6,7 +6,6 @@ import numpy as np
 
 from .intervals import student_quantile
 
-
 # Blue and vermilion of Okabe and Ito, told apart by everyone; in grey, dashes and markers differ.
 _MEASURED, _FITTED = "#0072B2", "#D55E00"
 
