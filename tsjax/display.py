@@ -28,4 +28,5 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for side, cell in zip(sides, row, strict=True)
     )
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<table style="margin:.3em 0;font-size:inherit"><thead><tr>{cells("th", columns)}</tr></thead><tbody>{body}</tbody></table>'
+    head = f"<thead><tr>{cells('th', columns)}</tr></thead>"
+    return f'<table style="margin:.3em 0;font-size:inherit">{head}<tbody>{body}</tbody></table>'
