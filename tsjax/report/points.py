@@ -46,26 +46,20 @@ def points_of(result: Result) -> Points:
     total = sum(curve.values[result.experiment.y[0]].size for curve in curves)
     lines = sum(len(curve.seeds) for curve in curves)
     share = min(1.0, _MOST / max(total, 1), _MOST_LINES / max(lines, 1) if along else 1.0)
-    note, looks = "", names_of(result)
-    panels: dict[str, list[Cloud]] = {}
-    shown = 0
-    rows = {
-        title: [c for c in curves if title_of(result, c) == title]
-        for title in dict.fromkeys(title_of(result, c) for c in curves)
-    }
-    for title, members in rows.items():
+    groups: dict[str, list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault(title_of(result, curve), []).append(curve)
+    looks, panels = names_of(result), {title: [] for title in groups}
+    for title, members in groups.items():
         for place, curve in enumerate(members):
             kept = max(1, int(share * len(curve.seeds)))
-            shown += kept
-            look = looks[name_of(result, curve)]
             dodge = None if along else _dodge(members, place, kept)
-            panels.setdefault(title, []).extend(_clouds(result, curve, look, kept, dodge))
+            panels[title] += _clouds(result, curve, looks[name_of(result, curve)], kept, dodge)
+    note = ""
     if share < 1.0:
-        what = (
-            f"{plural(shown, 'line')} of {lines}"
-            if along
-            else f"{sum(len(c.y) for p in panels.values() for c in p)} of {total} points"
-        )
+        kept = sum(max(1, int(share * len(curve.seeds))) for curve in curves)
+        points = sum(len(cloud.y) for clouds in panels.values() for cloud in clouds)
+        what = f"{plural(kept, 'line')} of {lines}" if along else f"{plural(points, 'point')} of {total}"
         note = f"Shown are the first seeds of every curve, the same ones throughout: {what}, as many as a page carries well."
     values = [cloud.y for clouds in panels.values() for cloud in clouds if not cloud.failed]
     return Points(panels, bool(values) and all((y > 0).all() for y in values), note)
