@@ -16,7 +16,7 @@ def card(title: str, entries: Mapping[str, str], notes: Sequence[str] = (), more
         for name, value in entries.items()
     )
     told = "".join(f'<div style="opacity:.8">! {html.escape(note)}</div>' for note in notes)
-    body = f'<table style="margin:.3em 0">{rows}</table>' if rows else ""
+    body = f'<table style="margin:.3em 0;font-size:inherit">{rows}</table>' if rows else ""
     return f'<div style="{_CARD}"><b>{html.escape(title)}</b>{body}{more}{told}</div>'
 
 
@@ -24,8 +24,9 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table of text: headings and rows, the first cell of each at the left."""
     sides = ["left", *("right" for _ in columns[1:])]
     cells = lambda tag, row: "".join(
-        f'<{tag} style="text-align:{side};padding:.1em .7em .1em 0">{html.escape(cell)}</{tag}>'
+        f'<{tag} style="text-align:{side};padding:.1em .7em .1em 0;white-space:nowrap">{html.escape(cell)}</{tag}>'
         for side, cell in zip(sides, row, strict=True)
     )
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f'<table style="margin:.3em 0"><thead><tr>{cells("th", columns)}</tr></thead><tbody>{body}</tbody></table>'
+    head = f"<thead><tr>{cells('th', columns)}</tr></thead>"
+    return f'<table style="margin:.3em 0;font-size:inherit">{head}<tbody>{body}</tbody></table>'

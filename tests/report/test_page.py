@@ -219,12 +219,21 @@ def test_too_many_points_are_thinned_and_it_says_so(toy_result, monkeypatch):
     }
     # 12 points for every seed, of 24 seeds: the first 8 seeds of every curve.
     assert drawn == {tuple(range(8))}
-    assert "Shown are the first seeds of every curve, the same ones throughout: 96 of 288 points" in page.text
+    assert "Shown are the first 8 seeds of every curve: 96 of 288 points" in page.text
 
 
 @experiment(y=("loss/train", 'a "b"'))
 def odd(key, *, n: int):
     return {"loss/train": 1.0 / n, 'a "b"': 2.0 / n}
+
+
+def test_too_many_paths_are_thinned_and_it_says_so(path_result, monkeypatch):
+    monkeypatch.setattr(points, "_MOST_LINES", 7)
+    page = _Page(render(path_result))
+    for trace in page.figures["seeds-0"]["data"]:
+        seeds = _numbers(trace["customdata"])
+        assert set(seeds[np.isfinite(seeds)]) == {0, 1, 2} and np.isnan(seeds).sum() == 2
+    assert "Shown are the first 3 seeds of every curve: 6 of 10 lines" in page.text
 
 
 def test_odd_names_of_values(tmp_path):

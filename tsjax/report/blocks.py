@@ -56,7 +56,6 @@ class Section:
     charts: list[Chart] = field(default_factory=list)
     legend: list[Entry] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
     choose: bool = False
 
 

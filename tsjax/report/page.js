@@ -77,7 +77,7 @@
   }, { rootMargin: "600px" });
   // Plotly takes a second to start: text and tables are on the screen before.
   addEventListener("load", () => requestAnimationFrame(() => setTimeout(start)));
-  addEventListener("beforeprint", () => places.forEach(draw));
+  addEventListener("beforeprint", () => window.Plotly && places.forEach(draw));
 
   for (const button of document.querySelectorAll(".legend button")) {
     button.addEventListener("click", () => {

@@ -1,5 +1,6 @@
 """The single seeds of a sweep, for charts: as many as a page can carry."""
 
+import bisect
 from typing import NamedTuple
 
 import numpy as np
@@ -40,33 +41,27 @@ class Points(NamedTuple):
 
 
 def points_of(result: Result) -> Points:
-    """All seeds of the first y. Beyond what a page carries, only the first seeds of every curve: the same ones everywhere, so
-    that what is shown stays paired; `note` says so."""
+    """All seeds of the first y. Beyond what a page carries, only the first seeds, the same number of every curve, so that what
+    is shown stays paired; `note` says so."""
     along, curves = x_is_returned(result), result.curves()
-    total = sum(curve.values[result.experiment.y[0]].size for curve in curves)
-    lines = sum(len(curve.seeds) for curve in curves)
-    share = min(1.0, _MOST / max(total, 1), _MOST_LINES / max(lines, 1) if along else 1.0)
-    note, looks = "", names_of(result)
-    panels: dict[str, list[Cloud]] = {}
-    shown = 0
-    rows = {
-        title: [c for c in curves if title_of(result, c) == title]
-        for title in dict.fromkeys(title_of(result, c) for c in curves)
-    }
-    for title, members in rows.items():
+    most = max((len(curve.seeds) for curve in curves), default=0)
+    lines = lambda seeds: sum(min(seeds, len(curve.seeds)) for curve in curves)
+    points = lambda seeds: sum(min(seeds, len(curve.seeds)) * len(curve.x) for curve in curves)
+    full = lambda seeds: max(points(seeds) / _MOST, lines(seeds) / _MOST_LINES if along else 0.0)
+    # The most seeds that fit, and one at least.
+    kept = max(1, bisect.bisect_right(range(1, most + 1), 1.0, key=full))
+    groups: dict[str, list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault(title_of(result, curve), []).append(curve)
+    looks, panels = names_of(result), {title: [] for title in groups}
+    for title, members in groups.items():
         for place, curve in enumerate(members):
-            kept = max(1, int(share * len(curve.seeds)))
-            shown += kept
-            look = looks[name_of(result, curve)]
-            dodge = None if along else _dodge(members, place, kept)
-            panels.setdefault(title, []).extend(_clouds(result, curve, look, kept, dodge))
-    if share < 1.0:
-        what = (
-            f"{plural(shown, 'line')} of {lines}"
-            if along
-            else f"{sum(len(c.y) for p in panels.values() for c in p)} of {total} points"
-        )
-        note = f"Shown are the first seeds of every curve, the same ones throughout: {what}, as many as a page carries well."
+            dodge = None if along else _dodge(members, place, min(kept, len(curve.seeds)))
+            panels[title] += _clouds(result, curve, looks[name_of(result, curve)], kept, dodge)
+    note = ""
+    if kept < most:
+        told = f"{lines(kept)} of {lines(most)} lines" if along else f"{points(kept)} of {points(most)} points"
+        note = f"Shown are the first {plural(kept, 'seed')} of every curve: {told}, as many as a page carries well."
     values = [cloud.y for clouds in panels.values() for cloud in clouds if not cloud.failed]
     return Points(panels, bool(values) and all((y > 0).all() for y in values), note)
 
