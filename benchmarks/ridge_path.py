@@ -1,6 +1,6 @@
 """A ridge chosen from a path, side by side with what a user would pick instead, in one run:
 
-    uv run --with scikit-learn python -m benchmarks ridge_path --n 4096        (add `--with gpytorch` for that row)
+    uv run python -m benchmarks ridge_path --n 4096        (add `--with gpytorch` for that row)
 
 Everyone gets the same data (an orthonormal ReLU teacher on the sphere, the kernel of an infinitely wide network of one hidden
 layer) and the same 25 ridges, and gives a predictor. Times include the kernel matrix, not compilation or imports, but for
