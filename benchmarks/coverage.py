@@ -1,4 +1,4 @@
-"""Do the intervals, choices and tests of `tsjax.rates` keep their promises? `uv run python -m benchmarks.coverage`
+"""Do the intervals, choices and tests of `tsjax.rates` keep their promises? `uv run python -m benchmarks coverage`
 
 Synthetic risk curves with planted exponents, seeded; prints Markdown tables. About 25 minutes on two cores;
 `--curves 200` gives a rough picture in three.
@@ -261,13 +261,13 @@ def _halves(pool, function, seed: int, curves: int) -> list:
     return list(pool.map(function, streams, half))
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the tables."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description="Simulations of tsjax.rates.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks coverage", description="Simulations of tsjax.rates.")
     parser.add_argument("--curves", type=int, default=2000, help="synthetic curves of each line (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulations (0)")
     parser.add_argument("--part", choices=["speed", "coverage", "others", "models", "tests"], help="one table alone")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     curves, seed = options.curves, options.seed
     wanted = lambda part: options.part in (None, part)
     error = lambda count, total: f"{100 * count / total:.1f}"
@@ -316,7 +316,3 @@ def main() -> None:
                 false = sum(_halves(pool, partial(claim, kind), seed + 300 + i, total))
                 label = kind if kind == "superiority" else f"equivalence, exponent at the {kind} end"
                 print(f"| {label} | {error(false, total)} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

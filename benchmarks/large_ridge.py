@@ -1,4 +1,4 @@
-"""Kernel ridge regression beyond memory, in one command: `uv run python -m benchmarks.large_ridge --n 8192 32768`.
+"""Kernel ridge regression beyond memory, in one command: `uv run python -m benchmarks large_ridge --n 8192 32768`.
 
 Fits `tsjax.IterativeRidge` with the neural tangent kernel to a noisy ReLU teacher, the ridge being the noise variance, and
 prints time (the first fit of that size, compilation included), steps, true residual, rank of the preconditioner and the
@@ -39,10 +39,10 @@ def measure(n: int, d: int, noise_std: float, tolerance: float, rank: int | None
     )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.large_ridge", description="Large kernel ridge problems."
+        prog="python -m benchmarks large_ridge", description="Large kernel ridge problems."
     )
     parser.add_argument("--n", type=int, nargs="+", default=[8192, 32768], help="sample sizes (8192 32768)")
     parser.add_argument("--d", type=int, default=10, help="dimension of the inputs, on the sphere (10)")
@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, help="columns of the preconditioner (10 sqrt(n))")
     parser.add_argument("--tile", type=int, default=1024, help="rows of a tile (1024)")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float32", help="of the tiles (float32)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     kind = jax.local_devices()[0].device_kind
     print(f"jax {jax.__version__} on {kind}, d={options.d}, ridge={options.noise_std**2:.3g}, {options.dtype} tiles\n")
     print("| n | seconds | steps | residual | rank | peak GiB | status | risk | exact ridge's risk |")
@@ -59,7 +59,3 @@ def main() -> None:
     for n in options.n:
         row = measure(n, options.d, options.noise_std, options.tolerance, options.rank, options.dtype, options.tile)
         print(row, flush=True)
-
-
-if __name__ == "__main__":
-    main()

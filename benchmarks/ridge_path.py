@@ -1,6 +1,6 @@
 """A ridge chosen from a path, side by side with what a user would pick instead, in one run:
 
-    uv run --with scikit-learn python -m benchmarks.ridge_path --n 4096        (add `--with gpytorch` for that row)
+    uv run --with scikit-learn python -m benchmarks ridge_path --n 4096        (add `--with gpytorch` for that row)
 
 Everyone gets the same data (an orthonormal ReLU teacher on the sphere, the kernel of an infinitely wide network of one hidden
 layer) and the same 25 ridges, and gives a predictor. Times include the kernel matrix, not compilation or imports, but for
@@ -150,15 +150,15 @@ def measure(name: str, shape: tuple, repeats: int) -> tuple[float, float, float]
     return min(seconds), bench.risk(alpha), memory
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints a Markdown table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ridge_path", description="Ridge paths side by side.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks ridge_path", description="Ridge paths side by side.")
     parser.add_argument("--n", type=int, default=4096, help="sample size (4096)")
     parser.add_argument("--d", type=int, default=5, help="dimension (5)")
     parser.add_argument("--m", type=int, default=3, help="neurons of the teacher (3)")
     parser.add_argument("--noise-std", type=float, default=0.1, help="noise (0.1)")
     parser.add_argument("--repeats", type=int, default=1, help="timed runs after one that warms up (1)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     shape = (options.n, options.d, options.m, options.noise_std)
     print(f"jax {jax.__version__}; n={options.n}, d={options.d}, m={options.m}, noise {options.noise_std}\n")
     print("| way | seconds | slower than the first by | exact risk | peak GiB |\n|---|---|---|---|---|")
@@ -173,7 +173,3 @@ def main() -> None:
         seconds, risk, memory = result
         first = seconds if first is None else first
         print(f"| {name} | {seconds:.2f} | {seconds / first:.1f} | {risk:.4e} | {memory:.2f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()

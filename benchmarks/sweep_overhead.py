@@ -1,4 +1,4 @@
-"""What the engine itself costs: `uv run python -m benchmarks.sweep_overhead --cells 100000`.
+"""What the engine itself costs: `uv run python -m benchmarks sweep_overhead --cells 100000`.
 
 A sweep of a trivial experiment, several sample sizes and many seeds, on disk: microseconds a cell beside the compilation,
 how long the devices waited, memory after a tenth and at the end, and the seconds that resuming the finished sweep takes.
@@ -31,12 +31,12 @@ def _memory() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints a few lines."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.sweep_overhead", description="Overhead of the engine.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks sweep_overhead", description="Overhead of the engine.")
     parser.add_argument("--cells", type=int, default=100_000, help="cells of the sweep (100000)")
     parser.add_argument("--chunk", type=int, default=64, help="cells that run together (64)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     use_all_cores()
     memory, idle, compiling = [], 0.0, 0.0
 
@@ -63,7 +63,3 @@ def main() -> None:
     print(f"overhead {1e6 * (seconds - compiling) / cells:.1f} microseconds a cell; devices idle {idle:.2f} s")
     print(f"memory {memory[len(memory) // 10]:.0f} MiB after a tenth, {memory[-1]:.0f} MiB at the end")
     print(f"resume of the finished sweep {resume:.2f} s")
-
-
-if __name__ == "__main__":
-    main()

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 
 import tsjax as ts
-from tsjax.cli import app, main, shipped_sweeps
+from tsjax.cli import app, main
+from tsjax.cli.specs import shipped_sweeps
 
 BASE = """
 study = "superiority"
@@ -182,6 +183,14 @@ BAD = {
     "optimal_linear, positive": (_with("m = 2", 'm = 2\nsigns = "positive"'), [], ["optimal linear", "'positive'", "'random'"]),
     "cosine": (_with("m = 2", "m = 2\ncosine = 1.5"), [], ["cosine = 1.5", "less than 1"]),
 }  # fmt: skip
+
+
+def test_tensorboard(tsjax, tmp_path):
+    (tmp_path / "toy.toml").write_text(TOY.format(tolerance=0.5))
+    code, _, _ = tsjax("run", "toy.toml", "--smoke", "--quiet", "--tensorboard", "events")
+    assert code == 0
+    (events,) = (tmp_path / "events").iterdir()
+    assert b"sweep/failed" in events.read_bytes()
 
 
 def _is_one_error(code, out, err, words):
@@ -465,6 +474,15 @@ def test_doctor(tsjax):
     content = json.loads(out)
     assert code == 0 and content["ok"] and content["bridge"]["ok"] and content["versions"]["jax"] and content["devices"]
     assert "all is well" in tsjax("doctor")[1]
+
+
+def test_rates_for_a_paper(tsjax, toy_store):
+    code, out, _ = tsjax("rates", toy_store, "--format", "latex")
+    assert code == 0 and "\\toprule" in out and out.rstrip().endswith("\\end{table}")
+    code, out, _ = tsjax("rates", toy_store, "--format", "markdown", "--model", "log")
+    assert code == 0 and out.startswith("| curve | exponent [95 %] |") and "model log" in out
+    code, _, err = tsjax("rates", toy_store, "--format", "latex", "--json")
+    assert code == 2 and "give one of them" in err
 
 
 def test_rates_of_a_model(tsjax, toy_store):

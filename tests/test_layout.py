@@ -11,6 +11,7 @@ import tsjax as ts
 ROOT = Path(ts.__file__).parent
 # From the bottom up: a module imports from its own layer and those before it.
 LAYERS = [
+    ["display"],
     ["precision", "rates", "native"],
     ["kernels"],
     ["activations"],
@@ -67,12 +68,12 @@ def test_imports_go_one_way():
 def test_the_rules_of_single_modules():
     imports = {name: set(_imports(name, tree)) for name, tree in _modules()}
     heads = lambda name: {target.split(".")[0] for target in imports[name]}
-    assert not heads("precision")
+    assert not heads("precision") and not heads("display")
     assert heads("activations") <= {"kernels", "precision"} and heads("network") <= {"activations"}
-    assert heads("problem") <= {"activations", "network", "precision"} and heads("optim") <= {"precision"}
+    assert heads("problem") <= {"activations", "display", "network", "precision"} and heads("optim") <= {"precision"}
     for name in imports:
         if name.startswith("rates."):
-            assert heads(name) <= {"rates"}, name
+            assert heads(name) <= {"display", "rates"}, name
         if name.startswith("kernels."):
             assert heads(name) <= {"kernels", "precision"}, name
         if name.startswith("estimators."):

@@ -81,8 +81,20 @@ def test_a_nan_spreads():
     a, w, x, y = _case(3, 4, 70, jnp.float32)
     loss, (ga, gw) = _gradients(half_mse, a, w.at[1, 2].set(jnp.nan), x, y)
     assert jnp.isnan(loss) and jnp.isnan(ga).all() and jnp.isnan(gw).all()
-    loss, _ = _gradients(half_mse, a, w, x, y.at[69].set(jnp.nan))
-    assert jnp.isnan(loss)
+    for place in (3, 69):  # Within the vectors, and in what they leave over.
+        gradients = [_gradients(loss, a, w, x, y.at[place].set(jnp.nan)) for loss in (half_mse, half_mse_by_xla)]
+        for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
+            np.testing.assert_array_equal(jnp.isnan(one), jnp.isnan(other))
+        assert jnp.isnan(gradients[0][0]) and jnp.isnan(gradients[0][1][0]).all()
+
+
+@needs_kernel
+def test_a_library_without_the_kernel_is_no_kernel(monkeypatch, tmp_path):
+    (tmp_path / "empty.c").write_text("int nothing;\n")
+    library = native.build(tmp_path / "empty.c", tmp_path)
+    monkeypatch.setattr(native, "build", lambda *_: library)
+    name, why = native.load.__wrapped__()
+    assert name is None and "tsjax_half_mse" in why
 
 
 _TRAINED = """

@@ -6,7 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from tsjax.cli import main, shipped_sweeps
+from tsjax.cli import main
+from tsjax.cli.specs import shipped_sweeps
 from tsjax.sweep.plan import make_plan
 from tsjax.sweep.result import load
 from tsjax.sweep.spec import find_experiment, load_spec

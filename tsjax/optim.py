@@ -15,14 +15,14 @@ ScalarOrSchedule = float | Float[Array, ""] | optax.Schedule
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
-def threefry(seed: UInt32[Array, "2"], high: UInt32[Array, " k"], low: UInt32[Array, " k"]):
-    """The two words of Threefry-2x32 of 20 rounds at the counters (high, low) (Salmon et al. 2011, "Parallel random
-    numbers: as easy as 1, 2, 3"), each (k,).
+def threefry(key: tuple[Array, Array], high: Array, low: Array) -> tuple[Array, Array]:
+    """The two words of Threefry-2x32 of 20 rounds with a key of two words, at the counters (high, low) (Salmon et al. 2011,
+    "Parallel random numbers: as easy as 1, 2, 3"); all uint32.
 
     The function behind JAX's default keys, written out: on a CPU, JAX's own is a loop that XLA cannot fuse, and cost
-    more than the gradient of a small student (benchmarks/RESULTS.md).
+    more than the gradient of a small student (benchmarks/RESULTS.md); and inside a kernel there are no keys.
     """
-    keys = (seed[0], seed[1], seed[0] ^ seed[1] ^ jnp.uint32(0x1BD11BDA))
+    keys = (*key, key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA))
     high, low = high + keys[0], low + keys[1]
     for group in range(5):
         for rotation in _ROTATIONS[group % 2]:
@@ -32,6 +32,12 @@ def threefry(seed: UInt32[Array, "2"], high: UInt32[Array, " k"], low: UInt32[Ar
         high = high + keys[(group + 1) % 3]
         low = low + keys[(group + 2) % 3] + jnp.uint32(group + 1)
     return high, low
+
+
+def _normal(bits: UInt32[Array, " k"]) -> Float[Array, " k"]:
+    """sqrt(2) erf^{-1}(u) for u the midpoint, numbered by the first 24 bits, of 2^24 equal parts of (-1, 1)."""
+    part = jax.lax.bitcast_convert_type(bits, jnp.int32) >> 8
+    return jnp.float32(2**0.5) * jax.lax.erf_inv((part.astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23))
 
 
 def counter_normals(seed: UInt32[Array, "2"], step: Int[Array, ""], size: int, dtype) -> Float[Array, " size"]:
@@ -44,15 +50,30 @@ def counter_normals(seed: UInt32[Array, "2"], step: Int[Array, ""], size: int, d
     double = jnp.dtype(dtype) == jnp.float64
     blocks = size if double else -(-size // 2)
     step = jnp.full(blocks, step, jnp.uint32)
-    high, low = threefry(seed, step, jnp.arange(blocks, dtype=jnp.uint32))
+    high, low = threefry((seed[0], seed[1]), step, jnp.arange(blocks, dtype=jnp.uint32))
     if double:
         bits = (high.astype(jnp.uint64) << jnp.uint64(32)) | low.astype(jnp.uint64)
         part = jax.lax.bitcast_convert_type(bits, jnp.int64) >> 11
         u = (part.astype(jnp.float64) + 0.5) * 2.0**-52
-    else:
-        part = jax.lax.bitcast_convert_type(jnp.concatenate([high, low])[:size], jnp.int32) >> 8
-        u = (part.astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23)
-    return (2**0.5 * jax.lax.erf_inv(u)).astype(dtype)
+        return 2**0.5 * jax.lax.erf_inv(u)
+    return _normal(jnp.concatenate([high, low])[:size]).astype(dtype)
+
+
+def normals_at(
+    key: tuple[Array, Array], step: Int[Array, ""], place: Int[Array, " k"], size: int
+) -> Float[Array, " k"]:
+    """Those of the float32 values of `counter_normals(seed, step, size, ...)` that stand at `place`, for code that holds each
+    place by itself."""
+    blocks = -(-size // 2)
+    second = place >= blocks
+    block = (place - jnp.where(second, blocks, 0)).astype(jnp.uint32)
+    high, low = threefry(key, step.astype(jnp.uint32) + jnp.zeros_like(block), block)
+    return _normal(jnp.where(second, low, high))
+
+
+def noise_seed(key: PRNGKeyArray) -> UInt32[Array, "2"]:
+    """The seed of `counter_normals` that a key stands for: two words whatever the kind of key."""
+    return jr.bits(key, (2,), jnp.uint32)
 
 
 class LangevinNoiseState(NamedTuple):
@@ -83,8 +104,8 @@ def add_langevin_noise(
     >>> bool((updates != 0).all())
     True
     """
-    # Two words whatever the kind of key, and once: deriving a key in every step would cost as much as the noise.
-    seed = jr.bits(key, (2,), jnp.uint32)
+    # Once: deriving a key in every step would cost as much as the noise.
+    seed = noise_seed(key)
 
     def at(value: ScalarOrSchedule, count):
         return value(count) if callable(value) else value

@@ -16,6 +16,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .activations import AbstractActivation, Moments, check_activation, relu
+from .display import card
 from .network import TwoLayer
 from .precision import is_traced
 
@@ -290,6 +291,16 @@ class Problem(eqx.Module):
     def d(self) -> int:
         return self.inputs.d
 
+    def _repr_html_(self) -> str:
+        return card(
+            "Problem: y = f*(x) + noise",
+            {
+                "inputs": f"{self.inputs}, dimension d = {self.d}",
+                "teacher": str(self.teacher),
+                "noise": f"{self.noise}, standard deviation {_number(self.noise_std)}",
+            },
+        )
+
     # Any, since a type checker cannot know which family the problem has: of most it is a `TwoLayer`, with `a` and `w`.
     def sample_teacher(self, key: PRNGKeyArray, dtype=None) -> Any:
         """One regression function f* from the teacher family: a callable of one point, of network families a `TwoLayer`."""
@@ -307,3 +318,7 @@ class Problem(eqx.Module):
             eps = jr.uniform(key_eps, (n,), x.dtype, minval=-(3.0**0.5), maxval=3.0**0.5)
         noise_std = jnp.asarray(self.noise_std).astype(x.dtype)
         return Dataset(x=x, y=(jax.vmap(teacher)(x) + noise_std * eps).astype(x.dtype))
+
+
+def _number(value) -> str:
+    return "unknown inside jit" if is_traced(value) else f"{float(value):g}"

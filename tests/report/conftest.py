@@ -71,6 +71,20 @@ def path(key, *, speed: float = 1.0):
     return {"status": 0, "step": step, "risk": risk, "train_loss": 0.5 * risk}
 
 
+@experiment(
+    static=("method",),
+    curve="method",
+    y=("risk", "success"),
+    labels={"n": "sample size n", "risk": "excess risk", "d": "dimension d", "student": "two-phase student"},
+)
+def found(key, *, method: Literal["student", "plain"], n: int, d: int):
+    """Successes and alignments that are recorded, beside risks."""
+    key = jax.random.fold_in(key, n * d)
+    success = jax.random.uniform(key) < (1.0 if method == "student" else n / (n + 10.0 * d))
+    alignment = 1.0 - jnp.where(success, 0.01, 0.5) * _noise(key)
+    return {"status": 0, "risk": d / n * _noise(key), "success": success.astype(jnp.int32), "alignment": alignment}
+
+
 @experiment
 def bare(key, *, n: int, d: int = 2):
     return {"risk": _noise(jax.random.fold_in(key, n)) / n}
@@ -117,6 +131,12 @@ def many_result(make_toy) -> Result:
 def path_result() -> Result:
     """x is a returned vector that begins at 0; no curve argument, no theory, no expectation."""
     return sweep(path, seeds=5, speed=[1.0, 2.0])
+
+
+@pytest.fixture(scope="session")
+def found_result() -> Result:
+    """Two axes of numbers, successes and alignments."""
+    return sweep(found, seeds=12, method=["student", "plain"], n=[16, 64, 256], d=[2, 8])
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,22 @@
 import dataclasses
+import io
+import itertools
+from xml.etree import ElementTree
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
+from PIL import Image
 from sweep.toys import power, power_spec
 
 from tsjax.report import rate_figure, ratio_figure
-from tsjax.report.figures import image
+from tsjax.report.figures import draw, image
 from tsjax.report.numbers import means_of
+from tsjax.report.series import mean_drawing
 from tsjax.sweep.result import Result
 from tsjax.sweep.run import run_spec
 
@@ -143,16 +149,51 @@ def test_an_n_at_which_all_failed_is_left_out(toy_result):
     assert sorted(len(_points(line)[0]) for line in _measured(axes)) == [3, 4, 4]
 
 
-def test_files_embed_fonts_and_repeat(toy_result):
+@pytest.mark.parametrize(("style", "inches"), [("column", 3.4), ("page", 7.0)])
+def test_files_embed_fonts_and_repeat(toy_result, style, inches):
     before = dict(matplotlib.rcParams)
-    figure = rate_figure(toy_result)
+    figure = rate_figure(toy_result, style=style)
     pdf = image(figure, "pdf")
     assert pdf.startswith(b"%PDF") and b"/CIDFontType2" in pdf and b"/Type3" not in pdf
     png = image(figure, "png")
     width = int.from_bytes(png[16:20], "big")
-    assert png.startswith(b"\x89PNG") and width == 1100
-    assert image(rate_figure(toy_result), "png") == png
+    assert png.startswith(b"\x89PNG") and width == round(300 * inches)
+    svg = ElementTree.fromstring(image(figure, "svg"))
+    assert svg.attrib["width"] == f"{72 * inches:g}pt"
+    again = rate_figure(toy_result, style=style)
+    assert image(again, "png") == png and image(again, "svg") == image(figure, "svg")
     assert dict(matplotlib.rcParams) == before
+
+
+def test_curves_differ_in_grey(toy_result):
+    """Not by their grey alone: by dashes and markers, which a grey print keeps."""
+    image_of = lambda figure: np.asarray(Image.open(io.BytesIO(image(figure, "png"))).convert("L"))
+    drawing = mean_drawing(toy_result)
+    [panel] = drawing.panels
+    alone = []
+    for series in panel.series:
+        # Each curve in turn on the data of the first.
+        one = panel.series[0]._replace(look=series.look)
+        alone.append(image_of(draw(toy_result, drawing._replace(panels=[panel._replace(series=[one])]))))
+    for a, b in itertools.combinations(alone, 2):
+        # Where one has ink and the other none.
+        assert ((a < 200) != (b < 200)).sum() > 1000
+
+
+def test_plot_returns_the_axes(toy_result, many_result):
+    axes = toy_result.plot()
+    assert axes.shape == (1,) and axes[0].figure.get_size_inches()[0] == pytest.approx(3.4)
+    np.testing.assert_allclose(_points(_measured(axes[0])[0])[1], toy_result.curves()[0].values["risk"].mean(axis=1))
+    assert len(many_result.plot(style="page")) == 3
+    figure, own = plt.subplots(1, 3)
+    assert many_result.plot(axes=own) is not None
+    assert [len(_measured(one)) for one in own] == [2, 2, 2] and own[1].get_title() == "d = 5"
+    assert own[0].get_legend() is not None
+    with pytest.raises(ValueError, match="one matplotlib axes for each of the 3 panels"):
+        many_result.plot(axes=own[:2])
+    with pytest.raises(ValueError, match="no such style. Allowed: column, page"):
+        toy_result.plot(style="poster")
+    plt.close("all")
 
 
 def test_what_cannot_be_drawn(toy_result):

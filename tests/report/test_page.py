@@ -1,16 +1,23 @@
 import base64
+import hashlib
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from html.parser import HTMLParser
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from tsjax.report import write_report
+from tsjax.report import points, write_report
+from tsjax.report.page import render
 from tsjax.report.toml import spec_toml
+from tsjax.sweep.experiment import experiment
 from tsjax.sweep.result import Result
+from tsjax.sweep.run import sweep
 from tsjax.sweep.spec import parse_spec
 
 _VOID = {"meta", "link", "img", "br"}
@@ -24,20 +31,33 @@ class _Page(HTMLParser):
         self.open: list[str] = []
         self.tags: list[tuple[str, dict]] = []
         self.text = ""
+        self.scripts: list[str] = []
         self.feed(source)
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
         if tag not in _VOID:
             self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if "script" in self.open:
+            self.scripts[-1] += data
+        elif "style" not in self.open:
             self.text += data
+
+    @property
+    def figures(self) -> dict:
+        """The figures that the page draws, by their names."""
+        return json.loads(self.scripts[0])
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +69,22 @@ def written(toy_result, tmp_path_factory):
 def test_files(written):
     out = written.parent
     assert written.name == "report.html"
-    assert sorted(path.name for path in (out / "figures").iterdir()) == [
-        "risk_in_n.pdf", "risk_in_n.png", "risk_relative_to_limit.pdf", "risk_relative_to_limit.png",
-    ]  # fmt: skip
+    names = ("risk_in_n", "risk_relative_to_limit", "risk_relative_to_reference")
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        f"{n}.{k}" for n in names for k in ("pdf", "png", "svg")
+    }
     assert not list(out.rglob("*.tmp"))
 
 
 def test_page_says_it_all(written, toy_result):
-    source = written.read_text()
-    page = _Page(source)
+    page = _Page(written.read_text())
     assert "A <script>alert('x')</script> claim & [bold]markup[/bold]." in page.text
-    assert "script" not in [tag for tag, _ in page.tags] and "<script" not in source
-    # The verdict comes before the details.
-    assert 0 < page.text.index("1 of 3 expectations holds") < page.text.index("Figures") < page.text.index("Provenance")
+    # The claim and the verdict come before the details.
+    assert page.text.index("1 of 3 expectations holds") < page.text.index("lies inside")
+    assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == [
+        "expectations", "curves-risk", "rates", "last", "local", "limit", "reference", "seeds", "cells", "provenance",
+        "reproduce", "cite",
+    ]  # fmt: skip
     for curve in toy_result.curves():
         assert curve.label in page.text
     for verdict in toy_result.verdicts():
@@ -69,30 +92,73 @@ def test_page_says_it_all(written, toy_result):
     for words in (
         "Cramér-Rao",
         "converged",
+        "crossing: below from n on",
+        "local exponents",
         "tsjax run sweep.toml",
         "tsjax verify",
         "jax 0",
-        "of compiling",
+        "compiling",
+        "96k student steps",
         "planted",
+        "eprint        = {2205.14818}",
+        "@software{tsjax",
     ):
-        assert words in page.text
+        assert words in page.text, words
 
 
 def test_page_is_self_contained(written):
     page = _Page(written.read_text())
-    for _, attributes in page.tags:
-        for name in ("src", "href"):
-            assert attributes.get(name, "data:").startswith("data:")
-    assert not re.search(r"url\(|@import", written.read_text())
-    images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 2 and all(image["alt"] for image in images)
-    embedded = base64.b64decode(images[0]["src"].removeprefix("data:image/png;base64,"))
-    assert embedded == (written.parent / "figures" / "risk_in_n.png").read_bytes()
+    for tag, attributes in page.tags:
+        assert tag not in ("iframe", "object", "embed", "base") and "src" not in attributes
+        assert attributes.get("href", "#").startswith(("#", "data:"))
+    style = written.read_text().split("<style>")[1].split("</style>")[0]
+    assert not re.search(r"url\(|@import", style)
+
+
+def test_only_the_scripts_of_the_page_may_run(written):
+    page = _Page(written.read_text())
+    [policy] = [attributes["content"] for _, attributes in page.tags if "http-equiv" in attributes]
+    assert "default-src 'none'" in policy and "unsafe-inline" not in policy.split("script-src")[1]
+    kinds = [attributes.get("type") for tag, attributes in page.tags if tag == "script"]
+    assert kinds == ["application/json", "text/plain", None]
+    for script in page.scripts[1:]:
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+
+
+def _numbers(array) -> np.ndarray:
+    """An array of a figure, which Plotly writes in base 64."""
+    return (
+        np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"]) if isinstance(array, dict) else np.array(array)
+    )
+
+
+def test_what_is_drawn_is_what_was_measured(written, toy_result):
+    figures = _Page(written.read_text()).figures
+    traces = figures["curves-risk-0"]["data"]
+    measured = [trace for trace in traces if trace["mode"] == "lines+markers"]
+    assert len(measured) == 3
+    for trace, curve in zip(measured, toy_result.curves(), strict=True):
+        np.testing.assert_array_equal(_numbers(trace["x"]), curve.x)
+        np.testing.assert_allclose(_numbers(trace["y"]), curve.values["risk"].mean(axis=1))
+    # Two predicted curves, and the limit of the student, once.
+    dashed = [trace for trace in traces if "theory" in trace["meta"]["keys"]]
+    [limit] = [trace for trace in traces if trace["meta"]["keys"] == ["limit"]]
+    for trace, curve in zip(dashed, toy_result.curves()[1:], strict=True):
+        np.testing.assert_allclose(_numbers(trace["y"]), curve.theory.predicted)
+    np.testing.assert_allclose(_numbers(limit["y"]), 5 / toy_result.curves()[0].x)
+    # Ratios to the reference: paired means.
+    student, ridge, linear = (curve.values["risk"].mean(axis=1) for curve in toy_result.curves())
+    drawn = [trace for trace in figures["reference-0"]["data"] if trace["mode"] == "lines+markers"]
+    for trace, mean in zip(drawn, (student, ridge), strict=True):
+        np.testing.assert_allclose(_numbers(trace["y"]), mean / linear)
+    points = np.concatenate([_numbers(trace["y"]) for trace in figures["seeds-0"]["data"]])
+    expected = np.concatenate([curve.values["risk"].ravel() for curve in toy_result.curves()])
+    np.testing.assert_allclose(np.sort(points), np.sort(expected), rtol=1e-6)
 
 
 def test_the_spec_on_the_page_is_the_spec(written, toy_result):
     text = _Page(written.read_text()).text
-    assert parse_spec(tomllib.loads(text[text.index("claim = ") :])) == toy_result.spec
+    assert parse_spec(tomllib.loads(text[text.index("claim = ") : text.rindex("Cite")])) == toy_result.spec
 
 
 def test_spec_survives_toml():
@@ -113,14 +179,59 @@ def test_spec_survives_toml():
     assert parse_spec(tomllib.loads(spec_toml(spec))) == spec
 
 
-@pytest.mark.parametrize(("name", "count"), [("path_result", 2), ("many_result", 2), ("bare_result", 1)])
-def test_other_shapes_of_results(name, count, request, tmp_path):
-    result = request.getfixturevalue(name)
-    page = _Page(write_report(result, tmp_path).read_text())
-    assert len([tag for tag, _ in page.tags if tag == "img"]) == count
+@pytest.mark.parametrize(
+    ("name", "charts"),
+    [
+        ("path_result", {"curves-risk": 1, "curves-train_loss": 1, "seeds": 1}),
+        # Three panels each, for three d; maps of two curves.
+        ("many_result", {"curves-risk": 3, "limit": 3, "reference": 3, "seeds": 3, "maps": 2}),
+        ("bare_result", {"curves-risk": 1, "local": 1, "seeds": 1}),
+        (
+            "found_result",
+            dict.fromkeys(["curves-risk", "local", "reference", "seeds", "success", "alignment"], 2) | {"maps": 4},
+        ),
+    ],
+)
+def test_other_shapes_of_results(name, charts, request):
+    page = _Page(render(request.getfixturevalue(name)))
+    assert Counter(key.rsplit("-", 1)[0] for key in page.figures) == charts
     assert "This sweep states no expectations." in page.text
     if name == "many_result":
         assert "diverged" in page.text and "missing (NaN)" in page.text
+
+
+def test_maps_hold_means(found_result):
+    figures = _Page(render(found_result)).figures
+    tiles = [_numbers(figures[f"maps-{i}"]["data"][0]["customdata"]).reshape(2, 3) for i in range(4)]
+    for metric, drawn in (("risk", tiles[:2]), ("success", tiles[2:])):
+        means = found_result.records.groupby(["method", "d", "n"])[metric].mean()
+        for method, tile in zip(("student", "plain"), drawn, strict=True):
+            np.testing.assert_allclose(tile, means[method].to_numpy().reshape(2, 3))
+
+
+def test_too_many_points_are_thinned_and_it_says_so(toy_result, monkeypatch):
+    monkeypatch.setattr(points, "_MOST", 100)
+    page = _Page(render(toy_result))
+    drawn = {
+        tuple(seeds)
+        for trace in page.figures["seeds-0"]["data"]
+        for seeds in [np.unique(_numbers(trace["customdata"])[::2])]
+    }
+    # 12 points for every seed, of 24 seeds: the first 8 seeds of every curve.
+    assert drawn == {tuple(range(8))}
+    assert "Shown are the first seeds of every curve, the same ones throughout: 96 of 288 points" in page.text
+
+
+@experiment(y=("loss/train", 'a "b"'))
+def odd(key, *, n: int):
+    return {"loss/train": 1.0 / n, 'a "b"': 2.0 / n}
+
+
+def test_odd_names_of_values(tmp_path):
+    page = _Page(write_report(sweep(odd, seeds=4, n=[8, 16, 32]), tmp_path).read_text())
+    assert {path.stem for path in (tmp_path / "figures").iterdir()} == {"loss_train_in_n", "a__b__in_n"}
+    places = [attributes["data-figure"] for _, attributes in page.tags if "data-figure" in attributes]
+    assert set(places) == set(page.figures) and 'curves-a "b"-0' in places
 
 
 def test_rewriting_replaces(bare_result, tmp_path):
@@ -145,6 +256,7 @@ def test_no_records(toy_result, tmp_path):
 
 
 def test_importing_the_report_is_light():
-    code = "import sys, tsjax.report; print([m for m in ('matplotlib', 'jinja2', 'jax', 'pandas') if m in sys.modules])"
+    heavy = ("matplotlib", "plotly", "jinja2", "jax", "pandas")
+    code = f"import sys, tsjax.report; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

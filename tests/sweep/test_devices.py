@@ -10,6 +10,7 @@ import pytest
 from helpers import SEED
 
 import tsjax as ts
+from tsjax import native
 from tsjax.kernels import ArcCosineNTK
 from tsjax.sweep.devices import pad_batch
 
@@ -124,3 +125,34 @@ def test_compiled_programs_are_kept(tmp_path):
         file.name for file in folder.iterdir() if "atime" not in file.name
     }
     assert run(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))[0] == str(tmp_path / "own")
+
+
+EIGHT_DEVICES = """
+import jax, tsjax as ts
+from tsjax.sweep.devices import sharded_vmap
+problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2))
+student = ts.TwoPhaseStudent(2, 4, ts.NoisyPhase(steps=3), ts.VanillaPhase(max_steps=100))
+def cell(key):
+    teacher = problem.sample_teacher(key)
+    fit = student.fit(key, problem.sample(key, teacher, 64))
+    return ts.excess_risk(problem, teacher, fit), fit.stats["train_loss"]
+keys = jax.random.split(jax.random.key(0), 16)
+compiled = sharded_vmap(cell).lower(keys).compile()
+print(len(compiled.output_shardings[0].device_set))
+print(compiled.as_text())
+"""
+
+
+def test_no_traffic_between_eight_devices():
+    """A collective would make every device wait for the slowest in every step."""
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_ENABLE_X64": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", EIGHT_DEVICES], env=environment, capture_output=True, text=True, check=True
+    )
+    devices, text = done.stdout.split("\n", 1)
+    assert int(devices) == 8 and "while(" in text
+    for collective in ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter"):
+        assert collective not in text
+    # The kernel is called on each device's own part.
+    if native.load()[0] is not None:
+        assert "tsjax_half_mse" in text

@@ -6,12 +6,14 @@ composes with `jax.jit` and `jax.vmap`; called eagerly, it first checks the data
 
 import enum
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..display import card
 from ..precision import is_traced
 from ..problem import Dataset
 
@@ -30,6 +32,11 @@ class Status(enum.IntEnum):
     OUT_OF_MEMORY = 4
     """A sweep could not run the cell: it does not fit in memory, not even alone."""
 
+    @property
+    def words(self) -> str:
+        """As tables write it: `step limit`."""
+        return self.name.lower().replace("_", " ")
+
 
 class AbstractFit(eqx.Module):
     """A fitted predictor with how it ended and numbers about it."""
@@ -40,6 +47,39 @@ class AbstractFit(eqx.Module):
     @abstractmethod
     def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
         """Predictions at the k rows of x."""
+
+    def _repr_html_(self) -> str:
+        if is_traced(self.status):
+            return card(type(self).__name__, {"status": "unknown inside jit"})
+        codes, counts = np.unique(np.asarray(self.status), return_counts=True)
+        ended = {int(code): Status(int(code)).words for code in codes}
+        number = int(counts.sum())
+        if self.status.ndim:
+            told = ", ".join(f"{count} {ended[int(code)]}" for code, count in zip(codes, counts, strict=True))
+        else:
+            told = ended[int(codes[0])]
+        title = type(self).__name__ + (f": {number} fits" if self.status.ndim else "")
+        return card(title, {"status": told, **{name: _summary(value) for name, value in _leaves(self.stats)}})
+
+
+def _leaves(stats) -> list[tuple[str, Any]]:
+    """Numbers about a fit by their names; those of a trajectory as one entry each."""
+    found: list[tuple[str, Any]] = []
+    for name, value in stats.items():
+        found += (
+            [(f"{name}: {inner}", leaf) for inner, leaf in _leaves(value)]
+            if isinstance(value, dict)
+            else [(name, value)]
+        )
+    return found
+
+
+def _summary(value) -> str:
+    """A number as it is, more of them as their range."""
+    values = np.asarray(value)
+    if values.ndim == 0 or values.size == 0:
+        return f"{values.item():.4g}" if values.size and values.dtype.kind in "fiu" else str(values)
+    return f"{np.nanmin(values):.4g} to {np.nanmax(values):.4g}, shape {values.shape}"
 
 
 class AbstractEstimator(eqx.Module):

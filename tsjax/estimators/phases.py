@@ -17,8 +17,9 @@ from jaxtyping import Array, Float, Int
 
 from ..activations import AbstractActivation, relu
 from ..network import TwoLayer, absorb_output_weights
-from ..optim import add_langevin_noise, as_leaf
+from ..optim import add_langevin_noise, as_leaf, noise_seed
 from ..problem import Dataset
+from . import fused
 from .base import Status, check_at_least
 from .loss import half_mse
 
@@ -210,7 +211,21 @@ def noisy_descent(phase: NoisyPhase, key, start: TwoLayer, width: int, clip, x_t
 
     def advance(state, stop):
         carry, done = state
-        return jax.lax.fori_loop(done, stop, step, carry), stop
+        loop = lambda carry, done, stop: jax.lax.fori_loop(done, stop, step, carry)
+        if phase.optimizer is not None or clip is not None or not fused.fits(start, x_t, y):
+            return loop(carry, done, stop), stop
+
+        def launch(carry, done, stop):
+            theta, opt_state = carry
+            noise = jnp.sqrt(2 * step_size * temperature)
+            a, w, _ = fused.descend(
+                theta.a, theta.w, x_t, y, start=done, stop=stop, step_size=step_size, seed=noise_seed(key), noise=noise,
+                penalty=penalty,
+            )  # fmt: skip
+            # The noise counts its steps.
+            return TwoLayer(a, w), optax.tree_utils.tree_set(opt_state, step=stop)
+
+        return fused.where_it_runs(launch, loop, carry, done, stop), stop
 
     state = ((start, optimizer.init(eqx.filter(start, eqx.is_array))), jnp.zeros((), jnp.int32))
     network = lambda state: absorb_output_weights(smooth_clip(state[0][0], clip))
@@ -237,7 +252,8 @@ class Descender(eqx.Module):
     """Full-batch descent of a loss in segments of 50 steps, until it is flat; see `FLATNESS`.
 
     `loss` is a function of the parameters, `share` the statistical error m d / n of an efficient student relative to the
-    loss, `zero_loss` that of predicting 0, `scale` that of a unit neuron.
+    loss, `zero_loss` that of predicting 0, `scale` that of a unit neuron. `launch(theta, steps)`, where there is one, does
+    steps of gradient descent at once on a GPU, and gives the loss before the last.
     """
 
     loss: Callable[[Any], Float[Array, ""]]
@@ -245,6 +261,7 @@ class Descender(eqx.Module):
     share: Any
     zero_loss: Float[Array, ""]
     scale: Float[Array, ""]
+    launch: Callable[[Any, Int[Array, ""]], tuple[Any, Float[Array, ""]]] | None = None
 
     def start(self, theta) -> Descent:
         infinite = jnp.asarray(jnp.inf, self.zero_loss.dtype)
@@ -264,8 +281,15 @@ class Descender(eqx.Module):
             updates, opt_state = self.optimizer.update(grad, opt_state, theta)
             return optax.apply_updates(theta, updates), opt_state, loss
 
+        def launch(carry, length):
+            assert self.launch is not None
+            theta, loss = self.launch(carry[0], length)
+            return theta, carry[1], jnp.where(length > 0, loss, carry[2])
+
         length = jnp.minimum(SEGMENT, stop - state.steps)
-        theta, opt_state, loss = jax.lax.fori_loop(0, length, step, (state.theta, state.opt_state, state.loss))
+        carry, loop = (state.theta, state.opt_state, state.loss), lambda carry, n: jax.lax.fori_loop(0, n, step, carry)
+        several = loop if self.launch is None else functools.partial(fused.where_it_runs, launch, loop)
+        theta, opt_state, loss = several(carry, length)
         # Below this the residuals are rounding errors of the predictions.
         rounding = (10 * jnp.finfo(loss.dtype).eps) ** 2 * self.zero_loss
         # A shorter segment, before a limit or a probe, says nothing about 50 steps.
@@ -298,7 +322,14 @@ def vanilla_descent(phase: VanillaPhase, net: TwoLayer, width, x_t, y, probe=Non
     n, dtype, s2 = y.shape[0], x_t.dtype, input_scale(x_t, net.activation)
     max_steps = 4000 + 1000 * net.a.shape[0] if phase.max_steps is None else phase.max_steps
     step_size = default(phase.step_size, descent_step_size(width, step_scale(x_t, net.activation)), dtype)
+
+    def launch(w, steps):
+        start = jnp.zeros((), jnp.int32)
+        _, w, loss = fused.descend(net.a, w, x_t, y, start=start, stop=steps, step_size=step_size, output_weights=False)
+        return w, loss
+
     descender = Descender(
+        launch=launch if phase.optimizer is None and fused.fits(net, x_t, y) else None,
         loss=functools.partial(loss_of_trained, net=net, x_t=x_t, y=y),
         optimizer=optax.sgd(step_size) if phase.optimizer is None else phase.optimizer,
         share=width * parameters_per_neuron(net) / n,

@@ -124,9 +124,11 @@ static REAL NAME(half_mse)(long n, long d, long m, const REAL *x, const REAL *y,
       }
       squares += r * r;
       for (long j = 0; j < m; j++) {
-        VEC v = NAME(load)(z + j * TILE + i), active = (VEC)((MASK)r & ~(v <= zero));
-        NAME(store)(sums_a + j * LANES, NAME(load)(sums_a + j * LANES) + active * v);
-        NAME(store)(z + j * TILE + i, a[j] * active);
+        VEC v = NAME(load)(z + j * TILE + i);
+        MASK active = ~(v <= zero);
+        /* The product with 0, not the 0 of a mask: a residual that is NaN reaches every a_j, as it does by XLA. */
+        NAME(store)(sums_a + j * LANES, NAME(load)(sums_a + j * LANES) + r * (VEC)((MASK)v & active));
+        NAME(store)(z + j * TILE + i, a[j] * (VEC)((MASK)r & active));
       }
     }
     for (long j = 0; j < m;) {

@@ -5,7 +5,7 @@ How the default was chosen (simulated: 6 sizes; chi-square_15, log-normal(1), co
 cure. (i) The weights are estimates too, so every resample refits its own. (ii) A resample of s seeds has a variance too
 small by (s-1)/s, and normal instead of Student tails; so the percentiles are taken at Phi(+-sqrt(s/(s-1)) t_{s-1}), the
 *expanded percentile interval* of Hesterberg (The American Statistician 69, 2015). With both it covers 93-97 % from 4 to 64
-seeds; BCa in place of (ii) covers 86-90 % at 4-8. `python -m benchmarks.coverage` repeats such studies.
+seeds; BCa in place of (ii) covers 86-90 % at 4-8. `python -m benchmarks coverage` repeats such studies.
 """
 
 from dataclasses import dataclass

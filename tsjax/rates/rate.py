@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..display import card
 from .diagnostics import ALARM, rate_warnings, tail_shares
 from .intervals import FEW_SEEDS, Estimate, bca, expanded_percentiles, one_sided_p, student_quantile
 from .models import AbstractModel, Method, PowerLaw, find_model, fit_model
@@ -233,6 +234,18 @@ class Rate:
             notes += f", {plural(len(self.warnings), 'warning')}"
         low, high = self.interval
         return f"{self.exponent:.3f} [{low:.3f}, {high:.3f}] over n = {short(self.n[0])}..{short(self.n[-1])} ({notes})"
+
+    def _repr_html_(self) -> str:
+        low, high = self.interval
+        entries = {
+            "exponent": f"{self.exponent:.3f}, {100 * self.level:g} % interval [{low:.3f}, {high:.3f}]",
+            "model": f"{self.model.formula}, {self.method}",
+            "window": f"n = {short(self.n[0])}..{short(self.n[-1])}, {plural(self.seeds, 'seed')}",
+            "local exponents": ", ".join(f"{slope:.2f}" for slope in self.local_slopes),
+        }
+        if np.isfinite(self.goodness):
+            entries["fit"] = f"p = {self.goodness:.2g} (small speaks against the model)"
+        return card("Rate: risk falls as n to the power -exponent", entries, self.warnings)
 
     def __repr__(self) -> str:
         # Whoever looks at a rate sees what to know before quoting it.

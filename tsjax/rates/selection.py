@@ -159,7 +159,7 @@ def choose_window(n: Numbers, risks: Numbers, *, model: str | AbstractModel = "p
     believable, the 4 largest n are taken, and the reason says so.
 
     The choice looks at the data, and a bias below the noise cannot be seen, so that the interval covers less than it says: 88 %
-    instead of 95 % for risk (1 + 60/n)/n on n = 32..16384 with 32 seeds (`python -m benchmarks.coverage`). A
+    instead of 95 % for risk (1 + 60/n)/n on n = 32..16384 with 32 seeds (`python -m benchmarks coverage`). A
     model of the bias (`model="finite"`) does better where it is right. `options` as in `fit_rate`; seeds are paired.
 
     **Raises:** ValueError as `fit_rate`, and for fewer than 4 different n.

@@ -1,3 +1,4 @@
+from .figures import plot_result as plot_result
 from .figures import rate_figure as rate_figure
 from .figures import ratio_figure as ratio_figure
 from .overview import print_doctor as print_doctor
@@ -10,6 +11,9 @@ from .plain import rates_json as rates_json
 from .plain import result_json as result_json
 from .plain import verdicts_json as verdicts_json
 from .progress import watch as watch
+from .publish import publish_rates as publish_rates
+from .publish import result_card as result_card
 from .tables import print_precision as print_precision
 from .tables import print_result as print_result
 from .tables import print_verdicts as print_verdicts
+from .tensorboard import tensorboard_scalars as tensorboard_scalars

@@ -76,7 +76,7 @@ def counts_of(result: Result, curve: Curve) -> dict[str, int]:
     cells = rows_of(result, curve).drop_duplicates("cell")
     if "status" not in cells:
         return {"done": len(cells)}
-    known = {int(status): status.name.lower().replace("_", " ") for status in Status}
+    known = {int(status): status.words for status in Status}
     codes, numbers = np.unique(cells["status"].to_numpy(int), return_counts=True)
     return {known.get(int(code), f"status {code}"): int(count) for code, count in zip(codes, numbers, strict=True)}
 
@@ -100,6 +100,17 @@ def limit_of(result: Result, curve: Curve) -> np.ndarray | None:
     x, values = rows[result.experiment.x].to_numpy(float), rows[LIMIT].to_numpy(float)
     limit = np.array([values[x == at].mean() for at in curve.x])
     return limit if bool(np.all(limit > 0)) else None
+
+
+def table_of(result: Result, curve: Curve, column: str) -> np.ndarray:
+    """Any recorded column of a curve as a table (k, seeds), NaN where it is missing or not a number."""
+    rows, x = rows_of(result, curve), result.experiment.x
+    table = np.full((len(curve.x), len(curve.seeds)), np.nan)
+    if column in rows and pd.api.types.is_numeric_dtype(rows[column]):
+        i = np.searchsorted(curve.x, rows[x].to_numpy(float))
+        j = np.searchsorted(curve.seeds, rows["seed"].to_numpy(int))
+        table[i, j] = rows[column].to_numpy(float)
+    return table
 
 
 def aims_at_limit(result: Result, curve: Curve) -> bool:
@@ -149,20 +160,27 @@ def last_point(result: Result, curve: Curve) -> LastPoint:
         median=float(np.median(there)) if there.size else np.nan,
         seeds=int(there.size),
         to_limit=None if limit is None else _ratio(values, np.full(values.shape, limit[-1])),
-        to_linear=_to_linear(result, curve, values),
+        to_linear=_to_linear(result, curve),
     )
 
 
-def _to_linear(result: Result, curve: Curve, values: np.ndarray) -> Estimate | None:
-    """Paired by seed with the optimal linear curve of the same variant."""
-    varying, x = variants(result), curve.x[-1]
+def _to_linear(result: Result, curve: Curve) -> Estimate | None:
+    """Against the optimal linear curve of the same variant."""
+    varying, x = variants(result), float(curve.x[-1])
     for rival in result.curves():
         same = all(rival.arguments[name] == curve.arguments[name] for name in varying)
         if rival.name == BEST_LINEAR and rival is not curve and same and x in rival.x:
-            _, mine, theirs = np.intersect1d(curve.seeds, rival.seeds, return_indices=True)
-            row = rival.values[result.experiment.y[0]][np.flatnonzero(rival.x == x)[0]]
-            return _ratio(values[mine], row[theirs])
+            return ratio_at(result, curve, rival, x)
     return None
+
+
+def ratio_at(result: Result, curve: Curve, rival: Curve, x: float) -> Estimate | None:
+    """Mean of the first y at x over that of a rival that has this x too, paired by seed; None where a mean is missing or not
+    positive."""
+    y = result.experiment.y[0]
+    _, i, j = np.intersect1d(curve.seeds, rival.seeds, return_indices=True)
+    mine, theirs = (one.values[y][np.flatnonzero(one.x == x)[0]] for one in (curve, rival))
+    return _ratio(mine[i], theirs[j])
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate | None:

@@ -1,62 +1,95 @@
-"""One self-contained HTML page about a sweep, with its figures beside it as files."""
+"""One self-contained, interactive HTML page about a sweep, with its figures beside it as files."""
 
 import base64
+import hashlib
+import importlib.metadata
+import json
 import os
+import re
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from ..rates import Verdict
 from ..sweep.result import Result
-from .figures import image, rate_figure, ratio_figure
+from .blocks import (
+    Section,
+    comparison_sections,
+    curves_section,
+    heat_section,
+    local_section,
+    recorded_sections,
+    seeds_section,
+)
+from .figures import KINDS, draw, drawings, image
+from .grids import cells_grid, crossing_grid, last_grid, rates_grid
+from .look import COLOURS, DARK_COLOURS
 from .numbers import (
-    LIMIT,
     compute_seconds,
-    counts_of,
-    decimals,
     digits,
     duration,
-    exponent_with_interval,
     failed_of,
     label_of,
     last_point,
     mean_with_error,
     plural,
+    prefixed,
     ratio_with_interval,
     short,
+    variants,
     verdict_summary,
     warnings_of,
     x_is_returned,
 )
+from .rivals import compare, reference_of
 from .toml import spec_toml
 
+_PAPER = """@misc{akiyama2022excess,
+  title         = {Excess Risk of Two-Layer {ReLU} Neural Networks in Teacher-Student Settings and its Superiority to
+                   Kernel Methods},
+  author        = {Akiyama, Shunta and Suzuki, Taiji},
+  year          = {2022},
+  eprint        = {2205.14818},
+  archivePrefix = {arXiv},
+  primaryClass  = {stat.ML}
+}"""
 
-def write_report(result: Result, out: Path) -> Path:
-    """Writes `report.html`, and `figures/NAME.png` and `.pdf`, into the directory `out`; returns the page's path.
 
-    The page holds its pictures itself and asks the network for nothing. Each file is written under a temporary name and
-    then renamed, so that a reader never sees half of one; the page comes last.
+def write_report(result: Result, out: Path, style: str = "page") -> Path:
+    """Writes `report.html`, and `figures/NAME.png`, `.pdf` and `.svg`, into the directory `out`; returns the page's path.
 
-    **Raises:** OSError when `out` cannot be written; ValueError when there are no records.
+    The page holds its data and the library that draws them (Plotly) and asks the network for nothing. Figures are as wide as
+    a `column` or a `page` of text. Each file is written under a temporary name and then renamed, so that a reader never sees
+    half of one; the page comes last.
+
+    **Raises:** OSError when `out` cannot be written; ValueError when there are no records, or for an unknown style.
     """
     if result.records.empty:
         raise ValueError("there are no records to report yet; run the sweep first.")
-    figures = _figures(result)
-    page = _render(result, figures)
+    figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
+    for figure in figures.values():
+        # Laid out once for all its files.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    page = render(result)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        for figure in figures:
-            for kind in ("png", "pdf"):
-                _write(out / "figures" / f"{figure['name']}.{kind}", figure[kind])
+        for name, figure in figures.items():
+            for kind in KINDS:
+                _write(out / "figures" / f"{_file_name(name)}.{kind}", image(figure, kind))
         _write(out / "report.html", page.encode())
     except OSError as error:
         raise OSError(f"cannot write the report to {out}: {error.strerror or error}.") from error
     return out / "report.html"
+
+
+def _file_name(name: str) -> str:
+    """Names of returned values may hold anything."""
+    return re.sub(r"[^\w.-]", "_", name)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -72,39 +105,13 @@ def _write(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _figures(result: Result) -> list[dict[str, Any]]:
-    """Every figure with its name, caption, alternative text and bytes."""
-    experiment, x = result.experiment, result.experiment.x
-    seeds = sorted({len(curve.seeds) for curve in result.curves()})
-    many = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-    along = label_of(result, x)
-    drawn = []
-    for y in experiment.y:
-        caption = f"Mean {label_of(result, y)} against {along}, over {many}, with 95 % intervals."
-        if y == experiment.y[0] and not x_is_returned(result):
-            caption += " Numbers in the legends are fitted exponents with 95 % intervals."
-        drawn.append((f"{y}_in_{x}", caption, rate_figure(result, y)))
-    ratio = ratio_figure(result)
-    if ratio is not None:
-        name = label_of(result, LIMIT)
-        caption = f"Mean {label_of(result, experiment.y[0])} in units of the {name} (dotted), with 95 % intervals."
-        drawn.append((f"{experiment.y[0]}_relative_to_limit", caption, ratio))
-    labels = ", ".join(dict.fromkeys(curve.label for curve in result.curves()))
-    return [
-        {
-            "name": name,
-            "caption": caption,
-            "alt": f"{caption} Curves: {labels}.",
-            "png": image(figure, "png"),
-            "pdf": image(figure, "pdf"),
-        }
-        for name, caption, figure in drawn
-    ]
+def render(result: Result) -> str:
+    """The page as text."""
+    from plotly.offline import get_plotlyjs
 
-
-def _render(result: Result, figures: Sequence[dict[str, Any]]) -> str:
+    here = Path(__file__).parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(here),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -113,23 +120,86 @@ def _render(result: Result, figures: Sequence[dict[str, Any]]) -> str:
     verdicts = result.verdicts()
     outcomes = [str(verdict.outcome) for verdict in verdicts]
     spec = result.spec
+    sections = _sections(result)
+    library, script = get_plotlyjs(), (here / "page.js").read_text()
     return environment.get_template("page.html").render(
         title=spec.claim or f"Sweep of {result.experiment.name}",
         source=spec.source,
         summary=verdict_summary(outcomes),
         overall=next((name for name in ("fails", "undecided", "holds") if name in outcomes), "none"),
+        headline=_headline(result),
         size=_size(result),
-        figures=[
-            {"data": base64.b64encode(figure["png"]).decode(), "alt": figure["alt"], "caption": figure["caption"]}
-            for figure in figures
-        ],
         verdicts=[_verdict(verdict) for verdict in verdicts],
-        tables=[table for table in (_rates(result), _last(result), _cells(result)) if table is not None],
+        sections=sections,
         warnings=[(curve.label, text) for curve, text in warnings_of(result)],
         provenance=_provenance(result),
         reproduce=_reproduce(result),
         spec=spec_toml(spec),
+        cite=f"{_PAPER}\n\n{_software()}",
+        colours=list(zip(COLOURS, DARK_COLOURS, strict=True)),
+        style=Markup((here / "page.css").read_text()),
+        # Only these two run; what else a page might come to hold does not.
+        hashes=[base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (library, script)],
+        library=Markup(library),
+        script=Markup(script),
+        data=Markup(_data(sections)),
     )
+
+
+def _sections(result: Result) -> list[Section]:
+    """The parts of the page with charts and tables, in its order."""
+    first, *others = (curves_section(result, y) for y in result.experiment.y)
+    parts: list[Section | None] = [first]
+    for name, grid in (("rates", rates_grid(result)), ("last", last_grid(result))):
+        if grid is not None:
+            parts.append(Section(name, grid.title, grids=[grid]))
+    parts += [local_section(result)]
+    compared = comparison_sections(result)
+    crossings = crossing_grid(result)
+    if crossings is not None and compared and not x_is_returned(result):
+        compared[-1].grids.append(crossings)
+    # A share of successes has its own place.
+    recorded = recorded_sections(result)
+    taken = {f"curves-{section.id}" for section in recorded}
+    parts += [*compared, *(section for section in others if section.id not in taken), seeds_section(result), *recorded]
+    parts.append(heat_section(result))
+    cells = cells_grid(result)
+    parts.append(Section("cells", cells.title, grids=[cells]))
+    return [part for part in parts if part is not None]
+
+
+def _data(sections: list[Section]) -> str:
+    """The figures as JSON that neither ends its script nor breaks a line of it, whatever text it holds."""
+    figures = {
+        f"{section.id}-{place}": json.loads(chart.figure.to_json() or "{}")
+        for section in sections
+        for place, chart in enumerate(section.charts)
+    }
+    text = json.dumps(figures, separators=(",", ":"), ensure_ascii=False)
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return text
+
+
+def _headline(result: Result) -> str:
+    """Which curve is lowest at the largest x, and how far below the reference; empty with fewer than two curves, or with
+    several variants, which are not to be compared."""
+    points = [last_point(result, curve) for curve in result.curves()]
+    if (
+        len(points) < 2
+        or variants(result)
+        or len({point.x for point in points}) > 1
+        or not all(point.mean > 0 for point in points)
+    ):
+        return ""
+    best = min(points, key=lambda point: point.mean)
+    x, y = result.experiment.x, label_of(result, result.experiment.y[0])
+    text = f"At {x} = {short(best.x)} the lowest mean {y} is that of {best.curve.label}: {mean_with_error(best.mean, best.se)}"
+    beside = [one for one in compare(result) if one.curve is best.curve and one.ratio is not None]
+    reference = reference_of(result)
+    if beside and reference is not None and not x_is_returned(result):
+        text += f", {ratio_with_interval(beside[0].ratio)} of that of the {label_of(result, reference)}"
+    return text + "."
 
 
 def _size(result: Result) -> str:
@@ -150,80 +220,6 @@ def _verdict(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _without_empty(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Columns that say something in at least one row."""
-    keep = [i for i in range(len(columns)) if any(row[i] not in ("", "–") for row in rows)]
-    return [columns[i] for i in keep], [[row[i] for i in keep] for row in rows]
-
-
-def _rates(result: Result) -> dict[str, Any] | None:
-    rates = result.rates()
-    if bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
-        return None
-    x = result.experiment.x
-    columns = ("curve", "exponent [95 %]", "theory", f"{x} → ∞", "window", "seeds", "failed", "verdict")
-    rows = [
-        (
-            curve.label,
-            exponent_with_interval(row["exponent"], row["low"], row["high"]),
-            decimals(row["predicted"]),
-            decimals(row["asymptote"]),
-            f"{x} = {short(row['x_min'])}..{short(row['x_max'])}",
-            str(row["seeds"]),
-            str(failed_of(result, curve)),
-            row["verdict"],
-        )
-        for curve, row in zip(result.curves(), rates.to_dict("records"), strict=True)
-    ]
-    kept, rows = _without_empty(columns, rows)
-    notes = [f"Exponents a in {result.experiment.y[0]} ~ {x}^(-a), fitted to the means over seeds."]
-    if "theory" in kept:
-        notes.append("Theory is the exponent of the predicted curve over the same window.")
-    if f"{x} → ∞" in kept:
-        notes.append(f"{x} → ∞ is theory's exponent in the limit.")
-    return {
-        "title": f"Rates of {label_of(result, result.experiment.y[0])}",
-        "columns": kept,
-        "rows": rows,
-        "note": " ".join(notes),
-    }
-
-
-def _last(result: Result) -> dict[str, Any]:
-    x, points = result.experiment.x, [last_point(result, curve) for curve in result.curves()]
-    same = len({point.x for point in points}) == 1
-    columns = ("curve", x, "mean ± s.e.", "median", "seeds", "mean / Cramér-Rao limit", "mean / optimal linear")
-    rows = [
-        (
-            point.curve.label,
-            "" if same else short(point.x),
-            mean_with_error(point.mean, point.se),
-            digits(point.median),
-            str(point.seeds),
-            ratio_with_interval(point.to_limit),
-            ratio_with_interval(point.to_linear),
-        )
-        for point in points
-    ]
-    kept, rows = _without_empty(columns, rows)
-    where = f"{x} = {short(points[0].x)}" if same else f"the largest {x}"
-    title = f"{label_of(result, result.experiment.y[0])} at {where}"
-    note = "Ratios with 95 % intervals." if any(name.startswith("mean /") for name in kept) else ""
-    return {"title": title[:1].upper() + title[1:], "columns": kept, "rows": rows, "note": note}
-
-
-def _cells(result: Result) -> dict[str, Any]:
-    """How the cells of every curve ended."""
-    counts = [counts_of(result, curve) for curve in result.curves()]
-    names = list(dict.fromkeys(name for count in counts for name in count))
-    rows = [
-        [curve.label, str(sum(count.values())), *(str(count.get(name, 0)) for name in names)]
-        for curve, count in zip(result.curves(), counts, strict=True)
-    ]
-    note = "Cells that diverged or were singular are counted, and are in no mean."
-    return {"title": "How the cells ended", "columns": ["curve", "cells", *names], "rows": rows, "note": note}
-
-
 def _provenance(result: Result) -> list[tuple[str, str]]:
     run, compiling = compute_seconds(result)
     records, recorded = result.records, result.provenance
@@ -234,7 +230,12 @@ def _provenance(result: Result) -> list[tuple[str, str]]:
         entries.append(("ran on", ", ".join(counted)))
     if recorded.get("devices"):
         entries.append(("devices of the last run", ", ".join(recorded["devices"])))
-    entries.append(("computing", f"{duration(run)} running, {duration(compiling)} compiling"))
+    cost = f"{duration(run)} running, {duration(compiling)} compiling"
+    work = result.experiment.work
+    if work is not None and work in records:
+        done = float(np.nansum(records.drop_duplicates("cell")[work].to_numpy(float)))
+        cost += f"; {prefixed(done)} {label_of(result, work).replace('_', ' ')}"
+    entries.append(("cost", cost))
     versions = [f"{name} {number}" for name, number in recorded.get("versions", {}).items()]
     if recorded.get("python"):
         versions.append(f"python {recorded['python']}")
@@ -253,3 +254,12 @@ def _reproduce(result: Result) -> dict[str, str]:
     if ":" in result.spec.study:
         text += f" The study is not part of tsjax: {result.spec.study.split(':')[0]} must be importable."
     return {"text": text, "commands": commands}
+
+
+def _software() -> str:
+    return f"""@software{{tsjax,
+  title   = {{tsjax: measured convergence rates of students and kernels}},
+  author  = {{{{The tsjax developers}}}},
+  version = {{{importlib.metadata.version("tsjax")}}},
+  license = {{Apache-2.0}}
+}}"""

@@ -49,6 +49,11 @@ class Result:
         where = "in memory" if self.path is None else str(self.path)
         return f"Result({self.experiment.name}: {len(self.records)} records, {len(self.curves())} curves, {where})"
 
+    def _repr_html_(self) -> str:
+        from ..report import result_card
+
+        return result_card(self)
+
     @functools.cached_property
     def _curves(self) -> list[Curve]:
         experiment, records = self.experiment, self.records
@@ -178,15 +183,35 @@ class Result:
         }
         return dataset
 
-    def report(self, out: str | Path | None = None) -> Path:
-        """Writes figures (PNG, PDF) and the HTML page into `out` (the store by default); returns the page's path."""
+    def report(self, out: str | Path | None = None, style: str = "page") -> Path:
+        """Writes figures (PNG, PDF, SVG; as wide as a `column` or a `page` of text) and the HTML page into `out` (the store by
+        default); returns the page's path."""
         from ..report import write_report
 
         folder = self.path if out is None else Path(out)
         if not isinstance(folder, Path):
             kept = "in memory" if folder is None else f"at {folder}"
             raise ValueError(f"this sweep was kept {kept}: say where to write, result.report('some/folder').")
-        return write_report(self, folder)
+        return write_report(self, folder, style)
+
+    def plot(self, y: str | None = None, style: str = "column", axes: np.ndarray | None = None) -> np.ndarray:
+        """Draws `y` (the experiment's first, by default) against x, with 95 % intervals, fitted exponents and theory, for a
+        paper: as wide as a `column` or a `page` of text, in colours that everyone tells apart and that read in grey.
+
+        Returns the matplotlib axes (panels,), one for each combination of the other arguments that vary; `axes` (panels,)
+        draws into those. Raises ValueError when there are no records, or `y`, `style` or the number of axes is wrong.
+        """
+        from ..report import plot_result
+
+        return plot_result(self, y, style, axes)
+
+    def table(self, format: str = "markdown", model: str = "power") -> str:
+        """The table of rates as `latex` (booktabs) or `markdown`, ready to paste; `model` as in `rate`.
+
+        Raises ValueError for other formats, or when there are no records."""
+        from ..report import publish_rates
+
+        return publish_rates(self, format, model)
 
 
 def _plain(value: Any) -> Any:

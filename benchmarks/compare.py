@@ -1,0 +1,48 @@
+"""The guard: `uv run python -m benchmarks compare OLD.json NEW.json` fails when tsjax lost ground against a peer.
+
+Both files are of `benchmarks training`. What is compared is not speed, which depends on the machine and its load, but the
+ratio of tsjax's speed to each peer's within one run.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from .training import OURS
+
+
+def ratios(run: dict) -> dict[tuple[str, str], float]:
+    """How many times faster tsjax is than each peer, by (shape, peer)."""
+    found = {}
+    for result in run["results"]:
+        speeds = {name: way.get("student_steps_per_second") for name, way in result["ways"].items()}
+        for name, speed in speeds.items():
+            if name != OURS and speed:
+                found[str(tuple(result["shape"])), name] = speeds[OURS] / speed
+    return found
+
+
+def losses(old: dict, new: dict, drop: float) -> list[str]:
+    """One line for each ratio that fell by more than the share `drop`, and for each that is gone."""
+    before, after = ratios(old), ratios(new)
+    lines = []
+    for pair, ratio in before.items():
+        where = f"{pair[0]}, against {pair[1]}"
+        if pair not in after:
+            lines.append(f"{where}: {ratio:.2f} before, not measured now")
+        elif after[pair] < (1 - drop) * ratio:
+            lines.append(f"{where}: {ratio:.2f} before, {after[pair]:.2f} now")
+    return lines
+
+
+def main(arguments: list[str]) -> None:
+    """Exit code 1 when a ratio fell by more than `--drop`."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description="Regression guard.")
+    parser.add_argument("old", type=Path, help="JSON of an earlier `benchmarks training`")
+    parser.add_argument("new", type=Path, help="JSON of a later one")
+    parser.add_argument("--drop", type=float, default=0.25, help="share that a ratio may lose (0.25)")
+    options = parser.parse_args(arguments)
+    old, new = (json.loads(path.read_text()) for path in (options.old, options.new))
+    lines = losses(old, new, options.drop)
+    print("\n".join(lines) or f"none of {len(ratios(old))} ratios fell by more than {100 * options.drop:.0f} %")
+    raise SystemExit(1 if lines else 0)

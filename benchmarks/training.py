@@ -1,0 +1,153 @@
+"""How fast are many students? One run, side by side with what one would write otherwise:
+
+    uv run --group peers python -m benchmarks training --json training.json
+
+Ways and what they do: benchmarks/ways.py. Each lives in a process of its own, and takes whichever of one thread and all cores
+is faster for it at the shape at hand; then all run in turn, `--repeats` times. Speeds are student-steps per second of the
+fastest run; ratios are to tsjax within this very run.
+"""
+
+import argparse
+import datetime
+import json
+import multiprocessing
+import os
+import platform
+import time
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from .ways import WAYS, Case
+
+SHAPES = {  # (B, n, d, m): steps of one timed run
+    (32, 2048, 5, 3): 1000,
+    (64, 1024, 10, 5): 1000,
+    (16, 4096, 20, 10): 300,
+    (256, 512, 10, 5): 500,
+    (8, 65536, 10, 5): 100,
+}
+LIMIT, OURS = "C, the limit", "tsjax.fit_many"
+
+
+def draw(shape: tuple[int, int, int, int], seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Inputs on the sphere, orthonormal ReLU teachers, noise 0.1, and where students start: x, y, a and w of a `Case`."""
+    batch, n, d, m = shape
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((batch, n, d))
+    x /= np.linalg.norm(x, axis=2, keepdims=True)
+    teachers = np.swapaxes(np.linalg.qr(rng.standard_normal((batch, d, m)))[0], 1, 2)
+    y = np.sum(np.maximum(x @ np.swapaxes(teachers, 1, 2), 0), axis=2) + 0.1 * rng.standard_normal((batch, n))
+    a, w = 0.1 * rng.standard_normal((batch, m)), 0.7 / d**0.5 * rng.standard_normal((batch, m, d))
+    return tuple(array.astype(np.float32) for array in (x, y, a, w))
+
+
+def _worker(name: str, threads: int, connection: Connection) -> None:
+    """Prepares and times one way, again and again: shape in, "ready" or what is missing out; then one time for each "go"."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    # Threads that wait must not take the cores of those that are timed.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    if name == OURS:
+        from tsjax.sweep.devices import use_all_cores
+
+        use_all_cores()
+    run = lambda: np.zeros(0)
+    while (message := connection.recv()) is not None:
+        if message == "go":
+            start = time.perf_counter()
+            losses = run()
+            connection.send((time.perf_counter() - start, losses))
+            continue
+        shape, steps = message
+        try:
+            run = WAYS[name](Case(*draw(shape), steps=steps, threads=threads))
+            run()
+            connection.send("ready")
+        except ImportError as error:
+            connection.send(f"not installed ({error.name})")
+        except Exception as error:
+            connection.send(f"{type(error).__name__}: {error}"[:200])
+
+
+class _Contestant:
+    """One way with one number of threads, in a process of its own."""
+
+    def __init__(self, name: str, threads: int):
+        self.name, self.threads = name, threads
+        context = multiprocessing.get_context("spawn")
+        self.connection, other = context.Pipe()
+        self.process = context.Process(target=_worker, args=(name, threads, other))
+        self.process.start()
+
+    def ask(self, message):
+        self.connection.send(message)
+        return self.connection.recv()
+
+    def close(self) -> None:
+        self.connection.send(None)
+        self.process.join()
+
+
+def measure(contestants: list[_Contestant], shape: tuple, steps: int, repeats: int) -> dict[str, dict]:
+    """For each way: student-steps per second, threads and mean final loss; or {"missing": why}."""
+    best: dict[str, tuple[float, _Contestant]] = {}
+    results: dict[str, dict] = {}
+    for contestant in contestants:
+        answer = contestant.ask((shape, steps))
+        if answer != "ready":
+            results[contestant.name] = {"missing": answer}
+            continue
+        seconds = contestant.ask("go")[0]
+        if contestant.name not in best or seconds < best[contestant.name][0]:
+            best[contestant.name] = (seconds, contestant)
+    for _ in range(repeats):
+        for name, (fastest, contestant) in best.items():
+            seconds, losses = contestant.ask("go")
+            best[name] = (min(seconds, fastest), contestant)
+            results[name] = {"threads": contestant.threads, "loss": float(np.mean(losses)), "students": len(losses)}
+    for name, (seconds, _) in best.items():
+        results[name]["student_steps_per_second"] = results[name]["students"] * steps / seconds
+    return {name: results[name] for name in WAYS if name in results}
+
+
+def main(arguments: list[str]) -> None:
+    """Prints a Markdown table, and writes JSON where asked to."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks training", description="Training, side by side.")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds, of which the fastest counts (3)")
+    parser.add_argument("--shapes", type=int, nargs="*", metavar="I", help="which of the five shapes, 1 to 5 (all)")
+    parser.add_argument("--ways", nargs="*", choices=list(WAYS), metavar="WAY", help=f"among {'; '.join(WAYS)} (all)")
+    parser.add_argument("--json", metavar="FILE", help="also write the figures there, for `benchmarks compare`")
+    options = parser.parse_args(arguments)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    names = [name for name in WAYS if options.ways is None or name in options.ways or name == OURS]
+    # tsjax and the limit take every core by themselves.
+    pairs = [(name, t) for name in names for t in sorted({cores if name in (OURS, LIMIT) else 1, cores})]
+    contestants = [_Contestant(*pair) for pair in pairs]
+    shapes = list(SHAPES.items())
+    chosen = shapes if options.shapes is None else [shapes[i - 1] for i in options.shapes]
+    print(
+        "| (students, n, d, m) | way | student-steps/s | tsjax is faster by | threads | loss |\n|---|---|---|---|---|---|"
+    )
+    results = []
+    for shape, steps in chosen:
+        ways = measure(contestants, shape, steps, options.repeats)
+        ours = ways[OURS]["student_steps_per_second"]
+        for name, way in ways.items():
+            if "missing" in way:
+                print(f"| {shape} | {name} | {way['missing']} | | | |", flush=True)
+                continue
+            speed, threads, loss = way["student_steps_per_second"], way["threads"], way["loss"]
+            ratio = f"{ours / speed:.1f}" if ours > 2 * speed else f"{ours / speed:.2f}"
+            print(f"| {shape} | {name} | {speed:,.0f} | {ratio} | {threads} | {loss:.4f} |", flush=True)
+        results.append({"shape": shape, "steps": steps, "ways": ways})
+    for contestant in contestants:
+        contestant.close()
+    if options.json:
+        from importlib.metadata import version
+
+        facts = {"date": datetime.date.today().isoformat(), "cores": cores, "machine": platform.machine()}
+        with open(options.json, "w") as file:
+            json.dump({**facts, "jax": version("jax"), "results": results}, file, indent=1)

@@ -1,0 +1,131 @@
+"""The GPU's kernel in Pallas's interpreter against XLA, and its lowering for CUDA. It needs a GPU to be run for real."""
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from helpers import SEED
+
+import tsjax as ts
+from tsjax.estimators.fused import LARGEST, descend, fits
+from tsjax.estimators.loss import half_mse_by_xla
+from tsjax.network import TwoLayer
+from tsjax.optim import counter_normals, noise_seed
+
+ETA, NOISE, PENALTY = 0.05, 0.02, 0.01
+
+
+def _case(m, d, n):
+    shapes = [(m,), (m, d), (d, n), (n,)]
+    return tuple(jr.normal(jr.key(SEED + i), shape, jnp.float32) / shape[0] ** 0.5 for i, shape in enumerate(shapes))
+
+
+def _arguments(start, stop):
+    as_int, as_float = lambda v: jnp.asarray(v, jnp.int32), lambda v: jnp.asarray(v, jnp.float32)
+    rates = {"step_size": as_float(ETA), "noise": as_float(NOISE), "penalty": as_float(PENALTY)}
+    return {"start": as_int(start), "stop": as_int(stop), "seed": noise_seed(jr.key(SEED)), **rates}
+
+
+def _by_xla(a, w, x_t, y, start, stop, output_weights):
+    """The same steps, one operation after the other."""
+    theta, loss = (a, w), jnp.float32(0)
+    loss_and_gradient = jax.jit(jax.value_and_grad(lambda theta: half_mse_by_xla(TwoLayer(*theta), x_t, y)))
+    for i in range(start, stop):
+        loss, gradient = loss_and_gradient(theta)
+        xi = counter_normals(noise_seed(jr.key(SEED)), jnp.int32(i), a.size + w.size, jnp.float32)
+        noise = (xi[: a.size], xi[a.size :].reshape(w.shape))
+        move = lambda p, g, xi: p - ETA * (g + 2 * PENALTY * p) + NOISE * xi
+        theta = jax.tree.map(move, theta, gradient, noise)
+        if not output_weights:
+            theta = (a, theta[1])
+    return *theta, loss
+
+
+# Sample sizes beside multiples of a tile, parameters beside powers of two.
+@pytest.mark.parametrize(
+    ("m", "d", "n", "warps", "output_weights"),
+    [(1, 1, 1, 1, True), (3, 5, 100, 1, True), (2, 4, 256, 2, False), (3, 5, 130, 4, False)],
+)
+def test_it_does_the_steps_of_gradient_descent(m, d, n, warps, output_weights):
+    case = _case(m, d, n)
+    arguments = {**_arguments(2, 7), "output_weights": output_weights}
+    fused = descend(*case, **arguments, warps=warps, interpret=True)
+    for one, other in zip(fused, _by_xla(*case, 2, 7, output_weights), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_no_steps_are_no_steps():
+    a, w, x_t, y = _case(1, 2, 50)
+    fused = descend(a, w, x_t, y, **_arguments(3, 3), interpret=True)
+    np.testing.assert_array_equal(fused[0], a)
+    np.testing.assert_array_equal(fused[1], w)
+    assert float(fused[2]) == 0
+
+
+def test_two_launches_are_one():
+    a, w, x_t, y = _case(1, 2, 50)
+    whole = descend(a, w, x_t, y, **_arguments(0, 6), interpret=True)
+    half = descend(a, w, x_t, y, **_arguments(0, 3), interpret=True)
+    np.testing.assert_array_equal(descend(*half[:2], x_t, y, **_arguments(3, 6), interpret=True)[1], whole[1])
+
+
+def test_a_nan_spreads():
+    a, w, x_t, y = _case(3, 4, 50)
+    fused = descend(a, w.at[1, 2].set(jnp.nan), x_t, y, **_arguments(0, 2), interpret=True)
+    assert jnp.isnan(fused[2]) and jnp.isnan(fused[1]).all()
+
+
+@pytest.mark.parametrize("restarts", [1, 3])
+def test_it_lowers_for_cuda(restarts):
+    a, w, x_t, y = _case(5, 10, 1000)
+    fn = lambda a, w: descend(a, w, x_t, y, **_arguments(0, 50), interpret=False)
+    batch = [jnp.stack([leaf] * restarts) for leaf in (a, w)]
+    text = jax.jit(jax.vmap(fn)).trace(*batch).lower(lowering_platforms=("cuda",)).as_text()
+    assert "tsjax_descend" in text and f"grid_x = {restarts}" in text
+
+
+def test_what_it_can_train(monkeypatch):
+    a, w, x_t, y = _case(3, 4, 50)
+    monkeypatch.delenv("TSJAX_FUSED", raising=False)
+    assert not fits(TwoLayer(a, w), x_t, y)
+    monkeypatch.setenv("TSJAX_FUSED", "1")
+    assert fits(TwoLayer(a, w), x_t, y)
+    wide = jnp.zeros(LARGEST // 5 + 1, jnp.float32)
+    assert not fits(TwoLayer(wide, jnp.zeros((wide.size, 4), jnp.float32)), x_t, y)
+    assert not fits(TwoLayer(a, w, ts.activations.leaky_relu(0.1)), x_t, y)
+    assert not fits(TwoLayer(a, w), x_t.astype(jnp.float64), y)
+    monkeypatch.setenv("TSJAX_FUSED", "yes")
+    with pytest.raises(ValueError, match="TSJAX_FUSED must be 0"):
+        fits(TwoLayer(a, w), x_t, y)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [2, "auto"])
+def test_a_whole_fit_is_that_of_xla(monkeypatch, width):
+    problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.1)
+    teacher = problem.sample_teacher(jr.key(SEED))
+    sample = problem.sample(jr.key(SEED + 1), teacher, 100)
+    data = ts.Dataset(x=sample.x.astype(jnp.float32), y=sample.y.astype(jnp.float32))
+    student = ts.TwoPhaseStudent(width, 2, ts.NoisyPhase(steps=150), ts.VanillaPhase(max_steps=150))
+
+    def fit(mode):
+        monkeypatch.setenv("TSJAX_FUSED", mode)
+        jax.clear_caches()
+        return student.fit(jr.key(SEED + 2), data)
+
+    fused, other = fit("interpret"), fit("0")
+    assert int(fused.status) == int(other.status) and int(fused.stats["width"]) == int(other.stats["width"])
+    np.testing.assert_allclose(fused.stats["train_loss"], other.stats["train_loss"], rtol=1e-4)
+    np.testing.assert_allclose(fused.predict(data.x), other.predict(data.x), atol=2e-3)
+
+
+def test_a_fit_lowers_for_cuda(monkeypatch):
+    monkeypatch.setenv("TSJAX_FUSED", "1")
+    x_t, y = jnp.ones((3, 64), jnp.float32), jnp.ones(64, jnp.float32)
+    student = ts.TwoPhaseStudent(2, 2, ts.NoisyPhase(width=2, steps=150), ts.VanillaPhase(max_steps=150))
+    fit = lambda x, y: student.fit(jr.key(0), ts.Dataset(x=x, y=y)).stats["train_loss"]
+    lower = lambda platform: jax.jit(fit).trace(x_t.T, y).lower(lowering_platforms=(platform,)).as_text()
+    # Phase I and phase II.
+    assert lower("cuda").count("tsjax_descend") >= 2
+    assert "tsjax_descend" not in lower("cpu")

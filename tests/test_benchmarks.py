@@ -1,0 +1,77 @@
+"""What the benchmarks compare must be the same work, and their guard must fail when it should."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import compare, ways
+from benchmarks.__main__ import NAMES
+from benchmarks.training import LIMIT, OURS, draw
+from tsjax import native
+
+
+@pytest.fixture(scope="module")
+def case():
+    return ways.Case(*draw((48, 256, 4, 2)), steps=400, threads=2, few=48)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(ways.WAYS))
+def test_every_way_trains(case, name):
+    """All reach the loss of the textbook; scikit-learn's students have biases, smaller steps and no noise."""
+    if name == LIMIT and native.load()[0] is None:
+        pytest.skip("no C compiler")
+    try:
+        losses = ways.WAYS[name](case)()
+    except ImportError as error:
+        pytest.skip(f"{error.name} is not installed")
+    typical = np.median(ways.jax_vmap(case)())
+    assert losses.shape == (48,) and typical < 0.1 * 0.5 * np.mean(case.y**2)
+    if name.startswith("scikit-learn"):
+        assert np.median(losses) < 0.5 * 0.5 * np.mean(case.y**2)
+    else:
+        assert np.median(losses) == pytest.approx(typical, rel=0.3)
+
+
+@pytest.mark.skipif(native.load()[0] is None, reason="no C compiler")
+def test_the_limit_in_c_without_noise_is_gradient_descent(case):
+    def train(x, y, a, w):
+        half_mse = lambda a, w: 0.5 * jax.numpy.mean((jax.nn.relu(x @ w.T) @ a - y) ** 2)
+        penalty = lambda a, w: case.penalty * (jax.numpy.sum(a**2) + jax.numpy.sum(w**2))
+        gradient = jax.grad(lambda a, w: half_mse(a, w) + penalty(a, w), argnums=(0, 1))
+        step = lambda _, p: jax.tree.map(lambda p, g: p - case.step_size * g, p, gradient(*p))
+        return half_mse(*jax.lax.fori_loop(0, case.steps, step, (a, w)))
+
+    expected = jax.jit(jax.vmap(train))(case.x, case.y, case.a, case.w)
+    np.testing.assert_allclose(ways.c_loop(case, noise=False)(), expected, rtol=1e-3)
+
+
+def _run(**speeds):
+    reached = {name.replace("_", " "): {"student_steps_per_second": speed} for name, speed in speeds.items()}
+    return {"results": [{"shape": [32, 2048, 5, 3], "ways": {OURS: {"student_steps_per_second": 100.0}, **reached}}]}
+
+
+@pytest.mark.parametrize(
+    ("now", "code", "said"),
+    [
+        ({"torch": 6.6, "loop": 50.0}, 0, "none of 2 ratios fell by more than 25 %"),
+        ({"torch": 6.7, "loop": 50.0}, 1, "(32, 2048, 5, 3), against torch: 20.00 before, 14.93 now"),
+        ({"loop": 10.0}, 1, "against torch: 20.00 before, not measured now"),
+    ],
+)
+def test_the_guard(tmp_path, capsys, now, code, said):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps(_run(torch=5.0, loop=50.0)))
+    new.write_text(json.dumps(_run(**now)))
+    with pytest.raises(SystemExit) as stop:
+        compare.main([str(old), str(new)])
+    assert stop.value.code == code and said in capsys.readouterr().out
+
+
+def test_every_name_has_its_module():
+    import importlib
+
+    for name in NAMES:
+        assert callable(importlib.import_module(f"benchmarks.{name}").main)

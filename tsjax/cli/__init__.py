@@ -1,0 +1,54 @@
+"""The command line: `tsjax --help`."""
+
+import os
+import sys
+
+import typer
+from rich.console import Console
+
+from .commands import Stopped, app
+
+__all__ = ["app", "main"]
+
+# What a wrong spec, store or argument exits with; a verdict that does not hold exits with 1. Others are at `run`.
+_USAGE_ERROR = 2
+# What a fault of tsjax itself exits with (EX_SOFTWARE of sysexits.h).
+_FAULT = 70
+
+
+def main() -> None:
+    """The `tsjax` command: errors that a user can mend are one line, without a traceback."""
+    # Wherever it stands, and also for errors that are raised before any command is found.
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        sys.exit(app(arguments or ["--help"], standalone_mode=False))
+    except typer.TyperException as error:
+        if debug:
+            raise
+        context = getattr(error, "ctx", None)
+        command = "tsjax" if context is None else context.command_path
+        _fail(f"{error.format_message().rstrip('.')}. See {command} --help.", error.exit_code)
+    except (ValueError, OSError, ImportError) as error:
+        if debug:
+            raise
+        _fail(str(error), getattr(error, "exit_code", _USAGE_ERROR))
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Stopped as error:
+        Console(stderr=True).print("interrupted: finished chunks are safe; run the same command again to resume.")
+        sys.stdout.flush()
+        # Not sys.exit, which waits for chunks that were dropped.
+        os._exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)", _FAULT)
+
+
+def _fail(message: str, exit_code: int) -> None:
+    from rich.markup import escape
+
+    line = escape(" ".join(message.split()))
+    Console(stderr=True, highlight=False).print(f"[red]error:[/red] {line}", soft_wrap=True)
+    sys.exit(exit_code)

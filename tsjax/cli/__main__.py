@@ -1,0 +1,5 @@
+"""`python -m tsjax.cli`."""
+
+from . import main
+
+main()

@@ -1,0 +1,82 @@
+"""The options and arguments of the commands, and what shells complete them with."""
+
+import enum
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .specs import shipped_names
+
+
+def _stores(incomplete: str) -> list[str]:
+    """Completion: the stores of sweeps below what was typed, and in runs/."""
+    start = Path(incomplete if incomplete.endswith("/") else os.path.dirname(incomplete) or ".")
+    found = {path.parent for folder in (start, Path("runs")) for path in folder.glob("*/sweep.json")}
+    return sorted(str(path) for path in found if str(path).startswith(incomplete))
+
+
+def _specs(incomplete: str) -> list[str]:
+    """Completion: sweep files and the folders that may hold some, and the names of the sweeps that ship."""
+    start = Path(os.path.dirname(incomplete) or ".")
+    files = [str(path) for path in start.glob("*.toml")]
+    folders = [f"{path}/" for path in start.glob("[!.]*") if path.is_dir()]
+    return sorted(name for name in (*files, *folders, *shipped_names()) if name.startswith(incomplete))
+
+
+def _models(incomplete: str) -> list[str]:
+    """Completion: the models of a curve."""
+    from ..rates import MODELS
+
+    return [name for name in (*MODELS, "auto") if name.startswith(incomplete)]
+
+
+Directory = Annotated[
+    str,
+    typer.Argument(help="Directory or URL of a sweep (its store).", show_default=False, autocompletion=_stores),
+]
+Spec = Annotated[
+    Path,
+    typer.Argument(
+        help="Sweep file (TOML), or the name of one that ships: superiority.", show_default=False, autocompletion=_specs
+    ),
+]
+# A flag takes no value: without the empty metavar its help says <bool>.
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Machine-readable JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progress on standard error.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file, e.g. grid.seeds=128. Repeatable."),
+]
+Chunk = Annotated[int, typer.Option(min=1, help="Cells that run together.")]
+Commit = Annotated[float, typer.Option(min=0.0, help="Seconds of finished work that a kill may lose.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Curve to fit: power, floor, finite, log, logq, broken, or auto (least AICc).", autocompletion=_models
+    ),
+]
+Smoke = Annotated[bool, typer.Option("--smoke", metavar="", help="The tiny size of the sweep: its smoke table.")]
+
+
+class TableFormat(enum.StrEnum):
+    """How a table of rates is written."""
+
+    text = "text"
+    latex = "latex"
+    markdown = "markdown"
+
+
+class FigureStyle(enum.StrEnum):
+    """How wide the figures are."""
+
+    column = "column"
+    page = "page"
+
+
+class Engine(enum.StrEnum):
+    """Where chunks run."""
+
+    local = "local"
+    ray = "ray"

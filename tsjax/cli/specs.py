@@ -1,0 +1,70 @@
+"""Which sweep a command line means: files, those that ship, overrides, shards."""
+
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..sweep.spec import SweepSpec
+
+
+_PACKAGE = Path(__file__).parent.parent
+
+
+def shipped_sweeps() -> Path:
+    """The folder of the sweep files that ship: inside the installed package, or beside it in a checkout."""
+    inside = _PACKAGE / "sweeps"
+    return inside if inside.is_dir() else _PACKAGE.parent / "sweeps"
+
+
+def shipped_names() -> list[str]:
+    return sorted(path.stem for path in shipped_sweeps().glob("*.toml"))
+
+
+def find_spec(spec: Path) -> Path:
+    """The sweep file of that path, or the one that ships under that name."""
+    if spec.exists():
+        return spec
+    names = shipped_names()
+    if str(spec) in names:
+        return shipped_sweeps() / f"{spec}.toml"
+    from ..sweep.spec import SpecError, nearest
+
+    raise SpecError(f"there is no sweep file {spec}; those that ship go by name.{nearest(spec.stem, names)}")
+
+
+def changed(spec: "SweepSpec", changes: list[str] | None) -> "SweepSpec":
+    """The spec with `--set` overrides, validated again."""
+    from ..sweep.spec import SpecError, nearest, parse_spec
+
+    content: dict[str, Any] = spec.model_dump(exclude_defaults=True)
+    for change in changes or []:
+        path, equals, text = change.partition("=")
+        table, dot, name = path.strip().partition(".")
+        if not equals or not (dot or table in ("key", "claim", "source", "study")):
+            raise SpecError(f"--set {change}: write TABLE.KEY=VALUE, for instance --set grid.seeds=128.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        if not dot:
+            content[table] = value
+        elif table == "grid":
+            content["grid"] = [{**block, name: value} for block in content["grid"]]
+        elif table in ("problem", "smoke"):
+            content[table] = {**content.get(table, {}), name: value}
+        else:
+            raise SpecError(f"--set {change}: no table {table!r}.{nearest(table, ['grid', 'problem', 'smoke'])}")
+    return parse_spec(content, where="after --set")
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
+        raise ValueError(f"--shard {text}: write I/K with 1 <= I <= K, for instance 3/16.")
+    return int(part), int(parts)
+
+
+def check_same_sweep(spec: "SweepSpec", other: "SweepSpec", where: str) -> None:
+    if other.identity != spec.identity:
+        raise ValueError(f"{where} holds another sweep than the file: its study and key are {other.identity}.")

@@ -1,0 +1,154 @@
+"""Many gradient steps of one student in one launch on a GPU, in Pallas (Triton): parameters and sums stay in registers, data in
+the cache nearest to them, and noise is made inside by the counter-based generator of `tsjax.optim`.
+
+On other devices, and for students that do not fit, training is XLA's; both do the same steps with the same noise, and
+differ by rounding. It has been compared with XLA in Pallas's interpreter and lowered for CUDA, but not yet been run on a GPU,
+so it is opt-in: TSJAX_FUSED=1. `uv run python -m benchmarks gpu` measures it; TSJAX_FUSED=interpret runs it anywhere, slowly.
+"""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+from jaxtyping import Array, Float, Int, UInt32
+
+from ..activations import relu
+from ..network import TwoLayer
+from ..optim import normals_at
+
+# Sums and parameters are registers of every thread, of which there are 255.
+LARGEST = 96
+
+
+def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
+    """Whether `descend` can train this: relu, float32, at most `LARGEST` parameters; and whether it shall, TSJAX_FUSED."""
+    dtypes = {leaf.dtype for leaf in (net.a, net.w, x_t, y)}
+    small = net.a.size + net.w.size <= LARGEST
+    return _mode() != "" and small and net.activation == relu and dtypes == {jnp.dtype("float32")}
+
+
+def _mode() -> str:
+    mode = os.environ.get("TSJAX_FUSED", "0")
+    if mode not in ("0", "1", "interpret"):
+        raise ValueError(f"TSJAX_FUSED must be 0 (off), 1 (on GPUs) or interpret (to test it anywhere), got {mode!r}.")
+    return "" if mode == "0" else mode
+
+
+def where_it_runs(fused, otherwise, *operands):
+    """`fused(*operands)` on CUDA devices, `otherwise(*operands)` elsewhere; with TSJAX_FUSED=interpret, `fused` anywhere."""
+    if _mode() == "interpret":
+        return fused(*operands)
+    return jax.lax.platform_dependent(*operands, cuda=fused, default=otherwise)
+
+
+def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, n, tile, warps_meet):
+    """`span` = (first step, end); `rates` = (eta of a, eta of w, noise of a, noise of w, 2 lambda); `start` and `theta_out`: a,
+    w and zeros up to a power of 2; x (d, padded n) and y (padded n,) with zeros after n, whose terms are 0."""
+    size, place = theta_out.shape[0], jax.lax.iota(jnp.int32, theta_out.shape[0])
+    is_output, is_parameter = place < m, place < m * (d + 1)
+    step_size = jnp.where(is_output, rates[0], jnp.where(is_parameter, rates[1], 0.0))
+    noise = jnp.where(is_output, rates[2], jnp.where(is_parameter, rates[3], 0.0))
+    key, zero = (seed[0], seed[1]), jnp.zeros((tile,), jnp.float32)
+
+    def total(parts):
+        # One sum over the threads for each parameter, each put into its place of the vector.
+        gradient = jnp.zeros((size,), jnp.float32)
+        for i, part in enumerate(parts):
+            gradient = jnp.where(place == i, jnp.sum(part), gradient)
+        return gradient
+
+    def step(i, carry):
+        theta, _ = carry
+        a = [theta_out[j] for j in range(m)]
+        w = [[theta_out[m + j * d + k] for k in range(d)] for j in range(m)]
+
+        def add(t, sums):
+            squares, sums_a, sums_w = sums
+            at = pl.ds(t * tile, tile)
+            xs = [x[k, at] for k in range(d)]
+            residual, active, outputs = -y[at], [], []
+            for j in range(m):
+                z = w[j][0] * xs[0]
+                for k in range(1, d):
+                    z += w[j][k] * xs[k]
+                # NaN is active, so that it spreads.
+                active.append(jnp.logical_not(z <= 0))
+                outputs.append(jnp.where(active[j], z, 0.0))
+                residual += a[j] * outputs[j]
+            squares += residual * residual
+            sums_a = tuple(s + residual * o for s, o in zip(sums_a, outputs, strict=True))
+            sides = [jnp.where(on, residual, 0.0) for on in active]
+            sums_w = tuple(sums_w[j * d + k] + sides[j] * xs[k] for j in range(m) for k in range(d))
+            return squares, sums_a, sums_w
+
+        nothing = (zero, (zero,) * m, (zero,) * (m * d))
+        squares, sums_a, sums_w = jax.lax.fori_loop(0, x.shape[1] // tile, add, nothing)
+        # The output weight is a factor of all of a neuron's sums.
+        gradient = total([*sums_a, *(a[j] * sums_w[j * d + k] for j in range(m) for k in range(d))]) / n
+        theta -= step_size * (gradient + rates[4] * theta)
+        theta += noise * normals_at(key, i, place, m * (d + 1))
+        if warps_meet:
+            triton.debug_barrier()
+        theta_out[...] = theta
+        if warps_meet:
+            triton.debug_barrier()
+        return theta, jnp.sum(squares) / (2 * n)
+
+    theta = start[...]
+    theta_out[...] = theta
+    if warps_meet:
+        triton.debug_barrier()
+    loss_out[0] = jax.lax.fori_loop(span[0], span[1], step, (theta, jnp.float32(0)))[1]
+
+
+def descend(
+    a: Float[Array, " m"],
+    w: Float[Array, "m d"],
+    x_t: Float[Array, "d n"],
+    y: Float[Array, " n"],
+    *,
+    start: Int[Array, ""],
+    stop: Int[Array, ""],
+    step_size: Float[Array, ""],
+    seed: UInt32[Array, "2"] | None = None,
+    noise: Float[Array, ""] | float = 0.0,
+    penalty: Float[Array, ""] | float = 0.0,
+    output_weights: bool = True,
+    warps: int = 4,
+    interpret: bool | None = None,
+) -> tuple[Float[Array, " m"], Float[Array, "m d"], Float[Array, ""]]:
+    """Steps `start` to `stop` of theta <- theta - eta grad(L + lambda |theta|^2) + noise xi, L the half mean squared error.
+
+    **Arguments:** `seed` and the step give xi, as in `tsjax.optim.add_langevin_noise` of (a, w); `output_weights=False` moves
+    w alone; `warps` of 32 threads train one student.
+
+    **Returns:** a, w, and L before the last step (0 where there was none). For batches: `jax.vmap`.
+    """
+    m, d = w.shape
+    n, size = y.shape[0], m * (d + 1)
+    tile = 32 * warps
+    padding = -n % tile
+    width = 1 << (size - 1).bit_length()
+    seed = jnp.zeros(2, jnp.uint32) if seed is None else seed
+    rates = (step_size * output_weights, step_size, noise * output_weights, noise, 2 * penalty)
+    theta = jnp.pad(jnp.concatenate([a, w.reshape(-1)]), (0, width - size))
+    interpret = _mode() == "interpret" if interpret is None else interpret
+    kernel = functools.partial(_kernel, m=m, d=d, n=n, tile=tile, warps_meet=not interpret)
+    theta, loss = pl.pallas_call(
+        kernel,
+        out_shape=(jax.ShapeDtypeStruct((width,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)),
+        compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
+        interpret=interpret,
+        name="tsjax_descend",
+    )(
+        jnp.stack([jnp.asarray(v, jnp.int32) for v in (start, stop)]),
+        jnp.stack([jnp.asarray(rate, jnp.float32) for rate in rates]),
+        seed,
+        theta,
+        jnp.pad(x_t, ((0, 0), (0, padding))),
+        jnp.pad(y, (0, padding)),
+    )
+    return theta[:m], theta[m:size].reshape(m, d), loss[0]

@@ -1,0 +1,66 @@
+"""How curves are told apart, on paper and on the page: by colour, and without it by marker and dashes.
+
+Colours are those of Okabe and Ito, told apart by readers of every colour vision, with lighter ones for dark pages; markers
+and dashes differ too, so that a grey print is read as well.
+"""
+
+from typing import Any, NamedTuple
+
+# Of a light and of a dark page. The last one is that of text.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DARK_COLOURS = ("#58A6E8", "#FF8B4A", "#2EC99B", "#E79CC6", "#F2B632", "#A5DBFF", "#E6EDF3")
+
+# Matplotlib's name, Plotly's name, and a path for the legend of the page.
+_MARKERS = (
+    ("o", "circle", "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0"),
+    ("s", "square", "M-3.5,-3.5h7v7h-7z"),
+    ("^", "triangle-up", "M-4.5,3.5h9l-4.5,-8z"),
+    ("D", "diamond", "M-4.5,0l4.5,-4.5l4.5,4.5l-4.5,4.5z"),
+    ("v", "triangle-down", "M-4.5,-3.5h9l-4.5,8z"),
+    ("P", "cross", "M-1.5,-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z"),
+    ("X", "x", "M-4.5,-2.5l2,-2l2.5,2.5l2.5,-2.5l2,2l-2.5,2.5l2.5,2.5l-2,2l-2.5,-2.5l-2.5,2.5l-2,-2l2.5,-2.5z"),
+    ("<", "triangle-left", "M3.5,-4.5v9l-8,-4.5z"),
+    (">", "triangle-right", "M-3.5,-4.5v9l8,-4.5z"),
+)
+# In points, short enough for a legend; none is a solid line.
+_DASHES: tuple[tuple[float, ...], ...] = (
+    (),
+    (5.5, 2.0),
+    (5.5, 1.6, 1.4, 1.6),
+    (5.5, 1.5, 1.3, 1.5, 1.3, 1.5),
+)
+
+# Theory is thin, without markers: predicted curves finely dashed, the Cramér-Rao limit dotted.
+THEORY_DASH, LIMIT_DASH = (2.7, 1.8), (1.4, 2.1)
+
+
+class Look(NamedTuple):
+    """What one curve looks like: `colour` is a place in `COLOURS`, `marker` Matplotlib's, `symbol` Plotly's and `path` that of
+    SVG; `dashes` in points."""
+
+    colour: int
+    marker: str
+    symbol: str
+    path: str
+    dashes: tuple[float, ...]
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """Matplotlib's options of a line."""
+        dashes = (0.0, tuple(length / 1.3 for length in self.dashes)) if self.dashes else "-"
+        return {"color": COLOURS[self.colour], "marker": self.marker, "linestyle": dashes}
+
+    @property
+    def dash(self) -> str:
+        """Plotly's dashes, and SVG's."""
+        return dash_of(self.dashes)
+
+
+def dash_of(dashes: tuple[float, ...]) -> str:
+    """Dashes as Plotly writes them: lengths in pixels of the page, or `solid`."""
+    return ",".join(f"{1.4 * length:.3g}px" for length in dashes) or "solid"
+
+
+def look_of(number: int) -> Look:
+    """The look of a curve by its number: cycles of different lengths, so that no two of the first 252 agree in all."""
+    return Look(number % len(COLOURS), *_MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)])

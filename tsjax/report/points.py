@@ -1,0 +1,99 @@
+"""The single seeds of a sweep, for charts: as many as a page can carry."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..estimators.base import Status
+from ..sweep.curve import Curve
+from ..sweep.result import Result
+from .look import Look
+from .numbers import plural, table_of, x_is_returned
+from .series import name_of, names_of, title_of
+
+# Points on one page, each of about 24 bytes: 2 of 8 MB.
+_MOST = 80_000
+# Along a path every seed is a line, and a few hundred of them cover one another.
+_MOST_LINES = 400
+
+
+class Cloud(NamedTuple):
+    """The cells of one curve that ended alike, all (k,): `seed`, `x`, where on the axis they are shown (`shown_x`), and `y`,
+    NaN where they `failed`; `status` says how they ended, and is empty where that is not recorded."""
+
+    name: str
+    status: str
+    failed: bool
+    look: Look
+    seed: np.ndarray
+    x: np.ndarray
+    shown_x: np.ndarray
+    y: np.ndarray
+
+
+class Points(NamedTuple):
+    """`panels` of clouds by their titles; `log_y`: whether every value is positive; `note`: what is left out, if anything."""
+
+    panels: dict[str, list[Cloud]]
+    log_y: bool
+    note: str
+
+
+def points_of(result: Result) -> Points:
+    """All seeds of the first y. Beyond what a page carries, only the first seeds of every curve: the same ones everywhere, so
+    that what is shown stays paired; `note` says so."""
+    along, curves = x_is_returned(result), result.curves()
+    total = sum(curve.values[result.experiment.y[0]].size for curve in curves)
+    lines = sum(len(curve.seeds) for curve in curves)
+    share = min(1.0, _MOST / max(total, 1), _MOST_LINES / max(lines, 1) if along else 1.0)
+    note, looks = "", names_of(result)
+    panels: dict[str, list[Cloud]] = {}
+    shown = 0
+    rows = {
+        title: [c for c in curves if title_of(result, c) == title]
+        for title in dict.fromkeys(title_of(result, c) for c in curves)
+    }
+    for title, members in rows.items():
+        for place, curve in enumerate(members):
+            kept = max(1, int(share * len(curve.seeds)))
+            shown += kept
+            look = looks[name_of(result, curve)]
+            dodge = None if along else _dodge(members, place, kept)
+            panels.setdefault(title, []).extend(_clouds(result, curve, look, kept, dodge))
+    if share < 1.0:
+        what = (
+            f"{plural(shown, 'line')} of {lines}"
+            if along
+            else f"{sum(len(c.y) for p in panels.values() for c in p)} of {total} points"
+        )
+        note = f"Shown are the first seeds of every curve, the same ones throughout: {what}, as many as a page carries well."
+    values = [cloud.y for clouds in panels.values() for cloud in clouds if not cloud.failed]
+    return Points(panels, bool(values) and all((y > 0).all() for y in values), note)
+
+
+def _dodge(members: list[Curve], place: int, seeds: int) -> np.ndarray:
+    """Factors of x (seeds,) that set curves and seeds beside one another, within the narrowest step along x."""
+    x = np.unique(np.concatenate([curve.x for curve in members]))
+    step = min(0.6 * np.log(x[1:] / x[:-1]).min(), 0.4) if len(x) > 1 and x[0] > 0 else 0.0
+    # A golden sequence spreads any number of seeds evenly.
+    spread = (np.arange(seeds) * 0.6180339887) % 1.0 - 0.5
+    return np.exp(step * (place - (len(members) - 1) / 2 + 0.8 * spread) / len(members))
+
+
+def _clouds(result: Result, curve: Curve, look: Look, kept: int, dodge: np.ndarray | None) -> list[Cloud]:
+    y = curve.values[result.experiment.y[0]][:, :kept]
+    status = table_of(result, curve, "status")[:, :kept]
+    recorded = np.isfinite(table_of(result, curve, "seed")[:, :kept])
+    known = {int(one): one.words for one in Status}
+    clouds = []
+    # Without a status there is one cloud, and one of the cells without a value.
+    codes = np.where(np.isfinite(status), status, -1).astype(int)
+    for code in np.unique(codes[recorded]):
+        for failed in (False, True):
+            j, i = np.nonzero((recorded & (codes == code) & (np.isnan(y) == failed)).T)
+            if len(i):
+                name = "" if code < 0 else known.get(int(code), f"status {code}")
+                x = curve.x[i]
+                shown = x if dodge is None else x * dodge[j]
+                clouds.append(Cloud(name_of(result, curve), name, failed, look, curve.seeds[j], x, shown, y[i, j]))
+    return clouds
