@@ -18,7 +18,7 @@ ROOT = PACKAGE.parent
 # Those that take longer than the default run allows.
 SLOW = {
     "README.md",
-    *(f"docs/howto/{name}.md" for name in ("experiment", "kernel", "estimator", "teacher")),
+    *(f"docs/howto/{name}.md" for name in ("experiment", "kernel", "estimator", "teacher", "report")),
     *(f"docs/science/{name}.md" for name in ("risk", "kernels")),
 }
 
