@@ -209,6 +209,17 @@ def test_maps_hold_means(found_result):
             np.testing.assert_allclose(tile, means[method].to_numpy().reshape(2, 3))
 
 
+def test_one_x_shows_intervals_as_bars(make_toy):
+    page = _Page(render(make_toy(grid={"n": [128], "method": ["student", "ridge"], "seeds": 12}, expect=[])))
+    traces = page.figures["curves-risk-0"]["data"]
+    # No line and no band would be seen; the limit and theory are dashes.
+    assert [trace["mode"] for trace in traces] == ["markers", "markers", "lines+markers", "lines+markers"]
+    for trace in traces[2:]:
+        low, high = _numbers(trace["customdata"])
+        assert _numbers(trace["error_y"]["array"]) == pytest.approx(high - _numbers(trace["y"]))
+        assert _numbers(trace["error_y"]["arrayminus"]) == pytest.approx(_numbers(trace["y"]) - low)
+
+
 def test_too_many_points_are_thinned_and_it_says_so(toy_result, monkeypatch):
     monkeypatch.setattr(points, "_MOST", 100)
     page = _Page(render(toy_result))

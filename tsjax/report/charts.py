@@ -19,6 +19,8 @@ from .series import Drawing, Panel, Series, y_range
 
 _INK = len(COLOURS) - 1
 _BAND = 0.18
+# Where a line has one point.
+_DASH = {"symbol": "line-ew-open", "size": 16, "line": {"width": 2}}
 # At most this many ticks along an axis of sample sizes.
 _TICKS = 7
 
@@ -36,14 +38,16 @@ def curve_chart(result: Result, drawing: Drawing, panel: Panel) -> go.Figure:
         _add_band(figure, series)
     for series in panel.series:
         if series.predicted is not None and np.any(series.predicted > 0):
+            name = f"{words(series.name)}, theory"
             line = {"dash": dash_of(THEORY_DASH), "width": 1.6}
-            _add(figure, series.look, series.x, series.predicted, line, f"{words(series.name)}, theory", x, theory=True)
+            _add(figure, series.look, series.x, series.predicted, line, name, x, theory=True)
     limits = [np.stack([series.x, series.limit]) for series in panel.series if series.limit is not None]
     for place, limit in enumerate(limits):
         # All students share one limit: one line.
         if not any(limit.shape == other.shape and np.allclose(limit, other) for other in limits[:place]):
             figure.add_scatter(
-                x=limit[0], y=limit[1], mode="lines", line={"dash": dash_of(LIMIT_DASH), "width": 2, "color": COLOURS[_INK]},
+                x=limit[0], y=limit[1], mode=_mode(limit[0]), marker=_DASH,
+                line={"dash": dash_of(LIMIT_DASH), "width": 2, "color": COLOURS[_INK]},
                 hovertemplate=f"{words(drawing.line)}<br>{words(x)}: %{{x}}<br>%{{y:.3g}}<extra></extra>",
                 meta={"keys": ["limit"], "ink": _INK},
             )  # fmt: skip
@@ -60,7 +64,7 @@ def curve_chart(result: Result, drawing: Drawing, panel: Panel) -> go.Figure:
 
 def _add_band(figure: go.Figure, series: Series) -> None:
     there = np.isfinite(series.low) & np.isfinite(series.high)
-    if there.any():
+    if there.sum() > 1:
         x, low, high = series.x[there], series.low[there], series.high[there]
         figure.add_scatter(
             x=np.concatenate([x, x[::-1]]), y=np.concatenate([low, high[::-1]]), mode="lines", line={"width": 0},
@@ -74,14 +78,23 @@ def _add(
 ) -> None:
     """A curve; `ends` of its intervals are told on hovering."""
     interval = "" if ends is None else "<br>95 %: %{customdata[0]:.3g} to %{customdata[1]:.3g}"
+    bars = None
+    if ends is not None and np.isfinite(y).sum() < 2:
+        # One point has no band to lie in.
+        bars = {"array": ends[1] - y, "arrayminus": y - ends[0], "thickness": 1.5, "width": 5}
     figure.add_scatter(
-        x=x, y=y, name=name, mode="lines" if theory else "lines+markers",
+        x=x, y=y, name=name, mode=_mode(x) if theory else "lines+markers", error_y=bars,
         line={**line, "color": COLOURS[look.colour]},
-        marker={"symbol": look.symbol, "size": 8, "color": COLOURS[look.colour]},
+        marker=_DASH if theory else {"symbol": look.symbol, "size": 8, "color": COLOURS[look.colour]},
         customdata=None if ends is None else np.stack(ends, axis=1),
         hovertemplate=f"{name}<br>{words(x_label)}: %{{x:.6~g}}<br>%{{y:.3g}}{interval}<extra></extra>",
         meta={"keys": [key_of(look), "theory"] if theory else [key_of(look)], "ink": look.colour},
     )  # fmt: skip
+
+
+def _mode(x: np.ndarray) -> str:
+    """A line of one point would not be seen."""
+    return "lines" if len(x) > 1 else "markers"
 
 
 def cloud_chart(result: Result, clouds: Sequence[Cloud], log_y: bool) -> go.Figure:
