@@ -19,6 +19,8 @@ from .series import Drawing, Panel, Series, y_range
 
 _INK = len(COLOURS) - 1
 _BAND = 0.18
+# Along a dense curve markers would cover it: this many are shown.
+_MARKS = 12
 # Where a line has one point.
 _DASH = {"symbol": "line-ew-open", "size": 16, "line": {"width": 2}}
 # At most this many ticks along an axis of sample sizes.
@@ -85,7 +87,7 @@ def _add(
     figure.add_scatter(
         x=x, y=y, name=name, mode=_mode(x) if theory else "lines+markers", error_y=bars,
         line={**line, "color": COLOURS[look.colour]},
-        marker=_DASH if theory else {"symbol": look.symbol, "size": 8, "color": COLOURS[look.colour]},
+        marker=_DASH if theory else {"symbol": look.symbol, "size": 8, "color": COLOURS[look.colour], "maxdisplayed": _MARKS},
         customdata=None if ends is None else np.stack(ends, axis=1),
         hovertemplate=f"{name}<br>{words(x_label)}: %{{x:.6~g}}<br>%{{y:.3g}}{interval}<extra></extra>",
         meta={"keys": [key_of(look), "theory"] if theory else [key_of(look)], "ink": look.colour},
