@@ -148,7 +148,11 @@ def path_chart(result: Result, clouds: Sequence[Cloud], log_y: bool) -> go.Figur
             hovertemplate=f"{name}<br>seed %{{customdata}}<br>{words(x)}: %{{x}}<br>%{{y:.3g}}<extra></extra>",
             meta={"keys": [key_of(cloud.look)], "ink": cloud.look.colour},
         )  # fmt: skip
-    figure.update_yaxes(type="log" if log_y else "linear", title_text=words(label_of(result, result.experiment.y[0])))
+    values = np.concatenate([cloud.y for cloud in clouds])
+    low, high = (np.log10 if log_y else np.asarray)([values.min(), values.max()])
+    margin = 0.05 * (high - low) or 0.5
+    y_label = label_of(result, result.experiment.y[0])
+    _set_y(figure, y_label, (float(low - margin), float(high + margin)), log_y)
     _set_x(figure, x, np.concatenate([cloud.x for cloud in clouds]), False)
     return figure
 
