@@ -56,17 +56,30 @@ def judge(
         )
     if low > high:
         raise ValueError(f"the interval of {what!r} must be (low, high) with low <= high, got ({low:g}, {high:g}).")
-    measured, permitted = bracket((low, high)), bracket((least, most))
+    # An open end is no number that a reader should have to think about.
+    if most == np.inf and np.isfinite(least):
+        within, permitted = "above", f"{least:.4g}"
+    elif least == -np.inf and np.isfinite(most):
+        within, permitted = "below", f"{most:.4g}"
+    else:
+        within, permitted = "inside", bracket((least, most))
+    measured = bracket((low, high))
     if np.isnan([value, low, high]).any():
-        outcome, reason = "undecided", f"not a number: value {value:.4g}, interval {measured}, allowed {permitted}"
+        outcome, reason = (
+            "undecided",
+            f"not a number: value {value:.4g}, interval {measured}, allowed {within} {permitted}",
+        )
     elif least <= low and high <= most:
-        outcome, reason = "holds", f"interval {measured} lies inside {permitted}"
+        outcome, reason = "holds", f"interval {measured} lies {within} {permitted}"
     elif high < least:
         outcome, reason = "fails", f"interval {measured} lies below {permitted}"
     elif low > most:
         outcome, reason = "fails", f"interval {measured} lies above {permitted}"
     else:
-        outcome, reason = "undecided", f"interval {measured} lies partly outside {permitted}; more seeds narrow it"
+        outcome, reason = (
+            "undecided",
+            f"interval {measured} lies only partly {within} {permitted}; more seeds narrow it",
+        )
     return Verdict(what, outcome, value, (low, high), (least, most), reason, source)
 
 
