@@ -263,6 +263,7 @@ print("agreed")
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_agree_with_a_dense_solve():
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "PJRT_NPROC": "32", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, timeout=300)

@@ -15,6 +15,7 @@ def test_defaults_are_the_papers():
             PaperFigureArguments.model_validate(change)
 
 
+@pytest.mark.slow
 def test_the_path_counts_steps_through_both_phases():
     result = ts.sweep(
         ts.studies.paper_figure, seeds=2, settings="tuned", n=64, d=4, m=2, noisy_steps=40, vanilla_steps=60, points=4

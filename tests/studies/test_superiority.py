@@ -40,6 +40,7 @@ def test_linear_estimators_see_the_same_teachers_and_the_optimal_one_wins():
     np.testing.assert_allclose(records["cramer_rao"], 0.1**2 * 2 * 4 / records["n"], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_theory_of_every_estimator():
     study, n = ts.studies.superiority, np.array([64.0, 128.0])
     full = {**SuperiorityArguments.model_validate(CELL).model_dump(), "n": None}

@@ -29,7 +29,8 @@ def batch():
 
 # B is no multiple of two devices.
 @pytest.mark.parametrize(
-    ("name", "devices"), [("student", 2), ("oracle", 1), ("oracle", 2), ("ridge", 1), ("ridge", 2)]
+    ("name", "devices"),
+    [pytest.param("student", 2, marks=pytest.mark.slow), ("oracle", 1), ("oracle", 2), ("ridge", 1), ("ridge", 2)],
 )
 def test_fit_many_is_a_loop(batch, name, devices):
     if jax.local_device_count() < devices:
@@ -113,6 +114,7 @@ print(jax.config.jax_compilation_cache_dir, jax.jit(lambda x: x * 2 + 1)(3.0))
 """
 
 
+@pytest.mark.slow
 def test_compiled_programs_are_kept(tmp_path):
     run = lambda **more: subprocess.run(
         [sys.executable, "-c", SCRIPT], env={**os.environ, **more}, capture_output=True, text=True, check=True
@@ -143,6 +145,7 @@ print(compiled.as_text())
 """
 
 
+@pytest.mark.slow
 def test_no_traffic_between_eight_devices():
     """A collective would make every device wait for the slowest in every step."""
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_ENABLE_X64": "1"}
