@@ -12,6 +12,7 @@ from helpers import SEED
 import tsjax as ts
 from tsjax import native
 from tsjax.kernels import ArcCosineNTK
+from tsjax.sweep import devices as devices_module
 from tsjax.sweep.devices import pad_batch
 
 PROBLEM = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.2)
@@ -63,6 +64,21 @@ def test_what_needs_float64_has_it_without_the_flag(batch):
     assert got[0].alpha.dtype == jnp.float64 and got[1].net.w.dtype == jnp.float32
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+
+
+# Four or eight data sets to a device; two of them fit the cache, or not even one.
+@pytest.mark.parametrize(("count", "cache"), [(7, 1100), (16, 1100), (5, 100)])
+def test_fits_do_not_depend_on_how_many_stay_in_the_cache(monkeypatch, count, cache):
+    keys = jr.split(jr.key(SEED + 9), count)
+    teachers = jax.vmap(PROBLEM.sample_teacher)(keys)
+    datasets = jax.vmap(lambda k, t: PROBLEM.sample(k, t, N))(keys, teachers)
+    ridge = ts.KernelRidge(ArcCosineNTK(), ridge=0.1)
+    whole = ts.fit_many(ridge, keys, datasets)
+    monkeypatch.setattr(devices_module, "_CACHE_BYTES", cache)
+    jax.clear_caches()
+    lowered = ts.fit_many(ridge, keys, datasets)
+    assert lowered.alpha.shape == (count, N)
+    np.testing.assert_allclose(lowered.alpha, whole.alpha, rtol=1e-6, atol=1e-9)
 
 
 def test_errors(batch):
