@@ -11,8 +11,6 @@ import os
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton
 from jaxtyping import Array, Float, Int, UInt32
 
 from ..activations import relu
@@ -47,6 +45,9 @@ def where_it_runs(fused, otherwise, *operands):
 def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, n, tile, warps_meet):
     """`span` = (first step, end); `rates` = (eta of a, eta of w, noise of a, noise of w, 2 lambda); `start` and `theta_out`: a,
     w and zeros up to a power of 2; x (d, padded n) and y (padded n,) with zeros after n, whose terms are 0."""
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import triton
+
     size, place = theta_out.shape[0], jax.lax.iota(jnp.int32, theta_out.shape[0])
     is_output, is_parameter = place < m, place < m * (d + 1)
     step_size = jnp.where(is_output, rates[0], jnp.where(is_parameter, rates[1], 0.0))
@@ -127,6 +128,10 @@ def descend(
 
     **Returns:** a, w, and L before the last step (0 where there was none). For batches: `jax.vmap`.
     """
+    # Here, not above: only those who ask for the kernel need a jaxlib that has Triton.
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import triton
+
     m, d = w.shape
     n, size = y.shape[0], m * (d + 1)
     tile = 32 * warps
