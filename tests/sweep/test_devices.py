@@ -91,6 +91,10 @@ def test_errors(batch):
             lambda: ts.fit_many(ridge, keys, one),
             r"expected x of shape \(B, n, d\), got \(16, 3\)\. Stack the data sets",
         ),
+        (
+            lambda: ts.fit_many(ridge, keys[:0], jax.tree.map(lambda leaf: leaf[:0], datasets)),
+            r"there are no data sets: x has shape \(0, 16, 3\)",
+        ),
         (lambda: ts.fit_many(ridge, keys[:2], datasets), r"one key per data set: got keys \(2,\) for 3 data sets"),
         (lambda: ts.fit_many(ridge, keys, bad), r"data\.y has 1 value\(s\) .* the first at index \(1, 3\)"),
     ]

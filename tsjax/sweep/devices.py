@@ -122,6 +122,8 @@ def fit_many(
     **Raises:** ValueError for shapes that do not fit together or data that are not finite.
     """
     check_data(datasets, batched=True)
+    if not datasets.x.shape[0]:
+        raise ValueError(f"there are no data sets: x has shape {datasets.x.shape}; give at least one.")
     if keys.shape != datasets.x.shape[:1]:
         raise ValueError(f"one key per data set: got keys {keys.shape} for {datasets.x.shape[0]} data sets.")
     # A teacher that is one plain function has no arrays, and serves all data sets.
