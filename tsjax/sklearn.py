@@ -78,11 +78,11 @@ class _Regressor(RegressorMixin, BaseEstimator):
         **Raises:** ValueError for data that are not numbers, not finite or of the wrong shape, for parameters out of range,
         and where no finite answer is found.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
+        x, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         estimator = Standardized(self._estimator(), self.standardize, self.normalize_y, self._bias())
         with jax.enable_x64(True):
-            fit = estimator.fit(jax.random.key(seed), _dataset(X, y))
+            fit = estimator.fit(jax.random.key(seed), _dataset(x, y))
         status = Status(int(fit.status))
         if status in _ADVICE:
             raise ValueError(f"{type(self).__name__}: {_ADVICE[status]}.")
@@ -96,9 +96,9 @@ class _Regressor(RegressorMixin, BaseEstimator):
     def predict(self, X) -> np.ndarray:
         """Predictions (k,) at the k rows of X, float64. **Raises:** NotFittedError before `fit`; ValueError for bad X."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         with jax.enable_x64(True):
-            return np.asarray(self.fit_.predict(jnp.asarray(X)))
+            return np.asarray(self.fit_.predict(jnp.asarray(x)))
 
 
 class _RidgeRegressor(_Regressor):

@@ -74,7 +74,7 @@ def test_fits_do_not_depend_on_how_many_stay_in_the_cache(monkeypatch, count, ca
     datasets = jax.vmap(lambda k, t: PROBLEM.sample(k, t, N))(keys, teachers)
     ridge = ts.KernelRidge(ArcCosineNTK(), ridge=0.1)
     whole = ts.fit_many(ridge, keys, datasets)
-    monkeypatch.setattr(devices_module, "_CACHE_BYTES", cache)
+    monkeypatch.setattr(devices_module, "_CORE_CACHE_BYTES", cache)
     jax.clear_caches()
     lowered = ts.fit_many(ridge, keys, datasets)
     assert lowered.alpha.shape == (count, N)
@@ -130,23 +130,34 @@ import jax
 from tsjax.sweep.devices import keep_compiled
 keep_compiled()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-print(jax.config.jax_compilation_cache_dir, jax.jit(lambda x: x * 2 + 1)(3.0))
+print(jax.config.jax_compilation_cache_dir, jax.config.jax_compilation_cache_max_size, jax.jit(lambda x: x * 2 + 1)(3.0))
 """
 
 
 @pytest.mark.slow
 def test_compiled_programs_are_kept(tmp_path):
-    run = lambda **more: subprocess.run(
-        [sys.executable, "-c", SCRIPT], env={**os.environ, **more}, capture_output=True, text=True, check=True
-    ).stdout.split()
+    own = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
+
+    def run(**more):
+        command = [sys.executable, "-W", "error", "-c", SCRIPT]
+        return subprocess.run(command, env={**own, **more}, capture_output=True, text=True, check=True).stdout.split()
+
+    def programs(kind):
+        return {file.name: file.stat().st_mtime_ns for file in folder.iterdir() if file.name.endswith(kind)}
+
     folder = tmp_path / "tsjax" / "jax"
-    assert run(XDG_CACHE_HOME=str(tmp_path)) == [str(folder), "7.0"]
-    kept = sorted(file.name for file in folder.iterdir())
-    assert kept and run(XDG_CACHE_HOME=str(tmp_path)) == [str(folder), "7.0"]
-    assert {name for name in kept if "atime" not in name} == {
-        file.name for file in folder.iterdir() if "atime" not in file.name
-    }
+    said = [str(folder), str(2**30), "7.0"]
+    assert run(XDG_CACHE_HOME=str(tmp_path)) == said
+    kept = programs("-cache")
+    assert kept and run(XDG_CACHE_HOME=str(tmp_path)) == said and programs("-cache") == kept
     assert run(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))[0] == str(tmp_path / "own")
+    # A process killed while it wrote leaves half a program and no file of its last use.
+    for name in kept:
+        (folder / name).write_bytes((folder / name).read_bytes()[:100])
+    for name in programs("-atime"):
+        (folder / name).unlink()
+    assert run(XDG_CACHE_HOME=str(tmp_path)) == said
+    assert programs("-cache").keys() == kept.keys() and len(programs("-atime")) == len(kept)
 
 
 EIGHT_DEVICES = """

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
+from filelock import FileLock
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key
 
@@ -20,8 +21,8 @@ from ..problem import Dataset, Problem, RegressionFunction
 
 # XLA's pool of CPU threads in a process with a CPU device per core; read once, when JAX makes its CPU client.
 _POOL = "PJRT_NPROC"
-# Programs take about a megabyte; the oldest go first.
-_CACHE_BYTES = 2**30
+# Programs take a megabyte to 20; those not used for longest go first.
+_PROGRAMS_BYTES = 2**30
 
 
 def use_all_cores() -> None:
@@ -43,8 +44,20 @@ def keep_compiled() -> None:
     version and the device."""
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tsjax" / "jax"
+        if folder.is_dir():
+            _drop_unfinished(folder)
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", _CACHE_BYTES)
+        jax.config.update("jax_compilation_cache_max_size", _PROGRAMS_BYTES)
+
+
+def _drop_unfinished(folder: Path) -> None:
+    """Removes programs that a killed process left half written: JAX would warn of them at every start and, without the
+    file of their last use, keep nothing more."""
+    # A folder that can't be written is no reason to stop: JAX compiles without it.
+    with contextlib.suppress(OSError), FileLock(folder / ".lockfile"):
+        for program in folder.glob("*-cache"):
+            if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
+                program.unlink()
 
 
 def usable_devices() -> list[Any]:
@@ -83,7 +96,7 @@ def one_blas_thread() -> Iterator[None]:
 
 # Of data that `fit_many` trains on at once on each CPU device: below the second-level cache of a core, 1 MiB or more. With 1.4
 # MiB in it students of (n, d, m) = (1024, 10, 5) trained at half the speed.
-_CACHE_BYTES = 384 * 1024
+_CORE_CACHE_BYTES = 384 * 1024
 
 
 def sharded_vmap(fn: Callable, devices: Sequence[Any] | None = None) -> Any:
@@ -155,7 +168,7 @@ def _fit_many(estimator, keys, datasets, oracle, devices):
     # Data sets that a device trains at once: all of them, or on a CPU as many as stay in its cache from step to step.
     each = -(-batch // count)
     if devices[0].platform == "cpu":
-        each = -(-each // -(-each * (datasets.x.nbytes + datasets.y.nbytes) // (batch * _CACHE_BYTES)))
+        each = -(-each // -(-each * (datasets.x.nbytes + datasets.y.nbytes) // (batch * _CORE_CACHE_BYTES)))
     blocks = -(-batch // (count * each))
     batched = pad_batch((keys, datasets, teachers), count * blocks * each)
     mesh = Mesh(np.asarray(devices), ("batch",))
