@@ -1,6 +1,4 @@
-import atexit
 import os
-import tempfile
 
 # Two CPU devices, so that sharding is exercised everywhere; the sweep and the eight-device tests choose their own.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
@@ -8,11 +6,6 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # See tsjax.sweep.devices.one_blas_thread: LAPACK with threads of its own under XLA's devices can hang.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("PJRT_NPROC", "32")
-# The processes of a run compile each program once between them. This one starts the others, which find the folder named.
-if "TSJAX_TEST_PROGRAMS" not in os.environ:
-    _programs = tempfile.TemporaryDirectory(prefix="tsjax-programs-")
-    atexit.register(_programs.cleanup)
-    os.environ["TSJAX_TEST_PROGRAMS"] = _programs.name
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -20,9 +13,8 @@ from helpers import SEED  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", os.environ["TSJAX_TEST_PROGRAMS"])
-# A limit, so that JAX locks the folder.
-jax.config.update("jax_compilation_cache_max_size", 2**32)
+# Programs that the command line keeps for its user are neither read nor written.
+jax.config.update("jax_enable_compilation_cache", False)
 
 
 @pytest.fixture

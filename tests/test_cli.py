@@ -438,6 +438,7 @@ def test_export_of_netcdf_says_what_is_missing(tsjax, toy_store, monkeypatch):
     assert not Path("a.nc").exists()
 
 
+@pytest.mark.slow
 def test_plan_of_quickstart(tsjax, tmp_path):
     code, out, _ = tsjax("plan", shipped_sweeps() / "quickstart.toml", "--smoke", "--json")
     content = json.loads(out)

@@ -41,7 +41,7 @@ def _assert_close(one, other, dtype):
 
 
 @needs_kernel
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 64), (7, 11, 1000), (12, 6, 257), (5, 10, 15)])
 def test_value_and_gradient(shape, dtype):
     case = _case(*shape, dtype)
@@ -65,6 +65,7 @@ def test_batches_share_data_or_have_their_own():
 
 
 @needs_kernel
+@pytest.mark.slow
 def test_other_derivatives():
     a, w, x, y = _case(3, 4, 40, jnp.float64)
     hessian = lambda loss: jax.hessian(lambda w: loss(TwoLayer(a, w), x, y))(w)

@@ -121,6 +121,7 @@ def test_every_learner_of_the_study():
         RecoveryArguments.model_validate({**CELL, "m": 5})
 
 
+@pytest.mark.slow
 def test_the_study_records_what_recovery_measures():
     result = ts.sweep(ts.studies.recovery, seeds=4, **{**CELL, "learner": ["student", "frozen"], "n": [64]})
     records = result.records.set_index(["learner", "seed"])

@@ -236,7 +236,13 @@ def test_the_exact_risk_of_the_iterative_solver_is_that_of_the_direct_one(key):
     np.testing.assert_allclose(ts.excess_risk(problem, teacher, tiled), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kernel", [ts.kernels.ntk(), ts.kernels.Laplace()], ids=["ntk", "laplace"])
+@pytest.mark.parametrize(
+    "kernel",
+    [
+        pytest.param(ts.kernels.ntk(), id="ntk"),
+        pytest.param(ts.kernels.Laplace(), id="laplace", marks=pytest.mark.slow),
+    ],
+)
 def test_the_error_bound_holds(key, kernel):
     """Few degrees against many."""
     problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.1)
@@ -253,6 +259,7 @@ def test_the_error_bound_holds(key, kernel):
     assert errors[0] > errors[1] > errors[2] and bounds[0] > 4 * bounds[1] > 16 * bounds[2]
 
 
+@pytest.mark.slow
 def test_kernel_risks_that_roundoff_spoils_say_so(key):
     problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.3)
     teacher = problem.sample_teacher(key)

@@ -45,7 +45,12 @@ def _by_xla(a, w, x_t, y, start, stop, output_weights):
 # Sample sizes beside multiples of a tile, parameters beside powers of two.
 @pytest.mark.parametrize(
     ("m", "d", "n", "warps", "output_weights"),
-    [(1, 1, 1, 1, True), (3, 5, 100, 1, True), (2, 4, 256, 2, False), (3, 5, 130, 4, False)],
+    [
+        pytest.param(1, 1, 1, 1, True, marks=pytest.mark.slow),
+        (3, 5, 100, 1, True),
+        (3, 5, 130, 4, False),
+        pytest.param(2, 4, 256, 2, False, marks=pytest.mark.slow),
+    ],
 )
 def test_it_does_the_steps_of_gradient_descent(m, d, n, warps, output_weights):
     case = _case(m, d, n)

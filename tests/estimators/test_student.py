@@ -373,6 +373,7 @@ def test_a_batch_runs_as_many_rounds_as_each_needs(data, key):
         np.testing.assert_allclose(batch.net.w[i], alone.net.w, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_width_is_found_from_the_data(key):
     for m, d, noise_std, n in ((1, 3, 0.5, 256), (3, 4, 0.1, 512), (3, 4, 0.01, 512)):
         problem = ts.Problem(ts.Sphere(d), ts.ReLUTeacher(m), noise_std)

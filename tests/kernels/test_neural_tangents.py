@@ -245,8 +245,13 @@ STRUCTURED = "STRUCTURED_DERIVATIVES"  # The one that looks into the network, he
 
 @pytest.mark.parametrize(
     ("network", "implementation"),
-    [(network, STRUCTURED) for network in (_mlp, _cnn, _residual, _own)]
-    + [(network, name) for network in (_mlp, _own) for name in ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS")],
+    [(network, STRUCTURED) for network in (_mlp, _residual, _own)]
+    + [pytest.param(_cnn, STRUCTURED, marks=pytest.mark.slow)]
+    + [
+        pytest.param(network, name, marks=[pytest.mark.slow] if network is _mlp else [])
+        for network in (_mlp, _own)
+        for name in ("JACOBIAN_CONTRACTION", "NTK_VECTOR_PRODUCTS")
+    ],
 )
 def test_every_implementation_gives_the_jacobian_kernel(nt, key, network, implementation):
     apply, params, x1, x2, full = _problem(network, nt, key)

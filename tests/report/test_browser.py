@@ -158,7 +158,7 @@ def test_it_loads_in_silence(toy_visit, toy_page, toy_result):
         np.testing.assert_allclose(drawn, curve.values["risk"].mean(axis=1))
 
 
-@pytest.mark.parametrize("name", ["toy", "many", "path", "found"])
+@pytest.mark.parametrize("name", ["toy", pytest.param("many", marks=pytest.mark.slow), "path", "found"])
 def test_nothing_is_wider_than_the_screen(name, request, page_of, open_page):
     if name in ("toy", "many"):
         visit = request.getfixturevalue(f"{name}_visit")
