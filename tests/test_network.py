@@ -87,7 +87,11 @@ def _same(key, net):
     return ts.TwoLayer(a=a, w=w, activation=net.activation)
 
 
-@pytest.mark.parametrize("activation", [relu, leaky_relu(0.2), quadratic, erf, CUBE, TANH], ids=str)
+@pytest.mark.parametrize(
+    "activation",
+    [relu, quadratic, TANH, *(pytest.param(one, marks=pytest.mark.slow) for one in (leaky_relu(0.2), erf, CUBE))],
+    ids=str,
+)
 def test_one_function_is_one_set_of_neurons(key, activation):
     teacher = _net(key, 4, 3, activation)
     student = _same(jr.fold_in(key, 5), teacher)
@@ -137,7 +141,7 @@ def _costs(student, teacher):
     return np.asarray(rows)
 
 
-@pytest.mark.parametrize("width", [2, 5, 9])
+@pytest.mark.parametrize("width", [2, 5, pytest.param(9, marks=pytest.mark.slow)])
 def test_the_matching_is_the_cheapest(key, width):
     keys = jr.split(key, 30)
     teachers = jax.vmap(lambda k: _net(k, 5, 3))(keys)

@@ -226,6 +226,7 @@ def test_the_exact_risk_of_kernel_methods_is_the_monte_carlo_risk(key, name, act
     assert float(ts.excess_risk(problem, teacher, fit)) == float(exact.value)
 
 
+@pytest.mark.slow
 def test_the_exact_risk_of_the_iterative_solver_is_that_of_the_direct_one(key):
     problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.3)
     teacher = problem.sample_teacher(key)

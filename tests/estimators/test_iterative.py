@@ -172,7 +172,7 @@ def test_too_few_steps_are_a_status(data, key):
     assert fit.status == ts.Status.STEP_LIMIT and int(fit.stats["steps"]) == 3 and fit.stats["residual"] > 1e-6
 
 
-@pytest.mark.parametrize("criterion", ["gcv", "marginal_likelihood"])
+@pytest.mark.parametrize("criterion", ["gcv", pytest.param("marginal_likelihood", marks=pytest.mark.slow)])
 def test_a_search_at_full_rank_is_that_of_kernel_ridge(data, key, criterion):
     exact = ts.KernelRidge(ntk(), ridge=criterion).fit(key, data)
     fit = _iterative(ntk(), ridge=criterion, rank=N, dtype="float64", tolerance=1e-12).fit(key, data)

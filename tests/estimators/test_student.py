@@ -256,6 +256,7 @@ def test_defaults_recover_teachers(recovery):
     assert (np.asarray(fits.stats["neuron_steps"]) >= least).all() and fits.net.a.shape == (8, 2)
 
 
+@pytest.mark.slow
 def test_oracle_student_is_efficient(recovery, key):
     problem = recovery[0]
     keys = jr.split(key, 32)

@@ -179,7 +179,7 @@ def test_closed_forms_are_differentiable_at_the_diagonal(points):
         assert bool(jnp.isfinite(jax.jit(jax.grad(lambda a, k=closed: k(a, x).sum()))(x)).all())
 
 
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_kernels_are_those_of_wide_random_networks(key, depth):
     """Monte Carlo over networks: kernels of gradients by automatic differentiation, and of values."""
     x = jr.normal(key, (4, 3))

@@ -67,8 +67,11 @@ assert theirs._src.predict.jax.core.eval_context is __import__("jax").ensure_com
 
 @pytest.mark.parametrize(
     "script",
-    [LEAVES_JAX_ALONE, ONE_LINER, ALREADY_IMPORTED],
-    ids=["leaves_jax_alone", "one_liner", "already_imported"],
+    [
+        pytest.param(LEAVES_JAX_ALONE, id="leaves_jax_alone"),
+        pytest.param(ONE_LINER, id="one_liner", marks=pytest.mark.slow),
+        pytest.param(ALREADY_IMPORTED, id="already_imported", marks=pytest.mark.slow),
+    ],
 )
 def test_import_in_a_fresh_process(script):
     done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True)
@@ -261,6 +264,7 @@ def test_every_implementation_gives_the_jacobian_kernel(nt, key, network, implem
     np.testing.assert_allclose(got, full, rtol=1e-9, atol=1e-11 * np.abs(full).max())
 
 
+@pytest.mark.slow
 def test_the_automatic_implementation(nt, key, capsys):
     apply, params, x1, x2, full = _problem(_mlp, nt, key)
     got = jax.jit(nt.empirical_ntk_fn(apply, implementation=nt.NtkImplementation.AUTO))(x1, x2, params)
