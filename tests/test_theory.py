@@ -129,7 +129,7 @@ def test_predicted_curve_is_that_of_simulated_kernel_ridge(key, n, ridge):
     assert abs(float(risks.mean()) - predicted) < 4.0 * float(risks.std()) / 60**0.5 + 0.02 * predicted
 
 
-@pytest.mark.parametrize("n", [128, 384])
+@pytest.mark.parametrize("n", [128, pytest.param(384, marks=pytest.mark.slow)])
 def test_predicted_optimal_linear_risk_is_the_trace_formula(key, n):
     problem = _problem()
     estimator = OptimalLinear(problem, test_points=1000)

@@ -280,6 +280,7 @@ def test_wide_and_narrow_limits(data, key):
         assert narrow.stats["dof"] == N and np.isinf(narrow.stats["gcv"]) and narrow.status == ts.Status.CONVERGED
 
 
+@pytest.mark.slow
 def test_degenerate_data_give_finite_answers(key, smoother):
     make, _ = smoother
     six = np.arange(6.0)
@@ -339,6 +340,7 @@ def test_risk_falls_with_n(key, smoother):
     assert many < few / 3 and many < 0.3**2 / 5
 
 
+@pytest.mark.slow
 def test_float32_data_are_fitted_in_float64_without_the_flag(data, key):
     for estimator in (ts.NearestNeighbours(3), ts.NadarayaWatson(bandwidth=1), ts.LocalLinear(bandwidth=1)):
         truth = estimator.fit(key, data).predict(data.x)

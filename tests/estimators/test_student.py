@@ -336,6 +336,7 @@ def test_new_values_do_not_compile_again(data, key, caplog):
     assert compiled(ts.OracleStudent(dataclasses.replace(vanilla, max_steps=8)))
 
 
+@pytest.mark.slow
 def test_restarts_end_when_two_agree(data, key):
     """Against the restarts one by one, and the rule by hand."""
     every = dataclasses.replace(SHORT, restarts=7).fit(key, data)

@@ -249,6 +249,7 @@ def test_random_features_tend_to_their_kernels(points):
         assert (np.abs(features(x, z) - kernel(x, z)) < 5 * error).all()
 
 
+@pytest.mark.slow
 def test_the_empirical_ntk_is_that_of_neural_tangents(points):
     import tsjax.kernels.neural_tangents as bridge
 
