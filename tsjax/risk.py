@@ -26,8 +26,8 @@ from .problem import AbstractInputs, Problem, Sphere
 _KERNEL_FITS = (KernelFit, TiledKernelFit)
 # Neurons from which on the Gram matrix is taken in blocks of so many rows.
 _WIDE = 1024
-# Entries of a block of rows that stay in the cache through the degrees of a series.
-_CACHED = 32768
+# Rows and columns of a tile that stays in the cache through the degrees of a series.
+_SIDE = 128
 
 
 @requires_float64
@@ -163,23 +163,29 @@ def _kernel_risk(fit: KernelFit | TiledKernelFit, teacher: TwoLayer, gram, d: in
     cosines = jnp.cos(jnp.asarray(angles(d, degrees)))
     rho = coefficients(teacher.activation(norms[:, None] * cosines[None, :]), d, degrees)
 
-    # Row by row, so that the n x n matrices of a block of rows stay in the cache.
+    # Both matrices are symmetric: tiles on and above the diagonal, each of which stays in the cache.
+    n = fit.x.shape[0]
+    side = min(n, _SIDE)
+    count = -(-n // side)
+    x = jnp.pad(fit.x, ((0, count * side - n), (0, 0)), mode="edge").reshape(count, side, -1)
+    padded = jnp.pad(alpha, (0, count * side - n)).reshape(count, side)
     squares = lambdas**2 * multiplicities
-    rows = max(1, _CACHED // fit.x.shape[0])
-    square, norm = jax.lax.map(
-        lambda row: (series(squares, d, fit.x @ row) @ alpha, fit.kernel(row[None], fit.x)[0] @ alpha),
-        fit.x,
-        batch_size=min(rows, fit.x.shape[0]),
-    )
+
+    def add(sums, tile):
+        i, j = tile
+        both = jnp.stack([series(squares, d, x[i] @ x[j].T), fit.kernel(x[i], x[j])])
+        return sums + jnp.where(i == j, 1.0, 2.0) * (both @ padded[j] @ padded[i]), None
+
+    (square, norm), _ = jax.lax.scan(add, jnp.zeros(2), jnp.triu_indices(count))
     cross = jax.vmap(lambda w, r: series(lambdas * multiplicities * r, d, fit.x @ w) @ alpha)(directions, rho)
     power = teacher.a @ gram(teacher.w, teacher.w) @ teacher.a
-    value = alpha @ square - 2.0 * teacher.a @ cross + power
+    value = square - 2.0 * teacher.a @ cross + power
 
     kept = jnp.where(lambdas > 0, multiplicities, 0.0)
     pairs = directions @ directions.T
     per_pair = lambda r, u: jax.vmap(lambda s, c: series(kept * r * s, d, c))(rho, u)
     power_kept = teacher.a @ jax.vmap(per_pair)(rho, pairs) @ teacher.a
-    estimate_missing = jnp.sqrt(spectrum.largest_missing() * jnp.maximum(alpha @ norm, 0.0))
+    estimate_missing = jnp.sqrt(spectrum.largest_missing() * jnp.maximum(norm, 0.0))
     teacher_missing = jnp.sqrt(jnp.maximum(power - power_kept, 0.0))
     truncation = estimate_missing**2 + 2.0 * estimate_missing * teacher_missing
     roundoff = jnp.finfo(alpha.dtype).eps * (jnp.sum(squares) * jnp.sum(jnp.abs(alpha)) ** 2 + power)
