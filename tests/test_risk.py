@@ -8,6 +8,9 @@ import pytest
 
 import tsjax as ts
 from tsjax.activations import Activation, erf, leaky_relu, quadratic, relu
+from tsjax.estimators.ridge import KernelFit
+from tsjax.kernels import gegenbauer
+from tsjax.kernels.zonal import gegenbauer_polynomials
 from tsjax.risk import exact_risk, network_risk
 
 PLAIN = ts.Gaussian(3)
@@ -235,6 +238,20 @@ def test_the_exact_risk_of_the_iterative_solver_is_that_of_the_direct_one(key):
     tiled = ts.IterativeRidge(ts.kernels.ArcCosineNTK(), ridge=0.1, tile=16, tolerance=1e-9).fit(key, data)
     expected = ts.excess_risk(problem, teacher, direct)
     np.testing.assert_allclose(ts.excess_risk(problem, teacher, tiled), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "degrees"), [(150, 40), (128, 3), (5, 1)])
+def test_the_norm_of_an_estimate_is_that_of_the_whole_matrix(key, n, degrees):
+    """In one tile and in several, against all pairs and degrees at once; the teacher is zero."""
+    problem, kernel = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(1), 0.1), ts.kernels.Laplace()
+    x, alpha = problem.inputs.sample(key, n), jr.normal(jr.fold_in(key, 1), (n,))
+    zero = ts.TwoLayer(a=jnp.zeros(1), w=jnp.eye(1, 4))
+    found = ts.kernel_risk(KernelFit(kernel, x, alpha, jnp.array(0), {}), zero, problem, degrees=degrees)
+    spectrum = gegenbauer(kernel, 4, degrees)
+    squares = np.asarray(spectrum.eigenvalues**2 * spectrum.multiplicities)
+    polynomials = gegenbauer_polynomials(4, degrees, np.clip(np.asarray(x @ x.T), -1, 1))
+    expected = np.einsum("i,kij,j,k->", alpha, polynomials, alpha, squares)
+    np.testing.assert_allclose(found.value, expected, rtol=1e-11)
 
 
 @pytest.mark.parametrize(
