@@ -87,6 +87,17 @@ def test_time_left_weighs_cells_by_cost_and_counts_compilations():
     assert meter.seconds_left == 0 and meter.current is None
 
 
+def test_time_left_goes_by_the_nearest_cells_of_the_same_curve():
+    plan = _plan()  # student and ntk at 256, then at 1024.
+    meter = Meter(plan)
+    meter.add(_done(plan, 0, range(8), seconds=1.0, compiled=0.0))
+    meter.add(_done(plan, 1, range(8), seconds=10.0, compiled=0.0))
+    assert meter.seconds_left == pytest.approx(4 * 1 + 4 * 10)
+    # Four students at 1024 tell of the other four; the NTK has no better witness than before.
+    meter.add(_done(plan, 2, range(4), seconds=1.0, compiled=0.0))
+    assert meter.seconds_left == pytest.approx(1 + 4 * 10)
+
+
 def _chunks(plan: Plan) -> list[ChunkDone]:
     return [
         _done(plan, 0, range(4), resumed=True),

@@ -1,5 +1,6 @@
 """Progress of a running sweep on standard error: a live display in a terminal, one line a chunk elsewhere."""
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -78,8 +79,10 @@ class Meter:
         self._failed = [0] * len(plan.groups)
         self._last, self._just_compiled = 0, False
         self._started = time.monotonic()
-        # Cells, weight and work that were run, and the seconds of the devices that they took.
-        self._run, self._run_weight, self._run_seconds = 0, 0.0, 0.0
+        self._curves = [{k: v for k, v in group.static.items() if k != plan.experiment.x} for group in plan.groups]
+        # Cells (of each group and in all) and work that were run, and the seconds of the devices that they took.
+        self._spent: dict[int, tuple[int, float]] = {}
+        self._run, self._run_seconds = 0, 0.0
         self._work, self._work_seconds = 0.0, 0.0
         self._idle_seconds = 0.0
 
@@ -99,7 +102,8 @@ class Meter:
         self._just_compiled = group not in self._compiled
         self._compiled.setdefault(group, float(cells["compile_seconds"].iloc[0]))
         self._run += done.cells
-        self._run_weight += done.cells * self._weights[group]
+        count, seconds = self._spent.get(group, (0, 0.0))
+        self._spent[group] = count + done.cells, seconds + done.seconds
         self._run_seconds += done.seconds
         work = self._plan.experiment.work
         if work is not None and work in cells:
@@ -126,13 +130,21 @@ class Meter:
 
     @property
     def seconds_left(self) -> float | None:
-        """Programs still to compile at the average so far, and cells still to run in proportion to their cost."""
-        if not self._run_weight:
+        """Programs still to compile at the average so far, and cells still to run at the speed of the group, among those of
+        their curve that have run (or of all, while none has), that is nearest in cost: speeds change with size and method."""
+        if not self._spent:
             return None
         compiling = sum(self._compiled.values()) / len(self._compiled)
         programs = sum(1 for i, left in enumerate(self._left) if left > 0 and i not in self._compiled)
-        weight = sum(left * weight for left, weight in zip(self._left, self._weights, strict=True))
-        return programs * compiling + weight * self._run_seconds / self._run_weight
+        return programs * compiling + sum(left * self._seconds_of(i) for i, left in enumerate(self._left) if left > 0)
+
+    def _seconds_of(self, group: int) -> float:
+        """Seconds of one cell of a group, by the nearest group that has run."""
+        alike = [i for i in self._spent if self._curves[i] == self._curves[group]]
+        weight = self._weights[group]
+        near = min(alike or self._spent, key=lambda i: abs(math.log(self._weights[i] / weight)))
+        count, seconds = self._spent[near]
+        return seconds / count * weight / self._weights[near]
 
     @property
     def current(self) -> int | None:
@@ -228,6 +240,6 @@ class Meter:
 
 
 def _weight(plan: Plan, group: CellGroup) -> float:
-    """Relative cost of one cell of a group; all alike when the experiment states no cost."""
+    """Relative cost of one cell of a group, at least one operation; all alike when the experiment states no cost."""
     cost = plan.experiment.cost
-    return 1.0 if cost is None else float(sum(cost(group.cells[0].arguments)))
+    return 1.0 if cost is None else max(1.0, float(sum(cost(group.cells[0].arguments))))
