@@ -13,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+# Pairs of points whose kernels are computed at once.
+_PAIRS = 2**21
+
 
 class AbstractKernel(eqx.Module):
     """A symmetric positive semidefinite function of two points of R^d.
@@ -91,10 +94,14 @@ class AbstractRotationInvariantKernel(AbstractPairKernel):
         return True
 
 
-# Compiled even when called eagerly: else every step of the formula would hold an (n1, n2, d) array.
+# Compiled even when called eagerly: else every step of the formula would hold an (n1, n2, d) array. XLA fuses most of a
+# formula but not all: those of arc-cosine kernels hold up to 20 arrays of all pairs at once.
 @eqx.filter_jit
 def _pair_matrix(kernel: AbstractPairKernel, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]):
-    return jax.vmap(lambda a: jax.vmap(lambda b: kernel.evaluate(a, b))(x2))(x1)
+    row = lambda a: jax.vmap(lambda b: kernel.evaluate(a, b))(x2)
+    if x1.shape[0] * x2.shape[0] <= _PAIRS:
+        return jax.vmap(row)(x1)
+    return jax.lax.map(row, x1, batch_size=max(1, _PAIRS // x2.shape[0]))
 
 
 class _Sum(AbstractKernel):

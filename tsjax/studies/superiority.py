@@ -254,7 +254,9 @@ def superiority(key, *, estimator, n, d, m, restarts, tuning, test_points, dtype
     if exact is None:
         values["risk"], values["risk_se"] = estimate()
     elif isinstance(fit, KernelFit):
-        values["risk"], values["risk_se"] = jax.lax.cond(exact.reliable, lambda: tuple(exact), estimate)
+        # One pass or none. In a batch `cond` would estimate for every cell; a loop does so only where some cell needs it.
+        passes = jnp.where(exact.reliable, 0, 1)
+        values["risk"], values["risk_se"] = jax.lax.fori_loop(0, passes, lambda *_: estimate(), tuple(exact))
     else:
         values["risk"], values["risk_se"] = exact
     failed = (fit.status == Status.DIVERGED) | (fit.status == Status.SINGULAR)
