@@ -6,8 +6,16 @@ import pytest
 import scipy.stats
 
 import tsjax as ts
-from tsjax.estimators.ridge import PATH, KernelRidge, _shifted_by_eigen, _shifted_by_tridiagonal, solve_shifted
-from tsjax.kernels import RBF, ArcCosineNTK, ntk
+from tsjax.estimators.base import floats_as_arrays
+from tsjax.estimators.ridge import (
+    PATH,
+    KernelRidge,
+    _fit_compiled,
+    _shifted_by_eigen,
+    _shifted_by_tridiagonal,
+    solve_shifted,
+)
+from tsjax.kernels import RBF, ArcCosine, ArcCosineNTK, Matern, ntk
 
 N = 40
 
@@ -162,6 +170,17 @@ def test_many_points_are_predicted_in_blocks(data, key):
     fit = KernelRidge(ntk(), ridge=0.1).fit(key, data)
     x = jr.normal(key, (5000, 4))
     np.testing.assert_allclose(fit.predict(x), ntk()(x, data.x) @ fit.alpha, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "kernel", [ntk(depth=3), ArcCosineNTK(depth=3, bias_std=0.5), ArcCosine(0), Matern(1.0)], ids=str
+)
+def test_memory_is_a_few_kernel_matrices(key, kernel):
+    """By XLA's own account, without running: n = 16384 must fit in 24 GiB, twelve matrices of float64."""
+    n = 16384
+    data = ts.Dataset(x=jnp.zeros((n, 5)), y=jnp.zeros(n))
+    compiled = _fit_compiled.lower(floats_as_arrays(KernelRidge(kernel)), key, data, None).compile().compiled
+    assert compiled.memory_analysis().temp_size_in_bytes < 6 * 8 * n**2
 
 
 def test_the_order_of_the_data_does_not_matter(data, key):

@@ -271,6 +271,16 @@ def test_who_is_rotation_invariant(kernel, points, key):
         assert float(jnp.abs(kernel(x @ rotation, z @ rotation) - kernel(x, z)).max()) > 0.01
 
 
+def test_many_pairs_are_computed_in_blocks(key, monkeypatch):
+    """Three rows at a time and a rest of one, against the formula pair by pair; no shape that was compiled before."""
+    monkeypatch.setattr("tsjax.kernels.base._PAIRS", 29)
+    kernel, x, z = ArcCosineNTK(2, bias_std=0.7), jr.normal(key, (2, 13, 5)), jr.normal(key, (9, 5))
+    truth = [[[kernel.evaluate(a, b) for b in z] for a in rows] for rows in x[:, ::6]]
+    blocks = jax.vmap(lambda rows: kernel(rows, z))(x)
+    np.testing.assert_allclose(blocks[:, ::6], np.asarray(truth), rtol=1e-13)
+    assert "while" in jax.jit(kernel).lower(x[0], z).as_text()
+
+
 def test_tiles_are_the_kernel(kernel, key):
     """Far from the origin, with a zero point, and equal and opposite points, where inner products lose half of the digits."""
     x1, x2 = jr.normal(key, (40, 4)) + 3.0, jr.normal(jr.fold_in(key, 1), (30, 4)) * 2.0
