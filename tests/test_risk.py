@@ -99,6 +99,14 @@ def test_the_risk_is_zero_at_the_teacher_only(key):
     assert -1e-15 <= _risk(orthonormal, orthonormal) < 1e-15
 
 
+def test_wide_networks_are_taken_in_tiles(key):
+    """1100 neurons, no multiple of the side of a tile."""
+    teacher = _net(key, 2, 3)
+    wide = _net(jr.fold_in(key, 1), 1100, 3)
+    a, w = jnp.concatenate([wide.a, -teacher.a]), jnp.concatenate([wide.w, teacher.w])
+    np.testing.assert_allclose(_risk(wide, teacher), a @ ts.relu_gram(w, w, 1.0) @ a, rtol=1e-11)
+
+
 def test_permutation_and_rescaling_change_nothing(key):
     student, teacher = _net(key, 4, 3), _net(jr.fold_in(key, 1), 3, 3)
     scale, order = jnp.array([0.1, 2.0, 7.0, 1.0]), jnp.array([2, 0, 3, 1])

@@ -24,9 +24,9 @@ from .precision import is_traced, requires_float64
 from .problem import AbstractInputs, Problem, Sphere
 
 _KERNEL_FITS = (KernelFit, TiledKernelFit)
-# Neurons from which on the Gram matrix is taken in blocks of so many rows.
+# Neurons from which on the Gram matrix is taken in tiles.
 _WIDE = 1024
-# Rows and columns of a tile that stays in the cache through the degrees of a series.
+# Rows and columns of a tile that stays in the cache through the degrees of a series, or the terms of an angle.
 _SIDE = 128
 
 
@@ -45,6 +45,23 @@ def relu_gram(
      [0.1592 0.5   ]]
     """
     return second_moment * ArcCosine(order=1)(jnp.asarray(u, jnp.float64), jnp.asarray(v, jnp.float64))
+
+
+def _quadratic_form(matrix: Gram, x: Float[Array, "n d"], a: Float[Array, " n"]) -> Float[Array, "..."]:
+    """sum_ij a_i a_j matrix(x, x)_ij of a symmetric matrix (or of several, stacked): its tiles on and above the diagonal, each
+    of which stays in the cache."""
+    n = x.shape[0]
+    side = min(n, _SIDE)
+    count = -(-n // side)
+    x = jnp.pad(x, ((0, count * side - n), (0, 0)), mode="edge").reshape(count, side, -1)
+    a = jnp.pad(a, (0, count * side - n)).reshape(count, side)
+
+    def add(total, tile):
+        i, j = tile
+        return total + jnp.where(i == j, 1.0, 2.0) * (matrix(x[i], x[j]) @ a[j] @ a[i]), None
+
+    start = jnp.zeros(jax.eval_shape(matrix, x[0], x[0]).shape[:-2])
+    return jax.lax.scan(add, start, jnp.triu_indices(count))[0]
 
 
 def _gram(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -> Gram | None:
@@ -71,9 +88,7 @@ def network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -
         )
     a = jnp.concatenate([jnp.asarray(student.a, jnp.float64), -jnp.asarray(teacher.a, jnp.float64)])
     w = jnp.concatenate([jnp.asarray(student.w, jnp.float64), jnp.asarray(teacher.w, jnp.float64)])
-    if len(a) <= _WIDE:
-        return a @ gram(w, w) @ a
-    return a @ jax.lax.map(lambda row: gram(row[None], w)[0] @ a, w, batch_size=_WIDE)
+    return a @ gram(w, w) @ a if len(a) <= _WIDE else _quadratic_form(gram, w, a)
 
 
 def _pair(student: TwoLayer, teacher) -> str:
@@ -163,20 +178,9 @@ def _kernel_risk(fit: KernelFit | TiledKernelFit, teacher: TwoLayer, gram, d: in
     cosines = jnp.cos(jnp.asarray(angles(d, degrees)))
     rho = coefficients(teacher.activation(norms[:, None] * cosines[None, :]), d, degrees)
 
-    # Both matrices are symmetric: tiles on and above the diagonal, each of which stays in the cache.
-    n = fit.x.shape[0]
-    side = min(n, _SIDE)
-    count = -(-n // side)
-    x = jnp.pad(fit.x, ((0, count * side - n), (0, 0)), mode="edge").reshape(count, side, -1)
-    padded = jnp.pad(alpha, (0, count * side - n)).reshape(count, side)
     squares = lambdas**2 * multiplicities
-
-    def add(sums, tile):
-        i, j = tile
-        both = jnp.stack([series(squares, d, x[i] @ x[j].T), fit.kernel(x[i], x[j])])
-        return sums + jnp.where(i == j, 1.0, 2.0) * (both @ padded[j] @ padded[i]), None
-
-    (square, norm), _ = jax.lax.scan(add, jnp.zeros(2), jnp.triu_indices(count))
+    both = lambda x1, x2: jnp.stack([series(squares, d, x1 @ x2.T), fit.kernel(x1, x2)])
+    square, norm = _quadratic_form(both, fit.x, alpha)
     cross = jax.vmap(lambda w, r: series(lambdas * multiplicities * r, d, fit.x @ w) @ alpha)(directions, rho)
     power = teacher.a @ gram(teacher.w, teacher.w) @ teacher.a
     value = square - 2.0 * teacher.a @ cross + power

@@ -92,7 +92,12 @@ def test_every_linear_estimator_runs(estimator, tuning):
 def test_risks_of_a_batch_are_exact_where_they_can_be():
     """Without noise GCV interpolates, with a smooth kernel, and roundoff spoils the closed form: an estimate takes its place
     for that cell alone, and it is what the cell says when it runs by itself."""
-    arguments = {**SuperiorityArguments.model_validate({**CELL, "estimator": "rbf"}).model_dump(), "n": 64, "d": 2, "m": 1}
+    arguments = {
+        **SuperiorityArguments.model_validate({**CELL, "estimator": "rbf"}).model_dump(),
+        "n": 64,
+        "d": 2,
+        "m": 1,
+    }
     cell = lambda noise_std: ts.studies.superiority(jax.random.key(0), **{**arguments, "noise_std": noise_std})
     batch = jax.jit(jax.vmap(cell))(jnp.array([0.0, 0.1]))
     alone = [jax.jit(cell)(noise_std) for noise_std in (0.0, 0.1)]
