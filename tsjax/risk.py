@@ -1,6 +1,7 @@
 """Population excess risk ||f_hat - f*||^2 in L2(P_X): exact where a closed form exists, else an estimate with its error."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
@@ -47,9 +48,11 @@ def relu_gram(
     return second_moment * ArcCosine(order=1)(jnp.asarray(u, jnp.float64), jnp.asarray(v, jnp.float64))
 
 
-def _quadratic_form(matrix: Gram, x: Float[Array, "n d"], a: Float[Array, " n"]) -> Float[Array, "..."]:
-    """sum_ij a_i a_j matrix(x, x)_ij of a symmetric matrix (or of several, stacked): its tiles on and above the diagonal, each
-    of which stays in the cache."""
+def _quadratic_form(
+    matrix: Callable[[Array, Array], Array], x: Float[Array, "n d"], a: Float[Array, " n"]
+) -> Float[Array, "..."]:
+    """sum_ij a_i a_j matrix(x, x)_ij for a symmetric matrix, or several (..., n, n): of the tiles on and above the diagonal,
+    each of which stays in the cache."""
     n = x.shape[0]
     side = min(n, _SIDE)
     count = -(-n // side)
