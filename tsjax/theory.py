@@ -127,9 +127,9 @@ def predicted_curve(
     shape as n.
 
     Its fitted slope over a given range of n (`predicted_slope`) is what a measured slope over that range is to be compared
-    with; the asymptotic exponent is often far off (a staircase of degrees comes first). It is an approximation: tuned kernels
-    agree with it to a percent or two, but at d = 5 interpolation (`ridge=0.0`) with the NTK lies 4 to 6 % below it at n = 1024
-    to 4096 (`benchmarks/RESULTS.md`).
+    with; the asymptotic exponent is often far off (a staircase of degrees comes first). It is an approximation: at d = 5
+    kernels with the ridge of an oracle agree with it to 3 % at n = 256 and 512, but interpolation (`ridge=0.0`) with the NTK
+    lies 4 to 6 % below it at n = 1024 to 4096 (`benchmarks/RESULTS.md`).
 
     **Arguments:**
 
