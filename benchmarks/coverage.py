@@ -5,6 +5,7 @@ Synthetic risk curves with planted exponents, seeded; prints Markdown tables. Ab
 
 - coverage of nominal 95 % intervals, by the three kinds of interval, for several laws of the seeds' noise;
 - coverage of differences and ratios of exponents, crossings, forecasts, simultaneous intervals, and chosen windows;
+- coverage and width of ratios of mean risks, down to 4 seeds;
 - how often the planted model is chosen; how often a false equivalence or superiority is claimed;
 - seconds for 1000 curves of 2000 resamples each, in two processes.
 """
@@ -207,6 +208,49 @@ def cover_other(name: str, seed: int, curves: int) -> int:
     return sum(bool(OTHERS[name](rng)) for _ in range(curves))
 
 
+def heavy(rng, seeds):
+    """Log-normal risks with a tail."""
+    return np.exp(rng.normal(size=seeds) - 0.5)
+
+
+def two_kinds(rng, seeds):
+    """A quarter of the teachers is easy."""
+    return np.where(rng.random(seeds) < 0.25, 0.3, 1.3) / 1.05 * np.exp(0.03 * rng.normal(size=seeds))
+
+
+def outliers(rng, seeds):
+    """5 % of the seeds failed."""
+    return np.where(rng.random(seeds) < 0.05, 10.0, 1.0) / 1.45 * np.exp(0.2 * rng.normal(size=seeds) - 0.02)
+
+
+def paired_chi_square(rng, seeds):
+    """Of two learners on the same data: half of the noise is shared."""
+    common = rng.chisquare(FREEDOM, seeds)
+    return tuple((common + rng.chisquare(FREEDOM, seeds)) / (2 * FREEDOM) for _ in range(2))
+
+
+# Laws of mean 1: risks, or pairs of them.
+MEANS: dict[str, Callable] = {
+    "chi-square, 15 degrees of freedom": lambda rng, seeds: rng.chisquare(FREEDOM, seeds) / FREEDOM,
+    "chi-square, of two learners, half shared": paired_chi_square,
+    "log-normal, s.d. 1": heavy,
+    "two kinds of seeds, 1 : 3": two_kinds,
+    "5 % of the seeds 10 times larger": outliers,
+}
+MEAN_SEEDS = (4, 8, 16, 64)
+
+
+def cover_mean(name: str, seeds: int, seed: int, curves: int) -> tuple[int, list[float]]:
+    """Hits of `mean_ratio`, and its upper ends divided by the lower."""
+    rng, hits, widths = np.random.default_rng(seed), 0, []
+    for _ in range(curves):
+        drawn = MEANS[name](rng, seeds)
+        low, high = rates.mean_ratio(*(drawn if isinstance(drawn, tuple) else (drawn, 1.0))).interval
+        hits += _inside((low, high), 1.0)
+        widths.append(high / low)
+    return hits, widths
+
+
 # Nine n, 1024 seeds of chi-square_15: the standard error of a mean is 1.1 %.
 _LONG = 2.0 ** np.arange(5, 14)
 _U = np.log(_LONG)
@@ -266,7 +310,9 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks coverage", description="Simulations of tsjax.rates.")
     parser.add_argument("--curves", type=int, default=2000, help="synthetic curves of each line (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulations (0)")
-    parser.add_argument("--part", choices=["speed", "coverage", "others", "models", "tests"], help="one table alone")
+    parser.add_argument(
+        "--part", choices=["speed", "coverage", "others", "means", "models", "tests"], help="one table alone"
+    )
     options = parser.parse_args(arguments)
     curves, seed = options.curves, options.seed
     wanted = lambda part: options.part in (None, part)
@@ -300,6 +346,20 @@ def main(arguments: list[str]) -> None:
             for i, name in enumerate(OTHERS):
                 hits = sum(_halves(pool, partial(cover_other, name), seed + 100 + i, curves))
                 print(f"| {name} | {error(hits, curves)} |", flush=True)
+            print()
+        if wanted("means"):
+            print(
+                f"Ratios of mean risks, {curves} each: coverage in %; upper by lower end, median and 95th percentile\n"
+            )
+            print(f"| law | {' | '.join(f'{seeds} seeds' for seeds in MEAN_SEEDS)} |\n|---|{'---|' * len(MEAN_SEEDS)}")
+            for i, name in enumerate(MEANS):
+                row = []
+                for seeds in MEAN_SEEDS:
+                    parts = _halves(pool, partial(cover_mean, name, seeds), seed + 400 + i, curves)
+                    hits, widths = sum(part[0] for part in parts), sum((part[1] for part in parts), [])
+                    middle, wide = np.quantile(widths, [0.5, 0.95])
+                    row.append(f"{error(hits, curves)}, {middle:.3g}, {wide:.3g}")
+                print(f"| {name} | {' | '.join(row)} |", flush=True)
             print()
         if wanted("models"):
             total = max(curves // 4, 20)

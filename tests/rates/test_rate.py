@@ -317,6 +317,16 @@ def test_bootstrap_t_is_that_of_a_loop(rng):
     np.testing.assert_allclose(mean_ratio(a, b, draws=300, level=0.9).interval, expected, rtol=1e-9)
 
 
+def test_one_extreme_seed_leaves_an_interval_of_use(rng):
+    """A third of the resamples leave it out, with standard errors of next to nothing."""
+    risks = np.append(1.0 + 0.01 * rng.normal(size=15), 10.0)
+    for values, extreme in ((risks, 1), (1.0 / risks, 0)):
+        interval = np.log(mean_ratio(values, values.mean()).interval)
+        se = values.std() / values.mean() / np.sqrt(15)
+        assert interval[0] < -se and interval[1] > se
+        assert np.argmax(np.abs(interval)) == extreme and np.all(np.abs(interval) < 6 * se)
+
+
 # Verdicts
 
 INF, NAN = np.inf, np.nan
