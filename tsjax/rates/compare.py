@@ -22,8 +22,8 @@ from .table import (
     tail_share,
 )
 
-# The least variance of a resample, relative to that of the sample. Simulated (benchmarks/RESULTS.md): from 8 seeds on it does
-# not change the coverage, while without it some intervals are wider by orders of magnitude.
+# The least variance of a resample, relative to that of the sample. Simulated (benchmarks/RESULTS.md): from 8 seeds on it
+# changes the coverage by less than a point, while without it some intervals are wider by orders of magnitude.
 _LEAST_VARIANCE = 0.1
 
 
@@ -206,11 +206,12 @@ def mean_ratio(
 
     The interval is the bootstrap-t on the log ratio: with s.e.(log ratio) by the delta method, resamples of the seeds
     give the quantiles q of (log ratio* - log ratio) / s.e.*, and the ends are ratio exp(-q s.e.). Logarithms keep it
-    positive and make a/b and b/a agree; studentising keeps its coverage at few, skewed seeds. The variance of a resample
-    counts as at least a tenth of that of the sample: resamples that happen to leave out the one extreme seed would make
-    the interval wide beyond use. Simulated coverage of the 95 % interval at 4, 8, 16 and 64 seeds: 93-95 % for
-    chi-square_15 risks, 88-93 % for log-normal(1) ones (`benchmarks/coverage.py`); at 4 seeds it is wide. At 2 or 3 seeds,
-    too few to studentise, it is the Student interval log ratio +- t_{s-1} s.e.; at one seed it is (0, inf).
+    positive and make a/b and b/a agree; studentising helps at few, skewed seeds. The variance of a resample counts as at
+    least a tenth of that of the sample: resamples that leave out the one extreme seed would make the interval wider by
+    orders of magnitude. Simulated coverage of the 95 % interval at 4, 8, 16 and 64 seeds (`benchmarks/RESULTS.md`): 93-95 %
+    for chi-square_15 risks, 88-93 % for log-normal(1) ones; 47, 37, 56 and 95 % where one seed in 20 is 10 times larger: a
+    sample that has not met one cannot know. At 2 or 3 seeds, too few to studentise, it is the Student interval log ratio +-
+    t_{s-1} s.e.; at one seed it is (0, inf).
 
     **Arguments:**
 
@@ -278,11 +279,11 @@ def mean_ratio(
         shifts, variance, variances = shifts - shifts_b, variance + variance_b, variances + variances_b
     if variance < ROUNDING**2:
         warnings.append(ALIKE)
-    if least < FEW_SEEDS or variance == 0:
+    # Means at or below 0 have no logarithm.
+    usable = np.isfinite(variances)
+    if least < FEW_SEEDS or variance == 0 or not usable.any():
         q = student_quantile(least, level) * np.array([1.0, -1.0])
     else:
-        # Means at or below 0 have no logarithm.
-        usable = np.isfinite(variances)
         t = shifts[usable] / np.sqrt(np.maximum(variances[usable], _LEAST_VARIANCE * variance))
         q = np.quantile(t, [0.5 + level / 2, 0.5 - level / 2])
     with np.errstate(over="ignore"):
