@@ -6,7 +6,7 @@ import pytest
 
 import tsjax as ts
 from tsjax.estimators.ridge import PATH
-from tsjax.kernels import RBF, ArcCosineNTK, Polynomial, ntk
+from tsjax.kernels import RBF, ArcCosineNTK, Matern, Polynomial, ntk
 from tsjax.kernels import neural_tangents as bridge
 
 N = 40
@@ -95,11 +95,34 @@ def test_search_finds_the_brute_force_minimum(data, key, criterion, family):
         with np.errstate(invalid="ignore", divide="ignore"):
             gcv, loo = N * residual @ residual / rest.sum() ** 2, np.mean((residual / rest) ** 2)
         scores.append(gcv if criterion == "gcv" else loo)
-    # Where next to nothing is left unexplained both routes divide roundoff by roundoff.
-    usable = [1 - np.trace(hat) / N > 1e-8 for hat in hats]
-    scores = np.where(usable, scores, np.inf)
+    rests = [np.eye(N) - hat for hat in hats]
+    # Where next to nothing is left unexplained NumPy divides roundoff by roundoff.
+    usable = np.array([np.trace(rest) > 1e-8 * N for rest in rests])
+    judged = np.array([np.trace(rest) ** 2 >= 9.999 * np.sum(rest * rest) for rest in rests]) | (criterion == "loo")
+    scores = np.where(usable & judged, scores, np.inf)
     np.testing.assert_allclose(found, candidates[int(np.argmin(scores))], rtol=1e-9)
     np.testing.assert_allclose(fit.stats[criterion], scores.min(), rtol=1e-7)
+
+
+def test_a_few_small_coefficients_are_no_reason_to_interpolate(key):
+    """Noise that has, as it happens now and then, next to nothing along the eigenvectors that are learnt last: GCV is close to
+    0 for whoever interpolates."""
+    x = jr.normal(key, (N, 2))
+    kernel = Matern(nu=2.5)
+    s, u = np.linalg.eigh(kernel(x))
+    y = np.asarray(jr.normal(jr.fold_in(key, 1), (N,)))
+    y = jnp.asarray(y - 0.9999 * u[:, :5] @ (u[:, :5].T @ y))
+    data = ts.Dataset(x=x, y=y)
+    late = ts.KernelRidge(kernel, ridge=1e-9).fit(key, data), ts.SpectralCutoff(kernel, N - 1).fit(key, data)
+    for estimator in (
+        ts.KernelRidge(kernel, ridge="gcv"),
+        ts.GradientFlow(kernel, time="gcv"),
+        ts.SpectralCutoff(kernel, components="gcv"),
+    ):
+        fit = estimator.fit(key, data)
+        assert fit.stats["dof"] < N / 2
+        # It does not look there, though these score better.
+        assert min(float(other.stats["gcv"]) for other in late) < 0.1 * float(fit.stats["gcv"])
 
 
 @pytest.mark.slow

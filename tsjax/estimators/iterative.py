@@ -33,7 +33,7 @@ from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
 from .ridge import as_kernel, best_score, ridge_path, solve_shifted
-from .tuning import Fixed, Search, check_oracle, gcv_score, tuned
+from .tuning import Fixed, Search, check_oracle, gcv_judged, gcv_score, tuned
 
 _PIVOTS = 256
 _MAX_ROUNDS = 10
@@ -231,7 +231,7 @@ def _search(
     unexplained = shifts * path.trace_inverse + n - q
     gcv = gcv_score(residuals, unexplained, n)
     if criterion == "gcv":
-        score = gcv
+        score = gcv_judged(gcv, unexplained**2 / (shifts**2 * path.trace_inverse_square + n - q), n)
     else:
         quadratic = residuals / shifts + jnp.sum(path.solutions**2, axis=0)
         score = jnp.log(quadratic) + (path.log_det + (n - q) * jnp.log(shifts)) / n

@@ -23,7 +23,18 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, Status, check_data, floats_as_arrays
-from .tuning import CRITERIA, Fixed, Oracle, Search, check_oracle, gcv_score, hold_out, oracle_sample, tuned
+from .tuning import (
+    CRITERIA,
+    Fixed,
+    Oracle,
+    Search,
+    check_oracle,
+    gcv_judged,
+    gcv_score,
+    hold_out,
+    oracle_sample,
+    tuned,
+)
 
 PATH = np.logspace(-10.0, 2.0, 60)
 """The candidate ridges, relative to trace(K)/n."""
@@ -75,10 +86,12 @@ def solve_gram(gram: Float[Array, "n n"], y: Float[Array, " n"], ridge) -> tuple
 
 
 class Shifted(NamedTuple):
-    """Of (A + r I) c = b, for each of p shifts r: the solutions (q, p), and trace((A + r I)^{-1}), log det(A + r I) (p,)."""
+    """Of (A + r I) c = b, for each of p shifts r: the solutions (q, p), and the traces of (A + r I)^{-1} and of its square,
+    and log det(A + r I), (p,) each."""
 
     solutions: Float[Array, "q p"]
     trace_inverse: Float[Array, " p"]
+    trace_inverse_square: Float[Array, " p"]
     log_det: Float[Array, " p"]
 
 
@@ -92,15 +105,15 @@ def solve_shifted(a: Float[Array, "q q"], b: Float[Array, " q"], shifts: Float[A
 def _shifted_by_eigen(a, b, shifts) -> Shifted:
     s, u = eigen(a)
     shifted = s[:, None] + shifts[None, :]
-    return Shifted(
-        u @ ((u.T @ b)[:, None] / shifted), jnp.sum(1.0 / shifted, axis=0), jnp.sum(jnp.log(shifted), axis=0)
-    )
+    traces = (jnp.sum(shifted**-power, axis=0) for power in (1.0, 2.0))
+    return Shifted(u @ ((u.T @ b)[:, None] / shifted), *traces, jnp.sum(jnp.log(shifted), axis=0))
 
 
 def _shifted_by_tridiagonal(a, b, shifts) -> Shifted:
     """A = Q T Q^T, Q of Householder reflections that leave the first coordinate alone. T + r I has pivots from above,
     delta_i = t_i + r - e_{i-1}^2 / delta_{i-1}, and from below, gamma_i; then (T + r I)^{-1}_ii = 1 / (delta_i + gamma_i -
-    t_i - r) (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, theorem 2.3)."""
+    t_i - r) (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, theorem 2.3). The trace of the square is minus the derivative of the
+    trace by r."""
     if a.shape[0] == 1:
         return _shifted_by_eigen(a, b, shifts)
     reflectors, t, e, taus, *_ = jax.lax.linalg.tridiagonal(a, lower=True)
@@ -113,24 +126,27 @@ def _shifted_by_tridiagonal(a, b, shifts) -> Shifted:
     ones = jnp.ones_like(shifts)
 
     def down(carry, row):
-        delta, forward = carry
+        delta, slope, forward = carry
         t_i, z_i, e_above = row
         factor = e_above / delta
-        delta, forward = t_i + shifts - e_above * factor, z_i - factor * forward
-        return (delta, forward), (delta, forward)
+        delta, slope, forward = t_i + shifts - e_above * factor, 1.0 + factor**2 * slope, z_i - factor * forward
+        return (delta, slope, forward), (delta, slope, forward)
 
-    _, (deltas, forwards) = jax.lax.scan(down, (ones, 0.0 * ones), (t, z, above))
+    _, (deltas, slopes, forwards) = jax.lax.scan(down, (ones, 0.0 * ones, 0.0 * ones), (t, z, above))
 
     def up(carry, row):
-        gamma, solution = carry
-        t_i, e_below, delta, forward = row
-        gamma = t_i + shifts - e_below**2 / gamma
+        gamma, gamma_slope, solution = carry
+        t_i, e_below, delta, slope, forward = row
+        gamma, gamma_slope = t_i + shifts - e_below**2 / gamma, 1.0 + (e_below / gamma) ** 2 * gamma_slope
         solution = (forward - e_below * solution) / delta
-        return (gamma, solution), (solution, 1.0 / (delta + gamma - t_i - shifts))
+        inverse = 1.0 / (delta + gamma - t_i - shifts)
+        return (gamma, gamma_slope, solution), (solution, inverse, inverse**2 * (slope + gamma_slope - 1.0))
 
     below = jnp.concatenate([e, jnp.zeros(1)])
-    _, (solutions, inverse) = jax.lax.scan(up, (ones, 0.0 * ones), (t, below, deltas, forwards), reverse=True)
-    return Shifted(rotate(solutions, False), jnp.sum(inverse, axis=0), jnp.sum(jnp.log(deltas), axis=0))
+    rows = (t, below, deltas, slopes, forwards)
+    _, (solutions, *inverses) = jax.lax.scan(up, (ones, 0.0 * ones, 0.0 * ones), rows, reverse=True)
+    traces = (jnp.sum(diagonal, axis=0) for diagonal in inverses)
+    return Shifted(rotate(solutions, False), *traces, jnp.sum(jnp.log(deltas), axis=0))
 
 
 def eigen(a: Float[Array, "q q"]) -> tuple[Float[Array, " q"], Float[Array, "q q"]]:
@@ -165,8 +181,10 @@ def search_gram(criterion: str, gram, y, target) -> Solution:
     gcv = gcv_score(jnp.sum(path.solutions**2, axis=0), path.trace_inverse, n)
     if criterion == "marginal_likelihood":
         score = jnp.log(y @ path.solutions) + path.log_det / n
+    elif criterion == "gcv":
+        score = gcv_judged(gcv, path.trace_inverse**2 / path.trace_inverse_square, n)
     else:
-        score = gcv if criterion == "gcv" else _squared_error(target, path.solutions)
+        score = _squared_error(target, path.solutions)
     best = best_score(score)
     alpha = path.solutions[:, best]
     return Solution(alpha, status_of(alpha), {"ridge": ridges[best], "dof": dof[best], "gcv": gcv[best]})
@@ -191,8 +209,10 @@ def search_primal(criterion: str, phi, y, target) -> Solution:
     if criterion == "marginal_likelihood":
         # (I-H) y = ridge (K + ridge I)^{-1} y, and K has n - q more eigenvalues 0.
         score = jnp.log(y @ residuals / ridges) + (path.log_det + (n - q) * jnp.log(ridges)) / n
+    elif criterion == "gcv":
+        score = gcv_judged(gcv, unexplained**2 / (n - q + ridges**2 * path.trace_inverse_square), n)
     else:
-        score = gcv if criterion == "gcv" else _squared_error(target, path.solutions)
+        score = _squared_error(target, path.solutions)
     best = best_score(score)
     c = path.solutions[:, best]
     return Solution(c, status_of(c), {"ridge": ridges[best], "dof": n - unexplained[best], "gcv": gcv[best]})

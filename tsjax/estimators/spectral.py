@@ -22,7 +22,18 @@ from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, check_data, floats_as_arrays
 from .ridge import PATH, KernelFit, as_kernel, best_score, eigen, scores, search_loo, status_of
-from .tuning import Fixed, Oracle, Search, check_oracle, gcv_score, hold_out, log_spaced_integers, oracle_sample, tuned
+from .tuning import (
+    Fixed,
+    Oracle,
+    Search,
+    check_oracle,
+    gcv_judged,
+    gcv_score,
+    hold_out,
+    log_spaced_integers,
+    oracle_sample,
+    tuned,
+)
 
 _COMPONENTS = 128
 
@@ -93,7 +104,11 @@ def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | 
             assert oracle is not None
             score = squared_errors(x, s, u, b, *oracle_sample(key, oracle))
         elif rule.criterion == "gcv":
-            score = gcv_score(jnp.sum((shares * b[:, None]) ** 2, axis=0), jnp.sum(shares, axis=0), data.n)
+            # Only ratios count, and squares of shares may underflow.
+            relative = shares / jnp.max(shares, axis=0, keepdims=True)
+            squares, left = jnp.sum((relative * b[:, None]) ** 2, axis=0), jnp.sum(relative, axis=0)
+            score = gcv_score(squares, left, data.n)
+            score = gcv_judged(score, left**2 / jnp.sum(relative**2, axis=0), data.n)
         else:
             score = None
         best = search_loo(u, b, y, shares, gains)[1] if score is None else best_score(score)

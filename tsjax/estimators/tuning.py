@@ -10,6 +10,11 @@ criterion, of which the candidate with the lowest score is taken:
   times 2/n and up to a constant: log(y^T (K + ridge I)^{-1} y) + log det(K + ridge I) / n (Rasmussen & Williams 2006,
   equation 5.8, the scale profiled out);
 - `"oracle"`: the mean squared distance to the true function on 4096 fresh inputs: what no method can have, for reference.
+
+Near interpolation all that is left unexplained lies along a few eigenvectors of H, and GCV is n times the squares of so few
+coefficients of y, now and then all small by chance (or 0 by underflow); the candidate is then chosen, at many times the risk of
+the best. Where H is symmetric `"gcv"` therefore looks only at candidates that leave min(10, n/4) directions or more
+unexplained, counted as trace(I-H)^2 / trace((I-H)^2). Figures are in `benchmarks/RESULTS.md`; `"loo"` needs no such rule.
 """
 
 import difflib
@@ -132,6 +137,12 @@ def as_float64(tree: Any) -> Any:
 def gcv_score(squared_residuals, unexplained, n: int):
     """n |(I-H) y|^2 / trace(I-H)^2."""
     return n * squared_residuals / unexplained**2
+
+
+def gcv_judged(score: Float[Array, " p"], left: Float[Array, " p"], n: int) -> Float[Array, " p"]:
+    """`score`, infinite for candidates of which `left` = trace(I-H)^2 / trace((I-H)^2) is too small for GCV to mean something
+    (module docstring)."""
+    return jnp.where(left >= min(10.0, n / 4), score, jnp.inf)
 
 
 def log_spaced_integers(highest: int, points: int) -> np.ndarray:

@@ -135,7 +135,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
         "data", "target", "estimator", "n", "test_share", "tuning", "width", "restarts", "bias", "dtype", "fingerprint",
     ),
     arguments=RealDataArguments,
-    version=2,
+    version=3,
     x="n",
     y=("risk",),
     curve="estimator",
