@@ -12,6 +12,7 @@ NAMES = {
     "gpu": "students on an accelerator: the fused kernel, XLA, peers, roofline",
     "ridge_path": "kernel ridge paths, side by side",
     "large_ridge": "kernel ridge beyond memory",
+    "gcv": "what the criteria for ridge, time and components cost",
     "sweep_overhead": "what the engine itself costs",
     "coverage": "coverage of intervals, model choice, errors of tests",
 }

@@ -105,8 +105,12 @@ def solve_shifted(a: Float[Array, "q q"], b: Float[Array, " q"], shifts: Float[A
 def _shifted_by_eigen(a, b, shifts) -> Shifted:
     s, u = eigen(a)
     shifted = s[:, None] + shifts[None, :]
-    traces = (jnp.sum(shifted**-power, axis=0) for power in (1.0, 2.0))
-    return Shifted(u @ ((u.T @ b)[:, None] / shifted), *traces, jnp.sum(jnp.log(shifted), axis=0))
+    return Shifted(
+        solutions=u @ ((u.T @ b)[:, None] / shifted),
+        trace_inverse=jnp.sum(1.0 / shifted, axis=0),
+        trace_inverse_square=jnp.sum(1.0 / shifted**2, axis=0),
+        log_det=jnp.sum(jnp.log(shifted), axis=0),
+    )
 
 
 def _shifted_by_tridiagonal(a, b, shifts) -> Shifted:
@@ -144,9 +148,13 @@ def _shifted_by_tridiagonal(a, b, shifts) -> Shifted:
 
     below = jnp.concatenate([e, jnp.zeros(1)])
     rows = (t, below, deltas, slopes, forwards)
-    _, (solutions, *inverses) = jax.lax.scan(up, (ones, 0.0 * ones, 0.0 * ones), rows, reverse=True)
-    traces = (jnp.sum(diagonal, axis=0) for diagonal in inverses)
-    return Shifted(rotate(solutions, False), *traces, jnp.sum(jnp.log(deltas), axis=0))
+    _, (solutions, inverse, square) = jax.lax.scan(up, (ones, 0.0 * ones, 0.0 * ones), rows, reverse=True)
+    return Shifted(
+        solutions=rotate(solutions, False),
+        trace_inverse=jnp.sum(inverse, axis=0),
+        trace_inverse_square=jnp.sum(square, axis=0),
+        log_det=jnp.sum(jnp.log(deltas), axis=0),
+    )
 
 
 def eigen(a: Float[Array, "q q"]) -> tuple[Float[Array, " q"], Float[Array, "q q"]]:
