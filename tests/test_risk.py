@@ -262,13 +262,8 @@ def test_the_norm_of_an_estimate_is_that_of_the_whole_matrix(key, n, degrees):
     np.testing.assert_allclose(found.value, expected, rtol=1e-11)
 
 
-@pytest.mark.parametrize(
-    "kernel",
-    [
-        pytest.param(ts.kernels.ntk(), id="ntk"),
-        pytest.param(ts.kernels.Laplace(), id="laplace", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("kernel", [ts.kernels.ntk(), ts.kernels.Laplace()], ids=["ntk", "laplace"])
 def test_the_error_bound_holds(key, kernel):
     """Few degrees against many."""
     problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.1)
