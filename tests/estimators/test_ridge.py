@@ -42,12 +42,12 @@ def test_search_finds_the_brute_force_minimum(data, key, criterion):
     fit = KernelRidge(ntk(), ridge=criterion).fit(key, data)
     gram, y = np.asarray(ArcCosineNTK()(data.x)), np.asarray(data.y)
     ridges, hats = _hat_matrices(gram)
-    residuals = [y - h @ y for h in hats]
-    gcv = np.array([N * r @ r / (N - np.trace(h)) ** 2 for r, h in zip(residuals, hats, strict=True)])
-    loo = np.array([np.mean((r / (1 - np.diag(h))) ** 2) for r, h in zip(residuals, hats, strict=True)])
+    # I - H without cancellation: where next to nothing is left, the subtraction has few digits.
+    rests = [r * np.linalg.inv(gram + r * np.eye(N)) for r in ridges]
+    gcv = np.array([N * np.sum((rest @ y) ** 2) / np.trace(rest) ** 2 for rest in rests])
+    loo = np.array([np.mean((rest @ y / np.diag(rest)) ** 2) for rest in rests])
     shifted = [gram + r * np.eye(N) for r in ridges]
     likelihood = np.array([np.log(y @ np.linalg.solve(k, y)) + np.linalg.slogdet(k)[1] / N for k in shifted])
-    rests = [np.eye(N) - h for h in hats]
     judged = np.array([np.trace(r) ** 2 >= 10 * np.sum(r * r) for r in rests]) | (criterion != "gcv")
     score = {"gcv": gcv, "loo": loo, "marginal_likelihood": likelihood}[criterion]
     best = int(np.argmin(np.where(judged, score, np.inf)))

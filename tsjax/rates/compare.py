@@ -279,9 +279,9 @@ def mean_ratio(
         shifts, variance, variances = shifts - shifts_b, variance + variance_b, variances + variances_b
     if variance < ROUNDING**2:
         warnings.append(ALIKE)
-    # Means at or below 0 have no logarithm.
+    # Means at or below 0 have no logarithm; where most resamples have one, the quantiles of the others mean nothing.
     usable = np.isfinite(variances)
-    if least < FEW_SEEDS or variance == 0 or not usable.any():
+    if least < FEW_SEEDS or variance == 0 or usable.mean() < 0.5:
         q = student_quantile(least, level) * np.array([1.0, -1.0])
     else:
         t = shifts[usable] / np.sqrt(np.maximum(variances[usable], _LEAST_VARIANCE * variance))
