@@ -103,11 +103,13 @@ def in_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     return pa.table(arrays)
 
 
-def to_frame(table: pa.Table, experiment: Description) -> pd.DataFrame:
-    """The records as pandas gives them, with arguments as they were: tuples for lists, None where it was None."""
+def to_frame(table: pa.Table, rows: np.ndarray, experiment: Description) -> pd.DataFrame:
+    """Some rows, in their order, as pandas gives them, with arguments as they were: tuples for lists, None where it was
+    None."""
     frame = {}
     for name in table.column_names:
-        column = table[name].combine_chunks()
+        # One column at a time: of a million records a whole table more is a lot of memory.
+        column = table[name].take(pa.array(rows)).combine_chunks()
         argument = name in experiment.names
         if argument and (pa.types.is_string(column.type) or column.null_count):
             frame[name] = _decoded(column)
