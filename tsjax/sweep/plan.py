@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .checks import check_expectations
+from .errors import SpecError, shown
 from .experiment import Experiment
-from .spec import SpecError, SweepSpec, check_expectations, expand
+from .spec import SweepSpec, expand
 
 # Cells in a chunk unless told otherwise: enough to fill the devices, few enough that a kill loses little.
 DEFAULT_CHUNK = 64
@@ -91,14 +93,26 @@ class Plan:
 
 def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
     """Validates the spec and groups its cells by static arguments, in grid order. **Raises:** SpecError."""
-    check_expectations(spec, experiment)
-    groups: dict[str, list[Cell]] = {}
-    for arguments, seeds in expand(spec, experiment):
+    combinations = list(expand(spec, experiment))
+    for arguments, _ in combinations:
         for name, value in arguments.items():
-            if name not in experiment.static and not isinstance(value, int | float):
-                raise SpecError(
-                    f"{experiment.name}: {name} = {value!r} is not a number, so it cannot be traced. Name it in static."
-                )
-        static = json.dumps({name: arguments[name] for name in experiment.static}, sort_keys=True)
-        groups.setdefault(static, []).extend(cells_of(arguments, seeds))
-    return Plan(experiment, tuple(Group(json.loads(static), tuple(cells)) for static, cells in groups.items()))
+            if name not in experiment.static:
+                _check_number(experiment, name, value)
+    check_expectations(spec.expect, experiment, (arguments for arguments, _ in combinations))
+    groups: dict[str, tuple[dict[str, Any], list[Cell]]] = {}
+    for arguments, seeds in combinations:
+        # As the schema made them, a tuple being a tuple: the function takes what it is annotated with.
+        static = {name: arguments[name] for name in experiment.static}
+        name = json.dumps(static, sort_keys=True)
+        groups.setdefault(name, (static, []))[1].extend(cells_of(arguments, seeds))
+    return Plan(experiment, tuple(Group(static, tuple(cells)) for static, cells in groups.values()))
+
+
+def _check_number(experiment: Experiment, name: str, value: Any) -> None:
+    """Raises SpecError for what cannot be an array's entry in a compiled program."""
+    if not isinstance(value, int | float):
+        raise SpecError(
+            f"{experiment.name}: {name} = {shown(value)} is not a number, so it cannot be traced. Name it in static."
+        )
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise SpecError(f"{experiment.name}: {name} = {shown(value)} is no 64-bit integer, so it cannot be traced.")
