@@ -54,7 +54,7 @@ def test_smoke_size_runs(file, tmp_path, monkeypatch, capsys):
     assert not stop.value.code
     content = json.loads(capsys.readouterr().out)
     result = load(tmp_path)
-    y, expected = result.experiment.y[0], make_plan(load_spec(file).at_smoke_size(), result.experiment).cells
+    y, expected = result.experiment.y[0], result.coverage.cells
     assert result.records["cell"].nunique() == expected
     assert np.isfinite(result.records[y]).all() and (result.records[y] >= 0).all()
     assert all(row["failed"] == 0 for row in content["rates"])

@@ -83,7 +83,7 @@ def test_long_labels_and_different_windows_still_fit(toy_result):
     ridge = records["method"] == "ridge"
     records = records[~ridge | ((records["n"] < 5 * 10**6) & (records["seed"] < 20))]
     names = {name: f"a student of width 1000 started at the teacher ({name})" for name in ("student", "ridge")}
-    experiment = dataclasses.replace(toy_result.experiment, labels=names)
+    experiment = toy_result.experiment.model_copy(update={"labels": names})
     wide = Result(records, toy_result.spec, experiment, {})
     printed = _printed(print_result, wide)
     text = _squeezed(printed)

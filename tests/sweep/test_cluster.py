@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from sweep.toys import power, power_spec
+from sweep.toys import power, power_spec, stored
 
 from tsjax.sweep.run import run_spec
-from tsjax.sweep.store import open_store
 
 TESTS = Path(__file__).parents[1]
 METRICS = ["cell", "method", "n", "seed", "status", "risk", "limit", "done", "draw"]
@@ -32,7 +31,7 @@ SCRIPT = """
 import os, signal, sys, time
 import ray
 from ray.cluster_utils import Cluster
-from sweep.toys import power, power_spec
+from sweep.toys import power, power_spec, stored
 from tsjax.sweep.run import run_spec
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
@@ -89,7 +88,7 @@ def test_ray_with_a_killed_worker_and_a_killed_node(tmp_path, whole):
     said = ["a worker died", "a node died", "a node joined", "96"]
     assert [line for line in out.splitlines() if line in said] == said, out
     _assert_same(run_spec(power_spec(), experiment=power, out=tmp_path / "s").records, whole)
-    assert not open_store(tmp_path / "s").read()["cell"].duplicated().any()
+    assert not stored(tmp_path / "s")["cell"].duplicated().any()
 
 
 FAILING = """
@@ -109,7 +108,7 @@ def test_errors_on_ray_stop_no_other_program(tmp_path):
     process = _run(FAILING, str(tmp_path / "s"))
     out, err = process.communicate(timeout=900)
     assert "1 of 2 programs failed" in out and "no such thing" in out, err[-3000:]
-    assert set(open_store(tmp_path / "s").read()["kind"]) == {"fine"}
+    assert set(stored(tmp_path / "s")["kind"]) == {"fine"}
 
 
 def test_without_ray(monkeypatch):
@@ -122,7 +121,7 @@ DISTRIBUTED = """
 import sys
 import jax
 jax.distributed.initialize(sys.argv[2], num_processes=2, process_id=int(sys.argv[3]))
-from sweep.toys import power, power_spec
+from sweep.toys import power, power_spec, stored
 from tsjax.sweep.run import run_spec
 assert jax.process_count() == 2 and len(jax.devices()) == 2 * len(jax.local_devices())
 ran = 0
@@ -150,7 +149,7 @@ def test_two_processes_of_jax_distributed(tmp_path, whole):
         assert process.returncode == 0, err[-3000:]
         ran.append([int(word) for word in out.splitlines()[-1].split()])
     assert ran == [[48, 96], [48, 96]]
-    records = open_store(tmp_path / "s").read()
+    records = stored(tmp_path / "s")
     assert not records["cell"].duplicated().any()
     np.testing.assert_allclose(
         records.set_index("cell")["risk"].loc[whole["cell"]], whole["risk"].to_numpy(), rtol=1e-12

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sweep.toys import power, power_spec
+from sweep.toys import power, power_spec, stored
 
 import tsjax as ts
 from tsjax.sweep import execute
 from tsjax.sweep.execute import GroupError
 from tsjax.sweep.interrupt import Interrupted, Stop, listening
 from tsjax.sweep.run import run_spec
-from tsjax.sweep.store import open_store
 
 
 @ts.experiment(static=("kind", "n"), curve="kind")
@@ -107,7 +106,7 @@ def test_a_program_that_cannot_be_made_stops_no_other(tmp_path):
         GroupError, match=r"1 of 2 programs failed.*first was at kind=broken, n=8: TypeError: no such thing"
     ):
         ts.sweep(uneven, out=tmp_path / "s", kind=["broken", "fine"], n=8, seeds=3)
-    assert set(open_store(tmp_path / "s").read()["kind"]) == {"fine"}
+    assert set(stored(tmp_path / "s")["kind"]) == {"fine"}
     # The only one: its own error.
     with pytest.raises(TypeError, match="no such thing"):
         ts.sweep(uneven, kind="broken", n=8, seeds=1)
@@ -118,7 +117,7 @@ def test_commits_are_by_time(tmp_path):
         out = tmp_path / str(files)
         run_spec(power_spec(), experiment=power, chunk=4, out=out, commit_seconds=seconds)
         assert len(list((out / "chunks").iterdir())) == files
-    same = [open_store(tmp_path / str(files)).read().sort_values("cell")["risk"].to_numpy() for files in (2, 24)]
+    same = [stored(tmp_path / str(files)).sort_values("cell")["risk"].to_numpy() for files in (2, 24)]
     np.testing.assert_array_equal(*same)
 
 
@@ -161,7 +160,7 @@ def test_a_signal_ends_a_sweep_between_chunks(tmp_path, signum):
     with pytest.raises(Interrupted) as stopped:
         run_spec(power_spec(), listener=listener, **options)
     assert stopped.value.exit_code == 128 + signum and signal.getsignal(signum) is before
-    assert 12 <= len(open_store(tmp_path / "s").read()) < 60
+    assert 12 <= len(stored(tmp_path / "s")) < 60
     assert run_spec(power_spec(), **options).records["risk"].equals(whole["risk"])
 
 

@@ -1,11 +1,10 @@
-import dataclasses
 import hashlib
 import json
 
 import pytest
 from sweep.toys import power, power_spec
 
-from tsjax.sweep.plan import Group, cells_of, make_plan
+from tsjax.sweep.plan import cells_of, make_plan, plan_content, plan_of
 from tsjax.sweep.spec import SpecError, expand, find_experiment, load_spec, nearest, parse_spec
 
 GRID = {"n": [16, 32], "method": ["fast", "slow"], "seeds": 3}
@@ -106,15 +105,14 @@ def test_groups_are_the_distinct_static_combinations():
     for group in plan.groups:
         assert all(cell.arguments["method"] == group.static["method"] for cell in group.cells)
         chunks = group.chunks(7)
-        assert [len(chunk.cells) for chunk in chunks] == [7] * 6 + [6]
-        assert [cell for chunk in chunks for cell in chunk.cells] == list(group.cells)
+        assert [len(chunk) for chunk in chunks] == [7] * 6 + [6]
+        assert [cell for chunk in chunks for cell in chunk] == list(group.cells)
 
 
 def test_ids_depend_on_content_alone():
     plan, again = make_plan(power_spec(), power), make_plan(power_spec(claim="another claim"), power)
-    ids = [chunk.id for group in plan.groups for chunk in group.chunks(8)]
-    assert ids == [chunk.id for group in again.groups for chunk in group.chunks(8)]
-    assert len(set(ids)) == len(ids)
+    assert plan.ids == again.ids and len(set(plan.ids)) == len(plan.ids) == plan.cells
+    assert set(plan.ids) == {cell.id for group in plan.groups for cell in group.cells}
     one = lambda arguments, seed: cells_of(arguments, [seed])[0]
     cell = one({"n": 16, "scale": 1.0}, 3)
     assert cell.id == one({"scale": 1.0, "n": 16}, 3).id
@@ -122,9 +120,16 @@ def test_ids_depend_on_content_alone():
     assert cell.id == hashlib.sha256(text.encode()).hexdigest()[:20]
     others = (one({"n": 16, "scale": 1.0}, 4), one({"n": 17, "scale": 1.0}, 3), one({"n": 16, "scale": 1.1}, 3))
     assert len({cell.id, *(other.id for other in others)}) == 4
-    group = plan.groups[0]
-    assert Group({}, group.cells).chunks(8)[0].id == ids[0]
-    assert dataclasses.replace(group.chunks(8)[0], cells=group.cells[1:9]).id != ids[0]
+    # Credentials in a URL are not what a cell is about.
+    url = lambda user: {"data": f"s3://{user}@bucket/x.csv", "n": 4}
+    assert one(url("key:secret"), 0).id == one(url("other:secret"), 0).id != one({**url("a"), "n": 5}, 0).id
+
+
+def test_a_plan_survives_a_store():
+    plan = make_plan(power_spec(grid=[{**GRID, "seeds": [0, 1, 2, 7]}, {**GRID, "n": 99, "scale": 0.1}]), power)
+    again = plan_of(json.loads(json.dumps(plan_content(plan))), power.description)
+    assert again.ids == plan.ids and [group.static for group in again.groups] == [g.static for g in plan.groups]
+    assert [one.arguments for one in again.combinations] == [one.arguments for one in plan.combinations]
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 40])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import SEED
-from sweep.toys import path, power, power_spec
+from sweep.toys import path, power, power_spec, stored
 
 import tsjax as ts
 from tsjax.sweep.plan import make_plan
@@ -90,7 +90,7 @@ def test_resume_runs_only_what_is_missing(tmp_path, whole):
     result = _run(out, chunk=8, listener=_counting(counted))
     assert counted == {"found": 72, "run": 24}
     _assert_same(result.records, whole)
-    assert _chunks(out) == files
+    assert len(_chunks(out)) == 12 and set(files[3:]) < set(_chunks(out))
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     # Resumed with other chunks, only the missing cells are run too.
     files[5].unlink()
@@ -127,22 +127,26 @@ def test_a_damaged_chunk_is_set_aside_and_redone(tmp_path, whole, spoil):
     victim = _chunks(out)[4]
     lost = set(pd.read_parquet(victim)["cell"])
     spoil(victim)
-    store = open_store(out)
-    assert len(store.read()) == len(whole) - 8 and store.damaged == [victim.name]
-    assert store.cells_done() == set(whole["cell"]) - lost
+    found = open_store(out).read()
+    assert set(found.damaged) == {victim.name} and len(found.tables) == 11
     status = sweep_status(out)
     assert status["damaged"] == [victim.name] and status["done"] == len(whole) - 8
     # What is left takes as long as the cells like it did; the cells of a program are alike.
-    each = store.read().groupby("method")["run_seconds"].mean()
+    intact = pd.concat([pd.read_parquet(file) for file in _chunks(out) if file != victim])
+    each = intact.groupby("method")["run_seconds"].mean()
     expected = sum(each[method] for method in whole.loc[whole["cell"].isin(lost), "method"])
     assert status["seconds_left"] == pytest.approx(expected)
-    # A result made now holds the other cells alone.
-    assert set(ts.load(out, power).records["cell"]) == set(whole["cell"]) - lost
+    # A result made now holds the other cells alone, and says so.
+    loaded = ts.load(out)
+    assert set(loaded.records["cell"]) == set(whole["cell"]) - lost and not loaded.coverage.whole
+    assert loaded.coverage.sentence == "88 of 96 cells; 1 damaged chunk is left out."
     counted = {}
     result = _run(out, chunk=8, listener=_counting(counted))
     assert counted["run"] == 8
     _assert_same(result.records, whole)
     assert sweep_status(out)["damaged"] == [] and sweep_status(out)["seconds_left"] == 0.0
+    # Nothing is thrown away: perhaps somebody can save it.
+    assert [file.name for file in (out / "damaged").iterdir()] == [victim.name]
 
 
 def test_extension_runs_only_new_cells(tmp_path, whole):
@@ -314,8 +318,7 @@ def test_a_disk_that_is_full(tmp_path, whole, monkeypatch):
     with pytest.raises(StoreError, match="No space left on device. Finished chunks are safe"):
         _run(tmp_path / "s", chunk=8)
     monkeypatch.undo()
-    store = open_store(tmp_path / "s")
-    assert 0 < len(store.read()) < len(whole) and not store.damaged
+    assert 0 < len(stored(tmp_path / "s")) < len(whole) and not open_store(tmp_path / "s").read().damaged
     assert not list((tmp_path / "s" / "chunks").glob(".*"))
     _assert_same(_run(tmp_path / "s", chunk=8).records, whole)
 
@@ -335,9 +338,10 @@ def test_a_store_just_being_made_is_nobody_elses(tmp_path):
         ("", "cannot be read"),
         ("\x00\x01", "cannot be read"),
         ("[1, 2]", "no sweep description|cannot be read"),
-        ('{"schema": 99}', "has schema 99; this version of tsjax reads 1"),
-        ('{"schema": 1, "provenance": {}}', "holds no valid spec"),
-        ('{"schema": 1, "spec": {"studdy": 3}, "provenance": {}}', "holds no valid spec"),
+        ('{"schema": 99}', "has schema 99; this version of tsjax reads 2"),
+        ('{"schema": 2, "provenance": {}}', "holds no valid spec"),
+        ('{"schema": 2, "spec": {"studdy": 3}, "provenance": {}}', "holds no valid spec"),
+        ('{"schema": 2, "spec": {"study": "a:b", "grid": {"n": 1}}}', "holds no valid description of its sweep"),
     ],
 )
 def test_a_spoilt_description_is_one_clear_error(tmp_path, content, message):
@@ -386,8 +390,7 @@ def test_a_store_by_url(whole):
     files = fsspec.filesystem("memory")
     victim = sorted(files.ls(f"/bucket/{SEED}/chunks", detail=False))[3]
     files.pipe_file(victim, files.cat_file(victim)[:-40])
-    store = open_store(url)
-    assert len(store.read()) < len(whole) and store.damaged == [victim.rsplit("/", 1)[-1]]
+    assert ts.load(url).coverage.damaged == (victim.rsplit("/", 1)[-1],) and len(ts.load(url).records) < len(whole)
     _assert_same(_run(url, chunk=8).records, whole)
 
 

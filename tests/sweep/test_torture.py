@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from helpers import SEED
 from sweep.torture import OPTIONS, SPEC, run_until_killed
-from sweep.toys import power
+from sweep.toys import power, stored
 
 import tsjax as ts
 from tsjax.sweep.run import run_spec
@@ -37,7 +37,7 @@ def whole() -> pd.DataFrame:
 def _assert_whole(out, whole):
     result = run_spec(SPEC, out=out, **OPTIONS)
     pd.testing.assert_frame_equal(result.records[METRICS], whole[METRICS], check_exact=True)
-    assert open_store(out).read()["cell"].nunique() == len(whole)
+    assert stored(out)["cell"].nunique() == len(whole)
 
 
 @pytest.mark.slow
@@ -57,12 +57,11 @@ def test_two_hundred_kills(tmp_path, processes, whole):
         assert child.exitcode is not None, "a child did not end"
         exits[child.exitcode] = exits.get(child.exitcode, 0) + 1
         if kill % 20 == 0:
-            read = open_store(out).read()
-            assert not open_store(out).damaged and not read["cell"].duplicated().any()
+            assert not open_store(out).read().damaged and not stored(out)["cell"].duplicated().any()
     # Ended outright, by a signal that came before the sweep listened for it, or by an Interrupted (1 is what multiprocessing
     # makes of an exception); never by the end of the sweep.
     assert exits[-signal.SIGKILL] > KILLS // 4 and set(exits) <= {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 1}
-    assert 0 < len(open_store(out).read()) < len(whole)
+    assert 0 < len(stored(out)) < len(whole)
     _assert_whole(out, whole)
 
 
@@ -105,11 +104,10 @@ def test_a_full_disk(small_disk, tmp_path, whole):
     out = small_disk / "s"
     with pytest.raises(StoreError, match="No space left on device. Finished chunks are safe"):
         run_spec(SPEC, out=out, **OPTIONS)
-    store = open_store(out)
-    assert 0 < len(store.read()) < len(whole) and not store.damaged
+    assert 0 < len(stored(out)) < len(whole) and not open_store(out).read().damaged
     assert not list((out / "chunks").glob(".*")), "half a file was left"
     # With room again, it goes on.
-    done = len(store.read())
+    done = len(stored(out))
     bigger = tmp_path / "s"
     subprocess.run(["cp", "-r", str(out), str(bigger)], check=True)
     counted = []

@@ -1,9 +1,11 @@
 """Toy experiments whose records are planted; they compile in a fraction of a second."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
+import pandas as pd
 from pydantic import Field
 
 from tsjax.sweep.experiment import Theory, experiment
@@ -50,6 +52,11 @@ def path(key, *, speed: float = 1.0):
 def plain(key, *, n: int):
     """Neither status nor curve nor theory."""
     return {"risk": jax.random.uniform(key, (), jnp.float64) / n}
+
+
+def stored(store) -> pd.DataFrame:
+    """The rows of a store's chunks, as pandas reads the folder: an independent route to the records."""
+    return pd.read_parquet(Path(store) / "chunks")
 
 
 def power_spec(**changes) -> SweepSpec:

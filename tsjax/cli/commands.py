@@ -213,13 +213,14 @@ def plan(
     from ..report import plan_json, print_plan
     from ..sweep.estimate import estimate_plan
     from ..sweep.plan import make_plan
+    from ..sweep.records import read_columns
     from ..sweep.store import open_store
 
     records = None
     if out is not None:
         store = open_store(out)
         check_same_sweep(loaded, store.spec, out)
-        records = store.read()
+        records, _ = read_columns(store, store.content().plan, ["cell", "run_seconds"])
     with Console(stderr=True).status("compiling the largest program of each curve"):
         estimates = estimate_plan(make_plan(loaded, experiment), loaded.key, chunk, records)
     if as_json:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from .. import native
 from ..activations import relu
 from ..network import TwoLayer
 from ..optim import normals_at
@@ -33,6 +34,14 @@ def _mode() -> str:
     if mode not in ("0", "1", "interpret"):
         raise ValueError(f"TSJAX_FUSED must be 0 (off), 1 (on GPUs) or interpret (to test it anywhere), got {mode!r}.")
     return "" if mode == "0" else mode
+
+
+def kernel_in_use(platform: str) -> str:
+    """What trains relu students on devices of this platform, where a kernel of ours can: `c` (`tsjax.native`), `fused`, or
+    `xla`. They sum in different orders, so that their results differ by rounding."""
+    if _mode() == "interpret" or (_mode() == "1" and platform in ("cuda", "gpu")):
+        return "fused"
+    return "c" if platform == "cpu" and native.load()[0] is not None else "xla"
 
 
 def where_it_runs(fused, otherwise, *operands):

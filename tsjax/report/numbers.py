@@ -9,7 +9,9 @@ import pandas as pd
 from ..estimators.base import Status
 from ..rates import Estimate, mean_ratio, share
 from ..sweep.curve import Curve
-from ..sweep.result import FAILED, Result
+from ..sweep.records import FAILED
+from ..sweep.result import Result
+from ..sweep.values import labels_of, text_of
 
 Number: TypeAlias = int | float | np.floating
 
@@ -44,30 +46,29 @@ def label_of(result: Result, name: str) -> str:
 
 def x_is_returned(result: Result) -> bool:
     """Whether x is a vector that every cell returns (a path through training), rather than an argument of the grid."""
-    return result.experiment.x not in result.experiment.arguments.model_fields
+    return result.experiment.returns_x
 
 
 def variants(result: Result) -> list[str]:
     """The arguments, other than x and the curve's name, in which the curves differ."""
     experiment, curves = result.experiment, result.curves()
-    names = [name for name in experiment.arguments.model_fields if name not in (experiment.x, experiment.curve)]
+    names = [name for name in experiment.names if name not in (experiment.x, experiment.curve)]
     return [name for name in names if len({repr(curve.arguments[name]) for curve in curves}) > 1]
 
 
 def variant_of(result: Result, curve: Curve) -> str:
-    """The values of `variants` at one curve, such as `d = 5, m = 3`; empty when nothing varies."""
-    values = ((label_of(result, name), curve.arguments[name]) for name in variants(result))
-    return ", ".join(f"{name} = {short(value)}" for name, value in values)
+    """The values of `variants` at one curve, such as `d = 5, m = 3`; empty when nothing varies. No two variants have one
+    text."""
+    parts = []
+    for name in variants(result):
+        labels = labels_of(other.arguments[name] for other in result.curves())
+        parts.append(f"{label_of(result, name)} = {labels[text_of(curve.arguments[name])]}")
+    return ", ".join(parts)
 
 
 def rows_of(result: Result, curve: Curve) -> pd.DataFrame:
     """The records of one curve."""
-    keep = np.ones(len(result.records), bool)
-    for name, value in curve.arguments.items():
-        if name != result.experiment.x:
-            column = result.records[name]
-            keep &= (column.isna() if pd.isna(value) else column == value).to_numpy(bool)
-    return result.records.iloc[np.flatnonzero(keep)]
+    return result.rows(curve)
 
 
 def counts_of(result: Result, curve: Curve) -> dict[str, int]:

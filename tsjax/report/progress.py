@@ -73,7 +73,7 @@ class Meter:
         self._plan = plan
         values = {name: {repr(group.static[name]) for group in plan.groups} for name in plan.experiment.static}
         self._varying = [name for name in plan.experiment.static if len(values[name]) > 1]
-        self._weights = [_weight(plan, group) for group in plan.groups]
+        self._weights = [_weight(group) for group in plan.groups]
         self._left = [len(group.cells) for group in plan.groups]
         self._compiled: dict[int, float] = {}
         self._failed = [0] * len(plan.groups)
@@ -239,7 +239,6 @@ class Meter:
         return Group(bar, text, rows)
 
 
-def _weight(plan: Plan, group: CellGroup) -> float:
+def _weight(group: CellGroup) -> float:
     """Relative cost of one cell of a group, at least one operation; all alike when the experiment states no cost."""
-    cost = plan.experiment.cost
-    return 1.0 if cost is None else max(1.0, float(sum(cost(group.cells[0].arguments))))
+    return 1.0 if group.cost is None else max(1.0, float(sum(group.cost)))

@@ -241,7 +241,7 @@ def _means_on_line(table: np.ndarray) -> _Drawn:
 
 def _shows_limit(result: Result, curve: Curve) -> bool:
     """The limit belongs to the curves that aim at it; without any theory a recorded limit is all there is."""
-    return result.experiment.theory is None or aims_at_limit(result, curve)
+    return not result.experiment.has_theory or aims_at_limit(result, curve)
 
 
 def _exponent(result: Result, curve: Curve) -> str:

@@ -11,6 +11,7 @@ from .errors import AbsentError, SpecError, nearest, shown
 from .expectation import Expectation
 from .experiment import Experiment
 from .trace import outputs_of
+from .values import name_of_value
 
 # What the engine records of every cell, beside what the experiment returns.
 _TIMES = ("compile_seconds", "run_seconds")
@@ -31,7 +32,7 @@ def _curves_of(cells: Iterable[dict[str, Any]], experiment: Experiment) -> list[
     found: dict[str, _Curve] = {}
     for cell in cells:
         arguments = {name: value for name, value in cell.items() if name != experiment.x}
-        name = experiment.name if experiment.curve is None else str(arguments.get(experiment.curve))
+        name = experiment.name if experiment.curve is None else name_of_value(arguments.get(experiment.curve))
         curve = found.setdefault(repr(arguments), _Curve(name, arguments))
         if experiment.x in cell:
             curve.x.append(cell[experiment.x])
@@ -244,7 +245,7 @@ class _Check:
         if not deep or not numbers:
             return
         try:
-            theory = experiment.theory({**curve.arguments, experiment.x: None}, np.asarray(numbers, float))
+            theory = experiment.theory_at(curve.arguments, np.asarray(numbers, float))
         except Exception as error:
             raise SpecError(
                 f"{self.where}: the theory of {experiment.name} fails for the curve {curve.name}: {type(error).__name__}: "

@@ -15,7 +15,8 @@ from .devices import keep_compiled, one_blas_thread
 from .execute import ChunkDone, GroupErrors, pieces, run_plan
 from .experiment import Experiment
 from .interrupt import Stop
-from .plan import Cell, Chunk, Group, Plan
+from .plan import Cell, Combination, Group, Plan
+from .program import settings
 from .store import Store
 
 # Ray gives a task up after so many lost workers or nodes.
@@ -24,13 +25,11 @@ _RETRIES = 20
 _AHEAD = 2
 
 
-def _work(experiment: Experiment, static: dict[str, Any], cells: tuple[Cell, ...], key: int) -> list[ChunkDone]:
+def _work(experiment: Experiment, cells: tuple[Cell, ...], key: int) -> list[ChunkDone]:
     """Runs one chunk; in a worker of Ray."""
-    import jax
-
     keep_compiled()
-    plan = Plan(experiment, (Group(static, cells),))
-    with one_blas_thread(), jax.enable_x64(True):
+    plan = Plan(experiment, tuple(Combination(cell.arguments, [cell.seed]) for cell in cells))
+    with one_blas_thread(), settings(experiment.x64):
         return list(run_plan(plan, None, key, chunk=len(cells), commit_seconds=float("inf")))
 
 
@@ -68,13 +67,15 @@ def run_on_ray(
     resources = {"num_gpus": 1, "num_cpus": 0} if kind == "GPU" else {"num_cpus": 1}
     task = ray.remote(_work).options(max_retries=_RETRIES, **resources)
     experiment = ray.put(plan.experiment)
-    done = set() if store is None else store.cells_done()
+    done = set() if store is None else store.done()
     errors, waiting = GroupErrors(plan), deque()
     for group in plan.groups:
         missing, found = pieces(group, done, chunk)
         if found:
             yield ChunkDone(group.static, found, None, 0.0, True)
         waiting += [(group, cells) for cells in missing]
+    if waiting and store is not None:
+        store.refuse_work()
     running: dict[Any, tuple[Group, tuple[Cell, ...]]] = {}
     try:
         while running or (waiting and not stop.now):
@@ -82,7 +83,7 @@ def run_on_ray(
             while waiting and len(running) < places and not stop.now:
                 group, cells = waiting.popleft()
                 if not errors.about(group):
-                    running[task.remote(experiment, group.static, cells, key)] = (group, cells)
+                    running[task.remote(experiment, cells, key)] = (group, cells)
             ready, _ = ray.wait(list(running), timeout=0.2) if running else ([], [])
             for reference in ready:
                 group, cells = running.pop(reference)
@@ -93,7 +94,7 @@ def run_on_ray(
                     continue
                 for result in results:
                     if store is not None:
-                        store.write(Chunk(group.static, cells).id, result.records)
+                        store.commit(result.records, result.kernel)
                     yield result
             if stop.overdue:
                 break

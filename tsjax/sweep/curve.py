@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .experiment import Theory
+from .theory import Theory
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Curve:
     theory: Theory
 
     def between(self, low: float, high: float) -> "Curve":
-        """The part with low <= x <= high."""
-        return self.rows(np.flatnonzero((self.x >= low) & (self.x <= high)))
+        """The part with low <= x <= high, up to rounding: 0.1 + 0.2 belongs to a window that ends at 0.3."""
+        slack = 1e-12 * np.abs(self.x)
+        return self.rows(np.flatnonzero((self.x >= low - slack) & (self.x <= high + slack)))
 
     def rows(self, keep: np.ndarray) -> "Curve":
         """The part at some of its x, by indices."""

@@ -83,15 +83,15 @@ def by_curve(plan: Plan) -> list[list[Group]]:
     return list(curves.values())
 
 
-def measured_seconds(experiment: Experiment, groups: list[Group], records: pd.DataFrame) -> list[float] | None:
+def measured_seconds(groups: list[Group], records: pd.DataFrame) -> list[float] | None:
     """Seconds of one cell of each group of a curve, as the records of a store (`cell`, `run_seconds`) tell: of the group
     itself, or of the group nearest in cost, in proportion. None where they do not tell."""
     seconds = records.drop_duplicates("cell").set_index("cell")["run_seconds"]
     mine = [seconds[seconds.index.isin([cell.id for cell in group.cells])] for group in groups]
     known = [i for i, some in enumerate(mine) if len(some)]
-    if not known or (experiment.cost is None and len(known) < len(groups)):
+    if not known or (groups[0].cost is None and len(known) < len(groups)):
         return None
-    work = [1.0 if experiment.cost is None else sum(experiment.cost(group.cells[0].arguments)) for group in groups]
+    work = [1.0 if group.cost is None else max(1.0, sum(group.cost)) for group in groups]
     # Speeds change with size, so the nearest.
     nearest = [min(known, key=lambda j, w=w: abs(np.log(work[j] / w))) for w in work]
     return [float(np.mean(mine[j])) * w / work[j] for w, j in zip(work, nearest, strict=True)]
@@ -103,16 +103,17 @@ def estimate_plan(plan: Plan, key: int, chunk: int, records: pd.DataFrame | None
     With the `records` of its store the estimate is of what is missing there, and times are those that were measured.
     """
     experiment = plan.experiment
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"the plan of {experiment.name} was read from a store and has no code to compile.")
     records = pd.DataFrame({"cell": [], "run_seconds": []}) if records is None or records.empty else records
     done = set(records["cell"])
     with one_blas_thread():
         speeds = measure_speeds()
 
     def estimate(every: list[Group]) -> CurveEstimate | None:
-        every_cost = None
-        if experiment.cost is not None:
-            every_cost = [experiment.cost(group.cells[0].arguments) for group in every]
-        per_cell = measured_seconds(experiment, every, records)
+        costs = [group.cost for group in every if group.cost is not None]
+        every_cost = costs if len(costs) == len(every) else None
+        per_cell = measured_seconds(every, records)
         measured = per_cell is not None
         if per_cell is None and every_cost is not None:
             per_cell = [c.products / speeds[0] + c.factorisations / speeds[1] for c in every_cost]

@@ -8,6 +8,7 @@ not fit alone becomes a record of `Status.OUT_OF_MEMORY`; a program that cannot 
 others go on.
 """
 
+import functools
 import platform
 import time
 from collections import deque
@@ -22,11 +23,16 @@ import numpy as np
 import pandas as pd
 
 from ..estimators.base import Status
+from ..estimators.fused import kernel_in_use
 from .devices import usable_devices
+from .experiment import Experiment
 from .interrupt import Stop
-from .plan import Cell, Chunk, Group, Plan
-from .program import IN_FLIGHT, Program, check_outputs, compile_group, inputs_of, memory_budget
-from .store import Store, StoreError
+from .manifest import Manifest
+from .plan import Cell, Group, Plan
+from .program import IN_FLIGHT, Program, check_outputs, compile_group, inputs_of, memory_budget, settings
+from .spec import SweepSpec
+from .store import Store, StoreError, identity_of
+from .values import hashable, redacted
 
 # Files waiting for the disk.
 _UNWRITTEN = 4
@@ -39,7 +45,7 @@ class ChunkDone:
     """What happened: cells were run and committed, or found done in the store.
 
     `seconds` is the time of the devices, `idle_seconds` an upper bound of the time that they waited since the first
-    program was compiled, compilation aside: in all so far.
+    program was compiled, compilation aside: in all so far. `kernel`: what trained relu students (`kernel_in_use`).
     """
 
     static: dict[str, Any]
@@ -48,12 +54,16 @@ class ChunkDone:
     seconds: float
     resumed: bool
     idle_seconds: float = 0.0
+    kernel: str = "xla"
 
 
 class GroupError(ValueError):
     """Programs that could not be made or run. The cells of all others are done."""
 
     exit_code = 3
+
+
+_version = functools.cache(version)
 
 
 def provenance() -> dict[str, Any]:
@@ -67,16 +77,33 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _records(cells: list[Cell], values: dict[str, np.ndarray]) -> pd.DataFrame:
+def _records(cells: list[Cell], static: dict[str, Any], values: dict[str, np.ndarray]) -> pd.DataFrame:
     """One row per cell; vectors of length L give L rows per cell."""
     vectors = {name: value for name, value in values.items() if value.ndim > 1}
     repeat = next(iter(vectors.values())).shape[1] if vectors else 1
     column = lambda listed: np.repeat(np.asarray(listed), repeat)
+    # A static argument may be a word, a list or None, the same in all rows; the others are numbers.
+    constant = lambda value: pd.Series([hashable(redacted(value))] * (len(cells) * repeat))
     columns: dict[str, Any] = {"cell": column([cell.id for cell in cells])}
-    columns |= {name: column([cell.arguments[name] for cell in cells]) for name in cells[0].arguments}
+    for name in cells[0].arguments:
+        columns[name] = constant(static[name]) if name in static else column([cell.arguments[name] for cell in cells])
     columns["seed"] = column([cell.seed for cell in cells])
     columns |= {name: value.reshape(-1) if name in vectors else column(value) for name, value in values.items()}
     return pd.DataFrame(columns)
+
+
+def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
+    """What the chunks that this process writes will say of themselves."""
+    described, device = experiment.description, usable_devices()[0]
+    return Manifest(
+        identity=identity_of(spec, described),
+        defaults={name: default[0] for name, default in described.arguments.items() if default},
+        device=device.device_kind,
+        kernel=kernel_in_use(device.platform),
+        x64=described.x64,
+        source=described.source,
+        versions={name: _version(name) for name in ("jax", "tsjax")},
+    )
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -104,14 +131,14 @@ class _Finished:
 
     def records(self, compile_seconds: float, device: str) -> pd.DataFrame:
         values = {name: np.concatenate([part[name] for part in self.values]) for name in self.values[0]}
-        records = _records(self.cells, values)
+        records = _records(self.cells, self.static, values)
         per_cell = np.repeat(np.divide(self.seconds, self.sizes), self.sizes)
         return records.assign(
             compile_seconds=compile_seconds,
             run_seconds=np.repeat(per_cell, len(records) // len(self.cells)),
             device=device,
             jax=jax.__version__,
-            tsjax=version("tsjax"),
+            tsjax=_version("tsjax"),
         )
 
 
@@ -147,7 +174,7 @@ class GroupErrors:
 def pieces(group: Group, done: set[str], size: int) -> tuple[deque[tuple[Cell, ...]], int]:
     """The chunks to run, and how many cells are done. The chunks are those of an undisturbed run; of a chunk that was made
     at another size only missing cells are run."""
-    missing = [tuple(cell for cell in part.cells if cell.id not in done) for part in group.chunks(size)]
+    missing = [tuple(cell for cell in part if cell.id not in done) for part in group.chunks(size)]
     return deque(filter(None, missing)), len(group.cells) - sum(map(len, missing))
 
 
@@ -178,19 +205,22 @@ class _Run:
     def __init__(self, plan: Plan, store: Store | None, key: int, chunk: int, commit_seconds: float, stop: Stop):
         self.plan, self.store, self.key, self.chunk = plan, store, key, chunk
         self.commit_seconds, self.stop = commit_seconds, stop
+        if not isinstance(plan.experiment, Experiment):
+            raise TypeError(f"the plan of {plan.experiment.name} was read from a store and has no code to run.")
+        self.experiment = plan.experiment
         self.device, self.count = usable_devices()[0].device_kind, len(usable_devices())
+        self.kernel = kernel_in_use(usable_devices()[0].platform)
         self.budget, self.in_flight = memory_budget(), IN_FLIGHT
-        self.x64 = jax.config.read("jax_enable_x64")
         self.clock = _Clock()
         self.errors = GroupErrors(plan)
         self.writer, self.compiler = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         self.unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
 
     def compile(self, group: Group, size: int) -> Program:
-        # The flag is a thread's own.
-        with jax.enable_x64(self.x64):
-            program = compile_group(self.plan.experiment, group, self.key, size, self.budget)
-        check_outputs(self.plan.experiment, group, program.outputs)
+        # The flags are a thread's own.
+        with settings(self.experiment.x64):
+            program = compile_group(self.experiment, group, self.key, size, self.budget)
+        check_outputs(self.experiment, group, program.outputs)
         return program
 
     def compile_ahead(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Future:
@@ -235,7 +265,7 @@ class _Run:
                     if len(cells) > program.size:
                         waiting.appendleft(cells[program.size :])
                         cells = cells[: program.size]
-                    inputs = inputs_of(cells, self.plan.experiment, group.static, program.size, self.key)
+                    inputs = inputs_of(cells, self.experiment, group.static, program.size, self.key)
                     self.clock.dispatch(bool(flying) and not _ready(flying[-1][1]))
                     flying.append((cells, program.call(*inputs), time.perf_counter(), alone))
                 if not flying:
@@ -281,9 +311,9 @@ class _Run:
         if not finished.cells:
             return
         records = finished.records(program.compile_seconds, self.device)
-        done = ChunkDone(finished.static, len(finished.cells), records, sum(finished.seconds), False, self.clock.idle)
-        name = Chunk(finished.static, tuple(finished.cells)).id
-        future = None if self.store is None else self.writer.submit(self.store.write, name, records)
+        seconds = sum(finished.seconds)
+        done = ChunkDone(finished.static, len(finished.cells), records, seconds, False, self.clock.idle, self.kernel)
+        future = None if self.store is None else self.writer.submit(self.store.commit, records, self.kernel)
         self.unwritten.append((future, done))
 
     def committed(self, allowed: int) -> Iterator[ChunkDone]:
@@ -323,7 +353,7 @@ def run_plan(
     **Raises:** GroupError at the end, if programs could not be made or run; StoreError at once.
     """
     run = _Run(plan, store, key, chunk, commit_seconds, Stop() if stop is None else stop)
-    done = set() if store is None else store.cells_done()
+    done = set() if store is None else store.done()
     found: deque[tuple[Group, int]] = deque()
     todo: deque[tuple[Group, deque[tuple[Cell, ...]]]] = deque()
     for group in plan.groups:
@@ -332,6 +362,8 @@ def run_plan(
             found.append((group, present))
         if missing:
             todo.append((group, missing))
+    if todo and store is not None:
+        store.refuse_work()
     try:
         for group, present in found:
             yield ChunkDone(group.static, present, None, 0.0, True, run.clock.idle)

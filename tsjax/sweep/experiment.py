@@ -4,6 +4,7 @@ The engine knows nothing of teachers or kernels. It asks an experiment which arg
 each combination is one compiled program), how arguments are validated, and what theory says of its curves.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,19 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
+from pydantic_core import to_jsonable_python
 
-
-class Theory(NamedTuple):
-    """What theory says of one curve y(x).
-
-    - `predicted`: y at the given x, or None.
-    - `exponent`: the asymptotic exponent of y ~ x^{-exponent}, or None.
-    - `source`: where both come from.
-    """
-
-    predicted: np.ndarray | None = None
-    exponent: float | None = None
-    source: str = ""
+from .description import Description, source_of
+from .theory import Theory
+from .values import redacted
 
 
 class Cost(NamedTuple):
@@ -59,6 +52,9 @@ class Experiment:
       alone: common random numbers, so that at one seed all cells see the same draws and their differences are paired.
     - `version`: to be raised when the function comes to mean something else; a store keeps the records of one version.
     - `labels`: how to write names (arguments, values, curves) in tables and figures.
+    - `x64`: whether 64-bit types are on, as they are unless this is False: networks and data of a cell are then float64 where
+      no dtype is named.
+    - `cite`: the paper or report that the experiment is about, such as `arXiv:2205.14818`, for pages and tables.
 
     A value may be a vector: all vectors of one call have one length, and the record becomes that many rows.
     """
@@ -76,6 +72,8 @@ class Experiment:
     independent: tuple[str, ...] = ()
     version: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    x64: bool = True
+    cite: str = ""
 
     def __post_init__(self):
         for name in self.arguments.model_fields:
@@ -93,6 +91,44 @@ class Experiment:
             raise ValueError(
                 f"experiment {self.name!r}: curve names {self.curve!r}, which is not one of its arguments."
             )
+
+    @functools.cached_property
+    def description(self) -> Description:
+        """What readers need of it, without its functions."""
+        defaults = {
+            name: [] if info.is_required() else [to_jsonable_python(info.get_default(), fallback=repr)]
+            for name, info in self.arguments.model_fields.items()
+        }
+        return Description(
+            name=self.name,
+            version=self.version,
+            arguments=redacted(defaults),
+            static=self.static,
+            x=self.x,
+            y=self.y,
+            curve=self.curve,
+            work=self.work,
+            independent=self.independent,
+            labels=dict(self.labels),
+            x64=self.x64,
+            cite=self.cite,
+            source=source_of(self.fn),
+            has_theory=self.theory is not None,
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the arguments."""
+        return tuple(self.arguments.model_fields)
+
+    @property
+    def returns_x(self) -> bool:
+        """Whether x is a vector that every cell returns, rather than an argument."""
+        return self.x not in self.arguments.model_fields
+
+    def theory_at(self, curve: Mapping[str, Any], x: np.ndarray) -> Theory:
+        """What theory says of the curve with these arguments (x aside), at x."""
+        return Theory() if self.theory is None else self.theory({**curve, self.x: None}, x)
 
     def __call__(self, key, **arguments) -> Mapping[str, Any]:
         """Runs one cell directly, as the engine does for each seed."""

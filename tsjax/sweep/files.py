@@ -4,10 +4,15 @@ Both write all of a file or nothing of it. `s3://...`, `gs://...` and the like n
 (s3fs, gcsfs, ...), installed by the user.
 """
 
+import contextlib
 import os
+import stat
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from .values import redacted
 
 
 class LocalFiles:
@@ -15,13 +20,14 @@ class LocalFiles:
 
     def __init__(self, root: Path):
         self.root = root
+        self._identity: tuple[int, int] | None = None
 
     def is_free(self) -> str | None:
         """Why no store can be made here, or None."""
         if not self.root.exists():
             return None
-        # A kill, or another shard of a job array, may leave a folder of chunks without a sweep.json.
-        foreign = lambda entry: entry.name != "chunks" and not entry.name.startswith(".sweep.json.")
+        # A kill, or another shard of a job array, may leave folders of the engine without a sweep.json.
+        foreign = lambda entry: entry.name not in ("chunks", "damaged") and not entry.name.startswith(".sweep.json.")
         if not self.root.is_dir() or any(map(foreign, self.root.iterdir())):
             return f"{self.root} exists and is not a tsjax store. Choose an empty or new directory."
         return None
@@ -30,18 +36,90 @@ class LocalFiles:
         """Whether there is such a directory."""
         return self.root.is_dir()
 
+    def make(self) -> None:
+        """Makes the directories of a store. From now on `write` and `move` stop if another directory takes their place.
+
+        **Raises:** OSError."""
+        (self.root / "chunks").mkdir(parents=True, exist_ok=True)
+        self.watch()
+
+    def watch(self) -> None:
+        """Remembers which directory this is."""
+        found = self.root.stat()
+        self._identity = (found.st_dev, found.st_ino)
+
+    def _check_place(self) -> None:
+        # A directory that was moved away must not come to life again at its old path, with the other half of the records.
+        try:
+            found = self.root.stat()
+        except OSError:
+            found = None
+        if self._identity is not None and (found is None or (found.st_dev, found.st_ino) != self._identity):
+            raise FileNotFoundError(f"{self.root} was moved or removed while the sweep ran")
+
     def read(self, name: str) -> bytes:
-        """**Raises:** FileNotFoundError, OSError."""
-        return (self.root / name).read_bytes()
+        """The content of a regular file; anything else there (a pipe, a device, a folder) is an error and never waited for.
+
+        **Raises:** FileNotFoundError, OSError."""
+        # Without waiting: opening a pipe would hang until somebody writes to it.
+        descriptor = os.open(self.root / name, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(f"{name} is not a regular file")
+            return file.read()
 
     def names(self, folder: str) -> list[str]:
-        """The names in a folder, sorted; temporary files of writers left out."""
-        return sorted(entry.name for entry in (self.root / folder).glob("*") if not entry.name.startswith("."))
+        """The names in a folder, sorted; temporary files of writers left out. **Raises:** OSError."""
+        try:
+            return sorted(name for name in os.listdir(self.root / folder) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
 
     def write(self, name: str, content: bytes) -> None:
         """**Raises:** OSError."""
+        self._check_place()
+        with self._temporary(name, content) as temporary:
+            os.replace(temporary, self.root / name)
+        _flush_directory((self.root / name).parent)
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Writes a file that is not there yet; False if it is, for instance since another process came first.
+
+        **Raises:** OSError."""
+        with self._temporary(name, content) as temporary:
+            try:
+                os.link(temporary, self.root / name)
+            except FileExistsError:
+                return False
+            except OSError:
+                # No hard links on this file system (FAT, some network shares): the file appears before its content does.
+                try:
+                    with open(self.root / name, "xb") as file:
+                        file.write(content)
+                        file.flush()
+                        os.fsync(file.fileno())
+                except FileExistsError:
+                    return False
+        _flush_directory((self.root / name).parent)
+        return True
+
+    def move(self, names: Iterable[str], folder: str) -> None:
+        """Moves files out of the way, into another folder. Those that are gone already are no error. **Raises:** OSError."""
+        self._check_place()
+        (self.root / folder).mkdir(exist_ok=True)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self.root / name, self.root / folder / name.rsplit("/", 1)[-1])
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Removes files. Those that are gone already are no error. **Raises:** OSError."""
+        for name in names:
+            (self.root / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _temporary(self, name: str, content: bytes):
+        """A file beside the one of that name, with its content on the disk; gone afterwards."""
         path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
         # A name that no other process has: machines that share the directory may share process ids.
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
@@ -49,10 +127,17 @@ class LocalFiles:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            yield temporary
         finally:
-            temporary.unlink(missing_ok=True)
-        directory = os.open(path.parent, os.O_RDONLY)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def _flush_directory(folder: Path) -> None:
+    # The file is written and renamed by now. File systems that cannot flush a directory (FUSE, SMB) are no reason to
+    # report a failure: there the name is as safe as the system makes it.
+    with contextlib.suppress(OSError):
+        directory = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
@@ -66,12 +151,12 @@ class RemoteFiles:
         try:
             import fsspec
         except ImportError:
-            raise OSError(f"{url}: stores by URL need fsspec: python3 -m pip install fsspec s3fs.") from None
+            raise OSError(f"{redacted(url)}: stores by URL need fsspec: python3 -m pip install fsspec s3fs.") from None
         try:
             self.fs: Any
             self.fs, self.root = fsspec.core.url_to_fs(url.rstrip("/"))
         except (ImportError, ValueError) as error:
-            raise OSError(f"{url}: {error}.") from None
+            raise OSError(f"{redacted(url)}: {redacted(str(error))}.") from None
 
     def is_free(self) -> str | None:
         """Objects of other names do no harm: None."""
@@ -80,6 +165,12 @@ class RemoteFiles:
     def exists(self) -> bool:
         """Whether there is a description of a sweep."""
         return bool(self.fs.exists(f"{self.root}/sweep.json"))
+
+    def make(self) -> None:
+        """Nothing: objects need no directories."""
+
+    def watch(self) -> None:
+        """Nothing: objects cannot be moved away as a whole."""
 
     def read(self, name: str) -> bytes:
         """**Raises:** FileNotFoundError, OSError."""
@@ -97,6 +188,31 @@ class RemoteFiles:
         """**Raises:** OSError."""
         self.fs.pipe_file(f"{self.root}/{name}", content)
 
+    def create(self, name: str, content: bytes) -> bool:
+        """As `LocalFiles.create`, as far as the object store can: where it has no conditional put, two processes at the same
+        moment may both succeed, and the caller looks again."""
+        if self.fs.exists(f"{self.root}/{name}"):
+            return False
+        try:
+            self.fs.pipe_file(f"{self.root}/{name}", content, mode="create")
+        except FileExistsError:
+            return False
+        except (NotImplementedError, TypeError, ValueError):
+            self.fs.pipe_file(f"{self.root}/{name}", content)
+        return True
+
+    def move(self, names: Iterable[str], folder: str) -> None:
+        """As `LocalFiles.move`."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.mv(f"{self.root}/{name}", f"{self.root}/{folder}/{name.rsplit('/', 1)[-1]}")
+
+    def remove(self, names: Iterable[str]) -> None:
+        """As `LocalFiles.remove`."""
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                self.fs.rm_file(f"{self.root}/{name}")
+
 
 def is_url(path: str | Path) -> bool:
     """Whether a path names an object store."""
@@ -105,4 +221,4 @@ def is_url(path: str | Path) -> bool:
 
 def files_at(path: str | Path) -> LocalFiles | RemoteFiles:
     """**Raises:** OSError for a URL whose protocol nothing here understands."""
-    return RemoteFiles(str(path)) if is_url(path) else LocalFiles(Path(path))
+    return RemoteFiles(str(path)) if is_url(path) else LocalFiles(Path(path).expanduser())

@@ -1,15 +1,21 @@
 """From cells to chunks: cells of equal static arguments form a group (one compiled program), groups split into chunks."""
 
+import functools
 import hashlib
+import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from .checks import check_expectations
+from .description import Description
 from .errors import SpecError, shown
-from .experiment import Experiment
+from .experiment import Cost, Experiment
 from .spec import SweepSpec, expand
+from .values import hashable, redacted
 
 # Cells in a chunk unless told otherwise: enough to fill the devices, few enough that a kill loses little.
 DEFAULT_CHUNK = 64
@@ -31,81 +37,118 @@ class Cell:
     id: str
 
 
-def cells_of(arguments: dict[str, Any], seeds: Iterable[int]) -> list[Cell]:
-    """The cells of one combination of arguments."""
+def ids_of(arguments: Mapping[str, Any], seeds: Iterable[int]) -> Iterator[str]:
+    """The ids of the cells of one combination of arguments. Credentials in them do not count."""
     # JSON of arguments and seed, sorted by name; written once, since encoding each cell would cost more than running it.
-    before, after = json.dumps({**arguments, "seed": _SEED}, sort_keys=True).split(json.dumps(_SEED))
-    return [Cell(arguments, seed, _digest(f"{before}{seed}{after}")) for seed in seeds]
+    text = json.dumps({**redacted(dict(arguments)), "seed": _SEED}, sort_keys=True)
+    before, after = text.split(json.dumps(_SEED))
+    return (_digest(f"{before}{seed}{after}") for seed in seeds)
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Cells that run, and are stored, together."""
+def cells_of(arguments: dict[str, Any], seeds: Sequence[int]) -> list[Cell]:
+    """The cells of one combination of arguments."""
+    return [Cell(arguments, seed, id) for seed, id in zip(seeds, ids_of(arguments, seeds), strict=True)]
 
-    static: dict[str, Any]
-    cells: tuple[Cell, ...]
 
-    @property
-    def id(self) -> str:
-        """Named by content, so that the same cells give the same file wherever they run."""
-        return _digest("".join(cell.id for cell in self.cells))
+class Combination(NamedTuple):
+    """One combination of arguments, and the seeds to run there."""
+
+    arguments: dict[str, Any]
+    seeds: Sequence[int]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Cells of equal static arguments: they share one compiled program."""
+    """Cells of equal static arguments: they share one compiled program. `cost` is that of one cell, where the experiment
+    states it."""
 
     static: dict[str, Any]
     cells: tuple[Cell, ...]
+    cost: Cost | None = None
 
-    def chunks(self, size: int) -> list[Chunk]:
-        """The cells in chunks of `size`."""
-        return [Chunk(self.static, self.cells[i : i + size]) for i in range(0, len(self.cells), size)]
+    def chunks(self, size: int) -> list[tuple[Cell, ...]]:
+        """The cells, `size` at a time: what runs, and is stored, together."""
+        return [self.cells[i : i + size] for i in range(0, len(self.cells), size)]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a sweep will run, in order."""
+    """Everything a sweep will run, in order: combinations of arguments with their seeds, grouped by static arguments.
 
-    experiment: Experiment
-    groups: tuple[Group, ...]
+    The `experiment` of a plan that was read from a store is a `Description`, which cannot be run.
+    """
+
+    experiment: Experiment | Description
+    combinations: tuple[Combination, ...]
+    costs: tuple[Cost | None, ...] = ()
+    part: tuple[int, int] = (1, 1)
 
     @property
     def cells(self) -> int:
         """Number of cells (arguments x seeds)."""
+        if self.part == (1, 1):
+            return sum(len(seeds) for _, seeds in self.combinations)
         return sum(len(group.cells) for group in self.groups)
+
+    @functools.cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The cells of each program, in the order of the grid."""
+        found: dict[str, tuple[dict[str, Any], list[Cell]]] = {}
+        for arguments, seeds in self.combinations:
+            static = {name: arguments[name] for name in self.experiment.static}
+            found.setdefault(json.dumps(static, sort_keys=True), (static, []))[1].extend(cells_of(arguments, seeds))
+        costs = self.costs or (None,) * len(found)
+        groups = tuple(
+            Group(static, tuple(cells), cost) for (static, cells), cost in zip(found.values(), costs, strict=True)
+        )
+        return groups if self.part == (1, 1) else tuple(_part(groups, *self.part))
 
     def shard(self, part: int, parts: int) -> "Plan":
         """Every `parts`-th piece of the cells, from the `part`-th (from 1): the plans of all parts together are this one,
         whatever chunks they run in. Pieces are smaller where that is needed to give every part some."""
-        if parts == 1:
-            return self
-        size = min(DEFAULT_CHUNK, max(1, self.cells // (4 * parts)))
-        pieces = [piece for group in self.groups for piece in group.chunks(size)]
-        chunks = pieces[part - 1 :: parts]
-        groups: dict[str, Group] = {}
-        for piece in chunks:
-            name = json.dumps(piece.static, sort_keys=True)
-            before = groups[name].cells if name in groups else ()
-            groups[name] = Group(piece.static, (*before, *piece.cells))
-        return Plan(self.experiment, tuple(groups.values()))
+        return Plan(self.experiment, self.combinations, self.costs, (part, parts))
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """The ids of all cells, combination by combination."""
+        return list(itertools.chain.from_iterable(ids_of(*one) for one in self.combinations))
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Where the cells of each combination begin in `ids`, and where the last one ends."""
+        return np.cumsum([0, *(len(seeds) for _, seeds in self.combinations)])
+
+    def values(self, name: str) -> list[Any]:
+        """The values of an argument, each once, in the order of the grid."""
+        return list({json.dumps(one.arguments[name]): one.arguments[name] for one in self.combinations}.values())
+
+
+def _part(groups: Sequence[Group], part: int, parts: int) -> Iterator[Group]:
+    size = min(DEFAULT_CHUNK, max(1, sum(len(group.cells) for group in groups) // (4 * parts)))
+    pieces = [(number, piece) for number, group in enumerate(groups) for piece in group.chunks(size)]
+    for number, mine in itertools.groupby(pieces[part - 1 :: parts], lambda piece: piece[0]):
+        group = groups[number]
+        yield Group(group.static, tuple(itertools.chain.from_iterable(piece for _, piece in mine)), group.cost)
 
 
 def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
-    """Validates the spec and groups its cells by static arguments, in grid order. **Raises:** SpecError."""
-    combinations = list(expand(spec, experiment))
-    for arguments, _ in combinations:
+    """Validates the spec and lists its cells in grid order. **Raises:** SpecError."""
+    combinations, costs = [], {}
+    for arguments, seeds in expand(spec, experiment):
         for name, value in arguments.items():
             if name not in experiment.static:
                 _check_number(experiment, name, value)
-    check_expectations(spec.expect, experiment, (arguments for arguments, _ in combinations))
-    groups: dict[str, tuple[dict[str, Any], list[Cell]]] = {}
-    for arguments, seeds in combinations:
-        # As the schema made them, a tuple being a tuple: the function takes what it is annotated with.
-        static = {name: arguments[name] for name in experiment.static}
-        name = json.dumps(static, sort_keys=True)
-        groups.setdefault(name, (static, []))[1].extend(cells_of(arguments, seeds))
-    return Plan(experiment, tuple(Group(static, tuple(cells)) for static, cells in groups.values()))
+        if not experiment.returns_x and not isinstance(arguments[experiment.x], int | float):
+            raise SpecError(
+                f"{experiment.name}: {experiment.x} = {arguments[experiment.x]!r} is not a number, and curves are drawn "
+                f"against {experiment.x}."
+            )
+        combinations.append(Combination(arguments, seeds))
+        static = json.dumps({name: arguments[name] for name in experiment.static}, sort_keys=True)
+        if static not in costs:
+            costs[static] = None if experiment.cost is None else experiment.cost(arguments)
+    check_expectations(spec.expect, experiment, (one.arguments for one in combinations))
+    return Plan(experiment, tuple(combinations), tuple(costs.values()))
 
 
 def _check_number(experiment: Experiment, name: str, value: Any) -> None:
@@ -114,5 +157,76 @@ def _check_number(experiment: Experiment, name: str, value: Any) -> None:
         raise SpecError(
             f"{experiment.name}: {name} = {shown(value)} is not a number, so it cannot be traced. Name it in static."
         )
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise SpecError(f"{experiment.name}: {name} = {shown(value)} is no 64-bit integer, so it cannot be traced.")
+    bits = 63 if experiment.x64 else 31
+    if isinstance(value, int) and not -(2**bits) <= value < 2**bits:
+        raise SpecError(
+            f"{experiment.name}: {name} = {shown(value)} is no {bits + 1}-bit integer, so it cannot be traced. Take a smaller "
+            "value, or annotate it as float."
+        )
+
+
+def plan_content(plan: Plan) -> dict[str, Any]:
+    """The plan as plain values for a store: a column for every argument, and the seeds."""
+    columns = {name: [one.arguments[name] for one in plan.combinations] for name in plan.experiment.names}
+    seeds = [_ranges(one.seeds) for one in plan.combinations]
+    return {
+        "combinations": len(plan.combinations),
+        "arguments": {name: _packed(redacted(values)) for name, values in columns.items()},
+        "seeds": _packed(seeds),
+        "costs": [None if cost is None else list(map(float, cost)) for cost in plan.costs],
+    }
+
+
+def plan_of(content: Mapping[str, Any], experiment: Description) -> Plan:
+    """The plan that `plan_content` wrote. **Raises:** KeyError, TypeError or ValueError for anything else."""
+    count = int(content["combinations"])
+    columns = {name: [hashable(v) for v in _unpacked(content["arguments"][name], count)] for name in experiment.names}
+    ranges = {json.dumps(one): one for one in _unpacked(content["seeds"], count)}
+    seeds = {text: _listed(one) for text, one in ranges.items()}
+    combinations = tuple(
+        Combination({name: columns[name][i] for name in columns}, seeds[json.dumps(one)])
+        for i, one in enumerate(_unpacked(content["seeds"], count))
+    )
+    costs = tuple(None if cost is None else Cost(*cost) for cost in content["costs"])
+    return Plan(experiment, combinations, costs)
+
+
+def _packed(values: list[Any]) -> dict[str, Any]:
+    """A column of few different values as these and their places."""
+    places: dict[str, int] = {}
+    distinct = []
+    for value in values:
+        text = json.dumps(value)
+        if text not in places:
+            places[text] = len(distinct)
+            distinct.append(value)
+    if len(distinct) == 1:
+        return {"values": distinct}
+    return {"values": distinct, "at": [places[json.dumps(value)] for value in values]}
+
+
+def _unpacked(column: Mapping[str, Any], count: int) -> list[Any]:
+    if "at" not in column:
+        return [column["values"][0]] * count if count else []
+    if len(column["at"]) != count:
+        raise ValueError(f"{len(column['at'])} values for {count} combinations")
+    return [column["values"][place] for place in column["at"]]
+
+
+def _ranges(seeds: Sequence[int]) -> list[list[int]]:
+    """Runs of consecutive seeds: [first, last] of each, in order."""
+    if isinstance(seeds, range):
+        return [[seeds[0], seeds[-1]]] if seeds.step == 1 and len(seeds) else [[seed, seed] for seed in seeds]
+    found: list[list[int]] = []
+    for seed in seeds:
+        if found and seed == found[-1][1] + 1:
+            found[-1][1] = seed
+        else:
+            found.append([seed, seed])
+    return found
+
+
+def _listed(ranges: list[list[int]]) -> Sequence[int]:
+    if len(ranges) == 1:
+        return range(ranges[0][0], ranges[0][1] + 1)
+    return [seed for low, high in ranges for seed in range(low, high + 1)]

@@ -9,9 +9,10 @@ import numpy as np
 from ..rates import SeedPlan, next_seeds, plan_seeds
 from ..rates.planning import check_precision
 from .curve import Curve
-from .experiment import Experiment
+from .description import Description
 from .result import Result
-from .spec import SpecError, SweepSpec, expand
+from .spec import SpecError, SweepSpec
+from .values import hashable, redacted, text_of
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def with_more_seeds(result: Result, precision: float, most: int) -> SweepSpec:
     experiment = result.experiment
     _check_axis(experiment)
     blocks = []
-    cells = list(expand(result.spec, experiment))
+    cells = [] if result.plan is None else result.plan.combinations
     for curve in result.curves():
         try:
             rate = result.rate(curve)
@@ -80,33 +81,26 @@ def run_until(
     return result
 
 
-def _check_axis(experiment: Experiment) -> None:
-    if experiment.x not in experiment.arguments.model_fields:
+def _check_axis(experiment: Description) -> None:
+    if experiment.returns_x:
         raise SpecError(
             f"{experiment.name} returns its whole path in {experiment.x!r} from one cell, so seeds cannot be added at one "
             f"{experiment.x}; a precision can be asked of sweeps whose x is an argument."
         )
 
 
-def _belongs(cell: dict[str, Any], curve: Curve, experiment: Experiment, x: float) -> bool:
+def _belongs(cell: dict[str, Any], curve: Curve, experiment: Description, x: float) -> bool:
     if float(cell[experiment.x]) != x:
         return False
     return all(_same(cell[name], value) for name, value in curve.arguments.items() if name != experiment.x)
 
 
 def _same(a: Any, b: Any) -> bool:
-    # Records write a missing argument as NaN.
-    return a == b or (a is None and (b is None or (isinstance(b, float) and np.isnan(b))))
+    return text_of(hashable(redacted(a))) == text_of(b)
 
 
 def _seconds(result: Result, curve: Curve, x: np.ndarray) -> np.ndarray:
     """Seconds of one seed at each x; at least a microsecond."""
-    records = result.records
-    keep = np.ones(len(records), bool)
-    for name, value in curve.arguments.items():
-        if name != result.experiment.x:
-            column = records[name]
-            keep &= (column.isna() if value is None or value != value else column == value).to_numpy(bool)
-    rows = records.iloc[np.flatnonzero(keep)]
+    rows = result.rows(curve)
     at, seconds = rows[result.experiment.x].to_numpy(float), rows["run_seconds"].to_numpy(float)
     return np.array([max(seconds[at == one].mean(), 1e-6) for one in x])

@@ -1,9 +1,10 @@
 """From a group of cells to a compiled program: keys, batches, and the memory that XLA says it takes."""
 
+import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from .devices import sharded_vmap, usable_devices
 from .experiment import RESERVED, Experiment
 from .plan import Cell, Group
+from .values import redacted
 
 IN_FLIGHT = 2
 """Chunks on the device at a time, the one that runs included."""
@@ -42,11 +44,30 @@ class Program:
     """Of one chunk."""
 
 
+# Root keys are of one kind whatever the user's default: the bits of others depend on how cells are batched.
+_KEYS = "threefry2x32"
+
+
+@contextlib.contextmanager
+def settings(x64: bool) -> Iterator[None]:
+    """JAX's flags that records depend on, for this thread: 64-bit types on or off, and keys of Threefry for cells that make
+    some of their own."""
+    partitionable = jax.threefry_partitionable(True)
+    with jax.enable_x64(x64), jax.default_prng_impl(_KEYS), partitionable:
+        yield
+
+
+def key_of(key: int, seed: int, arguments: Mapping[str, Any], independent: tuple[str, ...]) -> jax.Array:
+    """The key of a cell: folded from the sweep's root key, the seed, and a hash of the `independent` arguments if any."""
+    found = jax.random.fold_in(jax.random.key(key, impl=_KEYS), seed)
+    return jax.random.fold_in(found, _salt(arguments, independent)) if independent else found
+
+
 def _cell_function(experiment: Experiment, static: dict[str, Any]) -> Callable:
     def cell(root_key_data, seed, salt, traced):
         # A cell's key depends on the root key and the seed, and on the arguments that the experiment names: estimators at one
         # seed see the same data, and a record does not depend on its place in a batch.
-        key = jax.random.fold_in(jax.random.wrap_key_data(root_key_data), seed)
+        key = jax.random.fold_in(jax.random.wrap_key_data(root_key_data, impl=_KEYS), seed)
         key = jax.random.fold_in(key, salt) if experiment.independent else key
         values = experiment(key, **static, **traced)
         return {name: jnp.asarray(value) for name, value in values.items()}
@@ -54,8 +75,8 @@ def _cell_function(experiment: Experiment, static: dict[str, Any]) -> Callable:
     return cell
 
 
-def _salt(arguments: dict[str, Any], names: tuple[str, ...]) -> int:
-    text = json.dumps({name: arguments[name] for name in names}, sort_keys=True)
+def _salt(arguments: Mapping[str, Any], names: tuple[str, ...]) -> int:
+    text = json.dumps({name: redacted(arguments[name]) for name in names}, sort_keys=True)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
 
@@ -67,7 +88,7 @@ def inputs_of(cells: tuple[Cell, ...], experiment: Experiment, static: dict[str,
     mixed = experiment.independent
     salts = np.asarray([_salt(cell.arguments, mixed) if mixed else 0 for cell in cells], np.uint32)
     traced = {name: np.asarray([cell.arguments[name] for cell in cells]) for name in names}
-    root = np.asarray(jax.random.key_data(jax.random.key(key)))
+    root = np.asarray(jax.random.key_data(jax.random.key(key, impl=_KEYS)))
     return np.broadcast_to(root, (size, *root.shape)), seeds, salts, traced
 
 

@@ -1,53 +1,80 @@
 """What a sweep gives back: records, curves, rates and verdicts."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..estimators.base import Status
 from ..rates import Rate, Verdict, choose_model, diagnose, fit_rate
+from .coverage import Coverage
 from .curve import Curve
-from .experiment import Experiment, Theory
+from .description import Description
+from .experiment import Experiment
+from .named import no_imports
 from .plan import Plan, make_plan
+from .program import key_of
+from .records import failed_cells, records_of
 from .spec import SpecError, SweepSpec, find_experiment
-from .store import Store, open_store
+from .store import Content, Store, StoreError, open_store
+from .table import numbers
+from .theory import Theory, TheoryTable
+from .values import labels_of, name_of_value, redacted, text_of
 from .verdicts import Judge
 
 if TYPE_CHECKING:
+    import jax
     import xarray
 
-# Statuses that count as failures in every table.
-FAILED = (int(Status.DIVERGED), int(Status.SINGULAR), int(Status.OUT_OF_MEMORY))
+
+class CellCall(NamedTuple):
+    """What `Result.cell` gives: the experiment called as `experiment(key, **arguments)` returns the record's values."""
+
+    key: "jax.Array"
+    arguments: dict[str, Any]
 
 
 class Result:
     """The records of a sweep and what follows from them.
 
     - `records`: a tidy DataFrame, one row per cell and seed: arguments, seed, returned values, status, timings, versions.
-    - `spec`, `experiment`: what was asked. `provenance`: versions and devices. `path`: the store (a directory or URL), or None.
+    - `spec`, `experiment`: what was asked; of the experiment what can be said without its code (`Description`).
+    - `coverage`: how much of the plan the records cover, which chunks are damaged, and what else to know of their origin.
+    - `provenance`: versions and devices. `path`: the store (a directory or URL), or None. `plan`: all cells that were asked.
     """
 
     def __init__(
         self,
         records: pd.DataFrame,
         spec: SweepSpec,
-        experiment: Experiment,
+        experiment: Experiment | Description,
         provenance: dict[str, Any],
         path: Path | str | None = None,
+        *,
+        plan: Plan | None = None,
+        coverage: Coverage | None = None,
+        theory: Callable[[Mapping[str, Any], np.ndarray], Theory] | None = None,
     ):
         self.records = records
         self.spec = spec
-        self.experiment = experiment
+        self.experiment = experiment.description if isinstance(experiment, Experiment) else experiment
         self.provenance = provenance
         self.path = path
+        self.plan = plan
+        cells = len(set(records["cell"])) if len(records) else 0
+        self.coverage = Coverage(cells, cells) if coverage is None else coverage
+        if theory is None:
+            theory = experiment.theory_at if isinstance(experiment, Experiment) else TheoryTable()
+        self._theory = theory
 
     def __repr__(self) -> str:
-        where = "in memory" if self.path is None else str(self.path)
-        return f"Result({self.experiment.name}: {len(self.records)} records, {len(self.curves())} curves, {where})"
+        where = "in memory" if self.path is None else redacted(str(self.path))
+        part = "" if self.coverage.whole else f", {self.coverage.sentence[:-1]}"
+        return (
+            f"Result({self.experiment.name}: {len(self.records)} records, {len(self.curves())} curves{part}, {where})"
+        )
 
     def _repr_html_(self) -> str:
         from ..report import result_card
@@ -55,45 +82,62 @@ class Result:
         return result_card(self)
 
     @functools.cached_property
-    def _curves(self) -> list[Curve]:
+    def _curves(self) -> list[tuple[Curve, np.ndarray]]:
+        """The curves, and the rows of each one in the records."""
         experiment, records = self.experiment, self.records
         if records.empty:
             return []
-        names = [name for name in experiment.arguments.model_fields if name != experiment.x]
-        varying = [name for name in names if name != experiment.curve and _varies(records[name])]
+        names = [name for name in experiment.names if name != experiment.x]
+        codes = {name: _codes(records[name]) for name in names}
+        varying = [name for name in names if name != experiment.curve and codes[name].max() > 0]
+        labels = {name: labels_of(_distinct(records[name], codes[name])) for name in varying}
         metrics = [name for name in (*experiment.y, *self._references()) if name in records]
+        which = np.zeros(len(records), np.int64)
+        for name in names:
+            which = _compact(which * (int(codes[name].max()) + 1) + codes[name])
         curves = []
-        # An experiment without other arguments than x has one curve.
-        for _, rows in records.groupby(names, dropna=False, sort=False) if names else [((), records)]:
-            arguments = {name: _plain(rows[name].iloc[0]) for name in names}
-            name = experiment.name if experiment.curve is None else str(arguments[experiment.curve])
-            extra = ", ".join(
-                f"{key}={arguments[key]:.4g}" if isinstance(arguments[key], float) else f"{key}={arguments[key]}"
-                for key in varying
-            )
+        order = np.argsort(which, kind="stable")
+        # Cells of one curve lie together, in the order of the grid.
+        for rows in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
+            arguments = {name: _plain(records[name].iloc[rows[0]]) for name in names}
+            name = experiment.name if experiment.curve is None else name_of_value(arguments[experiment.curve])
+            extra = ", ".join(f"{key}={labels[key][text_of(arguments[key])]}" for key in varying)
             title = experiment.labels.get(name, name)
-            tables = {m: rows.pivot_table(index=experiment.x, columns="seed", values=m, dropna=False) for m in metrics}
-            first = tables[metrics[0]]
-            x = first.index.to_numpy(float)
-            failed = _failed_cells(rows, experiment.y[0])
-            theory = Theory() if experiment.theory is None else experiment.theory({**arguments, experiment.x: None}, x)
-            curves.append(
-                Curve(
-                    name=name,
-                    label=f"{title} ({extra})" if extra else title,
-                    arguments=arguments,
-                    x=x,
-                    seeds=first.columns.to_numpy(int),
-                    values={m: table.to_numpy(float) for m, table in tables.items()},
-                    failed=failed,
-                    theory=theory,
-                )
+            x, seeds, values = _tables(records.iloc[rows], metrics, experiment)
+            curve = Curve(
+                name=name,
+                label=f"{title} ({extra})" if extra else title,
+                arguments=arguments,
+                x=x,
+                seeds=seeds,
+                values=values,
+                failed=failed_cells(records.iloc[rows], experiment.y[0]),
+                theory=self._theory(arguments, x),
             )
+            curves.append((curve, rows))
         return curves
+
+    def rows(self, curve: Curve) -> pd.DataFrame:
+        """The records of one curve."""
+        for other, rows in self._curves:
+            if other.arguments == curve.arguments:
+                return self.records.iloc[rows]
+        return self.records.iloc[:0]
+
+    def cell(self, row: int) -> CellCall:
+        """The key and the arguments of a record, by its place in `records`, to run its cell again by hand: with 64-bit types
+        on (`jax.enable_x64(True)`, unless the experiment says x64=False), `experiment(key, **arguments)` gives its values.
+
+        >>> key, arguments = result.cell(17)  # doctest: +SKIP
+        """
+        record = self.records.iloc[row]
+        arguments = {name: _plain(record[name]) for name in self.experiment.names}
+        key = key_of(self.spec.key, int(record["seed"]), arguments, self.experiment.independent)
+        return CellCall(key, arguments)
 
     def curves(self) -> list[Curve]:
         """All curves, in the order of the grid."""
-        return self._curves
+        return [curve for curve, _ in self._curves]
 
     def _references(self) -> list[str]:
         """Columns that expectations compare with."""
@@ -167,19 +211,36 @@ class Result:
         return [self._judge.verdict(expectation) for expectation in self.spec.expect]
 
     def to_xarray(self) -> "xarray.Dataset":
-        """The records as a Dataset over the arguments that vary, x and the seed; constant arguments are attributes."""
+        """The records as a Dataset over the arguments that vary, x and the seed; constant arguments are attributes.
+
+        Axes of numbers, or of truth values, keep them as coordinates; others (words, lists, None beside numbers) have texts,
+        as curves are labelled. Where a returned x has equal values within a cell, its axis is the place in the vector, `entry`.
+        """
         import xarray
 
         del xarray
         experiment, records = self.experiment, self.records
-        names = list(experiment.arguments.model_fields)
-        varying = [name for name in names if _varies(records[name])]
-        dims = list(dict.fromkeys([*varying, experiment.x, "seed"]))
-        constant = {name: records[name].iloc[0] for name in names if name not in dims}
-        numeric = records.drop(columns=[*constant, "cell", "device", "jax", "tsjax"], errors="ignore")
-        dataset = numeric.set_index(dims).to_xarray()
+        codes = {name: _codes(records[name]) for name in experiment.names}
+        varying = [name for name in experiment.names if codes[name].max() > 0]
+        along = experiment.x
+        frame = records.drop(columns=["cell", "device", "jax", "tsjax"], errors="ignore")
+        if experiment.returns_x and records.duplicated(["cell", experiment.x]).any():
+            along = "entry"
+            frame = frame.assign(entry=records.groupby("cell", sort=False).cumcount())
+        dims = list(dict.fromkeys([*varying, along, "seed"]))
+        constant = {name: _plain(records[name].iloc[0]) for name in experiment.names if name not in dims}
+        for name in varying:
+            if frame[name].dtype == object:
+                labels = labels_of(_distinct(records[name], codes[name]))
+                frame[name] = [labels[text_of(_plain(value))] for value in records[name]]
+        # Numbers that some cells lack.
+        for name in [name for name in frame if name not in dims and frame[name].dtype == object]:
+            frame[name] = pd.to_numeric(frame[name], errors="coerce")
+        dataset = frame.drop(columns=list(constant)).set_index(dims).to_xarray()
         dataset.attrs = {"claim": self.spec.claim, "study": self.spec.study} | {
-            name: _plain(value) for name, value in constant.items() if value is not None
+            name: value if isinstance(value, int | float | str) and not isinstance(value, bool) else text_of(value)
+            for name, value in constant.items()
+            if value is not None
         }
         return dataset
 
@@ -222,62 +283,96 @@ def _positive(values: np.ndarray) -> bool:
     return bool(np.all(np.isfinite(values) & (values > 0)))
 
 
-def _varies(column: Any) -> bool:
-    return len(column.drop_duplicates()) > 1
+def _compact(codes: np.ndarray) -> np.ndarray:
+    """Codes from 0 on, in the order in which they first appear."""
+    return pd.factorize(codes)[0]
+
+
+def _codes(column: Any) -> np.ndarray:
+    """A code for every row, equal for equal values of equal type: 1, 1.0 and True are three."""
+    if column.dtype != object:
+        return pd.factorize(column, use_na_sentinel=False)[0]
+    # Few objects, many rows.
+    objects, places = np.unique(np.fromiter(map(id, column), np.int64, len(column)), return_inverse=True)
+    first = np.full(len(objects), len(column))
+    np.minimum.at(first, places, np.arange(len(column)))
+    texts = np.array([text_of(_plain(column.iloc[at])) for at in first])
+    return pd.factorize(texts[places])[0]
+
+
+def _distinct(column: Any, codes: np.ndarray) -> list[Any]:
+    _, first = np.unique(codes, return_index=True)
+    return [_plain(value) for value in column.iloc[np.sort(first)]]
+
+
+def _tables(
+    rows: pd.DataFrame, metrics: list[str], experiment: Description
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """x (k,), seeds (s,) and each metric (k, s) of the records of one curve."""
+    along, seeds = rows[experiment.x].to_numpy(float), rows["seed"].to_numpy(np.int64)
+    places = np.zeros(len(rows), np.int64)
+    if experiment.returns_x:
+        # A vector may come to the same x again: both entries stay.
+        places = rows.groupby(["cell", experiment.x], sort=False).cumcount().to_numpy()
+    keys, i = np.unique(np.stack([along, places], axis=1), axis=0, return_inverse=True)
+    seeds, j = np.unique(seeds, return_inverse=True)
+    i = i.reshape(-1)
+    if len(np.unique(i * len(seeds) + j)) < len(rows):
+        raise ValueError(
+            f"the records hold several values for one {experiment.x} and seed of one curve: they are not those of one sweep."
+        )
+    values = {}
+    for name in metrics:
+        values[name] = np.full((len(keys), len(seeds)), np.nan)
+        values[name][i, j] = numbers(rows[name])
+    return keys[:, 0], seeds, values
 
 
 def load(path: str | Path, experiment: Experiment | None = None) -> Result:
-    """The result of a sweep from its store.
+    """The result of a sweep from its store. Nothing but tsjax is imported or called, whatever the store says.
 
-    `experiment` is needed only where the store's study cannot be imported, as when it was defined in a script.
+    `experiment` is needed only for stores of earlier versions whose study is not one that ships.
 
-    **Raises:** StoreError when there is no readable store; SpecError when the study cannot be found.
+    **Raises:** StoreError when there is no readable store, or its records are not those of one sweep.
     """
-    store = open_store(path)
-    return result_of(store, store.spec, experiment)
+    return result_of(open_store(path), experiment)
 
 
-def result_of(store: Store, spec: SweepSpec, experiment: Experiment | None = None, plan: Plan | None = None) -> Result:
-    """The result of what a store holds. `plan` is that of the spec, where it has been made."""
-    if experiment is None:
-        try:
-            experiment = find_experiment(spec.study)
-        except SpecError as error:
-            raise SpecError(f"{store.path}: {error} Load it from Python: ts.load(path, experiment).") from None
-    records = _in_grid_order(store.read(), make_plan(spec, experiment) if plan is None else plan)
-    return Result(records, spec, experiment, store.provenance, store.path)
-
-
-def _in_grid_order(records: pd.DataFrame, plan: Plan) -> pd.DataFrame:
-    """Records in the order of the grid, whichever chunk was written when; one row per cell (and vector entry), NaN in
-    every y of a cell that failed."""
-    if records.empty:
-        return records
-    experiment = plan.experiment
-    order = pd.Index([cell.id for group in plan.groups for cell in group.cells])
-    # Cells of an earlier, larger grid come last.
-    position = order.get_indexer(pd.Index(records["cell"]))
-    position = np.where(position < 0, len(order), position)
-    by = pd.DataFrame(
-        {"position": position, "cell": records["cell"].to_numpy(), "along": records[experiment.x].to_numpy()}
+def result_of(store: Store, experiment: Experiment | None = None) -> Result:
+    """The result of what a store holds."""
+    content = content_of(store, experiment)
+    records, coverage = records_of(store, content.plan, content.experiment)
+    theory: Callable[[Mapping[str, Any], np.ndarray], Theory] = content.theory
+    if store.is_old and isinstance(content.plan.experiment, Experiment):
+        theory = content.plan.experiment.theory_at
+    return Result(
+        records,
+        content.spec,
+        content.experiment,
+        content.provenance,
+        store.path,
+        plan=content.plan,
+        coverage=coverage,
+        theory=theory,
     )
-    records = records.iloc[by.sort_values(["position", "cell", "along"]).index]
-    # Two processes may have run the same cell; its records agree, one is enough.
-    vector = experiment.x not in experiment.arguments.model_fields
-    records = records.drop_duplicates(["cell", experiment.x] if vector else ["cell"], ignore_index=True)
-    values = [name for name in experiment.y if name in records]
-    spoilt = ~np.isfinite(records[values].to_numpy(float))
-    if "status" in records:
-        spoilt |= records["status"].isin(FAILED).to_numpy()[:, None]
-    records[values] = records[values].mask(spoilt)
-    return records
 
 
-def _failed_cells(rows: pd.DataFrame, metric: str) -> int:
-    """Number of cells without a value of `metric`: those that diverged or were singular, or returned no finite number."""
-    return len(set(rows["cell"].to_numpy()[np.isnan(rows[metric].to_numpy(float))]))
-
-
-def merge_records(parts: Sequence[pd.DataFrame], plan: Plan) -> pd.DataFrame:
-    """Records of a sweep kept in memory, as a store would give them."""
-    return _in_grid_order(pd.concat(parts, ignore_index=True), plan) if parts else pd.DataFrame()
+def content_of(store: Store, experiment: Experiment | None = None) -> Content:
+    """What a store says of its sweep. One of an earlier version does not describe its experiment: that must be one which
+    ships, or be given. **Raises:** StoreError."""
+    if not store.is_old:
+        return store.content()
+    spec = store.spec
+    if experiment is None:
+        if ":" in spec.study:
+            raise StoreError(
+                f"{store.name} was made by an earlier version of tsjax, and its study {spec.study!r} is not part of tsjax. "
+                "Load it from Python: ts.load(path, experiment)."
+            )
+        experiment = find_experiment(spec.study)
+    try:
+        with no_imports():
+            plan = make_plan(spec, experiment)
+    except SpecError as error:
+        raise StoreError(f"{store.name} was made by an earlier version of tsjax, and cannot be read: {error}") from None
+    return Content(spec, experiment.description, plan, TheoryTable(), store.provenance)

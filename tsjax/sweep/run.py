@@ -1,22 +1,29 @@
 """A sweep from Python: `ts.sweep(study, ...)`, and the same for a spec."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import numpy as np
+import pyarrow as pa
 from jax.experimental import multihost_utils
 
 from .cluster import run_on_ray
 from .devices import one_blas_thread
-from .execute import COMMIT_SECONDS, ChunkDone, provenance, run_plan
+from .execute import COMMIT_SECONDS, ChunkDone, manifest_of, provenance, run_plan
 from .experiment import Experiment
 from .interrupt import listening
 from .plan import DEFAULT_CHUNK, Plan, make_plan
-from .result import Result, merge_records, result_of
+from .predictions import predict
+from .program import settings
+from .records import in_memory, records_of
+from .result import Result
 from .spec import SweepSpec, find_experiment, load_spec, parse_spec
-from .store import Store
+from .store import Store, StoreError, argument_kinds
+from .table import to_table
+from .theory import TheoryTable
 
 Listener = Callable[[Plan, Iterable[ChunkDone]], Iterable[ChunkDone]]
 
@@ -121,20 +128,44 @@ def run_spec(
     experiment = find_experiment(spec.study) if experiment is None else experiment
     whole = make_plan(spec, experiment)
     plan = whole.shard(*shard)
+    store = None if out is None else Store(out)
+    description = experiment.description
     # Risks and kernels need float64; a user's own process keeps its flags.
-    with listening() as stop, one_blas_thread(), jax.enable_x64(True):
-        store = None if out is None else Store(out).open_for(spec, provenance(), experiment.version)
+    with listening() as stop, one_blas_thread(), settings(experiment.x64):
+        before = [] if store is None else store.theory_before(description)
+        theory = predict(experiment, whole, TheoryTable(before))
+        if store is not None:
+            store.open_for(spec, whole, theory, provenance(), manifest_of(spec, experiment))
         stream: Iterable[ChunkDone]
         if engine == "ray":
             stream = run_on_ray(plan, store, spec.key, chunk=chunk, stop=stop, address=ray_address)
         else:
             stream = run_plan(plan, store, spec.key, chunk=chunk, commit_seconds=commit_seconds, stop=stop)
-        parts = []
-        for done in stream if listener is None else listener(plan, stream):
-            if store is None and done.records is not None:
-                parts.append(done.records)
+        parts: dict[str, pa.Table] = {}
+        kinds, writable = argument_kinds(whole), store is not None
+        try:
+            for done in stream if listener is None else listener(plan, stream):
+                if store is None and done.records is not None:
+                    parts[str(len(parts))] = to_table(done.records, kinds)
+        except StoreError:
+            writable = False
+            raise
+        finally:
+            if store is not None and writable and store.refused is None:
+                # Everything is committed by now; what cannot be tidied today is tidied by the next run.
+                with contextlib.suppress(StoreError):
+                    store.tidy()
     if processes > 1:
         multihost_utils.sync_global_devices("tsjax: all cells are done")
     if store is None:
-        return Result(merge_records(parts, whole), spec, experiment, provenance())
-    return result_of(store, spec, experiment, whole)
+        records, coverage = in_memory(parts, whole, description)
+        facts = provenance()
+    else:
+        records, coverage = records_of(store, whole, description)
+        facts = store.provenance
+    if experiment.returns_x and experiment.theory is not None:
+        predict(experiment, whole, theory, records)
+        if store is not None and store.refused is None:
+            store.describe(theory)
+    where = None if store is None else store.path
+    return Result(records, spec, experiment, facts, where, plan=whole, coverage=coverage, theory=theory)

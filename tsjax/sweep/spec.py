@@ -239,7 +239,7 @@ def _tables(value: Any, name: str, where: str) -> list[dict[str, Any]]:
     return [dict(table) for table in tables]
 
 
-def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, Any], list[int]]]:
+def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, Any], Sequence[int]]]:
     """All cells of a spec: validated arguments (with defaults filled in) and the seeds to run there, in grid order.
 
     Cells are counted before they are made. **Raises:** SpecError naming the table, the key, the value and what is allowed.
@@ -253,7 +253,7 @@ def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, 
             for values, seeds, table in _block(spec, block, reader, where, total):
                 cell = reader.cell(values, table)
                 done = seen.setdefault(json.dumps(cell, sort_keys=True), set())
-                new = [seed for seed in seeds if seed not in done]
+                new = [seed for seed in seeds if seed not in done] if done else seeds
                 done.update(new)
                 total += len(new)
                 check_count(total)

@@ -27,7 +27,7 @@ def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, j
             return {name: jnp.asarray(value) for name, value in experiment(key, **fixed, **traced).items()}
 
         # As the engine runs it.
-        with jax.enable_x64(getattr(experiment, "x64", True)):
+        with jax.enable_x64(experiment.x64):
             key = jax.eval_shape(lambda: jax.random.key(0))
             known[static] = dict(jax.eval_shape(returned, key, traced))
     return known[static]

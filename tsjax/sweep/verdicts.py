@@ -22,7 +22,7 @@ from ..rates import (
 )
 from ..rates.selection import CANDIDATES, UNDECIDED
 from .curve import Curve
-from .experiment import Experiment
+from .description import Description
 from .spec import Expectation, nearest
 
 
@@ -44,7 +44,7 @@ class _Measured(NamedTuple):
 class Judge:
     """Judges expectations on `curves`, the curves of `experiment`; `columns` are the names of all recorded values."""
 
-    def __init__(self, curves: Sequence[Curve], experiment: Experiment, columns: Sequence[str]):
+    def __init__(self, curves: Sequence[Curve], experiment: Description, columns: Sequence[str]):
         self.curves = curves
         self.experiment = experiment
         self.columns = columns

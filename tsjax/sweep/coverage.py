@@ -1,0 +1,97 @@
+"""How much of its plan a sweep's records cover, and what else to know before trusting their numbers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .manifest import mixtures
+from .store import Chunks
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What stands behind the records of a sweep.
+
+    - `cells`: of the plan; `done`: how many of them have a record; `beyond`: recorded cells that are not in the plan.
+    - `damaged`: names of chunks that hold other bytes than were written, whose cells are left out; `foreign`: of files among
+      the chunks that are none, which are ignored.
+    - `verified`: whether every chunk was checked against its hash; not so in stores of earlier versions.
+    - `repeated`: cells that were run twice, with equal results. `mixed`: sentences about records of different origin.
+    """
+
+    cells: int
+    done: int
+    beyond: int = 0
+    damaged: tuple[str, ...] = ()
+    foreign: tuple[str, ...] = ()
+    verified: bool = True
+    repeated: int = 0
+    mixed: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether every cell of the plan has a record in a chunk that checks, and no chunk is damaged."""
+        return self.done == self.cells and not self.damaged
+
+    @property
+    def sentence(self) -> str:
+        """`96 of 96 cells.` or `60 of 96 cells; 6 damaged chunks are left out.`"""
+        text = f"{self.done} of {self.cells} cells"
+        if self.damaged:
+            some = "1 damaged chunk is" if len(self.damaged) == 1 else f"{len(self.damaged)} damaged chunks are"
+            text += f"; {some} left out"
+        return text + "."
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know before trusting the numbers, in sentences; nothing for a whole sweep of one origin."""
+        found = []
+        if not self.whole:
+            missing = self.cells - self.done
+            text = f"These numbers stand on {self.sentence[:-1]}"
+            text += f"; {missing} {'is' if missing == 1 else 'are'} missing." if missing else "."
+            found.append(text + " Run the sweep again to complete it.")
+        if self.damaged:
+            found.append(f"Damaged, and left out: {_some(self.damaged)}.")
+        if self.foreign:
+            found.append(f"Not chunks of this sweep, and ignored: {_some(self.foreign)}.")
+        if self.beyond:
+            found.append(f"{self.beyond} recorded cells are not in the plan of the latest run; they are counted too.")
+        if not self.verified:
+            found.append("Made by an earlier version of tsjax: nothing here could be verified.")
+        return found + [f"{text[:1].upper()}{text[1:]}." for text in self.mixed]
+
+    def content(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
+            "cells": self.cells,
+            "done": self.done,
+            "beyond_plan": self.beyond,
+            "damaged": list(self.damaged),
+            "foreign": list(self.foreign),
+            "verified": self.verified,
+            "repeated": self.repeated,
+            "mixed": list(self.mixed),
+            "whole": self.whole,
+        }
+
+
+def coverage_of(ids: Iterable[str], recorded: set[str], chunks: Chunks, repeated: int, verified: bool) -> Coverage:
+    """The coverage of a plan with these `ids` by the cells `recorded` in some chunks."""
+    planned = set(ids)
+    done = len(planned & recorded)
+    return Coverage(
+        cells=len(planned),
+        done=done,
+        beyond=len(recorded) - done,
+        damaged=tuple(sorted(chunks.damaged)),
+        foreign=tuple(sorted(chunks.foreign)),
+        verified=verified,
+        repeated=repeated,
+        mixed=tuple(mixtures(chunks.manifests)),
+    )
+
+
+def _some(names: tuple[str, ...], most: int = 3) -> str:
+    shown = ", ".join(names[:most])
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,89 @@
+"""What readers need of an experiment, as data: a store holds it, so that reading a store runs no code of its study."""
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Description(BaseModel):
+    """An experiment without its functions; the fields are those of `Experiment`.
+
+    - `arguments`: the name of every argument, with its default in a list of one, or an empty list where it has none.
+    - `source`: a hash of the code of the experiment's function, and of each function of its module that it uses.
+    - `has_theory`: whether theory says something of the curves.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    name: str
+    version: int = 1
+    arguments: dict[str, list[Any]]
+    static: tuple[str, ...] = ()
+    x: str = "n"
+    y: tuple[str, ...] = ("risk",)
+    curve: str | None = None
+    work: str | None = None
+    independent: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
+    x64: bool = True
+    cite: str = ""
+    source: dict[str, str] = {}
+    has_theory: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the arguments."""
+        return tuple(self.arguments)
+
+    @property
+    def returns_x(self) -> bool:
+        """Whether x is a vector that every cell returns, rather than an argument."""
+        return self.x not in self.arguments
+
+
+def source_of(fn: Callable) -> dict[str, str]:
+    """A hash of the code of a function, and of every function and class of the same module that it uses, by name; comments,
+    docstrings and layout do not count. Empty where there is no source, as at a prompt."""
+    module = inspect.getmodule(fn)
+    name = getattr(fn, "__name__", "")
+    try:
+        tree = ast.parse(inspect.getsource(module)) if module is not None else None
+    except (OSError, TypeError, SyntaxError):
+        tree = None
+    try:
+        own = ast.parse(textwrap.dedent(inspect.getsource(fn))).body[0]
+    except (OSError, TypeError, SyntaxError, IndexError):
+        return {}
+    definitions: dict[str, ast.stmt] = {}
+    for node in tree.body if tree is not None else ():
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            definitions[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            definitions |= {target.id: node for target in targets if isinstance(target, ast.Name)}
+    found: dict[str, str] = {}
+    waiting = [(name or "<lambda>", own)]
+    while waiting:
+        label, node = waiting.pop()
+        node = _bare(node)
+        found[label] = hashlib.sha256(ast.unparse(node).encode()).hexdigest()[:16]
+        used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        waiting += [(other, definitions[other]) for other in sorted(used & definitions.keys()) if other not in found]
+    return found
+
+
+def _bare(node: ast.stmt) -> ast.stmt:
+    """The code without decorators (whose options a description holds) and docstrings."""
+    for part in ast.walk(node):
+        if isinstance(part, ast.FunctionDef | ast.ClassDef):
+            first = part.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(part.body) > 1:
+                part.body = part.body[1:]
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        node.decorator_list = []
+    return node

@@ -1,0 +1,135 @@
+"""What a chunk says of itself: the sweep that it belongs to, and what made it. And how a chunk is written to bytes.
+
+A chunk is a Parquet file named by the SHA-256 of its bytes, with the manifest in its metadata: any changed bit is found,
+whichever part of the file it is in, and a file tells its origin wherever it lies.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+SCHEMA = 2
+_METADATA = b"tsjax"
+_NAME = re.compile(r"[0-9a-f]{64}\.parquet")
+# With checksums, other tools too refuse a spoilt page.
+_FORMAT: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+
+
+class Identity(BaseModel):
+    """What gives a record its meaning: records of different identity are never in one store."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    study: str
+    version: int
+    key: int
+    arguments: tuple[str, ...]
+
+    def differences(self, other: "Identity", there: str = "there", here: str = "here") -> list[str]:
+        """What differs: `key: 0 there, 1 here`."""
+        found = []
+        for name in ("study", "version", "key"):
+            if getattr(self, name) != getattr(other, name):
+                found.append(f"{name}: {getattr(self, name)!r} {there}, {getattr(other, name)!r} {here}")
+        mine, others = set(self.arguments), set(other.arguments)
+        found += [f"the argument {name!r} is only {there}" for name in sorted(mine - others)]
+        return found + [f"the argument {name!r} is only {here}" for name in sorted(others - mine)]
+
+
+class Manifest(BaseModel):
+    """What a chunk says of itself.
+
+    - `schema_version`: of this layout. `identity`: of its sweep. `defaults` of the arguments that have one.
+    - `columns`: names and types. `cells`: how many.
+    - `size_class`: how sizes were padded; `exact` means not at all.
+    - `device`: the kind of device. `kernel`: what trains ReLU students there: `c`, `fused` or `xla`, which differ in rounding.
+    - `source`: hashes of the experiment's functions (`Description.source`). `versions` of JAX and tsjax.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    schema_version: int = SCHEMA
+    identity: Identity
+    defaults: dict[str, Any] = {}
+    columns: dict[str, str] = {}
+    cells: int = 0
+    size_class: str = "exact"
+    device: str
+    kernel: str
+    x64: bool = True
+    source: dict[str, str] = {}
+    versions: dict[str, str] = {}
+
+    @property
+    def origin(self) -> str:
+        """A text that two chunks share if they may be joined: everything but columns and cells."""
+        return self.model_dump_json(exclude={"columns", "cells"})
+
+
+def pack(table: pa.Table, manifest: Manifest) -> tuple[str, bytes]:
+    """The name and the bytes of a chunk."""
+    columns = {field.name: str(field.type) for field in table.schema}
+    cells = len(set(table["cell"].to_pylist()))
+    text = manifest.model_copy(update={"columns": columns, "cells": cells}).model_dump_json()
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table.replace_schema_metadata({_METADATA: text.encode()}), buffer, **_FORMAT)
+    content = buffer.getvalue().to_pybytes()
+    return f"{hashlib.sha256(content).hexdigest()}.parquet", content
+
+
+def is_chunk_name(name: str) -> bool:
+    """Whether a file is named as chunks are."""
+    return _NAME.fullmatch(name) is not None
+
+
+def unpack(name: str, content: bytes, columns: Sequence[str] | None = None) -> tuple[Manifest, pa.Table]:
+    """The manifest and the table of a chunk; with `columns`, only those of its columns.
+
+    **Raises:** ValueError when the bytes are not those that were written, or are no chunk.
+    """
+    if hashlib.sha256(content).hexdigest() != name.removesuffix(".parquet"):
+        raise ValueError("its bytes are not those that were written")
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        manifest = Manifest.model_validate_json((file.schema_arrow.metadata or {})[_METADATA])
+        kept = None if columns is None else [column for column in columns if column in manifest.columns]
+        table = file.read(kept, use_threads=False)
+    except (OSError, KeyError, pa.ArrowException, ValidationError) as error:
+        raise ValueError(f"it is no chunk of tsjax ({type(error).__name__})") from None
+    return manifest, table.replace_schema_metadata(None)
+
+
+def mixtures(manifests: Mapping[str, Manifest], cells: str = "cells") -> list[str]:
+    """What the chunks of one store differ in though their records are used together, in sentences."""
+    found = []
+    words = {
+        "device": "kinds of device",
+        "kernel": "training kernels, which differ in rounding",
+        "size_class": "size classes",
+        "x64": "settings of 64-bit types",
+    }
+    for field, what in words.items():
+        counts: dict[str, int] = {}
+        for manifest in manifests.values():
+            value = str(getattr(manifest, field))
+            counts[value] = counts.get(value, 0) + manifest.cells
+        if len(counts) > 1:
+            parts = ", ".join(f"{value} ({count} {cells})" for value, count in sorted(counts.items()))
+            found.append(f"records were made with {len(counts)} {what}: {parts}")
+    sources: dict[str, set[str]] = {}
+    for manifest in manifests.values():
+        for name, digest in manifest.source.items():
+            sources.setdefault(name, set()).add(digest)
+    changed = [name for name, digests in sources.items() if len(digests) > 1]
+    if changed:
+        found.append(
+            f"the source of {', '.join(map(repr, sorted(changed)))} changed between records of version "
+            f"{next(iter(manifests.values())).identity.version}: if results may differ, raise the experiment's version and "
+            "run it into a new store"
+        )
+    return found

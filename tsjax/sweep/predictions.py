@@ -1,0 +1,35 @@
+"""Asks an experiment what theory says of the curves of a plan."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .experiment import Experiment
+from .plan import Plan
+from .theory import TheoryTable
+from .values import canonical, hashable, redacted
+
+
+def predict(experiment: Experiment, plan: Plan, table: TheoryTable, records: pd.DataFrame | None = None) -> TheoryTable:
+    """Adds to a table what theory says of every curve of the plan, at its x; what the table knows is not asked again.
+
+    Where cells return x, that is known from the `records` alone: without them nothing is asked.
+    """
+    if experiment.theory is None:
+        return table
+    curves: dict[str, tuple[dict[str, Any], list[float]]] = {}
+    for arguments, _ in plan.combinations:
+        curve = {name: hashable(value) for name, value in arguments.items() if name != experiment.x}
+        x = [] if experiment.returns_x else [float(arguments[experiment.x])]
+        curves.setdefault(canonical(curve), (curve, []))[1].extend(x)
+    if experiment.returns_x:
+        if records is None or records.empty:
+            return table
+        along = np.unique(records[experiment.x].to_numpy(float)).tolist()
+        curves = {text: (curve, along) for text, (curve, _) in curves.items()}
+    for curve, x in curves.values():
+        wanted = sorted(set(x))
+        if not table.has(redacted(curve), wanted):
+            table.add(redacted(curve), wanted, experiment.theory_at(curve, np.array(wanted)))
+    return table

@@ -1,0 +1,136 @@
+"""The records of a sweep as one table: from chunks, in the order of the grid, every cell once."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..estimators.base import Status
+from .coverage import Coverage, coverage_of
+from .description import Description
+from .plan import Plan
+from .store import Chunks, Store, StoreError, description_of
+from .table import ENGINE_COLUMNS, columns_of, common_columns, in_columns, numbers, to_frame
+
+FAILED = (int(Status.DIVERGED), int(Status.SINGULAR), int(Status.OUT_OF_MEMORY))
+"""Statuses that count as failures in every table."""
+# Two runs of one cell, on other devices or in batches of other size, agree up to the rounding of their sums.
+_ROUNDING = 1e-6
+
+
+def records_of(store: Store, plan: Plan, experiment: Description) -> tuple[pd.DataFrame, Coverage]:
+    """The records of a store, and what they cover of the plan. **Raises:** StoreError."""
+    return assemble(store.read(), plan, experiment, verified=not store.is_old, where=store.name)
+
+
+def read_columns(store: Store, plan: Plan, columns: Sequence[str]) -> tuple[pd.DataFrame, Coverage]:
+    """Some columns of a store's records, `cell` among them: one row for every cell, in no order. **Raises:** StoreError."""
+    found = store.read(columns)
+    kinds = common_columns([columns_of(table) for table in found.tables.values()], description_of(plan))
+    parts = [in_columns(table, kinds) for table in found.tables.values()]
+    frame = pa.concat_tables(parts).to_pandas().drop_duplicates("cell") if parts else pd.DataFrame({"cell": []})
+    return frame, coverage_of(plan.ids, set(frame["cell"]), found, 0, not store.is_old)
+
+
+def assemble(
+    chunks: Chunks, plan: Plan, experiment: Description, *, verified: bool = True, where: str = "the sweep"
+) -> tuple[pd.DataFrame, Coverage]:
+    """The records of some chunks in the order of the grid, whichever chunk was written when; NaN in every y of a cell that
+    failed. Cells that are not in the plan come last.
+
+    Two processes may have run the same cell: equal records (up to rounding) are one. **Raises:** StoreError for others.
+    """
+    names = list(chunks.tables)
+    tables = [chunks.tables[name] for name in names]
+    rows = sum(table.num_rows for table in tables)
+    if not rows:
+        return pd.DataFrame(), coverage_of(plan.ids, set(), chunks, 0, verified)
+    columns = common_columns([columns_of(table) for table in tables], experiment)
+    table = pa.concat_tables([in_columns(one, columns) for one in tables])
+    chunk = np.repeat(np.arange(len(tables)), [one.num_rows for one in tables])
+    code, recorded = _codes(table["cell"], plan.ids)
+    first = np.full(int(code.max()) + 1, len(tables))
+    np.minimum.at(first, code, chunk)
+    kept = chunk == first[code]
+    repeated = 0
+    if not kept.all():
+        repeated = _check_repeats(table, code, chunk, kept, names, experiment, where)
+    order = np.flatnonzero(kept)
+    # Stable: the entries of a vector stay in their order.
+    order = order[np.argsort(code[order], kind="stable")]
+    frame = to_frame(table.take(order), experiment)
+    return _without_spoilt(frame, experiment), coverage_of(plan.ids, recorded, chunks, repeated, verified)
+
+
+def _codes(cells: pa.ChunkedArray, ids: Sequence[str]) -> tuple[np.ndarray, set[str]]:
+    """For every row the place of its cell in `ids`, or a place after them; and the cells that have a row."""
+    distinct = cells.unique()
+    # pyarrow makes its functions when it is loaded, which a type checker cannot see.
+    places = lambda known: pc.call_function("index_in", [cells], pc.SetLookupOptions(known)).fill_null(-1).to_numpy()
+    code = places(pa.array(ids, pa.string()))
+    beyond = places(distinct) + len(ids)
+    return np.where(code < 0, beyond, code), set(distinct.to_pylist())
+
+
+def _check_repeats(
+    table: pa.Table,
+    code: np.ndarray,
+    chunk: np.ndarray,
+    kept: np.ndarray,
+    names: Sequence[str],
+    experiment: Description,
+    where: str,
+) -> int:
+    """The number of cells that were run more than once; raises StoreError if their records differ."""
+    skipped = {"cell", "seed", *experiment.names, *ENGINE_COLUMNS}
+    values = [name for name in table.column_names if name not in skipped]
+    results = table.select(values)
+    repeated = np.unique(code[~kept])
+    mine = np.flatnonzero(kept & np.isin(code, repeated))
+    mine = mine[np.argsort(code[mine], kind="stable")]
+    for other in np.unique(chunk[~kept]):
+        theirs = np.flatnonzero((chunk == other) & ~kept)
+        theirs = theirs[np.argsort(code[theirs], kind="stable")]
+        same = mine[np.isin(code[mine], code[theirs])]
+        left, right = (results.take(rows).to_pandas() for rows in (same, theirs))
+        differ = np.ones(max(len(left), len(right)), bool)
+        if len(left) == len(right):
+            pairs = ([numbers(side[name]) for side in (left, right)] for name in values)
+            differ = ~np.all([np.isclose(*pair, rtol=_ROUNDING, atol=0.0, equal_nan=True) for pair in pairs], axis=0)
+        if differ.any():
+            at = int(np.flatnonzero(differ)[0])
+            a, b = int(same[min(at, len(same) - 1)]), int(theirs[min(at, len(theirs) - 1)])
+            row = {name: table[name][a].as_py() for name in (*experiment.names, "seed")}
+            what = ", ".join(f"{name} = {value}" for name, value in row.items())
+            y = next(name for name in (*experiment.y, *values) if name in values)
+            raise StoreError(
+                f"{where} holds two different results of one cell ({what}): {y} = {table[y][a].as_py()} in "
+                f"chunks/{names[chunk[a]]} and {table[y][b].as_py()} in chunks/{names[chunk[b]]}. One of them was made by "
+                "other code or is spoilt: move that file out of chunks/, and run the sweep again."
+            )
+    return len(repeated)
+
+
+def _without_spoilt(records: pd.DataFrame, experiment: Description) -> pd.DataFrame:
+    values = [name for name in experiment.y if name in records]
+    if not values:
+        return records
+    spoilt = ~np.isfinite(np.stack([numbers(records[name]) for name in values], axis=1))
+    if "status" in records:
+        spoilt |= records["status"].isin(FAILED).to_numpy()[:, None]
+    if spoilt.any():
+        records[values] = records[values].mask(spoilt)
+    return records
+
+
+def failed_cells(records: pd.DataFrame, metric: str) -> int:
+    """Number of cells without a value of `metric`: those that diverged or were singular, or returned no finite number."""
+    missing = pd.isna(records[metric]).to_numpy(bool)
+    return len(set(records["cell"].to_numpy()[missing]))
+
+
+def in_memory(parts: Mapping[str, pa.Table], plan: Plan, experiment: Description) -> tuple[pd.DataFrame, Coverage]:
+    """The records of a sweep that was kept in memory, as a store would give them."""
+    return assemble(Chunks(tables=dict(parts)), plan, experiment)

@@ -1,0 +1,140 @@
+"""Records as Arrow tables: one type for every column of a store, so that other tools read its folder as one table.
+
+Integers are stored as int64, other numbers as float64, and arguments whose values are lists, or of several kinds, as text
+(`tsjax.sweep.values.text_of`). A column that some cells lack is null there.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .description import Description
+from .values import hashable, text_of, value_of
+
+ENGINE_COLUMNS = ("compile_seconds", "run_seconds", "device", "jax", "tsjax")
+"""What the engine writes beside arguments and values: seconds, and what ran the cell."""
+
+_BOOL, _INT, _FLOAT, _TEXT = "bool", "int64", "double", "string"
+_TYPES: dict[str, Any] = {_BOOL: pa.bool_(), _INT: pa.int64(), _FLOAT: pa.float64(), _TEXT: pa.string()}
+
+
+def kind_of(values: Iterable[Any]) -> str:
+    """The type of a column that holds these values of an argument: bool, int64, double or string; None is null in any."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {bool} and kinds:
+        return _BOOL
+    if kinds <= {int} and all(abs(value) < 2**63 for value in values if value is not None):
+        return _INT
+    return _FLOAT if kinds <= {int, float} else _TEXT
+
+
+def _union(kinds: Sequence[str]) -> str:
+    """The type that holds the values of columns of these types."""
+    order = (_BOOL, _INT, _FLOAT)
+    if set(kinds) == {_TEXT}:
+        return _TEXT
+    return _TEXT if _TEXT in kinds else max(kinds, key=order.index)
+
+
+def to_table(records: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
+    """Records of one program as a table; `kinds` are the types of the arguments' columns in the whole store."""
+    columns = {}
+    for name in records.columns:
+        series = pd.Series(records[name])
+        if name in kinds:
+            columns[name] = _argument(series, kinds[name])
+        elif series.dtype == bool:
+            columns[name] = pa.array(series.to_numpy(), pa.bool_())
+        elif pd.api.types.is_integer_dtype(series.dtype):
+            columns[name] = pa.array(series.to_numpy().astype(np.int64), pa.int64())
+        elif pd.api.types.is_float_dtype(series.dtype):
+            # From pandas, NaN would become null: a value that is there and no number.
+            columns[name] = pa.array(series.to_numpy(np.float64), pa.float64(), from_pandas=False)
+        else:
+            columns[name] = _encoded(series, lambda text: text)
+    return pa.table(columns)
+
+
+def _argument(series: pd.Series, kind: str) -> pa.Array:
+    if kind != _TEXT and series.dtype != object:
+        return pa.array(series.to_numpy(), _TYPES[kind])
+    # An argument that is no number is the same in all rows of a program.
+    encode = text_of if kind == _TEXT else lambda value: value
+    return _encoded(series, lambda value: None if value is None else encode(value), _TYPES[kind])
+
+
+def _encoded(series: pd.Series, encode, type: Any = None) -> pa.Array:
+    values = series.tolist()
+    if values and all(value is values[0] or value == values[0] for value in values):
+        return pa.repeat(pa.scalar(encode(values[0]), type or pa.string()), len(values))
+    return pa.array([encode(value) for value in values], type or pa.string())
+
+
+def columns_of(table: pa.Table) -> dict[str, str]:
+    """The names and types of a table's columns."""
+    return {field.name: str(field.type) for field in table.schema}
+
+
+def common_columns(found: Iterable[Mapping[str, str]], experiment: Description) -> dict[str, str]:
+    """The columns of a store whose chunks have these: arguments first, then values, then what the engine adds."""
+    kinds: dict[str, list[str]] = {}
+    for columns in found:
+        for name, kind in columns.items():
+            kinds.setdefault(name, []).append(kind)
+    head = ["cell", *experiment.names, "seed", "status", *experiment.y]
+    order = [name for name in dict.fromkeys([*head, *sorted(kinds)]) if name in kinds and name not in ENGINE_COLUMNS]
+    return {name: _union(kinds[name]) for name in (*order, *(name for name in ENGINE_COLUMNS if name in kinds))}
+
+
+def in_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
+    """The table with these columns, in this order: cast where the type differs, null where there is none."""
+    arrays = {}
+    for name, kind in columns.items():
+        if name not in table.column_names:
+            arrays[name] = pa.nulls(table.num_rows, _TYPES[kind])
+        elif kind == _TEXT and not pa.types.is_string(table[name].type):
+            arrays[name] = pa.array([None if v is None else text_of(v) for v in table[name].to_pylist()], pa.string())
+        else:
+            arrays[name] = pc.cast(table[name], _TYPES[kind], safe=False)
+    return pa.table(arrays)
+
+
+def to_frame(table: pa.Table, experiment: Description) -> pd.DataFrame:
+    """The records as pandas gives them, with arguments as they were: tuples for lists, None where it was None."""
+    frame = {}
+    for name in table.column_names:
+        column = table[name].combine_chunks()
+        argument = name in experiment.names
+        if argument and (pa.types.is_string(column.type) or column.null_count):
+            frame[name] = _decoded(column)
+        elif pa.types.is_string(column.type):
+            # Few different texts (devices, versions), or ids.
+            frame[name] = column.to_pandas()
+        elif pa.types.is_boolean(column.type) and column.null_count:
+            frame[name] = pd.Series(column.to_pylist(), dtype=object)
+        else:
+            frame[name] = column.to_numpy(zero_copy_only=False)
+    return pd.DataFrame(frame)
+
+
+def numbers(column: Any) -> np.ndarray:
+    """A column of records as float64; NaN where there is no number."""
+    return pd.Series(pd.to_numeric(column, errors="coerce")).to_numpy(np.float64)
+
+
+def _decoded(column: pa.Array) -> pd.Series:
+    """A column of texts as the values that they stand for: words stay a column of text, anything else is of objects."""
+    codes = column.dictionary_encode()
+    text = pa.types.is_string(column.type)
+    distinct = [value_of(value) if text else value for value in codes.dictionary.to_pylist()]
+    if text and not column.null_count and all(isinstance(value, str) for value in distinct):
+        return pd.Series(pd.Categorical.from_codes(codes.indices.to_numpy(), distinct).astype(str), dtype="str")
+    values = np.empty(len(distinct) + 1, object)
+    values[: len(distinct)] = [hashable(value) for value in distinct] if distinct else []
+    values[len(distinct)] = None
+    places = codes.indices.fill_null(len(distinct)).to_numpy()
+    return pd.Series(values[places], dtype=object)

@@ -1,0 +1,77 @@
+"""What theory says of the curves of a sweep: computed when it runs, kept as numbers, looked up by readers."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .values import canonical
+
+
+class Theory(NamedTuple):
+    """What theory says of one curve y(x).
+
+    - `predicted`: y at the given x, or None.
+    - `exponent`: the asymptotic exponent of y ~ x^{-exponent}, or None.
+    - `source`: where both come from.
+    """
+
+    predicted: np.ndarray | None = None
+    exponent: float | None = None
+    source: str = ""
+
+
+class TheoryTable:
+    """What theory says of the curves of a sweep, as it was computed when the sweep ran."""
+
+    def __init__(self, entries: Sequence[Mapping[str, Any]] = ()):
+        self._known = {canonical(entry["curve"]): entry for entry in entries}
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Plain values, for a store: `curve` (arguments but x), `x`, `predicted`, `exponent`, `source`."""
+        return [dict(entry) for entry in self._known.values()]
+
+    def has(self, curve: Mapping[str, Any], x: Sequence[float]) -> bool:
+        """Whether theory was asked about a curve at all these x."""
+        entry = self._known.get(canonical(dict(curve)))
+        return entry is not None and set(map(float, x)) <= set(entry["x"])
+
+    def add(self, curve: Mapping[str, Any], x: Sequence[float], theory: Theory) -> None:
+        """Notes what theory says of a curve at some x, beside what it says at others."""
+        entry = self._known.get(canonical(dict(curve)), {"x": [], "predicted": None})
+        known = dict(zip(entry["x"], entry["predicted"] or [None] * len(entry["x"]), strict=True))
+        values = [None] * len(x) if theory.predicted is None else np.asarray(theory.predicted, float).tolist()
+        known |= dict(zip(map(float, x), values, strict=True))
+        self._known[canonical(dict(curve))] = {
+            "curve": dict(curve),
+            "x": list(known),
+            "predicted": _unless_empty(known.values()),
+            "exponent": None if theory.exponent is None else float(theory.exponent),
+            "source": theory.source,
+        }
+
+    def keep(self, entry: Mapping[str, Any]) -> None:
+        """Notes what was known before, where nothing newer is known."""
+        mine = self._known.get(canonical(entry["curve"]))
+        if mine is None:
+            self._known[canonical(entry["curve"])] = entry
+            return
+        known = dict(zip(entry["x"], entry["predicted"] or [None] * len(entry["x"]), strict=True))
+        known |= dict(zip(mine["x"], mine["predicted"] or [None] * len(mine["x"]), strict=True))
+        self._known[canonical(entry["curve"])] = {**mine, "x": list(known), "predicted": _unless_empty(known.values())}
+
+    def __call__(self, curve: Mapping[str, Any], x: np.ndarray) -> Theory:
+        """What theory says of a curve at x; NaN where it was not asked."""
+        entry = self._known.get(canonical(dict(curve)))
+        if entry is None:
+            return Theory()
+        predicted = None
+        if entry["predicted"] is not None:
+            known = {at: value for at, value in zip(entry["x"], entry["predicted"], strict=True) if value is not None}
+            predicted = np.array([known.get(float(at), np.nan) for at in x])
+        return Theory(predicted, entry["exponent"], entry["source"])
+
+
+def _unless_empty(values: Iterable[float | None]) -> list[float | None] | None:
+    listed = list(values)
+    return listed if any(value is not None for value in listed) else None

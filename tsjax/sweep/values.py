@@ -1,0 +1,93 @@
+"""The values of arguments as text: in the tables of a store, in labels, and without secrets."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+# user:password@ of a URL, and the values of its query: signatures and tokens of object stores.
+_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s@]*@")
+_QUERY = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://[^\s?]*\?)[^\s#\"']+")
+_HIDDEN = "***"
+
+
+def redacted(value: Any) -> Any:
+    """The value, or a table or list of values, with credentials in URLs replaced: `s3://***@bucket/x?***`."""
+    if isinstance(value, str):
+        if "://" not in value:
+            return value
+        return _QUERY.sub(rf"\g<start>{_HIDDEN}", _USER.sub(rf"\g<scheme>{_HIDDEN}@", value))
+    if isinstance(value, dict):
+        return {name: redacted(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(redacted(entry) for entry in value)
+    return value
+
+
+def hashable(value: Any) -> Any:
+    """Lists as tuples, all the way down: what a record holds, so that tables can be grouped by it."""
+    return tuple(hashable(entry) for entry in value) if isinstance(value, list | tuple) else value
+
+
+def text_of(value: Any) -> str:
+    """A value as text that `value_of` reads back: JSON, but without quotes around words.
+
+    >>> from tsjax.sweep.values import text_of
+    >>> [text_of(v) for v in (3, "auto", "3", None, True, (64, 64))]
+    ['3', 'auto', '"3"', 'null', 'true', '[64, 64]']
+    """
+    if isinstance(value, str) and value == value_of(value):
+        return value
+    return json.dumps(value)
+
+
+def value_of(text: str) -> Any:
+    """The value that `text_of` wrote; lists come back as tuples."""
+    try:
+        return hashable(json.loads(text))
+    except ValueError:
+        return text
+
+
+def canonical(arguments: dict[str, Any]) -> str:
+    """One text for equal arguments, whichever of list or tuple, of 1 or 1.0, they were written with."""
+    plain = lambda v: float(v) if isinstance(v, int) and not isinstance(v, bool) else v
+    deep = lambda v: [deep(entry) for entry in v] if isinstance(v, list | tuple) else plain(v)
+    return json.dumps({name: deep(value) for name, value in arguments.items()}, sort_keys=True)
+
+
+def labels_of(values: Iterable[Any]) -> dict[str, str]:
+    """A short text for each of some values, by their `text_of`: no two alike. Numbers have four digits, or as many as tell
+    them apart.
+
+    >>> from tsjax.sweep.values import labels_of
+    >>> labels_of([0.1, 0.25, None])
+    {'0.1': '0.1', '0.25': '0.25', 'null': 'none'}
+    """
+    found = {text_of(value): value for value in values}
+    for digits in (4, 6, 9, 17):
+        labels = {text: _label(value, digits) for text, value in found.items()}
+        if len(set(labels.values())) == len(labels):
+            return labels
+    # A word that reads like a number, beside that number.
+    return {text: text for text in found}
+
+
+def _label(value: Any, digits: int) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        whole = value.is_integer() and abs(value) < 1e9
+        return f"{value:.0f}" if whole else f"{value:.{digits}g}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "-".join(_label(entry, digits) for entry in value) or "()"
+    return str(value)
+
+
+def name_of_value(value: Any) -> str:
+    """How a curve is called whose argument has this value: a word, in expectations too; `64-32` for a list."""
+    if isinstance(value, list | tuple):
+        return "-".join(map(name_of_value, value)) or "()"
+    return str(value)
