@@ -1,103 +1,229 @@
-"""The axes of a grid: lists, ranges, axes that go together, and axes for some cells only."""
+"""The axes of a grid: lists, ranges, axes that go together, and axes for some cells only.
+
+Ranges are computed in decimal, as they are written: from 0.1 to 0.3 by 0.1 ends at 0.3, the very number that a list would
+hold, and no value depends on the logarithm of some machine's C library.
+"""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
-import numpy as np
+from .errors import shown
 
 RESERVED = ("seeds", "zip", "only")
 """Keys of a grid that are no arguments."""
 
+MOST_CELLS = 10**7
+"""Cells in one sweep. Each one takes some hundred bytes before it runs, and more as a record."""
+
 _SPACINGS = ("step", "factor", "count")
+# Digits that are computed, and those that a log-spaced value keeps: fewer than a double has, so that none is the machine's.
+_COMPUTED, _KEPT = Context(prec=50), Context(prec=15)
+# A last value that misses `to` by no more than this share is `to`: factor = 1.4142135623730951 twice is 2.
+_ROUNDOFF = Decimal("1e-12")
+
+IsValue = Callable[[str, Any], bool]
+"""Whether a list is one value of an argument of that name, such as the widths of a network's layers, and no axis."""
 
 
 class AxisError(ValueError):
     """An axis that cannot be read."""
 
 
-def values_of(name: str, axis: Any) -> list:
+def _never(name: str, value: Any) -> bool:
+    return False
+
+
+def values_of(name: str, axis: Any, is_value: IsValue = _never) -> list:
     """The values of an axis: a list, one value, or a range as a table `{ from, to }` with one of
 
     - `step`: from, from + step, ... up to `to`;
     - `factor`: from, from * factor, ... up to `to`;
-    - `count`: so many values from `from` to `to`, log-spaced.
+    - `count`: so many values from `from` to `to`, log-spaced, to 15 digits.
 
     Between integers the values are rounded to integers, each one once.
     """
+    if is_value(name, axis):
+        return [axis]
     if isinstance(axis, Mapping):
-        return _range(name, axis)
+        return _Range.read(name, axis).values()
     listed = list(axis) if isinstance(axis, list | tuple | range) else [axis]
     if not listed:
         raise AxisError(f"the axis {name!r} is empty.")
     return listed
 
 
-def _range(name: str, axis: Mapping[str, Any]) -> list:
-    spacing = [key for key in _SPACINGS if key in axis]
-    unknown = set(axis) - {"from", "to", *_SPACINGS}
-    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in axis.values())
-    if unknown or len(spacing) != 1 or "from" not in axis or "to" not in axis or not numbers:
+def count_of(name: str, axis: Any, is_value: IsValue = _never) -> int:
+    """How many values an axis has, at most, without making them."""
+    if is_value(name, axis):
+        return 1
+    if isinstance(axis, Mapping):
+        return _Range.read(name, axis).count
+    return len(axis) if isinstance(axis, list | tuple | range) else 1
+
+
+@dataclass(frozen=True)
+class _Range:
+    low: Decimal
+    high: Decimal
+    by: Decimal
+    spacing: str
+    whole: bool
+    count: int
+
+    @staticmethod
+    def read(name: str, axis: Mapping[str, Any]) -> "_Range":
+        spacing = [key for key in _SPACINGS if key in axis]
+        unknown = set(axis) - {"from", "to", *_SPACINGS}
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in axis.values())
+        if unknown or len(spacing) != 1 or "from" not in axis or "to" not in axis or not numbers:
+            raise AxisError(
+                f"{name} = {shown(dict(axis))}: a range is {{ from = 128, to = 4096, factor = 2 }}, with one of step, factor, "
+                "count."
+            )
+        for key, value in axis.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise AxisError(
+                    f"{name} = {shown(dict(axis))}: {key} = {value} is not finite; a range has two ends and its {spacing[0]}, "
+                    "all of them numbers."
+                )
+        by = axis[spacing[0]]
+        # As it is written: the shortest decimal that is this double.
+        low, high, step = (Decimal(repr(value)) for value in (axis["from"], axis["to"], by))
+        allowed = {
+            "step": step > 0,
+            "factor": step > 1 and low > 0,
+            "count": step >= 2 and low > 0 and isinstance(by, int),
+        }[spacing[0]]
+        if high < low or not allowed:
+            raise AxisError(
+                f"{name} = {shown(dict(axis))}: a range goes up from `from` to `to`, by step > 0, by factor > 1 from a number "
+                "> 0, or in count >= 2 log-spaced values from a number > 0."
+            )
+        with localcontext(_COMPUTED):
+            if spacing[0] == "count":
+                count = int(by)
+            else:
+                last = (high - low) / step if spacing[0] == "step" else (high / low).ln() / step.ln()
+                count = int(last * (1 + _ROUNDOFF)) + 1
+        if count > MOST_CELLS:
+            raise AxisError(
+                f"{name} = {shown(dict(axis))}: that is {_told(count)} values, and a sweep has at most {_told(MOST_CELLS)} "
+                "cells. Take a larger step or factor, or a smaller count."
+            )
+        whole = isinstance(axis["from"], int) and isinstance(axis["to"], int)
+        whole = whole and not (spacing[0] == "step" and isinstance(by, float))
+        return _Range(low, high, step, spacing[0], whole, count)
+
+    def values(self) -> list:
+        with localcontext(_COMPUTED):
+            if self.spacing == "step":
+                found = [self.low + self.by * i for i in range(self.count)]
+            elif self.spacing == "factor":
+                powers = itertools.accumulate(
+                    itertools.repeat(self.by, self.count - 1), lambda a, b: a * b, initial=self.low
+                )
+                found = list(powers)
+            else:
+                start, end = self.low.ln(), self.high.ln()
+                inner = ((start + (end - start) * i / (self.count - 1)).exp() for i in range(1, self.count - 1))
+                found = [self.low, *(_KEPT.plus(value) for value in inner), self.high]
+            if found[-1] > self.high or abs(found[-1] - self.high) <= _ROUNDOFF * abs(self.high):
+                found[-1] = self.high
+            if self.whole:
+                return list(dict.fromkeys(int(value.to_integral_value()) for value in found))
+        return [float(value) for value in found]
+
+
+def _told(count: int) -> str:
+    """A count in a message."""
+    return f"{count:,}" if count < 10**15 else f"about 10^{math.log10(count):.0f}"
+
+
+def check_count(cells: int, where: str = "") -> None:
+    """Raises AxisError for more cells than a sweep may have."""
+    if cells > MOST_CELLS:
         raise AxisError(
-            f"{name} = {dict(axis)!r}: a range is {{ from = 128, to = 4096, factor = 2 }}, with one of step, factor, count."
+            f"{where}this sweep has {_told(cells)} cells or more (combinations times seeds), and at most {_told(MOST_CELLS)} "
+            "are allowed: take fewer seeds or values, or split it into sweeps with stores of their own."
         )
-    low, high, by = axis["from"], axis["to"], axis[spacing[0]]
-    allowed = {
-        "step": by > 0,
-        "factor": by > 1 and low > 0,
-        "count": by >= 2 and low > 0 and isinstance(by, int),
-    }[spacing[0]]
-    if high < low or not allowed:
-        raise AxisError(
-            f"{name} = {dict(axis)!r}: a range goes up from `from` to `to`, by step > 0, by factor > 1 from a number > 0, or "
-            "in count >= 2 log-spaced values from a number > 0."
-        )
-    # A last value that roundoff alone would leave out belongs to the range.
-    if spacing[0] == "step":
-        values = low + by * np.arange(int(np.floor((high - low) / by * (1 + 1e-12))) + 1)
-    elif spacing[0] == "factor":
-        values = low * float(by) ** np.arange(int(np.floor(np.log(high / low) / np.log(by) + 1e-9)) + 1)
-    else:
-        values = np.geomspace(low, high, by)
-    if isinstance(low, int) and isinstance(high, int) and not (spacing[0] == "step" and isinstance(by, float)):
-        return list(dict.fromkeys(int(value) for value in np.rint(values)))
-    return [float(value) for value in values]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two values of an argument are one: numbers by their size, whatever their type, but a truth value is no number."""
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
+
+
+def count_cells(axes: Mapping[str, Any], zips: Sequence[Mapping[str, Any]], is_value: IsValue = _never) -> int:
+    """How many combinations `product` has at most, those of `only` aside, without making them."""
+    lengths = [count_of(name, axis, is_value) for name, axis in axes.items()]
+    lengths += [min(count_of(name, axis, is_value) for name, axis in table.items()) for table in zips if table]
+    return math.prod(lengths)
 
 
 def product(
-    axes: Mapping[str, Any], zips: Sequence[Mapping[str, Any]], only: Sequence[Mapping[str, Any]]
+    axes: Mapping[str, Any],
+    zips: Sequence[Mapping[str, Any]],
+    only: Sequence[Mapping[str, Any]],
+    is_value: IsValue = _never,
 ) -> Iterator[dict]:
     """Every combination of the axes; those of one table of `zips` go together, value by value, and those of a table of `only`
     are for the combinations that its `where` picks (a value, or a list of values, for each name), others lacking them."""
     taken = dict.fromkeys(axes, "axis")
-    groups = [[{name: value} for value in values_of(name, axis)] for name, axis in axes.items()]
+    columns = {name: values_of(name, axis, is_value) for name, axis in axes.items()}
+    groups = [[{name: value} for value in values] for name, values in columns.items()]
     for table in zips:
-        columns = {name: values_of(name, axis) for name, axis in table.items()}
-        lengths = {name: len(values) for name, values in columns.items()}
+        together = {name: values_of(name, axis, is_value) for name, axis in table.items()}
+        lengths = {name: len(values) for name, values in together.items()}
         if len(set(lengths.values())) != 1:
             raise AxisError(f"the axes of one zip table go together, but their lengths are {lengths}.")
-        _check_new(columns, taken, "zip")
-        groups.append([dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)])
-    conditional = [({**table}.pop("where", None), {k: v for k, v in table.items() if k != "where"}) for table in only]
-    for where, table in conditional:
-        if not isinstance(where, Mapping) or not where or not table:
-            raise AxisError(
-                "a table of only needs where = { NAME = VALUE or [VALUES] } and axes, e.g. restarts = [1, 4]."
-            )
-        for name in where:
-            if name not in taken:
-                raise AxisError(f"only: where names {name!r}, which is no axis or fixed argument of this grid.")
-        _check_new(table, {name: kind for name, kind in taken.items()}, "only")
+        _check_new(together, taken, "zip")
+        columns |= together
+        groups.append([dict(zip(together, row, strict=True)) for row in zip(*together.values(), strict=True)])
+    conditional = [_conditional(table, columns, taken, is_value) for table in only]
+    unused = list(range(len(conditional)))
     for parts in itertools.product(*groups):
         cell = {name: value for part in parts for name, value in part.items()}
         extra = {}
-        for where, table in conditional:
-            if all(
-                cell[name] in (allowed if isinstance(allowed, list) else [allowed]) for name, allowed in where.items()
-            ):
+        for number, (where, table) in enumerate(conditional):
+            if all(any(same(cell[name], value) for value in allowed) for name, allowed in where.items()):
                 extra |= table
-        for values in itertools.product(*(values_of(name, axis) for name, axis in extra.items())):
+                if number in unused:
+                    unused.remove(number)
+        for values in itertools.product(*extra.values()):
             yield cell | dict(zip(extra, values, strict=True))
+    if unused:
+        raise AxisError(
+            f"only: where = {shown(only[unused[0]]['where'])} picks no cell: no combination of this grid has these "
+            "values together."
+        )
+
+
+def _conditional(
+    table: Mapping[str, Any], columns: Mapping[str, list], taken: Mapping[str, str], is_value: IsValue
+) -> tuple[dict[str, list], dict[str, list]]:
+    """The values that `where` of a table of `only` allows for each name, and the values of the table's axes."""
+    where, axes = table.get("where"), {name: axis for name, axis in table.items() if name != "where"}
+    if not isinstance(where, Mapping) or not where or not axes:
+        raise AxisError("a table of only needs where = { NAME = VALUE or [VALUES] } and axes, e.g. restarts = [1, 4].")
+    allowed = {}
+    for name, value in where.items():
+        if name not in taken:
+            raise AxisError(f"only: where names {name!r}, which is no axis or fixed argument of this grid.")
+        allowed[name] = value if isinstance(value, list | tuple) and not is_value(name, value) else [value]
+        for one in allowed[name]:
+            if not any(same(one, other) for other in columns[name]):
+                raise AxisError(
+                    f"only: where = {shown(dict(where))}: no cell of this grid has {name} = {shown(one)}; its values are "
+                    f"{shown(columns[name])}."
+                )
+    _check_new(axes, dict(taken), "only")
+    return allowed, {name: values_of(name, axis, is_value) for name, axis in axes.items()}
 
 
 def _check_new(names: Mapping[str, Any], taken: dict[str, str], kind: str) -> None:

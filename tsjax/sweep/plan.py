@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .checks import check_expectations
 from .description import Description
+from .errors import SpecError, shown
 from .experiment import Cost, Experiment
-from .spec import SpecError, SweepSpec, check_expectations, expand
+from .spec import SweepSpec, expand
 from .values import hashable, redacted
 
 # Cells in a chunk unless told otherwise: enough to fill the devices, few enough that a kill loses little.
@@ -156,14 +158,11 @@ def _part(groups: Sequence[Group], part: int, parts: int) -> Iterator[Group]:
 
 def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
     """Validates the spec and lists its cells in grid order. **Raises:** SpecError."""
-    check_expectations(spec, experiment)
     combinations, costs = [], {}
     for arguments, seeds in expand(spec, experiment):
         for name, value in arguments.items():
-            if name not in experiment.static and not isinstance(value, int | float):
-                raise SpecError(
-                    f"{experiment.name}: {name} = {value!r} is not a number, so it cannot be traced. Name it in static."
-                )
+            if name not in experiment.static:
+                _check_number(experiment, name, value)
         if not experiment.returns_x and not isinstance(arguments[experiment.x], int | float):
             raise SpecError(
                 f"{experiment.name}: {experiment.x} = {arguments[experiment.x]!r} is not a number, and curves are drawn "
@@ -173,7 +172,22 @@ def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
         static = json.dumps({name: arguments[name] for name in experiment.static}, sort_keys=True)
         if static not in costs:
             costs[static] = None if experiment.cost is None else experiment.cost(arguments)
+    check_expectations(spec.expect, experiment, (one.arguments for one in combinations))
     return Plan(experiment, tuple(combinations), tuple(costs.values()))
+
+
+def _check_number(experiment: Experiment, name: str, value: Any) -> None:
+    """Raises SpecError for what cannot be an array's entry in a compiled program."""
+    if not isinstance(value, int | float):
+        raise SpecError(
+            f"{experiment.name}: {name} = {shown(value)} is not a number, so it cannot be traced. Name it in static."
+        )
+    bits = 63 if experiment.x64 else 31
+    if isinstance(value, int) and not -(2**bits) <= value < 2**bits:
+        raise SpecError(
+            f"{experiment.name}: {name} = {shown(value)} is no {bits + 1}-bit integer, so it cannot be traced. Take a smaller "
+            "value, or annotate it as float."
+        )
 
 
 def plan_content(plan: Plan) -> dict[str, Any]:

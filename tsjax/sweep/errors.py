@@ -1,0 +1,35 @@
+"""What is wrong with a specification, in words: what was given, what is allowed, what to do."""
+
+import difflib
+import reprlib
+from collections.abc import Sequence
+from typing import Any
+
+
+class SpecError(ValueError):
+    """A specification that cannot be run; the message names the key, the value and what is allowed."""
+
+
+class AbsentError(SpecError):
+    """A curve, a value or a window that the grid does not have, though it might at another size."""
+
+
+def nearest(name: str, allowed: Sequence[str]) -> str:
+    """' Did you mean ...?' with the closest allowed name, or a list of all."""
+    match = difflib.get_close_matches(name, allowed, n=1)
+    return f" Did you mean {match[0]!r}?" if match else f" Allowed: {', '.join(allowed)}."
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict, _SHORT.maxstring = 3, 12, 12, 12, 120
+# A value longer than this is cut: a message is one line.
+_LONGEST = 200
+
+
+def shown(value: Any) -> str:
+    """A value in a message: as Python writes it, long ones cut."""
+    try:
+        text = repr(value)
+    except RecursionError:
+        return _SHORT.repr(value)
+    return text if len(text) <= _LONGEST else _SHORT.repr(value)
