@@ -1,4 +1,4 @@
-"""Whatever happens to the files of a store, it is named, set aside and redone; nothing hangs and no number changes in silence."""
+"""Damage to the files of a store is named, set aside and redone; nothing hangs, and no number changes in silence."""
 
 import errno
 import json
@@ -14,7 +14,8 @@ import tsjax as ts
 from tsjax.sweep.files import LocalFiles
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.status import sweep_status
-from tsjax.sweep.store import Store, StoreError, open_store
+from tsjax.sweep.store import StoreError, open_store
+from tsjax.sweep.writer import StoreWriter
 
 SMALL = {"n": [16, 32], "method": ["fast", "slow"], "seeds": 6}
 METRICS = ["cell", "method", "n", "seed", "status", "risk", "limit", "done", "draw"]
@@ -189,7 +190,7 @@ def test_a_full_disk_has_its_own_exit_code(store, monkeypatch):
 
 def test_small_chunks_are_joined_and_nothing_changes(store, finished, monkeypatch):
     """Also in the eyes of a reader that has listed the folder before."""
-    from tsjax.sweep import store as module
+    from tsjax.sweep import writer as module
 
     monkeypatch.setattr(module, "_MANY", 3)
     reader, names = open_store(store), LocalFiles.names
@@ -199,7 +200,7 @@ def test_small_chunks_are_joined_and_nothing_changes(store, finished, monkeypatc
         found = names(self, folder)
         if not tidied:
             tidied.append(len(found))
-            Store(store).tidy()
+            StoreWriter(store).tidy()
         return found
 
     monkeypatch.setattr(LocalFiles, "names", tidy_in_between)
@@ -213,7 +214,7 @@ def test_small_chunks_are_joined_and_nothing_changes(store, finished, monkeypatc
 
 
 def test_a_kill_while_chunks_are_joined_loses_nothing(store, finished, monkeypatch):
-    from tsjax.sweep import store as module
+    from tsjax.sweep import writer as module
 
     monkeypatch.setattr(module, "_MANY", 3)
 
@@ -222,7 +223,7 @@ def test_a_kill_while_chunks_are_joined_loses_nothing(store, finished, monkeypat
 
     monkeypatch.setattr(LocalFiles, "remove", killed)
     with pytest.raises(KeyboardInterrupt):
-        Store(store).tidy()
+        StoreWriter(store).tidy()
     assert len(list((store / "chunks").iterdir())) == 7
     result = ts.load(store)
     _same(result.records, finished[1])
@@ -231,7 +232,7 @@ def test_a_kill_while_chunks_are_joined_loses_nothing(store, finished, monkeypat
 
 
 def test_a_long_sweep_has_few_files(tmp_path, monkeypatch):
-    from tsjax.sweep import store as module
+    from tsjax.sweep import writer as module
 
     monkeypatch.setattr(module, "_MANY", 8)
     most = []
