@@ -213,16 +213,16 @@ def plan(
     from ..report import plan_json, print_plan
     from ..sweep.estimate import estimate_plan
     from ..sweep.plan import make_plan
-    from ..sweep.records import read_columns
+    from ..sweep.records import seconds_done
     from ..sweep.store import open_store
 
-    records = None
+    cells, seconds = make_plan(loaded, experiment), None
     if out is not None:
         store = open_store(out)
         check_same_sweep(loaded, store.spec, out)
-        records, _ = read_columns(store, store.content().plan, ["cell", "run_seconds"])
+        seconds = seconds_done(store, cells)
     with Console(stderr=True).status("compiling the largest program of each curve"):
-        estimates = estimate_plan(make_plan(loaded, experiment), loaded.key, chunk, records)
+        estimates = estimate_plan(cells, loaded.key, chunk, seconds)
     if as_json:
         _print_json(plan_json(estimates))
     else:

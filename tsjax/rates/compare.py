@@ -13,12 +13,12 @@ from .table import (
     ROUNDING,
     TAIL_SHARE,
     Numbers,
+    Resamples,
     as_array,
     check_not_infinite,
     check_options,
     make_table,
     plural,
-    resamples,
     tail_share,
 )
 
@@ -330,12 +330,13 @@ def is_binary(values: Numbers) -> bool:
 
 def _log_ratio_resamples(a, b, draws: int, seed: int):
     """log mean(a)/mean(b) under paired resampling: shift of every draw, delta-method variance, that of every draw."""
-    shares = resamples(len(a), draws, seed) / len(a)
     u, v = a / a.mean(), b / b.mean()
-    d, e = shares @ u, shares @ v
+    parts = np.stack([u, v, u**2, v**2, u * v], axis=1)
+    (sums,) = Resamples(len(a), draws, seed).each(lambda counts: (counts @ parts,))
+    d, e, uu, vv, uv = sums.T / len(a)
     with np.errstate(divide="ignore", invalid="ignore"):
         shifts = np.log(d) - np.log(e)
         # The second moment of u/d - v/e, whose mean under the draw's own shares is 0.
-        moments = shares @ u**2 / d**2 + shares @ v**2 / e**2 - 2.0 * (shares @ (u * v)) / (d * e)
+        moments = uu / d**2 + vv / e**2 - 2.0 * uv / (d * e)
     moments = np.where(np.isfinite(shifts), np.maximum(moments, 0.0), np.nan)
     return shifts, float(((u - v) ** 2).mean() / (len(a) - 1)), moments / (len(a) - 1)

@@ -5,7 +5,8 @@ teacher, groups of columns. Every resample is a vector of multiplicities over un
 one matrix product.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple, SupportsFloat, TypeAlias
@@ -89,15 +90,18 @@ class Table:
             self.sizes[rows],
         )
 
-    def resamples(self, draws: int, seed: int, paired: bool) -> np.ndarray:
+    def resamples(self, draws: int, seed: int, paired: bool) -> "Resamples":
         """Multiplicities of the units in each resample: (draws, number), or (k, draws, number) unpaired."""
-        return resamples(self.number, draws, seed, None if paired else len(self.x))
+        return Resamples(self.number, draws, seed, None if paired else len(self.x))
 
-    def means(self, counts: np.ndarray | None = None) -> Summary:
-        """Log mean risk under multiplicities `counts` (draws, number) or (k, draws, number); of the table itself without.
+    def means(self, taken: "Resamples | np.ndarray | None" = None) -> Summary:
+        """Log mean risk in every resample, or under multiplicities (draws, number); of the table itself without any.
 
         var(log mean) = var(mean) / mean^2 (delta method), var(mean) from the spread of the units' sums.
         """
+        return Summary(*taken.each(self._means)) if isinstance(taken, Resamples) else self._means(taken)
+
+    def _means(self, counts: np.ndarray | None) -> Summary:
         z, size = self.deviations, self.sizes
         k, single = len(self.x), bool(self.sizes.max() <= 1.0)
         # With one risk in a unit, size^2 = size, z size = z, and units are counted by their risks.
@@ -127,11 +131,14 @@ class Table:
             spread = (square - 2.0 * shift * cross + shift**2 * square_size) / (count * relative) ** 2
             return Summary(np.log(self.mean) + np.log(relative), _filled(spread, number, count), count)
 
-    def typical(self, counts: np.ndarray | None = None) -> Summary:
-        """Typical log risk under multiplicities: the maximum-likelihood location of log risks that are Student with
-        `TAIL_FREEDOM` degrees of freedom and a scale of their own at each x, by expectation-maximisation (Lange, Little &
-        Taylor, JASA 84, 1989). A failed seed has a bounded influence. Variance: that of the influences.
+    def typical(self, taken: "Resamples | np.ndarray | None" = None) -> Summary:
+        """As `means`, of the typical log risk: the maximum-likelihood location of log risks that are
+        Student with `TAIL_FREEDOM` degrees of freedom and a scale of their own at each x, by expectation-maximisation (Lange,
+        Little & Taylor, JASA 84, 1989). A failed seed has a bounded influence. Variance: that of the influences.
         """
+        return Summary(*taken.each(self._typical)) if isinstance(taken, Resamples) else self._typical(taken)
+
+    def _typical(self, counts: np.ndarray | None) -> Summary:
         copies = self._copies(counts)
         at, scale = self._location(copies)
         influence = self._typical_influence(copies, at, scale)
@@ -291,12 +298,47 @@ def _one_thread():
     return _blas().limit(limits=1, user_api="blas")
 
 
-@lru_cache(maxsize=4)
-def resamples(units: int, draws: int, seed: int, rows: int | None = None) -> np.ndarray:
-    """How often each resample takes each unit, (draws, units), or (rows, draws, units) for independent rows.
+# Multiplicities that are kept from one fit to the next, and those of a block where there are more.
+_KEPT = 2**24
+_BLOCK = 2**22
 
-    Cached: a sweep fits hundreds of curves of one shape, and equal resamples are what makes their draws paired.
+
+@dataclass(frozen=True)
+class Resamples:
+    """How often each of `draws` resamples takes each of `units` units: multiplicities (draws, units), or (rows, draws, units)
+    for independent rows. Of very many units they are made block by block: of 100 000 units, 2000 resamples would take
+    gigabytes.
     """
+
+    units: int
+    draws: int
+    seed: int
+    rows: int | None = None
+
+    def each(self, summarise: Callable[[np.ndarray], Sequence[np.ndarray]]) -> list[np.ndarray]:
+        """The results of a function of multiplicities, arrays with a leading axis of draws, for all draws."""
+        parts = zip(*(summarise(counts) for counts in self.blocks()), strict=True)
+        return [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The multiplicities, some draws at a time."""
+        rows = 1 if self.rows is None else self.rows
+        if rows * self.draws * self.units <= _KEPT:
+            yield _multiplicities(self.units, self.draws, self.seed, self.rows)
+            return
+        random = [np.random.default_rng(self.seed if self.rows is None else [self.seed, row]) for row in range(rows)]
+        size = max(1, _BLOCK // (rows * self.units))
+        for start in range(0, self.draws, size):
+            count = min(size, self.draws - start)
+            counts = np.empty((rows, count, self.units))
+            for row, draw in itertools.product(range(rows), range(count)):
+                counts[row, draw] = np.bincount(random[row].integers(self.units, size=self.units), minlength=self.units)
+            yield counts[0] if self.rows is None else counts
+
+
+@lru_cache(maxsize=4)
+def _multiplicities(units: int, draws: int, seed: int, rows: int | None) -> np.ndarray:
+    """Cached: a sweep fits hundreds of curves of one shape, and equal resamples are what makes their draws paired."""
     shape = (draws, units) if rows is None else (rows, draws, units)
     chosen = np.random.default_rng(seed).integers(units, size=shape).reshape(-1, units)
     flat = (chosen + units * np.arange(len(chosen))[:, None]).ravel()

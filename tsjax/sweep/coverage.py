@@ -1,6 +1,5 @@
 """How much of its plan a sweep's records cover, and what else to know before trusting their numbers."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,14 +75,12 @@ class Coverage:
         }
 
 
-def coverage_of(ids: Iterable[str], recorded: set[str], chunks: Chunks, repeated: int, verified: bool) -> Coverage:
-    """The coverage of a plan with these `ids` by the cells `recorded` in some chunks."""
-    planned = set(ids)
-    done = len(planned & recorded)
+def coverage_of(cells: int, done: int, recorded: int, chunks: Chunks, repeated: int, verified: bool) -> Coverage:
+    """The coverage of a plan of so many `cells`, so many of them `done`, by the cells `recorded` in some chunks."""
     return Coverage(
-        cells=len(planned),
+        cells=cells,
         done=done,
-        beyond=len(recorded) - done,
+        beyond=recorded - done,
         damaged=tuple(sorted(chunks.damaged)),
         foreign=tuple(sorted(chunks.foreign)),
         verified=verified,

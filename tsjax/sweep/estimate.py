@@ -10,10 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 
 from .devices import one_blas_thread, sharded_vmap, usable_devices
-from .experiment import Experiment
+from .experiment import Cost, Experiment
 from .plan import Group, Plan
 from .program import compile_group, memory_budget
 
@@ -74,60 +73,55 @@ def measure_speeds() -> tuple[float, float]:
     return products, 9.0 * count * size**3 / fastest(lambda: eigh(matrices))
 
 
-def by_curve(plan: Plan) -> list[list[Group]]:
-    """The groups that share all static arguments but x."""
-    curves: dict[str, list[Group]] = {}
-    for group in plan.groups:
-        name = repr({k: v for k, v in group.static.items() if k != plan.experiment.x})
-        curves.setdefault(name, []).append(group)
-    return list(curves.values())
-
-
-def measured_seconds(groups: list[Group], records: pd.DataFrame) -> list[float] | None:
-    """Seconds of one cell of each group of a curve, as the records of a store (`cell`, `run_seconds`) tell: of the group
-    itself, or of the group nearest in cost, in proportion. None where they do not tell."""
-    seconds = records.drop_duplicates("cell").set_index("cell")["run_seconds"]
-    mine = [seconds[seconds.index.isin([cell.id for cell in group.cells])] for group in groups]
+def seconds_of(costs: list[Cost | None], measured: list[np.ndarray]) -> list[float] | None:
+    """Seconds of one cell of each group of a curve, as its records tell (`measured`, NaN for cells without one): those of the
+    group itself, or of the group nearest in cost, in proportion. None where they do not tell."""
+    mine = [seconds[~np.isnan(seconds)] for seconds in measured]
     known = [i for i, some in enumerate(mine) if len(some)]
-    if not known or (groups[0].cost is None and len(known) < len(groups)):
+    if not known or (costs[0] is None and len(known) < len(costs)):
         return None
-    work = [1.0 if group.cost is None else max(1.0, sum(group.cost)) for group in groups]
+    work = [1.0 if cost is None else max(1.0, sum(cost)) for cost in costs]
     # Speeds change with size, so the nearest.
     nearest = [min(known, key=lambda j, w=w: abs(np.log(work[j] / w))) for w in work]
     return [float(np.mean(mine[j])) * w / work[j] for w, j in zip(work, nearest, strict=True)]
 
 
-def estimate_plan(plan: Plan, key: int, chunk: int, records: pd.DataFrame | None = None) -> PlanEstimate:
+def estimate_plan(plan: Plan, key: int, chunk: int, seconds: np.ndarray | None = None) -> PlanEstimate:
     """Compiles the largest program of each curve, and runs nothing of the sweep.
 
-    With the `records` of its store the estimate is of what is missing there, and times are those that were measured.
+    With the `seconds` that its cells took in a store (NaN for those not done there) the estimate is of what is missing, and
+    times are those that were measured.
     """
     experiment = plan.experiment
     if not isinstance(experiment, Experiment):
         raise TypeError(f"the plan of {experiment.name} was read from a store and has no code to compile.")
-    records = pd.DataFrame({"cell": [], "run_seconds": []}) if records is None or records.empty else records
-    done = set(records["cell"])
+    seconds = np.full(plan.cells, np.nan) if seconds is None else seconds
     with one_blas_thread():
         speeds = measure_speeds()
 
-    def estimate(every: list[Group]) -> CurveEstimate | None:
+    def estimate(numbers: list[int]) -> CurveEstimate | None:
+        every = [plan.groups[number] for number in numbers]
+        measured = [seconds[plan.portions[number].places] for number in numbers]
         costs = [group.cost for group in every if group.cost is not None]
         every_cost = costs if len(costs) == len(every) else None
-        per_cell = measured_seconds(every, records)
-        measured = per_cell is not None
+        per_cell = seconds_of([group.cost for group in every], measured)
+        known = per_cell is not None
         if per_cell is None and every_cost is not None:
             per_cell = [c.products / speeds[0] + c.factorisations / speeds[1] for c in every_cost]
-        left = [tuple(cell for cell in group.cells if cell.id not in done) for group in every]
+        left = [
+            tuple(cell for cell, missing in zip(group.cells, np.isnan(took), strict=True) if missing)
+            for group, took in zip(every, measured, strict=True)
+        ]
         todo = [i for i, cells in enumerate(left) if cells]
         if not todo:
             return None
         largest = max(todo, key=lambda i: sum(every_cost[i]) if every_cost else i)
         program = compile_group(experiment, Group(every[largest].static, left[largest]), key, chunk)
-        operations = seconds = None
+        operations = expected = None
         if every_cost is not None:
             operations = sum(len(left[i]) * sum(every_cost[i]) for i in todo)
         if per_cell is not None:
-            seconds = sum(len(left[i]) * per_cell[i] for i in todo) + len(todo) * program.compile_seconds
+            expected = sum(len(left[i]) * per_cell[i] for i in todo) + len(todo) * program.compile_seconds
         return CurveEstimate(
             static={k: v for k, v in every[0].static.items() if k != experiment.x},
             cells=sum(len(left[i]) for i in todo),
@@ -135,11 +129,11 @@ def estimate_plan(plan: Plan, key: int, chunk: int, records: pd.DataFrame | None
             programs=len(todo),
             bytes=program.bytes,
             operations=operations,
-            seconds=seconds,
-            measured=measured,
+            seconds=expected,
+            measured=known,
         )
 
     # XLA compiles one program on one core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        estimates = [found for found in pool.map(estimate, by_curve(plan)) if found is not None]
+        estimates = [found for found in pool.map(estimate, plan.by_curve()) if found is not None]
     return PlanEstimate(tuple(estimates), memory_budget(), speeds)

@@ -104,6 +104,18 @@ def unpack(name: str, content: bytes, columns: Sequence[str] | None = None) -> t
     return manifest, table.replace_schema_metadata(None)
 
 
+def unpack_old(name: str, content: bytes, columns: Sequence[str] | None = None) -> tuple[None, pa.Table]:
+    """The table of a chunk that was made before chunks had manifests. **Raises:** ValueError when it cannot be decoded."""
+    try:
+        table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        raise ValueError(f"it cannot be decoded ({type(error).__name__})") from None
+    if "cell" not in table.column_names:
+        raise ValueError("it is no chunk of tsjax")
+    kept = [column for column in columns or table.column_names if column in table.column_names]
+    return None, table.select(kept).replace_schema_metadata(None)
+
+
 def mixtures(manifests: Mapping[str, Manifest], cells: str = "cells") -> list[str]:
     """What the chunks of one store differ in though their records are used together, in sentences."""
     found = []

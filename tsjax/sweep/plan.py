@@ -71,6 +71,14 @@ class Group:
         return [self.cells[i : i + size] for i in range(0, len(self.cells), size)]
 
 
+class Portion(NamedTuple):
+    """The cells of one group by their `places` in the plan's `ids`, without making them."""
+
+    static: dict[str, Any]
+    places: np.ndarray
+    cost: Cost | None
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything a sweep will run, in order: combinations of arguments with their seeds, grouped by static arguments.
@@ -113,10 +121,27 @@ class Plan:
         """The ids of all cells, combination by combination."""
         return list(itertools.chain.from_iterable(ids_of(*one) for one in self.combinations))
 
-    @property
-    def offsets(self) -> np.ndarray:
-        """Where the cells of each combination begin in `ids`, and where the last one ends."""
-        return np.cumsum([0, *(len(seeds) for _, seeds in self.combinations)])
+    @functools.cached_property
+    def portions(self) -> tuple[Portion, ...]:
+        """The groups of the whole plan, whatever part of it this is."""
+        found: dict[str, tuple[dict[str, Any], list[np.ndarray]]] = {}
+        start = 0
+        for arguments, seeds in self.combinations:
+            static = {name: arguments[name] for name in self.experiment.static}
+            places = np.arange(start, start + len(seeds))
+            found.setdefault(json.dumps(static, sort_keys=True), (static, []))[1].append(places)
+            start += len(seeds)
+        costs = self.costs or (None,) * len(found)
+        pairs = zip(found.values(), costs, strict=True)
+        return tuple(Portion(static, np.concatenate(places), cost) for (static, places), cost in pairs)
+
+    def by_curve(self) -> list[list[int]]:
+        """The numbers of the groups that share all static arguments but x."""
+        curves: dict[str, list[int]] = {}
+        for number, portion in enumerate(self.portions):
+            static = {name: value for name, value in portion.static.items() if name != self.experiment.x}
+            curves.setdefault(json.dumps(static), []).append(number)
+        return list(curves.values())
 
     def values(self, name: str) -> list[Any]:
         """The values of an argument, each once, in the order of the grid."""

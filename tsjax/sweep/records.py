@@ -1,6 +1,7 @@
 """The records of a sweep as one table: from chunks, in the order of the grid, every cell once."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -25,13 +26,44 @@ def records_of(store: Store, plan: Plan, experiment: Description) -> tuple[pd.Da
     return assemble(store.read(), plan, experiment, verified=not store.is_old, where=store.name)
 
 
+def seconds_done(store: Store, plan: Plan) -> np.ndarray:
+    """Seconds that each cell of a plan took in a store; NaN for those without a record there. **Raises:** StoreError."""
+    records, _ = read_columns(store, plan, ["run_seconds"])
+    found = np.full(plan.cells, np.nan)
+    mine = records[records.index < plan.cells]
+    found[mine.index] = mine["run_seconds"] if len(mine) else []
+    return found
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where records belong: `code` (rows,) is the place of each row's cell in the plan's `ids`, or a place after them."""
+
+    code: np.ndarray
+    cells: int
+
+    @property
+    def distinct(self) -> np.ndarray:
+        """The places that have a row."""
+        return np.flatnonzero(np.bincount(self.code))
+
+    def coverage(self, chunks: Chunks, repeated: int, verified: bool) -> Coverage:
+        """What the rows cover of the plan."""
+        distinct = self.distinct
+        return coverage_of(self.cells, int((distinct < self.cells).sum()), len(distinct), chunks, repeated, verified)
+
+
 def read_columns(store: Store, plan: Plan, columns: Sequence[str]) -> tuple[pd.DataFrame, Coverage]:
-    """Some columns of a store's records, `cell` among them: one row for every cell, in no order. **Raises:** StoreError."""
-    found = store.read(columns)
+    """Some columns of a store's records, `cell` not among them: one row for every cell, in no order, indexed by the place of
+    the cell in the plan. **Raises:** StoreError."""
+    found = store.read(["cell", *columns])
     kinds = common_columns([columns_of(table) for table in found.tables.values()], description_of(plan))
-    parts = [in_columns(table, kinds) for table in found.tables.values()]
-    frame = pa.concat_tables(parts).to_pandas().drop_duplicates("cell") if parts else pd.DataFrame({"cell": []})
-    return frame, coverage_of(plan.ids, set(frame["cell"]), found, 0, not store.is_old)
+    if not kinds:
+        return pd.DataFrame(), coverage_of(plan.cells, 0, 0, found, 0, not store.is_old)
+    table = pa.concat_tables([in_columns(table, kinds) for table in found.tables.values()])
+    places = _places(table["cell"], plan.ids)
+    frame = table.drop_columns("cell").to_pandas().set_index(pd.Index(places.code))
+    return frame[~frame.index.duplicated()], places.coverage(found, 0, not store.is_old)
 
 
 def assemble(
@@ -46,11 +78,12 @@ def assemble(
     tables = [chunks.tables[name] for name in names]
     rows = sum(table.num_rows for table in tables)
     if not rows:
-        return pd.DataFrame(), coverage_of(plan.ids, set(), chunks, 0, verified)
+        return pd.DataFrame(), coverage_of(plan.cells, 0, 0, chunks, 0, verified)
     columns = common_columns([columns_of(table) for table in tables], experiment)
     table = pa.concat_tables([in_columns(one, columns) for one in tables])
     chunk = np.repeat(np.arange(len(tables)), [one.num_rows for one in tables])
-    code, recorded = _codes(table["cell"], plan.ids)
+    places = _places(table["cell"], plan.ids)
+    code = places.code
     first = np.full(int(code.max()) + 1, len(tables))
     np.minimum.at(first, code, chunk)
     kept = chunk == first[code]
@@ -60,18 +93,17 @@ def assemble(
     order = np.flatnonzero(kept)
     # Stable: the entries of a vector stay in their order.
     order = order[np.argsort(code[order], kind="stable")]
-    frame = to_frame(table.take(order), experiment)
-    return _without_spoilt(frame, experiment), coverage_of(plan.ids, recorded, chunks, repeated, verified)
+    frame = to_frame(table, order, experiment)
+    return _without_spoilt(frame, experiment), places.coverage(chunks, repeated, verified)
 
 
-def _codes(cells: pa.ChunkedArray, ids: Sequence[str]) -> tuple[np.ndarray, set[str]]:
-    """For every row the place of its cell in `ids`, or a place after them; and the cells that have a row."""
-    distinct = cells.unique()
+def _places(cells: pa.ChunkedArray, ids: Sequence[str]) -> Places:
     # pyarrow makes its functions when it is loaded, which a type checker cannot see.
-    places = lambda known: pc.call_function("index_in", [cells], pc.SetLookupOptions(known)).fill_null(-1).to_numpy()
-    code = places(pa.array(ids, pa.string()))
-    beyond = places(distinct) + len(ids)
-    return np.where(code < 0, beyond, code), set(distinct.to_pylist())
+    find = lambda known: pc.call_function("index_in", [cells], pc.SetLookupOptions(known)).fill_null(-1).to_numpy()
+    code = find(pa.array(ids, pa.string()))
+    if (code < 0).any():
+        code = np.where(code < 0, find(cells.unique()) + len(ids), code)
+    return Places(code, len(ids))
 
 
 def _check_repeats(

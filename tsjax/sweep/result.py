@@ -21,7 +21,7 @@ from .spec import SpecError, SweepSpec, find_experiment
 from .store import Content, Store, StoreError, open_store
 from .table import numbers
 from .theory import Theory, TheoryTable
-from .values import labels_of, name_of_value, redacted, text_of
+from .values import canonical, labels_of, name_of_value, redacted, text_of
 from .verdicts import Judge
 
 if TYPE_CHECKING:
@@ -63,11 +63,14 @@ class Result:
         self.provenance = provenance
         self.path = path
         self.plan = plan
-        cells = len(set(records["cell"])) if len(records) else 0
-        self.coverage = Coverage(cells, cells) if coverage is None else coverage
+        if coverage is None:
+            cells = len(set(records["cell"])) if len(records) else 0
+            coverage = Coverage(cells, cells)
+        self.coverage = coverage
         if theory is None:
             theory = experiment.theory_at if isinstance(experiment, Experiment) else TheoryTable()
         self._theory = theory
+        self._rates: dict[tuple[str, bytes, str, str], Rate] = {}
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else redacted(str(self.path))
@@ -149,10 +152,15 @@ class Result:
         """A model fitted to a curve, by default a power law; see `tsjax.fit_rate`. `auto` chooses the model by AICc, see
         `tsjax.choose_model`."""
         metric = self.experiment.y[0] if metric is None else metric
-        kept = curve.measured(metric)
-        if model == "auto":
-            return choose_model(kept.x, kept.values[metric]).rate
-        return fit_rate(kept.x, kept.values[metric], model=model)
+        # Tables, figures and warnings ask for the same few.
+        name = (canonical(curve.arguments), curve.x.tobytes(), metric, model)
+        if name not in self._rates:
+            kept = curve.measured(metric)
+            table = kept.values[metric]
+            self._rates[name] = (
+                choose_model(kept.x, table).rate if model == "auto" else fit_rate(kept.x, table, model=model)
+            )
+        return self._rates[name]
 
     def warnings(self, curve: Curve, model: str = "power") -> list[str]:
         """What to know before trusting the exponent of a curve; see `tsjax.diagnose`. The reason why it has none, if so."""
@@ -314,18 +322,20 @@ def _tables(
     if experiment.returns_x:
         # A vector may come to the same x again: both entries stay.
         places = rows.groupby(["cell", experiment.x], sort=False).cumcount().to_numpy()
-    keys, i = np.unique(np.stack([along, places], axis=1), axis=0, return_inverse=True)
     seeds, j = np.unique(seeds, return_inverse=True)
-    i = i.reshape(-1)
-    if len(np.unique(i * len(seeds) + j)) < len(rows):
+    x, i = np.unique(along, return_inverse=True)
+    if places.any():
+        keys, i = np.unique(np.stack([along, places], axis=1), axis=0, return_inverse=True)
+        x, i = keys[:, 0], i.reshape(-1)
+    if np.bincount(i * len(seeds) + j).max() > 1:
         raise ValueError(
             f"the records hold several values for one {experiment.x} and seed of one curve: they are not those of one sweep."
         )
     values = {}
     for name in metrics:
-        values[name] = np.full((len(keys), len(seeds)), np.nan)
+        values[name] = np.full((len(x), len(seeds)), np.nan)
         values[name][i, j] = numbers(rows[name])
-    return keys[:, 0], seeds, values
+    return x, seeds, values
 
 
 def load(path: str | Path, experiment: Experiment | None = None) -> Result:

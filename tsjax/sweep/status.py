@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from .estimate import by_curve, measured_seconds
+from .estimate import seconds_of
 from .records import FAILED, read_columns
 from .result import content_of
 from .store import open_store
@@ -20,25 +19,30 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
     store = open_store(path)
     content = content_of(store)
     plan, experiment, spec = content.plan, content.experiment, content.spec
-    table, coverage = read_columns(store, plan, ["cell", "status", "run_seconds"])
-    records = table if len(table) else pd.DataFrame({"cell": [], "run_seconds": []})
-    done = set(records["cell"])
-    failed = set(records.loc[records["status"].isin(FAILED), "cell"]) if "status" in records else set()
+    records, coverage = read_columns(store, plan, ["status", "run_seconds"])
+    done, failed = np.zeros(plan.cells, bool), np.zeros(plan.cells, bool)
+    seconds = np.full(plan.cells, np.nan)
+    mine = records[records.index < plan.cells]
+    if len(mine):
+        done[mine.index] = True
+        seconds[mine.index] = mine["run_seconds"]
+        failed[mine.index] = np.isin(mine["status"], FAILED) if "status" in mine else False
     curves: dict[str, dict[str, Any]] = {}
-    for group in plan.groups:
+    for portion in plan.portions:
         name = experiment.name
         if experiment.curve is not None:
-            name = name_of_value(group.static.get(experiment.curve, experiment.name))
+            name = name_of_value(portion.static.get(experiment.curve, experiment.name))
         row = curves.setdefault(name, {"curve": name, "cells": 0, "done": 0, "failed": 0})
-        ids = {cell.id for cell in group.cells}
-        row["cells"] += len(ids)
-        row["done"] += len(ids & done)
-        row["failed"] += len(ids & failed)
+        row["cells"] += len(portion.places)
+        row["done"] += int(done[portion.places].sum())
+        row["failed"] += int(failed[portion.places].sum())
     left = 0.0
-    for groups in by_curve(plan):
-        missing = [sum(cell.id not in done for cell in group.cells) for group in groups]
-        each = measured_seconds(groups, records) if len(records) and any(missing) else None
-        left += float(np.dot(missing, each)) if each is not None else np.nan if any(missing) else 0.0
+    for numbers in plan.by_curve():
+        alike = [plan.portions[number] for number in numbers]
+        missing = [int((~done[one.places]).sum()) for one in alike]
+        if any(missing):
+            each = seconds_of([one.cost for one in alike], [seconds[one.places] for one in alike])
+            left += np.nan if each is None else float(np.dot(missing, each))
     return {
         "path": redacted(str(path)),
         "claim": spec.claim,
@@ -46,7 +50,7 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
         "cells": plan.cells,
         "done": sum(row["done"] for row in curves.values()),
         "failed": sum(row["failed"] for row in curves.values()),
-        "seconds": float(records["run_seconds"].to_numpy().sum()) if len(records) else 0.0,
+        "seconds": float(np.sum(records["run_seconds"].to_numpy())) if len(records) else 0.0,
         "seconds_left": None if np.isnan(left) else left,
         "damaged": list(coverage.damaged),
         "foreign": list(coverage.foreign),

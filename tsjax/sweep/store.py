@@ -11,7 +11,7 @@ import errno
 import itertools
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from .description import Description
 from .files import files_at, is_url
-from .manifest import SCHEMA, Identity, Manifest, is_chunk_name, pack, unpack
+from .manifest import SCHEMA, Identity, Manifest, is_chunk_name, pack, unpack, unpack_old
 from .plan import Plan, plan_content, plan_of
 from .spec import SpecError, SweepSpec, parse_spec
 from .table import columns_of, common_columns, in_columns, kind_of, to_table
@@ -30,10 +30,10 @@ from .theory import TheoryTable
 from .values import hashable, redacted
 
 # A writer joins small chunks when there are so many of them, into chunks of about so many rows.
-_MANY = 1000
+_MANY = 500
 _ROWS = 2**16
 # A chunk that was joined with others while a reader looked for it is looked for again in the new list.
-_ATTEMPTS = 20
+_ATTEMPTS = 5
 
 
 class StoreError(OSError):
@@ -60,6 +60,10 @@ class Chunks:
     manifests: dict[str, Manifest] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     foreign: dict[str, str] = field(default_factory=dict)
+
+    def names(self) -> set[str]:
+        """Of all files that were looked at."""
+        return self.tables.keys() | self.damaged.keys() | self.foreign.keys()
 
 
 @dataclass(frozen=True)
@@ -305,63 +309,44 @@ class Store:
 
     def scan(self, columns: Sequence[str] | None = None) -> Chunks:
         """Reads and checks every file among the chunks; with `columns`, only those columns of the tables."""
-        found = Chunks()
-        old = self._is_described() and self.is_old
-        for name in self._each(found):
-            content = self._bytes(name, found)
-            if content is None:
-                continue
-            if old:
-                self._scan_old(name, content, found, columns)
-            elif not is_chunk_name(name):
-                found.foreign[name] = "it is not named as chunks are"
-            else:
-                try:
-                    found.manifests[name], found.tables[name] = unpack(name, content, columns)
-                except ValueError as error:
-                    found.damaged[name] = str(error)
-        return found
-
-    def _each(self, found: Chunks) -> Iterator[str]:
-        """The names in the folder; once more from the start if one of them is gone, since it was joined with others."""
+        found, missing = Chunks(), set()
+        unpacked = unpack_old if self._is_described() and self.is_old else unpack
         try:
             for _ in range(_ATTEMPTS):
                 names = self.files.names("chunks")
-                for name in names:
-                    if name not in found.tables and name not in found.damaged and name not in found.foreign:
-                        yield name
-                for name in [name for name in found.tables if name not in names]:
-                    del found.tables[name], found.manifests[name]
-                if set(found.tables) | set(found.damaged) | set(found.foreign) >= set(names):
-                    return
+                for name in set(names) - found.names():
+                    self._scan(name, found, unpacked, columns)
+                # A file that was there and is gone was joined with others meanwhile: look again.
+                there = set(self.files.names("chunks"))
+                for name in found.tables.keys() - there:
+                    del found.tables[name]
+                    found.manifests.pop(name, None)
+                missing = there - found.names()
+                if not missing:
+                    break
         except OSError as error:
             raise StoreError(f"{self.name}/chunks cannot be read: {error.strerror or error}.") from None
+        for name in missing:
+            found.foreign[name] = "it is a link to nothing"
+        found.tables = dict(sorted(found.tables.items()))
+        return found
 
-    def _bytes(self, name: str, found: Chunks) -> bytes | None:
+    def _scan(self, name: str, found: Chunks, unpacked: Callable, columns: Sequence[str] | None) -> None:
+        if not is_chunk_name(name) and unpacked is unpack:
+            found.foreign[name] = "it is not named as chunks are"
+            return
         try:
-            return self.files.read(f"chunks/{name}")
+            manifest, found.tables[name] = unpacked(name, self.files.read(f"chunks/{name}"), columns)
+            if manifest is not None:
+                found.manifests[name] = manifest
         except FileNotFoundError:
-            # Joined with others since it was listed; or a link to nothing.
-            if name in self.files.names("chunks"):
-                found.foreign[name] = "it is a link to nothing"
+            pass
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            (found.damaged if is_chunk_name(name) and error.errno else found.foreign)[name] = reason
-        return None
-
-    def _scan_old(self, name: str, content: bytes, found: Chunks, columns: Sequence[str] | None) -> None:
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
-        except (OSError, pa.ArrowException) as error:
-            found.damaged[name] = f"it cannot be decoded ({type(error).__name__})"
-            return
-        if "cell" not in table.column_names:
-            found.foreign[name] = "it is no chunk of tsjax"
-            return
-        kept = [column for column in columns or table.column_names if column in table.column_names]
-        found.tables[name] = table.select(kept).replace_schema_metadata(None)
+            # A pipe or a folder is none of ours; a chunk that the disk does not give back is damaged.
+            chunk = error.errno is not None and error.errno != errno.EISDIR
+            (found.damaged if chunk else found.foreign)[name] = (error.strerror or str(error)).lower()
+        except ValueError as error:
+            found.damaged[name] = str(error)
 
     def read(self, columns: Sequence[str] | None = None) -> Chunks:
         """As `scan`, after a check that all chunks belong to this sweep. **Raises:** StoreError."""

@@ -75,8 +75,21 @@ def _encoded(series: pd.Series, encode, type: Any = None) -> pa.Array:
 
 
 def columns_of(table: pa.Table) -> dict[str, str]:
-    """The names and types of a table's columns."""
-    return {field.name: str(field.type) for field in table.schema}
+    """The names of a table's columns, and the types that they have in a store."""
+    return {field.name: _kind(field.type) for field in table.schema}
+
+
+def _kind(type: Any) -> str:
+    if pa.types.is_boolean(type):
+        return _BOOL
+    if pa.types.is_integer(type):
+        return _INT
+    # A column without any value may be of any type.
+    return _FLOAT if pa.types.is_floating(type) or pa.types.is_null(type) else _TEXT
+
+
+def _is_text(type: Any) -> bool:
+    return pa.types.is_string(type) or pa.types.is_large_string(type)
 
 
 def common_columns(found: Iterable[Mapping[str, str]], experiment: Description) -> dict[str, str]:
@@ -96,18 +109,20 @@ def in_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     for name, kind in columns.items():
         if name not in table.column_names:
             arrays[name] = pa.nulls(table.num_rows, _TYPES[kind])
-        elif kind == _TEXT and not pa.types.is_string(table[name].type):
+        elif kind == _TEXT and not _is_text(table[name].type):
             arrays[name] = pa.array([None if v is None else text_of(v) for v in table[name].to_pylist()], pa.string())
         else:
             arrays[name] = pc.cast(table[name], _TYPES[kind], safe=False)
     return pa.table(arrays)
 
 
-def to_frame(table: pa.Table, experiment: Description) -> pd.DataFrame:
-    """The records as pandas gives them, with arguments as they were: tuples for lists, None where it was None."""
+def to_frame(table: pa.Table, rows: np.ndarray, experiment: Description) -> pd.DataFrame:
+    """Some rows, in their order, as pandas gives them, with arguments as they were: tuples for lists, None where it was
+    None."""
     frame = {}
     for name in table.column_names:
-        column = table[name].combine_chunks()
+        # One column at a time: of a million records a whole table more is a lot of memory.
+        column = table[name].take(pa.array(rows)).combine_chunks()
         argument = name in experiment.names
         if argument and (pa.types.is_string(column.type) or column.null_count):
             frame[name] = _decoded(column)
