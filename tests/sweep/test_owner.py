@@ -22,7 +22,9 @@ SMALL = {"n": [16, 32], "method": ["fast", "slow"], "seeds": 3}
 
 
 def _run(out, experiment=power, **changes):
-    return run_spec(power_spec(**{"grid": SMALL, **changes}), out=out, experiment=experiment, commit_seconds=0.0, chunk=4)
+    return run_spec(
+        power_spec(**{"grid": SMALL, **changes}), out=out, experiment=experiment, commit_seconds=0.0, chunk=4
+    )
 
 
 @pytest.fixture
@@ -128,7 +130,10 @@ def test_a_changed_source_is_a_warning_that_names_the_function(tmp_path, monkeyp
     changed.__dict__["description"] = power.description.model_copy(update={"source": source})
     result = _run(tmp_path / "s", changed, grid={**SMALL, "seeds": 6})
     (note,) = result.coverage.mixed
-    assert "the source of 'EXPONENTS' changed between records of version 1" in note and "raise the experiment's version" in note
+    assert (
+        "the source of 'EXPONENTS' changed between records of version 1" in note
+        and "raise the experiment's version" in note
+    )
     assert ts.load(tmp_path / "s").coverage.mixed == (note,)
 
 
@@ -189,7 +194,9 @@ def test_a_cell_run_twice_is_one_if_equal_and_an_error_if_not(store):
     assert result.coverage.repeated == 4 and len(result.records) == 12
     np.testing.assert_allclose(result.records["risk"], expected["risk"], rtol=1e-11)
     first, second = _rewritten(store, {}, lambda frame: frame.update(frame["risk"] * 2.0))
-    with pytest.raises(StoreError, match="two different results of one cell.*seed = .*risk = .*move that file") as error:
+    with pytest.raises(
+        StoreError, match="two different results of one cell.*seed = .*risk = .*move that file"
+    ) as error:
         ts.load(store)
     assert second.name in str(error.value)
 
