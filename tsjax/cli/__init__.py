@@ -55,6 +55,10 @@ def main() -> None:
         if place_of(error) is not None:
             # Such as the cost or the theory of a user's experiment.
             _fail(f"{told(error)}.", _USAGE_ERROR)
+        if isinstance(error, OverflowError | MemoryError):
+            _fail(
+                f"a number or an array is too large for this machine ({told(error)}). Take smaller sizes.", _USAGE_ERROR
+            )
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)", _FAULT)
 
 

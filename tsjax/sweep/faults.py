@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from .experiment import Experiment
 from .places import place_of, told
+from .trace import TooLargeError
 
 
 class ExperimentError(ValueError):
@@ -31,6 +32,8 @@ def raise_as_users(error: Exception, experiment: Any, where: str) -> NoReturn:
     at = f" at {where}" if where else ""
     if place_of(error, own) is not None:
         raise ExperimentError(f"experiment {experiment.name!r} failed{at}: {told(error, own)}.") from error
+    if isinstance(error, TooLargeError):
+        raise ExperimentError(f"experiment {experiment.name!r} cannot be compiled{at}: {error}") from error
     if isinstance(error, OverflowError | MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         raise ExperimentError(
             f"experiment {experiment.name!r} cannot be compiled{at}: its arrays are too large for this machine "

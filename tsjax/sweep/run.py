@@ -1,11 +1,12 @@
 """A sweep from Python: `ts.sweep(study, ...)`, and the same for a spec."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import jax
+import numpy as np
 import pyarrow as pa
 from jax.experimental import multihost_utils
 
@@ -33,9 +34,9 @@ def sweep(
     study: Experiment | str | Path,
     *,
     out: str | Path | None = None,
-    key: int | None = None,
-    seeds: int | Sequence[int] | None = None,
-    chunk: int = DEFAULT_CHUNK,
+    key: SupportsIndex | None = None,
+    seeds: SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Mapping[str, int] | None = None,
+    chunk: SupportsIndex = DEFAULT_CHUNK,
     commit_seconds: float = COMMIT_SECONDS,
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
@@ -48,8 +49,8 @@ def sweep(
 
     - `study`: an experiment (`ts.studies.superiority`, or your own made by `ts.experiment`), or the path of a sweep file.
     - `out`: directory of the store. A store that exists is resumed and extended. None keeps the records in memory.
-    - `key`: root key of the sweep, that of the file or 0 by default; `seeds`: how many seeds in every cell, or a list of
-      seeds.
+    - `key`: root key of the sweep, that of the file or 0 by default; `seeds`: how many seeds in every cell, or a list or
+      range of seeds. Numbers and arrays may be those of any library.
     - `chunk`: cells that run together; fewer run where they would not fit in memory.
     - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
     - `engine`, `ray_address`: the devices of this machine, or a Ray cluster; see `tsjax.sweep.run.run_spec`.
@@ -98,7 +99,7 @@ def run_spec(
     spec: SweepSpec,
     *,
     out: str | Path | None = None,
-    chunk: int = DEFAULT_CHUNK,
+    chunk: SupportsIndex = DEFAULT_CHUNK,
     commit_seconds: float = COMMIT_SECONDS,
     shard: tuple[int, int] = (1, 1),
     engine: Literal["local", "ray"] = "local",
@@ -119,7 +120,7 @@ def run_spec(
     options = checked_options(
         chunk=chunk, commit_seconds=commit_seconds, engine=engine, ray_address=ray_address, shard=shard
     )
-    chunk, commit_seconds, shard = options.chunk, options.commit_seconds, options.shard
+    shard = options.shard
     processes = jax.process_count()
     if processes > 1:
         if out is None or shard != (1, 1):
@@ -138,9 +139,11 @@ def run_spec(
             store.open_for(spec, whole, theory, provenance(), manifest_of(spec, experiment))
         stream: Iterable[ChunkDone]
         if options.engine == "ray":
-            stream = run_on_ray(plan, store, spec.key, chunk=chunk, stop=stop, address=ray_address)
+            stream = run_on_ray(plan, store, spec.key, chunk=options.chunk, stop=stop, address=ray_address)
         else:
-            stream = run_plan(plan, store, spec.key, chunk=chunk, commit_seconds=commit_seconds, stop=stop)
+            stream = run_plan(
+                plan, store, spec.key, chunk=options.chunk, commit_seconds=options.commit_seconds, stop=stop
+            )
         parts: dict[str, pa.Table] = {}
         kinds, writable = argument_kinds(whole), store is not None
         try:
