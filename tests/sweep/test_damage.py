@@ -1,4 +1,4 @@
-"""Whatever happens to the files of a store, it is named, set aside and redone; nothing hangs and no number changes in silence."""
+"""Damage to the files of a store is named, set aside and redone; nothing hangs, and no number changes in silence."""
 
 import errno
 import json
@@ -14,7 +14,8 @@ import tsjax as ts
 from tsjax.sweep.files import LocalFiles
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.status import sweep_status
-from tsjax.sweep.store import Store, StoreError, open_store
+from tsjax.sweep.store import StoreError, open_store, sealed
+from tsjax.sweep.writer import StoreWriter
 
 SMALL = {"n": [16, 32], "method": ["fast", "slow"], "seeds": 6}
 METRICS = ["cell", "method", "n", "seed", "status", "risk", "limit", "done", "draw"]
@@ -114,10 +115,29 @@ def test_a_description_that_is_a_pipe(store):
 def test_a_spoilt_description_is_named(store, table):
     content = json.loads((store / "sweep.json").read_text())
     content[table] = {"surprise": [1]}
-    (store / "sweep.json").write_text(json.dumps(content))
+    (store / "sweep.json").write_text(json.dumps(sealed(content)))
     for read in (ts.load, sweep_status, _run):
         with pytest.raises(StoreError, match="sweep.json holds no valid"):
             read(store)
+
+
+@pytest.mark.parametrize("spoil", [lambda text: text[:-9], lambda text: "", lambda text: text.replace("16", "17", 1)])
+def test_a_damaged_description_is_named_and_written_anew(store, finished, spoil):
+    path = store / "sweep.json"
+    path.write_text(spoil(path.read_text()))
+    for read in (ts.load, sweep_status):
+        with pytest.raises(
+            StoreError, match=r"sweep.json (cannot be read|was changed since it was written).*Run the sweep"
+        ):
+            read(store)
+    # Another sweep does not take its records.
+    with pytest.raises(StoreError, match="belong to another sweep .*key: 1"):
+        run_spec(power_spec(grid=SMALL, key=1), out=store, experiment=power)
+    ran = []
+    result = _run(store, listener=lambda plan, stream: (ran.append(done.resumed) or done for done in stream))
+    assert all(ran) and result.coverage.whole
+    _same(ts.load(store).records, finished[1])
+    assert [entry.name for entry in (store / "damaged").iterdir()] == ["sweep.json"]
 
 
 def test_a_store_that_is_moved_while_it_runs_stays_where_it_is(tmp_path):
@@ -189,7 +209,7 @@ def test_a_full_disk_has_its_own_exit_code(store, monkeypatch):
 
 def test_small_chunks_are_joined_and_nothing_changes(store, finished, monkeypatch):
     """Also in the eyes of a reader that has listed the folder before."""
-    from tsjax.sweep import store as module
+    from tsjax.sweep import writer as module
 
     monkeypatch.setattr(module, "_MANY", 3)
     reader, names = open_store(store), LocalFiles.names
@@ -199,7 +219,7 @@ def test_small_chunks_are_joined_and_nothing_changes(store, finished, monkeypatc
         found = names(self, folder)
         if not tidied:
             tidied.append(len(found))
-            Store(store).tidy()
+            StoreWriter(store).tidy()
         return found
 
     monkeypatch.setattr(LocalFiles, "names", tidy_in_between)
@@ -213,7 +233,7 @@ def test_small_chunks_are_joined_and_nothing_changes(store, finished, monkeypatc
 
 
 def test_a_kill_while_chunks_are_joined_loses_nothing(store, finished, monkeypatch):
-    from tsjax.sweep import store as module
+    from tsjax.sweep import writer as module
 
     monkeypatch.setattr(module, "_MANY", 3)
 
@@ -222,7 +242,7 @@ def test_a_kill_while_chunks_are_joined_loses_nothing(store, finished, monkeypat
 
     monkeypatch.setattr(LocalFiles, "remove", killed)
     with pytest.raises(KeyboardInterrupt):
-        Store(store).tidy()
+        StoreWriter(store).tidy()
     assert len(list((store / "chunks").iterdir())) == 7
     result = ts.load(store)
     _same(result.records, finished[1])
@@ -231,7 +251,7 @@ def test_a_kill_while_chunks_are_joined_loses_nothing(store, finished, monkeypat
 
 
 def test_a_long_sweep_has_few_files(tmp_path, monkeypatch):
-    from tsjax.sweep import store as module
+    from tsjax.sweep import writer as module
 
     monkeypatch.setattr(module, "_MANY", 8)
     most = []

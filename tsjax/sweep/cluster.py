@@ -17,7 +17,7 @@ from .experiment import Experiment
 from .interrupt import Stop
 from .plan import Cell, Combination, Group, Plan
 from .program import settings
-from .store import Store
+from .writer import StoreWriter
 
 # Ray gives a task up after so many lost workers or nodes.
 _RETRIES = 20
@@ -56,7 +56,7 @@ def connect(address: str | None) -> Any:
 
 
 def run_on_ray(
-    plan: Plan, store: Store | None, key: int, *, chunk: int, stop: Stop | None = None, address: str | None = None
+    plan: Plan, store: StoreWriter | None, key: int, *, chunk: int, stop: Stop | None = None, address: str | None = None
 ) -> Iterator[ChunkDone]:
     """As `run_plan`, on Ray: one `ChunkDone` for every task. A task takes a GPU where the cluster has some, else a CPU.
 

@@ -33,8 +33,9 @@ from .places import told
 from .plan import Cell, Group, Plan
 from .program import IN_FLIGHT, Program, check_outputs, compile_group, inputs_of, memory_budget, settings
 from .spec import SweepSpec
-from .store import Store, StoreError, identity_of
+from .store import StoreError, identity_of
 from .values import hashable, redacted
+from .writer import StoreWriter
 
 # Files waiting for the disk.
 _UNWRITTEN = 4
@@ -206,7 +207,7 @@ class _Clock:
 class _Run:
     """The state of `run_plan`."""
 
-    def __init__(self, plan: Plan, store: Store | None, key: int, chunk: int, commit_seconds: float, stop: Stop):
+    def __init__(self, plan: Plan, store: StoreWriter | None, key: int, chunk: int, commit_seconds: float, stop: Stop):
         self.plan, self.store, self.key, self.chunk = plan, store, key, chunk
         self.commit_seconds, self.stop = commit_seconds, stop
         if not isinstance(plan.experiment, Experiment):
@@ -345,7 +346,7 @@ def _no_memory(cells: int, outputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str
 
 def run_plan(
     plan: Plan,
-    store: Store | None,
+    store: StoreWriter | None,
     key: int,
     *,
     chunk: int,

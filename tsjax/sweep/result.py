@@ -237,14 +237,18 @@ class Result:
             frame = frame.assign(entry=records.groupby("cell", sort=False).cumcount())
         dims = list(dict.fromkeys([*varying, along, "seed"]))
         constant = {name: _plain(records[name].iloc[0]) for name in experiment.names if name not in dims}
+        orders = {}
         for name in varying:
             if frame[name].dtype == object:
                 labels = labels_of(_distinct(records[name], codes[name]))
                 frame[name] = [labels[text_of(_plain(value))] for value in records[name]]
+            if not pd.api.types.is_numeric_dtype(frame[name].dtype):
+                # Words have the order of the grid, not that of the alphabet.
+                orders[name] = list(dict.fromkeys(frame[name]))
         # Numbers that some cells lack.
         for name in [name for name in frame if name not in dims and frame[name].dtype == object]:
             frame[name] = pd.to_numeric(frame[name], errors="coerce")
-        dataset = frame.drop(columns=list(constant)).set_index(dims).to_xarray()
+        dataset = frame.drop(columns=list(constant)).set_index(dims).to_xarray().sel(orders)
         dataset.attrs = {"claim": self.spec.claim, "study": self.spec.study} | {
             name: value if isinstance(value, int | float | str) and not isinstance(value, bool) else text_of(value)
             for name, value in constant.items()

@@ -15,16 +15,17 @@ from .devices import one_blas_thread
 from .execute import COMMIT_SECONDS, ChunkDone, manifest_of, provenance, run_plan
 from .experiment import Experiment
 from .interrupt import listening
-from .options import checked_options, home, plain
+from .options import checked_options, plain
 from .plan import DEFAULT_CHUNK, Plan, make_plan
 from .predictions import predict
 from .program import settings
 from .records import in_memory, records_of
 from .result import Result
 from .spec import SweepSpec, find_experiment, load_spec, parse_spec
-from .store import Store, StoreError, argument_kinds
+from .store import StoreError, argument_kinds
 from .table import to_table
 from .theory import TheoryTable
+from .writer import StoreWriter
 
 Listener = Callable[[Plan, Iterable[ChunkDone]], Iterable[ChunkDone]]
 
@@ -128,7 +129,7 @@ def run_spec(
     experiment = find_experiment(spec.study) if experiment is None else experiment
     whole = make_plan(spec, experiment)
     plan = whole.shard(*shard)
-    store = None if out is None else Store(home(out))
+    store = None if out is None else StoreWriter(out)
     description = experiment.description
     # Risks and kernels need float64; a user's own process keeps its flags.
     with listening() as stop, one_blas_thread(), settings(experiment.x64):
