@@ -4,9 +4,12 @@ import os
 import sys
 
 import typer
-from rich.console import Console
 
-from .commands import Stopped, app
+from ..report.terminal import Text, console
+
+# Each of them adds its commands to the application.
+from . import commands, reading  # noqa: F401
+from .app import Stopped, app
 
 __all__ = ["app", "main"]
 
@@ -36,7 +39,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Stopped as error:
-        Console(stderr=True).print("interrupted: finished chunks are safe; run the same command again to resume.")
+        console(stderr=True).print("interrupted: finished chunks are safe; run the same command again to resume.")
         sys.stdout.flush()
         # Not sys.exit, which waits for chunks that were dropped.
         os._exit(error.exit_code)
@@ -47,8 +50,6 @@ def main() -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    from rich.markup import escape
-
-    line = escape(" ".join(message.split()))
-    Console(stderr=True, highlight=False).print(f"[red]error:[/red] {line}", soft_wrap=True)
+    line = Text("error:", style="red").append(f" {' '.join(message.split())}", style="default")
+    console(stderr=True).print(line, soft_wrap=True, highlight=False)
     sys.exit(exit_code)
