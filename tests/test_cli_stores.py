@@ -10,6 +10,7 @@ import pytest
 from sweep.toys import power_spec
 
 import tsjax as ts
+from tsjax.sweep.manifest import pack
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.store import open_store
 
@@ -219,35 +220,129 @@ def test_a_store_of_tsjax_itself_needs_no_trust(tsjax, tmp_path):
     assert code == 0 and json.loads(out)["coverage"]["done"] == 4
 
 
-EVIL = "open('ran', 'w').write('')\ndef study(): open('called', 'w').write('')\nmain = study\n"
-
-
-def _evil_stores(folder: Path) -> dict[str, Path]:
-    """Stores that name code beside them: a study, and an estimator of real_data."""
-    made = {}
-    run_spec(power_spec(grid={**GRID, "seeds": 2}, expect=EXPECT), out=folder / "study")
-    made["study"] = folder / "study"
-    grid = {"n": [20, 40], "estimator": ["linear"], "seeds": 2}
-    run_spec(power_spec(study="real_data", grid=grid, problem={"data": "diabetes"}), out=folder / "estimator")
-    made["estimator"] = folder / "estimator"
-    return made
-
-
-def _edit(store: Path) -> None:
-    path = store / "sweep.json"
-    text = path.read_text().replace("sweep.toys:power", "evilmod:study").replace('"linear"', '"evilmod:main"')
-    assert "evilmod" in text
-    path.write_text(text)
-    # Manifests name the study too.
-    shutil.rmtree(store / "chunks")
+# Written beside a store that names it: what happens when it is imported, or called.
+EVIL = "open('imported', 'w')\n\ndef study():\n    open('called', 'w')\n"
 
 
 @pytest.fixture(scope="module")
-def evil(tmp_path_factory):
-    return _evil_stores(tmp_path_factory.mktemp("evil"))
+def evil_stores(tmp_path_factory):
+    """Stores of this version and of the one before, whose study, or whose estimator, is code beside them."""
+    folder = tmp_path_factory.mktemp("evil")
+    grid = {"n": [20, 40], "estimator": ["linear", "ntk"], "seeds": 2}
+    expect = [{"what": "rate of ntk in n", "at_least": -100.0}]
+    real = power_spec(study="real_data", grid=grid, problem={"data": "diabetes"}, expect=expect)
+    for schema in (1, 2):
+        for kind, spec in (("study", power_spec(grid={**GRID, "seeds": 2}, expect=EXPECT)), ("estimator", real)):
+            out = folder / f"{kind}-{schema}"
+            run_spec(spec, out=out)
+            if kind == "study":
+                _rename_study(out)
+            if schema == 1:
+                _old(out)
+            if kind == "estimator":
+                text = (out / "sweep.json").read_text()
+                (out / "sweep.json").write_text(text.replace('"linear"', '"evilmod:study"'))
+    return folder
 
 
-def _run(folder: Path, *arguments) -> subprocess.CompletedProcess:
-    """In a process of its own, in the folder and with it on the path, as `python -m` has it."""
-    command = [sys.executable, "-m", "tsjax.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+def _rename_study(store: Path) -> None:
+    """As if the sweep had been one of evilmod:study, manifests and all."""
+    text = (store / "sweep.json").read_text()
+    (store / "sweep.json").write_text(text.replace("sweep.toys:power", "evilmod:study"))
+    found = open_store(store).scan()
+    shutil.rmtree(store / "chunks")
+    (store / "chunks").mkdir()
+    for name, table in found.tables.items():
+        manifest = found.manifests[name]
+        identity = manifest.identity.model_copy(update={"study": "evilmod:study"})
+        chunk, content = pack(table, manifest.model_copy(update={"identity": identity}))
+        (store / "chunks" / chunk).write_bytes(content)
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("kind", ["study-2", "estimator-2", "study-1", "estimator-1"])
+def test_reading_runs_nothing_that_a_store_names(tsjax, tmp_path, evil_stores, monkeypatch, kind, command):
+    (tmp_path / "evilmod.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, _, err = tsjax(command, evil_stores / kind, *READING[command])
+    assert not (tmp_path / "imported").exists() and "evilmod" not in sys.modules
+    if kind == "study-2":
+        assert code == 0
+    if kind == "study-1":
+        assert code == 2 and "'evilmod:study' is not part of tsjax" in err and "earlier version" in err
+
+
+@pytest.mark.parametrize("kind", ["study-2", "estimator-2"])
+def test_running_a_store_that_names_code_needs_trust(tsjax, tmp_path, evil_stores, monkeypatch, kind):
+    (tmp_path / "evilmod.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, err = tsjax("run", evil_stores / kind, "--out", "s", "--quiet")
+    assert code == 2 and out == "" and "would import and run evilmod:study" in err and "--trust" in err
+    assert not (tmp_path / "imported").exists() and not (tmp_path / "s").exists()
+    # The user's own decision.
+    tsjax("run", evil_stores / kind, "--out", "s", "--quiet", "--trust")
+    assert (tmp_path / "imported").exists()
+    sys.modules.pop("evilmod")
+
+
+def test_a_store_keeps_no_credentials_to_run_with(tsjax, tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "s")
+    content = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    content["spec"]["problem"]["data"] = "s3://***@bucket/houses.csv"
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps(content))
+    code, _, err = tsjax("run", "s", "--trust")
+    assert code == 2 and "credentials, which are not kept in a store" in err
+
+
+# Disks
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """Mounts a file system of this size (`mount(size)`), or another way with more options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        kind = [] if "remount" in options else ["-t", "tmpfs"]
+        made = subprocess.run(["mount", *kind, "-o", options, "tmpfs", str(folder)], capture_output=True)
+        if made.returncode:
+            pytest.skip("mounting a file system needs privileges that this user lacks")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], check=False, capture_output=True)
+
+
+def test_a_complete_sweep_on_a_disk_that_is_read_only_is_a_success(tsjax, mount, whole, incomplete):
+    disk = mount("size=64m")
+    shutil.copytree(whole, disk / "whole")
+    shutil.copytree(incomplete, disk / "incomplete")
+    mount("remount,ro")
+    code, out, err = tsjax("run", disk / "whole", "--trust", "--quiet")
+    assert code == 0 and "1 of 1 expectation holds." in out and "records, figures" not in out
+    assert err.startswith("note: cannot write the report") and "Read-only file system" in err and "is complete" in err
+    assert json.loads(tsjax("run", disk / "whole", "--trust", "--quiet", "--json")[1])["coverage"]["whole"]
+    code, _, err = tsjax("run", disk / "incomplete", "--trust", "--quiet")
+    assert code == 2 and "Read-only file system" in err
+    code, _, err = tsjax("report", disk / "whole")
+    assert code == 2 and "cannot write the report" in err
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.nc"])
+def test_a_full_disk_has_its_own_exit_code(tsjax, mount, whole, name):
+    if name.endswith("nc"):
+        pytest.importorskip("h5py")
+    disk = mount("size=8k")
+    (disk / name).write_text("before")
+    code, out, err = tsjax("export", whole, "--to", disk / name)
+    assert code == 5 and out == "" and "No space left on device" in err
+    # The file of before is as it was, and nothing is beside it.
+    assert (disk / name).read_text() == "before" and len(list(disk.iterdir())) == 1
+
+
+def test_a_full_disk_for_a_report(tsjax, mount, whole):
+    disk = mount("size=64k")
+    code, _, err = tsjax("report", whole, "--out", disk / "page")
+    assert code == 5 and "cannot write the report" in err and "No space left on device" in err
+    assert not list(disk.rglob("*.tmp"))

@@ -1,6 +1,7 @@
 """Records as files for other programs: CSV, Parquet, NetCDF."""
 
 import importlib.util
+import io
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,7 @@ def export_records(result: Result, to: Path) -> None:
     try:
         with replaced(to) as temporary:
             writers[to.suffix](result, temporary)
-    # HDF5 reports a full disk as whatever went wrong next.
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         raise OutputError(f"cannot write {to}", error) from error
 
 
@@ -99,4 +99,11 @@ def _check_netcdf() -> None:
 
 
 def _write_netcdf(result: Result, to: Path) -> None:
-    result.to_xarray().to_netcdf(to, engine="h5netcdf")
+    import h5netcdf
+    from xarray.backends import H5NetCDFStore
+
+    # In memory first: where a disk fills up, HDF5 crashes the process instead of reporting it.
+    content = io.BytesIO()
+    with h5netcdf.File(content, "w") as file:
+        result.to_xarray().dump_to_store(H5NetCDFStore(file))
+    to.write_bytes(content.getvalue())

@@ -3,24 +3,17 @@
 import contextlib
 import errno
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-
-# What HDF5 makes of an error of the system.
-_HDF5 = re.compile(r"errno = (\d+)")
 
 
 class OutputError(OSError):
     """A file that cannot be written: `what` went wrong, and the error of the system."""
 
-    def __init__(self, what: str, error: BaseException):
-        code = getattr(error, "errno", None)
-        told = _HDF5.search(str(error))
-        self.code = int(told[1]) if code is None and told else code
-        reason = getattr(error, "strerror", None) or (os.strerror(self.code) if self.code else str(error))
-        super().__init__(f"{what}: {reason}.")
+    def __init__(self, what: str, error: OSError):
+        super().__init__(f"{what}: {error.strerror or error}.")
+        self.code = error.errno
 
     @property
     def is_full(self) -> bool:
