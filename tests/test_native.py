@@ -1,8 +1,12 @@
 """The kernel in C against XLA, and what happens where it cannot be had."""
 
+import ctypes
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -137,3 +141,137 @@ def test_what_the_compiler_says_is_told(tmp_path):
     with pytest.raises(RuntimeError, match=r"(?s)could not compile wrong\.c.*no_such_thing"):
         native.build(source, tmp_path / "made")
     assert list((tmp_path / "made").iterdir()) == []
+
+
+def _plant(library, written):
+    """Puts another library in its place, which writes a file as soon as it is loaded."""
+    source = library.with_suffix(".planted.c")
+    source.write_text(
+        "#include <stdio.h>\n"
+        f'__attribute__((constructor)) static void run(void) {{ fclose(fopen("{written}", "w")); }}\n'
+        "int value(void) { return 666; }\n"
+    )
+    library.unlink()
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)
+    library.chmod(0o700)
+    source.unlink()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The source of a small library, the folder it is built in, and its path there."""
+    (tmp_path / "small.c").write_text("int value(void) { return 7; }\n")
+    return tmp_path / "small.c", tmp_path / "native", native.build(tmp_path / "small.c", tmp_path / "native")
+
+
+def _value(source, folder):
+    return ctypes.CDLL(str(native.build(source, folder))).value()
+
+
+@needs_kernel
+def test_a_library_is_built_once(small):
+    source, folder, library = small
+    before = library.stat()
+    assert native.build(source, folder) == library and library.stat().st_mtime_ns == before.st_mtime_ns
+    assert [before.st_mode & 0o777, folder.stat().st_mode & 0o777, os.listdir(folder)] == [0o700, 0o700, [library.name]]
+
+
+@needs_kernel
+def test_an_altered_library_is_built_again(small, tmp_path):
+    source, folder, library = small
+    content = library.read_bytes()
+    _plant(library, tmp_path / "written")
+    assert _value(source, folder) == 7 and library.read_bytes() == content
+    assert not (tmp_path / "written").exists()
+
+
+def _world_writable(folder, library):
+    folder.chmod(0o777)
+
+
+def _group_writable_above(folder, library):
+    folder.parent.chmod(0o775)
+
+
+def _of_another_user(folder, library):
+    os.chown(folder, 65534, 65534)
+
+
+def _a_link(folder, library):
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("open_up", "why"),
+    [
+        (_world_writable, "other users can write to"),
+        (_group_writable_above, "other users can write to"),
+        (_of_another_user, "belongs to another user"),
+        (_a_link, "is a link"),
+    ],
+)
+def test_what_others_may_have_planted_is_not_run(open_up, why, small, tmp_path):
+    if open_up is _of_another_user and os.getuid() != 0:
+        pytest.skip("only root can give files away")
+    source, folder, library = small
+    _plant(library, tmp_path / "written")
+    # As if its name told the truth.
+    digest = hashlib.sha256(library.read_bytes()).hexdigest()
+    shutil.copy2(library, folder / f"{library.stem.rsplit('-', 1)[0]}-{digest}.so")
+    open_up(folder, library)
+    try:
+        refused = ""
+        try:
+            _value(source, folder)
+        except PermissionError as error:
+            refused = str(error)
+    finally:
+        tmp_path.chmod(0o700)
+    assert not (tmp_path / "written").exists()
+    assert why in refused and "TSJAX_CACHE_DIR" in refused
+
+
+@needs_kernel
+@pytest.mark.parametrize("how", ["mode", "owner", "link"])
+def test_a_library_that_others_may_have_written_is_built_again(how, small, tmp_path):
+    source, folder, library = small
+    if how == "mode":
+        library.chmod(0o770)
+    elif how == "owner":
+        if os.getuid() != 0:
+            pytest.skip("only root can give files away")
+        os.chown(library, 65534, 65534)
+    else:
+        library.symlink_to(library.rename(tmp_path / "elsewhere.so"))
+    assert _value(source, folder) == 7
+    found = library.lstat()
+    assert found.st_mode == 0o100700 and found.st_uid == os.getuid()
+
+
+@needs_kernel
+def test_where_others_can_write_there_is_no_kernel(monkeypatch, tmp_path):
+    (tmp_path / "native").mkdir()
+    (tmp_path / "native").chmod(0o777)
+    monkeypatch.setenv("TSJAX_CACHE_DIR", str(tmp_path))
+    name, why = native.load.__wrapped__()
+    assert name is None and f"other users can write to {tmp_path / 'native'} (mode 0777)" in why
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    "left", [9000, pytest.param(0, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
+)
+def test_a_library_cut_short_is_built_again(left, tmp_path):
+    """Loading one ends the process by a signal (SIGBUS), so another process tries."""
+    (tmp_path / "native").mkdir(mode=0o700)
+    library = Path(shutil.copy2(native.load()[1], tmp_path / "native"))
+    content = library.read_bytes()
+    assert len(content) > 9000
+    os.truncate(library, left)
+    code = "from tsjax import native; print(*native.load())"
+    variables = {**os.environ, "TSJAX_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
+    assert done.stdout.split() == [f"tsjax_{library.stem}", str(library)] and library.read_bytes() == content

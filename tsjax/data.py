@@ -86,7 +86,7 @@ class DataProblem(eqx.Module):
         **Raises:** ValueError for another kind of file, a column that is not there, is not of numbers, or has gaps; OSError
         for a file that cannot be read.
         """
-        path = Path(path)
+        path = Path(path).expanduser()
         if path.suffix not in _READERS:
             raise ValueError(f"{path}: a data file ends in {' or '.join(_READERS)}.")
         table = _READERS[path.suffix](path)

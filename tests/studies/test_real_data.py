@@ -73,7 +73,12 @@ def test_the_cell_knows_its_data(tmp_path):
         ({"n": 333}, "110 rows of diabetes are held out, which leaves 332"),
         ({"estimator": "sudent"}, "Did you mean 'student'"),
         ({"estimator": "no.such:thing"}, "cannot be imported"),
-        ({"estimator": "math:pi"}, "is no tsjax estimator but a float"),
+        ({"estimator": "math:pi"}, "is no tsjax estimator but a float. Name an instance"),
+        # Not called to see what they make: these would end the tests.
+        ({"estimator": "sys:exit"}, "is no tsjax estimator but a builtin_function_or_method. Name an instance"),
+        ({"estimator": "os:abort"}, "is no tsjax estimator but a builtin_function_or_method"),
+        ({"estimator": "threading:Barrier"}, "is no tsjax estimator but a type"),
+        ({"estimator": "tsjax:KernelRidge"}, "cannot be made without arguments .* Name an instance"),
         ({"tuning": "oracle"}, "Input should be 'gcv'"),
         ({"estimator": "gradient_flow", "tuning": "marginal_likelihood"}, "marginal_likelihood"),
     ],
@@ -81,6 +86,28 @@ def test_the_cell_knows_its_data(tmp_path):
 def test_refusals(change, message):
     with pytest.raises(ValidationError, match=message):
         RealDataArguments.model_validate({**CELL, **change})
+
+
+class Ready(ts.KernelRidge):
+    """An estimator that needs no arguments."""
+
+    def __init__(self):
+        super().__init__(ts.kernels.RBF(2.0), ridge=0.1)
+
+
+def test_a_class_of_ones_own(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
+    assert RealDataArguments.model_validate({**CELL, "estimator": "mine:Ready"}).estimator == "mine:Ready"
+
+
+def test_data_in_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    table = pd.DataFrame(np.random.default_rng(SEED).normal(size=(20, 3)), columns=["a", "b", "y"])
+    table.to_csv(tmp_path / "d.csv", index=False)
+    cell = {**CELL, "data": "~/d.csv", "target": "y", "n": 10}
+    digits = RealDataArguments.model_validate(cell).fingerprint
+    assert digits == ts.DataProblem.read("~/d.csv", "y").fingerprint
+    assert digits == ts.DataProblem.read(tmp_path / "d.csv", "y").fingerprint
 
 
 @pytest.mark.slow

@@ -1,12 +1,14 @@
 import os
 import subprocess
 import sys
+import zlib
 
 import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from filelock import FileLock
 from helpers import SEED
 
 import tsjax as ts
@@ -139,7 +141,8 @@ print(jax.config.jax_compilation_cache_dir, jax.config.jax_compilation_cache_max
 
 @pytest.mark.slow
 def test_compiled_programs_are_kept(tmp_path):
-    own = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
+    ours = lambda name: name.startswith("JAX_COMPILATION_CACHE") or name == "TSJAX_CACHE_DIR"
+    own = {name: value for name, value in os.environ.items() if not ours(name)}
 
     def run(**more):
         command = [sys.executable, "-W", "error", "-c", SCRIPT]
@@ -154,13 +157,120 @@ def test_compiled_programs_are_kept(tmp_path):
     kept = programs("-cache")
     assert kept and run(XDG_CACHE_HOME=str(tmp_path)) == said and programs("-cache") == kept
     assert run(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "own"))[0] == str(tmp_path / "own")
-    # A process killed while it wrote leaves half a program and no file of its last use.
-    for name in kept:
-        (folder / name).write_bytes((folder / name).read_bytes()[:100])
-    for name in programs("-atime"):
-        (folder / name).unlink()
-    assert run(XDG_CACHE_HOME=str(tmp_path)) == said
-    assert programs("-cache").keys() == kept.keys() and len(programs("-atime")) == len(kept)
+    # A process killed while it wrote leaves half a program and no file of its last use; a full disk leaves half a program.
+    for ends in (("-atime",), ()):
+        for name in kept:
+            (folder / name).write_bytes((folder / name).read_bytes()[:100])
+        for name in (name for end in ends for name in programs(end)):
+            (folder / name).unlink()
+        assert run(XDG_CACHE_HOME=str(tmp_path)) == said
+        assert programs("-cache").keys() == kept.keys() and len(programs("-atime")) == len(kept)
+        assert all((folder / name).stat().st_size > 100 for name in kept)
+    assert run(TSJAX_CACHE_DIR=str(tmp_path / "chosen"))[0] == str(tmp_path / "chosen" / "jax")
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path):
+    """What `keep_compiled` sets JAX's folder to, called as at the start of a process with this cache folder."""
+    monkeypatch.delenv("TSJAX_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size", "jax_enable_compilation_cache")
+    before = {name: getattr(jax.config, name) for name in names}
+
+    def keep():
+        jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_enable_compilation_cache", True)
+        try:
+            devices_module.keep_compiled()
+            return jax.config.jax_compilation_cache_dir
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+
+    return keep
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """The folder of programs, and three of them in it."""
+    folder = tmp_path / "tsjax" / "jax"
+    folder.mkdir(parents=True, mode=0o700)
+    for name in "abc":
+        (folder / f"{name}-cache").write_bytes(zlib.compress(name.encode() * 5000))
+        (folder / f"{name}-atime").write_bytes(bytes(8))
+    return folder
+
+
+def _left(folder, kind="-cache"):
+    return "".join(sorted(path.name[0] for path in folder.glob(f"*{kind}")))
+
+
+def test_programs_that_do_not_decode_are_dropped(start, programs):
+    assert start() == str(programs) and _left(programs) == _left(programs, "-atime") == "abc"
+    whole = (programs / "a-cache").read_bytes()
+    for broken in (whole[:-3], b"", bytes(len(whole)), np.random.default_rng(SEED).bytes(100)):
+        (programs / "a-cache").write_bytes(broken)
+        (programs / "a-atime").write_bytes(bytes(8))
+        assert start() == str(programs)
+        assert _left(programs) == _left(programs, "-atime") == "bc"
+    # As a process killed between its two writes leaves it.
+    (programs / "b-atime").unlink()
+    assert start() == str(programs) and _left(programs) == _left(programs, "-atime") == "c"
+
+
+def test_each_program_is_decompressed_once(start, programs, monkeypatch):
+    tried = []
+    decompresses = devices_module._decompresses
+    monkeypatch.setattr(devices_module, "_decompresses", lambda program: tried.append(program) or decompresses(program))
+    # Without time left, none is tried, and none is dropped.
+    monkeypatch.setattr(devices_module, "_CHECK_SECONDS", -1.0)
+    (programs / "a-cache").write_bytes(b"broken")
+    assert start() and _left(programs) == "abc" and not tried
+    monkeypatch.setattr(devices_module, "_CHECK_SECONDS", 60.0)
+    assert start() and _left(programs) == "bc" and len(tried) == 3
+    assert start() and _left(programs) == "bc" and len(tried) == 3
+    (programs / "b-cache").write_bytes(b"broken")
+    assert start() and _left(programs) == "c" and tried[3:] == [b"broken"]
+    # A list that is broken itself is made anew.
+    for text in ("", "[1]", '{"c-cache"', "null"):
+        (programs / ".tsjax-checked.json").write_text(text)
+        tried.clear()
+        assert start() and start() and _left(programs) == "c" and len(tried) == 1
+
+
+def test_programs_that_others_may_have_written(start, programs):
+    (programs / "a-cache").chmod(0o664)
+    programs.chmod(0o755)
+    assert start() == str(programs) and _left(programs) == "bc" and programs.stat().st_mode & 0o777 == 0o700
+    if os.getuid() == 0:
+        os.chown(programs / "b-cache", 65534, 65534)
+        assert start() and _left(programs) == "c"
+    programs.chmod(0o777)
+    with pytest.warns(UserWarning, match="not kept for the next run: other users can write to .*TSJAX_CACHE_DIR"):
+        assert start() is None
+    assert _left(programs)[-1] == "c"
+
+
+def test_a_held_lock_is_waited_for_and_left(start, programs, monkeypatch):
+    """With it held, JAX would wait 10 seconds before each compilation, and 10 after."""
+    assert devices_module._LOCK_SECONDS == 10
+    monkeypatch.setattr(devices_module, "_LOCK_SECONDS", 0.2)
+    (programs / "a-cache").write_bytes(b"broken")
+    with FileLock(programs / ".lockfile"):
+        with pytest.warns(
+            UserWarning, match=r"not kept for the next run: another process has held .*lockfile for 0\.2 s"
+        ):
+            assert start() is None
+    assert _left(programs) == "abc"
+    assert start() == str(programs) and _left(programs) == "bc"
+
+
+def test_nothing_is_touched_where_nothing_is_kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("TSJAX_CACHE_DIR", str(tmp_path / "new"))
+    before = jax.config.jax_compilation_cache_dir
+    assert not jax.config.jax_enable_compilation_cache
+    devices_module.keep_compiled()
+    assert jax.config.jax_compilation_cache_dir == before and not (tmp_path / "new").exists()
 
 
 EIGHT_DEVICES = """

@@ -203,9 +203,10 @@ def test_what_was_not_measured_is_undecided(result):
         (verdict,) = _expecting(result, {"what": what, "at_most": 1.0, **over}).verdicts()
         assert verdict.outcome == "undecided" and message in verdict.reason
     twice = {"what": "rate of fast in n", "at_most": 9.0}
-    scales = _run(twice, {**twice, "where": {"scale": 2.0}}, grid={**GRID, "scale": [1.0, 2.0]})
-    both, one = scales.verdicts()
-    assert both.outcome == "undecided" and "2 curves are called fast; pick one by where" in both.reason
+    scales = {**GRID, "scale": [1.0, 2.0]}
+    with pytest.raises(SpecError, match="2 curves are called fast; pick one by where = { scale = ... }"):
+        _run(twice, grid=scales)
+    (one,) = _run({**twice, "where": {"scale": 2.0}}, grid=scales).verdicts()
     assert one.outcome == "holds" and "at scale=2.0" in one.what
 
 

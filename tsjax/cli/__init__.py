@@ -3,6 +3,11 @@
 import os
 import sys
 
+# `python -m tsjax.cli` puts the current directory before all packages, so that whatever lies there under the name of a library
+# would run. Here, since the imports below are looked for already; commands that take a sweep file search it last (`specs`).
+if sys.argv[:1] == ["-m"] and "tsjax.cli" in sys.orig_argv and not sys.flags.safe_path:
+    del sys.path[0]
+
 import typer
 
 from ..report.terminal import Text, console
@@ -43,10 +48,31 @@ def main() -> None:
         sys.stdout.flush()
         # Not sys.exit, which waits for chunks that were dropped.
         os._exit(error.exit_code)
+    except SystemExit as error:
+        _ended(error, debug)
     except Exception as error:
         if debug:
             raise
+        from ..sweep.places import place_of, told
+
+        if place_of(error) is not None:
+            # Such as the cost or the theory of a user's experiment.
+            _fail(f"{told(error)}.", _USAGE_ERROR)
+        if isinstance(error, OverflowError | MemoryError):
+            _fail(
+                f"a number or an array is too large for this machine ({told(error)}). Take smaller sizes.", _USAGE_ERROR
+            )
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)", _FAULT)
+
+
+def _ended(error: SystemExit, debug: bool) -> None:
+    """A user's function that ends the program has not done what was asked, whatever code it gives."""
+    from ..sweep.places import place_of
+
+    place = place_of(error)
+    if place is None or debug:
+        raise error
+    _fail(f"sys.exit({error.code!r}) was called by {place}.", _USAGE_ERROR)
 
 
 def _fail(message: str, exit_code: int) -> None:

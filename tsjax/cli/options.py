@@ -2,8 +2,9 @@
 
 import enum
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,6 +33,22 @@ def _models(incomplete: str) -> list[str]:
     return [name for name in (*MODELS, "auto") if name.startswith(incomplete)]
 
 
+def _checked(name: str) -> Callable[[Any], Any]:
+    """An option that must be as Python's `ts.sweep` wants it, and is refused in the same words."""
+
+    def check(value: Any) -> Any:
+        from ..sweep.errors import SpecError
+        from ..sweep.options import checked_options
+
+        try:
+            checked_options(**{name: value})
+        except SpecError as error:
+            raise typer.BadParameter(str(error)) from None
+        return value
+
+    return check
+
+
 Directory = Annotated[
     str,
     typer.Argument(help="Directory or URL of a sweep (its store).", show_default=False, autocompletion=_stores),
@@ -57,8 +74,10 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file, e.g. grid.seeds=128. Repeatable."),
 ]
-Chunk = Annotated[int, typer.Option(min=1, help="Cells that run together.")]
-Commit = Annotated[float, typer.Option(min=0.0, help="Seconds of finished work that a kill may lose.")]
+Chunk = Annotated[int, typer.Option(callback=_checked("chunk"), help="Cells that run together, 1 or more.")]
+Commit = Annotated[
+    float, typer.Option(callback=_checked("commit_seconds"), help="Seconds of finished work that a kill may lose.")
+]
 Model = Annotated[
     str,
     typer.Option(

@@ -1,5 +1,7 @@
 """Which sweep a command line means: files, those that ship, overrides, shards."""
 
+import os
+import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,13 @@ def shipped_names() -> list[str]:
 
 
 def find_spec(spec: Path) -> Path:
-    """The sweep file of that path, or the one that ships under that name."""
+    """The sweep file of that path, or the one that ships under that name. From now on the modules that it names are also
+    looked for in the current directory, after all packages."""
+    here = os.getcwd()
+    # To run a sweep is to trust its file; to read a store is not, so this is for commands that take a sweep file.
+    if here not in sys.path:
+        sys.path.append(here)
+    spec = spec.expanduser()
     if spec.exists():
         return spec
     names = shipped_names()
@@ -47,6 +55,8 @@ def changed(spec: "SweepSpec", changes: list[str] | None) -> "SweepSpec":
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text.strip()
+        except RecursionError:
+            raise SpecError(f"--set {path}: lists or tables are nested too deeply to be read.") from None
         if not dot:
             content[table] = value
         elif table == "grid":

@@ -2,7 +2,7 @@
 
 XLA spends most of a step of small students between its loops; one call that does a whole gradient is several times faster
 (benchmarks/RESULTS.md). The source is compiled at first use, for this very processor, into the user's cache folder
-(TSJAX_CACHE_DIR, else XDG_CACHE_HOME/tsjax, else ~/.cache/tsjax); without a compiler, on other systems than Linux, or with
+(`tsjax.cache`); without a compiler, where other users could write to that folder, on other systems than Linux, or with
 TSJAX_NATIVE=0, everything runs by XLA alone, with the same results up to rounding.
 """
 
@@ -21,23 +21,21 @@ from pathlib import Path
 import jax
 from jaxtyping import Array, Float
 
+from ..cache import cache_folder, private_folder, read_private
+
 _FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared"]
 _SECONDS = 120
-
-
-def cache_folder() -> Path:
-    """Where compiled code is kept."""
-    chosen = os.environ.get("TSJAX_CACHE_DIR")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tsjax"
 
 
 def build(source: Path, folder: Path, includes: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> Path:
     """Compiles a C file into a shared library in `folder`, or finds it there: by its text, that of the headers beside it,
     the flags, the headers' versions and the processor.
 
-    **Raises:** RuntimeError without a compiler ($CC, else cc), or with what the compiler said.
+    Its name ends with the hash of its content: one that was cut short or altered is made again, as loading it would end the
+    process by a signal or run another's code.
+
+    **Raises:** RuntimeError without a compiler ($CC, else cc), or with what the compiler said; PermissionError for a folder
+    that other users can write to.
     """
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None:
@@ -49,19 +47,28 @@ def build(source: Path, folder: Path, includes: tuple[str, ...] = (), flags: tup
     features = "".join(line for line in cpu.splitlines() if line.startswith(("flags", "Features", "model name")))
     facts = [*command, jax.__version__, version("jaxlib"), platform.machine(), features]
     digest = hashlib.sha256(b"".join(texts) + "\0".join(facts).encode()).hexdigest()[:16]
-    library = folder / f"{source.stem}-{digest}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            made = Path(temporary) / "made.so"
-            done = subprocess.run(
-                [*command, str(source), "-o", str(made)], capture_output=True, text=True, timeout=_SECONDS
-            )
-            if done.returncode != 0:
-                raise RuntimeError(f"{compiler} could not compile {source.name}: {done.stderr.strip()[-2000:]}")
-            # Another process may make the same one; whichever comes last stays.
-            made.replace(library)
+    folder, stem = private_folder(folder), f"{source.stem}-{digest}"
+    for library in sorted(folder.glob(f"{stem}-*.so")):
+        content = read_private(library)
+        if content is not None and library.name == _name(stem, content):
+            return library
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        made = Path(temporary) / "made.so"
+        done = subprocess.run(
+            [*command, str(source), "-o", str(made)], capture_output=True, text=True, timeout=_SECONDS
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{compiler} could not compile {source.name}: {done.stderr.strip()[-2000:]}")
+        # Whatever the umask: a library that others may write is not taken up again.
+        made.chmod(0o700)
+        library = folder / _name(stem, made.read_bytes())
+        # Another process may make the same one; whichever comes last stays.
+        made.replace(library)
     return library
+
+
+def _name(stem: str, content: bytes) -> str:
+    return f"{stem}-{hashlib.sha256(content).hexdigest()}.so"
 
 
 @functools.cache

@@ -4,7 +4,6 @@ Every estimator sees the same rows at the same seed, standardised inside (`tsjax
 """
 
 import functools
-import importlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +17,10 @@ from ..estimators.ridge import KernelRidge
 from ..estimators.standardized import Standardized
 from ..estimators.student import NetworkFit, TwoPhaseStudent
 from ..kernels import DotProduct
+from ..sweep.errors import nearest
 from ..sweep.experiment import Arguments, Cost, experiment
-from ..sweep.spec import nearest
+from ..sweep.named import import_named
+from ..sweep.options import home
 from .superiority import LINEAR_NAMES, cost_of, linear_estimator
 
 _NAMES = ("student", "linear", *LINEAR_NAMES)
@@ -31,7 +32,7 @@ class RealDataArguments(Arguments):
     - `data`: a set that comes with scikit-learn (`tsjax.data.BUNDLED`), or the path of a CSV or Parquet file, from the
       directory where `tsjax` runs; of a file `target` names the column of the response, and all other columns are inputs.
     - `estimator`: `student`, `linear` (ridge regression), a linear estimator of the study `superiority`, or
-      `package.module:name`, an estimator of your own or a function of no arguments that makes one.
+      `package.module:name`, an estimator of your own: an instance, or a class that needs no arguments.
     - `test_share`: the share of the rows that is held out.
     - `tuning`: how linear estimators choose their ridge, time, number of components, bandwidth or k.
     - `width`: neurons of `student`; 0 chooses them from the training data. `restarts` as for `tsjax.TwoPhaseStudent`.
@@ -56,7 +57,7 @@ class RealDataArguments(Arguments):
     def _consistent(self):
         # The classes know what they allow; their messages say what to do.
         _estimator(self.estimator, self.tuning, self.width, self.restarts)
-        if self.fingerprint and self.data not in BUNDLED and not Path(self.data).exists():
+        if self.fingerprint and self.data not in BUNDLED and not Path(home(self.data)).exists():
             return self
         problem = problem_of(self.data, self.target, self.test_share)
         if self.n > problem.largest_n:
@@ -79,7 +80,7 @@ def problem_of(data: str, target: str, test_share: float) -> DataProblem:
         if target:
             raise ValueError(f"{data} has one response; target is for files")
         return _bundled(data, test_share)
-    path = Path(data)
+    path = Path(home(data))
     if not path.is_file():
         raise ValueError(
             f"no such file or set: {data!r}.{nearest(data, BUNDLED)} Give a set that comes with scikit-learn, or the path of a "
@@ -113,15 +114,21 @@ def _estimator(name: str, tuning: str, width: int, restarts: int) -> AbstractEst
         raise ValueError(
             f"no such estimator.{nearest(name, _NAMES)} One of your own is named 'package.module:estimator'"
         )
-    module, attribute = name.split(":", 1)
+    found = import_named(name, f"estimator = {name!r}")
+    if isinstance(found, AbstractEstimator):
+        return found
+    # Nothing else is called to see what it makes: a spec may name any function there is.
+    if not (isinstance(found, type) and issubclass(found, AbstractEstimator)):
+        raise ValueError(
+            f"estimator = {name!r} is no tsjax estimator but a {type(found).__name__}. Name an instance, such as "
+            "least_squares = MyEstimator(...), or a class derived from AbstractEstimator that needs no arguments"
+        )
     try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"estimator = {name!r} cannot be imported ({error})") from None
-    made = found() if callable(found) and not isinstance(found, AbstractEstimator) else found
-    if not isinstance(made, AbstractEstimator):
-        raise ValueError(f"estimator = {name!r} is no tsjax estimator but a {type(made).__name__}")
-    return made
+        return found()
+    except TypeError as error:
+        raise ValueError(
+            f"estimator = {name!r} is a class that cannot be made without arguments ({error}). Name an instance of it"
+        ) from error
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:

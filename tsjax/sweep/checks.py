@@ -11,7 +11,7 @@ from .errors import AbsentError, SpecError, nearest, shown
 from .expectation import Expectation
 from .experiment import Experiment
 from .trace import outputs_of
-from .values import name_of_value
+from .values import name_of_value, within
 
 # What the engine records of every cell, beside what the experiment returns.
 _TIMES = ("compile_seconds", "run_seconds")
@@ -207,7 +207,7 @@ class _Check:
 
     def _in_window(self, curve: _Curve) -> list[Any]:
         bounds = self._bounds()
-        return [x for x in curve.x if bounds is None or bounds[0] <= x <= bounds[1]]
+        return [x for x in curve.x if bounds is None or within(x, *bounds)]
 
     def _window(self, curve: _Curve) -> None:
         """Some x of the curve lies in the window. Values of x that the experiment returns are not known yet."""

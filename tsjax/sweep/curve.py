@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .theory import Theory
+from .values import within
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,8 @@ class Curve:
     theory: Theory
 
     def between(self, low: float, high: float) -> "Curve":
-        """The part with low <= x <= high, up to rounding: 0.1 + 0.2 belongs to a window that ends at 0.3."""
-        slack = 1e-12 * np.abs(self.x)
-        return self.rows(np.flatnonzero((self.x >= low - slack) & (self.x <= high + slack)))
+        """The part with low <= x <= high."""
+        return self.rows(np.flatnonzero(within(self.x, low, high)))
 
     def rows(self, keep: np.ndarray) -> "Curve":
         """The part at some of its x, by indices."""

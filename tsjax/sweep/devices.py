@@ -1,9 +1,14 @@
 """One batch of independent runs over all local devices: vmap on each, sharded over them, no traffic between them."""
 
 import contextlib
+import importlib
+import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key
 
+from ..cache import cache_folder, is_own, private_folder
 from ..estimators.base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
 from ..problem import Dataset, Problem, RegressionFunction
 
@@ -23,6 +29,10 @@ from ..problem import Dataset, Problem, RegressionFunction
 _POOL = "PJRT_NPROC"
 # Programs take a megabyte to 20; those not used for longest go first.
 _PROGRAMS_BYTES = 2**30
+# How long a start may wait for another process that uses the folder of programs, and look for broken ones in it.
+_LOCK_SECONDS, _CHECK_SECONDS = 10.0, 1.0
+# What a file compressed by Zstandard begins with.
+_ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 def use_all_cores() -> None:
@@ -41,23 +51,87 @@ def use_all_cores() -> None:
 def keep_compiled() -> None:
     """Keeps compiled programs in the user's cache folder, for this process, unless JAX has been told a folder
     (JAX_COMPILATION_CACHE_DIR) or not to (JAX_ENABLE_COMPILATION_CACHE=false). A program is found again by its code, JAX's
-    version and the device."""
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tsjax" / "jax"
-        if folder.is_dir():
-            _drop_unfinished(folder)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", _PROGRAMS_BYTES)
+    version and the device. Where other users could write to the folder, or another process does not let go of it, programs
+    are not kept, and a warning says why."""
+    config: Any = jax.config
+    if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
+        return
+    try:
+        folder = private_folder(cache_folder() / "jax", suspects="*-cache")
+        _drop_broken(folder)
+    # RuntimeError: a user without a home folder, or a file system without locks.
+    except (OSError, RuntimeError) as error:
+        warnings.warn(f"compiled programs are not kept for the next run: {error}", stacklevel=2)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_compilation_cache_max_size", _PROGRAMS_BYTES)
 
 
-def _drop_unfinished(folder: Path) -> None:
-    """Removes programs that a killed process left half written: JAX would warn of them at every start and, without the
-    file of their last use, keep nothing more."""
-    # A folder that can't be written is no reason to stop: JAX compiles without it.
-    with contextlib.suppress(OSError), FileLock(folder / ".lockfile"):
-        for program in folder.glob("*-cache"):
-            if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
-                program.unlink()
+def _drop_broken(folder: Path) -> None:
+    """Removes programs that JAX could not read, as it never replaces them and would warn of them at every start: those that
+    a killed process left half written, without the file of their last use (older versions of JAX then keep nothing more),
+    and those that do not decompress. Each is decompressed once, and again only after it has changed.
+
+    **Raises:** TimeoutError where another process holds JAX's lock: with it held, JAX would wait 10 seconds before and after
+    each compilation.
+    """
+    lock, list_of_good = folder / ".lockfile", folder / ".tsjax-checked.json"
+    try:
+        with FileLock(lock, timeout=_LOCK_SECONDS):
+            try:
+                known = dict(json.loads(list_of_good.read_text()))
+            except (OSError, ValueError, TypeError):
+                known = {}
+            good = _good_programs(folder, known)
+            if good != known:
+                beside = list_of_good.with_suffix(".new")
+                beside.write_text(json.dumps(good))
+                beside.replace(list_of_good)
+    except Timeout:
+        raise TimeoutError(f"another process has held {lock} for {_LOCK_SECONDS:g} seconds.") from None
+
+
+def _good_programs(folder: Path, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Removes those that are not good, and returns size and time of change of those that are known to be. The newest come
+    first; those that `_CHECK_SECONDS` do not suffice for have their turn at the next start."""
+    programs = [(program, program.lstat()) for program in folder.glob("*-cache")]
+    programs.sort(key=lambda one: -one[1].st_mtime_ns)
+    good, end = {}, time.monotonic() + _CHECK_SECONDS
+    for program, found in programs:
+        last_use = program.with_name(program.name.removesuffix("-cache") + "-atime")
+        state = [found.st_size, found.st_mtime_ns]
+        if is_own(found) and last_use.exists():
+            if known.get(program.name) == state:
+                good[program.name] = state
+                continue
+            if time.monotonic() > end:
+                continue
+            if _decompresses(program.read_bytes()):
+                good[program.name] = state
+                continue
+        program.unlink()
+        last_use.unlink(missing_ok=True)
+    return good
+
+
+def _decompresses(program: bytes) -> bool:
+    """Whether JAX can decompress it: it uses Zstandard where Python has it (3.14, or the package zstandard), else zlib."""
+    if not program.startswith(_ZSTANDARD):
+        try:
+            zlib.decompress(program)
+        except zlib.error:
+            return False
+        return True
+    for name in ("compression.zstd", "zstandard"):
+        with contextlib.suppress(ImportError):
+            zstandard = importlib.import_module(name)
+            try:
+                zstandard.decompress(program)
+            except zstandard.ZstdError:
+                return False
+            return True
+    # A Python that has Zstandard wrote it and may come back for it.
+    return True
 
 
 def usable_devices() -> list[Any]:

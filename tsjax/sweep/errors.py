@@ -32,4 +32,5 @@ def shown(value: Any) -> str:
         text = repr(value)
     except RecursionError:
         return _SHORT.repr(value)
-    return text if len(text) <= _LONGEST else _SHORT.repr(value)
+    # Arrays are written in lines.
+    return " ".join((text if len(text) <= _LONGEST else _SHORT.repr(value)).splitlines())

@@ -26,8 +26,10 @@ from ..estimators.base import Status
 from ..estimators.fused import kernel_in_use
 from .devices import usable_devices
 from .experiment import Experiment
+from .faults import raise_as_users, source_file
 from .interrupt import Stop
 from .manifest import Manifest
+from .places import told
 from .plan import Cell, Group, Plan
 from .program import IN_FLIGHT, Program, check_outputs, compile_group, inputs_of, memory_budget, settings
 from .spec import SweepSpec
@@ -147,6 +149,7 @@ class GroupErrors:
     """The groups that could not be made or run, and why."""
 
     def __init__(self, plan: Plan):
+        self.experiment = plan.experiment
         self.groups = len(plan.groups)
         self._found: dict[str, tuple[Group, Exception]] = {}
 
@@ -159,16 +162,17 @@ class GroupErrors:
         return repr(group.static) in self._found
 
     def raise_any(self) -> None:
-        """Raises GroupError if some groups failed; if all did, the error of the first."""
+        """Raises GroupError if some groups failed; if all did, ExperimentError for an error of the experiment's own function,
+        or else the error of the first."""
         if not self._found:
             return
         group, first = next(iter(self._found.values()))
-        if len(self._found) == self.groups:
-            raise first
         where = ", ".join(f"{name}={value}" for name, value in group.static.items())
+        if len(self._found) == self.groups:
+            raise_as_users(first, self.experiment, where)
         raise GroupError(
             f"{len(self._found)} of {self.groups} programs failed, all other cells are done. The first was at {where}: "
-            f"{type(first).__name__}: {first}"
+            f"{told(first, source_file(self.experiment))}"
         ) from first
 
 

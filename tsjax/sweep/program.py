@@ -15,6 +15,7 @@ import numpy as np
 from .devices import sharded_vmap, usable_devices
 from .experiment import RESERVED, Experiment
 from .plan import Cell, Group
+from .trace import check_sizes
 from .values import redacted
 
 IN_FLIGHT = 2
@@ -101,7 +102,9 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
     start = time.perf_counter()
     while True:
         function = sharded_vmap(_cell_function(experiment, group.static))
-        lowered = function.lower(*inputs_of(group.cells, experiment, group.static, size, key))
+        traced = function.trace(*inputs_of(group.cells, experiment, group.static, size, key))
+        check_sizes(traced.jaxpr)
+        lowered = traced.lower()
         compiled = lowered.compile()
         analysis = compiled.memory_analysis()
         needed = 0

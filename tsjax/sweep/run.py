@@ -1,9 +1,9 @@
 """A sweep from Python: `ts.sweep(study, ...)`, and the same for a spec."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import jax
 import numpy as np
@@ -15,6 +15,7 @@ from .devices import one_blas_thread
 from .execute import COMMIT_SECONDS, ChunkDone, manifest_of, provenance, run_plan
 from .experiment import Experiment
 from .interrupt import listening
+from .options import checked_options, plain
 from .plan import DEFAULT_CHUNK, Plan, make_plan
 from .predictions import predict
 from .program import settings
@@ -33,9 +34,9 @@ def sweep(
     study: Experiment | str | Path,
     *,
     out: str | Path | None = None,
-    key: int = 0,
-    seeds: int | list[int] | None = None,
-    chunk: int = DEFAULT_CHUNK,
+    key: SupportsIndex | None = None,
+    seeds: SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Mapping[str, int] | None = None,
+    chunk: SupportsIndex = DEFAULT_CHUNK,
     commit_seconds: float = COMMIT_SECONDS,
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
@@ -48,13 +49,15 @@ def sweep(
 
     - `study`: an experiment (`ts.studies.superiority`, or your own made by `ts.experiment`), or the path of a sweep file.
     - `out`: directory of the store. A store that exists is resumed and extended. None keeps the records in memory.
-    - `key`: root key of the sweep; `seeds`: how many seeds in every cell, or a list of seeds.
+    - `key`: root key of the sweep, that of the file or 0 by default; `seeds`: how many seeds in every cell, or a list or
+      range of seeds. Numbers and arrays may be those of any library.
     - `chunk`: cells that run together; fewer run where they would not fit in memory.
     - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
     - `engine`, `ray_address`: the devices of this machine, or a Ray cluster; see `tsjax.sweep.run.run_spec`.
     - `listener`: wraps the stream of finished chunks, to watch progress.
     - `**arguments`: the experiment's arguments: a list, array or range is an axis of the grid, anything else a fixed
-      argument; `zip={"d": [5, 10], "m": [3, 5]}` and `only={"where": {...}, ...}` as in a sweep file (`SweepSpec`), whose
+      argument; of an argument that is itself a list or tuple (`widths: tuple[int, ...]`) a list of such lists is an axis;
+      `zip={"d": [5, 10], "m": [3, 5]}` and `only={"where": {...}, ...}` as in a sweep file (`SweepSpec`), whose
       axes they replace.
 
     Control-C and SIGTERM stop it after the chunks in flight, everything finished committed; a second one drops these too.
@@ -72,23 +75,16 @@ def sweep(
     """
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "engine": engine}
     how |= {"ray_address": ray_address, "listener": listener}
+    changes = {name: plain(name, value) for name, value in arguments.items()}
+    changes = changes if seeds is None else {**changes, "seeds": plain("seeds", seeds)}
     if isinstance(study, Experiment):
-        grid = {name: _plain(value) for name, value in arguments.items()}
-        grid = grid if seeds is None else {**grid, "seeds": seeds}
-        spec = parse_spec({"study": name_of(study), "key": key, "grid": grid}, where="ts.sweep")
-        return run_spec(spec, out=out, experiment=study, **how)
+        content = {"study": name_of(study), "key": plain("key", 0 if key is None else key), "grid": changes}
+        return run_spec(parse_spec(content, where="ts.sweep"), out=out, experiment=study, **how)
     spec = load_spec(study)
-    changes = {name: _plain(value) for name, value in arguments.items()}
-    changes = changes if seeds is None else {**changes, "seeds": seeds}
-    grid = [{**block, **changes} for block in spec.grid]
-    return run_spec(spec.model_copy(update={"grid": grid}), out=out, **how)
-
-
-def _plain(value: Any) -> Any:
-    """Lists and numbers for arrays and ranges, which a store can describe."""
-    if isinstance(value, range | tuple):
-        return list(value)
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    given = spec.model_dump(exclude_defaults=True)
+    given |= {} if key is None else {"key": plain("key", key)}
+    given["grid"] = [{**block, **changes} for block in spec.grid]
+    return run_spec(parse_spec(given, where="ts.sweep"), out=out, **how)
 
 
 def name_of(experiment: Experiment) -> str:
@@ -103,7 +99,7 @@ def run_spec(
     spec: SweepSpec,
     *,
     out: str | Path | None = None,
-    chunk: int = DEFAULT_CHUNK,
+    chunk: SupportsIndex = DEFAULT_CHUNK,
     commit_seconds: float = COMMIT_SECONDS,
     shard: tuple[int, int] = (1, 1),
     engine: Literal["local", "ray"] = "local",
@@ -121,6 +117,10 @@ def run_spec(
     Where `jax.distributed` is set up, the processes share out the cells, each one to its own devices (cells have no traffic
     between them), and wait for each other at the end; `out` must then be a store that all of them reach.
     """
+    options = checked_options(
+        chunk=chunk, commit_seconds=commit_seconds, engine=engine, ray_address=ray_address, shard=shard
+    )
+    shard = options.shard
     processes = jax.process_count()
     if processes > 1:
         if out is None or shard != (1, 1):
@@ -138,10 +138,12 @@ def run_spec(
         if store is not None:
             store.open_for(spec, whole, theory, provenance(), manifest_of(spec, experiment))
         stream: Iterable[ChunkDone]
-        if engine == "ray":
-            stream = run_on_ray(plan, store, spec.key, chunk=chunk, stop=stop, address=ray_address)
+        if options.engine == "ray":
+            stream = run_on_ray(plan, store, spec.key, chunk=options.chunk, stop=stop, address=ray_address)
         else:
-            stream = run_plan(plan, store, spec.key, chunk=chunk, commit_seconds=commit_seconds, stop=stop)
+            stream = run_plan(
+                plan, store, spec.key, chunk=options.chunk, commit_seconds=options.commit_seconds, stop=stop
+            )
         parts: dict[str, pa.Table] = {}
         kinds, writable = argument_kinds(whole), store is not None
         try:

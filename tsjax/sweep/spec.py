@@ -17,6 +17,7 @@ from .checks import check_expectations, possible
 from .errors import SpecError, nearest, shown
 from .expectation import Expectation
 from .experiment import Experiment
+from .named import import_named
 
 __all__ = ["Expectation", "SpecError", "SweepSpec", "expand", "find_experiment", "load_spec", "nearest", "parse_spec"]
 
@@ -35,7 +36,7 @@ class SweepSpec(BaseModel):
     claim: str = ""
     source: str = ""
     study: str
-    key: int = Field(default=0, ge=0, lt=2**32)
+    key: int = Field(default=0, ge=0, lt=2**32, strict=True)
     problem: dict[str, Any] = {}
     grid: list[dict[str, Any]] = Field(min_length=1)
     smoke: dict[str, Any] = {}
@@ -90,7 +91,7 @@ def _readable(error: ValidationError, where: str, allowed: Sequence[str]) -> str
 
 def load_spec(path: str | Path) -> SweepSpec:
     """Reads and validates a sweep file. **Raises:** SpecError."""
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
@@ -100,18 +101,27 @@ def load_spec(path: str | Path) -> SweepSpec:
         raise SpecError(f"{path} is a directory, not a sweep file (TOML).") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SpecError(f"{path} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise SpecError(f"{path}: lists or tables are nested too deeply to be read.") from None
     return parse_spec(content, where=str(path))
 
 
 def parse_spec(content: Mapping[str, Any], where: str = "the spec") -> SweepSpec:
     """Validates the contents of a sweep file. **Raises:** SpecError."""
     try:
+        # Whatever is nested so deeply that it cannot be written as JSON could be kept in no store.
+        json.dumps(content, default=repr)
         return SweepSpec.model_validate(content)
-    except ValidationError as error:
-        models = {"expect": Expectation}
-        first = error.errors()[0]["loc"]
-        model = models.get(str(first[0]), SweepSpec) if len(first) > 1 else SweepSpec
-        raise SpecError(_readable(error, where, list(model.model_fields))) from None
+    except (RecursionError, ValueError) as error:
+        if isinstance(error, ValidationError):
+            raise _refused(error, where) from None
+        raise SpecError(f"{where}: lists or tables are nested too deeply to be read.") from None
+
+
+def _refused(error: ValidationError, where: str) -> SpecError:
+    first = error.errors()[0]["loc"]
+    model = Expectation if len(first) > 1 and first[0] == "expect" else SweepSpec
+    return SpecError(_readable(error, where, list(model.model_fields)))
 
 
 def find_experiment(study: str) -> Experiment:
@@ -124,13 +134,8 @@ def find_experiment(study: str) -> Experiment:
                 f"study = {study!r}: no such study.{nearest(study, list(studies.SHIPPED))} "
                 "A study of your own is named 'package.module:experiment'."
             )
-        module, name = studies.SHIPPED[study], study
-    else:
-        module, name = study.split(":", 1)
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"study = {study!r}: cannot be imported ({error}).") from None
+        return getattr(importlib.import_module(studies.SHIPPED[study]), study)
+    found = import_named(study, f"study = {study!r}")
     if not isinstance(found, Experiment):
         raise SpecError(
             f"study = {study!r} is a {type(found).__name__}, not an experiment; decorate it with @ts.experiment."

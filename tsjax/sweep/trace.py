@@ -1,8 +1,9 @@
-"""What an experiment returns, found out without running it."""
+"""What an experiment returns, and how large its arrays are, found out without compiling or running it."""
 
 import json
+import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -13,6 +14,13 @@ from .experiment import Experiment
 
 # By function, then by the static arguments as text.
 _KNOWN: weakref.WeakKeyDictionary[Callable, dict[str, dict[str, jax.ShapeDtypeStruct]]] = weakref.WeakKeyDictionary()
+
+# No machine has so much memory. From about 2^63 bytes on XLA does not raise an error but ends the process.
+_IMPOSSIBLE_BYTES = 2**50
+
+
+class TooLargeError(ValueError, OverflowError):
+    """An array that no machine can hold."""
 
 
 def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
@@ -31,3 +39,29 @@ def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, j
             key = jax.eval_shape(lambda: jax.random.key(0))
             known[static] = dict(jax.eval_shape(returned, key, traced))
     return known[static]
+
+
+def check_sizes(program: Any) -> None:
+    """Raises TooLargeError for a traced program (a jaxpr) with an array that no machine can hold."""
+    for aval in _arrays(program, set()):
+        size = math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 8)
+        if size > _IMPOSSIBLE_BYTES:
+            raise TooLargeError(
+                f"an array of shape {aval.shape} and type {aval.dtype} (a chunk of cells together) would take {size:.2g} "
+                "bytes: take smaller sizes."
+            )
+
+
+def _arrays(program: Any, seen: set[int]) -> Iterator[Any]:
+    """The abstract values of all arrays in a program, those of loops and inner functions included."""
+    inner = getattr(program, "jaxpr", program)
+    if not hasattr(inner, "eqns") or id(inner) in seen:
+        return
+    seen.add(id(inner))
+    for equation in inner.eqns:
+        for variable in equation.outvars:
+            if hasattr(variable.aval, "shape") and hasattr(variable.aval, "dtype"):
+                yield variable.aval
+        for parameter in equation.params.values():
+            for part in parameter if isinstance(parameter, list | tuple) else (parameter,):
+                yield from _arrays(part, seen)

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 # user:password@ of a URL, and the values of its query: signatures and tokens of object stores.
 _USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s@]*@")
 _QUERY = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://[^\s?]*\?)[^\s#\"']+")
@@ -84,6 +86,12 @@ def _label(value: Any, digits: int) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "-".join(_label(entry, digits) for entry in value) or "()"
     return str(value)
+
+
+def within(x: Any, low: float, high: float) -> Any:
+    """Whether x lies in [low, high], up to rounding: 0.1 + 0.2 belongs to a window that ends at 0.3."""
+    slack = 1e-12 * np.abs(x)
+    return (x >= low - slack) & (x <= high + slack)
 
 
 def name_of_value(value: Any) -> str:
