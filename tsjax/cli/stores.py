@@ -33,7 +33,7 @@ def spec_of_store(directory: str, changes: list[str] | None, trust: bool) -> "Sw
             f"the sweep of {directory} is not tsjax's own: to go on with it, tsjax would import and run {', '.join(named)}. "
             "Run its sweep file instead, or add --trust if you know where this store is from."
         )
-    if any("://***@" in text or "?***" in text for _, text in _texts(spec.grid, "")):
+    if any("://***@" in text or "?***" in text for _, text in _texts([spec.problem, spec.grid], "")):
         raise ValueError(
             f"the sweep of {directory} names a URL with credentials, which are not kept in a store: run its sweep file instead."
         )
