@@ -1,4 +1,5 @@
 import os
+import sys
 
 # Two CPU devices, so that sharding is exercised everywhere; the sweep and the eight-device tests choose their own.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
@@ -21,6 +22,28 @@ jax.config.update("jax_enable_compilation_cache", False)
 def key():
     """The root key of the test run."""
     return jax.random.key(SEED)
+
+
+@pytest.fixture
+def tsjax(monkeypatch, capsys, tmp_path):
+    """Runs a command in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["tsjax", *map(str, arguments)])
+        capsys.readouterr()
+        code: int | str | None = 0
+        from tsjax.cli import main
+
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code
+        printed = capsys.readouterr()
+        return code or 0, printed.out, printed.err
+
+    return run
 
 
 def pytest_report_header(config):

@@ -48,26 +48,6 @@ tolerance = {tolerance}
 """
 
 
-@pytest.fixture
-def tsjax(monkeypatch, capsys, tmp_path):
-    """Runs a command in an empty folder: (exit code, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["tsjax", *map(str, arguments)])
-        capsys.readouterr()
-        code: int | str | None = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code
-        printed = capsys.readouterr()
-        return code or 0, printed.out, printed.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def toy_file(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("files") / "toy.toml"
@@ -85,7 +65,7 @@ def toy_store(toy_file, tmp_path_factory) -> Path:
     return out
 
 
-COMMANDS = ["quickstart", "run", "plan", "status", "rates", "verify", "report", "export", "doctor"]
+COMMANDS = ["quickstart", "run", "plan", "status", "rates", "verify", "check", "report", "export", "doctor"]
 
 
 def test_every_command_has_help_with_an_example(tsjax):
@@ -341,7 +321,7 @@ def test_bad_output_places(tsjax, tmp_path, toy_file, toy_store):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "full"]
 
 
-@pytest.mark.parametrize("command", ["status", "rates", "verify", "report", "export"])
+@pytest.mark.parametrize("command", ["status", "rates", "verify", "check", "report", "export"])
 def test_directories_that_are_no_store(tsjax, tmp_path, command):
     further = ["--to", "a.csv"] if command == "export" else []
     _is_one_error(*tsjax(command, "nowhere", *further), ["there is no directory nowhere"])
@@ -472,7 +452,9 @@ def test_json_of_rates_and_verdicts(tsjax, toy_store):
         assert set(row) >= {"curve", "label", "exponent", "low", "high", "predicted", "asymptote", "seeds", "failed"}
         assert row["low"] <= row["exponent"] <= row["high"] and row["seeds"] == 8
     code, out, _ = tsjax("verify", toy_store, "--json")
-    (verdict,) = json.loads(out)
+    content = json.loads(out)
+    (verdict,) = content["verdicts"]
+    assert content["coverage"]["whole"] and content["coverage"]["notes"] == []
     assert code == 0 and verdict["outcome"] == "holds"
     assert set(verdict) == {
         "what", "outcome", "value", "low", "high", "allowed_low", "allowed_high", "reason", "source",
@@ -520,7 +502,7 @@ def test_export_round_trip(tsjax, toy_store):
         code, out, _ = tsjax("export", toy_store, "--to", name)
         assert (code, out) == (0, f"{name}\n") and Path(name).is_file()
     shown = json.loads(tsjax("export", toy_store, "--to", "b.csv", "--json")[1])
-    assert shown == {"path": "b.csv", "records": len(records)}
+    assert (shown["path"], shown["records"], shown["coverage"]["done"]) == ("b.csv", len(records), 48)
     columns = ["cell", "method", "n", "seed", "status", "risk", "limit"]
     pd.testing.assert_frame_equal(pd.read_parquet("a.parquet")[columns], records[columns])
     csv = pd.read_csv("a.csv")
@@ -621,7 +603,7 @@ def test_plan_of_a_precision(tsjax, toy_file, toy_store):
     code, out, _ = tsjax("plan", toy_file, "--precision", "0.1", "--pilot", toy_store)
     assert code == 0 and "Seeds for exponents to +- 0.1" in out and "cheapest" in out
     code, out, _ = tsjax("plan", toy_file, "--precision", "0.1", "--pilot", toy_store, "--json")
-    rows = json.loads(out)
+    rows = json.loads(out)["curves"]
     assert [row["curve"] for row in rows] == ["fast", "slow"] and rows[0]["seeds"] > 8 and not rows[0]["reached"]
     code, _, err = tsjax("plan", toy_file, "--precision", "0.1")
     assert code == 2 and "there is no pilot" in err and "--set grid.seeds=8" in err

@@ -9,9 +9,12 @@ if sys.argv[:1] == ["-m"] and "tsjax.cli" in sys.orig_argv and not sys.flags.saf
     del sys.path[0]
 
 import typer
-from rich.console import Console
 
-from .commands import Stopped, app
+from ..report.terminal import Text, console
+
+# Each of them adds its commands to the application.
+from . import commands, reading  # noqa: F401
+from .app import Stopped, app
 
 __all__ = ["app", "main"]
 
@@ -41,7 +44,7 @@ def main() -> None:
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Stopped as error:
-        Console(stderr=True).print("interrupted: finished chunks are safe; run the same command again to resume.")
+        console(stderr=True).print("interrupted: finished chunks are safe; run the same command again to resume.")
         sys.stdout.flush()
         # Not sys.exit, which waits for chunks that were dropped.
         os._exit(error.exit_code)
@@ -79,8 +82,6 @@ def _ended(error: SystemExit, debug: bool) -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    from rich.markup import escape
-
-    line = escape(" ".join(message.split()))
-    Console(stderr=True, highlight=False).print(f"[red]error:[/red] {line}", soft_wrap=True)
+    line = Text("error:", style="red").append(f" {' '.join(message.split())}", style="default")
+    console(stderr=True).print(line, soft_wrap=True, highlight=False)
     sys.exit(exit_code)

@@ -1,87 +1,19 @@
-"""The commands. Heavy modules load inside them, so that help is instant."""
+"""The commands that run sweeps, or say what running them takes. Heavy modules load inside them, so that help is instant."""
 
-import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
-from .options import (
-    Chunk,
-    Commit,
-    Directory,
-    Engine,
-    FigureStyle,
-    Json,
-    Model,
-    Quiet,
-    Set,
-    Smoke,
-    Spec,
-    TableFormat,
-)
+from ..report.terminal import console, say
+from .app import Stopped, app, load, note, print_json, show, start
+from .options import Chunk, Commit, Engine, Json, Quiet, Set, Smoke, Source, Spec
 from .specs import changed, check_same_sweep, find_spec, shard_of, shipped_sweeps
+from .stores import is_store, spec_of_store
 
 if TYPE_CHECKING:
     from ..sweep.result import Result
     from ..sweep.spec import SweepSpec
-
-app = typer.Typer(
-    add_completion=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Measure how fast learners learn: students against teachers, kernels beside them, rates with intervals.",
-    epilog="Exit codes: 0 done; 1 a verdict does not hold, or the doctor found a fault; 2 wrong input; 3 some programs of a "
-    "sweep failed; 70 a fault of tsjax; 130 or 143 stopped. Shells complete commands, options, sweeps and stores after "
-    "tsjax --install-completion.",
-)
-
-
-class Stopped(BaseException):
-    """A sweep was interrupted. Not a KeyboardInterrupt, of which Typer makes exit code 130 whatever the signal was."""
-
-    def __init__(self, exit_code: int):
-        super().__init__(exit_code)
-        self.exit_code = exit_code
-
-
-@app.callback()
-def _options(
-    debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Show the traceback of an error; goes anywhere.")
-    ] = False,
-) -> None:
-    # Taken out of the arguments by main.
-    del debug
-
-
-def _start(distributed: bool = False) -> None:
-    """Settings of this process: 64-bit types on, one CPU device per core, compiled programs kept for the next run; and its
-    place among the processes of `jax.distributed`, which come before JAX's first use."""
-    import jax
-
-    from ..sweep.devices import keep_compiled, use_all_cores
-
-    use_all_cores()
-    keep_compiled()
-    if distributed:
-        jax.distributed.initialize()
-    jax.config.update("jax_enable_x64", True)
-
-
-def _print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1))
-
-
-def _show(result: "Result", as_json: bool, model: str = "power") -> None:
-    from ..report import print_result, result_json
-
-    if as_json:
-        _print_json(result_json(result, model))
-    else:
-        print_result(result, Console(), model)
 
 
 @app.command()
@@ -94,13 +26,16 @@ def quickstart(
 
     Example: tsjax quickstart --out runs/quickstart
     """
-    run(shipped_sweeps() / "quickstart.toml", out=str(out), quiet=quiet, as_json=as_json)
+    run(str(shipped_sweeps() / "quickstart.toml"), out=str(out), quiet=quiet, as_json=as_json)
 
 
 @app.command()
 def run(
-    spec: Spec,
-    out: Annotated[str | None, typer.Option(help="Directory or URL of the store; runs/NAME by default.")] = None,
+    spec: Source,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Directory or URL of the store; runs/NAME by default, or the store that is resumed."),
+    ] = None,
     changes: Set = None,
     smoke: Smoke = False,
     chunk: Chunk = 64,
@@ -124,29 +59,42 @@ def run(
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write progress there, as TensorBoard scalars.")
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", metavar="", help="Of a store: import the code of others that its sweep names."),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Run a sweep, or resume it: what the store already holds is not run again.
 
-    Exit codes: 0 done; 2 wrong input; 3 some programs failed, not the others;
-
-    130, 143 stopped by control-C or SIGTERM, with all that was finished kept.
+    Exit codes: 0 done; 2 wrong input; 3 some programs failed, not the others; 5 the disk is full; 130, 143 stopped by
+    control-C or SIGTERM, with all that was finished kept.
 
     Example: tsjax run sweeps/superiority.toml --set grid.seeds=128
 
     Example: tsjax run superiority --smoke
+
+    Example: tsjax run runs/superiority (a store: goes on with the sweep that it describes)
     """
     from ..sweep.spec import load_spec
 
-    loaded = changed(load_spec(find_spec(spec)), changes)
-    loaded = loaded.at_smoke_size() if smoke else loaded
-    usual = Path("runs") / (spec.stem + ("-smoke" if smoke else ""))
-    directory = str(usual if out is None else out)
+    if is_store(spec):
+        if smoke:
+            raise ValueError("--smoke is a size of a sweep file; a store is resumed as it is.")
+        loaded = spec_of_store(spec, changes, trust)
+        # The page of a store at a URL lies in a folder of its name.
+        usual = Path("runs") / Path(spec.rstrip("/")).name if "://" in spec else Path(spec)
+        directory = spec if out is None else out
+    else:
+        loaded = changed(load_spec(find_spec(Path(spec))), changes)
+        loaded = loaded.at_smoke_size() if smoke else loaded
+        usual = Path("runs") / (Path(spec).stem + ("-smoke" if smoke else ""))
+        directory = str(usual if out is None else out)
     if until_precision is not None and shard != "1/1":
         raise ValueError("--until-precision looks at all records after each round: run it without --shard.")
     parts = shard_of(shard)
-    _start(distributed)
+    start(distributed)
     from ..report import tensorboard_scalars, watch
     from ..sweep.precision import run_until
     from ..sweep.run import run_spec
@@ -164,13 +112,24 @@ def run(
             result = run_until(loaded, run_once, until_precision, most=max_seeds)
     except KeyboardInterrupt as stop:
         raise Stopped(getattr(stop, "exit_code", 130)) from None
+    show(result, as_json)
     if shard == "1/1":
-        page = result.report(usual if "://" in directory else None)
-        if not as_json:
-            _show(result, as_json)
-            Console().print(f"records, figures and page: {page.parent}", soft_wrap=True)
-            return
-    _show(result, as_json)
+        _report(result, usual if "://" in directory else None, as_json)
+
+
+def _report(result: "Result", out: Path | None, as_json: bool) -> None:
+    from ..report.output import OutputError
+
+    try:
+        page = result.report(out)
+    except OutputError as error:
+        # A complete sweep on a disk that cannot be written to is complete.
+        if error.is_full or not result.coverage.whole:
+            raise
+        note([f"{error} The sweep is complete; tsjax report DIR --out FOLDER writes its page elsewhere."])
+        return
+    if not as_json:
+        say(f"records, figures and page: {page.parent}")
 
 
 @app.command()
@@ -209,7 +168,7 @@ def plan(
         return
     if pilot is not None:
         raise ValueError("--pilot goes with --precision: say how precise exponents should be.")
-    _start()
+    start()
     from ..report import plan_json, print_plan
     from ..sweep.estimate import estimate_plan
     from ..sweep.plan import make_plan
@@ -221,175 +180,28 @@ def plan(
         store = open_store(out)
         check_same_sweep(loaded, store.spec, out)
         seconds = seconds_done(store, cells)
-    with Console(stderr=True).status("compiling the largest program of each curve"):
+    with console(stderr=True).status("compiling the largest program of each curve"):
         estimates = estimate_plan(cells, loaded.key, chunk, seconds)
     if as_json:
-        _print_json(plan_json(estimates))
+        print_json(plan_json(estimates))
     else:
-        print_plan(estimates, Console())
+        print_plan(estimates, console())
 
 
 def _plan_precision(spec: "SweepSpec", pilot: Path, precision: float, as_json: bool) -> None:
+    pilot = pilot.expanduser()
     if not pilot.is_dir():
         raise ValueError(
             f"there is no pilot {pilot}: run the sweep with a few seeds first (--set grid.seeds=8 --out DIR), then give "
             "--pilot DIR."
         )
-    from ..report import precision_json, print_precision
+    from ..report import coverage_json, precision_json, print_precision
     from ..sweep.precision import plan_precision
 
-    result = _load(str(pilot))
+    result = load(str(pilot))
     check_same_sweep(spec, result.spec, str(pilot))
     plans = plan_precision(result, precision)
     if as_json:
-        _print_json(precision_json(plans))
+        print_json({"curves": precision_json(plans), "coverage": coverage_json(result.coverage)})
     else:
-        print_precision(plans, precision, result.experiment.x, Console())
-
-
-@app.command()
-def status(directory: Directory, as_json: Json = False) -> None:
-    """How far a sweep is, and what failed; works while another process runs it.
-
-    Example: tsjax status runs/superiority
-    """
-    from ..report import print_status
-    from ..sweep.status import sweep_status
-
-    content = sweep_status(directory)
-    if as_json:
-        _print_json(content)
-    else:
-        print_status(content, Console())
-
-
-def _load(directory: str) -> "Result":
-    from ..sweep.result import load
-
-    result = load(directory)
-    if result.records.empty:
-        raise ValueError(f"{directory} holds no records yet; run the sweep first.")
-    return result
-
-
-@app.command()
-def rates(
-    directory: Directory,
-    model: Model = "power",
-    format: Annotated[TableFormat, typer.Option(help="For the terminal, or a table for a paper.")] = TableFormat.text,
-    as_json: Json = False,
-) -> None:
-    """Fitted exponents with intervals, beside what theory predicts over the same window.
-
-    Example: tsjax rates runs/quickstart --model auto --json
-
-    Example: tsjax rates runs/quickstart --format latex
-    """
-    from ..rates import find_model
-
-    if model != "auto":
-        find_model(model)
-    if format == TableFormat.text:
-        _show(_load(directory), as_json, model)
-    elif as_json:
-        raise ValueError(f"--json and --format {format}: give one of them.")
-    else:
-        print(_load(directory).table(format.value, model), end="")
-
-
-@app.command()
-def verify(directory: Directory, as_json: Json = False) -> None:
-    """Exit with 0 only if every expected verdict of the sweep holds.
-
-    Exit codes: 0 all hold; 1 some fail or are undecided; 2 wrong input.
-
-    Example: tsjax verify runs/superiority
-    """
-    from ..report import print_verdicts, verdicts_json
-
-    result = _load(directory)
-    verdicts = result.verdicts()
-    if not verdicts:
-        raise ValueError(f"{directory}: this sweep expects nothing; add [[expect]] tables to its file.")
-    if as_json:
-        _print_json(verdicts_json(result))
-    else:
-        print_verdicts(result, Console())
-    if any(verdict.outcome != "holds" for verdict in verdicts):
-        raise typer.Exit(1)
-
-
-@app.command()
-def report(
-    directory: Directory,
-    out: Annotated[Path | None, typer.Option(help="Where to write; the store itself by default.")] = None,
-    style: Annotated[
-        FigureStyle, typer.Option(help="Figures as wide as a column or a page of text.")
-    ] = FigureStyle.page,
-    as_json: Json = False,
-) -> None:
-    """Write the figures (PNG, PDF, SVG) and one self-contained, interactive HTML page.
-
-    Example: tsjax report runs/quickstart
-    """
-    page = _load(directory).report(out, style.value)
-    if as_json:
-        _print_json({"page": str(page), "folder": str(page.parent)})
-    else:
-        print(page)
-
-
-@app.command()
-def export(
-    directory: Directory,
-    to: Annotated[Path, typer.Option(help="records.csv, records.parquet or records.nc.", show_default=False)],
-    as_json: Json = False,
-) -> None:
-    """Write all records as CSV, Parquet or NetCDF.
-
-    Example: tsjax export runs/quickstart --to records.csv
-    """
-    writers = {
-        ".csv": lambda result: result.records.to_csv(to, index=False),
-        ".parquet": lambda result: result.records.to_parquet(to, index=False),
-        ".nc": lambda result: _write_netcdf(result, to),
-    }
-    if to.suffix not in writers:
-        raise ValueError(f"--to {to}: the file name must end in {', '.join(writers)}.")
-    if not to.parent.is_dir():
-        raise ValueError(f"--to {to}: there is no directory {to.parent}.")
-    result = _load(directory)
-    writers[to.suffix](result)
-    if as_json:
-        _print_json({"path": str(to), "records": len(result.records)})
-    else:
-        print(to)
-
-
-def _write_netcdf(result: "Result", to: Path) -> None:
-    # h5netcdf does not bring along h5py, with which it writes.
-    missing = [name for name in ("h5netcdf", "h5py") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(f"writing NetCDF needs {' and '.join(missing)}: install it, or export .parquet.")
-    result.to_xarray().to_netcdf(to, engine="h5netcdf")
-
-
-@app.command()
-def doctor(as_json: Json = False) -> None:
-    """Devices, versions, the neural-tangents bridge, compilation cache, BLAS.
-
-    Exit codes: 0 all is well; 1 the bridge does not work.
-
-    Example: tsjax doctor
-    """
-    _start()
-    from ..report import print_doctor
-    from ..sweep.doctor import examine
-
-    content = examine()
-    if as_json:
-        _print_json(content)
-    else:
-        print_doctor(content, Console())
-    if not content["ok"]:
-        raise typer.Exit(1)
+        print_precision(result, plans, precision, console())

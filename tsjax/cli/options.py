@@ -59,6 +59,14 @@ Spec = Annotated[
         help="Sweep file (TOML), or the name of one that ships: superiority.", show_default=False, autocompletion=_specs
     ),
 ]
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="Sweep file (TOML), the name of one that ships (superiority), or a store to go on with.",
+        show_default=False,
+        autocompletion=lambda incomplete: [*_specs(incomplete), *_stores(incomplete)],
+    ),
+]
 # A flag takes no value: without the empty metavar its help says <bool>.
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Machine-readable JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progress on standard error.")]

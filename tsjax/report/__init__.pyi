@@ -1,10 +1,14 @@
+from .export import export_records as export_records
 from .figures import plot_result as plot_result
 from .figures import rate_figure as rate_figure
 from .figures import ratio_figure as ratio_figure
+from .inspection import check_store as check_store
+from .inspection import print_check as print_check
 from .overview import print_doctor as print_doctor
 from .overview import print_plan as print_plan
 from .overview import print_status as print_status
 from .page import write_report as write_report
+from .plain import coverage_json as coverage_json
 from .plain import plan_json as plan_json
 from .plain import precision_json as precision_json
 from .plain import rates_json as rates_json
@@ -13,6 +17,7 @@ from .plain import verdicts_json as verdicts_json
 from .progress import watch as watch
 from .publish import publish_rates as publish_rates
 from .publish import result_card as result_card
+from .tables import print_notes as print_notes
 from .tables import print_precision as print_precision
 from .tables import print_result as print_result
 from .tables import print_verdicts as print_verdicts

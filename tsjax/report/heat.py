@@ -6,7 +6,9 @@ import numpy as np
 
 from ..sweep.curve import Curve
 from ..sweep.result import Result
-from .numbers import label_of, short, variants, x_is_returned
+from ..sweep.values import labels_of, text_of
+from .numbers import label_of, variants, x_is_returned
+from .text import shown
 
 
 class Heat(NamedTuple):
@@ -41,13 +43,14 @@ def _maps(result: Result, metric: str, first: str, second: str) -> list[Heat]:
     along = first == result.experiment.x
     fixed = [name for name in [result.experiment.curve, *variants(result)] if name not in (None, first, second)]
     groups: dict[str, list[Curve]] = {}
+    names = [name for name in fixed if name is not None]
+    labels = {name: labels_of(curve.arguments[name] for curve in result.curves()) for name in names}
     for curve in result.curves():
-        told = [(name, curve.arguments[name]) for name in fixed if name is not None]
         parts = [
-            label_of(result, str(value))
+            label_of(result, curve.name)
             if name == result.experiment.curve
-            else f"{label_of(result, name)} = {short(value)}"
-            for name, value in told
+            else f"{label_of(result, name)} = {shown(labels[name][text_of(curve.arguments[name])])}"
+            for name in names
         ]
         groups.setdefault(", ".join(parts), []).append(curve)
     found = []

@@ -1,5 +1,6 @@
 """Numbers of a result that tables, figures and page share, and how they are written."""
 
+import re
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -8,10 +9,12 @@ import pandas as pd
 
 from ..estimators.base import Status
 from ..rates import Estimate, mean_ratio, share
+from ..sweep.coverage import Coverage
 from ..sweep.curve import Curve
 from ..sweep.records import FAILED
 from ..sweep.result import Result
 from ..sweep.values import labels_of, text_of
+from .text import shown
 
 Number: TypeAlias = int | float | np.floating
 
@@ -41,7 +44,7 @@ class LastPoint:
 
 def label_of(result: Result, name: str) -> str:
     """How the experiment writes an argument, a value or a curve."""
-    return result.experiment.labels.get(name, name)
+    return shown(result.experiment.labels.get(name, name))
 
 
 def x_is_returned(result: Result) -> bool:
@@ -62,7 +65,7 @@ def variant_of(result: Result, curve: Curve) -> str:
     parts = []
     for name in variants(result):
         labels = labels_of(other.arguments[name] for other in result.curves())
-        parts.append(f"{label_of(result, name)} = {labels[text_of(curve.arguments[name])]}")
+        parts.append(f"{label_of(result, name)} = {shown(labels[text_of(curve.arguments[name])])}")
     return ", ".join(parts)
 
 
@@ -221,6 +224,24 @@ def verdict_summary(outcomes: list[str]) -> str:
     text = f"{holds} of {plural(count, 'expectation')} {'holds' if 1 in (holds, count) else 'hold'}"
     others = [f"{outcomes.count(name)} {name}" for name in ("fails", "undecided") if name in outcomes]
     return ", ".join([text, *(other.replace("fails", "failed") for other in others)]) + "."
+
+
+def summary_of(result: Result) -> str:
+    """`verdict_summary` of a result, and on how many of its cells it stands where some are missing."""
+    text = verdict_summary([str(verdict.outcome) for verdict in result.verdicts()])
+    coverage = result.coverage
+    if coverage.whole or not result.spec.expect:
+        return text
+    return f"{text[:-1]}, judged by {coverage.done} of {coverage.cells} cells."
+
+
+def notes_of(coverage: Coverage) -> list[str]:
+    """What to know before trusting the numbers, in sentences (`Coverage.notes`); names of chunks by their first letters."""
+    return [_CHUNK.sub(r"\1*", note) for note in coverage.notes]
+
+
+# The first letters of a chunk's name tell it apart, and a star makes them a pattern for shells.
+_CHUNK = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\.parquet")
 
 
 def plural(count: int, noun: str) -> str:

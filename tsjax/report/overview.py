@@ -1,14 +1,17 @@
 """What a sweep will cost, how far it is, and what machine it runs on, in the terminal."""
 
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
+from ..sweep.coverage import Coverage
 from ..sweep.estimate import PlanEstimate
-from .numbers import duration, prefixed, short
-from .tables import compact_table
+from ..sweep.values import labels_of, text_of
+from .numbers import duration, notes_of, prefixed
+from .tables import compact_table, marked
+from .terminal import Text
 
 
 def print_plan(estimate: PlanEstimate, console: Console) -> None:
@@ -19,9 +22,10 @@ def print_plan(estimate: PlanEstimate, console: Console) -> None:
         return
     # Arguments that are the same everywhere tell curves apart no better than silence.
     names = [name for name in curves[0].static if len({repr(curve.static.get(name)) for curve in curves}) > 1]
+    labels = {name: labels_of(curve.static[name] for curve in curves) for name in names}
     rows = [
         (
-            ", ".join(f"{name}={short(curve.static[name])}" for name in names) or "all cells",
+            ", ".join(f"{name}={labels[name][text_of(curve.static[name])]}" for name in names) or "all cells",
             str(curve.cells),
             str(curve.chunks),
             str(curve.programs),
@@ -58,9 +62,18 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     left = status["seconds_left"]
     text.append(f", about {duration(left)} left." if left else ".")
     console.print(text, highlight=False)
-    if status["damaged"]:
-        text = f"{len(status['damaged'])} chunk files cannot be read, and are run again: {', '.join(status['damaged'])}"
-        console.print(Text(text, style="yellow"), highlight=False)
+    coverage = Coverage(
+        cells,
+        done,
+        damaged=tuple(status["damaged"]),
+        foreign=tuple(status["foreign"]),
+        verified=status["verified"],
+        mixed=tuple(status["notes"]),
+    )
+    # That some cells are still to be run is said above.
+    notes = notes_of(coverage) if coverage.damaged else notes_of(replace(coverage, done=cells))
+    if notes:
+        console.print(marked(notes, "yellow"), highlight=False)
 
 
 def print_doctor(content: dict[str, Any], console: Console) -> None:

@@ -4,11 +4,10 @@ import base64
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
-import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -36,16 +35,19 @@ from .numbers import (
     label_of,
     last_point,
     mean_with_error,
+    notes_of,
     plural,
     prefixed,
     ratio_with_interval,
     short,
+    summary_of,
     variants,
-    verdict_summary,
     warnings_of,
     x_is_returned,
 )
+from .output import OutputError, replaced
 from .rivals import compare, reference_of
+from .text import shown
 from .toml import spec_toml
 
 _PAPER = """@misc{akiyama2022excess,
@@ -66,7 +68,7 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
     a `column` or a `page` of text. Each file is written under a temporary name and then renamed, so that a reader never sees
     half of one; the page comes last.
 
-    **Raises:** OSError when `out` cannot be written; ValueError when there are no records, or for an unknown style.
+    **Raises:** OutputError when `out` cannot be written; ValueError when there are no records, or for an unknown style.
     """
     if result.records.empty:
         raise ValueError("there are no records to report yet; run the sweep first.")
@@ -83,7 +85,7 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
                 _write(out / "figures" / f"{_file_name(name)}.{kind}", image(figure, kind))
         _write(out / "report.html", page.encode())
     except OSError as error:
-        raise OSError(f"cannot write the report to {out}: {error.strerror or error}.") from error
+        raise OutputError(f"cannot write the report to {out}", error) from error
     return out / "report.html"
 
 
@@ -93,16 +95,8 @@ def _file_name(name: str) -> str:
 
 
 def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        # mkstemp's files are private; a report is not.
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replaced(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def render(result: Result) -> str:
@@ -114,6 +108,8 @@ def render(result: Result) -> str:
         loader=jinja2.FileSystemLoader(here),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        # Whatever text a store or a spec holds, wherever the page shows it; Markup is the page's own.
+        finalize=lambda value: shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -125,8 +121,9 @@ def render(result: Result) -> str:
     return environment.get_template("page.html").render(
         title=spec.claim or f"Sweep of {result.experiment.name}",
         source=spec.source,
-        summary=verdict_summary(outcomes),
-        overall=next((name for name in ("fails", "undecided", "holds") if name in outcomes), "none"),
+        summary=summary_of(result),
+        overall=_overall(result, outcomes),
+        notes=notes_of(result.coverage),
         headline=_headline(result),
         size=_size(result),
         verdicts=[_verdict(verdict) for verdict in verdicts],
@@ -175,10 +172,25 @@ def _data(sections: list[Section]) -> str:
         for section in sections
         for place, chart in enumerate(section.charts)
     }
-    text = json.dumps(figures, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(_shown(figures), separators=(",", ":"), ensure_ascii=False)
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return text
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _shown(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_shown(entry) for entry in value]
+    return shown(value) if isinstance(value, str) else value
+
+
+def _overall(result: Result, outcomes: list[str]) -> str:
+    """The outcome that the page is coloured by: green only for what stands on all cells of the plan, every one verified."""
+    worst = next((name for name in ("fails", "undecided", "holds") if name in outcomes), "none")
+    sure = result.coverage.whole and result.coverage.verified
+    return "undecided" if worst == "holds" and not sure else worst
 
 
 def _headline(result: Result) -> str:
@@ -206,7 +218,9 @@ def _size(result: Result) -> str:
     run, compiling = compute_seconds(result)
     cells = len(set(result.records["cell"]))
     failed = sum(failed_of(result, curve) for curve in result.curves())
-    text = f"{plural(cells, 'cell')} in {plural(len(result.curves()), 'curve')}, {failed} failed; "
+    missing = result.coverage.cells - result.coverage.done
+    text = f"{plural(cells, 'cell')} in {plural(len(result.curves()), 'curve')}, {failed} failed"
+    text += f", {missing} of the plan missing; " if missing else "; "
     return text + f"{duration(run)} of running and {duration(compiling)} of compiling."
 
 
@@ -224,6 +238,7 @@ def _provenance(result: Result) -> list[tuple[str, str]]:
     run, compiling = compute_seconds(result)
     records, recorded = result.records, result.provenance
     entries = [("study", result.spec.study), ("root key", str(result.spec.key))]
+    entries.append(("records of", result.coverage.sentence))
     if "device" in records:
         devices = Counter(records.drop_duplicates("cell")["device"])
         counted = [f"{name} ({plural(count, 'cell')})" for name, count in devices.items()]

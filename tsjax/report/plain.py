@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..rates import Estimate
+from ..sweep.coverage import Coverage
 from ..sweep.curve import Curve
 from ..sweep.estimate import PlanEstimate
 from ..sweep.precision import CurvePlan
 from ..sweep.result import Result
+from ..sweep.values import redacted
 from .numbers import LastPoint, compute_seconds, counts_of, failed_of, last_point, warnings_of
 
 
@@ -101,6 +103,12 @@ def verdicts_json(result: Result) -> list[dict[str, Any]]:
     ]
 
 
+def coverage_json(coverage: Coverage) -> dict[str, Any]:
+    """How much of the plan the records cover: the fields of `tsjax.sweep.coverage.Coverage`, `whole`, and all that is to be
+    said of it, `notes`, a list of sentences."""
+    return _plain({**coverage.content(), "notes": coverage.notes})
+
+
 def _estimate(estimate: Estimate | None) -> dict[str, Any] | None:
     if estimate is None:
         return None
@@ -127,17 +135,23 @@ def result_json(result: Result, model: str = "power") -> dict[str, Any]:
     """Everything that the terminal shows:
 
     - `claim`, `source`, `study`, `path` of the store (null when in memory), `x` and `y`: names of the axes.
+    - `coverage`: how much of the plan the records cover, see `coverage_json`.
     - `rates`: see `rates_json`; `verdicts`: see `verdicts_json`.
     - `last`: one object per curve at its largest `x`: `mean`, `standard_error`, `median`, `seeds`, and the ratios
       `relative_to_cramer_rao` and `relative_to_optimal_linear` (`value`, `low`, `high`; null when not measured).
     - `seconds`: `run` and `compile`. `provenance`: versions and devices.
     """
     run, compiling = compute_seconds(result)
+    return redacted(_result_json(result, model, run, compiling))
+
+
+def _result_json(result: Result, model: str, run: float, compiling: float) -> dict[str, Any]:
     return {
         "claim": result.spec.claim,
         "source": result.spec.source,
         "study": result.spec.study,
         "path": None if result.path is None else str(result.path),
+        "coverage": coverage_json(result.coverage),
         "x": result.experiment.x,
         "y": result.experiment.y[0],
         "rates": rates_json(result, model),

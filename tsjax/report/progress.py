@@ -9,13 +9,15 @@ from rich.console import Console, ConsoleRenderable, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from ..sweep.devices import peak_memory
 from ..sweep.execute import ChunkDone
 from ..sweep.plan import Group as CellGroup
 from ..sweep.plan import Plan
-from .numbers import duration, failures, prefixed, short
+from ..sweep.values import labels_of, name_of_value, text_of
+from .numbers import duration, failures, prefixed
+from .terminal import Text
+from .terminal import console as standard_console
 
 # Lines of the live display about single curves.
 _CURVES = 12
@@ -26,7 +28,7 @@ def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = Non
 
     The `listener` of `tsjax.sweep.run.run_spec`. `console` is standard error unless given.
     """
-    shown = Console(stderr=True) if console is None else console
+    shown = standard_console(stderr=True) if console is None else console
     meter = Meter(plan)
     if shown.is_terminal and not shown.is_dumb_terminal:
         # What cells print goes above the display, but never from a piped standard output to standard error.
@@ -50,14 +52,15 @@ def _log(meter: "Meter", stream: Iterable[ChunkDone], console: Console) -> Itera
         else:
             found = _log_found(meter, found, console)
             meter.add(done)
-            console.out(meter.line(done), highlight=False)
+            console.print(Text(meter.line(done)), soft_wrap=True, highlight=False)
         yield done
     _log_found(meter, found, console)
 
 
 def _log_found(meter: "Meter", found: int, console: Console) -> int:
     if found:
-        console.out(f"cells {meter.done}/{meter.total}  {found} found in the store", highlight=False)
+        text = Text(f"cells {meter.done}/{meter.total}  {found} found in the store")
+        console.print(text, soft_wrap=True, highlight=False)
     return 0
 
 
@@ -71,8 +74,9 @@ class Meter:
     def __init__(self, plan: Plan):
         self.total, self.done, self.resumed, self.failed = plan.cells, 0, 0, 0
         self._plan = plan
-        values = {name: {repr(group.static[name]) for group in plan.groups} for name in plan.experiment.static}
-        self._varying = [name for name in plan.experiment.static if len(values[name]) > 1]
+        static = plan.experiment.static
+        self._labels = {name: labels_of(group.static[name] for group in plan.groups) for name in static}
+        self._varying = [name for name in static if len(self._labels[name]) > 1]
         self._weights = [_weight(group) for group in plan.groups]
         self._left = [len(group.cells) for group in plan.groups]
         self._compiled: dict[int, float] = {}
@@ -157,7 +161,9 @@ class Meter:
         name = self._plan.experiment.curve
         counts: dict[str, list[int]] = {}
         for i, group in enumerate(self._plan.groups):
-            label = self._plan.experiment.name if name is None else str(group.static.get(name, name))
+            label = self._plan.experiment.name
+            if name is not None:
+                label = name_of_value(group.static[name]) if name in group.static else name
             row = counts.setdefault(label, [0, 0, 0])
             cells = len(group.cells)
             for j, count in enumerate((cells, cells - self._left[i], self._failed[i])):
@@ -170,8 +176,8 @@ class Meter:
         first = [name for name in (experiment.curve, experiment.x) if name in self._varying]
         names = [*first, *(name for name in self._varying if name not in first)]
         words = [
-            str(group.static[name]) if name == experiment.curve else f"{name}={short(group.static[name])}"
-            for name in names
+            name_of_value(value) if name == experiment.curve else f"{name}={self._labels[name][text_of(value)]}"
+            for name, value in ((name, group.static[name]) for name in names)
         ]
         return " ".join(words) or experiment.name
 

@@ -2,10 +2,12 @@
 
 import html
 import re
+from dataclasses import replace
 
 import numpy as np
 
 from ..display import card, grid
+from ..sweep.coverage import Coverage
 from ..sweep.result import Result
 from .numbers import (
     decimals,
@@ -14,11 +16,13 @@ from .numbers import (
     label_of,
     last_point,
     mean_with_error,
+    notes_of,
     plural,
     ratio_with_interval,
     short,
-    verdict_summary,
+    summary_of,
 )
+from .text import shown
 
 FORMATS = ("latex", "markdown")
 
@@ -57,23 +61,32 @@ def publish_rates(result: Result, format: str = "latex", model: str = "power") -
     if result.records.empty:
         raise ValueError("there are no records to tabulate yet; run the sweep first.")
     columns, caption = _content(result, model)
+    caption = " ".join([caption, *_standing(result.coverage)])
     rows = list(zip(*columns.values(), strict=True))
     return _latex(list(columns), rows, caption) if format == "latex" else _markdown(list(columns), rows, caption)
 
 
 def result_card(result: Result) -> str:
     """A result in a notebook: claim, verdicts and the first rows of its table."""
-    where = "in memory" if result.path is None else str(result.path)
+    where = "in memory" if result.path is None else shown(str(result.path))
+    notes = notes_of(result.coverage)
     entries = {"records": f"{len(result.records)} in {plural(len(result.curves()), 'curve')}, {where}"}
-    title = result.spec.claim or f"Sweep of {result.experiment.name}"
+    title = shown(result.spec.claim or f"Sweep of {result.experiment.name}")
     if result.records.empty:
-        return card(title, entries)
+        return card(title, entries, notes)
     if result.spec.expect:
-        entries["verdict"] = verdict_summary([verdict.outcome for verdict in result.verdicts()])
+        entries["verdict"] = summary_of(result)
     columns, caption = _content(result, "power")
     rows = list(zip(*columns.values(), strict=True))
-    notes = [] if len(rows) <= _ROWS else [f"{len(rows) - _ROWS} more curves: see rates(), or report()."]
+    if len(rows) > _ROWS:
+        notes.append(f"{len(rows) - _ROWS} more curves: see rates(), or report().")
     return card(title, entries, notes, f"{grid(list(columns), rows[:_ROWS])}<small>{html.escape(caption)}</small>")
+
+
+def _standing(coverage: Coverage) -> list[str]:
+    """What a caption says of the records: how many there are of those planned, and of what origin."""
+    told = [] if coverage.whole else [f"These numbers stand on {coverage.sentence}"]
+    return told + notes_of(replace(coverage, cells=coverage.done, damaged=(), foreign=()))
 
 
 def _content(result: Result, model: str) -> tuple[dict[str, list[str]], str]:
@@ -132,7 +145,7 @@ def _latex(headings: list[str], rows: list[tuple[str, ...]], caption: str) -> st
 
 
 def _latex_text(text: str) -> str:
-    return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+    return "".join(_LATEX.get(letter, letter) for letter in shown(" ".join(text.split())))
 
 
 def _latex_number(text: str) -> str:
@@ -154,4 +167,4 @@ def _markdown(headings: list[str], rows: list[tuple[str, ...]], caption: str) ->
 
 def _markdown_text(text: str) -> str:
     # Brackets stay as they are: intervals are no links, for want of an address.
-    return re.sub(r"([\\`*_|<>~#&])", r"\\\1", " ".join(text.split())).replace("](", "]\\(")
+    return re.sub(r"([\\`*_|<>~#&])", r"\\\1", shown(" ".join(text.split()))).replace("](", "]\\(")

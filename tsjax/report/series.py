@@ -24,6 +24,7 @@ from .numbers import (
     x_is_returned,
 )
 from .rivals import reference_of, rivals
+from .text import shown
 
 # How the y axis is made: by decades, linearly around ratios near one another, from 0 to 1, or linearly.
 Kind: TypeAlias = Literal["mean", "ratio", "share", "plain"]
@@ -270,7 +271,7 @@ def names_of(result: Result) -> dict[str, Look]:
 
 def name_of(result: Result, curve: Curve) -> str:
     """The name of a curve within its panel: where no argument names the curves, their labels tell them apart."""
-    return label_of(result, curve.name) if result.experiment.curve is not None else curve.label
+    return label_of(result, curve.name) if result.experiment.curve is not None else shown(curve.label)
 
 
 def title_of(result: Result, curve: Curve) -> str:

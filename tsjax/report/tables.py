@@ -7,9 +7,9 @@ from rich import box
 from rich.console import Console, ConsoleRenderable, Group
 from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from ..rates import Verdict
+from ..sweep.coverage import Coverage
 from ..sweep.precision import CurvePlan
 from ..sweep.result import Result
 from .numbers import (
@@ -21,11 +21,13 @@ from .numbers import (
     label_of,
     last_point,
     mean_with_error,
+    notes_of,
     plural,
     short,
-    verdict_summary,
+    summary_of,
     warnings_of,
 )
+from .terminal import Text
 
 STYLES = {"holds": "green", "fails": "bold red", "undecided": "yellow"}
 
@@ -128,11 +130,11 @@ def last_table(result: Result) -> ConsoleRenderable | None:
     return compact_table(title[:1].upper() + title[1:], list(columns.items()))
 
 
-def verdicts_list(verdicts: Sequence[Verdict]) -> ConsoleRenderable:
-    """Every verdict with its numbers, its reason and its source, under a sentence that counts them."""
-    summary = Text(verdict_summary([verdict.outcome for verdict in verdicts]), style="bold")
+def verdicts_list(verdicts: Sequence[Verdict], summary: str) -> ConsoleRenderable:
+    """Every verdict with its numbers, its reason and its source, under the sentence that counts them."""
+    heading = Text(summary, style="bold")
     if not verdicts:
-        return summary
+        return heading
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -142,7 +144,7 @@ def verdicts_list(verdicts: Sequence[Verdict]) -> ConsoleRenderable:
         if verdict.source:
             text.append(f"\n{verdict.source}", style="dim")
         grid.add_row(Text(verdict.outcome, style=STYLES[verdict.outcome]), text)
-    return Group(summary, grid)
+    return Group(heading, grid)
 
 
 def warnings_list(result: Result, model: str = "power") -> ConsoleRenderable | None:
@@ -150,34 +152,56 @@ def warnings_list(result: Result, model: str = "power") -> ConsoleRenderable | N
     warnings = warnings_of(result, model)
     if not warnings:
         return None
+    return Group(Text("Warnings", style="bold"), marked([f"{curve.label}: {text}" for curve, text in warnings]))
+
+
+def marked(texts: Sequence[str], style: str = "") -> ConsoleRenderable:
+    """Sentences, each with a mark before it."""
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for curve, text in warnings:
-        grid.add_row(Text("!", style="yellow"), Text(f"{curve.label}: {text}"))
-    return Group(Text("Warnings", style="bold"), grid)
+    for text in texts:
+        grid.add_row(Text("!", style="yellow"), Text(text, style=style))
+    return grid
+
+
+def notes_list(coverage: Coverage) -> ConsoleRenderable | None:
+    """How much of its plan a sweep covers, and which chunks are damaged; None where all is whole and of one origin."""
+    notes = notes_of(coverage)
+    return marked(notes, "yellow") if notes else None
+
+
+def print_notes(coverage: Coverage, console: Console) -> None:
+    """`notes_list` with an empty line after it; nothing where there is nothing to say."""
+    notes = notes_list(coverage)
+    if notes is not None:
+        console.print(Padding(notes, (0, 0, 1, 0)), highlight=False)
 
 
 def print_result(result: Result, console: Console, model: str = "power") -> None:
-    """Claim, rates, risks at the largest x, verdicts and warnings."""
+    """Claim, what the records cover, rates, risks at the largest x, verdicts and warnings."""
     parts: list[ConsoleRenderable | None] = [Text(result.spec.claim, style="italic") if result.spec.claim else None]
+    parts.append(notes_list(result.coverage))
     if result.records.empty:
         parts.append(Text("no records yet."))
     else:
         parts += [rates_table(result, model), last_table(result)]
-        parts += [verdicts_list(result.verdicts()), warnings_list(result, model)]
+        parts += [verdicts_list(result.verdicts(), summary_of(result)), warnings_list(result, model)]
     for part in parts:
         if part is not None:
             console.print(Padding(part, (0, 0, 1, 0)), highlight=False)
 
 
 def print_verdicts(result: Result, console: Console) -> None:
-    """The verdicts alone, for `tsjax verify`."""
-    console.print(verdicts_list(result.verdicts()), highlight=False)
+    """The verdicts alone, and what they stand on, for `tsjax verify`."""
+    print_notes(result.coverage, console)
+    console.print(verdicts_list(result.verdicts(), summary_of(result)), highlight=False)
 
 
-def print_precision(plans: Sequence[CurvePlan], precision: float, x: str, console: Console) -> None:
-    """How many seeds each curve needs, and at which x, for `tsjax plan --precision`."""
+def print_precision(result: Result, plans: Sequence[CurvePlan], precision: float, console: Console) -> None:
+    """How many seeds each curve of a pilot needs, and at which x, for `tsjax plan --precision`."""
+    x = result.experiment.x
+    print_notes(result.coverage, console)
     columns: list[tuple[str, list[str]]] = [
         ("curve", [one.curve.label for one in plans]),
         ("half-width now", ["–" if one.plan is None else digits(one.plan.half_width, 2) for one in plans]),

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from ..sweep.spec import SweepSpec
+from .text import STEERING
 
 
 def spec_toml(spec: SweepSpec) -> str:
@@ -26,8 +27,8 @@ def _key(name: str) -> str:
 
 
 def _text(text: str) -> str:
-    # JSON's escapes are TOML's, but for DEL.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # JSON's escapes are TOML's; what JSON leaves as it is and a page must not show as it is, TOML knows by number too.
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def _value(value: Any) -> str:

@@ -1,0 +1,348 @@
+"""Stores at the command line: what is said of missing and damaged work, and that nothing which a store names is run."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sweep.toys import power_spec
+
+import tsjax as ts
+from tsjax.sweep.manifest import pack
+from tsjax.sweep.run import run_spec
+from tsjax.sweep.store import open_store
+
+GRID = {"n": [16, 32, 64], "method": ["fast", "slow"], "seeds": 16}
+EXPECT = [{"what": "rate of fast in n", "value": 1.0, "tolerance": 0.5}]
+# Commands that show numbers of a store, with what else they need.
+READING = {
+    "status": [],
+    "rates": [],
+    "verify": ["--partial"],
+    "check": [],
+    "report": ["--out", "page"],
+    "export": ["--to", "x.csv"],
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """96 cells in 16 chunks."""
+    out = tmp_path_factory.mktemp("stores") / "whole"
+    run_spec(power_spec(grid=GRID, expect=EXPECT), out=out, chunk=6, commit_seconds=0.0)
+    assert len(list((out / "chunks").iterdir())) == 16
+    return out
+
+
+# One of tsjax's own studies, which compiles fast.
+REAL = power_spec(
+    study="real_data",
+    problem={"data": "diabetes"},
+    grid={"n": [20, 40], "estimator": ["linear"], "seeds": 2},
+    expect=[{"what": "rate of linear in n", "at_least": -100.0}],
+)
+
+
+def _zero(store: Path, count: int) -> list[str]:
+    chunks = sorted((store / "chunks").iterdir())[:count]
+    for chunk in chunks:
+        chunk.write_bytes(b"\0" * chunk.stat().st_size)
+    return [chunk.name for chunk in chunks]
+
+
+@pytest.fixture
+def damaged(whole, tmp_path) -> Path:
+    """6 of its chunks are zeros."""
+    shutil.copytree(whole, tmp_path / "s")
+    _zero(tmp_path / "s", 6)
+    return tmp_path / "s"
+
+
+@pytest.fixture
+def incomplete(whole, tmp_path) -> Path:
+    """6 of its chunks are gone."""
+    shutil.copytree(whole, tmp_path / "incomplete")
+    for chunk in sorted((tmp_path / "incomplete" / "chunks").iterdir())[:6]:
+        chunk.unlink()
+    return tmp_path / "incomplete"
+
+
+def _old(store: Path) -> Path:
+    """The store as it was written before chunks had manifests."""
+    content = json.loads((store / "sweep.json").read_text())
+    tables = open_store(store).scan().tables
+    shutil.rmtree(store / "chunks")
+    (store / "chunks").mkdir()
+    for number, table in enumerate(tables.values()):
+        table.to_pandas().to_parquet(store / "chunks" / f"{number:016x}.parquet", index=False)
+    spec = {**content["spec"]}
+    (store / "sweep.json").write_text(
+        json.dumps({"schema": 1, "spec": spec, "version": 1, "provenance": content["provenance"]})
+    )
+    return store
+
+
+SAID = "These numbers stand on 60 of 96 cells"
+
+
+@pytest.mark.parametrize("command", ["rates", "verify", "report", "export"])
+def test_damaged_work_is_said_by_every_command_that_shows_numbers(tsjax, damaged, command):
+    _, out, err = tsjax(command, damaged, *READING[command])
+    text = " ".join((out + err).split())
+    assert f"{SAID}; 6 damaged chunks are left out; 36 are missing." in text and "Damaged, and left out: " in text
+    # Standard output is the file's name, where a file is written.
+    assert command not in ("report", "export") or out.count("\n") == 1
+    content = json.loads(tsjax(command, damaged, *READING[command], "--json")[1])
+    assert (content["coverage"]["done"], len(content["coverage"]["damaged"])) == (60, 6)
+    assert content["coverage"]["notes"][0].startswith(SAID)
+
+
+@pytest.mark.parametrize("command", ["rates", "verify", "report", "export", "status"])
+def test_a_whole_store_has_nothing_said_of_it(tsjax, whole, command):
+    code, out, err = tsjax(command, whole, *READING[command])
+    assert code == 0 and "stand on" not in out + err and "!" not in out + err and err == ""
+
+
+def test_notes_fit_80_columns_and_are_yellow_above_the_tables(tsjax, damaged, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = tsjax("rates", damaged)[1]
+    assert max(map(len, out.splitlines())) <= 80 and out.index(SAID) < out.index("Rates of risk")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert f"\x1b[33m{SAID}" in tsjax("rates", damaged)[1]
+
+
+def test_captions_say_it_too(tsjax, damaged, whole):
+    for format in ("latex", "markdown"):
+        assert "These numbers stand on 60 of 96 cells; 6 damaged chunks are left out." in " ".join(
+            ts.load(damaged).table(format).split()
+        )
+        assert "stand on" not in ts.load(whole).table(format)
+    assert SAID in ts.load(damaged)._repr_html_() and "stand on" not in ts.load(whole)._repr_html_()
+
+
+def test_status_tells_what_is_damaged_and_what_is_foreign(tsjax, damaged):
+    (damaged / "chunks" / "notes.txt").write_text("mine")
+    out = " ".join(tsjax("status", damaged)[1].split())
+    assert "60 of 96 cells, 62 % done" in out and "6 damaged chunks are left out" in out
+    assert "Not chunks of this sweep, and ignored: notes.txt." in out
+
+
+def test_verify_of_what_is_not_whole_exits_with_4(tsjax, whole, damaged, incomplete):
+    assert tsjax("verify", whole)[0] == 0
+    for store in (damaged, incomplete):
+        code, out, err = tsjax("verify", store)
+        assert code == 4 and "1 of 1 expectation holds, judged by 60 of 96 cells." in out
+        assert "is not complete: 60 of 96 cells" in err and "--partial" in err
+        assert tsjax("verify", store, "--json")[0] == 4
+        code, out, err = tsjax("verify", store, "--partial")
+        assert code == 0 and SAID in " ".join(out.split()) and err == ""
+    _zero(damaged, 16)
+    code, out, err = tsjax("verify", damaged)
+    assert code == 4 and "16 damaged chunks are left out" in err
+    assert tsjax("rates", damaged)[0] == 2
+
+
+def test_verify_of_what_was_never_verified_exits_with_4(tsjax, tmp_path):
+    out = tmp_path / "old"
+    run_spec(REAL, out=out)
+    assert tsjax("verify", out)[0] == 0
+    _old(out)
+    code, _, err = tsjax("verify", out)
+    assert code == 4 and "earlier version" in err and "--partial" in err
+    code, printed, _ = tsjax("verify", out, "--partial")
+    assert code == 0 and "nothing here could be verified" in " ".join(printed.split())
+    code, printed, _ = tsjax("check", out)
+    assert code == 1 and "nothing here can be verified" in " ".join(printed.split())
+    code, _, err = tsjax("run", out)
+    assert code == 2 and "can be read, and not extended" in err
+
+
+# tsjax check
+
+
+def test_check_of_a_whole_store(tsjax, whole):
+    code, out, _ = tsjax("check", whole)
+    assert code == 0 and "16 chunks with 96 records match their hashes." in " ".join(out.split())
+    assert "96 of 96 cells of the plan have a record." in out and "everything checks." in out and "Made by" in out
+    content = json.loads(tsjax("check", whole, "--json")[1])
+    assert content["ok"] and (content["chunks"], content["rows"], content["coverage"]["done"]) == (16, 96, 96)
+    (origin,) = content["origins"]
+    assert origin["cells"] == 96 and origin["jax"] and origin["kernel"] in ("c", "xla", "fused") and origin["source"]
+
+
+def test_check_names_what_is_damaged(tsjax, damaged):
+    (damaged / "chunks" / "notes.txt").write_text("mine")
+    code, out, _ = tsjax("check", damaged)
+    names = [name for name in sorted(path.name for path in (damaged / "chunks").iterdir()) if name != "notes.txt"][:6]
+    assert code == 1 and all(name in out for name in names) and "notes.txt" in out
+    assert "its bytes are not those that were written" in out and "60 of 96 cells" in out
+    content = json.loads(tsjax("check", damaged, "--json")[1])
+    assert not content["ok"] and list(content["damaged"]) == names and list(content["foreign"]) == ["notes.txt"]
+
+
+def test_check_of_a_store_that_lacks_cells(tsjax, incomplete):
+    code, out, _ = tsjax("check", incomplete)
+    assert code == 0 and "60 of 96 cells of the plan have a record." in out and "Run the sweep again" in out
+
+
+def test_check_of_records_of_two_sweeps(tsjax, incomplete, tmp_path):
+    run_spec(power_spec(grid=GRID, key=1), out=tmp_path / "other", chunk=6, commit_seconds=0.0)
+    for chunk in sorted((tmp_path / "other" / "chunks").iterdir())[:2]:
+        shutil.copy(chunk, incomplete / "chunks")
+    code, out, _ = tsjax("check", incomplete)
+    assert code == 1 and "2 of 12 chunks belong to another sweep (key: 0 in sweep.json, 1 in the chunk)" in " ".join(
+        out.split()
+    )
+    assert json.loads(tsjax("check", incomplete, "--json")[1])["coverage"] is None
+
+
+# A store in the place of a sweep file
+
+
+def test_a_store_goes_on_with_the_sweep_that_it_describes(tsjax, tmp_path, damaged):
+    code, _, err = tsjax("run", damaged, "--quiet")
+    assert code == 2 and "would import and run sweep.toys:power" in err and "--trust" in err
+    assert len(list((damaged / "chunks").iterdir())) == 16
+    code, out, err = tsjax("run", damaged, "--quiet", "--trust")
+    assert code == 0 and err == "" and "1 of 1 expectation holds." in out and "stand on" not in out
+    assert tsjax("verify", damaged)[0] == 0 and len(list((damaged / "damaged").iterdir())) == 6
+    code, out, _ = tsjax("check", damaged)
+    assert code == 0 and "6 damaged files of earlier runs in damaged/" in out
+    code, _, err = tsjax("run", damaged, "--smoke", "--trust")
+    assert code == 2 and "--smoke is a size of a sweep file" in err
+
+
+def test_a_store_of_tsjax_itself_needs_no_trust(tsjax, tmp_path):
+    run_spec(REAL, out=tmp_path / "s", chunk=1, commit_seconds=0.0)
+    next((tmp_path / "s" / "chunks").iterdir()).unlink()
+    assert json.loads(tsjax("status", "s", "--json")[1])["done"] < 4
+    code, out, _ = tsjax("run", "s", "--json", "--quiet")
+    assert code == 0 and json.loads(out)["coverage"]["done"] == 4
+
+
+# Written beside a store that names it: what happens when it is imported, or called.
+EVIL = "import pathlib\npathlib.Path('imported').touch()\n\ndef study():\n    pathlib.Path('called').touch()\n"
+
+
+@pytest.fixture(scope="module")
+def evil_stores(tmp_path_factory):
+    """Stores of this version and of the one before, whose study, or whose estimator, is code beside them."""
+    folder = tmp_path_factory.mktemp("evil")
+    for schema in (1, 2):
+        for kind, spec in (("study", power_spec(grid=GRID, expect=EXPECT)), ("estimator", REAL)):
+            out = folder / f"{kind}-{schema}"
+            run_spec(spec, out=out)
+            if kind == "study":
+                _rename_study(out)
+            if schema == 1:
+                _old(out)
+            if kind == "estimator":
+                text = (out / "sweep.json").read_text()
+                (out / "sweep.json").write_text(text.replace('"linear"', '"evilmod:study"'))
+    return folder
+
+
+def _rename_study(store: Path) -> None:
+    """As if the sweep had been one of evilmod:study, manifests and all."""
+    text = (store / "sweep.json").read_text()
+    (store / "sweep.json").write_text(text.replace("sweep.toys:power", "evilmod:study"))
+    found = open_store(store).scan()
+    shutil.rmtree(store / "chunks")
+    (store / "chunks").mkdir()
+    for name, table in found.tables.items():
+        manifest = found.manifests[name]
+        identity = manifest.identity.model_copy(update={"study": "evilmod:study"})
+        chunk, content = pack(table, manifest.model_copy(update={"identity": identity}))
+        (store / "chunks" / chunk).write_bytes(content)
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("kind", ["study-2", "estimator-2", "study-1", "estimator-1"])
+def test_reading_runs_nothing_that_a_store_names(tsjax, tmp_path, evil_stores, monkeypatch, kind, command):
+    (tmp_path / "evilmod.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, _, err = tsjax(command, evil_stores / kind, *READING[command])
+    assert not (tmp_path / "imported").exists() and "evilmod" not in sys.modules
+    if kind == "study-2":
+        assert code == 0
+    if kind == "study-1":
+        assert code == 2 and "'evilmod:study' is not part of tsjax" in err and "earlier version" in err
+
+
+@pytest.mark.parametrize("kind", ["study-2", "estimator-2"])
+def test_running_a_store_that_names_code_needs_trust(tsjax, tmp_path, evil_stores, monkeypatch, kind):
+    (tmp_path / "evilmod.py").write_text(EVIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, err = tsjax("run", evil_stores / kind, "--out", "s", "--quiet")
+    assert code == 2 and out == "" and "would import and run evilmod:study" in err and "--trust" in err
+    assert not (tmp_path / "imported").exists() and not (tmp_path / "s").exists()
+    # The user's own decision.
+    tsjax("run", evil_stores / kind, "--out", "s", "--quiet", "--trust")
+    assert (tmp_path / "imported").exists()
+    sys.modules.pop("evilmod")
+
+
+def test_a_store_keeps_no_credentials_to_run_with(tsjax, tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "s")
+    content = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    content["spec"]["problem"]["data"] = "s3://***@bucket/houses.csv"
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps(content))
+    code, _, err = tsjax("run", "s", "--trust")
+    assert code == 2 and "credentials, which are not kept in a store" in err
+
+
+# Disks
+
+
+@pytest.fixture
+def mount(tmp_path):
+    """Mounts a file system of this size (`mount(size)`), or another way with more options."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options):
+        kind = [] if "remount" in options else ["-t", "tmpfs"]
+        made = subprocess.run(["mount", *kind, "-o", options, "tmpfs", str(folder)], capture_output=True)
+        if made.returncode:
+            pytest.skip("mounting a file system needs privileges that this user lacks")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], check=False, capture_output=True)
+
+
+def test_a_complete_sweep_on_a_disk_that_is_read_only_is_a_success(tsjax, mount, whole, incomplete):
+    disk = mount("size=64m")
+    shutil.copytree(whole, disk / "whole")
+    shutil.copytree(incomplete, disk / "incomplete")
+    mount("remount,ro")
+    code, out, err = tsjax("run", disk / "whole", "--trust", "--quiet")
+    assert code == 0 and "1 of 1 expectation holds." in out and "records, figures" not in out
+    assert err.startswith("note: cannot write the report") and "Read-only file system" in err and "is complete" in err
+    assert json.loads(tsjax("run", disk / "whole", "--trust", "--quiet", "--json")[1])["coverage"]["whole"]
+    code, _, err = tsjax("run", disk / "incomplete", "--trust", "--quiet")
+    assert code == 2 and "Read-only file system" in err
+    code, _, err = tsjax("report", disk / "whole")
+    assert code == 2 and "cannot write the report" in err
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet", "x.nc"])
+def test_a_full_disk_has_its_own_exit_code(tsjax, mount, whole, name):
+    if name.endswith("nc"):
+        pytest.importorskip("h5py")
+    disk = mount("size=8k")
+    (disk / name).write_text("before")
+    code, out, err = tsjax("export", whole, "--to", disk / name)
+    assert code == 5 and out == "" and "No space left on device" in err
+    # The file of before is as it was, and nothing is beside it.
+    assert (disk / name).read_text() == "before" and len(list(disk.iterdir())) == 1
+
+
+def test_a_full_disk_for_a_report(tsjax, mount, whole):
+    disk = mount("size=64k")
+    code, _, err = tsjax("report", whole, "--out", disk / "page")
+    assert code == 5 and "cannot write the report" in err and "No space left on device" in err
+    assert not list(disk.rglob("*.tmp"))

@@ -1,0 +1,194 @@
+"""The commands that only look: at a store, of which they import and run nothing, and at this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..report.terminal import console, say
+from .app import NoRecords, app, load, note, print_json, show, start
+from .options import Directory, FigureStyle, Json, Model, TableFormat
+
+
+@app.command()
+def status(directory: Directory, as_json: Json = False) -> None:
+    """How far a sweep is, and what failed; works while another process runs it.
+
+    Example: tsjax status runs/superiority
+    """
+    from ..report import print_status
+    from ..sweep.status import sweep_status
+
+    content = sweep_status(directory)
+    if as_json:
+        print_json(content)
+    else:
+        print_status(content, console())
+
+
+@app.command()
+def rates(
+    directory: Directory,
+    model: Model = "power",
+    format: Annotated[TableFormat, typer.Option(help="For the terminal, or a table for a paper.")] = TableFormat.text,
+    as_json: Json = False,
+) -> None:
+    """Fitted exponents with intervals, beside what theory predicts over the same window.
+
+    Example: tsjax rates runs/quickstart --model auto --json
+
+    Example: tsjax rates runs/quickstart --format latex
+    """
+    from ..rates import find_model
+
+    if model != "auto":
+        find_model(model)
+    if format == TableFormat.text:
+        show(load(directory), as_json, model)
+    elif as_json:
+        raise ValueError(f"--json and --format {format}: give one of them.")
+    else:
+        say(load(directory).table(format.value, model).removesuffix("\n"))
+
+
+class Incomplete(ValueError):
+    """Verdicts that do not stand on all cells of the plan, every one verified."""
+
+    exit_code = 4
+
+
+@app.command()
+def verify(
+    directory: Directory,
+    partial: Annotated[
+        bool,
+        typer.Option("--partial", metavar="", help="Judge what is there, though cells are missing or not verified."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Exit with 0 only if every expected verdict of the sweep holds, on all its cells.
+
+    Exit codes: 0 all hold; 1 some fail or are undecided; 2 wrong input; 4 cells are missing, damaged, or were never verified,
+    unless --partial.
+
+    Example: tsjax verify runs/superiority
+    """
+    from ..report import coverage_json, print_verdicts, verdicts_json
+
+    try:
+        result = load(directory)
+    except NoRecords as error:
+        raise Incomplete(str(error)) from None
+    verdicts = result.verdicts()
+    if not verdicts:
+        raise ValueError(f"{directory}: this sweep expects nothing; add [[expect]] tables to its file.")
+    if as_json:
+        print_json({"verdicts": verdicts_json(result), "coverage": coverage_json(result.coverage)})
+    else:
+        print_verdicts(result, console())
+    if not partial and not result.coverage.whole:
+        raise Incomplete(
+            f"{directory} is not complete: {result.coverage.sentence[:-1]}. Run the sweep again, or judge what is there by "
+            "--partial."
+        )
+    if not partial and not result.coverage.verified:
+        raise Incomplete(
+            f"{directory} was made by an earlier version of tsjax, and nothing in it can be verified. Run the sweep into a "
+            "new store, or judge what is there by --partial."
+        )
+    if any(verdict.outcome != "holds" for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(directory: Directory, as_json: Json = False) -> None:
+    """Compare every file of a store with its hash, and say what it holds and where that came from.
+
+    Exit codes: 0 everything checks, though cells may still be missing; 1 something is damaged, belongs to another sweep, or
+    was made by an earlier version and cannot be verified; 2 there is no store.
+
+    Example: tsjax check runs/superiority
+    """
+    from ..report import check_store, print_check
+
+    content = check_store(directory)
+    if as_json:
+        print_json(content)
+    else:
+        print_check(content, console())
+    if not content["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    directory: Directory,
+    out: Annotated[Path | None, typer.Option(help="Where to write; the store itself by default.")] = None,
+    style: Annotated[
+        FigureStyle, typer.Option(help="Figures as wide as a column or a page of text.")
+    ] = FigureStyle.page,
+    as_json: Json = False,
+) -> None:
+    """Write the figures (PNG, PDF, SVG) and one self-contained, interactive HTML page.
+
+    Example: tsjax report runs/quickstart
+    """
+    from ..report import coverage_json
+    from ..report.numbers import notes_of
+
+    result = load(directory)
+    page = result.report(None if out is None else out.expanduser(), style.value)
+    note(notes_of(result.coverage))
+    if as_json:
+        print_json({"page": str(page), "folder": str(page.parent), "coverage": coverage_json(result.coverage)})
+    else:
+        say(str(page))
+
+
+@app.command()
+def export(
+    directory: Directory,
+    to: Annotated[Path, typer.Option(help="records.csv, records.parquet or records.nc.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Write all records as CSV, Parquet or NetCDF.
+
+    Example: tsjax export runs/quickstart --to records.csv
+    """
+    from ..report import coverage_json, export_records
+    from ..report.export import FORMATS
+    from ..report.numbers import notes_of
+
+    to = to.expanduser()
+    if to.suffix not in FORMATS:
+        raise ValueError(f"--to {to}: the file name must end in {', '.join(FORMATS)}.")
+    if not to.parent.is_dir():
+        raise ValueError(f"--to {to}: there is no directory {to.parent}.")
+    result = load(directory)
+    export_records(result, to)
+    note(notes_of(result.coverage))
+    if as_json:
+        print_json({"path": str(to), "records": len(result.records), "coverage": coverage_json(result.coverage)})
+    else:
+        say(str(to))
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Devices, versions, the neural-tangents bridge, compilation cache, BLAS.
+
+    Exit codes: 0 all is well; 1 the bridge does not work.
+
+    Example: tsjax doctor
+    """
+    start()
+    from ..report import print_doctor
+    from ..sweep.doctor import examine
+
+    content = examine()
+    if as_json:
+        print_json(content)
+    else:
+        print_doctor(content, console())
+    if not content["ok"]:
+        raise typer.Exit(1)

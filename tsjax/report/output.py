@@ -1,0 +1,41 @@
+"""Files that are written for others to read: whole or not at all, and a full disk told apart from other errors."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class OutputError(OSError):
+    """A file that cannot be written: `what` went wrong, and the error of the system."""
+
+    def __init__(self, what: str, error: OSError):
+        super().__init__(f"{what}: {error.strerror or error}.")
+        self.code = error.errno
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk, or the user's share of it, has no room."""
+        return self.code in (errno.ENOSPC, errno.EDQUOT)
+
+    @property
+    def exit_code(self) -> int:
+        """5 for a disk without room, else 2."""
+        return 5 if self.is_full else 2
+
+
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A temporary name in the same folder, to write to; then on the disk, and in the place of `path`. Gone after an error."""
+    # A short name: that of the file may be as long as names can be.
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,77 @@
+"""What is printed: the one place where text meets a terminal, in colours where it has them, in ASCII where it knows no more."""
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import rich.text
+from rich.console import Console, ConsoleOptions
+from rich.measure import Measurement
+from rich.segment import Segment
+
+from .text import encodable, shown
+
+
+class Text(rich.text.Text):
+    """Rich's text, shown as it is: what came from a store cannot steer the terminal, and characters that the stream cannot
+    write become plain ones, before anything is laid out."""
+
+    def __init__(self, text: str = "", *arguments: Any, **options: Any):
+        super().__init__(shown(text), *arguments, **options)
+
+    def append(self, text: Any, style: Any = None) -> "Text":
+        """As Rich's."""
+        super().append(shown(text) if isinstance(text, str) else text, style)
+        return self
+
+    def _within(self, encoding: str) -> rich.text.Text:
+        """This text in the characters of an encoding, with its styles where they were."""
+        copy, plain = self.copy(), self.plain
+        if plain.isascii() or encoding.startswith("utf"):
+            return copy
+        letters = [encodable(letter, encoding) for letter in plain]
+        starts = [0]
+        for letter in letters:
+            starts.append(starts[-1] + len(letter))
+        spans = [
+            span._replace(start=starts[span.start], end=starts[min(span.end, len(letters))]) for span in copy.spans
+        ]
+        copy.plain = "".join(letters)
+        copy.spans = spans
+        return copy
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
+        if options.ascii_only and (options.overflow or self.overflow) == "ellipsis":
+            options = options.update(overflow="crop")
+        yield from self._within(options.encoding).__rich_console__(console, options)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return self._within(options.encoding).__rich_measure__(console, options)
+
+
+class _Console(Console):
+    @property
+    def encoding(self) -> str:
+        """Of the stream; ASCII where the locale asks for it, though Python writes UTF-8 there."""
+        return "ascii" if _asks_for_ascii() else super().encoding
+
+
+def _asks_for_ascii() -> bool:
+    """Whether the locale is C. Python then writes UTF-8 all the same, and says so in LC_CTYPE (PEP 538)."""
+    given = os.environ.get
+    if given("PYTHONIOENCODING") or given("PYTHONUTF8"):
+        return False
+    plain = ("C", "POSIX")
+    if given("LC_ALL"):
+        return given("LC_ALL") in plain
+    return given("LANG") in plain and (given("LC_CTYPE") or "C") in (*plain, "C.UTF-8")
+
+
+def console(stderr: bool = False) -> Console:
+    """Standard output, or standard error: every command prints to one of these."""
+    return _Console(stderr=stderr)
+
+
+def say(text: str, stderr: bool = False, style: str = "") -> None:
+    """Prints a line as it is: neither wrapped nor highlighted."""
+    console(stderr).print(Text(text, style=style), soft_wrap=True, highlight=False)

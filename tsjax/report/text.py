@@ -1,0 +1,44 @@
+"""Text of others (claims, names, labels, paths, messages) as it may be shown anywhere: no credentials, nothing that steers."""
+
+import re
+import unicodedata
+
+from ..sweep.values import redacted
+
+# What terminals obey (ESC, BEL, CR and their kin), what turns the direction of text (Unicode's bidirectional controls), and
+# halves of characters, which no encoding writes. Line ends and tabs stay.
+STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ASCII = {"–": "-", "—": "-", "…": "...", "→": "->", "±": "+-", "∞": "inf", "×": "x", "≤": "<=", "≥": ">=", "²": "^2"}
+
+
+def escaped(text: str) -> str:
+    r"""Control characters as backslash escapes.
+
+    >>> from tsjax.report.text import escaped
+    >>> escaped("\x1b[31mred\u202e")
+    '\\x1b[31mred\\u202e'
+    """
+    return STEERING.sub(lambda found: _escape(found[0]), text)
+
+
+def shown(text: str) -> str:
+    """The text as page, terminal and messages show it: credentials in URLs hidden, control characters escaped."""
+    return escaped(redacted(text))
+
+
+def encodable(letter: str, encoding: str) -> str:
+    """The character, or plainer ones that say the same, where this encoding does not have it."""
+    try:
+        letter.encode(encoding)
+        return letter
+    except UnicodeEncodeError:
+        # é without its accent, before an escape.
+        plain = _ASCII.get(letter) or unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+        return plain or _escape(letter)
+    except LookupError:
+        return letter
+
+
+def _escape(letter: str) -> str:
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
