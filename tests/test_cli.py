@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pandas as pd
@@ -188,6 +189,117 @@ def test_bad_input_is_one_line_and_writes_nothing(tsjax, tmp_path, name):
     assert [entry.name for entry in tmp_path.iterdir()] == ["bad.toml"]
 
 
+# Name: (contents of the module, arguments of run, what the one line says).
+MINE = """
+import sys
+import tsjax as ts
+
+@ts.experiment(static=("n",))
+def buggy(key, *, n: int):
+    width = n // 0
+    return {"risk": 1.0}
+
+@ts.experiment(static=("n",))
+def leaves(key, *, n: int):
+    sys.exit(0)
+
+@ts.experiment(static=("n",), cost=lambda arguments: {}["no"])
+def costly(key, *, n: int):
+    return {"risk": 1.0}
+"""
+MISTAKES = {
+    "a bug": (MINE, "buggy", ["'buggy' failed at n=3", "ZeroDivisionError", "NAME.py, line 7: `width = n // 0`"]),
+    "leaves": (MINE, "leaves", ["sys.exit(0) was called by", "NAME.py, line 12: `sys.exit(0)`"]),
+    "a bug in the cost": (MINE, "costly", ["KeyError: 'no'", 'NAME.py, line 14: `@ts.experiment(static=("n",), cost=']),
+    "no such name": (MINE, "bugy", ["study = 'NAME:bugy'", "NAME.py", "has no 'bugy'"]),
+    "no experiment": (MINE, "sys", ["study = 'NAME:sys' is a module, not an experiment"]),
+    "raises": ("x = 1\nraise RuntimeError('no')", "x", ["cannot be imported: RuntimeError: no", "NAME.py, line 2: `raise"]),
+    "does not parse": ("x = 1\ndef f(:\n", "x", ["SyntaxError", "NAME.py, line 2: `def f(:`"]),
+    "exits": ("import sys\nsys.exit(0)", "x", ["cannot be imported: sys.exit: 0", "NAME.py, line 2: `sys.exit(0)`"]),
+    "imports what is not there": ("import nowhere_at_all", "x", ["No module named 'nowhere_at_all'", "NAME.py, line 1"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes_in_a_study_are_told_with_their_place(tsjax, tmp_path, monkeypatch, case):
+    code, study, words = MISTAKES[case]
+    # A module is imported once in a process: each case has its own.
+    name = f"mistake_{list(MISTAKES).index(case)}"
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / f"{name}.py").write_text(code)
+    (tmp_path / "a.toml").write_text(f'study = "{name}:{study}"\n[grid]\nn = 3\nseeds = 2\n')
+    _is_one_error(*tsjax("run", "a.toml", "--quiet"), [word.replace("NAME", name) for word in words])
+    # The error itself, or what it led to, with its traceback.
+    with pytest.raises((ValueError, ZeroDivisionError, KeyError, RuntimeError)) as error:
+        tsjax("run", "a.toml", "--quiet", "--debug")
+    shown = "".join(traceback.format_exception(error.value))
+    assert f"{name}.py" in shown or case == "no experiment"
+
+
+def test_a_study_that_is_nowhere(tsjax, tmp_path):
+    (tmp_path / "a.toml").write_text('study = "nowhere.at_all:x"\n[grid]\nn = 3\nseeds = 2\n')
+    _is_one_error(*tsjax("plan", "a.toml"), ["there is no module 'nowhere'", "PYTHONPATH", "current directory"])
+
+
+HUGE = {
+    "seeds": ("seeds = 1000000000", ["seeds = 1000000000", "1,000,000,000 cells"]),
+    "range": ("seeds = 2\nn = { from = 2, to = 1000000000, step = 1 }", ["999,999,999 values"]),
+    "infinite range": ("seeds = 2\nn = { from = 2.0, to = inf, step = 1 }", ["to = inf is not finite"]),
+    "range from nan": ("seeds = 2\nn = { from = nan, to = 9.0, step = 1 }", ["from = nan is not finite"]),
+    "nested": ("seeds = 2\nn = " + "[" * 5000 + "]" * 5000, ["a.toml: lists or tables are nested too deeply"]),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+def test_what_is_too_large_is_refused_at_once(tsjax, tmp_path, name):
+    grid, words = HUGE[name]
+    (tmp_path / "a.toml").write_text(f'study = "sweep.toys:plain"\n[grid]\n{grid}\n' + ("n = 2\n" * (name == "seeds")))
+    _is_one_error(*tsjax("run", "a.toml", "--out", "s", "--quiet"), words)
+    assert not (tmp_path / "s").exists()
+
+
+def test_nothing_in_the_current_directory_stands_before_a_package(tmp_path):
+    """A folder that someone else has filled: its modules run neither for a store nor before packages of the same name. A study
+    of the user's own, beside the sweep file, is found."""
+    for name in ("json", "cProfile", "pandas", "typer", "rich", "jax", "pydantic", "tomllib"):
+        (tmp_path / f"{name}.py").write_text(f"print('ran {name}')")
+    (tmp_path / "beside.py").write_text(
+        "import tsjax as ts\nprint('ran beside')\n@ts.experiment\ndef cell(key, *, n: int):\n    return {'risk': 1.0 / n}\n"
+    )
+    (tmp_path / "a.toml").write_text('study = "beside:cell"\n[grid]\nn = [2, 4]\nseeds = 2\n')
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONSAFEPATH")}
+    run = lambda *arguments: subprocess.run(
+        [sys.executable, "-m", "tsjax.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    # A shard, which writes no report.
+    done = run("run", "a.toml", "--out", "s", "--quiet", "--shard", "1/2")
+    assert done.returncode == 0 and [line for line in done.stdout.splitlines() if "ran" in line.split()] == [
+        "ran beside"
+    ]
+    read = run("status", "s")
+    assert read.returncode == 0 and "ran" not in read.stdout.split()
+
+
+def test_commands_that_read_a_store_do_not_search_the_current_directory(
+    tsjax, toy_store, toy_file, tmp_path, monkeypatch
+):
+    path = [entry for entry in sys.path if entry != str(tmp_path)]
+    monkeypatch.setattr(sys, "path", list(path))
+    for command in ("status", "rates", "verify"):
+        tsjax(command, toy_store)
+        assert sys.path == path
+    tsjax("plan", toy_file, "--set", "gird.n=3")
+    assert sys.path == [*path, str(tmp_path)]
+
+
+def test_options_are_refused_in_the_words_of_python(tsjax, toy_file):
+    for option, name, value in (("--chunk", "chunk", -3), ("--commit-seconds", "commit_seconds", float("nan"))):
+        code, _, err = tsjax("run", toy_file, f"{option}={value}")
+        with pytest.raises(ValueError) as error:
+            ts.sweep(toy_file, **{name: value})
+        assert code == 2 and str(error.value).rstrip(".") in err
+
+
 def test_bad_files(tsjax, tmp_path):
     _is_one_error(*tsjax("run", "missing.toml", "--out", "out"), ["there is no sweep file missing.toml"])
     _is_one_error(*tsjax("run", tmp_path, "--out", "out"), ["is a directory, not a sweep file"])
@@ -250,10 +362,11 @@ def test_usage_errors_are_one_line_with_a_hint(tsjax, arguments, words):
 
 
 def test_a_fault_of_tsjax_is_one_line_too(tsjax, toy_store, monkeypatch):
-    def broken(*_):
-        raise RuntimeError("a bug\nof two lines")
-
-    monkeypatch.setattr(importlib.import_module("tsjax.sweep.status"), "sweep_status", broken)
+    # In tsjax's own code: an error in other files is that of a user's function.
+    code = 'def broken(*_):\n    raise RuntimeError("a bug\\nof two lines")'
+    found: dict = {}
+    exec(compile(code, ts.__file__, "exec"), found)
+    monkeypatch.setattr(importlib.import_module("tsjax.sweep.status"), "sweep_status", found["broken"])
     code, out, err = tsjax("status", toy_store)
     assert code == 70 and out == "" and err.count("\n") == 1
     assert "unexpected RuntimeError: a bug of two lines" in err and "--debug" in err

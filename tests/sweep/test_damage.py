@@ -14,7 +14,7 @@ import tsjax as ts
 from tsjax.sweep.files import LocalFiles
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.status import sweep_status
-from tsjax.sweep.store import StoreError, open_store
+from tsjax.sweep.store import StoreError, open_store, sealed
 from tsjax.sweep.writer import StoreWriter
 
 SMALL = {"n": [16, 32], "method": ["fast", "slow"], "seeds": 6}
@@ -115,10 +115,29 @@ def test_a_description_that_is_a_pipe(store):
 def test_a_spoilt_description_is_named(store, table):
     content = json.loads((store / "sweep.json").read_text())
     content[table] = {"surprise": [1]}
-    (store / "sweep.json").write_text(json.dumps(content))
+    (store / "sweep.json").write_text(json.dumps(sealed(content)))
     for read in (ts.load, sweep_status, _run):
         with pytest.raises(StoreError, match="sweep.json holds no valid"):
             read(store)
+
+
+@pytest.mark.parametrize("spoil", [lambda text: text[:-9], lambda text: "", lambda text: text.replace("16", "17", 1)])
+def test_a_damaged_description_is_named_and_written_anew(store, finished, spoil):
+    path = store / "sweep.json"
+    path.write_text(spoil(path.read_text()))
+    for read in (ts.load, sweep_status):
+        with pytest.raises(
+            StoreError, match=r"sweep.json (cannot be read|was changed since it was written).*Run the sweep"
+        ):
+            read(store)
+    # Another sweep does not take its records.
+    with pytest.raises(StoreError, match="belong to another sweep .*key: 1"):
+        run_spec(power_spec(grid=SMALL, key=1), out=store, experiment=power)
+    ran = []
+    result = _run(store, listener=lambda plan, stream: (ran.append(done.resumed) or done for done in stream))
+    assert all(ran) and result.coverage.whole
+    _same(ts.load(store).records, finished[1])
+    assert [entry.name for entry in (store / "damaged").iterdir()] == ["sweep.json"]
 
 
 def test_a_store_that_is_moved_while_it_runs_stays_where_it_is(tmp_path):

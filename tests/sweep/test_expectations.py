@@ -5,9 +5,10 @@ import pytest
 from sweep.toys import path, plain, power, power_spec
 
 import tsjax as ts
+from tsjax.sweep.errors import TooLargeError
 from tsjax.sweep.plan import make_plan
 from tsjax.sweep.spec import SpecError, parse_spec
-from tsjax.sweep.trace import TooLargeError, check_sizes, outputs_of
+from tsjax.sweep.trace import check_sizes, outputs_of
 
 TWO = {"n": [16, 32], "method": ["fast", "slow"], "scale": [1.0, 2.0], "seeds": 2}
 

@@ -1,5 +1,6 @@
 """Chunks, resume, kills: the records never depend on how a sweep was run."""
 
+import json
 import os
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from tsjax.sweep.plan import make_plan
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.spec import parse_spec
 from tsjax.sweep.status import sweep_status
-from tsjax.sweep.store import Store, StoreError, open_store
+from tsjax.sweep.store import Store, StoreError, open_store, sealed
 
 METRICS = ["cell", "method", "n", "scale", "seed", "status", "risk", "limit", "done", "draw"]
 TESTS = Path(__file__).parents[1]
@@ -346,8 +347,14 @@ def test_a_store_just_being_made_is_nobody_elses(tmp_path):
 )
 def test_a_spoilt_description_is_one_clear_error(tmp_path, content, message):
     (tmp_path / "chunks").mkdir()
+    if content.startswith('{"schema": 2'):
+        content = json.dumps(sealed(json.loads(content)))
     (tmp_path / "sweep.json").write_text(content)
-    for attempt in (lambda: ts.load(tmp_path, power), lambda: sweep_status(tmp_path), lambda: _run(tmp_path)):
+    attempts = [lambda: ts.load(tmp_path, power), lambda: sweep_status(tmp_path)]
+    if content.startswith('{"schema"') and content.endswith("}"):
+        # One that holds no description at all is set aside instead.
+        attempts.append(lambda: _run(tmp_path))
+    for attempt in attempts:
         with pytest.raises(StoreError, match=message) as error:
             attempt()
         assert "\n" not in str(error.value)

@@ -10,8 +10,8 @@ import time
 import pandas as pd
 import pytest
 from helpers import SEED
-from sweep.torture import OPTIONS, SPEC, run_until_killed
-from sweep.toys import power, stored
+from sweep.torture import OPTIONS, SPEC, run_until_killed, try_bad_inputs
+from sweep.toys import power, power_spec, stored
 
 import tsjax as ts
 from tsjax.sweep.run import run_spec
@@ -41,7 +41,7 @@ def _assert_whole(out, whole):
 
 
 @pytest.mark.slow
-def test_two_hundred_kills(tmp_path, processes, whole):
+def test_two_hundred_kills(tmp_path, processes, whole, capsys):
     rng, out = random.Random(SEED), tmp_path / "s"
     exits: dict[int, int] = {}
     for kill in range(KILLS):
@@ -63,6 +63,66 @@ def test_two_hundred_kills(tmp_path, processes, whole):
     assert exits[-signal.SIGKILL] > KILLS // 4 and set(exits) <= {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, 1}
     assert 0 < len(stored(out)) < len(whole)
     _assert_whole(out, whole)
+    with capsys.disabled():
+        print(f"\n{KILLS} runs ended before their time, by exit code: {exits}; then {len(whole)} records, bit for bit")
+
+
+FLIPS = 3000
+
+
+@pytest.mark.slow
+def test_three_thousand_flipped_bits(tmp_path, capsys):
+    """Wherever a bit of a store flips, what is read is what was written, or the damage is named."""
+    out = tmp_path / "s"
+    spec = power_spec(grid={"n": [16, 32], "method": ["fast", "slow"], "seeds": 6})
+    expected = run_spec(spec, experiment=power, out=out, chunk=4, commit_seconds=0.0).records.set_index("cell")
+    rng, counts = random.Random(SEED), {"named": 0, "refused": 0}
+    paths = [out / "sweep.json", *sorted((out / "chunks").iterdir())]
+    for _ in range(FLIPS):
+        path = rng.choice(paths)
+        content = path.read_bytes()
+        spoilt = bytearray(content)
+        at = rng.randrange(8 * len(spoilt))
+        spoilt[at // 8] ^= 1 << at % 8
+        path.write_bytes(spoilt)
+        try:
+            result = ts.load(out)
+        except StoreError:
+            counts["refused"] += 1
+            assert path.name == "sweep.json"
+        else:
+            assert result.coverage.damaged == (path.name,) and not result.coverage.whole
+            records = result.records.set_index("cell")
+            pd.testing.assert_frame_equal(records, expected.loc[records.index], check_exact=True)
+            counts["named"] += 1
+        path.write_bytes(content)
+    assert sum(counts.values()) == FLIPS and min(counts.values()) > 100
+    assert ts.load(out).coverage.whole
+    with capsys.disabled():
+        said = f"{counts['named']} chunks named as damaged, {counts['refused']} descriptions refused"
+        print(f"\n{FLIPS} flipped bits: {said}, none silent")
+
+
+@pytest.mark.slow
+def test_two_hundred_bad_inputs(tmp_path, processes, capsys):
+    """From Python: one line that says what is wrong, before anything is compiled, and nothing left on the disk."""
+    answers = processes.Queue()
+    # In a process of its own, where no type checker of the tests comes first.
+    child = processes.Process(target=try_bad_inputs, args=(tmp_path / "s", SEED, 200, answers))
+    child.start()
+    found = [answers.get(timeout=60) for _ in range(200)]
+    child.join(60)
+    errors: dict[str, int] = {}
+    for arguments, name, message, left in found:
+        assert name in ("SpecError", "AxisError", "OptionError", "ValueError", "AbsentError"), (
+            arguments,
+            name,
+            message,
+        )
+        assert "\n" not in message and len(message) > 15 and not left, (arguments, message)
+        errors[name] = errors.get(name, 0) + 1
+    with capsys.disabled():
+        print(f"\n200 bad inputs, all refused with one line before anything was compiled: {errors}")
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import time
 
 from sweep.toys import power, power_spec
 
+import tsjax as ts
 from tsjax.sweep.run import run_spec
 
 SPEC = power_spec(grid={"n": [16, 32, 64, 128], "method": ["fast", "slow"], "seeds": 1200})
@@ -39,3 +40,43 @@ def run_until_killed(out, seed, at_rename, ready):
 
     ready.set() if at_rename else None
     run_spec(SPEC, out=out, listener=listener, **OPTIONS)
+
+
+def _bad_inputs(rng):
+    """Calls that must fail before anything is compiled, with what they leave out of the sweep."""
+    number = lambda: rng.choice(
+        [-1, -3, 0, 2.5, float("nan"), float("inf"), -float("inf"), 10**18, "many", None, [], {}, True]
+    )
+    word = lambda: "".join(rng.choice("abcxyz_:.-/* ") for _ in range(rng.randint(1, 9)))
+    spacings = ["step", "factor", "count"]
+    good = {"n": [16, 32], "method": "fast", "seeds": 2}
+    kinds = [
+        lambda: {**good, "chunk": rng.choice([-3, 0, 2.5, "x", float("nan"), None])},
+        lambda: {**good, "commit_seconds": rng.choice([-1.0, float("nan"), "x", None])},
+        lambda: {**good, "engine": word()},
+        lambda: {**good, "ray_address": word()},
+        lambda: {**good, "key": rng.choice([-1, 2**32, 1.5, "x", None])},
+        lambda: {**good, "seeds": rng.choice([0, -1, 1.5, "x", [], [-1], [2**32], [0.5], 10**9, None, {}])},
+        lambda: {**good, "n": rng.choice([1, -4, 1.5, "x", [], [16, 1], [float("nan")], [None], {"from": 2}, {}])},
+        lambda: {**good, "n": {"from": rng.choice([float("nan"), 2]), "to": float("inf"), "step": 1}},
+        lambda: {**good, "n": {"from": 2, "to": 8, rng.choice(spacings): rng.choice([0, -1, "x", float("nan")])}},
+        lambda: {**good, "method": rng.choice([word(), 3, None, ["fast", word()], True])},
+        lambda: {**good, word().strip() or "x": number()},
+        lambda: {**good, "scale": rng.choice([float("nan"), float("inf"), "x", None, [[1.0]], [], {}])},
+        lambda: {**good, "zip": rng.choice([{"n": [2], "scale": [1.0, 2.0]}, {"m": [1]}, 3, [3], {"n": [8]}])},
+        lambda: {**good, "only": rng.choice([{"n": [2]}, {"where": {}}, 3])},
+        lambda: {**good, "only": {"where": rng.choice([{"m": 1}, {"n": 5}]), "scale": 2.0}},
+    ]  # fmt: skip
+    return kinds[rng.randrange(len(kinds))]()
+
+
+def try_bad_inputs(out, seed, count, answers):
+    """Puts arguments, kind and text of the error, and whether something was left on the disk, for each of some bad calls."""
+    rng = random.Random(seed)
+    for _ in range(count):
+        arguments = _bad_inputs(rng)
+        try:
+            ts.sweep(power, out=out, **arguments)
+            answers.put((repr(arguments), "nothing", "it ran", True))
+        except BaseException as error:
+            answers.put((repr(arguments), type(error).__name__, str(error), os.path.exists(out)))

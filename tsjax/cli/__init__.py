@@ -40,7 +40,7 @@ def main() -> None:
     except (ValueError, OSError, ImportError) as error:
         if debug:
             raise
-        _fail(str(error), getattr(error, "exit_code", _USAGE_ERROR))
+        _fail(_users(error) or str(error), getattr(error, "exit_code", _USAGE_ERROR))
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Stopped as error:
@@ -53,16 +53,19 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        from ..sweep.places import place_of, told
-
-        if place_of(error) is not None:
-            # Such as the cost or the theory of a user's experiment.
-            _fail(f"{told(error)}.", _USAGE_ERROR)
-        if isinstance(error, OverflowError | MemoryError):
-            _fail(
-                f"a number or an array is too large for this machine ({told(error)}). Take smaller sizes.", _USAGE_ERROR
-            )
+        mistake = _users(error)
+        if mistake is None and isinstance(error, OverflowError | MemoryError):
+            mistake = f"a number or an array is too large for this machine ({error}); take smaller sizes"
+        if mistake is not None:
+            _fail(f"{mistake}.", _USAGE_ERROR)
         _fail(f"unexpected {type(error).__name__}: {error} (--debug shows where; please report it)", _FAULT)
+
+
+def _users(error: BaseException) -> str | None:
+    """What to say of an error of a user's own code, such as an experiment's function."""
+    from ..sweep.faults import users_mistake
+
+    return users_mistake(error)
 
 
 def _ended(error: SystemExit, debug: bool) -> None:
@@ -70,9 +73,12 @@ def _ended(error: SystemExit, debug: bool) -> None:
     from ..sweep.places import place_of
 
     place = place_of(error)
-    if place is None or debug:
+    if place is None:
         raise error
-    _fail(f"sys.exit({error.code!r}) was called by {place}.", _USAGE_ERROR)
+    message = f"sys.exit({error.code!r}) was called by {place}."
+    if debug:
+        raise RuntimeError(message) from error
+    _fail(message, _USAGE_ERROR)
 
 
 def _fail(message: str, exit_code: int) -> None:

@@ -14,6 +14,10 @@ class AbsentError(SpecError):
     """A curve, a value or a window that the grid does not have, though it might at another size."""
 
 
+class TooLargeError(ValueError, OverflowError):
+    """An array that no machine can hold."""
+
+
 def nearest(name: str, allowed: Sequence[str]) -> str:
     """' Did you mean ...?' with the closest allowed name, or a list of all."""
     match = difflib.get_close_matches(name, allowed, n=1)

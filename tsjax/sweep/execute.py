@@ -162,8 +162,8 @@ class GroupErrors:
         return repr(group.static) in self._found
 
     def raise_any(self) -> None:
-        """Raises GroupError if some groups failed; if all did, ExperimentError for an error of the experiment's own function,
-        or else the error of the first."""
+        """Raises GroupError if some groups failed; if all did, the error of the first, with a note of the cells where the
+        experiment's own function is at fault."""
         if not self._found:
             return
         group, first = next(iter(self._found.values()))

@@ -28,7 +28,9 @@ class SweepSpec(BaseModel):
 
     An axis of a grid is a list, one value, or a range such as `{ from = 128, to = 4096, factor = 2 }` (`tsjax.sweep.axes`).
     `zip`, a table of axes or a list of such tables, makes axes go together; `only`, likewise, holds axes for some cells:
-    `only = { where = { estimator = "student" }, restarts = [1, 4] }`.
+    `only = { where = { estimator = "student" }, restarts = [1, 4] }`. Of an argument that is itself a list (`widths:
+    tuple[int, ...]`), `widths = [64, 64]` is one value and `widths = [[64], [64, 64]]` an axis of two. `seeds` is a number of
+    seeds, a list, or a range.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

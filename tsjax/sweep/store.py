@@ -8,6 +8,7 @@ and the like read the folder as one table: `duckdb.sql("from 'runs/sweep/chunks/
 """
 
 import errno
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from .table import kind_of
 from .theory import TheoryTable
 from .values import hashable, redacted
 
+_REDO = "Run the sweep again, with its spec, to write it anew: the records are checked on their own."
 # A chunk that was joined with others while a reader looked for it is looked for again in the new list.
 _ATTEMPTS = 5
 
@@ -40,6 +42,16 @@ class StoreError(OSError):
 
     def __str__(self) -> str:
         return str(self.args[-1]) if self.args else ""
+
+
+class DamagedError(StoreError):
+    """A description that is not what was written."""
+
+
+def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A description with the hash of what it says, so that a changed bit is found."""
+    told = {name: value for name, value in content.items() if name != "sha256"}
+    return {**told, "sha256": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()}
 
 
 @dataclass
@@ -115,19 +127,22 @@ class Store:
         path = f"{self.name}/sweep.json"
         try:
             raw = self.files.read("sweep.json")
-            if raw != self._parsed[0] or not raw:
-                self._parsed = (raw, json.loads(raw))
-            content = self._parsed[1]
+            fresh = raw != self._parsed[0] or not raw
+            content = json.loads(raw) if fresh else self._parsed[1]
         except (FileNotFoundError, NotADirectoryError):
             raise StoreError(f"{self.name} is not a tsjax store: it has no sweep.json.") from None
-        except (OSError, ValueError, RecursionError) as error:
+        except OSError as error:
             raise StoreError(f"{path} cannot be read: {error}.") from None
+        except (ValueError, RecursionError) as error:
+            raise DamagedError(f"{path} cannot be read: {error}. {_REDO}") from None
         if not isinstance(content, dict):
-            raise StoreError(
-                f"{path} cannot be read: it holds a {type(content).__name__}, not the description of a sweep."
-            )
+            kind = type(content).__name__
+            raise DamagedError(f"{path} cannot be read: it holds a {kind}, not the description of a sweep. {_REDO}")
         if content.get("schema") not in (1, SCHEMA):
             raise StoreError(f"{path} has schema {content.get('schema')!r}; this version of tsjax reads {SCHEMA}.")
+        if fresh and content["schema"] == SCHEMA and content != sealed(content):
+            raise DamagedError(f"{path} was changed since it was written, by damage or by hand. {_REDO}")
+        self._parsed = (raw, content)
         return content
 
     @property

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .errors import TooLargeError
 from .experiment import Experiment
 
 # By function, then by the static arguments as text.
@@ -17,10 +18,6 @@ _KNOWN: weakref.WeakKeyDictionary[Callable, dict[str, dict[str, jax.ShapeDtypeSt
 
 # No machine has so much memory. From about 2^63 bytes on XLA does not raise an error but ends the process.
 _IMPOSSIBLE_BYTES = 2**50
-
-
-class TooLargeError(ValueError, OverflowError):
-    """An array that no machine can hold."""
 
 
 def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:

@@ -14,7 +14,7 @@ from .description import Description
 from .manifest import SCHEMA, Manifest, pack
 from .plan import Plan, plan_content
 from .spec import SweepSpec
-from .store import Chunks, Store, StoreError, argument_kinds, description_of, identity_of
+from .store import Chunks, DamagedError, Store, StoreError, argument_kinds, description_of, identity_of, sealed
 from .table import columns_of, common_columns, in_columns, to_table
 from .theory import TheoryTable
 from .values import redacted
@@ -49,7 +49,7 @@ class StoreWriter(Store):
         self._manifest, self._experiment = manifest, experiment
         self._kinds = argument_kinds(plan)
         try:
-            if not self._is_described():
+            if not self._is_sound():
                 occupied = self.files.is_free()
                 if occupied is not None:
                     raise StoreError(occupied)
@@ -100,13 +100,27 @@ class StoreWriter(Store):
             "theory": theory.entries(),
             "provenance": dict(provenance),
         }
-        return json.dumps(content, indent=1).encode()
+        return json.dumps(sealed(content), indent=1).encode()
+
+    def _is_sound(self) -> bool:
+        """Whether there is a description that can be trusted. A damaged one is set aside: the chunks tell whose they are."""
+        if not self._is_described():
+            return False
+        try:
+            self._description()
+        except DamagedError:
+            self.files.move(["sweep.json"], "damaged")
+            return False
+        return True
 
     def theory_before(self, experiment: Description) -> list[dict[str, Any]]:
         """What theory said when this sweep, with the same code, was run here before."""
-        if not self.files.exists() or not self._is_described() or self.is_old:
+        try:
+            if not self.files.exists() or not self._is_described() or self.is_old:
+                return []
+            before = self.content()
+        except DamagedError:
             return []
-        before = self.content()
         same = (before.experiment.version, before.experiment.source) == (experiment.version, experiment.source)
         return before.theory.entries() if same else []
 
@@ -120,7 +134,9 @@ class StoreWriter(Store):
         known = self._description()
         if known["theory"] != json.loads(json.dumps(theory.entries())):
             try:
-                self.files.write("sweep.json", json.dumps({**known, "theory": theory.entries()}, indent=1).encode())
+                self.files.write(
+                    "sweep.json", json.dumps(sealed({**known, "theory": theory.entries()}), indent=1).encode()
+                )
             except OSError as error:
                 raise self._unwritable(error) from None
 
