@@ -12,7 +12,9 @@ from playwright.sync_api import sync_playwright
 
 from tsjax.report import write_report
 from tsjax.report.page import render
+from tsjax.sweep.coverage import Coverage
 from tsjax.sweep.experiment import experiment
+from tsjax.sweep.result import Result
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.spec import parse_spec
 
@@ -255,6 +257,25 @@ def test_without_scripts_the_numbers_are_there(toy_page, browser, toy_result):
     assert page.locator("noscript").is_visible() and not page.locator("#theme").is_visible()
     assert toy_result.curves()[0].label in page.locator("#rates").inner_text()
     context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_the_numbers_stand_on_is_seen_at_once(toy_result, page_of, open_page, scheme):
+    coverage = Coverage(cells=576, done=288, damaged=tuple(f"{digit * 64}.parquet" for digit in "abcdef"))
+    spec, kept = toy_result.spec, {"plan": toy_result.plan, "coverage": coverage, "theory": toy_result._theory}
+    partial = Result(toy_result.records, spec, toy_result.experiment, {}, None, **kept)
+    page = open_page(page_of(partial), color_scheme=scheme).page
+    notice = page.locator(".notice")
+    colours = set()
+    for width in _WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        box = notice.bounding_box() or {}
+        # On the first screen, above the verdicts, and no wider than it.
+        assert box["y"] + box["height"] < 700 and box["x"] >= 0 and box["x"] + box["width"] <= width
+        assert box["y"] < (page.locator(".summary").bounding_box() or {})["y"]
+        colours.add(notice.evaluate("element => getComputedStyle(element).backgroundColor"))
+    assert "288 of 576 cells" in notice.inner_text() and len(colours) == 1
+    assert colours != {page.evaluate("getComputedStyle(document.body).backgroundColor")}
 
 
 _EVIL = (

@@ -15,6 +15,7 @@ import pytest
 from tsjax.report import points, write_report
 from tsjax.report.page import render
 from tsjax.report.toml import spec_toml
+from tsjax.sweep.coverage import Coverage
 from tsjax.sweep.experiment import experiment
 from tsjax.sweep.result import Result
 from tsjax.sweep.run import sweep
@@ -74,6 +75,36 @@ def test_files(written):
         f"{n}.{k}" for n in names for k in ("pdf", "png", "svg")
     }
     assert not list(out.rglob("*.tmp"))
+
+
+@pytest.fixture(scope="module")
+def partial(toy_result):
+    """Half of a sweep, with damage; what there is holds."""
+    coverage = Coverage(cells=576, done=288, damaged=("a" * 64 + ".parquet",), mixed=("records are of two kinds",))
+    spec = toy_result.spec.model_copy(update={"expect": toy_result.spec.expect[:1]})
+    return Result(
+        toy_result.records,
+        spec,
+        toy_result.experiment,
+        {},
+        plan=toy_result.plan,
+        coverage=coverage,
+        theory=toy_result._theory,
+    )
+
+
+def test_a_page_says_first_what_it_stands_on(partial, toy_result):
+    source = render(partial)
+    page = _Page(source)
+    text = " ".join(page.text.split())
+    assert "These numbers stand on 288 of 576 cells; 1 damaged chunk is left out; 288 are missing." in text
+    assert "Damaged, and left out: aaaaaaaaaaaa*." in text and "Records are of two kinds." in text
+    assert "judged by 288 of 576 cells." in text and "288 of the plan missing" in text
+    assert source.index('class="notice"') < source.index('class="summary') < source.index("<main>")
+    # Not the colour of what holds.
+    assert 'class="summary undecided"' in source
+    whole = render(toy_result)
+    assert 'class="notice"' not in whole and "missing" not in _Page(whole).text.split("Expectations")[0]
 
 
 def test_page_says_it_all(written, toy_result):

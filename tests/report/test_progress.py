@@ -52,6 +52,28 @@ def test_labels_tell_what_varies():
     assert _names(_plan(n=256, method="ntk")) == ["never_run"]
 
 
+@experiment(static=("method", "n", "d", "rate"), curve="method")
+def of_all_kinds(key, *, method: str, n: int, d: int | tuple[int, ...] | None | bool, rate: float):
+    raise AssertionError("the tests of progress run nothing")
+
+
+def test_no_two_labels_are_alike():
+    grid = {"n": 4, "method": "a", "rate": [0.123456, 0.123457], "d": [7, None, True, [2, 3]], "seeds": 1}
+    plan = make_plan(parse_spec({"study": "test_progress:of_all_kinds", "grid": grid}), of_all_kinds)
+    labels = [Meter(plan).label(group) for group in plan.groups]
+    assert len(set(labels)) == len(labels) == 8
+    assert "d=none rate=0.123456" in labels and "d=2-3 rate=0.123457" in labels and "d=true rate=0.123456" in labels
+
+
+def test_labels_neither_steer_a_terminal_nor_show_secrets():
+    plan = _plan(method=["\x1b[2J", "s3://key:secret@bucket/x"], n=256)
+    for options in ({}, {"force_terminal": True, "color_system": None}):
+        out = io.StringIO()
+        done = [_done(plan, 0, range(8)), _done(plan, 1, range(8))]
+        list(watch(plan, done, Console(file=out, width=80, **options)))
+        assert "\x1b[2J" not in out.getvalue() and "secret" not in out.getvalue() and "\\x1b[2J" in out.getvalue()
+
+
 def test_meter_counts_cells_not_rows():
     plan = _plan()
     meter = Meter(plan)

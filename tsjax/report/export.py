@@ -1,5 +1,6 @@
 """Records as files for other programs: CSV, Parquet, NetCDF."""
 
+import csv
 import importlib.util
 import io
 from pathlib import Path
@@ -40,7 +41,11 @@ def export_records(result: Result, to: Path) -> None:
 def _write_csv(result: Result, to: Path) -> None:
     frame = result.records
     columns = {_safe(name): _csv_column(frame[name]) for name in frame}
-    pd.DataFrame(columns).to_csv(to, index=False)
+    texts = [column for column in columns.values() if not _is_plain(column)]
+    # Python before 3.13 does not quote a lone CR, which readers take for the end of a row.
+    broken = any("\r" in str(value) for column in texts for value in column.unique())
+    quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
+    pd.DataFrame(columns).to_csv(to, index=False, quoting=quoting)
 
 
 def _csv_column(series: Any) -> Any:

@@ -12,21 +12,31 @@ from rich.segment import Segment
 from .text import encodable, shown
 
 
-class Text(rich.text.Text):
+class Text:
     """Rich's text, shown as it is: what came from a store cannot steer the terminal, and characters that the stream cannot
     write become plain ones, before anything is laid out."""
 
-    def __init__(self, text: str = "", *arguments: Any, **options: Any):
-        super().__init__(shown(text), *arguments, **options)
+    # Not a subclass, which Rich would join with others into a text of its own class.
+    def __init__(self, text: str = "", style: str = "", **options: Any):
+        self._text = rich.text.Text(shown(text), style, **options)
 
-    def append(self, text: Any, style: Any = None) -> "Text":
-        """As Rich's."""
-        super().append(shown(text) if isinstance(text, str) else text, style)
+    @property
+    def plain(self) -> str:
+        """The text without styles."""
+        return self._text.plain
+
+    def append(self, text: str, style: str | None = None) -> "Text":
+        """Adds to this text, and returns it."""
+        self._text.append(shown(text), style)
         return self
+
+    def stylize(self, style: str) -> None:
+        """Gives all of it a style."""
+        self._text.stylize(style)
 
     def _within(self, encoding: str) -> rich.text.Text:
         """This text in the characters of an encoding, with its styles where they were."""
-        copy, plain = self.copy(), self.plain
+        copy, plain = self._text.copy(), self.plain
         if plain.isascii() or encoding.startswith("utf"):
             return copy
         letters = [encodable(letter, encoding) for letter in plain]
@@ -41,7 +51,7 @@ class Text(rich.text.Text):
         return copy
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Segment]:
-        if options.ascii_only and (options.overflow or self.overflow) == "ellipsis":
+        if options.ascii_only and (options.overflow or self._text.overflow) == "ellipsis":
             options = options.update(overflow="crop")
         yield from self._within(options.encoding).__rich_console__(console, options)
 
