@@ -14,6 +14,7 @@ NAMES = {
     "large_ridge": "kernel ridge beyond memory",
     "gcv": "what the criteria for ridge, time and components cost",
     "sweep_overhead": "what the engine itself costs",
+    "store_scale": "what reading a million records, or 14 000 files, costs",
     "coverage": "coverage of intervals, model choice, errors of tests",
 }
 

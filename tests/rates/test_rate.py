@@ -490,3 +490,33 @@ def test_share_counts_what_is_missing_and_refuses_other_numbers():
     ):
         with pytest.raises(ValueError, match=message):
             share(values)
+
+
+def test_many_seeds_are_resampled_in_blocks(rng, monkeypatch):
+    """The same numbers, whether multiplicities are kept or made block by block; and left out one by one, or in first order."""
+    from tsjax.rates import rate as rates
+    from tsjax.rates import table
+
+    n, risks = 2.0 ** np.arange(4, 9), rng.chisquare(15, (5, 300)) / 15 / 2.0 ** np.arange(4, 9)[:, None]
+    risks[2, 7] = np.nan
+    whole = fit_rate(n, risks, draws=400)
+    ratio = mean_ratio(risks[0], risks[1])
+    for paired in (True, False):
+        kept = fit_rate(n, risks, draws=400, paired=paired, method="student" if paired else "wls")
+        monkeypatch.setattr(table, "_KEPT", 1000)
+        monkeypatch.setattr(table, "_BLOCK", 7000)
+        blocks = fit_rate(n, risks, draws=400, paired=paired, method="student" if paired else "wls")
+        if paired:
+            np.testing.assert_allclose(blocks.draws, kept.draws, rtol=1e-9)
+            np.testing.assert_allclose(fit_rate(n, risks, draws=400).draws, whole.draws, rtol=1e-9)
+            np.testing.assert_allclose(mean_ratio(risks[0], risks[1]).interval, ratio.interval, rtol=1e-9)
+        else:
+            # Other random numbers, of the same law.
+            assert blocks.standard_error == pytest.approx(kept.standard_error, rel=0.2)
+        monkeypatch.undo()
+    refitted = whole.left_out
+    monkeypatch.setattr(rates, "_MOST_REFITS", 10)
+    np.testing.assert_allclose(whole.left_out - whole.exponent, refitted - whole.exponent, rtol=0.05, atol=1e-6)
+    np.testing.assert_allclose(
+        whole.interval_at(kind="bca"), fit_rate(n, risks, draws=400).interval_at(kind="bca"), atol=1e-3
+    )

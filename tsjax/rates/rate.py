@@ -27,6 +27,10 @@ from .table import (
 IntervalKind = Literal["expanded", "bca", "delta"]
 
 
+# More units are left out one by one in first order only: a table of all of them would be their number squared.
+_MOST_REFITS = 1000
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Rate:
     """A model fitted to a risk curve, and the exponent of the power law in it; see `fit_rate`.
@@ -143,11 +147,12 @@ class Rate:
 
     @property
     def left_out(self) -> np.ndarray:
-        """The exponent without each unit (units,); unpaired without each single risk (k * units,), infinitesimally."""
+        """The exponent without each unit (units,), of more than 1000 units infinitesimally; unpaired without each single risk
+        (k * units,), infinitesimally."""
         typical = self.method == "student"
-        if not self.paired:
+        if not self.paired or self.units > _MOST_REFITS:
             influence = _coefficients(self)[:, None] * self.table.influence(typical)
-            return self.exponent - influence.ravel()
+            return self.exponent - (influence.sum(axis=0) if self.paired else influence.ravel())
         counts = 1.0 - np.eye(self.units)
         summary = self.table.typical(counts) if typical else self.table.means(counts)
         theta, _ = fit_model(

@@ -120,7 +120,7 @@ def render(result: Result) -> str:
     library, script = get_plotlyjs(), (here / "page.js").read_text()
     return environment.get_template("page.html").render(
         title=spec.claim or f"Sweep of {result.experiment.name}",
-        source=spec.source,
+        source="; ".join(dict.fromkeys(filter(None, [spec.source, result.experiment.cite]))),
         summary=summary_of(result),
         overall=_overall(result, outcomes),
         notes=notes_of(result.coverage),

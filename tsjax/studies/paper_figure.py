@@ -47,6 +47,7 @@ def _marks(steps: int, points: int) -> tuple[int, ...]:
     x="step",
     y=("risk", "train_loss"),
     curve="settings",
+    cite="arXiv:2205.14818",
     labels={
         "step": "gradient step",
         "risk": "excess risk (exact)",

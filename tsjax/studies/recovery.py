@@ -158,6 +158,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     theory=_theory,
     work="total_steps",
     cost=_cost,
+    cite="arXiv:2205.14818",
     labels={
         "n": "sample size n",
         "risk": "excess risk",

@@ -192,6 +192,7 @@ def cost_of(arguments: dict[str, Any]) -> Cost:
     theory=_theory,
     work="student_steps",
     cost=cost_of,
+    cite="arXiv:2205.14818",
     labels={
         "n": "sample size n",
         "risk": "excess risk",
