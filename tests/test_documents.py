@@ -108,6 +108,17 @@ def test_python_of_a_document_runs(path, tmp_path):
         assert wanted is None or _same(got, wanted), f"printed\n{got}\nnot\n{wanted}"
 
 
+def test_the_promises_of_a_store_have_their_tests():
+    """Every test and file that docs/store.md names is there."""
+    text, tests = (ROOT / "docs" / "store.md").read_text(), ROOT / "tests"
+    written = "".join(path.read_text() for path in tests.rglob("*.py"))
+    names = set(re.findall(r"`(test_\w+)`", text))
+    files = set(re.findall(r"`((?:sweep/)?test_\w+\.py)`", text))
+    assert len(names) > 15 and len(files) > 3
+    assert not [name for name in names if f"def {name}(" not in written]
+    assert not [name for name in files if not (tests / name).is_file()]
+
+
 def _docstrings(tree, name):
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):

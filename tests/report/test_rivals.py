@@ -42,7 +42,7 @@ def test_ratio_and_crossing(result):
 
 def test_the_reference_is_what_expectations_compare_with(result, toy_result, path_result):
     assert reference_of(result) == "slow"
-    expect = [{"what": "risk of slow relative to fast", "at_least": 0.0, "where": {"scale": 1.0}}]
+    expect = [{"what": "risk of slow relative to fast", "where": {"scale": 1.0}, "at_least": 0.0}]
     spec = parse_spec({"study": "nowhere:crossings", "grid": GRID, "expect": expect})
     assert reference_of(run_spec(spec, experiment=crossings)) == "fast"
     assert reference_of(toy_result) == "optimal_linear"

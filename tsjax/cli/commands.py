@@ -82,19 +82,21 @@ def run(
     if is_store(spec):
         if smoke:
             raise ValueError("--smoke is a size of a sweep file; a store is resumed as it is.")
+        start(distributed)
         loaded = spec_of_store(spec, changes, trust)
         # The page of a store at a URL lies in a folder of its name.
         usual = Path("runs") / Path(spec.rstrip("/")).name if "://" in spec else Path(spec)
         directory = spec if out is None else out
     else:
         loaded = changed(load_spec(find_spec(Path(spec))), changes)
+        # Before the study is imported: a user's module may use JAX at once.
+        start(distributed)
         loaded = loaded.at_smoke_size() if smoke else loaded
         usual = Path("runs") / (Path(spec).stem + ("-smoke" if smoke else ""))
         directory = str(usual if out is None else out)
     if until_precision is not None and shard != "1/1":
         raise ValueError("--until-precision looks at all records after each round: run it without --shard.")
     parts = shard_of(shard)
-    start(distributed)
     from ..report import tensorboard_scalars, watch
     from ..sweep.precision import run_until
     from ..sweep.run import run_spec
@@ -102,7 +104,7 @@ def run(
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "shard": parts, "engine": engine.value}
     how |= {"ray_address": ray_address, "listener": None if quiet else watch}
     if tensorboard is not None:
-        scalars = tensorboard_scalars(tensorboard)
+        scalars = tensorboard_scalars(tensorboard.expanduser())
         how["listener"] = scalars if quiet else lambda plan, stream: watch(plan, scalars(plan, stream))
     run_once = lambda wanted: run_spec(wanted, out=directory, **how)
     try:
@@ -159,6 +161,7 @@ def plan(
     from ..sweep.spec import find_experiment, load_spec
 
     loaded = changed(load_spec(find_spec(spec)), changes)
+    start()
     loaded = loaded.at_smoke_size() if smoke else loaded
     experiment = find_experiment(loaded.study)
     if precision is not None:
@@ -168,7 +171,6 @@ def plan(
         return
     if pilot is not None:
         raise ValueError("--pilot goes with --precision: say how precise exponents should be.")
-    start()
     from ..report import plan_json, print_plan
     from ..sweep.estimate import estimate_plan
     from ..sweep.plan import make_plan

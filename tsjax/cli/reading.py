@@ -81,7 +81,10 @@ def verify(
         raise Incomplete(str(error)) from None
     verdicts = result.verdicts()
     if not verdicts:
-        raise ValueError(f"{directory}: this sweep expects nothing; add [[expect]] tables to its file.")
+        raise ValueError(
+            f"{directory}: this sweep expects nothing: its file has no [[expect]] tables, or "
+            "it ran at smoke size, which none of them fits."
+        )
     if as_json:
         print_json({"verdicts": verdicts_json(result), "coverage": coverage_json(result.coverage)})
     else:

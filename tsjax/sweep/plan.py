@@ -158,6 +158,13 @@ def _part(groups: Sequence[Group], part: int, parts: int) -> Iterator[Group]:
 
 def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
     """Validates the spec and lists its cells in grid order. **Raises:** SpecError."""
+    plan = plan_cells(spec, experiment)
+    check_expectations(spec.expect, experiment, (one.arguments for one in plan.combinations))
+    return plan
+
+
+def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
+    """The cells of a spec in grid order, whatever it expects of them. **Raises:** SpecError."""
     combinations, costs = [], {}
     for arguments, seeds in expand(spec, experiment):
         for name, value in arguments.items():
@@ -172,7 +179,6 @@ def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
         static = json.dumps({name: arguments[name] for name in experiment.static}, sort_keys=True)
         if static not in costs:
             costs[static] = None if experiment.cost is None else experiment.cost(arguments)
-    check_expectations(spec.expect, experiment, (one.arguments for one in combinations))
     return Plan(experiment, tuple(combinations), tuple(costs.values()))
 
 

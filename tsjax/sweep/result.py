@@ -14,7 +14,7 @@ from .curve import Curve
 from .description import Description
 from .experiment import Experiment
 from .named import no_imports
-from .plan import Plan, make_plan
+from .plan import Plan, plan_cells
 from .program import key_of
 from .records import failed_cells, records_of
 from .spec import SpecError, SweepSpec, find_experiment
@@ -261,7 +261,7 @@ class Result:
         default); returns the page's path."""
         from ..report import write_report
 
-        folder = self.path if out is None else Path(out)
+        folder = self.path if out is None else Path(out).expanduser()
         if not isinstance(folder, Path):
             kept = "in memory" if folder is None else f"at {folder}"
             raise ValueError(f"this sweep was kept {kept}: say where to write, result.report('some/folder').")
@@ -386,7 +386,7 @@ def content_of(store: Store, experiment: Experiment | None = None) -> Content:
         experiment = find_experiment(spec.study)
     try:
         with no_imports():
-            plan = make_plan(spec, experiment)
+            plan = plan_cells(spec, experiment)
     except SpecError as error:
         raise StoreError(f"{store.name} was made by an earlier version of tsjax, and cannot be read: {error}") from None
     return Content(spec, experiment.description, plan, TheoryTable(), store.provenance)

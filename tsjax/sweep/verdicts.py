@@ -21,6 +21,7 @@ from ..rates import (
     share,
 )
 from ..rates.selection import CANDIDATES, UNDECIDED
+from .axes import same
 from .curve import Curve
 from .description import Description
 from .spec import Expectation, nearest
@@ -81,7 +82,7 @@ class Judge:
             curve
             for curve in self.curves
             if (name is None or curve.name == name or (name == "*" and self._is_meant(expectation, curve)))
-            and all(curve.arguments.get(key) == value for key, value in expectation.where.items())
+            and all(same(curve.arguments[key], value) for key, value in expectation.where.items())
         ]
 
     def _is_meant(self, expectation: Expectation, curve: Curve) -> bool:
