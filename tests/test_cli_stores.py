@@ -112,7 +112,6 @@ def test_damaged_work_is_said_by_every_command_that_shows_numbers(tsjax, damaged
     assert content["coverage"]["notes"][0].startswith(SAID)
 
 
-@pytest.mark.parametrize("command", ["rates", "verify", "report", "export", "status"])
 def test_a_pilot_that_is_not_whole_is_said_to_be(tsjax, tmp_path, damaged):
     grid = 'n = [16, 32, 64]\nmethod = ["fast", "slow"]\nseeds = 16'
     (tmp_path / "a.toml").write_text(f'study = "sweep.toys:power"\n[grid]\n{grid}\n')
@@ -140,6 +139,7 @@ def test_json_has_no_secrets(tsjax, tmp_path, whole):
         assert json.loads(out)["claim"] == "of s3://***@bucket/x?***"
 
 
+@pytest.mark.parametrize("command", ["rates", "verify", "report", "export", "status"])
 def test_a_whole_store_has_nothing_said_of_it(tsjax, whole, command):
     code, out, err = tsjax(command, whole, *READING[command])
     assert code == 0 and "stand on" not in out + err and "!" not in out + err and err == ""
