@@ -6,13 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from sweep.toys import power_spec
 
 import tsjax as ts
 from tsjax.sweep.manifest import pack
 from tsjax.sweep.run import run_spec
-from tsjax.sweep.store import open_store
+from tsjax.sweep.store import open_store, sealed
 
 GRID = {"n": [16, 32, 64], "method": ["fast", "slow"], "seeds": 16}
 EXPECT = [{"what": "rate of fast in n", "value": 1.0, "tolerance": 0.5}]
@@ -45,11 +46,23 @@ REAL = power_spec(
 )
 
 
-def _zero(store: Path, count: int) -> list[str]:
-    chunks = sorted((store / "chunks").iterdir())[:count]
-    for chunk in chunks:
+def _chunks(store: Path) -> list[Path]:
+    """Those of the curve that nothing is expected of come first: their names depend on when they ran."""
+    of = lambda chunk: pd.read_parquet(chunk, columns=["method", "n"]).iloc[0].tolist()
+    return sorted((store / "chunks").iterdir(), key=lambda chunk: [*map(str, of(chunk)), chunk.name], reverse=True)
+
+
+def _zero(store: Path, count: int) -> None:
+    for chunk in _chunks(store)[:count]:
         chunk.write_bytes(b"\0" * chunk.stat().st_size)
-    return [chunk.name for chunk in chunks]
+
+
+def _edit(store: Path, old: str, new: str) -> None:
+    """Changes the description as its author could: with the hash that it must have then."""
+    text = (store / "sweep.json").read_text()
+    assert old in text
+    content = sealed(json.loads(text.replace(old, new)))
+    (store / "sweep.json").write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -64,7 +77,7 @@ def damaged(whole, tmp_path) -> Path:
 def incomplete(whole, tmp_path) -> Path:
     """6 of its chunks are gone."""
     shutil.copytree(whole, tmp_path / "incomplete")
-    for chunk in sorted((tmp_path / "incomplete" / "chunks").iterdir())[:6]:
+    for chunk in _chunks(tmp_path / "incomplete")[:6]:
         chunk.unlink()
     return tmp_path / "incomplete"
 
@@ -97,6 +110,33 @@ def test_damaged_work_is_said_by_every_command_that_shows_numbers(tsjax, damaged
     content = json.loads(tsjax(command, damaged, *READING[command], "--json")[1])
     assert (content["coverage"]["done"], len(content["coverage"]["damaged"])) == (60, 6)
     assert content["coverage"]["notes"][0].startswith(SAID)
+
+
+def test_a_pilot_that_is_not_whole_is_said_to_be(tsjax, tmp_path, damaged):
+    grid = 'n = [16, 32, 64]\nmethod = ["fast", "slow"]\nseeds = 16'
+    (tmp_path / "a.toml").write_text(f'study = "sweep.toys:power"\n[grid]\n{grid}\n')
+    arguments = ["plan", "a.toml", "--precision", "0.1", "--pilot", damaged]
+    code, out, _ = tsjax(*arguments)
+    assert code == 0 and SAID in " ".join(out.split()) and out.index("These numbers") < out.index("Seeds for exponents")
+    content = json.loads(tsjax(*arguments, "--json")[1])
+    assert content["coverage"]["done"] == 60 and [row["curve"] for row in content["curves"]] == ["fast", "slow"]
+
+
+def test_a_tilde_is_home(tsjax, tmp_path, whole, monkeypatch):
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    shutil.copytree(whole, tmp_path / "home" / "s")
+    assert tsjax("export", "~/s", "--to", "~/x.csv")[0] == 0 and (tmp_path / "home" / "x.csv").is_file()
+    assert tsjax("report", "~/s", "--out", "~/page")[0] == 0 and (tmp_path / "home" / "page" / "report.html").is_file()
+    assert tsjax("run", "~/s", "--trust", "--quiet")[0] == 0 and not (tmp_path / "~").exists()
+
+
+def test_json_has_no_secrets(tsjax, tmp_path, whole):
+    shutil.copytree(whole, tmp_path / "s")
+    _edit(tmp_path / "s", '"claim": ""', '"claim": "of s3://key:secret@bucket/x?sig=abc"')
+    for command in ("status", "rates"):
+        out = tsjax(command, "s", "--json")[1]
+        assert json.loads(out)["claim"] == "of s3://***@bucket/x?***"
 
 
 @pytest.mark.parametrize("command", ["rates", "verify", "report", "export", "status"])
@@ -139,7 +179,8 @@ def test_verify_of_what_is_not_whole_exits_with_4(tsjax, whole, damaged, incompl
         assert tsjax("verify", store, "--json")[0] == 4
         code, out, err = tsjax("verify", store, "--partial")
         assert code == 0 and SAID in " ".join(out.split()) and err == ""
-    _zero(damaged, 16)
+    for chunk in (damaged / "chunks").iterdir():
+        chunk.write_bytes(b"x")
     code, out, err = tsjax("verify", damaged)
     assert code == 4 and "16 damaged chunks are left out" in err
     assert tsjax("rates", damaged)[0] == 2
@@ -176,11 +217,19 @@ def test_check_of_a_whole_store(tsjax, whole):
 def test_check_names_what_is_damaged(tsjax, damaged):
     (damaged / "chunks" / "notes.txt").write_text("mine")
     code, out, _ = tsjax("check", damaged)
-    names = [name for name in sorted(path.name for path in (damaged / "chunks").iterdir()) if name != "notes.txt"][:6]
+    zeros = lambda path: path.read_bytes().strip(b"\0") == b""
+    names = sorted(path.name for path in (damaged / "chunks").iterdir() if zeros(path))
     assert code == 1 and all(name in out for name in names) and "notes.txt" in out
     assert "its bytes are not those that were written" in out and "60 of 96 cells" in out
     content = json.loads(tsjax("check", damaged, "--json")[1])
     assert not content["ok"] and list(content["damaged"]) == names and list(content["foreign"]) == ["notes.txt"]
+
+
+def test_check_of_a_description_that_was_changed(tsjax, damaged):
+    text = (damaged / "sweep.json").read_text()
+    (damaged / "sweep.json").write_text(text.replace("sweep.toys:power", "sweep.toys:qower"))
+    code, out, err = tsjax("check", damaged)
+    assert code == 1 and out == "" and "sweep.json was changed since it was written" in err
 
 
 def test_check_of_a_store_that_lacks_cells(tsjax, incomplete):
@@ -240,15 +289,13 @@ def evil_stores(tmp_path_factory):
             if schema == 1:
                 _old(out)
             if kind == "estimator":
-                text = (out / "sweep.json").read_text()
-                (out / "sweep.json").write_text(text.replace('"linear"', '"evilmod:study"'))
+                _edit(out, '"linear"', '"evilmod:study"')
     return folder
 
 
 def _rename_study(store: Path) -> None:
     """As if the sweep had been one of evilmod:study, manifests and all."""
-    text = (store / "sweep.json").read_text()
-    (store / "sweep.json").write_text(text.replace("sweep.toys:power", "evilmod:study"))
+    _edit(store, "sweep.toys:power", "evilmod:study")
     found = open_store(store).scan()
     shutil.rmtree(store / "chunks")
     (store / "chunks").mkdir()
@@ -287,9 +334,7 @@ def test_running_a_store_that_names_code_needs_trust(tsjax, tmp_path, evil_store
 
 def test_a_store_keeps_no_credentials_to_run_with(tsjax, tmp_path, whole):
     shutil.copytree(whole, tmp_path / "s")
-    content = json.loads((tmp_path / "s" / "sweep.json").read_text())
-    content["spec"]["problem"]["data"] = "s3://***@bucket/houses.csv"
-    (tmp_path / "s" / "sweep.json").write_text(json.dumps(content))
+    _edit(tmp_path / "s", '"problem": {}', '"problem": {"data": "s3://***@bucket/houses.csv"}')
     code, _, err = tsjax("run", "s", "--trust")
     assert code == 2 and "credentials, which are not kept in a store" in err
 

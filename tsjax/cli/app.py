@@ -60,7 +60,9 @@ def start(distributed: bool = False) -> None:
 
 
 def print_json(content: Any) -> None:
-    print(json.dumps(content, indent=1))
+    from ..sweep.values import redacted
+
+    print(json.dumps(redacted(content), indent=1))
 
 
 def load(directory: str) -> "Result":

@@ -103,6 +103,12 @@ def verify(
         raise typer.Exit(1)
 
 
+class Damaged(ValueError):
+    """A store of which not even the description checks."""
+
+    exit_code = 1
+
+
 @app.command()
 def check(directory: Directory, as_json: Json = False) -> None:
     """Compare every file of a store with its hash, and say what it holds and where that came from.
@@ -113,8 +119,12 @@ def check(directory: Directory, as_json: Json = False) -> None:
     Example: tsjax check runs/superiority
     """
     from ..report import check_store, print_check
+    from ..sweep.store import DamagedError
 
-    content = check_store(directory)
+    try:
+        content = check_store(directory)
+    except DamagedError as error:
+        raise Damaged(str(error)) from None
     if as_json:
         print_json(content)
     else:

@@ -12,7 +12,6 @@ from ..sweep.curve import Curve
 from ..sweep.estimate import PlanEstimate
 from ..sweep.precision import CurvePlan
 from ..sweep.result import Result
-from ..sweep.values import redacted
 from .numbers import LastPoint, compute_seconds, counts_of, failed_of, last_point, warnings_of
 
 
@@ -142,10 +141,6 @@ def result_json(result: Result, model: str = "power") -> dict[str, Any]:
     - `seconds`: `run` and `compile`. `provenance`: versions and devices.
     """
     run, compiling = compute_seconds(result)
-    return redacted(_result_json(result, model, run, compiling))
-
-
-def _result_json(result: Result, model: str, run: float, compiling: float) -> dict[str, Any]:
     return {
         "claim": result.spec.claim,
         "source": result.spec.source,

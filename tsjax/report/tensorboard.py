@@ -7,6 +7,7 @@ from ..sweep.devices import peak_memory
 from ..sweep.execute import ChunkDone
 from ..sweep.plan import Plan
 from .progress import Meter
+from .text import shown
 
 Listener = Callable[[Plan, Iterable[ChunkDone]], Iterator[ChunkDone]]
 
@@ -47,7 +48,7 @@ def _values(plan: Plan, meter: Meter, done: ChunkDone) -> dict[str, float]:
     values = {f"sweep/{name}": float(value) for name, value in sweep.items() if value is not None}
     group = next(group for group in plan.groups if group.static == done.static)
     # Tags know neither spaces nor equal signs.
-    label = meter.label(group).replace(" ", "/").replace("=", "_")
+    label = shown(meter.label(group)).replace(" ", "/").replace("=", "_")
     for name in plan.experiment.y:
         if name in done.records:
             values[f"{name}/{label}"] = float(done.records[name].to_numpy(float).mean())

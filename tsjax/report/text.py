@@ -3,8 +3,6 @@
 import re
 import unicodedata
 
-from ..sweep.values import redacted
-
 # What terminals obey (ESC, BEL, CR and their kin), what turns the direction of text (Unicode's bidirectional controls), and
 # halves of characters, which no encoding writes. Line ends and tabs stay.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -23,7 +21,12 @@ def escaped(text: str) -> str:
 
 def shown(text: str) -> str:
     """The text as page, terminal and messages show it: credentials in URLs hidden, control characters escaped."""
-    return escaped(redacted(text))
+    if "://" in text:
+        # Loaded on use: help is instant.
+        from ..sweep.values import redacted
+
+        text = redacted(text)
+    return escaped(text)
 
 
 def encodable(letter: str, encoding: str) -> str:
