@@ -247,10 +247,13 @@ def test_credentials_stay_out_of_stores(tmp_path):
         return {"risk": 1.0 / n}
 
     url = "s3://user:hunter2@bucket/x.csv?X-Amz-Signature=hunter2&a=b"
-    assert redacted(url) == "s3://***@bucket/x.csv?***" and redacted("a ? b") == "a ? b"
+    assert redacted(url) == "s3://***@bucket/x.csv?X-Amz-Signature=***&a=b" and redacted("a ? b") == "a ? b"
+    for secret in ("u:pa/ss@h/x", "u:p@ss@h/x", "h/x#access_token=S", 'h/x?sig="S"&b=1', "h/x;token=S"):
+        assert "ss@" not in redacted(f"s3://{secret}") and "S" not in redacted(f"s3://{secret}")
+    assert redacted("https://h/x?id=1") == "https://h/x?id=1"
     result = ts.sweep(reads, out=tmp_path / "s", data=[url], n=[2, 4], seeds=1)
     assert b"hunter2" not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
-    assert result.curves()[0].name == "s3://***@bucket/x.csv?***" and len(ts.load(tmp_path / "s").records) == 2
+    assert result.curves()[0].name == redacted(url) and len(ts.load(tmp_path / "s").records) == 2
     # Another secret is the same data.
     counted = []
     listener = lambda plan, stream: (counted.append(done.resumed) or done for done in stream)

@@ -23,13 +23,17 @@ def shipped_names() -> list[str]:
     return sorted(path.stem for path in shipped_sweeps().glob("*.toml"))
 
 
-def find_spec(spec: Path) -> Path:
-    """The sweep file of that path, or the one that ships under that name. From now on the modules that it names are also
-    looked for in the current directory, after all packages."""
+def search_here() -> None:
+    """From now on modules are also looked for in the current directory, after all packages. To run a sweep is to trust its
+    file; to read a store is not, so this is for commands that run what the user has named or trusts."""
     here = os.getcwd()
-    # To run a sweep is to trust its file; to read a store is not, so this is for commands that take a sweep file.
     if here not in sys.path:
         sys.path.append(here)
+
+
+def find_spec(spec: Path) -> Path:
+    """The sweep file of that path, or the one that ships under that name; modules are then looked for as in `search_here`."""
+    search_here()
     spec = spec.expanduser()
     if spec.exists():
         return spec

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .specs import changed
+from .specs import changed, search_here
 
 if TYPE_CHECKING:
     from ..sweep.spec import SweepSpec
@@ -33,10 +33,12 @@ def spec_of_store(directory: str, changes: list[str] | None, trust: bool) -> "Sw
             f"the sweep of {directory} is not tsjax's own: to go on with it, tsjax would import and run {', '.join(named)}. "
             "Run its sweep file instead, or add --trust if you know where this store is from."
         )
-    if any("://***@" in text or "?***" in text for _, text in _texts([spec.problem, spec.grid], "")):
+    if any("://***@" in text or "=***" in text for _, text in _texts([spec.problem, spec.grid], "")):
         raise ValueError(
             f"the sweep of {directory} names a URL with credentials, which are not kept in a store: run its sweep file instead."
         )
+    if trust:
+        search_here()
     return spec
 
 

@@ -161,10 +161,12 @@ def plan_json(estimate: PlanEstimate) -> dict[str, Any]:
     """A plan's cost: `curves`, one object each (`static`, `cells`, `chunks`, `programs`, `bytes` of the largest chunk,
     `operations` and `seconds`, null where nothing tells them, `measured`: by a store's records), the memory `budget_bytes`
     of a chunk, and the speeds assumed, `products_per_second` and `factorisations_per_second`."""
+    from ..sweep.values import redacted
+
     names = ("static", "cells", "chunks", "programs", "bytes", "operations", "seconds", "measured")
     return _plain(
         {
-            "curves": [{name: getattr(curve, name) for name in names} for curve in estimate.curves],
+            "curves": [redacted({name: getattr(curve, name) for name in names}) for curve in estimate.curves],
             "budget_bytes": estimate.budget,
             "products_per_second": estimate.speeds[0],
             "factorisations_per_second": estimate.speeds[1],

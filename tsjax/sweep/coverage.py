@@ -29,8 +29,9 @@ class Coverage:
 
     @property
     def whole(self) -> bool:
-        """Whether every cell of the plan has a record in a chunk that checks, and no chunk is damaged."""
-        return self.done == self.cells and not self.damaged
+        """Whether every cell of the plan has a record in a chunk that checks, no chunk is damaged, and no record is of a cell
+        that the latest run did not ask for: of an earlier, larger plan some may be missing."""
+        return self.done == self.cells and not self.damaged and not self.beyond
 
     @property
     def sentence(self) -> str:
@@ -45,7 +46,7 @@ class Coverage:
     def notes(self) -> list[str]:
         """What to know before trusting the numbers, in sentences; nothing for a whole sweep of one origin."""
         found = []
-        if not self.whole:
+        if self.done < self.cells or self.damaged:
             missing = self.cells - self.done
             text = f"These numbers stand on {self.sentence[:-1]}"
             text += f"; {missing} {'is' if missing == 1 else 'are'} missing." if missing else "."
@@ -55,7 +56,11 @@ class Coverage:
         if self.foreign:
             found.append(f"Not chunks of this sweep, and ignored: {_some(self.foreign)}.")
         if self.beyond:
-            found.append(f"{self.beyond} recorded cells are not in the plan of the latest run; they are counted too.")
+            some = "1 recorded cell is" if self.beyond == 1 else f"{self.beyond} recorded cells are"
+            found.append(
+                f"{some} not in the plan of the latest run, and counted too; how many of that earlier plan are missing is not "
+                "known. Run the sweep with the whole plan, or the smaller one into a store of its own."
+            )
         if not self.verified:
             found.append("Made by an earlier version of tsjax: nothing here could be verified.")
         return found + [f"{text[:1].upper()}{text[1:]}." for text in self.mixed]

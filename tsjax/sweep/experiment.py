@@ -109,9 +109,9 @@ class Experiment:
             curve=self.curve,
             work=self.work,
             independent=self.independent,
-            labels=dict(self.labels),
+            labels=redacted(dict(self.labels)),
             x64=self.x64,
-            cite=self.cite,
+            cite=redacted(self.cite),
             source=source_of(self.fn),
             has_theory=self.theory is not None,
         )
@@ -128,7 +128,19 @@ class Experiment:
 
     def theory_at(self, curve: Mapping[str, Any], x: np.ndarray) -> Theory:
         """What theory says of the curve with these arguments (x aside), at x."""
-        return Theory() if self.theory is None else self.theory({**curve, self.x: None}, x)
+        if self.theory is None:
+            return Theory()
+        theory = self.theory({**curve, self.x: None}, x)
+        if not isinstance(theory, Theory):
+            raise ValueError(
+                f"the theory of experiment {self.name!r} returned a {type(theory).__name__}; return a ts.Theory."
+            )
+        if theory.predicted is not None and np.shape(theory.predicted) != np.shape(x):
+            raise ValueError(
+                f"the theory of experiment {self.name!r} predicts values of shape {np.shape(theory.predicted)} for "
+                f"{len(x)} values of {self.x}; give one for each."
+            )
+        return theory
 
     def __call__(self, key, **arguments) -> Mapping[str, Any]:
         """Runs one cell directly, as the engine does for each seed."""

@@ -26,9 +26,12 @@ class LocalFiles:
         """Why no store can be made here, or None."""
         if not self.root.exists():
             return None
-        # A kill, or another shard of a job array, may leave folders of the engine without a sweep.json.
-        foreign = lambda entry: entry.name not in ("chunks", "damaged") and not entry.name.startswith(".sweep.json.")
-        if not self.root.is_dir() or any(map(foreign, self.root.iterdir())):
+        # A kill, or another shard of a job array, may leave a folder of chunks without a sweep.json; or the sweep.json of a
+        # store was damaged, with a report beside it.
+        names = [entry.name for entry in self.root.iterdir()] if self.root.is_dir() else []
+        ours = ["chunks", *(["damaged", "figures", "report.html", "sweep.json"] if "chunks" in names else [])]
+        foreign = [name for name in names if name not in ours and not name.startswith(".sweep.json.")]
+        if not self.root.is_dir() or foreign:
             return f"{self.root} exists and is not a tsjax store. Choose an empty or new directory."
         return None
 
@@ -66,7 +69,10 @@ class LocalFiles:
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(f"{name} is not a regular file")
-            return file.read()
+            content = file.read()
+            if content is None:
+                raise OSError(f"{name} gives nothing to read")
+            return content
 
     def names(self, folder: str) -> list[str]:
         """The names in a folder, sorted; temporary files of writers left out. **Raises:** OSError."""

@@ -133,11 +133,10 @@ def mixtures(manifests: Mapping[str, Manifest], cells: str = "cells") -> list[st
         if len(counts) > 1:
             parts = ", ".join(f"{value} ({count} {cells})" for value, count in sorted(counts.items()))
             found.append(f"records were made with {len(counts)} {what}: {parts}")
-    sources: dict[str, set[str]] = {}
-    for manifest in manifests.values():
-        for name, digest in manifest.source.items():
-            sources.setdefault(name, set()).add(digest)
-    changed = [name for name, digests in sources.items() if len(digests) > 1]
+    sources = [manifest.source for manifest in manifests.values()]
+    names = {name for source in sources for name in source}
+    # Also one that only some have: a function may have been renamed.
+    changed = [name for name in names if len({source.get(name) for source in sources}) > 1]
     if changed:
         found.append(
             f"the source of {', '.join(map(repr, sorted(changed)))} changed between records of version "

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .axes import MOST_CELLS
 from .checks import check_expectations
 from .description import Description
 from .errors import SpecError, shown
 from .experiment import Cost, Experiment
 from .spec import SweepSpec, expand
-from .values import hashable, redacted
+from .values import hashable, name_of_value, redacted
 
 # Cells in a chunk unless told otherwise: enough to fill the devices, few enough that a kill loses little.
 DEFAULT_CHUNK = 64
@@ -179,7 +180,24 @@ def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
         static = json.dumps({name: arguments[name] for name in experiment.static}, sort_keys=True)
         if static not in costs:
             costs[static] = None if experiment.cost is None else experiment.cost(arguments)
-    return Plan(experiment, tuple(combinations), tuple(costs.values()))
+    plan = Plan(experiment, tuple(combinations), tuple(costs.values()))
+    if experiment.curve is not None:
+        _check_names(experiment, experiment.curve, plan.values(experiment.curve))
+    return plan
+
+
+def _check_names(experiment: Experiment, argument: str, values: list[Any]) -> None:
+    """Raises SpecError if two values of the argument that names curves would give them one name, or one label."""
+    names: dict[str, Any] = {}
+    for value in values:
+        name = name_of_value(value)
+        for called in dict.fromkeys([name, experiment.labels.get(name, name)]):
+            if called in names and names[called] is not value:
+                raise SpecError(
+                    f"{experiment.name}: {argument} = {shown(names[called])} and {argument} = {shown(value)} would both be "
+                    f"called {called!r}. Write one of them otherwise, or change its label."
+                )
+            names[called] = value
 
 
 def _check_number(experiment: Experiment, name: str, value: Any) -> None:
@@ -213,6 +231,9 @@ def plan_of(content: Mapping[str, Any], experiment: Description) -> Plan:
     count = int(content["combinations"])
     columns = {name: [hashable(v) for v in _unpacked(content["arguments"][name], count)] for name in experiment.names}
     ranges = {json.dumps(one): one for one in _unpacked(content["seeds"], count)}
+    sizes = {text: sum(high - low + 1 for low, high in one) for text, one in ranges.items()}
+    if sum(sizes[json.dumps(one)] for one in _unpacked(content["seeds"], count)) > MOST_CELLS:
+        raise ValueError(f"more than {MOST_CELLS} cells")
     seeds = {text: _listed(one) for text, one in ranges.items()}
     combinations = tuple(
         Combination({name: columns[name][i] for name in columns}, seeds[json.dumps(one)])

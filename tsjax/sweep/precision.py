@@ -60,8 +60,7 @@ def with_more_seeds(result: Result, precision: float, most: int) -> SweepSpec:
                 # Failed seeds are not counted as present, and not run again: new ones come in their place.
                 free = (seed for seed in range(2**31) if seed not in set(seeds))
                 new = [next(free) for _ in range(int(count) - int(present))]
-                arguments = {name: value for name, value in mine[0][0].items() if value is not None}
-                blocks.append({**arguments, "seeds": new})
+                blocks.append({**mine[0][0], "seeds": new})
     return result.spec.model_copy(update={"grid": [*result.spec.grid, *blocks]}) if blocks else result.spec
 
 

@@ -70,10 +70,31 @@ def _cell_function(experiment: Experiment, static: dict[str, Any]) -> Callable:
         # seed see the same data, and a record does not depend on its place in a batch.
         key = jax.random.fold_in(jax.random.wrap_key_data(root_key_data, impl=_KEYS), seed)
         key = jax.random.fold_in(key, salt) if experiment.independent else key
-        values = experiment(key, **static, **traced)
-        return {name: jnp.asarray(value) for name, value in values.items()}
+        return arrays_of(experiment, experiment(key, **static, **traced))
 
     return cell
+
+
+def arrays_of(experiment: Experiment, values: Any) -> dict[str, jax.Array]:
+    """What a cell returned, as arrays. **Raises:** ValueError for anything but numbers by name."""
+    if not isinstance(values, Mapping):
+        raise ValueError(
+            f"experiment {experiment.name!r} returned a {type(values).__name__}; return a dict of numbers, such as "
+            '{"risk": ...}.'
+        )
+    arrays = {}
+    for name, value in values.items():
+        try:
+            arrays[name] = jnp.asarray(value)
+            known = jnp.issubdtype(arrays[name].dtype, jnp.number) or arrays[name].dtype == bool
+        except (TypeError, ValueError):
+            known = False
+        if not known or jnp.issubdtype(arrays[name].dtype, jnp.complexfloating):
+            raise ValueError(
+                f"experiment {experiment.name!r} returned {name!r}, which is no real number or truth value (nor a vector of "
+                "them), so no record can hold it."
+            )
+    return arrays
 
 
 def _salt(arguments: Mapping[str, Any], names: tuple[str, ...]) -> int:
@@ -125,6 +146,11 @@ def check_outputs(experiment: Experiment, group: Group, outputs: dict[str, jax.S
             "must share one length, and nothing may have more axes."
         )
     arguments = group.cells[0].arguments
+    if lengths and experiment.x in arguments:
+        raise ValueError(
+            f"experiment {experiment.name!r} returned vectors, and its x is the argument {experiment.x!r}. Return the "
+            "horizontal axis as a vector too, and name it by x=..."
+        )
     for name in outputs:
         if name in arguments:
             raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is already an argument.")

@@ -127,6 +127,14 @@ class Result:
                 return self.records.iloc[rows]
         return self.records.iloc[:0]
 
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        """The combination of every cell of the plan."""
+        if self.plan is None:
+            return {}
+        counts = [len(seeds) for _, seeds in self.plan.combinations]
+        return dict(zip(self.plan.ids, np.repeat(np.arange(len(counts)), counts).tolist(), strict=True))
+
     def cell(self, row: int) -> CellCall:
         """The key and the arguments of a record, by its place in `records`, to run its cell again by hand: with 64-bit types
         on (`jax.enable_x64(True)`, unless the experiment says x64=False), `experiment(key, **arguments)` gives its values.
@@ -135,6 +143,9 @@ class Result:
         """
         record = self.records.iloc[row]
         arguments = {name: _plain(record[name]) for name in self.experiment.names}
+        if self.plan is not None and record["cell"] in self._places:
+            # A column of 1 and 2.5 holds 1.0, and the plan what was asked for.
+            arguments = dict(self.plan.combinations[self._places[record["cell"]]].arguments)
         key = key_of(self.spec.key, int(record["seed"]), arguments, self.experiment.independent)
         return CellCall(key, arguments)
 
@@ -263,7 +274,7 @@ class Result:
 
         folder = self.path if out is None else Path(out).expanduser()
         if not isinstance(folder, Path):
-            kept = "in memory" if folder is None else f"at {folder}"
+            kept = "in memory" if folder is None else f"at {redacted(str(folder))}"
             raise ValueError(f"this sweep was kept {kept}: say where to write, result.report('some/folder').")
         return write_report(self, folder, style)
 

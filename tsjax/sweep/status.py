@@ -55,6 +55,7 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
         "damaged": list(coverage.damaged),
         "foreign": list(coverage.foreign),
         "verified": coverage.verified,
+        "beyond_plan": coverage.beyond,
         "notes": list(coverage.mixed),
         "curves": list(curves.values()),
     }

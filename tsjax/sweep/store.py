@@ -211,6 +211,11 @@ class Store:
                 found.manifests[name] = manifest
         except FileNotFoundError:
             pass
+        except PermissionError as error:
+            # Perhaps another user's sound chunk: neither damaged nor to be set aside.
+            raise StoreError(f"{self.name}/chunks/{name} cannot be read: {error.strerror}.") from None
+        except (MemoryError, OverflowError):
+            found.damaged[name] = "it is larger than this machine's memory"
         except OSError as error:
             # A pipe or a folder is none of ours; a chunk that the disk does not give back is damaged.
             chunk = error.errno is not None and error.errno != errno.EISDIR

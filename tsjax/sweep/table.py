@@ -24,12 +24,14 @@ _TYPES: dict[str, Any] = {_BOOL: pa.bool_(), _INT: pa.int64(), _FLOAT: pa.float6
 
 def kind_of(values: Iterable[Any]) -> str:
     """The type of a column that holds these values of an argument: bool, int64, double or string; None is null in any."""
+    values = list(values)
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {bool} and kinds:
         return _BOOL
     if kinds <= {int} and all(abs(value) < 2**63 for value in values if value is not None):
         return _INT
-    return _FLOAT if kinds <= {int, float} else _TEXT
+    small = all(abs(value) < 2**53 for value in values if type(value) is int)
+    return _FLOAT if kinds <= {int, float} and float in kinds and small else _TEXT
 
 
 def _union(kinds: Sequence[str]) -> str:

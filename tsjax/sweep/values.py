@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
-# user:password@ of a URL, and the values of its query: signatures and tokens of object stores.
-_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^/?#\s@]*@")
-_QUERY = re.compile(r"(?P<start>[A-Za-z][A-Za-z0-9+.-]*://[^\s?]*\?)[^\s#\"']+")
+# user:password@ of a URL, whatever letters the password has; and signatures, tokens and keys among its parameters. Others stay:
+# they may say which data are meant.
+_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@|[^\s/:?#@]+:[^\s?#]*@)")
+_SECRET = "sig|token|key|secret|passw|pwd|credential|auth|session"
+_QUERY = re.compile(rf"(?P<start>[?&;#][^=&;#\s]*(?:{_SECRET})[^=&;#\s]*=)[^&;#\s]*", re.IGNORECASE)
 _HIDDEN = "***"
 
 
 def redacted(value: Any) -> Any:
-    """The value, or a table or list of values, with credentials in URLs replaced: `s3://***@bucket/x?***`."""
+    """The value, or a table or list of values, with credentials in URLs replaced: `s3://***@bucket/x?token=***`."""
     if isinstance(value, str):
         if "://" not in value:
             return value

@@ -109,8 +109,10 @@ class StoreWriter(Store):
         try:
             self._description()
         except DamagedError:
-            self.files.move(["sweep.json"], "damaged")
-            return False
+            if self.files.is_free() is None:
+                self.files.move(["sweep.json"], "damaged")
+                return False
+            raise
         return True
 
     def theory_before(self, experiment: Description) -> list[dict[str, Any]]:
@@ -212,9 +214,12 @@ class StoreWriter(Store):
         }
         wanted = set(small) if len(small) > _MANY else set()
         wanted |= narrow if every else set()
+        doubled = self._doubled(found, columns)
         groups: dict[str, list[str]] = {}
-        for name in sorted(wanted):
-            groups.setdefault(found.manifests[name].origin, []).append(name)
+        for name in sorted(wanted & found.tables.keys()):
+            # Cells that are in two files stay apart: joined, nobody could tell any more that they were run twice.
+            alone = name if name in doubled else ""
+            groups.setdefault(found.manifests[name].origin + alone, []).append(name)
         for names in groups.values():
             batch: list[str] = []
             for name in names:
@@ -222,6 +227,29 @@ class StoreWriter(Store):
                 if sum(found.tables[one].num_rows for one in batch) >= _ROWS or name == names[-1]:
                     self._join(batch, found, columns, narrow)
                     batch = []
+
+    def _doubled(self, found: Chunks, columns: Mapping[str, str]) -> set[str]:
+        """The files that share cells with others. One whose rows are all in a larger one, as a kill while files were joined
+        leaves it, is removed first."""
+        names = sorted(found.tables, key=lambda name: -found.tables[name].num_rows)
+        cells = {name: found.tables[name]["cell"].to_pylist() for name in names}
+        holders: dict[str, list[str]] = {}
+        for name in names:
+            for cell in dict.fromkeys(cells[name]):
+                holders.setdefault(cell, []).append(name)
+        doubled = {name for several in holders.values() if len(several) > 1 for name in several}
+        for name in [name for name in names if name in doubled]:
+            larger = holders[cells[name][0]][0]
+            if larger == name:
+                continue
+            own = set(cells[name])
+            mine, whole = in_columns(found.tables[name], columns), in_columns(found.tables[larger], columns)
+            theirs = whole.take([row for row, cell in enumerate(cells[larger]) if cell in own])
+            if mine.sort_by("cell").equals(theirs.sort_by("cell")):
+                self.files.remove([f"chunks/{name}"])
+                del found.tables[name]
+                doubled.discard(name)
+        return doubled
 
     def _join(self, names: list[str], found: Chunks, columns: Mapping[str, str], narrow: set[str]) -> None:
         if len(names) == 1 and names[0] not in narrow:
