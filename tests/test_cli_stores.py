@@ -391,3 +391,26 @@ def test_a_full_disk_for_a_report(tsjax, mount, whole):
     code, _, err = tsjax("report", whole, "--out", disk / "page")
     assert code == 5 and "cannot write the report" in err and "No space left on device" in err
     assert not list(disk.rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_a_style_in_a_store_is_not_read(whole, tmp_path):
+    """With LaTeX switched on by a file in the current directory, text of that file would run."""
+    shutil.copytree(whole, tmp_path / "s")
+    (tmp_path / "s" / "matplotlibrc").write_text("text.usetex: True\ntext.latex.preamble: \\\\input{stranger}\n")
+    command = [sys.executable, "-m", "tsjax.cli", "report", ".", "--out", str(tmp_path / "page")]
+    done = subprocess.run(command, cwd=tmp_path / "s", capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page" / "report.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_trusted_store_runs_modules_of_the_current_directory(tmp_path):
+    (tmp_path / "mystudy.py").write_text(
+        "import tsjax as ts\n\n@ts.experiment\ndef mine(key, *, n: int):\n    return {'risk': 1.0 / n}\n"
+    )
+    (tmp_path / "s.toml").write_text('study = "mystudy:mine"\n[grid]\nn = [2, 4]\nseeds = 1\n')
+    tsjax = [sys.executable, "-m", "tsjax.cli", "run"]
+    for arguments, code in ((["s.toml", "--out", "s"], 0), (["s"], 2), (["s", "--trust"], 0)):
+        done = subprocess.run([*tsjax, *arguments, "-q"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert done.returncode == code, done.stderr

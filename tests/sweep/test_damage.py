@@ -264,3 +264,57 @@ def test_a_long_sweep_has_few_files(tmp_path, monkeypatch):
     run_spec(power_spec(grid={**SMALL, "seeds": 24}), out=tmp_path / "s", experiment=power, chunk=2, commit_seconds=0.0,
              listener=listener)  # fmt: skip
     assert len(most) == 48 and max(most) <= 2 * 8 and len(list((tmp_path / "s" / "chunks").iterdir())) <= 8
+
+
+def test_cells_in_two_files_are_never_joined_into_one(store, finished, monkeypatch):
+    """After a kill while files were joined the copies go; what two processes ran stays apart, and counts once."""
+    from tsjax.sweep import writer as module
+
+    monkeypatch.setattr(module, "_MANY", 3)
+    remove = LocalFiles.remove
+    monkeypatch.setattr(LocalFiles, "remove", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        StoreWriter(store).tidy()
+    monkeypatch.setattr(LocalFiles, "remove", remove)
+    StoreWriter(store).tidy()
+    assert sum(len(pd.read_parquet(path)) for path in (store / "chunks").iterdir()) == 24
+    _same(ts.load(store).records, finished[1])
+    # The same cells once more, as another process would have run them.
+    other = store.parent / "other"
+    _run(other)
+    for path in (other / "chunks").iterdir():
+        shutil.copy(path, store / "chunks")
+    for _ in range(2):
+        StoreWriter(store).tidy()
+        result = ts.load(store)
+        _same(result.records, finished[1])
+        assert result.coverage.repeated == 24 and result.coverage.whole
+        assert all(not pd.read_parquet(path)["cell"].duplicated().any() for path in (store / "chunks").iterdir())
+
+
+def test_a_damaged_description_heals_beside_a_report(store, finished):
+    ts.load(store).report()
+    (store / "sweep.json").write_text("")
+    assert _run(store).coverage.whole
+    _same(ts.load(store).records, finished[1])
+    # What is no store is left alone.
+    (store / "sweep.json").write_text("")
+    (store / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match="sweep.json cannot be read"):
+        _run(store)
+    assert (store / "sweep.json").is_file()
+
+
+def test_files_that_cannot_be_read_are_named(store):
+    huge = store / "chunks" / f"{'4' * 64}.parquet"
+    with open(huge, "wb") as file:
+        file.truncate(4 * 2**40)
+    assert ts.load(store).coverage.damaged == (huge.name,)
+
+
+def test_a_smaller_plan_is_not_whole(store):
+    (store / "chunks" / sorted(os.listdir(store / "chunks"))[0]).unlink()
+    result = run_spec(power_spec(grid={**SMALL, "seeds": 2}), out=store, experiment=power)
+    assert result.coverage.done == result.coverage.cells == 8 and not result.coverage.whole
+    assert "are not in the plan of the latest run" in result.coverage.notes[0]
+    assert sweep_status(store)["beyond_plan"] == result.coverage.beyond > 0

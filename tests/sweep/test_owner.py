@@ -265,3 +265,25 @@ def test_another_study_with_the_same_key(store):
     with pytest.raises(StoreError, match="study: 'sweep.toys:power' there, 'sweep.toys:plain' here"):
         run_spec(parse_spec({"study": "sweep.toys:plain", "grid": {"n": 3, "seeds": 1}}), experiment=plain, out=store)
     assert isinstance(next(iter(open_store(store).read().manifests.values())), Manifest)
+
+
+def test_a_renamed_function_is_a_changed_source(tmp_path):
+    def one(key, *, n: int):
+        return {"risk": 1.0 / n}
+
+    def two(key, *, n: int):
+        return {"risk": 7.0 / n}
+
+    ts.sweep(ts.experiment(one, name="e"), out=tmp_path / "s", n=[2, 4], seeds=1)
+    (note,) = ts.sweep(ts.experiment(two, name="e"), out=tmp_path / "s", n=[2, 4], seeds=2).coverage.mixed
+    assert "the source of 'one', 'two' changed" in note
+
+
+def test_parameters_of_a_url_tell_data_apart(tmp_path):
+    @ts.experiment(static=("data",), curve="data")
+    def read(key, *, data: str, n: int):
+        return {"risk": float(data[-1]) / n}
+
+    ts.sweep(read, out=tmp_path / "s", data="https://h/x?id=1", n=[2], seeds=1)
+    with pytest.raises(StoreError, match="id=1"):
+        ts.sweep(read, out=tmp_path / "s", data="https://h/x?id=2", n=[2], seeds=1)

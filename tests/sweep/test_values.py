@@ -1,6 +1,6 @@
 """Arguments of every kind, from the grid to the tools that read the folder."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,14 @@ import pytest
 from helpers import SEED
 
 import tsjax as ts
+from tsjax.sweep.experiment import Arguments
+from tsjax.sweep.program import arrays_of
+from tsjax.sweep.run import run_spec
 from tsjax.sweep.values import labels_of, redacted, text_of, value_of
+
+
+class _Sizes(Arguments):
+    n: int
 
 
 @ts.experiment(static=("width", "wd", "widths", "flag"), curve="width", x="n")
@@ -266,3 +273,73 @@ def test_credentials_stay_out_of_stores(tmp_path):
         listener=listener,
     )
     assert counted == [True]
+
+
+def test_a_cell_run_by_hand_has_the_type_of_its_argument():
+    @ts.experiment(independent=("a",))
+    def mixed(key, *, n: int, a: int | float):
+        return {"risk": jax.random.uniform(key) / n}
+
+    result = ts.sweep(mixed, n=[2], a=[1, 2.5], seeds=3)
+    for row in range(6):
+        key, arguments = result.cell(row)
+        with jax.enable_x64(True):
+            assert float(mixed(key, **arguments)["risk"]) == result.records["risk"][row]
+
+
+@pytest.mark.parametrize("pair", [[None, "None"], [True, "True"], [1, "1"], [(64, 32), "64-32"]])
+def test_two_curves_never_get_one_name(pair):
+    @ts.experiment(static=("kind",), curve="kind")
+    def named(key, *, n: int, kind: Any):
+        return {"risk": 1.0 / n}
+
+    with pytest.raises(ValueError, match="would both be called"):
+        ts.sweep(named, n=[2], kind=pair, seeds=1)
+
+
+def test_a_curve_of_none_gets_its_seeds():
+    """Seeds that are added go to the curve that needs them, also where its argument is None and the default is not."""
+    from tsjax.sweep.precision import with_more_seeds
+
+    @ts.experiment(static=("opt",), curve="opt")
+    def noisy(key, *, n: int, opt: str | None = "x"):
+        return {"risk": jax.random.exponential(jax.random.fold_in(key, n)) / n}
+
+    result = ts.sweep(noisy, n=[2, 4, 8], opt=[None, "y"], seeds=6)
+    spec = with_more_seeds(result, 0.05, 64)
+    more = run_spec(spec, experiment=noisy)
+    assert [curve.name for curve in more.curves()] == ["None", "y"]
+    assert all(len(curve.seeds) > 6 for curve in more.curves())
+
+
+@pytest.mark.parametrize(
+    "returned, message",
+    [
+        (lambda n: {"risk": "low"}, "returned 'risk', which is no real number"),
+        (lambda n: {"risk": 1j / n}, "returned 'risk', which is no real number"),
+        (lambda n: {"risk": None}, "returned 'risk', which is no real number"),
+        (lambda n: {"risk": jax.random.key(0)}, "returned 'risk', which is no real number"),
+        (lambda n: {"risk": jnp.ones(3) / n}, "returned vectors, and its x is the argument 'n'"),
+    ],
+)
+def test_what_no_record_can_hold_is_told(returned, message):
+    wrong = ts.experiment(lambda key, *, n: returned(n), name="wrong", arguments=_Sizes)
+    with pytest.raises(ValueError, match=message):
+        ts.sweep(wrong, n=[2], seeds=1)
+    with pytest.raises(ValueError, match="returned a list; return a dict of numbers"):
+        arrays_of(wrong, [1.0])
+
+
+@pytest.mark.parametrize("theory", [lambda a, x: 3, lambda a, x: None, lambda a, x: ts.Theory(np.ones(7))])
+def test_a_theory_of_another_kind_is_told(theory):
+    wrong = ts.experiment(lambda key, *, n: {"risk": 1.0 / n}, name="wrong", arguments=_Sizes, theory=theory)
+    with pytest.raises(ValueError, match="the theory of experiment 'wrong'"):
+        ts.sweep(wrong, n=[2, 4], seeds=1)
+
+
+def test_large_integers_survive():
+    @ts.experiment(static=("size",), curve="size")
+    def large(key, *, n: int, size: int):
+        return {"risk": 1.0 / n}
+
+    assert list(ts.sweep(large, n=[2], size=[10**30, 1], seeds=1).records["size"]) == [10**30, 1]
