@@ -8,9 +8,6 @@ import sys
 if sys.argv[:1] == ["-m"] and "tsjax.cli" in sys.orig_argv and not sys.flags.safe_path:
     del sys.path[0]
 
-import importlib.util
-from pathlib import Path
-
 import typer
 
 from ..report.terminal import Text, console
@@ -27,19 +24,10 @@ _USAGE_ERROR = 2
 _FAULT = 70
 
 
-def _ignore_local_style() -> None:
-    """Figures are drawn in the style of matplotlib as installed. It would read a file `matplotlibrc` of the current directory,
-    which may be a store of others: with `text.usetex` in it, LaTeX would run on what that file says."""
-    found = importlib.util.find_spec("matplotlib")
-    if found is not None and found.origin is not None:
-        os.environ["MATPLOTLIBRC"] = str(Path(found.origin).parent / "mpl-data" / "matplotlibrc")
-
-
 def main() -> None:
     """The `tsjax` command: errors that a user can mend are one line, without a traceback."""
     # Wherever it stands, and also for errors that are raised before any command is found.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
-    _ignore_local_style()
     debug = len(arguments) < len(sys.argv) - 1
     try:
         sys.exit(app(arguments or ["--help"], standalone_mode=False))

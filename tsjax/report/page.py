@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import matplotlib
 import numpy as np
 from markupsafe import Markup
 
@@ -72,17 +73,23 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
     """
     if result.records.empty:
         raise ValueError("there are no records to report yet; run the sweep first.")
-    figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
-    for figure in figures.values():
-        # Laid out once for all its files.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+    with matplotlib.rc_context():
+        # Matplotlib has read a `matplotlibrc` of the current directory, which may be a store of others: with `text.usetex` in
+        # it, LaTeX would run on what that file says.
+        matplotlib.rcdefaults()
+        figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
+        for figure in figures.values():
+            # Laid out once for all its files.
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+        images = {
+            f"{_file_name(name)}.{kind}": image(figure, kind) for name, figure in figures.items() for kind in KINDS
+        }
     page = render(result)
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            for kind in KINDS:
-                _write(out / "figures" / f"{_file_name(name)}.{kind}", image(figure, kind))
+        for name, content in images.items():
+            _write(out / "figures" / name, content)
         _write(out / "report.html", page.encode())
     except OSError as error:
         raise OutputError(f"cannot write the report to {out}", error) from error
