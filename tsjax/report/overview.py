@@ -69,7 +69,7 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         foreign=tuple(status["foreign"]),
         verified=status["verified"],
         mixed=tuple(status["notes"]),
-        beyond=status["beyond_plan"],
+        beyond=status.get("beyond_plan", 0),
     )
     # That some cells are still to be run is said above.
     notes = notes_of(coverage) if coverage.damaged else notes_of(replace(coverage, done=cells))
