@@ -31,7 +31,7 @@ def test_control_characters_are_shown_escaped(letter):
 
 def test_credentials_are_not_shown():
     text = shown("s3://key:secret@bucket/x?sig=abc and https://a.b/c?token=12#d")
-    assert "secret" not in text and "abc" not in text and "12" not in text and "s3://***@bucket/x?***" in text
+    assert "secret" not in text and "abc" not in text and "12" not in text and "s3://***@bucket/x?sig=***" in text
     assert "secret" not in Text("at ").append("s3://key:secret@b").plain
 
 
