@@ -22,7 +22,7 @@ def _folder(path, mode):
     return path
 
 
-def test_all_that_is_made_is_closed_whatever_the_umask(tmp_path):
+def test_folders_are_closed_under_any_umask(tmp_path):
     before = os.umask(0)
     try:
         folder = private_folder(tmp_path / "a" / "b" / "c")

@@ -106,7 +106,7 @@ def test_no_cell_of_csv_is_a_formula(tmp_path):
     with (tmp_path / "x.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == [*(f"'{text}" for text in FORMULAS[:6]), *FORMULAS[6:]]
-    # Numbers are numbers, whatever their sign, and truth values are themselves.
+    # Numbers stay numbers, with either sign, and truth values stay truth values.
     assert [float(row["risk"]) for row in rows] == list(result.records["risk"]) and rows[0]["done"] == "True"
 
 

@@ -38,7 +38,7 @@ def test_values(axis, values):
 
 
 def test_log_spaced_values_are_those_of_decimal_logarithms():
-    """To the last bit, between exact ends, whatever the machine's logarithm is."""
+    """To the last bit, between exact ends, on every machine."""
     with mpmath.workdps(40):
         exact = [mpmath.mpf("0.1") * mpmath.mpf(70) ** (mpmath.mpf(i) / 36) for i in range(37)]
         expected = [float(mpmath.nstr(value, 15, strip_zeros=False)) for value in exact]

@@ -121,7 +121,7 @@ def test_keys_are_integers(key):
 
 
 def test_the_key_of_a_file_can_be_replaced(tmp_path):
-    """It was ignored: a sweep file ran with its own key whatever was asked."""
+    """It was ignored: a sweep file ran with its own key, also when another was asked for."""
     file = tmp_path / "a.toml"
     file.write_text('study = "sweep.toys:plain"\nkey = 1\n[grid]\nn = 2\nseeds = 2\n')
     risks = [ts.sweep(file, **key).records["risk"].tolist() for key in ({}, {"key": 1}, {"key": 2})]

@@ -3,7 +3,7 @@
 import os
 import sys
 
-# `python -m tsjax.cli` puts the current directory before all packages, so that whatever lies there under the name of a library
+# `python -m tsjax.cli` puts the current directory before all packages, so that a file there with the name of a library
 # would run. Here, since the imports below are looked for already; commands that take a sweep file search it last (`specs`).
 if sys.argv[:1] == ["-m"] and "tsjax.cli" in sys.orig_argv and not sys.flags.safe_path:
     del sys.path[0]
@@ -69,7 +69,7 @@ def _users(error: BaseException) -> str | None:
 
 
 def _ended(error: SystemExit, debug: bool) -> None:
-    """A user's function that ends the program has not done what was asked, whatever code it gives."""
+    """A user's function that ends the program has not done what was asked, also when it ends with code 0."""
     from ..sweep.places import place_of
 
     place = place_of(error)

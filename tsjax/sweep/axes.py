@@ -153,7 +153,7 @@ def check_count(cells: int, where: str = "") -> None:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values of an argument are one: numbers by their size, whatever their type, but a truth value is no number."""
+    """Whether two values of an argument are one: numbers of different types by their size, but a truth value is no number."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)

@@ -23,8 +23,8 @@ def no_imports() -> Iterator[None]:
 
 
 def import_named(name: str, where: str) -> Any:
-    """What `package.module:name` names; nothing is called. **Raises:** SpecError that begins with `where`, whatever the module
-    does when it is imported."""
+    """What `package.module:name` names; nothing is called. **Raises:** SpecError that begins with `where`, also
+    when the module fails or exits while it is imported."""
     if not _ALLOWED.get():
         raise SpecError(f"{where}: cannot be imported (a store names it, and reading a store imports nothing).")
     module, _, attribute = name.partition(":")

@@ -124,7 +124,7 @@ class Plan:
 
     @functools.cached_property
     def portions(self) -> tuple[Portion, ...]:
-        """The groups of the whole plan, whatever part of it this is."""
+        """The groups of the whole plan, also where this is a part of it."""
         found: dict[str, tuple[dict[str, Any], list[np.ndarray]]] = {}
         start = 0
         for arguments, seeds in self.combinations:
@@ -165,7 +165,7 @@ def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
 
 
 def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
-    """The cells of a spec in grid order, whatever it expects of them. **Raises:** SpecError."""
+    """The cells of a spec in grid order, without a look at its expectations. **Raises:** SpecError."""
     combinations, costs = [], {}
     for arguments, seeds in expand(spec, experiment):
         for name, value in arguments.items():

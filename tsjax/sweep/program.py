@@ -45,7 +45,7 @@ class Program:
     """Of one chunk."""
 
 
-# Root keys are of one kind whatever the user's default: the bits of others depend on how cells are batched.
+# Root keys are of one kind, also where the user's default is another: the bits of others depend on how cells are batched.
 _KEYS = "threefry2x32"
 
 

@@ -354,7 +354,7 @@ def _tables(
 
 
 def load(path: str | Path, experiment: Experiment | None = None) -> Result:
-    """The result of a sweep from its store. Nothing but tsjax is imported or called, whatever the store says.
+    """The result of a sweep from its store. Only tsjax is imported and called, never code that the store names.
 
     `experiment` is needed only for stores of earlier versions whose study is not one that ships.
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-# user:password@ of a URL, whatever letters the password has; and signatures, tokens and keys among its parameters. Others stay:
-# they may say which data are meant.
+# user:password@ of a URL, also where the password holds a slash or an @; and signatures, tokens and keys among its
+# parameters. Other parameters stay: they may say which data are meant.
 _USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@|[^\s/:?#@]+:[^\s?#]*@)")
 _SECRET = "sig|token|key|secret|passw|pwd|credential|auth|session"
 _QUERY = re.compile(rf"(?P<start>[?&;#][^=&;#\s]*(?:{_SECRET})[^=&;#\s]*=)[^&;#\s]*", re.IGNORECASE)
