@@ -140,6 +140,7 @@ def test_a_changed_source_is_a_warning_that_names_the_function(tmp_path, monkeyp
 
 def test_source_does_not_mean_comments_and_docstrings(tmp_path, monkeypatch):
     import importlib
+    import linecache
     import sys
 
     from tsjax.sweep.description import source_of
@@ -158,6 +159,16 @@ def test_source_does_not_mean_comments_and_docstrings(tmp_path, monkeypatch):
         found[name] = source_of(importlib.import_module(f"source_{name}").cell)
         sys.modules.pop(f"source_{name}")
     assert found["one"] == found["two"] and set(found["one"]) == {"cell", "helper"}
+    # Another module of the user counts as a whole; jax and numpy do not.
+    (tmp_path / "aside.py").write_text("SIZE = 2\n\ndef scale(n):\n    return SIZE * n\n")
+    text = "import aside\nimport numpy as np\n\ndef cell(key, *, n: int):\n    return np.abs(aside.scale(n))\n"
+    (tmp_path / "source_four.py").write_text(text)
+    four = importlib.import_module("source_four").cell
+    before = source_of(four)
+    assert set(before) == {"cell", "module aside"}
+    (tmp_path / "aside.py").write_text("SIZE = 20\n\ndef scale(n):\n    return SIZE * n\n")
+    linecache.checkcache()
+    assert source_of(four)["module aside"] != before["module aside"]
     assert found["one"]["cell"] == found["three"]["cell"] and found["one"]["helper"] != found["three"]["helper"]
 
 
@@ -179,6 +190,9 @@ def test_mixed_devices_and_kernels_are_told(store):
     path, _ = _rewritten(store, {"device": "NVIDIA H100", "kernel": "fused"})
     path.unlink()
     kinds, kernels = ts.load(store).coverage.mixed
+    _, second = _rewritten(store, {"defaults": {"scale": 3.0, "failing": 0.0}})
+    assert "the default of 'scale' changed between records" in " ".join(ts.load(store).coverage.mixed)
+    second.unlink()
     assert kinds.startswith("records were made with 2 kinds of device: NVIDIA H100 (")
     assert "2 training kernels, which differ in rounding" in kernels and "fused" in kernels
     assert len(ts.load(store).coverage.notes) == 2 and ts.load(store).coverage.whole

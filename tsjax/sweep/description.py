@@ -3,11 +3,15 @@
 import ast
 import hashlib
 import inspect
+import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+
+from .places import is_users
 
 
 class Description(BaseModel):
@@ -47,8 +51,9 @@ class Description(BaseModel):
 
 
 def source_of(fn: Callable) -> dict[str, str]:
-    """A hash of the code of a function, and of every function and class of the same module that it uses, by name; comments,
-    docstrings and layout do not count. Empty where there is no source, as at a prompt."""
+    """A hash of the code of a function, of every function, class and constant of the same module that it uses, and of the
+    user's other modules that these use as a whole, by name; comments, docstrings and layout do not count, nor do installed
+    packages, whose versions are recorded. Empty where there is no source, as at a prompt."""
     module = inspect.getmodule(fn)
     name = getattr(fn, "__name__", "")
     try:
@@ -73,12 +78,25 @@ def source_of(fn: Callable) -> dict[str, str]:
         node = _bare(node)
         found[label] = hashlib.sha256(ast.unparse(node).encode()).hexdigest()[:16]
         used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+        for other in _modules_of(used - definitions.keys(), fn):
+            if other is not module and f"module {other.__name__}" not in found:
+                text = ast.unparse(_bare(ast.parse(inspect.getsource(other))))
+                found[f"module {other.__name__}"] = hashlib.sha256(text.encode()).hexdigest()[:16]
         waiting += [(other, definitions[other]) for other in sorted(used & definitions.keys()) if other not in found]
     return found
 
 
-def _bare(node: ast.stmt) -> ast.stmt:
-    """The code without decorators (whose options a description holds) and docstrings."""
+def _modules_of(names: set[str], fn: Callable) -> Iterator[ModuleType]:
+    """The user's own modules that some global names of a function are, or come from."""
+    for name in sorted(names):
+        value = getattr(fn, "__globals__", {}).get(name)
+        module = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", None)))
+        if module is not None and is_users(getattr(module, "__file__", None) or "<none>"):
+            yield module
+
+
+def _bare(node: ast.AST) -> Any:
+    """The code of a statement or a module without decorators (whose options a description holds) and docstrings."""
     for part in ast.walk(node):
         if isinstance(part, ast.FunctionDef | ast.ClassDef):
             first = part.body[0]

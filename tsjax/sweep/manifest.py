@@ -133,6 +133,14 @@ def mixtures(manifests: Mapping[str, Manifest], cells: str = "cells") -> list[st
         if len(counts) > 1:
             parts = ", ".join(f"{value} ({count} {cells})" for value, count in sorted(counts.items()))
             found.append(f"records were made with {len(counts)} {what}: {parts}")
+    defaults = [manifest.defaults for manifest in manifests.values()]
+    changed = sorted(
+        name for name in {n for one in defaults for n in one} if len({repr(one.get(name)) for one in defaults}) > 1
+    )
+    if changed:
+        found.append(
+            f"the default of {', '.join(map(repr, changed))} changed between records; each record holds its own value"
+        )
     sources = [manifest.source for manifest in manifests.values()]
     names = {name for source in sources for name in source}
     # Also one that only some have: a function may have been renamed.

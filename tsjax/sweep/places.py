@@ -12,7 +12,8 @@ _OTHERS = tuple({str(sysconfig.get_path(name)) for name in ("stdlib", "platstdli
 _INSTALLED = ("site-packages", "dist-packages")
 
 
-def _is_users(file: str) -> bool:
+def is_users(file: str) -> bool:
+    """Whether a file is a user's own: neither tsjax's, nor Python's, nor that of an installed package."""
     if file.startswith("<") and not file.startswith("<ipython"):
         return False
     if any(part in _INSTALLED for part in Path(file).parts):
@@ -28,9 +29,9 @@ def _frames(error: BaseException) -> Iterator[tuple[str, int]]:
 def place_of(error: BaseException, own: str = "") -> str | None:
     """File, line number and source line of the last frame in a user's own code: neither in tsjax nor in an installed package,
     unless that is the file `own`. None where the error did not come from there."""
-    if isinstance(error, SyntaxError) and error.filename and (error.filename == own or _is_users(error.filename)):
+    if isinstance(error, SyntaxError) and error.filename and (error.filename == own or is_users(error.filename)):
         return _written(error.filename, error.lineno or 0)
-    found = [(file, line) for file, line in _frames(error) if file == own or _is_users(file)]
+    found = [(file, line) for file, line in _frames(error) if file == own or is_users(file)]
     return _written(*found[-1]) if found else None
 
 
