@@ -60,6 +60,16 @@ class LocalFiles:
         if self._identity is not None and (found is None or (found.st_dev, found.st_ino) != self._identity):
             raise FileNotFoundError(f"{self.root} was moved or removed while the sweep ran")
 
+    @contextlib.contextmanager
+    def _in_place(self):
+        """Writing fails with the reason if the directory is gone, also if it goes while a file is being written."""
+        self._check_place()
+        try:
+            yield
+        except OSError:
+            self._check_place()
+            raise
+
     def read(self, name: str) -> bytes:
         """The content of a regular file; anything else there (a pipe, a device, a folder) is an error and never waited for.
 
@@ -83,10 +93,10 @@ class LocalFiles:
 
     def write(self, name: str, content: bytes) -> None:
         """**Raises:** OSError."""
-        self._check_place()
-        with self._temporary(name, content) as temporary:
-            os.replace(temporary, self.root / name)
-        _flush_directory((self.root / name).parent)
+        with self._in_place():
+            with self._temporary(name, content) as temporary:
+                os.replace(temporary, self.root / name)
+            _flush_directory((self.root / name).parent)
 
     def create(self, name: str, content: bytes) -> bool:
         """Writes a file that is not there yet; False if it is, for instance since another process came first.
@@ -111,11 +121,11 @@ class LocalFiles:
 
     def move(self, names: Iterable[str], folder: str) -> None:
         """Moves files out of the way, into another folder. Those that are gone already are no error. **Raises:** OSError."""
-        self._check_place()
-        (self.root / folder).mkdir(exist_ok=True)
-        for name in names:
-            with contextlib.suppress(FileNotFoundError):
-                os.replace(self.root / name, self.root / folder / name.rsplit("/", 1)[-1])
+        with self._in_place():
+            (self.root / folder).mkdir(exist_ok=True)
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(self.root / name, self.root / folder / name.rsplit("/", 1)[-1])
 
     def remove(self, names: Iterable[str]) -> None:
         """Removes files. Those that are gone already are no error. **Raises:** OSError."""
