@@ -1,5 +1,8 @@
+import atexit
 import os
+import shutil
 import sys
+import tempfile
 
 # Two CPU devices, so that sharding is exercised everywhere; the sweep and the eight-device tests choose their own.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
@@ -7,6 +10,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # See tsjax.sweep.devices.one_blas_thread: LAPACK with threads of its own under XLA's devices can hang.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("PJRT_NPROC", "32")
+
+# Where Python may not write bytecode, each process that a test starts would compile all that it imports again.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
+    os.environ["PYTHONPYCACHEPREFIX"] = tempfile.mkdtemp(prefix="tsjax-tests-")
+    atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
@@ -44,6 +52,13 @@ def tsjax(monkeypatch, capsys, tmp_path):
         return code or 0, printed.out, printed.err
 
     return run
+
+
+def pytest_configure(config):
+    # Most of the time of the default tests is compilation, and unoptimised code is made in half the time. Slow tests run
+    # what users run. The flags are read when the first device is asked for, and processes that tests start inherit them.
+    if config.option.markexpr == "not slow":
+        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
 
 
 def pytest_report_header(config):
