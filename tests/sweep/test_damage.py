@@ -111,10 +111,21 @@ def test_a_description_that_is_a_pipe(store):
         ts.load(store)
 
 
-@pytest.mark.parametrize("table", ["plan", "experiment", "theory", "spec"])
-def test_a_spoilt_description_is_named(store, table):
+@pytest.mark.parametrize(
+    "table, value",
+    [
+        *((table, {"surprise": [1]}) for table in ("plan", "experiment", "theory", "spec")),
+        ("theory", [{"curve": {}, "x": [1.0, 2.0], "predicted": [1.0], "exponent": None, "source": ""}]),
+        ("theory", [{"curve": {}, "x": [1.0], "predicted": None, "exponent": "1", "source": ""}]),
+        ("experiment", {"name": "power", "arguments": {"n": []}, "y": []}),
+        ("experiment", {"name": "power", "arguments": {"n": []}, "curve": "nobody"}),
+        ("provenance", 5),
+        ("provenance", {"versions": ["jax"]}),
+    ],
+)
+def test_a_spoilt_description_is_named(store, table, value):
     content = json.loads((store / "sweep.json").read_text())
-    content[table] = {"surprise": [1]}
+    content[table] = value
     (store / "sweep.json").write_text(json.dumps(sealed(content)))
     for read in (ts.load, sweep_status, _run):
         with pytest.raises(StoreError, match="sweep.json holds no valid"):

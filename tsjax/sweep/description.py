@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from .places import is_users
 
@@ -38,6 +38,21 @@ class Description(BaseModel):
     cite: str = ""
     source: dict[str, str] = {}
     has_theory: bool = False
+
+    @model_validator(mode="after")
+    def _names_are_known(self):
+        if not self.y:
+            raise ValueError("an experiment has no metric")
+        unknown = {*self.static, *self.independent, *([self.curve] if self.curve is not None else [])} - set(
+            self.arguments
+        )
+        if unknown:
+            raise ValueError(
+                f"no argument is called {', '.join(sorted(unknown))}; there are {', '.join(self.arguments)}"
+            )
+        if any(len(default) > 1 for default in self.arguments.values()):
+            raise ValueError("an argument has more than one default")
+        return self
 
     @property
     def names(self) -> tuple[str, ...]:

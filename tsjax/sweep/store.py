@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .description import Description
 from .files import files_at, is_url
@@ -50,8 +50,19 @@ class DamagedError(StoreError):
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
     """A description with the hash of what it says, so that a changed bit is found."""
-    told = {name: value for name, value in content.items() if name != "sha256"}
-    return {**told, "sha256": hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()}
+    plain = {name: value for name, value in content.items() if name != "sha256"}
+    return {**plain, "sha256": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
+
+
+class _Provenance(BaseModel):
+    """Versions and devices of the latest run."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    versions: dict[str, str] = {}
+    python: str = ""
+    devices: list[str] = []
+    platform: str = ""
 
 
 @dataclass
@@ -70,6 +81,13 @@ class Chunks:
     def names(self) -> set[str]:
         """Of all files that were looked at."""
         return self.tables.keys() | self.damaged.keys() | self.foreign.keys()
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -161,7 +179,11 @@ class Store:
     @property
     def provenance(self) -> dict[str, Any]:
         """Versions and devices of the latest run."""
-        return self._description().get("provenance", {})
+        try:
+            found = _Provenance.model_validate(self._description().get("provenance", {}))
+        except ValidationError as error:
+            raise StoreError(f"{self.name}/sweep.json holds no valid provenance: {_first_line(error)}.") from None
+        return found.model_dump(exclude_unset=True)
 
     def content(self) -> Content:
         """Everything that the store says of its sweep. **Raises:** StoreError."""
@@ -171,9 +193,10 @@ class Store:
             plan = plan_of(found["plan"], experiment)
             theory = TheoryTable(found["theory"])
         except (KeyError, IndexError, TypeError, ValueError, ValidationError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise StoreError(f"{self.name}/sweep.json holds no valid description of its sweep: {reason}.") from None
-        return Content(spec, experiment, plan, theory, found.get("provenance", {}))
+            raise StoreError(
+                f"{self.name}/sweep.json holds no valid description of its sweep: {_first_line(error)}."
+            ) from None
+        return Content(spec, experiment, plan, theory, self.provenance)
 
     # Chunks
 

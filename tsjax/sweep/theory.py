@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
 from .values import canonical
 
@@ -21,11 +22,36 @@ class Theory(NamedTuple):
     source: str = ""
 
 
+class _Entry(BaseModel):
+    """What a store holds of one curve."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    curve: dict[str, Any]
+    x: list[float]
+    predicted: list[float | None] | None
+    exponent: float | None
+    source: str
+
+    @model_validator(mode="after")
+    def _one_for_each_x(self):
+        if self.predicted is not None and len(self.predicted) != len(self.x):
+            raise ValueError(f"theory predicts {len(self.predicted)} values at {len(self.x)} x")
+        return self
+
+
+_ENTRIES = TypeAdapter(list[_Entry])
+
+
 class TheoryTable:
-    """What theory says of the curves of a sweep, as it was computed when the sweep ran."""
+    """What theory says of the curves of a sweep, as it was computed when the sweep ran.
+
+    **Raises:** ValidationError (a ValueError) for entries of another form, which a file may hold.
+    """
 
     def __init__(self, entries: Sequence[Mapping[str, Any]] = ()):
-        self._known = {canonical(entry["curve"]): entry for entry in entries}
+        checked = _ENTRIES.validate_python([dict(entry) for entry in entries])
+        self._known: dict[str, Mapping[str, Any]] = {canonical(entry.curve): entry.model_dump() for entry in checked}
 
     def entries(self) -> list[dict[str, Any]]:
         """Plain values, for a store: `curve` (arguments but x), `x`, `predicted`, `exponent`, `source`."""
