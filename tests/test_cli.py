@@ -1,6 +1,7 @@
 """The command line, in this process: what it prints, what it exits with, and that no wrong input is a traceback."""
 
 import importlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -65,7 +66,7 @@ def toy_store(toy_file, tmp_path_factory) -> Path:
     return out
 
 
-COMMANDS = ["quickstart", "run", "plan", "status", "rates", "verify", "check", "report", "export", "doctor"]
+COMMANDS = ["quickstart", "run", "plan", "status", "rates", "verify", "check", "report", "export", "list", "doctor"]
 
 
 def test_every_command_has_help_with_an_example(tsjax):
@@ -573,6 +574,23 @@ def test_doctor(tsjax):
     content = json.loads(out)
     assert code == 0 and content["ok"] and content["bridge"]["ok"] and content["versions"]["jax"] and content["devices"]
     assert "all is well" in tsjax("doctor")[1]
+
+
+def test_list_names_every_shipped_sweep(tsjax, monkeypatch):
+    code, out, _ = tsjax("list", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 0 and rows.keys() == {path.stem for path in shipped_sweeps().glob("*.toml")}
+    # Five sizes, two students of 32 seeds and two kernels of 8.
+    assert rows["quickstart"]["cells"] == 5 * 2 * (32 + 8) and "parametric rate" in rows["quickstart"]["claim"]
+    assert all(row["claim"] and row["minutes"] > 0 for row in rows.values())
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = tsjax("list")
+    assert code == 0 and max(len(line) for line in out.splitlines()) <= 80 and "2 h 30 min" in out
+
+
+def test_version(tsjax):
+    code, out, _ = tsjax("--version")
+    assert (code, out) == (0, f"tsjax {importlib.metadata.version('tsjax')}\n")
 
 
 def test_rates_for_a_paper(tsjax, toy_store):

@@ -221,7 +221,7 @@ def test_verdict_summary(outcomes, text):
 
 def test_numbers_in_words():
     assert [duration(s) for s in (0.85, 3.21, 12.4, 59.7, 250, 3599.8, 12000)] == [
-        "850 ms", "3.21 s", "12 s", "1 min 0 s", "4 min 10 s", "1 h 0 min", "3 h 20 min",
+        "850 ms", "3.21 s", "12 s", "1 min", "4 min 10 s", "1 h", "3 h 20 min",
     ]  # fmt: skip
     assert [prefixed(v) for v in (12.34, 999.9, 1234, 1.2e6, 3e9)] == ["12.3", "1k", "1.23k", "1.2M", "3G"]
     assert [short(v) for v in (128.0, 0.05, "paper", True, np.float64(1e12))] == [

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..report.terminal import console, say
+from ..versions import version_of
 
 if TYPE_CHECKING:
     from ..sweep.result import Result
@@ -32,14 +33,23 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
+def _show_version(wanted: bool | None) -> None:
+    if wanted:
+        print(f"tsjax {version_of('tsjax')}")
+        raise typer.Exit()
+
+
 @app.callback()
 def _options(
     debug: Annotated[
         bool, typer.Option("--debug", metavar="", help="Show the traceback of an error; goes anywhere.")
     ] = False,
+    version: Annotated[
+        bool, typer.Option("--version", metavar="", is_eager=True, callback=_show_version, help="Show the version.")
+    ] = False,
 ) -> None:
-    # Taken out of the arguments by main.
-    del debug
+    # The first is taken out of the arguments by main, the second has its callback.
+    del debug, version
     # A character that the stream cannot write is no reason to stop; most have become plain ones before.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -8,6 +8,7 @@ import typer
 from ..report.terminal import console, say
 from .app import NoRecords, app, load, note, print_json, show, start
 from .options import Directory, FigureStyle, Json, Model, TableFormat
+from .specs import shipped_names, shipped_sweeps
 
 
 @app.command()
@@ -184,6 +185,28 @@ def export(
         print_json({"path": str(to), "records": len(result.records), "coverage": coverage_json(result.coverage)})
     else:
         say(str(to))
+
+
+@app.command("list")
+def shipped(as_json: Json = False) -> None:
+    """The sweeps that ship with tsjax: what each claims, its cells, and how long it took on two cores.
+
+    Example: tsjax list
+    """
+    start()
+    from ..report import print_shipped
+    from ..sweep.plan import make_plan
+    from ..sweep.spec import find_experiment, load_spec
+
+    rows = []
+    for name in shipped_names():
+        spec = load_spec(shipped_sweeps() / f"{name}.toml")
+        cells = make_plan(spec, find_experiment(spec.study)).cells
+        rows.append({"name": name, "claim": spec.claim, "cells": cells, "minutes": spec.minutes, "study": spec.study})
+    if as_json:
+        print_json(rows)
+    else:
+        print_shipped(rows, console())
 
 
 @app.command()

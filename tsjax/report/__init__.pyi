@@ -6,6 +6,7 @@ from .inspection import check_store as check_store
 from .inspection import print_check as print_check
 from .overview import print_doctor as print_doctor
 from .overview import print_plan as print_plan
+from .overview import print_shipped as print_shipped
 from .overview import print_status as print_status
 from .page import write_report as write_report
 from .plain import coverage_json as coverage_json

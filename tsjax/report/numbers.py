@@ -297,8 +297,12 @@ def duration(seconds: Number) -> str:
         return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60) if seconds >= 3600 else int(round(seconds)) // 60
     if minutes < 60:
-        return f"{minutes} min {int(round(seconds)) % 60} s"
-    return f"{minutes // 60} h {minutes % 60} min"
+        return _two_units(minutes, "min", int(round(seconds)) % 60, "s")
+    return _two_units(minutes // 60, "h", minutes % 60, "min")
+
+
+def _two_units(large: int, of_large: str, small: int, of_small: str) -> str:
+    return f"{large} {of_large} {small} {of_small}" if small else f"{large} {of_large}"
 
 
 def prefixed(value: Number, unit: str = "") -> str:

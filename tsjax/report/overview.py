@@ -77,6 +77,20 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         console.print(marked(notes, "yellow"), highlight=False)
 
 
+def print_shipped(rows: list[dict[str, Any]], console: Console) -> None:
+    """The sweeps that ship: name, claim, cells, and the time they took on two cores."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("sweep", no_wrap=True)
+    table.add_column("claim", ratio=1)
+    table.add_column("cells", justify="right", no_wrap=True)
+    table.add_column("two cores", justify="right", no_wrap=True)
+    for row in rows:
+        time = "–" if row["minutes"] is None else duration(60.0 * row["minutes"])
+        table.add_row(row["name"], Text(row["claim"]), str(row["cells"]), time)
+    console.print(table, highlight=False)
+    console.print(Text("Run one with tsjax run NAME; tsjax plan NAME says what it takes on this machine."))
+
+
 def print_doctor(content: dict[str, Any], console: Console) -> None:
     """What `tsjax.sweep.doctor.examine` found."""
     grid = Table.grid(padding=(0, 2, 0, 0))

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import importlib.metadata
 import json
 import re
 from collections import Counter
@@ -16,6 +15,7 @@ from markupsafe import Markup
 
 from ..rates import Verdict
 from ..sweep.result import Result
+from ..versions import version_of
 from .blocks import (
     Section,
     comparison_sections,
@@ -282,6 +282,6 @@ def _software() -> str:
     return f"""@software{{tsjax,
   title   = {{tsjax: measured convergence rates of students and kernels}},
   author  = {{{{The tsjax developers}}}},
-  version = {{{importlib.metadata.version("tsjax")}}},
+  version = {{{version_of("tsjax")}}},
   license = {{Apache-2.0}}
 }}"""

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import jax
@@ -10,17 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import native
+from ..versions import version_of
 
 _PACKAGES = (
     "tsjax", "jax", "jaxlib", "equinox", "optax", "neural-tangents", "numpy", "scipy", "pandas", "pyarrow", "pydantic",
 )  # fmt: skip
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _bridge() -> dict[str, Any]:
@@ -48,7 +41,7 @@ def examine() -> dict[str, Any]:
     bridge = _bridge()
     return {
         "ok": bridge["ok"],
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": {name: version_of(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "backend": jax.default_backend(),
         "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()],

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -24,6 +23,7 @@ import pandas as pd
 
 from ..estimators.base import Status
 from ..estimators.fused import kernel_in_use
+from ..versions import version_of
 from .devices import usable_devices
 from .experiment import Experiment
 from .faults import raise_as_users, source_file
@@ -66,14 +66,16 @@ class GroupError(ValueError):
     exit_code = 3
 
 
-_version = functools.cache(version)
+@functools.cache
+def _version(name: str) -> str:
+    return version_of(name) or "not installed"
 
 
 def provenance() -> dict[str, Any]:
     """Versions and devices, for `sweep.json`."""
     packages = ("tsjax", "jax", "jaxlib", "numpy", "scipy", "optax", "neural-tangents")
     return {
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: _version(name) for name in packages},
         "python": platform.python_version(),
         "devices": [device.device_kind for device in usable_devices()],
         "platform": jax.default_backend(),

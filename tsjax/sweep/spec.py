@@ -30,7 +30,7 @@ class SweepSpec(BaseModel):
     `zip`, a table of axes or a list of such tables, makes axes go together; `only`, likewise, holds axes for some cells:
     `only = { where = { estimator = "student" }, restarts = [1, 4] }`. Of an argument that is itself a list (`widths:
     tuple[int, ...]`), `widths = [64, 64]` is one value and `widths = [[64], [64, 64]]` an axis of two. `seeds` is a number of
-    seeds, a list, or a range.
+    seeds, a list, or a range. `minutes` is how long the sweep took on two CPU cores, for `tsjax list`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +42,7 @@ class SweepSpec(BaseModel):
     problem: dict[str, Any] = {}
     grid: list[dict[str, Any]] = Field(min_length=1)
     smoke: dict[str, Any] = {}
+    minutes: float | None = Field(default=None, gt=0.0)
     expect: list[Expectation] = []
 
     @field_validator("grid", mode="before")
