@@ -33,10 +33,11 @@ class Stopped(BaseException):
         self.exit_code = exit_code
 
 
-def _show_version(wanted: bool | None) -> None:
+def _show_version(wanted: bool) -> bool:
     if wanted:
         print(f"tsjax {version_of('tsjax')}")
         raise typer.Exit()
+    return wanted
 
 
 @app.callback()
