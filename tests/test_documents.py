@@ -18,6 +18,7 @@ ROOT = PACKAGE.parent
 # Those that take longer than the default run allows.
 SLOW = {
     "README.md",
+    *(f"docs/guide/{name}.md" for name in ("students", "linear", "rates", "data")),
     *(f"docs/howto/{name}.md" for name in ("experiment", "kernel", "estimator", "teacher", "report")),
     *(f"docs/science/{name}.md" for name in ("risk", "kernels", "limits")),
 }
@@ -117,6 +118,37 @@ def test_the_promises_of_a_store_have_their_tests():
     assert len(names) > 15 and len(files) > 3
     assert not [name for name in names if f"def {name}(" not in written]
     assert not [name for name in files if not (tests / name).is_file()]
+
+
+def test_the_readme_is_short_and_the_rest_is_in_the_docs():
+    """What the README leaves out has its page: results of every sweep, every command and option, letters, speeds."""
+    read = lambda name: (ROOT / name).read_text()
+    assert len(read("README.md").splitlines()) <= 150
+    sweeps = {path.stem for path in (ROOT / "sweeps").glob("*.toml")}
+    assert sweeps == set(re.findall(r"^\| `(\w+)\.toml` \|", read("docs/science/measured.md"), re.M))
+    from tsjax.cli import app
+
+    commands = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    assert commands == set(re.findall(r"^tsjax (\w+)", read("docs/howto/cli.md").split("```")[3], re.M))
+    assert {"n", "d", "m", "sigma"} <= set(re.findall(r"^\| (\w+) \|", read("docs/concepts.md"), re.M))
+    assert "{{ RESULTS }}" in read("docs/performance.md")
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\((?!http)([^)#]+)[^)]*\)", (ROOT / "README.md").read_text())
+    assert len(links) > 20 and not [link for link in links if not (ROOT / link).exists()]
+
+
+# Phrases that make a reader stop and think about the sentence.
+RIDDLES = ("of which", "what is left", "whatever", "told", "whoever", "now and then", "not yet met")
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=_name
+)
+def test_documents_are_plain(path):
+    text = " ".join("".join(re.split(r"```.*?```", path.read_text(), flags=re.S)).split()).lower()
+    assert not [phrase for phrase in RIDDLES if re.search(rf"\b{phrase}\b", text)]
 
 
 def _docstrings(tree, name):
