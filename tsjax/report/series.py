@@ -101,7 +101,9 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
         drawn.append(Series(curve, curve.x, mean, low, high, predicted, limit, note))
     of = "Share of" if shares else "Mean"
     intervals = _intervals_of([] if shares else [curve.values[y] for curve in result.curves()])
-    caption = f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds_of(result)}, {intervals}"
+    caption = (
+        f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds_of(result)}, {intervals}"
+    )
     name = f"{y}_in_{experiment.x}"
     return _drawing(result, name, label_of(result, y), "share" if shares else "mean", caption, drawn)
 
