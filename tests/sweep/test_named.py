@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from tsjax.sweep.errors import SpecError
-from tsjax.sweep.named import import_named
+from tsjax.sweep.spec import SpecError, find_experiment
 
 
 @pytest.fixture
@@ -44,7 +43,7 @@ def test_a_study_that_is_run_in_its_own_folder(package, study, hint):
     folder, run_in = package
     run_in(folder)
     with pytest.raises(SpecError) as error:
-        import_named(study, f"study = {study!r}")
+        find_experiment(study)
     assert hint.replace("PACKAGE", str(folder)).replace("ABOVE", str(folder.parent)) in str(error.value)
 
 
@@ -52,9 +51,10 @@ def test_a_study_in_a_folder_below(package):
     folder, run_in = package
     run_in(folder.parent)
     with pytest.raises(SpecError, match=f"It is in {folder}/study_of_mine.py: run in {folder}, or"):
-        import_named("study_of_mine:cell", "study")
+        find_experiment("study_of_mine:cell")
     # From the folder that is named it is found.
     sys.path.append(str(folder))
-    assert import_named("study_of_mine:cell", "study") == 1
+    with pytest.raises(SpecError, match="study = 'study_of_mine:cell' is a int, not an experiment"):
+        find_experiment("study_of_mine:cell")
     with pytest.raises(SpecError, match="no module 'nowhere' .* Install its package"):
-        import_named("nowhere.at_all:x", "study")
+        find_experiment("nowhere.at_all:x")
