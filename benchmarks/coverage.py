@@ -7,7 +7,8 @@ Synthetic risk curves with planted exponents, seeded; prints Markdown tables. Ab
 - coverage of differences and ratios of exponents, crossings, forecasts, simultaneous intervals, and chosen windows;
 - coverage and width of ratios of mean risks, down to 4 seeds;
 - how often the planted model is chosen; how often a false equivalence or superiority is claimed;
-- seconds for 1000 curves of 2000 resamples each, in two processes.
+- seconds for 1000 curves of 2000 resamples each, in two processes;
+- seeds, half-widths and coverage of sweeps that stop at a precision (`benchmarks/stopped.py`).
 """
 
 import argparse
@@ -20,6 +21,8 @@ from functools import partial
 import numpy as np
 
 from tsjax import rates
+
+from .stopped import print_stopped
 
 # Sizes of the students' sweeps: six octaves from 512.
 N = 2.0 ** np.arange(9, 15)
@@ -311,7 +314,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--curves", type=int, default=2000, help="synthetic curves of each line (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulations (0)")
     parser.add_argument(
-        "--part", choices=["speed", "coverage", "others", "means", "models", "tests"], help="one table alone"
+        "--part",
+        choices=["speed", "coverage", "others", "means", "models", "tests", "stopped"],
+        help="one table alone",
     )
     options = parser.parse_args(arguments)
     curves, seed = options.curves, options.seed
@@ -376,3 +381,5 @@ def main(arguments: list[str]) -> None:
                 false = sum(_halves(pool, partial(claim, kind), seed + 300 + i, total))
                 label = kind if kind == "superiority" else f"equivalence, exponent at the {kind} end"
                 print(f"| {label} | {error(false, total)} |", flush=True)
+        if wanted("stopped"):
+            print_stopped(partial(_halves, pool), seed, max(curves // 4, 20))

@@ -8,7 +8,7 @@ import pytest
 from helpers import SEED
 from scipy import stats
 
-from tsjax.rates import Estimate, compare_rates, fit_rate, judge, mean_ratio, share
+from tsjax.rates import Estimate, compare_rates, crossing, fit_rate, judge, mean_ratio, share
 
 N = 2.0 ** np.arange(9, 15)
 
@@ -324,13 +324,39 @@ def test_bootstrap_t_is_that_of_a_loop(rng, paired, extreme):
     np.testing.assert_allclose(mean_ratio(a, b, draws=300, level=0.9, paired=paired).interval, expected, rtol=1e-9)
 
 
-def test_ratio_of_means_next_to_zero(rng):
-    """Hardly any resample, or none, has two positive means."""
-    noise = rng.normal(size=16)
-    noise -= noise.mean()
-    for mean in (1e-2, 1e-6):
-        low, high = mean_ratio(noise + mean, mean - noise).interval
-        assert 0.0 <= low < 1.0 < high
+def test_means_of_anything_but_risks_have_no_interval(rng):
+    """A metric of both signs, errors that are mostly 0, and accuracies that are mostly 1: errors that say so and what to do."""
+    signed, errors = rng.normal(0.02, 0.05, 16), np.zeros(16)
+    errors[3] = 0.05
+    for values, kind, advice in (
+        (
+            signed,
+            r"the numerator is of both signs: \d+ of 16 values are below 0, the least is -0\.",
+            "Record a positive quant",
+        ),
+        (-np.abs(signed), "the numerator is negative: 16 of 16 values are below 0", "compare the means yourself"),
+        (
+            errors,
+            "the numerator is no positive risk: 15 of 16 values are exactly 0, as of errors counted",
+            "an exact risk",
+        ),
+        (
+            np.ones(16),
+            "the numerator looks like a share .* 16 of 16 values are exactly 1 and none",
+            "return a truth value",
+        ),
+        (1.0 - errors, "such as an accuracy: 15 of 16 values are exactly 1 and none is above", "take more test points"),
+    ):
+        with pytest.raises(ValueError, match=f"{kind}.*tsjax has intervals and ratios of means for risks.*{advice}"):
+            mean_ratio(values, 0.5)
+        with pytest.raises(ValueError, match="the denominator "):
+            mean_ratio(np.full(16, 0.5), values)
+        with pytest.raises(ValueError, match="risks_b.* at n = 2048 "):
+            crossing(N[:3], curve(rng, 16)[:3], np.stack([np.full(16, 0.5), np.full(16, 0.4), values]))
+    # One seed at 1 among others is a risk like any other, and so are seeds on both sides of it.
+    for values in ([1.0, 0.9, 0.8, 0.7], [1.0, 1.0, 1.1, 0.9]):
+        low, high = mean_ratio(values, 1.0).interval
+        assert low < np.mean(values) < high
 
 
 # Verdicts
@@ -452,9 +478,7 @@ def test_bad_ratios():
     )
     assert message(mean_ratio, [INF], 1.0).startswith("numerator has 1 infinite value, the first at index (0,). Give")
     assert message(mean_ratio, [NAN], 1.0) == "the numerator has no risks: none was given, or all are missing (NaN)."
-    assert message(mean_ratio, [1.0], -2.0) == (
-        "the mean of the denominator is -2; a ratio of risks needs positive means."
-    )
+    assert message(mean_ratio, [1.0], -2.0) == ("the denominator is -2; a ratio of risks needs a positive one.")
 
 
 def test_bad_verdicts():
@@ -484,7 +508,7 @@ def test_share_counts_what_is_missing_and_refuses_other_numbers():
     estimate = share([1.0, np.nan, 0.0, 1.0])
     assert estimate.value == 2 / 3 and "1 of 4 seeds left out" in estimate.warnings[0]
     for values, message in (
-        ([0.5, 1.0], r"must be 0 or 1, got 0\.5\. For means of other numbers use mean_ratio"),
+        ([0.5, 1.0], r"must be 0 or 1, got 0\.5\. For means of risks use mean_ratio"),
         ([np.nan], r"no successes or failures"),
         ([[1, 0]], r"shape \(seeds,\), got \(1, 2\)"),
     ):

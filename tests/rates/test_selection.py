@@ -12,8 +12,6 @@ from tsjax.rates import (
     equivalence,
     fit_rate,
     forecast,
-    next_seeds,
-    plan_seeds,
     score_forecast,
     simultaneous,
     superiority,
@@ -147,45 +145,3 @@ def test_diagnosis(rng):
     assert "floor of" not in " ".join(diagnose(fit_rate(N, (N[:, None] ** -0.5 - 0.008) * noise(rng, 256))))
     narrow = fit_rate(N[:2], noise(rng, 16)[:2] / N[:2, None])
     assert "narrow window: n = 32..64 spans a factor 2" in narrow.warnings[0] and "!" in repr(narrow)
-
-
-def test_plans_deliver_what_they_promise(rng):
-    curve = (1 / N)[:, None]
-    pilot = fit_rate(N, curve * noise(rng, 64))
-    plan = plan_seeds(pilot, 0.01)
-    assert not plan.reached and 64 < plan.seeds < plan.assured_seeds and plan.octave_seeds < plan.seeds
-    assert plan.cost <= plan.equal_cost and (plan.allocation >= 64).all()
-    done = fit_rate(N, curve * noise(rng, plan.seeds))
-    assert (done.interval[1] - done.interval[0]) / 2 == pytest.approx(0.01, rel=0.25)
-    allocated = noise(rng, int(plan.allocation.max()))
-    for row, count in zip(allocated, plan.allocation, strict=True):
-        row[count:] = np.nan
-    unequal = fit_rate(N, curve * allocated, paired=False)
-    assert (unequal.interval[1] - unequal.interval[0]) / 2 == pytest.approx(0.01, rel=0.3)
-    # Where a seed costs a thousand times more, none is planned beyond the pilot's.
-    assert plan_seeds(pilot, 0.01, cost=np.where(N == 8192, 1e6, 1.0)).allocation[-1] == 64
-    assert plan_seeds(pilot, 1.0).reached and plan_seeds(pilot, 1.0).seeds == 4
-    for options, message in (
-        (0.0, "half-width of the exponent's interval"),
-        (1e-9, "would take more than 1048576 seeds"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            plan_seeds(pilot, options)
-    with pytest.raises(ValueError, match="at least 4 seeds at every n to tell its noise, got 2"):
-        plan_seeds(fit_rate(N, curve * noise(rng, 2)), 0.1)
-
-
-def test_rounds_of_seeds_end_at_the_precision(rng):
-    n = N[3:]
-    whole = noise(rng, 2000, n) / n[:, None]
-    counts, rounds = np.full(len(n), 8), 0
-    while True:
-        risks = np.where(np.arange(2000) < counts[:, None], whole, np.nan)[:, : counts.max()]
-        rate = fit_rate(n, risks)
-        wanted = next_seeds(rate, 0.04)
-        if (wanted == counts).all():
-            break
-        assert (wanted >= counts).all() and (wanted <= 4 * counts).all()
-        counts, rounds = wanted, rounds + 1
-    assert 0 < rounds < 8 and (rate.interval[1] - rate.interval[0]) / 2 <= 0.04
-    assert (next_seeds(rate, 1e-4, most=int(counts.min())) == counts).all()

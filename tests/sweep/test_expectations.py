@@ -76,6 +76,25 @@ def _spec(expect, grid=None, **rest):
             [{"n": 16, "method": "fast", "seeds": 2}, {"n": 32, "method": "slow", "seeds": 2}],
             r"fast is compared with slow, which has no n = \[16\]",
         ),
+        # Means that have no interval, as far as names, types and bounds tell.
+        ({"what": "run_seconds of *"}, None, r"'run_seconds' is no measurement of single seeds: cells run in batches"),
+        (
+            {"what": "risk of fast relative to compile_seconds"},
+            None,
+            r"'compile_seconds' is no measurement of single seeds",
+        ),
+        ({"what": "done of fast relative to slow"}, None, r"'done' holds truth values, whose mean is a share of seeds"),
+        ({"what": "limit of fast relative to done"}, None, r"'done' holds truth values.* or compare risks\."),
+        (
+            {"what": "draw of *", "at_most": None, "value": 0.0, "tolerance": 0.5},
+            None,
+            r"with value = 0 is about a mean that",
+        ),
+        (
+            {"what": "draw of fast", "at_least": -1.0},
+            None,
+            r"with at_least = -1 and at_most = 1 is about a mean that may be 0",
+        ),
     ],
 )
 def test_refused(expect, grid, message):
@@ -87,9 +106,9 @@ def test_refused(expect, grid, message):
 @pytest.mark.parametrize(
     ("expect", "grid"),
     [
-        ({"what": "limit of fast relative to done"}, None),
+        ({"what": "limit of fast relative to risk"}, None),
         ({"what": "draw of *"}, None),
-        ({"what": "run_seconds of fast relative to slow"}, None),
+        ({"what": "done of fast", "at_most": 0.0}, None),
         ({"what": "risk of fast relative to scale"}, None),
         ({"what": "risk of fast", "where": {"scale": 1}}, TWO),
         ({"what": "risk of * relative to slow", "over": {"n": 32}}, None),

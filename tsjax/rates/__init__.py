@@ -6,13 +6,13 @@ float64; nothing here imports JAX, and SciPy loads on first use.
 
 from .compare import compare_rates as compare_rates
 from .compare import crossing as crossing
-from .compare import is_binary as is_binary
 from .compare import mean_ratio as mean_ratio
 from .compare import share as share
 from .compare import simultaneous as simultaneous
 from .intervals import Estimate as Estimate
 from .joint import JointRate as JointRate
 from .joint import fit_joint_rate as fit_joint_rate
+from .metrics import why_no_risk as why_no_risk
 from .models import MODELS as MODELS
 from .models import AbstractModel as AbstractModel
 from .models import Broken as Broken

@@ -7,6 +7,7 @@ import numpy as np
 
 from .diagnostics import ALIKE, few_seeds_warning, heavy_tail_sentence
 from .intervals import FEW_SEEDS, Estimate, expanded_percentiles, student_quantile
+from .metrics import check_risks
 from .models import AbstractModel, Method
 from .rate import Rate, contrast, fit_rate
 from .table import (
@@ -140,7 +141,8 @@ def crossing(
     infinite when a is not below at the last one; the interval's ends are such values too. Resampled as in `fit_rate`, with
     the same seeds in both curves if `paired`.
 
-    Raises ValueError as `fit_rate` does, and when paired tables differ in their number of seeds.
+    Raises ValueError as `fit_rate` does, when paired tables differ in their number of seeds, and for values that are no risks
+    (see `mean_ratio`).
 
     >>> n, rng = 2.0 ** np.arange(4, 10), np.random.default_rng(0)
     >>> noise = lambda: rng.chisquare(15, (6, 64)) / 15
@@ -154,6 +156,8 @@ def crossing(
             tables.append(make_table(n, risks))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
+        for x, row in zip(tables[-1].x, tables[-1].risks, strict=True):
+            check_risks(row, f"{name} at n = {x:g}")
     a, b = tables
     if paired and a.number != b.number:
         raise ValueError(
@@ -222,7 +226,11 @@ def mean_ratio(
 
     **Returns:** an `Estimate`.
 
-    **Raises:** ValueError for shapes that do not fit, infinite risks, no risks, means that are not positive.
+    Means of anything but risks have no interval here: not of metrics of both signs, of errors or accuracies of which some are
+    exactly 0 or 1, nor of truth values (see `share`).
+
+    **Raises:** ValueError for shapes that do not fit, infinite risks, no risks, a constant that is not positive, and values
+    that are no risks: negative, exactly 0, or 1 at two seeds or more and above at none; the message says what to do.
 
     >>> rng = np.random.default_rng(0)
     >>> print(ts.mean_ratio(rng.chisquare(15, 64), 2 * rng.chisquare(15, 64)))
@@ -236,8 +244,9 @@ def mean_ratio(
         )
     check_not_infinite(a, "numerator")
     check_not_infinite(b, "denominator")
-    together = paired or b.ndim == 0
-    if b.ndim == 0:
+    constant = b.ndim == 0
+    together = paired or constant
+    if constant:
         total = len(a)
         b = np.full(a.shape, b)
     elif together and len(a) != len(b):
@@ -255,8 +264,11 @@ def mean_ratio(
     for name, values in (("numerator", a), ("denominator", b)):
         if values.size == 0:
             raise ValueError(f"the {name} has no risks: none was given, or all are missing (NaN).")
-        if not values.mean() > 0:
-            raise ValueError(f"the mean of the {name} is {values.mean():.4g}; a ratio of risks needs positive means.")
+        if name == "denominator" and constant:
+            if not values[0] > 0:
+                raise ValueError(f"the denominator is {values[0]:.4g}; a ratio of risks needs a positive one.")
+        else:
+            check_risks(values, f"the {name}")
 
     warnings = []
     if missing:
@@ -279,12 +291,10 @@ def mean_ratio(
         shifts, variance, variances = shifts - shifts_b, variance + variance_b, variances + variances_b
     if variance < ROUNDING**2:
         warnings.append(ALIKE)
-    # Means at or below 0 have no logarithm; where most resamples have one, the quantiles of the others mean nothing.
-    usable = np.isfinite(variances)
-    if least < FEW_SEEDS or variance == 0 or usable.mean() < 0.5:
+    if least < FEW_SEEDS or variance == 0:
         q = student_quantile(least, level) * np.array([1.0, -1.0])
     else:
-        t = shifts[usable] / np.sqrt(np.maximum(variances[usable], _LEAST_VARIANCE * variance))
+        t = shifts / np.sqrt(np.maximum(variances, _LEAST_VARIANCE * variance))
         q = np.quantile(t, [0.5 + level / 2, 0.5 - level / 2])
     with np.errstate(over="ignore"):
         low, high = ratio * np.exp(-q * np.sqrt(variance))
@@ -311,9 +321,9 @@ def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
     kept = values[~np.isnan(values)]
     if kept.size == 0:
         raise ValueError("there are no successes or failures: none was given, or all are missing (NaN).")
-    if not is_binary(kept):
-        wrong = kept[(kept != 0) & (kept != 1)][0]
-        raise ValueError(f"successes must be 0 or 1, got {wrong:g}. For means of other numbers use mean_ratio.")
+    wrong = kept[(kept != 0) & (kept != 1)]
+    if wrong.size:
+        raise ValueError(f"successes must be 0 or 1, got {wrong[0]:g}. For means of risks use mean_ratio.")
     missing = values.size - kept.size
     warnings = (f"{missing} of {plural(values.size, 'seed')} left out because it is missing (NaN).",) if missing else ()
     from scipy.stats import binomtest
@@ -322,21 +332,12 @@ def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
     return Estimate(float(kept.mean()), (float(result.low), float(result.high)), float(level), warnings)
 
 
-def is_binary(values: Numbers) -> bool:
-    """Whether every value that is not NaN is 0 or 1."""
-    values = np.asarray(values, dtype=float)
-    return bool(np.isin(values[~np.isnan(values)], (0.0, 1.0)).all())
-
-
 def _log_ratio_resamples(a, b, draws: int, seed: int):
     """log mean(a)/mean(b) under paired resampling: shift of every draw, delta-method variance, that of every draw."""
     u, v = a / a.mean(), b / b.mean()
     parts = np.stack([u, v, u**2, v**2, u * v], axis=1)
     (sums,) = Resamples(len(a), draws, seed).each(lambda counts: (counts @ parts,))
     d, e, uu, vv, uv = sums.T / len(a)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        shifts = np.log(d) - np.log(e)
-        # The second moment of u/d - v/e, whose mean under the draw's own shares is 0.
-        moments = uu / d**2 + vv / e**2 - 2.0 * uv / (d * e)
-    moments = np.where(np.isfinite(shifts), np.maximum(moments, 0.0), np.nan)
-    return shifts, float(((u - v) ** 2).mean() / (len(a) - 1)), moments / (len(a) - 1)
+    # The second moment of u/d - v/e, whose mean under the draw's own shares is 0.
+    moments = np.maximum(uu / d**2 + vv / e**2 - 2.0 * uv / (d * e), 0.0)
+    return np.log(d) - np.log(e), float(((u - v) ** 2).mean() / (len(a) - 1)), moments / (len(a) - 1)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..estimators.base import Status
-from ..rates import Estimate, mean_ratio, share
+from ..rates import Estimate, mean_ratio, share, why_no_risk
 from ..sweep.coverage import Coverage
 from ..sweep.curve import Curve
 from ..sweep.records import FAILED
@@ -128,14 +128,15 @@ def means_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
     The interval is Student's on the log scale, mean exp(+- t s.e. / mean): positive, and smooth along a curve of few
     seeds, where the resampled intervals of `rates.mean_ratio` cover better but jump from one x to the next.
-    NaN marks what is not there: a row without values, an interval of one seed or of a mean that is not positive.
+    NaN marks what is not there: a row without values, an interval of one seed, or of values that are no risks
+    (`rates.why_no_risk`): no interval of their mean would keep its promise.
     """
     from scipy.special import stdtrit
 
     there = ~np.isnan(table)
     count = there.sum(axis=1)
     mean = np.where(count > 0, np.where(there, table, 0.0).sum(axis=1) / np.maximum(count, 1), np.nan)
-    known = (count > 1) & (mean > 0)
+    known = (count > 1) & np.array([why_no_risk(row, "") is None for row in table])
     deviation = np.where(there, table - mean[:, None], 0.0)
     error = np.sqrt((deviation**2).sum(axis=1) / np.maximum(count * (count - 1), 1))
     reach = np.full(len(table), np.nan)
@@ -163,7 +164,7 @@ def last_point(result: Result, curve: Curve) -> LastPoint:
         se=float(there.std(ddof=1) / np.sqrt(there.size)) if there.size > 1 else np.nan,
         median=float(np.median(there)) if there.size else np.nan,
         seeds=int(there.size),
-        to_limit=None if limit is None else _ratio(values, np.full(values.shape, limit[-1])),
+        to_limit=None if limit is None else _ratio(values, float(limit[-1])),
         to_linear=_to_linear(result, curve),
     )
 
@@ -179,18 +180,18 @@ def _to_linear(result: Result, curve: Curve) -> Estimate | None:
 
 
 def ratio_at(result: Result, curve: Curve, rival: Curve, x: float) -> Estimate | None:
-    """Mean of the first y at x over that of a rival that has this x too, paired by seed; None where a mean is missing or not
-    positive."""
+    """Mean of the first y at x over that of a rival that has this x too, paired by seed; None where a mean is missing or one of
+    values that are no risks."""
     y = result.experiment.y[0]
     _, i, j = np.intersect1d(curve.seeds, rival.seeds, return_indices=True)
     mine, theirs = (one.values[y][np.flatnonzero(one.x == x)[0]] for one in (curve, rival))
     return _ratio(mine[i], theirs[j])
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Estimate | None:
+def _ratio(numerator: np.ndarray, denominator: np.ndarray | float) -> Estimate | None:
     try:
         return mean_ratio(numerator, denominator)
-    except ValueError:  # No seed left, or a mean that is not positive: there is no ratio to show.
+    except ValueError:  # No seed left, or values that are no risks, as the warnings say: there is no ratio to show.
         return None
 
 

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..rates import is_binary
+from ..rates import why_no_risk
 from ..sweep.curve import Curve
 from ..sweep.result import Result
 from .look import Look, look_of
@@ -88,10 +88,8 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
         raise ValueError(f"y = {y!r} is not among those of {experiment.name}: {', '.join(experiment.y)}.")
     if not result.curves():
         raise ValueError("there are no records to draw yet.")
-    # Zeros and ones are successes, and their mean is a share.
-    shares = all(
-        np.isfinite(curve.values[y]).any(axis=1).all() and is_binary(curve.values[y]) for curve in result.curves()
-    )
+    # Truth values are successes, and their mean is a share.
+    shares = result.is_share(y) and all(np.isfinite(curve.values[y]).any(axis=1).all() for curve in result.curves())
     # Theory and rates speak of the first y.
     first = y == experiment.y[0]
     drawn: list[Series] = []
@@ -101,8 +99,11 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
         predicted = curve.theory.predicted if first and limit is None else None
         note = _exponent(result, curve) if first else ""
         drawn.append(Series(curve, curve.x, mean, low, high, predicted, limit, note))
-    caption = f"{'Share' if shares else 'Mean'} {'of ' if shares else ''}{label_of(result, y)} against "
-    caption += f"{label_of(result, experiment.x)}, over {seeds_of(result)}, with 95 % intervals."
+    of = "Share of" if shares else "Mean"
+    intervals = _intervals_of([] if shares else [curve.values[y] for curve in result.curves()])
+    caption = (
+        f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds_of(result)}, {intervals}"
+    )
     name = f"{y}_in_{experiment.x}"
     return _drawing(result, name, label_of(result, y), "share" if shares else "mean", caption, drawn)
 
@@ -173,14 +174,14 @@ def column_drawing(result: Result, column: str, most: float = np.inf) -> Drawing
     tables = [(curve, table) for curve, table in tables if np.isfinite(table).any(axis=1).all()]
     if not tables:
         return None
-    shares = all(is_binary(table) for _, table in tables)
-    drawn = []
+    shares = result.is_share(column)
+    drawn: list[Series] = []
     for curve, table in tables:
-        mean, low, high = (shares_of if shares else _means_on_line)(table)
+        mean, low, high = (shares_of if shares else means_of)(table)
         drawn.append(Series(curve, curve.x, mean, low, np.minimum(high, most)))
-    caption = (
-        f"{'Share of' if shares else 'Mean'} {label_of(result, column)} over {seeds_of(result)}, with 95 % intervals."
-    )
+    of = "Share of" if shares else "Mean"
+    intervals = _intervals_of([] if shares else [table for _, table in tables])
+    caption = f"{of} {label_of(result, column)} over {seeds_of(result)}, {intervals}"
     kind: Kind = "share" if shares else "plain"
     return _drawing(result, f"{column}_in_{result.experiment.x}", label_of(result, column), kind, caption, drawn)
 
@@ -227,17 +228,13 @@ def seeds_of(result: Result) -> str:
     return plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
-def _means_on_line(table: np.ndarray) -> _Drawn:
-    """Means with Student's intervals on the value's own scale."""
-    from scipy.special import stdtrit
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        there = ~np.isnan(table)
-        count = there.sum(axis=1)
-        mean = np.where(there, table, 0.0).sum(axis=1) / count
-        spread = np.where(there, table - mean[:, None], 0.0)
-        reach = np.sqrt((spread**2).sum(axis=1) / (count * (count - 1))) * stdtrit(np.maximum(count - 1, 1), 0.975)
-    return mean, mean - reach, mean + reach
+def _intervals_of(tables: Sequence[np.ndarray]) -> str:
+    """What a caption says of the intervals of tables (k, seeds): also that there are none where values are no risks."""
+    if any(why_no_risk(row, "") for table in tables for row in table):
+        return (
+            "with 95 % intervals but where some values are negative, or exactly 0 or 1: of such means there are none."
+        )
+    return "with 95 % intervals."
 
 
 def _shows_limit(result: Result, curve: Curve) -> bool:

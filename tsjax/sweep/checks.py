@@ -10,11 +10,10 @@ from .axes import same
 from .errors import AbsentError, SpecError, nearest, shown
 from .expectation import Expectation
 from .experiment import Experiment
+from .metrics import TIMES, no_measurement, no_ratio
 from .trace import outputs_of
 from .values import name_of_value, within
 
-# What the engine records of every cell, beside what the experiment returns.
-_TIMES = ("compile_seconds", "run_seconds")
 # Words that are no metric but say what is made of one.
 _FITS = ("rate", "crossing", "model", "forecast")
 
@@ -75,12 +74,13 @@ class _Grid:
         """Of curves, each one once."""
         return list(dict.fromkeys(curve.name for curve in self.curves))
 
-    def outputs(self, name: str) -> set[str] | None:
-        """What the first cell of the curves of that name returns; None where it cannot be traced, which the run will tell."""
+    def outputs(self, name: str) -> dict[str, Any] | None:
+        """What the first cell of the curves of that name returns, with shapes and types; None where it cannot be traced, which
+        the run will tell."""
         curve = next(curve for curve in self.curves if curve.name == name)
         x = {self.experiment.x: curve.x[0]} if curve.x else {}
         try:
-            return set(outputs_of(self.experiment, {**curve.arguments, **x}))
+            return outputs_of(self.experiment, {**curve.arguments, **x})
         except Exception:
             return None
 
@@ -95,6 +95,9 @@ class _Check:
         parts, experiment = self.expectation.parts, self.grid.experiment
         metric, name, other = str(parts["metric"]), parts["curve"], parts["other"]
         self._names()
+        for word in (metric, other):
+            if word in TIMES:
+                raise SpecError(f"{self.where}: {self.expectation.what!r}: {no_measurement(word)}")
         curves = self._meant(name)
         for curve in curves:
             self._window(curve)
@@ -110,6 +113,9 @@ class _Check:
                 self._recorded(metric, one)
         if deep and other not in (None, "predicted", *experiment.y) and not self._is_curve(str(other), metric):
             self._recorded(str(other), curves[0].name)
+        if deep and metric not in _FITS:
+            for one in dict.fromkeys(curve.name for curve in curves):
+                self._kind(metric, other, one)
 
     def _names(self) -> None:
         """What is named is there at all."""
@@ -257,11 +263,11 @@ class _Check:
             )
 
     def _recorded(self, name: str, curve: str) -> None:
-        """A value of that name is recorded of the curve: what its cells return, a number among the arguments, or a time."""
+        """A value of that name is recorded of the curve: what its cells return, or a number among the arguments."""
         experiment = self.grid.experiment
         arguments = self.grid.curves[0].arguments
         numbers = [key for key, value in arguments.items() if isinstance(value, int | float)]
-        if name in numbers or name in _TIMES:
+        if name in numbers:
             return
         returned = self.grid.outputs(curve)
         if returned is None or name in returned:
@@ -273,3 +279,24 @@ class _Check:
         raise SpecError(
             f"{self.where}: {self.expectation.what!r}: {name!r} is not among the {role} of {curve}.{nearest(name, allowed)}"
         )
+
+    def _kind(self, metric: str, other: str | None, curve: str) -> None:
+        """The metric is of a kind whose mean, or ratio of means, has an interval, as far as types and bounds tell."""
+        returned = self.grid.outputs(curve) or {}
+        truth = [name for name in (metric, other) if name in returned and returned[name].dtype == bool]
+        if truth and other is not None:
+            raise SpecError(f"{self.where}: {self.expectation.what!r}: {no_ratio(truth[0])}")
+        low, high = self.expectation.allowed
+        middle = self.expectation.value
+        signed = high <= 0 or -np.inf < low < 0 and (middle is None or middle <= 0)
+        if signed and metric in returned and np.issubdtype(returned[metric].dtype, np.floating):
+            bounds = " and ".join(
+                f"{name} = {bound:g}"
+                for name, bound in (("value", middle), ("at_least", low), ("at_most", high))
+                if bound is not None and np.isfinite(bound) and (middle is None or name == "value")
+            )
+            raise SpecError(
+                f"{self.where}: {self.expectation.what!r} with {bounds} is about a mean that may be 0 or negative, and tsjax "
+                "has intervals for means of risks alone, which are positive. Expect something of a positive quantity, such as "
+                "a square or an absolute value, or return a truth value, whose mean is a share."
+            )

@@ -25,6 +25,9 @@ class Expectation(BaseModel):
     - `METRIC of CURVE`: its mean over seeds; `METRIC of CURVE relative to OTHER`: ratio of means, paired by seed; OTHER is a
       curve, a recorded column, or `predicted`: what theory predicts for the mean of the curve.
 
+    Means are judged of risks (positive numbers), and of truth values, which have no ratios. Expectations about times, or about
+    means that may be 0, are refused, and what turns out to be no risk is undecided (see `tsjax.mean_ratio`).
+
     CURVE may be `*`: every curve that `where` allows, but OTHER and those in `excluding`; against `predicted`, every curve
     that has a prediction. The verdict is that of the curve where the claim is hardest. Allowed are `value` +- `tolerance`, or
     `at_least` and/or `at_most`. `over` restricts x to a value or to [low, high], `where` picks the curve when several differ in

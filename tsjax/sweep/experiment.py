@@ -81,6 +81,12 @@ class Experiment:
                 raise ValueError(
                     f"experiment {self.name!r}: {name!r} is a name of the engine; call the argument otherwise."
                 )
+        for name in (self.x, *self.y):
+            if name in RESERVED:
+                raise ValueError(
+                    f"experiment {self.name!r}: x or y names {name!r}, which the engine writes itself and which is no result "
+                    "of a cell. Name what the function returns."
+                )
         for option in ("static", "independent"):
             for name in getattr(self, option):
                 if name not in self.arguments.model_fields:

@@ -1,6 +1,7 @@
 """Errors of a user's own experiment, told apart from faults of tsjax."""
 
 import inspect
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from .errors import TooLargeError
@@ -23,6 +24,35 @@ def source_file(experiment: Any) -> str:
         return inspect.getsourcefile(inspect.unwrap(experiment.fn)) or ""
     except TypeError:
         return ""
+
+
+def value_needed(error: Exception, experiment: Experiment, names: Sequence[str]) -> ExperimentError:
+    """The error of an experiment whose function needs the values of some traced arguments while it is compiled: as the size of
+    an array, the number of steps of a loop, the condition of an `if`."""
+    named = " and ".join(map(repr, names))
+    what, its = (f"arguments {named} are", "their values") if len(names) > 1 else (f"argument {named} is", "its value")
+    return ExperimentError(
+        f"experiment {experiment.name!r}: the {what} traced, and the function needs {its} while it is compiled: name {named} "
+        f"in static, as in @ts.experiment(static={(*experiment.static, *names)!r}), and every value has a program of its own. "
+        f"{_first_words(error, experiment)}"
+    )
+
+
+def unhashable(error: Exception, experiment: Experiment, names: Sequence[str]) -> ExperimentError:
+    """The error of an experiment whose static arguments are lists where its function needs something that can be hashed."""
+    named = " and ".join(map(repr, names))
+    what = f"arguments {named} are lists" if len(names) > 1 else f"argument {named} is a list"
+    return ExperimentError(
+        f"experiment {experiment.name!r}: the static {what}, which cannot be hashed: annotate {named} as a tuple, such as "
+        f"tuple[int, ...]. {_first_words(error, experiment)}"
+    )
+
+
+def _first_words(error: Exception, experiment: Experiment) -> str:
+    """Kind, beginning and place of an error whose text goes on for lines."""
+    words = str(error).splitlines()[0].split(". ")[0].removesuffix(".") if str(error) else ""
+    place = place_of(error, source_file(experiment))
+    return f"{type(error).__name__}: {words}" + (f" (at {place})" if place else "") + "."
 
 
 def raise_as_users(error: Exception, experiment: Any, where: str) -> NoReturn:

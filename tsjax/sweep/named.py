@@ -3,7 +3,9 @@
 import contextlib
 import contextvars
 import importlib
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from .errors import SpecError
@@ -33,12 +35,19 @@ def import_named(name: str, where: str) -> Any:
     try:
         found = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise SpecError(f"{where}: cannot be imported: {told(error)}.") from error
+        missing = error.name or ""
+        if not f"{module}.".startswith(f"{missing}."):
+            # A module that the study's own imports.
+            raise SpecError(f"{where}: cannot be imported: {told(error)}.{_found_at(missing)}") from error
+        hint = _found_at(module) or (
+            " Install its package, or name its folder in PYTHONPATH; on the command line modules in the current directory are "
+            "found too."
+        )
         raise SpecError(
-            f"{where}: cannot be imported: there is no module {error.name!r} where Python looks for modules. Install its "
-            "package, or name its folder in PYTHONPATH; on the command line modules in the current directory are found too."
+            f"{where}: cannot be imported: there is no module {missing!r} where Python looks for modules.{hint}"
         ) from error
+    except ImportError as error:
+        raise SpecError(f"{where}: cannot be imported: {told(error)}.{_as_part(module, attribute, error)}") from error
     # Also sys.exit, which would end the command as if all were well.
     except (Exception, SystemExit) as error:
         raise SpecError(f"{where}: cannot be imported: {told(error)}.") from error
@@ -47,3 +56,42 @@ def import_named(name: str, where: str) -> Any:
             f"{where}: cannot be imported: the module {module} ({getattr(found, '__file__', None)}) has no {attribute!r}."
         )
     return getattr(found, attribute)
+
+
+def _found_at(module: str) -> str:
+    """' It is in ...' where a module that Python does not find lies near: below the current directory, one of those above it,
+    or one of its folders, as where one runs in the folder of the study itself. Else an empty text."""
+    if not module:
+        return ""
+    here = Path.cwd()
+    below = sorted(one for one in _entries(here) if not one.name.startswith(".") and one.is_dir())
+    for folder in (here, *here.parents, *below):
+        file = folder.joinpath(*module.split("."))
+        for candidate in (file.with_name(f"{file.name}.py"), file / "__init__.py"):
+            if candidate.is_file():
+                return (
+                    f" It is in {candidate}: run in {folder}, or put that folder on the path, "
+                    f"PYTHONPATH={shlex.quote(str(folder))}."
+                )
+    return ""
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _as_part(module: str, attribute: str, error: ImportError) -> str:
+    """What to do about a module of a package that is imported as if it stood alone, so that `from . import ...` in it fails."""
+    file = Path(*module.split(".")).with_suffix(".py").resolve()
+    if "relative import" not in str(error) or not file.is_file():
+        return ""
+    folder, names = file.parent, [file.stem]
+    while True:
+        names.insert(0, folder.name)
+        folder = folder.parent
+        if not (folder / "__init__.py").is_file():
+            break
+    return f" It is part of a package: run in {folder}, and write study = '{'.'.join(names)}:{attribute}'."

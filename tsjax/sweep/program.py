@@ -14,9 +14,10 @@ import numpy as np
 
 from .devices import sharded_vmap, usable_devices
 from .experiment import RESERVED, Experiment
+from .faults import unhashable, value_needed
 from .plan import Cell, Group
 from .trace import check_sizes
-from .values import redacted
+from .values import hashable, redacted
 
 IN_FLIGHT = 2
 """Chunks on the device at a time, the one that runs included."""
@@ -122,8 +123,13 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
     budget = memory_budget() if budget is None else budget
     start = time.perf_counter()
     while True:
-        function = sharded_vmap(_cell_function(experiment, group.static))
-        traced = function.trace(*inputs_of(group.cells, experiment, group.static, size, key))
+        try:
+            traced = _traced(experiment, group.cells, group.static, size, key)
+        except Exception as error:
+            explained = _explained(error, experiment, group, count, key)
+            if explained is None:
+                raise
+            raise explained from error
         check_sizes(traced.jaxpr)
         lowered = traced.lower()
         compiled = lowered.compile()
@@ -135,6 +141,34 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
         if needed <= budget or size == count:
             return Program(compiled, size, needed, time.perf_counter() - start, dict(lowered.out_info))
         size = max(count, int(size * budget / needed) // count * count)
+
+
+def _traced(experiment: Experiment, cells: tuple[Cell, ...], static: dict[str, Any], size: int, key: int) -> Any:
+    """The program of `size` cells, traced and not compiled."""
+    return sharded_vmap(_cell_function(experiment, static)).trace(*inputs_of(cells, experiment, static, size, key))
+
+
+def _explained(error: Exception, experiment: Experiment, group: Group, count: int, key: int) -> Exception | None:
+    """What is wrong with the arguments of a function that cannot be traced, found by trial and so whatever the error: with the
+    values of traced arguments it can be traced, and with one of them traced it cannot; or it can with tuples for lists. None
+    where it fails in any case."""
+    first = group.cells[0].arguments
+    traced = [name for name in first if name not in group.static]
+    lists = [name for name, value in group.static.items() if isinstance(value, list)]
+
+    def works(static: dict[str, Any]) -> bool:
+        try:
+            _traced(experiment, group.cells[:1], static, count, key)
+        except Exception:
+            return False
+        return True
+
+    if lists and works({name: hashable(value) for name, value in group.static.items()}):
+        return unhashable(error, experiment, lists)
+    if not traced or not works(first):
+        return None
+    needed = [name for name in traced if not works({key: value for key, value in first.items() if key != name})]
+    return value_needed(error, experiment, needed) if needed else None
 
 
 def check_outputs(experiment: Experiment, group: Group, outputs: dict[str, jax.ShapeDtypeStruct]) -> None:

@@ -13,7 +13,7 @@ from .coverage import Coverage, coverage_of
 from .description import Description
 from .plan import Plan
 from .store import Chunks, Store, StoreError, description_of
-from .table import ENGINE_COLUMNS, columns_of, common_columns, in_columns, numbers, to_frame
+from .table import ENGINE_COLUMNS, WHOLE, columns_of, common_columns, in_columns, numbers, to_frame, whole_columns
 
 FAILED = (int(Status.DIVERGED), int(Status.SINGULAR), int(Status.OUT_OF_MEMORY))
 """Statuses that count as failures in every table."""
@@ -94,6 +94,7 @@ def assemble(
     # Stable: the entries of a vector stay in their order.
     order = order[np.argsort(code[order], kind="stable")]
     frame = to_frame(table, order, experiment)
+    frame.attrs[WHOLE] = whole_columns(columns)
     return _without_spoilt(frame, experiment), places.coverage(chunks, repeated, verified)
 
 

@@ -9,17 +9,19 @@ import numpy as np
 import pandas as pd
 
 from ..rates import Rate, Verdict, choose_model, diagnose, fit_rate
+from .columns import codes_of, compact, distinct, holds_truth, plain, tables_of
 from .coverage import Coverage
 from .curve import Curve
 from .description import Description
+from .errors import nearest
 from .experiment import Experiment
+from .metrics import TIMES, no_measurement, no_risk
 from .named import no_imports
 from .plan import Plan, plan_cells
 from .program import key_of
 from .records import failed_cells, records_of
 from .spec import SpecError, SweepSpec, find_experiment
 from .store import Content, Store, StoreError, open_store
-from .table import numbers
 from .theory import Theory, TheoryTable
 from .values import canonical, labels_of, name_of_value, redacted, text_of
 from .verdicts import Judge
@@ -91,22 +93,22 @@ class Result:
         if records.empty:
             return []
         names = [name for name in experiment.names if name != experiment.x]
-        codes = {name: _codes(records[name]) for name in names}
+        codes = {name: codes_of(records[name]) for name in names}
         varying = [name for name in names if name != experiment.curve and codes[name].max() > 0]
-        labels = {name: labels_of(_distinct(records[name], codes[name])) for name in varying}
+        labels = {name: labels_of(distinct(records[name], codes[name])) for name in varying}
         metrics = [name for name in (*experiment.y, *self._references()) if name in records]
         which = np.zeros(len(records), np.int64)
         for name in names:
-            which = _compact(which * (int(codes[name].max()) + 1) + codes[name])
+            which = compact(which * (int(codes[name].max()) + 1) + codes[name])
         curves = []
         order = np.argsort(which, kind="stable")
         # Cells of one curve lie together, in the order of the grid.
         for rows in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
-            arguments = {name: _plain(records[name].iloc[rows[0]]) for name in names}
+            arguments = {name: plain(records[name].iloc[rows[0]]) for name in names}
             name = experiment.name if experiment.curve is None else name_of_value(arguments[experiment.curve])
             extra = ", ".join(f"{key}={labels[key][text_of(arguments[key])]}" for key in varying)
             title = experiment.labels.get(name, name)
-            x, seeds, values = _tables(records.iloc[rows], metrics, experiment)
+            x, seeds, values = tables_of(records.iloc[rows], metrics, experiment)
             curve = Curve(
                 name=name,
                 label=f"{title} ({extra})" if extra else title,
@@ -142,7 +144,7 @@ class Result:
         >>> key, arguments = result.cell(17)  # doctest: +SKIP
         """
         record = self.records.iloc[row]
-        arguments = {name: _plain(record[name]) for name in self.experiment.names}
+        arguments = {name: plain(record[name]) for name in self.experiment.names}
         if self.plan is not None and record["cell"] in self._places:
             # A column of 1 and 2.5 holds 1.0, and the plan what was asked for.
             arguments = dict(self.plan.combinations[self._places[record["cell"]]].arguments)
@@ -161,8 +163,16 @@ class Result:
 
     def rate(self, curve: Curve, metric: str | None = None, model: str = "power") -> Rate:
         """A model fitted to a curve, by default a power law; see `tsjax.fit_rate`. `auto` chooses the model by AICc, see
-        `tsjax.choose_model`."""
+        `tsjax.choose_model`. `metric` is one of the experiment's y, by default the first.
+
+        Raises ValueError for a curve that cannot be fitted, and for a metric that is none of these, such as `run_seconds`."""
         metric = self.experiment.y[0] if metric is None else metric
+        if metric in TIMES:
+            raise ValueError(no_measurement(metric))
+        if metric not in curve.values:
+            raise ValueError(
+                f"{metric!r} is not among the y of {self.experiment.name}.{nearest(metric, list(curve.values))}"
+            )
         # Tables, figures and warnings ask for the same few.
         name = (canonical(curve.arguments), curve.x.tobytes(), metric, model)
         if name not in self._rates:
@@ -184,9 +194,15 @@ class Result:
     def _warnings(self, curve: Curve, rate: Rate) -> list[str]:
         theory = curve.measured(self.experiment.y[0]).theory
         sound = theory.predicted is not None and _positive(theory.predicted)
-        return list(
-            diagnose(rate, predicted=theory.predicted if sound else None, asymptote=theory.exponent if sound else None)
+        found = diagnose(
+            rate, predicted=theory.predicted if sound else None, asymptote=theory.exponent if sound else None
         )
+        doubt = no_risk(curve, self.experiment)
+        return [doubt, *found] if doubt else list(found)
+
+    def is_share(self, column: str) -> bool:
+        """Whether a recorded column holds truth values, or integers that are all 0 or 1, whose mean is a share of seeds."""
+        return column not in self.experiment.names and holds_truth(self.records, column)
 
     def rates(self, model: str = "power") -> pd.DataFrame:
         """One row per curve: exponent, interval, the model, predicted exponent over the same window (same weights), the
@@ -223,7 +239,7 @@ class Result:
 
     @property
     def _judge(self) -> Judge:
-        return Judge(self.curves(), self.experiment, list(self.records.columns))
+        return Judge(self.curves(), self.experiment, list(self.records.columns), self.is_share)
 
     def verdicts(self) -> list[Verdict]:
         """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers."""
@@ -239,7 +255,7 @@ class Result:
 
         del xarray
         experiment, records = self.experiment, self.records
-        codes = {name: _codes(records[name]) for name in experiment.names}
+        codes = {name: codes_of(records[name]) for name in experiment.names}
         varying = [name for name in experiment.names if codes[name].max() > 0]
         along = experiment.x
         frame = records.drop(columns=["cell", "device", "jax", "tsjax"], errors="ignore")
@@ -247,12 +263,12 @@ class Result:
             along = "entry"
             frame = frame.assign(entry=records.groupby("cell", sort=False).cumcount())
         dims = list(dict.fromkeys([*varying, along, "seed"]))
-        constant = {name: _plain(records[name].iloc[0]) for name in experiment.names if name not in dims}
+        constant = {name: plain(records[name].iloc[0]) for name in experiment.names if name not in dims}
         orders = {}
         for name in varying:
             if frame[name].dtype == object:
-                labels = labels_of(_distinct(records[name], codes[name]))
-                frame[name] = [labels[text_of(_plain(value))] for value in records[name]]
+                labels = labels_of(distinct(records[name], codes[name]))
+                frame[name] = [labels[text_of(plain(value))] for value in records[name]]
             if not pd.api.types.is_numeric_dtype(frame[name].dtype):
                 # Words have the order of the grid, not that of the alphabet.
                 orders[name] = list(dict.fromkeys(frame[name]))
@@ -260,6 +276,9 @@ class Result:
         for name in [name for name in frame if name not in dims and frame[name].dtype == object]:
             frame[name] = pd.to_numeric(frame[name], errors="coerce")
         dataset = frame.drop(columns=list(constant)).set_index(dims).to_xarray().sel(orders)
+        for name in TIMES:
+            if name in dataset:
+                dataset[name].attrs["comment"] = no_measurement(name)
         dataset.attrs = {"claim": self.spec.claim, "study": self.spec.study} | {
             name: value if isinstance(value, int | float | str) and not isinstance(value, bool) else text_of(value)
             for name, value in constant.items()
@@ -298,59 +317,8 @@ class Result:
         return publish_rates(self, format, model)
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _positive(values: np.ndarray) -> bool:
     return bool(np.all(np.isfinite(values) & (values > 0)))
-
-
-def _compact(codes: np.ndarray) -> np.ndarray:
-    """Codes from 0 on, in the order in which they first appear."""
-    return pd.factorize(codes)[0]
-
-
-def _codes(column: Any) -> np.ndarray:
-    """A code for every row, equal for equal values of equal type: 1, 1.0 and True are three."""
-    if column.dtype != object:
-        return pd.factorize(column, use_na_sentinel=False)[0]
-    # Few objects, many rows.
-    objects, places = np.unique(np.fromiter(map(id, column), np.int64, len(column)), return_inverse=True)
-    first = np.full(len(objects), len(column))
-    np.minimum.at(first, places, np.arange(len(column)))
-    texts = np.array([text_of(_plain(column.iloc[at])) for at in first])
-    return pd.factorize(texts[places])[0]
-
-
-def _distinct(column: Any, codes: np.ndarray) -> list[Any]:
-    _, first = np.unique(codes, return_index=True)
-    return [_plain(value) for value in column.iloc[np.sort(first)]]
-
-
-def _tables(
-    rows: pd.DataFrame, metrics: list[str], experiment: Description
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """x (k,), seeds (s,) and each metric (k, s) of the records of one curve."""
-    along, seeds = rows[experiment.x].to_numpy(float), rows["seed"].to_numpy(np.int64)
-    places = np.zeros(len(rows), np.int64)
-    if experiment.returns_x:
-        # A vector may come to the same x again: both entries stay.
-        places = rows.groupby(["cell", experiment.x], sort=False).cumcount().to_numpy()
-    seeds, j = np.unique(seeds, return_inverse=True)
-    x, i = np.unique(along, return_inverse=True)
-    if places.any():
-        keys, i = np.unique(np.stack([along, places], axis=1), axis=0, return_inverse=True)
-        x, i = keys[:, 0], i.reshape(-1)
-    if np.bincount(i * len(seeds) + j).max() > 1:
-        raise ValueError(
-            f"the records hold several values for one {experiment.x} and seed of one curve: they are not those of one sweep."
-        )
-    values = {}
-    for name in metrics:
-        values[name] = np.full((len(x), len(seeds)), np.nan)
-        values[name][i, j] = numbers(rows[name])
-    return x, seeds, values
 
 
 def load(path: str | Path, experiment: Experiment | None = None) -> Result:

@@ -18,6 +18,10 @@ from .values import hashable, text_of, value_of
 ENGINE_COLUMNS = ("compile_seconds", "run_seconds", "device", "jax", "tsjax")
 """What the engine writes beside arguments and values: seconds, and what ran the cell."""
 
+WHOLE = "whole numbers"
+"""Where a table of records names its columns of truth values and integers (`DataFrame.attrs`): with a failed cell among them
+pandas holds such a column as numbers with a point."""
+
 _BOOL, _INT, _FLOAT, _TEXT = "bool", "int64", "double", "string"
 _TYPES: dict[str, Any] = {_BOOL: pa.bool_(), _INT: pa.int64(), _FLOAT: pa.float64(), _TEXT: pa.string()}
 
@@ -103,6 +107,11 @@ def common_columns(found: Iterable[Mapping[str, str]], experiment: Description) 
     head = ["cell", *experiment.names, "seed", "status", *experiment.y]
     order = [name for name in dict.fromkeys([*head, *sorted(kinds)]) if name in kinds and name not in ENGINE_COLUMNS]
     return {name: _union(kinds[name]) for name in (*order, *(name for name in ENGINE_COLUMNS if name in kinds))}
+
+
+def whole_columns(columns: Mapping[str, str]) -> list[str]:
+    """The columns, of these types, of truth values and integers."""
+    return [name for name, kind in columns.items() if kind in (_BOOL, _INT)]
 
 
 def in_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:

@@ -1,7 +1,7 @@
 """From expectations to verdicts: what each `[[expect]]` asks is measured on the curves of a sweep, and judged."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +13,6 @@ from ..rates import (
     choose_model,
     crossing,
     fit_rate,
-    is_binary,
     judge,
     mean_ratio,
     p_value_sentence,
@@ -24,7 +23,10 @@ from ..rates.selection import CANDIDATES, UNDECIDED
 from .axes import same
 from .curve import Curve
 from .description import Description
+from .metrics import TIMES, no_measurement, no_ratio, no_risk
 from .spec import Expectation, nearest
+
+_ALIKE = "the seeds are all alike, so the interval has no width and says nothing about other seeds"
 
 
 class _Unmeasured(Exception):
@@ -43,12 +45,20 @@ class _Measured(NamedTuple):
 
 
 class Judge:
-    """Judges expectations on `curves`, the curves of `experiment`; `columns` are the names of all recorded values."""
+    """Judges expectations on `curves`, the curves of `experiment`; `columns` are the names of all recorded values, and
+    `is_share` says of which the mean is a share of seeds."""
 
-    def __init__(self, curves: Sequence[Curve], experiment: Description, columns: Sequence[str]):
+    def __init__(
+        self,
+        curves: Sequence[Curve],
+        experiment: Description,
+        columns: Sequence[str],
+        is_share: Callable[[str], bool],
+    ):
         self.curves = curves
         self.experiment = experiment
         self.columns = columns
+        self.is_share = is_share
 
     def verdict(self, expectation: Expectation, curves: Sequence[Curve] | None = None) -> Verdict:
         """The verdict on all curves that the expectation means, or on `curves`."""
@@ -121,7 +131,9 @@ class Judge:
             "forecast": self._forecast,
         }.get(str(parts["metric"]), self._metric)
         found = measure(expectation, curve)
-        return found._replace(where=found.where + hardest, doubt=found.doubt or doubt)
+        # Of its own means a ratio knows already.
+        kind = None if measure == self._metric else no_risk(curve, self.experiment)
+        return found._replace(where=found.where + hardest, doubt=kind or found.doubt or doubt)
 
     def _window(self, expectation: Expectation, curve: Curve) -> Curve:
         axis = self.experiment.x
@@ -162,7 +174,8 @@ class Judge:
             difference = a.minus(b)
             value, interval, draws = difference.value, difference.interval, a.draws - b.draws
             rate, seeds = a, min(a.effective_seeds, b.effective_seeds)
-            doubt = _tail(a, mine) or _tail(b, theirs) or _failures(theirs)
+            kind = no_risk(theirs, self.experiment)
+            doubt = kind or _tail(a, mine) or _tail(b, theirs) or _failures(theirs)
         note = ""
         if expectation.test is not None:
             note = p_value_sentence(draws, float(seeds), expectation.allowed, expectation.alpha)
@@ -231,22 +244,32 @@ class Judge:
     def _metric(self, expectation: Expectation, curve: Curve) -> _Measured:
         candidates = [(x, self._ratio_at(expectation, curve, float(x))) for x in curve.x]
         x, worst = max(candidates, key=lambda c: _excess(expectation, c[1].interval))
-        return _Measured(f" at {self.experiment.x} = {x:g}", worst.value, worst.interval)
+        where, alike = f" at {self.experiment.x} = {x:g}", worst.interval[0] == worst.interval[1]
+        return _Measured(where, worst.value, worst.interval, note=_ALIKE if alike else "")
 
     def _ratio_at(self, expectation: Expectation, curve: Curve, x: float) -> Estimate:
         metric, other, level = expectation.parts["metric"], expectation.parts["other"], expectation.level
+        times = [name for name in (metric, other) if name in TIMES]
+        if times:
+            raise _Unmeasured(no_measurement(times[0]))
         if metric not in curve.values:
             raise _Unmeasured(f"{metric!r} is not recorded.{nearest(str(metric), list(self.columns))}")
         mine = _at(curve, str(metric), x)
+        shares = [name for name in (metric, other) if name in curve.values and self.is_share(str(name))]
         if other is None:
-            return share(mine, level=level) if is_binary(mine) else mean_ratio(mine, 1.0, level=level)
+            return share(mine, level=level) if shares else mean_ratio(mine, 1.0, level=level)
+        if shares:
+            raise _Unmeasured(no_ratio(str(shares[0])))
         if other == "predicted":
             if curve.theory.predicted is None:
                 raise _Unmeasured(f"theory predicts no curve for {curve.name}")
             predicted = float(curve.theory.predicted[int(np.flatnonzero(curve.x == x)[0])])
             return mean_ratio(mine, predicted, level=level)
         if other in curve.values:
-            return mean_ratio(mine, _at(curve, other, x), level=level)
+            theirs = _at(curve, other, x)
+            # An argument, or what does not depend on the seed, is a known number.
+            alike = (theirs == theirs[0]).all()
+            return mean_ratio(mine, float(theirs[0]) if alike else theirs, level=level)
         rival = self._one(expectation, other)
         if x not in rival.x:
             raise _Unmeasured(f"{other} has no records at {self.experiment.x} = {x:g}")

@@ -1,0 +1,78 @@
+"""Columns of records as numbers: codes of equal values, tables of one curve, and which columns hold truth values."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .description import Description
+from .table import WHOLE, numbers
+from .values import text_of
+
+
+def plain(value: Any) -> Any:
+    """A NumPy number as Python's."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def compact(codes: np.ndarray) -> np.ndarray:
+    """Codes from 0 on, in the order in which they first appear."""
+    return pd.factorize(codes)[0]
+
+
+def codes_of(column: Any) -> np.ndarray:
+    """A code for every row, equal for equal values of equal type: 1, 1.0 and True are three."""
+    if column.dtype != object:
+        return pd.factorize(column, use_na_sentinel=False)[0]
+    # Few objects, many rows.
+    objects, places = np.unique(np.fromiter(map(id, column), np.int64, len(column)), return_inverse=True)
+    first = np.full(len(objects), len(column))
+    np.minimum.at(first, places, np.arange(len(column)))
+    texts = np.array([text_of(plain(column.iloc[at])) for at in first])
+    return pd.factorize(texts[places])[0]
+
+
+def distinct(column: Any, codes: np.ndarray) -> list[Any]:
+    """The values of a column, each once, in the order of the rows."""
+    _, first = np.unique(codes, return_index=True)
+    return [plain(value) for value in column.iloc[np.sort(first)]]
+
+
+def tables_of(
+    rows: pd.DataFrame, metrics: list[str], experiment: Description
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """x (k,), seeds (s,) and each metric (k, s) of the records of one curve."""
+    along, seeds = rows[experiment.x].to_numpy(float), rows["seed"].to_numpy(np.int64)
+    places = np.zeros(len(rows), np.int64)
+    if experiment.returns_x:
+        # A vector may come to the same x again: both entries stay.
+        places = rows.groupby(["cell", experiment.x], sort=False).cumcount().to_numpy()
+    seeds, j = np.unique(seeds, return_inverse=True)
+    x, i = np.unique(along, return_inverse=True)
+    if places.any():
+        keys, i = np.unique(np.stack([along, places], axis=1), axis=0, return_inverse=True)
+        x, i = keys[:, 0], i.reshape(-1)
+    if np.bincount(i * len(seeds) + j).max() > 1:
+        raise ValueError(
+            f"the records hold several values for one {experiment.x} and seed of one curve: they are not those of one sweep."
+        )
+    values = {}
+    for name in metrics:
+        values[name] = np.full((len(x), len(seeds)), np.nan)
+        values[name][i, j] = numbers(rows[name])
+    return x, seeds, values
+
+
+def holds_truth(records: pd.DataFrame, column: str) -> bool:
+    """Whether a column holds truth values, or integers that are all 0 or 1, so that its mean is a share of seeds. Other numbers
+    are no truth values even where all are 0 or 1, as an accuracy may be that is exactly 1 at every seed."""
+    if column not in records:
+        return False
+    kind = records[column].dtype
+    if column not in records.attrs.get(WHOLE, ()) and not (
+        pd.api.types.is_bool_dtype(kind) or pd.api.types.is_integer_dtype(kind)
+    ):
+        return False
+    values = numbers(records[column])
+    values = values[~np.isnan(values)]
+    return values.size > 0 and bool(np.isin(values, (0.0, 1.0)).all())
