@@ -18,10 +18,10 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jaxlib
 from jaxtyping import Array, Float
 
 from ..cache import cache_folder, private_folder, read_private
+from ..versions import version_of
 
 _FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared"]
 _SECONDS = 120
@@ -45,7 +45,7 @@ def build(source: Path, folder: Path, includes: tuple[str, ...] = (), flags: tup
     # Code for one processor is an illegal instruction on another that shares the home folder.
     cpu = Path("/proc/cpuinfo").read_text().split("\n\n")[0] if os.path.exists("/proc/cpuinfo") else ""
     features = "".join(line for line in cpu.splitlines() if line.startswith(("flags", "Features", "model name")))
-    facts = [*command, jax.__version__, jaxlib.__version__, platform.machine(), features]
+    facts = [*command, jax.__version__, str(version_of("jaxlib")), platform.machine(), features]
     digest = hashlib.sha256(b"".join(texts) + "\0".join(facts).encode()).hexdigest()[:16]
     folder, stem = private_folder(folder), f"{source.stem}-{digest}"
     for library in sorted(folder.glob(f"{stem}-*.so")):
