@@ -3,9 +3,7 @@
 import json
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 
 import tsjax as ts
 
@@ -19,7 +17,6 @@ def test_there_are_notebooks():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_kept_without_outputs(path):
     content = json.loads(path.read_text())
-    nbformat.validate(nbformat.from_dict(content))
     cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
     assert len(cells) > 2
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)
@@ -31,6 +28,9 @@ def test_kept_without_outputs(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs(path, tmp_path, monkeypatch):
     """In a kernel of its own, with JAX as a reader has it."""
+    import nbformat  # pyright: ignore[reportMissingImports]
+    from nbclient import NotebookClient  # pyright: ignore[reportMissingImports]
+
     for name in ("JAX_NUM_CPU_DEVICES", "PJRT_NPROC"):
         monkeypatch.delenv(name, raising=False)
     notebook = nbformat.read(path, as_version=4)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playwright.sync_api import sync_playwright
 
 from tsjax.report import write_report
 from tsjax.report.page import render
@@ -21,6 +20,9 @@ from tsjax.sweep.spec import parse_spec
 # What Debian, Ubuntu and other systems call it.
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _WIDTHS = (400, 1440)
+
+# The driver of a browser is large, and only the group of slow tests has it.
+pytestmark = pytest.mark.slow
 
 
 def _chromium() -> str:
@@ -47,6 +49,8 @@ def test_where_there_is_no_browser(monkeypatch):
 @pytest.fixture(scope="module")
 def browser():
     path = _chromium()
+    from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports]
+
     with sync_playwright() as playwright:
         # Chromium's sandbox does not start for root, whom containers are.
         running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
