@@ -43,7 +43,9 @@ class Comparison:
 
 def rows_of_the_page() -> dict[tuple[str, str], tuple[str, str]]:
     """(published, ours) as written, by (source, quantity)."""
-    cells = [re.split(r"\s*\|\s*", line.strip("| \n")) for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    cells = [
+        re.split(r"\s*\|\s*", line.strip("| \n")) for line in PAGE.read_text().splitlines() if line.startswith("| ")
+    ]
     return {(row[0], row[1]): (row[2], row[3]) for row in cells if len(row) == 4 and row[0] != "source"}
 
 

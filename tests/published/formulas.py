@@ -72,7 +72,12 @@ def _power_law(alpha: float, source: float, count: int = 20_000) -> tuple[ZonalS
     """Eigenvalues i^{-alpha} and coefficients v_i^2 = i^{-1-2 r alpha}, no two alike."""
     i, ones = jnp.arange(1.0, count + 1), jnp.ones(count)
     # The sums beyond, by the integral.
-    beyond = lambda values, power: (values, ones, jnp.sum(values), jnp.asarray((count + 0.5) ** (1 - power) / (power - 1)))
+    beyond = lambda values, power: (
+        values,
+        ones,
+        jnp.sum(values),
+        jnp.asarray((count + 0.5) ** (1 - power) / (power - 1)),
+    )
     spectra = [beyond(i**-power, power) for power in (alpha, 1 + 2 * source * alpha)]
     kernel, target = (ZonalSpectrum(2, values, often, total + tail, tail) for values, often, total, tail in spectra)
     return kernel, target
@@ -182,27 +187,41 @@ def deep_ntk() -> Found:
 COMPARISONS = (
     Comparison("Canatar et al. 2021, eq. 4", "risk of NTK ridge, d = 5, n = 300, ridge 0.05, noise 0.3", canatar),
     Comparison("Bordelon et al. 2020, mode errors", "error in degree 2, NTK, d = 5, n = 100", bordelon),
-    Comparison("Sollich 1999, self-consistent curve", "Bayes error of relu teachers, d = 5, n = 256", sollich),
+    Comparison(
+        "Sollich 1999, self-consistent curve", "Bayes error of relu teachers, d = 5, n = 256", sollich, slow=True
+    ),
     Comparison("Cui et al. 2021", "exponent without noise, capacity 1.5, source 0.5", lambda: cui_noiseless(0.5)),
     Comparison("Cui et al. 2021", "exponent without noise, saturated: source 2", lambda: cui_noiseless(2.0)),
     Comparison("Cui et al. 2021", "exponent with noise and the best ridge, source 0.5", cui_noisy),
     Comparison("Spigler et al. 2020", "exponent of Laplace on Laplace, circle", lambda: spigler(2, (125.0, 500.0))),
     Comparison("Spigler et al. 2020", "exponent of Laplace on Laplace, d = 3", lambda: spigler(3, (1000.0, 8000.0))),
     Comparison("Stein 1999, exponential covariance", "kriging variance between points 1/32 apart", stein),
-    Comparison("Simon et al. 2021, conservation", "sum of learnabilities on the 8-cube, n = 64", simon_learnabilities),
+    Comparison(
+        "Simon et al. 2021, conservation",
+        "sum of learnabilities on the 8-cube, n = 64",
+        simon_learnabilities,
+        slow=True,
+    ),
     Comparison("Bach 2017, appendix D.2", "eigenvalue of relu in degree 40, d = 5", bach),
     Comparison(
-        "Bietti & Mairal 2019", "decay of the NTK's eigenvalues, d = 3", lambda: Found(3.0, _decay(ts.kernels.ArcCosineNTK(), 3), tolerance=0.02)
+        "Bietti & Mairal 2019",
+        "decay of the NTK's eigenvalues, d = 3",
+        lambda: Found(3.0, _decay(ts.kernels.ArcCosineNTK(), 3), tolerance=0.02),
     ),
     Comparison(
-        "Bietti & Bach 2021", "the same, three hidden layers", lambda: Found(3.0, _decay(ts.kernels.ntk(depth=3), 3), tolerance=0.04), slow=True
+        "Bietti & Bach 2021",
+        "the same, three hidden layers",
+        lambda: Found(3.0, _decay(ts.kernels.ntk(depth=3), 3), tolerance=0.04),
+        slow=True,
     ),
     Comparison(
-        "Bach 2017", "decay of the NNGP's eigenvalues, d = 3", lambda: Found(5.0, _decay(ts.kernels.ArcCosine(1), 3), tolerance=0.02)
+        "Bach 2017",
+        "decay of the NNGP's eigenvalues, d = 3",
+        lambda: Found(5.0, _decay(ts.kernels.ArcCosine(1), 3), tolerance=0.02),
     ),
     Comparison("Ghorbani et al. 2021", "risk at n = d^0.5, target 1 + 1 + 1", lambda: ghorbani(0.5, 3.0)),
     Comparison("Ghorbani et al. 2021", "risk at n = d^1.5", lambda: ghorbani(1.5, 2.0)),
     Comparison("Ghorbani et al. 2021", "risk at n = d^2.5", lambda: ghorbani(2.5, 1.0)),
-    Comparison("Saad & Solla 1995", "error of 3 against 2 erf neurons", saad_solla),
+    Comparison("Saad & Solla 1995", "error of 3 against 2 erf neurons", saad_solla, slow=True),
     Comparison("Arora et al. 2019", "NTK of three hidden layers at cosine 0.5, by that at 1", deep_ntk, slow=True),
 )
