@@ -7,12 +7,13 @@ from published.comparison import Comparison, rows_of_the_page, says
 COMPARISONS: tuple[Comparison, ...] = formulas.COMPARISONS + simulations.COMPARISONS
 
 
-def _params():
-    for each in COMPARISONS:
-        yield pytest.param(each, id=f"{each.source}: {each.quantity}", marks=pytest.mark.slow if each.slow else [])
+PARAMS = [
+    pytest.param(each, id=f"{each.source}: {each.quantity}", marks=pytest.mark.slow if each.slow else [])
+    for each in COMPARISONS
+]
 
 
-@pytest.mark.parametrize("comparison", _params())
+@pytest.mark.parametrize("comparison", PARAMS)
 def test_a_published_result_is_found_and_the_page_says_so(comparison):
     found = comparison.run()
     assert found.agree, f"published {found.published}, tsjax {found.ours} ± {found.error}"
