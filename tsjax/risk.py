@@ -19,7 +19,7 @@ from .estimators.student import NetworkFit
 from .estimators.tuning import as_float64
 from .kernels import ArcCosine, ReLUFeatures, gegenbauer
 from .kernels.base import trace_floats
-from .kernels.zonal import angles, coefficients, series
+from .kernels.zonal import angles, coefficients, largest_missing, multiplicities_of, series
 from .network import TwoLayer
 from .precision import is_traced, requires_float64
 from .problem import AbstractInputs, Problem, Sphere
@@ -27,6 +27,8 @@ from .problem import AbstractInputs, Problem, Sphere
 _KERNEL_FITS = (KernelFit, TiledKernelFit)
 # Neurons from which on the Gram matrix is taken in tiles.
 _WIDE = 1024
+# Degrees of the series of a kernel's risk, unless n asks for more.
+_DEGREES, _MOST_DEGREES = 200, 1000
 # Rows and columns of a tile that stays in the cache through the degrees of a series, or the terms of an angle.
 _SIDE = 128
 
@@ -137,8 +139,19 @@ class ExactRisk(NamedTuple):
         return self.error_bound <= 0.01 * self.value
 
 
+def default_degrees(d: int, n: int) -> int:
+    """The degrees that `kernel_risk` takes for n points on S^{d-1}: they hold 4 n harmonics; at least 200, at most 1000.
+
+    More than 200 are asked for on the circle alone, from n = 101 on, as long as n is below 10^4.
+    """
+    harmonics = np.cumsum(multiplicities_of(d, _MOST_DEGREES))
+    return min(_MOST_DEGREES, max(_DEGREES, int(np.searchsorted(harmonics, 4 * n))))
+
+
 @requires_float64
-def kernel_risk(fit: KernelFit | TiledKernelFit, teacher: TwoLayer, problem: Problem, degrees: int = 200) -> ExactRisk:
+def kernel_risk(
+    fit: KernelFit | TiledKernelFit, teacher: TwoLayer, problem: Problem, degrees: int | None = None
+) -> ExactRisk:
     r"""E (f_hat(x) - f*(x))^2 for x uniform on the sphere, f_hat(x) = sum_i alpha_i k(x_i, x) with a rotation-invariant
     kernel and x_i on the sphere, f* = sum_j a_j phi(<w_j, x>) a two-layer network.
 
@@ -148,13 +161,22 @@ def kernel_risk(fit: KernelFit | TiledKernelFit, teacher: TwoLayer, problem: Pro
         E k(x_i,x) k(x_l,x)      = sum_k lambda_k^2 N(d,k) P_k(<x_i, x_l>),
         E k(x_i,x) phi(<w_j,x>)  = sum_k lambda_k rho_jk N(d,k) P_k(<x_i, w_j>/|w_j|),
 
-    and E f*^2 is exact by the Gram matrix of the neurons. The degrees left out hold e^2 <= lambda |f_hat|^2 of the estimate,
-    lambda the largest eigenvalue left out and |f_hat|^2 = alpha^T K alpha, and t^2 of the teacher; so the truncation is wrong
-    by at most e^2 + 2 e t. Roundoff is at most about eps sum_k lambda_k^2 N(d,k) (sum_i |alpha_i|)^2: it rules out
-    interpolation of noise with smooth kernels, whose alpha are enormous. The time grows as n^2.
+    and E f*^2 is exact by the Gram matrix of the neurons. Of the degrees left out, the estimate has the squared norm
+    q = alpha^T (K - K_kept) alpha in the space of the kernel, so that they hold e^2 <= lambda q of it in L2, lambda the
+    largest eigenvalue left out (`tsjax.kernels.zonal.largest_missing`), and t^2 of the teacher; the truncation is wrong by at
+    most e^2 + 2 e t. Roundoff is at most about eps sum_k lambda_k^2 N(d,k) (sum_i |alpha_i|)^2: it rules out interpolation of
+    noise with smooth kernels, whose alpha are enormous. The time grows as n^2 times `degrees`.
+
+    **Arguments:**
+
+    - `fit`, `teacher`, `problem`: an estimate by a kernel method, what it was to find, and the problem of both.
+    - `degrees`: the last degree of the series, 0 to 1000. None takes so many that they hold 4 n harmonics, at least 200 and
+      at most 1000. Where the value is not `reliable` more degrees help, unless the bound is of roundoff: on the circle the
+      part left out falls as degrees^-3 for kernels that are as rough as the NTK or Laplace's.
 
     **Raises:** ValueError unless inputs are a Sphere, the kernel is rotation_invariant, the teacher is a two-layer network with
-    a closed-form Gram matrix on the sphere, and the x_i are unit vectors (to 1e-4; looked at when they are concrete).
+    a closed-form Gram matrix on the sphere, and the x_i are unit vectors (to 1e-4; looked at when they are concrete); for
+    degrees out of range.
     """
     gram = _sphere_gram(teacher, problem)
     if gram is None or not fit.kernel.rotation_invariant:
@@ -165,6 +187,10 @@ def kernel_risk(fit: KernelFit | TiledKernelFit, teacher: TwoLayer, problem: Pro
         )
     if not is_traced(fit.x) and np.any(np.abs(np.linalg.norm(np.asarray(fit.x), axis=-1) - 1.0) > 1e-4):
         raise ValueError("the training inputs must lie on the unit sphere, as those of a Sphere problem do.")
+    if degrees is None:
+        degrees = default_degrees(problem.d, fit.x.shape[-2])
+    if not 0 <= degrees <= _MOST_DEGREES:
+        raise ValueError(f"degrees can be from 0 to {_MOST_DEGREES}, or None for a choice by n; got {degrees}.")
     return _kernel_risk(trace_floats(fit), as_float64(teacher), gram, problem.d, degrees)
 
 
@@ -181,36 +207,43 @@ def _kernel_risk(fit: KernelFit | TiledKernelFit, teacher: TwoLayer, gram, d: in
     cosines = jnp.cos(jnp.asarray(angles(d, degrees)))
     rho = coefficients(teacher.activation(norms[:, None] * cosines[None, :]), d, degrees)
 
-    squares = lambdas**2 * multiplicities
-    both = lambda x1, x2: jnp.stack([series(squares, d, x1 @ x2.T), fit.kernel(x1, x2)])
-    square, norm = _quadratic_form(both, fit.x, alpha)
+    squares, kept = lambdas**2 * multiplicities, jnp.where(lambdas > 0, multiplicities, 0.0)
+
+    terms = jnp.stack([squares, lambdas * multiplicities])
+
+    def forms(x1, x2):
+        square, kernel = series(terms, d, x1 @ x2.T)
+        return jnp.stack([square, fit.kernel(x1, x2) - kernel])
+
+    square, missing_norm = _quadratic_form(forms, fit.x, alpha)
     cross = jax.vmap(lambda w, r: series(lambdas * multiplicities * r, d, fit.x @ w) @ alpha)(directions, rho)
     power = teacher.a @ gram(teacher.w, teacher.w) @ teacher.a
     value = square - 2.0 * teacher.a @ cross + power
 
-    kept = jnp.where(lambdas > 0, multiplicities, 0.0)
     pairs = directions @ directions.T
     per_pair = lambda r, u: jax.vmap(lambda s, c: series(kept * r * s, d, c))(rho, u)
     power_kept = teacher.a @ jax.vmap(per_pair)(rho, pairs) @ teacher.a
-    estimate_missing = jnp.sqrt(spectrum.largest_missing() * jnp.maximum(norm, 0.0))
+    eps, size = jnp.finfo(alpha.dtype).eps, jnp.sum(jnp.abs(alpha)) ** 2
+    # The norm is a difference as well: at most its own roundoff where it comes out below 0.
+    missing_norm = jnp.maximum(missing_norm, 0.0) + eps * spectrum.trace * size
+    estimate_missing = jnp.sqrt(largest_missing(fit.kernel, spectrum) * missing_norm)
     teacher_missing = jnp.sqrt(jnp.maximum(power - power_kept, 0.0))
     truncation = estimate_missing**2 + 2.0 * estimate_missing * teacher_missing
-    roundoff = jnp.finfo(alpha.dtype).eps * (jnp.sum(squares) * jnp.sum(jnp.abs(alpha)) ** 2 + power)
-    return ExactRisk(value, truncation + roundoff)
+    return ExactRisk(value, truncation + eps * (jnp.sum(squares) * size + power))
 
 
 @requires_float64
-def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> ExactRisk | None:
+def exact_risk(problem: Problem, teacher, fit: AbstractFit, degrees: int | None = None) -> ExactRisk | None:
     """The excess risk where it has a closed form, else None.
 
     That is for networks and ReLU features against two-layer teachers (`network_risk`), and on the sphere for estimators with
-    a rotation-invariant kernel (`kernel_risk`, whose value may be unreliable).
+    a rotation-invariant kernel (`kernel_risk`, whose `degrees` these are, and whose value may be unreliable).
     """
     if not isinstance(teacher, TwoLayer):
         return None
     if isinstance(fit, _KERNEL_FITS):
         closed = fit.kernel.rotation_invariant and _sphere_gram(teacher, problem) is not None
-        return kernel_risk(fit, teacher, problem) if closed else None
+        return kernel_risk(fit, teacher, problem, degrees) if closed else None
     if isinstance(fit, FeaturesFit) and isinstance(fit.features, ReLUFeatures):
         # Features over sqrt(p), with coefficients c, are a network.
         w = fit.features.w
@@ -226,7 +259,13 @@ def exact_risk(problem: Problem, teacher, fit: AbstractFit) -> ExactRisk | None:
 
 @requires_float64
 def excess_risk(
-    problem: Problem, teacher, fit: AbstractFit, *, key: PRNGKeyArray | None = None, samples: int = 16384
+    problem: Problem,
+    teacher,
+    fit: AbstractFit,
+    *,
+    key: PRNGKeyArray | None = None,
+    samples: int = 16384,
+    degrees: int | None = None,
 ) -> Float[Array, ""]:
     """The population excess risk ||f_hat - f*||^2 in L2(P_X), a float64 scalar.
 
@@ -234,9 +273,11 @@ def excess_risk(
     inputs, erf for Gaussian inputs; for ridge on ReLU features; and on the sphere for estimators with a rotation-invariant
     kernel (`tsjax.kernel_risk`). Elsewhere pass a `key`: the value is then the Monte-Carlo estimate of `monte_carlo_risk`,
     which also tells its standard error. So it is where the closed form of a kernel's risk may be wrong by more than a
-    hundredth (interpolation of noise with a smooth kernel); without a key that is NaN inside jit.
+    hundredth (interpolation of noise with a smooth kernel, or on the circle); `degrees` are those of its series.
 
-    **Raises:** ValueError when no closed form exists, or none that can be relied on, and no key is given.
+    **Raises:** ValueError when no closed form exists, or none that can be relied on, and no key is given. Inside jit the
+    latter is not known before the program runs: the value is then NaN. Do not average those that are left, whose risks
+    differ from the others': pass a `key`, with which no value is missing.
 
     >>> problem = ts.Problem(inputs=ts.Gaussian(d=2), teacher=ts.ReLUTeacher(m=1), noise_std=0.1)
     >>> teacher = problem.sample_teacher(jax.random.key(0))
@@ -244,7 +285,7 @@ def excess_risk(
     >>> round(float(ts.excess_risk(problem, teacher, half)), 6)  # E relu(z)^2 / 4 = 1/8
     0.125
     """
-    exact = exact_risk(problem, teacher, fit)
+    exact = exact_risk(problem, teacher, fit, degrees)
     estimate = lambda key: monte_carlo_risk(problem, teacher, fit, key, samples).value
     if exact is None and key is not None:
         return estimate(key)
@@ -261,6 +302,6 @@ def excess_risk(
     if not is_traced(exact.value):
         raise ValueError(
             f"the closed form gives a risk of {float(exact.value):.3g}, but may be wrong by {float(exact.error_bound):.3g}: "
-            "pass key=... for a Monte-Carlo estimate, or see tsjax.kernel_risk."
+            "pass key=... for a Monte-Carlo estimate, or more degrees=... (see tsjax.kernel_risk)."
         )
     return jnp.where(exact.reliable, exact.value, jnp.nan)

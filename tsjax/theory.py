@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .estimators.optimal_linear import teacher_covariance
 from .kernels.arccos import ArcCosine
@@ -23,6 +23,11 @@ from .problem import Problem, ReLUTeacher, Sphere
 _RIDGES = 601
 # Degrees of a spectrum must hold so many times n eigenvalues, those beyond acting as a ridge.
 _EIGENVALUES_PER_SAMPLE = 4
+# Kernels with less than this share of their trace beyond a spectrum have nothing there.
+_NO_TAIL = 1e-12
+
+Zonal = Callable[[Array, Array], Array] | ZonalSpectrum
+"""A kernel that is zonal on the sphere, or its spectrum."""
 
 
 def cramer_rao(m: int, d: int, n, noise_std):
@@ -98,8 +103,11 @@ def target_power(problem: Problem, degrees: int = 200) -> ZonalSpectrum:
 
 
 @requires_float64
-def predicted_ridge_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, ridge, noise_std) -> Float[Array, "..."]:
-    r"""The mean excess risk of kernel ridge regression by its deterministic equivalent; `n` and `ridge` broadcast.
+def predicted_ridge_risk(
+    kernel: Zonal, target: Zonal, n, ridge, noise_std, *, d: int | None = None
+) -> Float[Array, "..."]:
+    r"""The mean excess risk of kernel ridge regression by its deterministic equivalent; `n`, `ridge` and `noise_std`
+    broadcast.
 
     With eigenvalues lambda_i (each with its multiplicity) and the target's mean squared coefficients v_i^2, kappa
     solves n = sum_i lambda_i/(lambda_i+kappa) + ridge/kappa, and
@@ -112,17 +120,38 @@ def predicted_ridge_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, ridge,
     is never learnt. At least 1e-14 of the trace serves as ridge, so that kernels of finite rank have a curve without
     one.
 
-    **Raises:** ValueError for spectra of different dimensions or lengths, n < 1, ridge < 0 or noise_std < 0.
+    It is an approximation, good where many eigenvalues lie near kappa, as they do in high dimension. Without ridge and noise
+    it is too low for small d, the more so the smoother the kernel, and at every n: for a Gaussian process of the kernel's
+    own covariance (64 and 256 points, +- .01) it gives 0.77 and 0.76 of the true mean error of Laplace's kernel on the
+    circle, 0.95 and 0.94 at d = 3, 0.99 and 0.98 at d = 4; of Matérn-3/2 0.22 and 0.21, 0.74 and 0.71. The exponent comes
+    out right all the same. With noise of variance .1 and that as ridge it is within 6 % at n = 64, within 3 % at n = 256.
+
+    **Arguments:**
+
+    - `kernel`, `target`: spectra (`tsjax.kernels.gegenbauer`, `target_power`), or kernels that are zonal on S^{d-1}. As a
+      target a kernel is the covariance of a random f*, such as a Gaussian process. Spectra of kernels have as many degrees
+      as the largest n asks for (`resolving_degrees`), or as the other spectrum.
+    - `n`, `ridge`, `noise_std`: sample sizes, ridges and noise levels >= 0.
+    - `d`: the dimension, where neither `kernel` nor `target` is a spectrum, which knows its own.
+
+    **Raises:** ValueError for spectra of different dimensions or lengths, n < 1, ridge < 0 or noise_std < 0; for a spectrum
+    that ends too early for n: its degrees must hold 4 n eigenvalues, since those beyond act as a ridge only as long as
+    they are far below kappa. (A kernel with next to nothing beyond its spectrum, such as a polynomial, has no such limit.)
+    Where n or the spectrum is traced, risks at such n are NaN instead.
+
+    >>> laplace = ts.kernels.Laplace()  # learns a Gaussian process of its own covariance, without noise
+    >>> print(ts.theory.predicted_ridge_risk(laplace, laplace, np.array([100, 400]), 0.0, 0.0, d=2).round(5))
+    [0.03139 0.00787]
     """
-    _check_spectra(kernel, target)
     _check_numbers(n=(n, 1), ridge=(ridge, 0), noise_std=(noise_std, 0))
-    return _ridge_risk(kernel, target, _float(n), _float(ridge), _float(noise_std))
+    kernel, target = _spectra(kernel, target, n, d)
+    n = _float(n)
+    resolved = _resolved(kernel, n)
+    return jnp.where(resolved, _ridge_risk(kernel, target, n, _float(ridge), _float(noise_std)), jnp.nan)
 
 
 @requires_float64
-def predicted_curve(
-    kernel: Callable[[Array, Array], Array] | ZonalSpectrum, problem: Problem, n, ridge: Any = "optimal"
-) -> Float[Array, "..."]:
+def predicted_curve(kernel: Zonal, problem: Problem, n, ridge: Any = "optimal") -> Float[Array, "..."]:
     r"""The learning curve that kernel ridge regression should have on `problem`: `predicted_ridge_risk` at each n,
     shape as n.
 
@@ -140,8 +169,9 @@ def predicted_curve(
       interest from d = 4 on (2^20 takes 200 degrees at d = 5), for n to 250000 at d = 3.
     - `ridge`: a number, `"noise"` for sigma^2, or `"optimal"`: the best one at each n, as for a tuned kernel.
 
-    **Raises:** ValueError for another input law or teacher, a kernel that is not zonal, a bad ridge, or n that is traced,
-    below 1 or too large.
+    **Raises:** ValueError for another input law or teacher, a kernel that is not zonal, a bad ridge, a spectrum that ends too
+    early for n (as `predicted_ridge_risk`, which also says where the approximation is off), or n that is below 1, too large,
+    or, with a kernel, traced.
 
     >>> problem = ts.Problem(inputs=ts.Sphere(d=5), teacher=ts.ReLUTeacher(m=3), noise_std=0.1)
     >>> print(ts.theory.predicted_curve(ts.kernels.ntk(), problem, [128, 1024]).round(5))
@@ -151,16 +181,13 @@ def predicted_curve(
     if isinstance(ridge, str) and ridge not in ("optimal", "noise"):
         raise ValueError(f"ridge must be a number, 'optimal' or 'noise', got {ridge!r}.")
     _check_numbers(n=(n, 1))
-    if isinstance(kernel, ZonalSpectrum):
-        spectrum, degrees = kernel, len(kernel.eigenvalues) - 1
-    else:
-        degrees = resolving_degrees(d, n)
-        spectrum = gegenbauer(kernel, d, degrees)
-    target = target_power(problem, degrees)
+    spectrum = kernel if isinstance(kernel, ZonalSpectrum) else gegenbauer(kernel, d, resolving_degrees(d, n))
+    target = target_power(problem, len(spectrum.eigenvalues) - 1)
     noise_std = _float(problem.noise_std)
     if isinstance(ridge, str) and ridge == "optimal":
         _check_spectra(spectrum, target)
-        return _optimal_risk(spectrum, target, _float(n), noise_std)
+        n = _float(n)
+        return jnp.where(_resolved(spectrum, n), _optimal_risk(spectrum, target, n, noise_std), jnp.nan)
     return predicted_ridge_risk(spectrum, target, n, noise_std**2 if isinstance(ridge, str) else ridge, noise_std)
 
 
@@ -268,6 +295,44 @@ def _risk_at_kappa(kernel: ZonalSpectrum, target: ZonalSpectrum, n, kappa, noise
     bias = (1.0 - learnt) ** 2 @ (target.multiplicities * target.eigenvalues) + target.tail
     overfitting = n / (n - learnt**2 @ kernel.multiplicities)
     return overfitting * bias + (overfitting - 1.0) * noise_std**2
+
+
+def _spectra(kernel: Zonal, target: Zonal, n, d: int | None) -> tuple[ZonalSpectrum, ZonalSpectrum]:
+    """Both as spectra of one sphere with the same degrees."""
+    known = [spectrum for spectrum in (kernel, target) if isinstance(spectrum, ZonalSpectrum)]
+    if not known and d is None:
+        raise ValueError("the dimension is not known where kernel and target are functions: pass d=..., of S^(d-1).")
+    for spectrum in known:
+        if d is not None and spectrum.d != d:
+            raise ValueError(f"got d={d}, but a spectrum that belongs to d={spectrum.d}; leave out d, or use that one.")
+    d = known[0].d if known else d
+    assert d is not None
+    degrees = len(known[0].eigenvalues) - 1 if known else resolving_degrees(d, n)
+    kernel, target = (
+        zonal if isinstance(zonal, ZonalSpectrum) else gegenbauer(zonal, d, degrees) for zonal in (kernel, target)
+    )
+    _check_spectra(kernel, target)
+    return kernel, target
+
+
+def _resolved(kernel: ZonalSpectrum, n: Float[Array, "..."]) -> Bool[Array, "..."]:
+    """Where the spectrum holds enough eigenvalues for n, or all that matter. Raises ValueError where it is known not to."""
+    held = jnp.sum(kernel.multiplicities) / _EIGENVALUES_PER_SAMPLE
+    resolved = (n <= held) | (kernel.tail <= _NO_TAIL * kernel.trace)
+    if not is_traced(resolved) and not bool(resolved.all()):
+        d, largest = kernel.d, float(n.max())
+        most = largest_resolved_n(d)
+        remedy = (
+            f"{resolving_degrees(d, largest)} degrees are enough"
+            if largest <= most
+            else (f"1000 degrees, the most there are, resolve n up to {most}")
+        )
+        raise ValueError(
+            f"a spectrum of {kernel.eigenvalues.size - 1} degrees on S^{d - 1} resolves n up to {int(held)}, since its "
+            f"degrees hold {float(held) * _EIGENVALUES_PER_SAMPLE:.0f} eigenvalues and {_EIGENVALUES_PER_SAMPLE} are needed "
+            f"for each sample; got n={largest:.0f}. {remedy}: see tsjax.theory.resolving_degrees, or pass the kernel itself."
+        )
+    return resolved
 
 
 def _float(value) -> Float[Array, "..."]:

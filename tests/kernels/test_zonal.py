@@ -2,10 +2,11 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from scipy.special import gammaln
 
 import tsjax as ts
 from tsjax.kernels import RBF, ArcCosine, ArcCosineNTK, Laplace, gegenbauer, ntk
-from tsjax.kernels.zonal import gegenbauer_polynomials
+from tsjax.kernels.zonal import angles, coefficients, gegenbauer_polynomials, largest_missing
 
 
 def test_polynomials_in_known_dimensions():
@@ -51,6 +52,24 @@ def test_the_expansion_gives_the_kernel_back(kernel, d):
     # What is cut off is at most the tail, and reaches it only at u = +-1.
     np.testing.assert_allclose(series, truth, rtol=0, atol=spectrum.tail + 1e-8)
     np.testing.assert_allclose(series[1:-1], truth[1:-1], rtol=0, atol=0.1 * spectrum.tail + 1e-8)
+
+
+def test_neurons_lose_nothing_at_their_kink():
+    """E relu(U) P_k(U) in closed form, by Rodrigues' formula and k - 2 partial integrations, and 0 for odd k."""
+    for d in (2, 3, 5):
+        found = np.asarray(coefficients(jnp.maximum(jnp.cos(jnp.asarray(angles(d, 40))), 0.0), d, 40))
+        k = np.arange(2, 41, 2)
+        log = gammaln(d / 2) + gammaln(k - 1) - gammaln(k / 2) - gammaln((k + d + 1) / 2) - k * np.log(2)
+        np.testing.assert_allclose(np.abs(found[2::2]), np.exp(log) / np.pi**0.5, rtol=0, atol=1e-14)
+        np.testing.assert_allclose(found[3::2], 0.0, atol=1e-14)
+
+
+@pytest.mark.parametrize("d", [2, 5])
+@pytest.mark.parametrize("kernel", [Laplace(), RBF(0.3)], ids=["laplace", "rbf"])
+def test_what_is_missing_of_a_spectrum_is_bounded_closely(kernel, d):
+    few, many = gegenbauer(kernel, d, 20), np.asarray(gegenbauer(kernel, d, 200).eigenvalues)
+    bound = float(largest_missing(kernel, few))
+    assert many[21] <= bound < 1.5 * many[21]
 
 
 def test_eigenvalues_are_those_of_large_kernel_matrices(key):

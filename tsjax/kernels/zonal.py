@@ -25,16 +25,16 @@ from jaxtyping import Array, Float
 from ..precision import is_traced, requires_float64
 from .base import AbstractKernel, trace_floats
 
-# Gauss-Legendre nodes in the angle: at least 1200, and 6 for each degree.
+# Gauss-Legendre nodes in the angle, half of them on either side of pi/2: at least 1200, and 6 for each degree.
 _NODES = 1200
-# Roundoff of the quadrature in lambda_k, as a multiple of eps trace / sqrt(N(d,k)): measured up to 200 for d = 2, where
-# the nodes at the poles weigh most, and up to 10 for d >= 3.
-_NOISE = 256
+# Roundoff of the quadrature in lambda_k, as a multiple of eps trace / sqrt(N(d,k)): measured on a cubic polynomial up to 400
+# for d = 2 and 1000 degrees, where the nodes at the poles weigh most, 50 for 200 degrees, and 120 for d = 3.
+_NOISE = 512
 # Beyond this, the roundoff of lambda_k N(d,k) could exceed 2e-6 of the trace.
 _LARGEST_MULTIPLICITY = 1e15
 # Degrees that `series` adds in one pass over its points, whose values then stay in registers.
 _UNROLL = 8
-# What 6000 nodes and a table of 50 MB resolve.
+# What 6000 nodes resolve, which take a second to compute.
 _MOST_DEGREES = 1000
 
 
@@ -62,14 +62,6 @@ class ZonalSpectrum(eqx.Module):
             self.d, factor * self.eigenvalues, self.multiplicities, factor * self.trace, factor * self.tail
         )
 
-    @requires_float64
-    def largest_missing(self) -> Float[Array, ""]:
-        """An upper bound of every eigenvalue that is not in `eigenvalues`: of degrees beyond K, and of those set to 0 as
-        roundoff. The former share the tail, each with at least N(d,K) harmonics."""
-        beyond = self.tail / self.multiplicities[-1]
-        drowned = jnp.minimum(_noise(self.trace, self.multiplicities), self.tail / self.multiplicities)
-        return jnp.maximum(beyond, jnp.max(jnp.where(self.eigenvalues == 0, drowned, 0.0)))
-
 
 def _noise(trace, multiplicities):
     return _NOISE * jnp.finfo(jnp.float64).eps * trace / jnp.sqrt(multiplicities)
@@ -79,7 +71,8 @@ def _noise(trace, multiplicities):
 def gegenbauer(kernel: Callable[[Array, Array], Array], d: int, degrees: int = 200) -> ZonalSpectrum:
     """The spectrum of a kernel under the uniform law on S^{d-1} (module docstring).
 
-    By Gauss-Legendre quadrature with 1200 or more nodes in the angle, in which the kernels of this package are analytic.
+    By Gauss-Legendre quadrature with 1200 or more nodes in the angle, in which the kernels of this package are analytic (and
+    neurons such as relu on either side of pi/2).
     Degrees with more than 1e15 harmonics are left to the tail, since their eigenvalues drown in roundoff (they also lie
     far beyond any sample size).
 
@@ -124,29 +117,82 @@ def angles(d: int, degrees: int) -> np.ndarray:
 
 def coefficients(values: Float[Array, "... q"], d: int, degrees: int) -> Float[Array, "... degrees"]:
     """E[f(U) P_k(U)] for k = 0, ..., K from the values of f at the cosines of `angles(d, degrees)`."""
-    return values @ jnp.asarray(_quadrature(d, degrees))
+    kept = len(_kept_multiplicities(d, degrees))
+    theta, weights = _nodes(degrees, d)
+    return _coefficients(values, weights, d, kept - 1, np.cos(theta))
 
 
-def series(terms: Float[Array, " degrees"], d: int, u: Float[Array, "..."]) -> Float[Array, "..."]:
-    """sum_k terms_k P_k(u), at least up to the last degree that exceeds 1e-18 of the sum of all: |P_k| <= 1."""
+def _coefficients(
+    values: Float[Array, "... q"], weights: np.ndarray, d: int, degrees: int, u: np.ndarray
+) -> Float[Array, "... degrees"]:
+    """sum_i values_i weights_i P_k(u_i) for k = 0, ..., `degrees`: one degree after the other, so that no table is kept."""
+    k = np.arange(degrees + 1, dtype=float)
+    # P_{-1} = 0; for d = 2 the recurrence from P_0 to P_1 would be 0/0.
+    grow, back = (2 * k + d - 2) / np.maximum(k + d - 2, 1), k / np.maximum(k + d - 2, 1)
+    grow[0] = 1.0
+
+    def step(carry, factors):
+        before, current = carry
+        grow, back = factors
+        return (current, grow * jnp.asarray(u) * current - back * before), values @ (jnp.asarray(weights) * current)
+
+    start = (jnp.zeros(len(u)), jnp.ones(len(u)))
+    found = jax.lax.scan(step, start, (jnp.asarray(grow), jnp.asarray(back)))[1]
+    return jnp.moveaxis(found, 0, -1)
+
+
+def largest_missing(kernel, spectrum: ZonalSpectrum) -> Float[Array, ""]:
+    """An upper bound of every eigenvalue of `kernel` that is not in its `spectrum`, made by `gegenbauer`.
+
+    Degrees up to 4 K are computed, with the roundoff of the quadrature on top. Those beyond share what is left of the
+    trace, sum lambda_k N(d,k), and of the square, sum lambda_k^2 N(d,k) = E k(U)^2, each with at least N(d,4K) harmonics:
+    the second bound is the sharper one for rough kernels at small d, whose trace has a long tail. For smooth kernels the
+    tail beyond K, shared in the same way, is sharper still. Eigenvalues that were set to 0 as roundoff are below that
+    noise, and below their share of the tail.
+    """
+    d, degrees = spectrum.d, len(spectrum.eigenvalues) - 1
+    theta, weights = _nodes(degrees, d)
+    values = kernel(jnp.eye(1, d), _circle(d, theta))[0]
+    # The nodes resolve 6 degrees and more for each of the spectrum's.
+    multiplicities = jnp.asarray(_kept_multiplicities(d, 4 * degrees))
+    noise = _noise(spectrum.trace, multiplicities)
+    found = jnp.maximum(_coefficients(values, weights, d, len(multiplicities) - 1, np.cos(theta)), 0.0)
+    squares, eps = weights @ values**2, jnp.finfo(jnp.float64).eps
+    # Both differences are as good as the sums behind them: some eps for every node's roundoff.
+    tail = jnp.maximum(spectrum.trace - found @ multiplicities, 0.0) + _NOISE * eps * spectrum.trace
+    square_tail = jnp.maximum(squares - found**2 @ multiplicities, 0.0) + _NOISE * eps * squares
+    beyond = jnp.minimum(tail / multiplicities[-1], jnp.sqrt(square_tail / multiplicities[-1]))
+    further = jnp.max(found[degrees + 1 :] + noise[degrees + 1 :], initial=0.0)
+    drowned = jnp.minimum(noise[: degrees + 1], spectrum.tail / spectrum.multiplicities)
+    within = jnp.max(jnp.where(spectrum.eigenvalues == 0, drowned, 0.0))
+    above = jnp.minimum(jnp.maximum(beyond, further), spectrum.tail / spectrum.multiplicities[-1])
+    return jnp.maximum(above, within)
+
+
+def series(terms: Float[Array, "*sums degrees"], d: int, u: Float[Array, "..."]) -> Float[Array, "..."]:
+    """sum_k terms_k P_k(u), at least up to the last degree that exceeds 1e-18 of the sum of all: |P_k| <= 1. Several sums at
+    once share the polynomials."""
     # At least up to degree 2, so that there is a step to take.
-    unroll = max(1, min(_UNROLL, terms.shape[0] - 2))
-    blocks = max(1, -(-(terms.shape[0] - 2) // unroll))
-    terms = jnp.concatenate([terms, jnp.zeros(2 + blocks * unroll - terms.shape[0])])
-    matters = jnp.abs(terms) > 1e-18 * jnp.sum(jnp.abs(terms))
-    last = jnp.max(jnp.where(matters, jnp.arange(terms.shape[0]), 0))
+    unroll = max(1, min(_UNROLL, terms.shape[-1] - 2))
+    blocks = max(1, -(-(terms.shape[-1] - 2) // unroll))
+    terms = jnp.pad(terms, [(0, 0)] * (terms.ndim - 1) + [(0, 2 + blocks * unroll - terms.shape[-1])])
+    matters = jnp.abs(terms) > 1e-18 * jnp.sum(jnp.abs(terms), axis=-1, keepdims=True)
+    last = jnp.max(jnp.where(matters, jnp.arange(terms.shape[-1]), 0))
     k = np.arange(1, 1 + blocks * unroll)
     grow, back = jnp.asarray((2 * k + d - 2) / (k + d - 2)), jnp.asarray(k / (k + d - 2))
+    ones = (1,) * jnp.ndim(u)
+    term = lambda k: jnp.reshape(terms[..., k], terms.shape[:-1] + ones)
+    points = jnp.reshape(u, (1,) * (terms.ndim - 1) + jnp.shape(u))
 
     def add(block, carry):
         before, current, total = carry
         for i in range(unroll):
             at = block * unroll + i
-            before, current = current, grow[at] * u * current - back[at] * before
-            total = total + terms[at + 2] * current
+            before, current = current, grow[at] * points * current - back[at] * before
+            total = total + term(at + 2) * current
         return before, current, total
 
-    start = (jnp.ones_like(u), u, terms[0] + terms[1] * u)
+    start = (jnp.ones_like(points), points, term(0) + term(1) * points)
     return jax.lax.fori_loop(0, (last - 2 + unroll) // unroll, add, start)[2]
 
 
@@ -164,18 +210,13 @@ def gegenbauer_polynomials(d: int, degrees: int, u: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def _nodes(degrees: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Angles and the probability weights of <x, x'> = cos(angle), whose density is proportional to sin^{d-2}."""
-    nodes, weights = scipy.special.roots_legendre(max(_NODES, 6 * degrees))
-    theta = 0.5 * np.pi * (nodes + 1.0)
-    weights = weights * np.sin(theta) ** (d - 2)
+    # Two panels, [0, pi/2] and [pi/2, pi]: neurons such as relu have a kink at pi/2, across which the rule would lose all but
+    # seven digits.
+    nodes, weights = scipy.special.roots_legendre(max(_NODES, 6 * degrees) // 2)
+    quarter = 0.25 * np.pi * (nodes + 1.0)
+    theta = np.concatenate([quarter, 0.5 * np.pi + quarter])
+    weights = np.tile(weights, 2) * np.sin(theta) ** (d - 2)
     return theta, weights / weights.sum()
-
-
-@functools.lru_cache(maxsize=16)
-def _quadrature(d: int, degrees: int) -> np.ndarray:
-    """P_k at the nodes times the weights of these, (q, K+1), for the degrees that are kept."""
-    kept = len(_kept_multiplicities(d, degrees))
-    theta, weights = _nodes(degrees, d)
-    return (weights * gegenbauer_polynomials(d, kept - 1, np.cos(theta))).T
 
 
 def _kept_multiplicities(d: int, degrees: int) -> np.ndarray:

@@ -185,7 +185,7 @@ def cost_of(arguments: dict[str, Any]) -> Cost:
 @experiment(
     static=("estimator", "n", "d", "m", "inputs", "signs", "noise", "restarts", "tuning", "test_points", "dtype"),
     arguments=SuperiorityArguments,
-    version=3,
+    version=4,
     x="n",
     y=("risk",),
     curve="estimator",
