@@ -32,8 +32,9 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
+from .repeats import Distinct, distinct
 from .ridge import as_kernel, best_score, ridge_path, solve_shifted
-from .tuning import Fixed, Search, check_oracle, gcv_judged, gcv_score, tuned
+from .tuning import Fixed, Search, check_oracle, gcv_judged, tuned
 
 _PIVOTS = 256
 _MAX_ROUNDS = 10
@@ -210,9 +211,17 @@ def _gram(factor: Float[Array, "groups blocks tile pivots"], mesh: Mesh | None) 
 
 
 def _search(
-    criterion: str, factor: Float[Array, "groups blocks tile pivots"], gram: Float[Array, "q q"], y, n: int, trace, mesh
+    criterion: str,
+    factor: Float[Array, "groups blocks tile pivots"],
+    gram: Float[Array, "q q"],
+    rows: Distinct,
+    trace,
+    mesh: Mesh | None,
 ) -> dict[str, Array]:
-    """Ridge and scores of the best candidate for F F^T + tail I, from F, F^T F, and the trace of K."""
+    """Ridge and scores of the best candidate for F F^T + tail I, from F, F^T F, and the trace of K. Equal rows count as one:
+    their mean response, at each of them, has the sums over distinct rows that the criteria ask for."""
+    n, count, shape = rows.mean.shape[0], rows.count, factor.shape[1:3]
+    y = jnp.pad(rows.mean, (0, shape[0] * shape[1] - n)).reshape(shape)
     b = _over(mesh, lambda factor, y: _total(mesh, _project(factor, y)), (1, 0), _WHOLE)(factor, y)
     ridges, q = ridge_path(trace, n), b.shape[0]
     tail = jnp.maximum(trace - jnp.trace(gram), 0.0) / n
@@ -228,15 +237,15 @@ def _search(
 
     # (I-H) y = ridge / shift (y - F c) for c = (F^T F + shift I)^{-1} b, and y^T (y - F c) = |y - F c|^2 + shift |c|^2.
     residuals = _over(mesh, squares, (1, 0, _WHOLE), _WHOLE)(factor, y, path.solutions)
-    unexplained = shifts * path.trace_inverse + n - q
-    gcv = gcv_score(residuals, unexplained, n)
+    unexplained = shifts * path.trace_inverse + count - q
+    gcv = rows.gcv(residuals, unexplained)
     if criterion == "gcv":
-        score = gcv_judged(gcv, unexplained**2 / (shifts**2 * path.trace_inverse_square + n - q), n)
+        score = gcv_judged(gcv, unexplained**2 / (shifts**2 * path.trace_inverse_square + count - q), count)
     else:
         quadratic = residuals / shifts + jnp.sum(path.solutions**2, axis=0)
-        score = jnp.log(quadratic) + (path.log_det + (n - q) * jnp.log(shifts)) / n
+        score = jnp.log(quadratic) + (path.log_det + (count - q) * jnp.log(shifts)) / count
     best = best_score(jnp.where(ridges < tail, jnp.inf, score))
-    dof = n - ridges[best] / shifts[best] * unexplained[best]
+    dof = count - ridges[best] / shifts[best] * unexplained[best]
     return {"ridge": ridges[best], "dof": dof, "gcv": gcv[best], "tail": tail}
 
 
@@ -252,14 +261,14 @@ class _Progress(NamedTuple):
 
 
 def _solve(
-    self: "IterativeRidge", key: PRNGKeyArray, tiles: _Tiles, y: Float[Array, "blocks tile"], n: int, rank: int
+    self: "IterativeRidge", key: PRNGKeyArray, tiles: _Tiles, y: Float[Array, "blocks tile"], rows: Distinct, rank: int
 ) -> tuple[_Progress, dict[str, Array]]:
     """alpha with (K + ridge I) alpha = y, and the ridge and the rank of the preconditioner, with scores of a search."""
     trace = jnp.sum(tiles.diagonal * tiles.mask)
     factor, found = pivoted_cholesky(self.kernel, tiles, jr.fold_in(key, _PIVOT_STREAM), rank, self.dtype, self.mesh)
     gram = _gram(factor, self.mesh)
     if isinstance(self.ridge, Search):
-        stats = _search(self.ridge.criterion, factor, gram, y, n, trace, self.mesh)
+        stats = _search(self.ridge.criterion, factor, gram, rows, trace, self.mesh)
     else:
         stats = {"ridge": jnp.asarray(self.ridge.value, jnp.float64)}
     ridge = stats["ridge"]
@@ -418,7 +427,7 @@ def _fit_compiled(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
     tiles = _tiles(self.kernel, x, self.tile, 1 if self.mesh is None else self.mesh.size)
     rank = min(n, math.ceil(10.0 * n**0.5) if self.rank is None else self.rank)
     padded = jnp.pad(y, (0, tiles.mask.size - n)).reshape(tiles.mask.shape)
-    end, stats = _solve(self, key, tiles, padded, n, rank)
+    end, stats = _solve(self, key, tiles, padded, distinct(x, y), rank)
     failure = jnp.where(end.broken, Status.SINGULAR.value, Status.STEP_LIMIT.value)
     status = jnp.where(end.residual <= self.tolerance, Status.CONVERGED.value, failure).astype(jnp.int32)
     stats |= {"residual": end.residual, "steps": end.steps}
