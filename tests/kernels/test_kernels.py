@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.special
+from helpers import SEED
 
 import tsjax as ts
 from tsjax.kernels import (
@@ -47,6 +48,7 @@ KERNELS = {
     "rbf": RBF(0.7),
     "laplace": Laplace(2.0),
     "matern": Matern(1.3, nu=2.5),
+    "matern3": Matern(1.3, nu=1.5),
     "rational_quadratic": RationalQuadratic(0.8, alpha=0.5),
     "polynomial": Polynomial(3, offset=0.5),
     "dot_product": DotProduct([0.5, 0.0, 1.0, 0.25]),
@@ -173,10 +175,80 @@ def test_zero_vectors_are_harmless(kernel, points):
     assert bool(jnp.isfinite(gradient).all())
 
 
-def test_closed_forms_are_differentiable_at_the_diagonal(points):
-    x = points[0][:1]
-    for closed in (ArcCosineNTK(2), ArcCosineNNGP(2), Laplace(1.0)):
-        assert bool(jnp.isfinite(jax.jit(jax.grad(lambda a, k=closed: k(a, x).sum()))(x)).all())
+# Kernels with a kink of first order in the angle or distance, which is 0 at the first of these points and pi at the last.
+KINKED = {"ntk", "arccos0", "arccos_ntk3", "ntk2_bias", "arccos_ntk2_bias", "laplace", "sum_product"}
+NO_SECOND = {
+    "equal": KINKED,
+    "zero": {"ntk", "nngp", "arccos0", "arccos1", "arccos2", "arccos_ntk3", "relu_features", "sum_product"},
+    "opposite": {"ntk", "arccos0", "arccos_ntk3", "sum_product"},
+}
+
+
+def test_derivatives_where_points_are_equal_opposite_or_zero():
+    """First ones against differences of values, in the mean of both sides where there is a kink; second ones, where they exist,
+    against differences of first ones. One program for all kernels."""
+    z = jr.normal(jr.key(SEED + 9), (4,))
+    places = {"equal": z, "zero": 0.0 * z, "opposite": -z}
+    h = 1e-4
+    shifts = h * jnp.concatenate([jnp.zeros((1, 4)), jnp.eye(4), -jnp.eye(4)])
+
+    @jax.jit
+    def everything(points):
+        def of_kernel(kernel):
+            value = lambda a, b: kernel(a[None], b[None])[0, 0]
+            first = jax.grad(value)
+            mixed = jax.jacfwd(first, argnums=1)
+            values = jax.vmap(lambda p: jax.vmap(lambda s: value(p + s, z))(shifts))(points)
+            firsts = jax.vmap(lambda p: jax.vmap(lambda s: first(p, z + s))(shifts))(points)
+            return values, firsts, jax.vmap(lambda p: mixed(p, z))(points)
+
+        return {name: of_kernel(kernel) for name, kernel in {**KERNELS, "ntk3": ntk(3)}.items()}
+
+    found = jax.tree.map(np.asarray, everything(jnp.stack(list(places.values()))))
+    for i, place in enumerate(places):
+        for name in KERNELS:
+            values, firsts, mixed = (part[i] for part in found[name])
+            scale = np.abs(found[name][0]).max()
+            # At 0 a step function jumps, and a deep network has one-sided derivatives only.
+            if (place, name) not in {("zero", "arccos0"), ("zero", "arccos_ntk3")}:
+                differences = (values[1:5] - values[5:]) / (2 * h)
+                np.testing.assert_allclose(firsts[0], differences, atol=3e-5 * scale, err_msg=f"{name} at {place}")
+            if name not in NO_SECOND[place]:
+                differences = (firsts[1:5] - firsts[5:]).T / (2 * h)
+                np.testing.assert_allclose(mixed, differences, atol=1e-3 * scale, err_msg=f"{name} at {place}, second")
+    # There the derivative of a ReLU is 1/2 at its kink.
+    np.testing.assert_allclose(found["arccos_ntk3"][1][1, 0], found["ntk3"][1][1, 0], rtol=1e-12)
+    # Half of the derivative of k(x, x).
+    half = jax.grad(lambda a: 0.5 * ArcCosineNTK(3).diagonal(a[None])[0])(z)
+    np.testing.assert_allclose(found["arccos_ntk3"][1][0, 0], half, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("depth", "bias_std"), [(1, 0.0), (2, 0.7), (5, 0.0)])
+def test_the_error_of_neural_tangents_is_known(depth, bias_std):
+    """An upper estimate, and no more than two orders of magnitude too high, at ordinary and at small angles."""
+    rng = np.random.default_rng(SEED)
+    centre = rng.normal(size=3)
+    sets = [np.repeat(rng.normal(size=(10, 3)), 2, axis=0), rng.normal(size=(20, 3)), rng.normal(size=(20, 1)) * centre]
+    sets += [centre + size * rng.normal(size=(20, 3)) for size in (1e-2, 1e-5, 1e-9)]
+    theirs, ours, weight = ntk(depth, bias_std), ArcCosineNTK(depth, bias_std), jnp.asarray(rng.uniform(0.0, 2.0, 20))
+    estimate = jax.jit(theirs.error)
+    for x in map(jnp.asarray, sets):
+        difference = np.asarray(theirs(x) - ours(x))
+        for w in (jnp.ones(20), weight):
+            error = np.linalg.norm(w[:, None] * difference * w[None, :])
+            assert error <= float(estimate(x, w)) < 100 * error
+    # A hundred thousand times as much for close points as for others.
+    assert float(estimate(jnp.asarray(sets[5]), weight)) > 1e5 * float(estimate(jnp.asarray(sets[1]), weight))
+
+
+@pytest.mark.parametrize("name", ["rbf", "matern", "polynomial", "relu_features", "arccos_ntk3", "sum"])
+def test_the_error_of_other_kernels_is_roundoff(points, name):
+    """Of float32, which float64 shows."""
+    kernel = {**KERNELS, "sum": 0.5 * RBF(1.3) * Polynomial(2) + Matern(0.9)}[name]
+    single = points[0].astype(jnp.float32)
+    single = jnp.concatenate([single, single[:3] * 1.001, single[:2]])
+    error = np.linalg.norm(np.asarray(kernel(single), np.float64) - np.asarray(kernel(single.astype(jnp.float64))))
+    assert 0.0 < error <= float(kernel.error(single)) < 1000 * error
 
 
 @pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.slow)])

@@ -1,8 +1,8 @@
 r"""Equal rows of x, as bootstrap samples have them: what a fit may learn from copies of one point, and what not.
 
-A criterion that leaves one of two copies out finds the other still there, and takes a response that is interpolated for one that
-is predicted. So groups of equal rows are left out together: all criteria see each distinct row x_g once, with the mean response
-ybar_g of its m_g copies. For ridge regression nothing is lost by that, since
+A criterion that leaves one of two copies out finds the other still there, and takes an interpolated response for a predicted
+one. So groups of equal rows are left out together: all criteria see each distinct row x_g once, with the mean response ybar_g
+of its m_g copies. For ridge regression nothing is lost by that, since
 
     sum_i (y_i - f(x_i))^2 + ridge |f|^2 = sum_g m_g (ybar_g - f(x_g))^2 + ridge |f|^2 + sum_i (y_i - ybar_g(i))^2,
 
@@ -87,8 +87,8 @@ def first_of_equals(x: Float[Array, "n d"]) -> Int[Array, " n"]:
 
 
 def _hash(x: Float[Array, "n d"]) -> tuple[UInt32[Array, " n"], UInt32[Array, " n"]]:
-    """Two hashes of each row, of all bits of its numbers: sums of the columns' mixed words, so of integers, whose order does not
-    matter. float64 is taken apart into float32 numbers, since not all accelerators show the bits of float64."""
+    """Two hashes of each row, of all bits of its numbers: sums of the columns' mixed words. These are integers, so the order of
+    the sum does not matter. float64 is split into float32 numbers, since not all accelerators show the bits of float64."""
     words, rest = [], x
     for _ in range(3):
         words.append(rest.astype(jnp.float32))

@@ -5,7 +5,7 @@ H_ij = l_j(x_i) is the hat matrix and dof = trace(H). Everything is float64. The
 neighbours, or the bandwidth) is given, or the best of a path by a criterion of `tsjax.estimators.tuning`. "loo" leaves the
 weight of each point out in turn, which is (y_i - f(x_i)) / (1 - H_ii) for these smoothers (Hastie, Tibshirani & Friedman 2009,
 "The Elements of Statistical Learning", equation 7.64) without its cancellations; "gcv" is infinite where H = I. Of equal
-scores the smallest candidate is taken. Points that are equal are left out together (`tsjax.estimators.repeats`), unless all are.
+scores the smallest candidate is taken. Equal points are left out together (`tsjax.estimators.repeats`), unless all are equal.
 """
 
 import math

@@ -8,9 +8,8 @@ eigenvector unexplained (Bauer, Pereverzev & Rosasco 2007, J. Complexity 23, sec
 - minimum norm: g(s) = 1/s, the limit of ridge regression for ridge to 0, of gradient flow for t to infinity.
 
 Eigenvalues below the kernel's own error (`AbstractKernel.error`) or below n eps s_max are roundoff: g means 0 there, since the
-functions of such a direction have norm 0 but for roundoff, which 1/s or t would blow up. `stats["cut"]` is their number. Rows of
-x that are equal count as one in every criterion (`tsjax.estimators.repeats`). One eigendecomposition serves the whole path of
-t or k.
+functions of such a direction have norm 0 but for roundoff, which 1/s or t would blow up. `stats["cut"]` is their number. Equal
+rows of x count as one in every criterion (`tsjax.estimators.repeats`). One eigendecomposition serves the whole path of t or k.
 """
 
 from abc import abstractmethod

@@ -121,13 +121,13 @@ def check_oracle(name: str, rule: Fixed | Search, oracle: Oracle | None, data: D
         found = count_distinct(data.x)
         if found == 1:
             raise ValueError(
-                f"{name}={rule.criterion!r} compares candidates at rows that are left out, but all {data.n} rows of x are equal. "
-                "Give a number."
+                f"{name}={rule.criterion!r} compares candidates at rows that are left out, but all {data.n} rows of x are "
+                "equal. Give a number."
             )
         if found < data.n:
             warnings.warn(
-                f"{data.n - found} of {data.n} rows of x repeat an earlier row; {name}={rule.criterion!r} leaves equal rows out "
-                "together, since the response of a copy is no prediction.",
+                f"{data.n - found} of {data.n} rows of x repeat an earlier row; {name}={rule.criterion!r} leaves equal rows "
+                "out together, since the response of a copy is no prediction.",
                 stacklevel=3,
             )
 

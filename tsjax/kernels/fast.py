@@ -93,8 +93,8 @@ def network_tile(get: Literal["ntk", "nngp"], depth: int, x1: Array, x2: Array) 
 
 
 def arccosine_error(depth: int, bias_std: float, x: Array, weight: Array | None = None) -> Array:
-    """An upper estimate of the Frobenius norm of the error of an NTK's matrix whose angles come from cosines, the diagonal being
-    the true one; with weights, of that matrix times weight_i weight_j.
+    """An upper estimate of the Frobenius norm of the error of an NTK's matrix whose angles come from cosines and whose diagonal
+    is the true one; with weights, of that matrix times weight_i weight_j.
 
     Layer l knows its cosine to about (l + 1) eps, so its angle to delta_l = (l + 1) eps / sin(theta_l), and no worse than
     sqrt(2 (l + 1) eps), where the angle is next to 0 or pi. With T the kernel, k0' = -1 / (2 pi) carries this into
