@@ -6,7 +6,8 @@ import pytest
 import scipy.stats
 
 import tsjax as ts
-from tsjax.estimators.ridge import PATH, KernelRidge, _shifted_by_eigen, _shifted_by_tridiagonal, solve_shifted
+from tsjax.estimators.ridge import PATH, KernelRidge
+from tsjax.estimators.shifted import _shifted_by_eigen, _shifted_by_tridiagonal, solve_shifted
 from tsjax.kernels import RBF, ArcCosine, ArcCosineNTK, Matern, ntk
 
 N = 40
