@@ -26,9 +26,7 @@ def test_the_value_by_hand():
 def test_a_batch_is_no_point():
     """Three points of R^3 would go through as one: columns would be taken for points."""
     for shape in ((7, 3), (3, 3), (4,)):
-        with pytest.raises(
-            ValueError, match=r"one point x of shape \(3,\), got \(.*For the rows of a batch: jax\.vmap\(network\)"
-        ):
+        with pytest.raises(ValueError, match=r"one point x of shape \(3,\), got \(.*of a batch: jax\.vmap\(network\)"):
             _net(jr.key(0))(jnp.ones(shape))
 
 

@@ -21,7 +21,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 import tsjax as ts
-from tsjax.kernels import RBF, Laplace
+from tsjax.kernels import RBF, DotProduct, Laplace
 from tsjax.sklearn import KernelRidgeRegressor, NTKRegressor, RandomFeaturesRegressor, StudentRegressor
 
 EVERY = [KernelRidgeRegressor(), NTKRegressor(), RandomFeaturesRegressor(), StudentRegressor()]
@@ -76,7 +76,9 @@ def test_precision_does_not_hang_on_the_flags_of_jax():
 def test_what_goes_wrong_is_said():
     twice = np.repeat(X[SMALL][:8], 2, axis=0)
     with pytest.raises(ValueError, match="KernelRidgeRegressor: its linear system is singular"):
-        KernelRidgeRegressor(ridge=0.0).fit(twice, Y[:16])
+        KernelRidgeRegressor(DotProduct((0.0, 1.0)), ridge=0.0).fit(X[SMALL], Y[SMALL])
+    with pytest.warns(UserWarning, match="8 of 16 rows of x repeat an earlier row"):
+        KernelRidgeRegressor().fit(twice, Y[:16])
     with pytest.raises(ValueError, match="looks at the true function"):
         KernelRidgeRegressor(ridge="oracle").fit(twice, Y[:16])
     with pytest.raises(ValueError, match="nearest: 'gcv'"):

@@ -49,7 +49,7 @@ from .problem import Dataset, check_numbers
 __all__ = ["KernelRidgeRegressor", "NTKRegressor", "RandomFeaturesRegressor", "StudentRegressor"]
 
 _ADVICE = {
-    Status.SINGULAR: "its linear system is singular to working precision: give a larger ridge, or remove repeated rows",
+    Status.SINGULAR: "its linear system is singular to the precision of the kernel: give a larger ridge, or another kernel",
     Status.DIVERGED: "training diverged: give a smaller step size (noisy=NoisyPhase(step_size=...), vanilla=...)",
 }
 

@@ -120,11 +120,11 @@ def test_data_that_are_not_finite_are_an_error(case):
     for values, message in (
         (
             np.ma.masked_array(data.y, mask=np.arange(N) == 2),
-            r"data\.y has 1 value\(s\) that are masked, the first at index \(2,",
+            r"1 value\(s\) that are masked, the first at index \(2,",
         ),
         (
             np.array([*np.asarray(data.y)[1:], None], object),
-            r"data\.y has 1 value\(s\) that are missing or no numbers, .*\(15,",
+            r"1 value\(s\) that are missing or no numbers, .*\(15,",
         ),
     ):
         with pytest.raises(ValueError, match=message):

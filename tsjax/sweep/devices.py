@@ -19,7 +19,7 @@ import numpy as np
 import threadpoolctl
 from filelock import FileLock, Timeout
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, UInt32
 
 from ..cache import cache_folder, is_own, private_folder
 from ..estimators.base import LARGEST, AbstractEstimator, AbstractFit, check_data, floats_as_arrays
@@ -190,7 +190,7 @@ def pad_batch(tree: Any, size: int) -> Any:
 
 def fit_many(
     estimator: AbstractEstimator,
-    keys: Key[Array, " B"],
+    keys: Key[Array, " B"] | UInt32[Array, "B 2"],
     datasets: Dataset,
     *,
     oracle: tuple[Problem, RegressionFunction] | None = None,
