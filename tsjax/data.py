@@ -38,7 +38,7 @@ def _float64(values: Any) -> np.ndarray:
 
 def _no_numbers(column: pd.Series) -> str:
     """What is wrong with a column that pandas did not read as numbers, by its first entry that is none."""
-    bad = np.flatnonzero(pd.to_numeric(column, errors="coerce").isna() & column.notna())
+    bad = np.flatnonzero(np.asarray(pd.isna(pd.to_numeric(column, errors="coerce"))) & column.notna().to_numpy())
     if not len(bad):
         return f"column {column.name!r} is of type {column.dtype}, not of numbers. Encode it, or leave it out."
     where = f"the first {column.iloc[bad[0]]!r} in row {bad[0] + 1}"

@@ -56,7 +56,7 @@ def test_distinct_rows_have_weight_one():
     rows = distinct(jnp.asarray(POINTS), jnp.asarray(Y))
     np.testing.assert_array_equal(rows.weight, 1.0)
     np.testing.assert_array_equal(rows.y, Y)
-    assert float(rows.count) == N and float(rows.scatter) == 0.0
+    assert float(rows.groups) == N and float(rows.scatter) == 0.0
 
 
 def test_criteria_are_those_of_the_distinct_rows(key):

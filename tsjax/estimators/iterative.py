@@ -151,7 +151,7 @@ def _search(
 ) -> dict[str, Array]:
     """Ridge and scores of the best candidate for F F^T + tail I, from F, F^T F, and the trace of K. Equal rows count as one:
     their mean response, at each of them, has the sums over distinct rows that the criteria ask for."""
-    n, count, shape = rows.mean.shape[0], rows.count, factor.shape[1:3]
+    n, count, shape = rows.mean.shape[0], rows.groups, factor.shape[1:3]
     y = jnp.pad(rows.mean, (0, shape[0] * shape[1] - n)).reshape(shape)
     b = over_devices(mesh, lambda factor, y: sum_over_devices(mesh, _project(factor, y)), (1, 0), WHOLE)(factor, y)
     ridges, q = ridge_path(trace, n), b.shape[0]

@@ -30,7 +30,7 @@ class Distinct(NamedTuple):
     """sqrt(m_g) at the first row of each group, 0 at the others."""
     mean: Float[Array, " n"]
     """ybar_g at each row of the group."""
-    count: Float[Array, ""]
+    groups: Float[Array, ""]
     """The number of groups."""
     scatter: Float[Array, ""]
     """The mean of (y_i - ybar_g(i))^2 over all rows."""
@@ -47,7 +47,7 @@ class Distinct(NamedTuple):
     @property
     def others(self) -> Float[Array, ""]:
         """The number of rows of weight 0."""
-        return self.weight.shape[0] - self.count
+        return self.weight.shape[0] - self.groups
 
     def gram(self, gram: Float[Array, "n n"], fill) -> Float[Array, "n n"]:
         """D^{1/2} K D^{1/2}, with `fill` on the diagonal at rows of weight 0."""
@@ -57,7 +57,7 @@ class Distinct(NamedTuple):
     def gcv(self, squared_residuals, unexplained):
         """mean_g of squares over the squared mean_g of 1 - h_g, in units of one row; plus the scatter."""
         n = self.weight.shape[0]
-        return self.count * squared_residuals / unexplained**2 * (self.count / n) + self.scatter
+        return self.groups * squared_residuals / unexplained**2 * (self.groups / n) + self.scatter
 
 
 def distinct(x: Float[Array, "n d"], y: Float[Array, " n"], kept: Bool[Array, " n"] | None = None) -> Distinct:

@@ -93,7 +93,7 @@ def solve_gram(gram: Float[Array, "n n"], rows: Distinct, ridge, error) -> tuple
     inverse_diagonal = jnp.sum(jsl.solve_triangular(lower, jnp.eye(n), lower=True) ** 2, axis=0)
     inverse_diagonal = jnp.where(rows.first, inverse_diagonal, 0.0)
     ridge = jnp.asarray(ridge, gram.dtype)
-    stats = {"ridge": ridge, "dof": rows.count - ridge * jnp.sum(inverse_diagonal)}
+    stats = {"ridge": ridge, "dof": rows.groups - ridge * jnp.sum(inverse_diagonal)}
     stats |= scores(alpha, inverse_diagonal, rows)
     return Solution(rows.weight * alpha, status_of(alpha), stats), lower
 
@@ -115,7 +115,7 @@ def eigen(gram: Float[Array, "n n"], rows: Distinct, error) -> Eigen:
     s, u = jnp.linalg.eigh(rows.gram(gram, -jnp.trace(gram) / n))
     real = jnp.arange(n) >= rows.others
     above = s > jnp.maximum(n * jnp.finfo(s.dtype).eps * s[-1], error)
-    return Eigen(jnp.where(above, s, 0.0), u, real, rows.count - jnp.sum(above))
+    return Eigen(jnp.where(above, s, 0.0), u, real, rows.groups - jnp.sum(above))
 
 
 def ridge_path(trace, n: int) -> Float[Array, " p"]:
@@ -131,7 +131,7 @@ def best_score(scores: Float[Array, " p"]):
 def search_gram(criterion: str, gram, rows: Distinct, error, target) -> Solution:
     """The best ridge of the path; `target` gives k(x', x) at new inputs x' and what should be predicted there (asked for by
     "oracle" and "holdout" only), `error` is that of the kernel."""
-    n, count, y = gram.shape[0], rows.count, rows.y
+    n, count, y = gram.shape[0], rows.groups, rows.y
     trace = jnp.trace(gram)
     ridges = ridge_path(trace, n)
     beyond = ridges < error
@@ -170,7 +170,7 @@ def _without_others(path: Shifted, diagonal: Float[Array, " p"], rows: Distinct)
 def search_primal(criterion: str, phi, rows: Distinct, error, target) -> Solution:
     """The same for p < n features, K = phi phi^T, in the space of the features; `target` gives phi at new inputs."""
     n, q = phi.shape
-    phi, y, count = rows.weight[:, None] * phi, rows.y, rows.count
+    phi, y, count = rows.weight[:, None] * phi, rows.y, rows.groups
     gram, b = phi.T @ phi, phi.T @ y
     ridges = ridge_path(jnp.trace(gram), n)
     beyond = ridges < error

@@ -101,7 +101,7 @@ def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | 
 
     rows = distinct(x, y)
     found, b = decompose(x, rows)
-    s, u, count = found.values, found.vectors, rows.count
+    s, u, count = found.values, found.vectors, rows.groups
     if isinstance(rule, Fixed):
         candidates = jnp.asarray(self.candidate(rule.value, data.n), jnp.float64)[None]
     elif rule.criterion == "holdout":
