@@ -84,7 +84,10 @@ def test_bad_data_are_refused(tmp_path):
         ({"target": "z"}, "no column 'z'; it has a, b, c, y"),
         ({"target": "y", "features": ["aa"]}, "no column 'aa'; did you mean 'a'"),
         ({"target": "y", "features": ["a"]}, r"column 'a' has 1 gap\(s\)"),
-        ({"target": "y", "features": ["b"]}, "column 'b' is not of numbers"),
+        (
+            {"target": "y", "features": ["b"]},
+            r"column 'b' has 8 .* that are no numbers, the first 'u' in row 1\. Encode",
+        ),
         ({"target": "y", "features": ["c"], "test_share": 0.1}, "holds out 1 and leaves 7"),
         ({"target": "y", "features": ["c"], "test_share": 1.0}, "test_share is a share of the rows"),
     ]:
@@ -92,6 +95,15 @@ def test_bad_data_are_refused(tmp_path):
             ts.DataProblem.read(path, **options)
     with pytest.raises(ValueError, match=r"ends in \.csv or \.parquet"):
         ts.DataProblem.read(tmp_path / "t.xlsx", target="y")
+    table["b"] = ["130", "?", *"345678"]
+    table.to_csv(path := tmp_path / "T.CSV", index=False)
+    with pytest.raises(
+        ValueError, match=r"'b' has 1 value\(s\) that are no numbers, the first '\?' in row 2 of 8\. If that"
+    ):
+        ts.DataProblem.read(path, target="y", features=["b"])
+    assert ts.DataProblem.read(path, target="y", features=["c"]).d == 1
+    with pytest.raises(ValueError, match=r"has 1 value\(s\) that are masked, the first at index \(0,\)"):
+        ts.DataProblem(X, np.ma.masked_array(Y, mask=np.arange(40) == 0))
     with pytest.raises(ValueError, match="scikit-learn bundles breast_cancer, diabetes"):
         ts.DataProblem.bundled("california")
     with pytest.raises(ValueError, match=r"x has 1 value\(s\) that are not finite, the first at \(2, 1\)"):

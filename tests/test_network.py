@@ -23,6 +23,13 @@ def test_the_value_by_hand():
     assert float(net(jnp.array([-1.0, 5.0]))) == 0.0
 
 
+def test_a_batch_is_no_point():
+    """Three points of R^3 would go through as one: columns would be taken for points."""
+    for shape in ((7, 3), (3, 3), (4,)):
+        with pytest.raises(ValueError, match=r"one point x of shape \(3,\), got \(.*of a batch: jax\.vmap\(network\)"):
+            _net(jr.key(0))(jnp.ones(shape))
+
+
 def test_samples_last_is_the_mapped_call(key):
     for activation in (leaky_relu(0.2), quadratic, erf, TANH):
         net, x = _net(key, activation=activation), jr.normal(jr.fold_in(key, 2), (7, 3))

@@ -21,7 +21,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 import tsjax as ts
-from tsjax.kernels import RBF, Laplace
+from tsjax.kernels import RBF, DotProduct, Laplace
 from tsjax.sklearn import KernelRidgeRegressor, NTKRegressor, RandomFeaturesRegressor, StudentRegressor
 
 EVERY = [KernelRidgeRegressor(), NTKRegressor(), RandomFeaturesRegressor(), StudentRegressor()]
@@ -76,7 +76,9 @@ def test_precision_does_not_hang_on_the_flags_of_jax():
 def test_what_goes_wrong_is_said():
     twice = np.repeat(X[SMALL][:8], 2, axis=0)
     with pytest.raises(ValueError, match="KernelRidgeRegressor: its linear system is singular"):
-        KernelRidgeRegressor(ridge=0.0).fit(twice, Y[:16])
+        KernelRidgeRegressor(DotProduct((0.0, 1.0)), ridge=0.0).fit(X[SMALL], Y[SMALL])
+    with pytest.warns(UserWarning, match="8 of 16 rows of x repeat an earlier row"):
+        KernelRidgeRegressor().fit(twice, Y[:16])
     with pytest.raises(ValueError, match="looks at the true function"):
         KernelRidgeRegressor(ridge="oracle").fit(twice, Y[:16])
     with pytest.raises(ValueError, match="nearest: 'gcv'"):
@@ -84,6 +86,40 @@ def test_what_goes_wrong_is_said():
     for regressor, attribute in ((RandomFeaturesRegressor(), "ridge_"), (StudentRegressor(), "width_")):
         with pytest.raises(NotFittedError):
             getattr(regressor, attribute)
+
+
+def test_a_large_mean_of_y_and_inputs_of_any_size():
+    """float32 inputs do not round y before it is centred, and squares neither overflow nor underflow."""
+    x, y = X[SMALL], Y[SMALL] / 100.0
+    regressor = lambda: KernelRidgeRegressor(Laplace(2.0), ridge=0.5)
+    single = x.astype(np.float32)
+    plain = regressor().fit(single, y).predict(single)
+    np.testing.assert_allclose(regressor().fit(single, 1e8 + y).predict(single) - 1e8, plain, atol=1e-6)
+    exact = regressor().fit(x, y).predict(x)
+    for size in (1e160, 1e-200):
+        np.testing.assert_allclose(regressor().fit(size * x, y).predict(size * x), exact, rtol=1e-9)
+        np.testing.assert_allclose(regressor().fit(x, size * y).predict(x), size * exact, rtol=1e-9)
+    with pytest.raises(
+        ValueError, match=r"data\.x has 800 value\(s\) that are larger than 1e\+150, so that squares overflow"
+    ):
+        KernelRidgeRegressor(standardize=False).fit(1e160 * (1.0 + np.abs(x)), y)
+
+
+def test_missing_values_are_not_made_up():
+    """Of a masked array scikit-learn would take what lies under the mask."""
+    y = Y[SMALL]
+    masked = np.ma.masked_array(y, mask=np.arange(80) == 3)
+    missing = pd.Series(y, dtype=object)
+    missing[5] = pd.NA
+    for values, message in (
+        (masked, r"y has 1 value\(s\) that are masked, the first at index \(3,\)\. Drop those rows"),
+        (missing, r"y has 1 value\(s\) that are missing or no numbers, the first at index \(5,\)"),
+        (np.where(np.arange(80) == 7, np.nan, y), "Input y contains NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            KernelRidgeRegressor().fit(X[SMALL], values)
+    with pytest.raises(ValueError, match=r"X has 10 value\(s\) that are masked, the first at index \(2, 0\)"):
+        KernelRidgeRegressor().fit(np.ma.masked_array(X[SMALL], mask=np.arange(800).reshape(80, 10) // 10 == 2), y)
 
 
 def test_without_scikit_learn_it_says_what_to_install():

@@ -21,7 +21,7 @@ from jaxtyping import Float, PRNGKeyArray
 
 from .estimators.base import AbstractFit
 from .precision import requires_float64
-from .problem import Dataset
+from .problem import Dataset, check_numbers
 from .risk import RiskEstimate
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -32,7 +32,20 @@ _READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
 
 
 def _float64(values: Any) -> np.ndarray:
+    check_numbers("a DataProblem", values)
     return np.array(values, np.float64)
+
+
+def _no_numbers(column: pd.Series) -> str:
+    """What is wrong with a column that pandas did not read as numbers, by its first entry that is none."""
+    bad = np.flatnonzero(np.asarray(pd.isna(pd.to_numeric(column, errors="coerce"))) & column.notna().to_numpy())
+    if not len(bad):
+        return f"column {column.name!r} is of type {column.dtype}, not of numbers. Encode it, or leave it out."
+    where = f"the first {column.iloc[bad[0]]!r} in row {bad[0] + 1}"
+    first = f"column {column.name!r} has {len(bad)} value(s) that are no numbers, {where}"
+    if len(bad) < len(column) / 2:
+        return f"{first} of {len(column)}. If that stands for a missing value, fill it, or drop the row."
+    return f"{first}. Encode it, or leave it out (DataProblem.read(..., features=[...]))."
 
 
 class DataProblem(eqx.Module):
@@ -87,9 +100,10 @@ class DataProblem(eqx.Module):
         for a file that cannot be read.
         """
         path = Path(path).expanduser()
-        if path.suffix not in _READERS:
+        reader = _READERS.get(path.suffix.lower())
+        if reader is None:
             raise ValueError(f"{path}: a data file ends in {' or '.join(_READERS)}.")
-        table = _READERS[path.suffix](path)
+        table = reader(path)
         names = [name for name in table.columns if name != target] if features is None else list(features)
         for name in (target, *names):
             if name not in table.columns:
@@ -97,10 +111,7 @@ class DataProblem(eqx.Module):
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(str, table.columns))}."
                 raise ValueError(f"{path} has no column {name!r}; {hint}")
             if not pd.api.types.is_numeric_dtype(table[name].dtype):
-                raise ValueError(
-                    f"{path}: column {name!r} is not of numbers (such as {table[name].iloc[0]!r}). Encode it, or leave it out "
-                    "(DataProblem.read(..., features=[...]))."
-                )
+                raise ValueError(f"{path}: {_no_numbers(table[name])}")
             gaps = int(table[name].isna().sum())
             if gaps:
                 raise ValueError(f"{path}: column {name!r} has {gaps} gap(s): fill them, or drop the rows.")

@@ -31,8 +31,14 @@ class TwoLayer(eqx.Module):
     def __check_init__(self):
         check_activation(self.activation)
 
-    def __call__(self, x: Float[Array, " d"]) -> Float[Array, ""]:
-        """The value at one point; `jax.vmap` it for many."""
+    # The annotation leaves the shape to the check, whose message says what to do.
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, ""]:
+        """The value at one point; `jax.vmap` it for many. **Raises:** ValueError for a batch of points."""
+        if jnp.shape(x) != self.w.shape[-1:]:
+            raise ValueError(
+                f"a network takes one point x of shape ({self.w.shape[-1]},), got {jnp.shape(x)}. For the rows of a batch: "
+                "jax.vmap(network)(x)."
+            )
         return jnp.dot(self.a, self.activation(jnp.dot(self.w, x, precision=_FULL)), precision=_FULL)
 
     def features(self, x_t: Float[Array, "d n"]) -> Float[Array, "m n"]:

@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .activations import AbstractActivation, Moments, check_activation, relu
@@ -233,6 +234,31 @@ class FunctionTeacher(AbstractTeacher):
         del key, dtype
         self.check(d)
         return self.function
+
+
+def check_numbers(name: str, values: Any) -> None:
+    """Raises ValueError for values that are missing (masked entries of a NumPy array, None, pandas.NA) or no numbers, saying
+    which. NaN and infinity are numbers here."""
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        bad = np.ma.getmaskarray(values)
+        what = "value(s) that are masked"
+    elif getattr(values, "dtype", None) is not None and np.asarray(values).dtype.kind not in "fiub":
+        bad = np.vectorize(_no_number, otypes=[bool])(np.asarray(values, object))
+        what = "value(s) that are missing or no numbers"
+        if not bad.any():
+            raise ValueError(
+                f"{name} is an array of type {values.dtype}; make it one of float64: np.asarray(values, float)."
+            )
+    else:
+        return
+    where = tuple(int(i) for i in np.argwhere(bad)[0])
+    raise ValueError(
+        f"{name} has {int(bad.sum())} {what}, the first at index {where}. Drop those rows, or fill them in, before fitting."
+    )
+
+
+def _no_number(value: Any) -> bool:
+    return isinstance(value, str) or not isinstance(value, (int, float, np.number, np.bool_))
 
 
 class Dataset(eqx.Module):

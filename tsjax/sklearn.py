@@ -7,7 +7,8 @@ Each is a `tsjax.Standardized` estimator behind `fit(X, y)` and `predict(X)`, so
 - `normalize_y=True` centres y, which is the intercept, and divides it by its standard deviation.
 
 Both look at the training data alone. `random_state` is what it is in scikit-learn. Students train in the type of X, float32 or
-float64; everything else is float64, whatever JAX's flags. Fitted regressors can be pickled.
+float64, on a response centred and scaled in float64 (with `normalize_y=False`, in float64). Everything else is float64,
+whatever JAX's flags. Fitted regressors can be pickled.
 
 A fit that went wrong is an error or a warning here: ValueError where no finite answer was found, ConvergenceWarning where
 the step limit came first.
@@ -32,6 +33,7 @@ except ModuleNotFoundError as error:
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 
 from .activations import relu
 from .estimators.base import AbstractEstimator, Status
@@ -41,13 +43,13 @@ from .estimators.ridge import KernelRidge
 from .estimators.standardized import Standardized, StandardizedFit
 from .estimators.student import TwoPhaseStudent
 from .kernels import RBF, ntk
-from .problem import Dataset
+from .problem import Dataset, check_numbers
 
 # Constructors take anything, as scikit-learn asks of them; `fit` checks it.
 __all__ = ["KernelRidgeRegressor", "NTKRegressor", "RandomFeaturesRegressor", "StudentRegressor"]
 
 _ADVICE = {
-    Status.SINGULAR: "its linear system is singular to working precision: give a larger ridge, or remove repeated rows",
+    Status.SINGULAR: "its linear system is singular to the precision of the kernel: give a larger ridge, or another kernel",
     Status.DIVERGED: "training diverged: give a smaller step size (noisy=NoisyPhase(step_size=...), vanilla=...)",
 }
 
@@ -78,11 +80,18 @@ class _Regressor(RegressorMixin, BaseEstimator):
         **Raises:** ValueError for data that are not numbers, not finite or of the wrong shape, for parameters out of range,
         and where no finite answer is found.
         """
+        for name, values in (("X", X), ("y", y)):
+            # scikit-learn drops masks, and asks pandas.NA whether it is true.
+            objects = (
+                np.asarray(values).ravel() if isinstance(values, np.ndarray | pd.Series) and values.dtype == "O" else ()
+            )
+            if isinstance(values, np.ma.MaskedArray) or any(value is pd.NA for value in objects):
+                check_numbers(name, values)
         x, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         estimator = Standardized(self._estimator(), self.standardize, self.normalize_y, self._bias())
         with jax.enable_x64(True):
-            fit = estimator.fit(jax.random.key(seed), _dataset(x, y))
+            fit = estimator.fit(jax.random.key(seed), Dataset(x=jnp.asarray(x), y=jnp.asarray(y, jnp.float64)))
         status = Status(int(fit.status))
         if status in _ADVICE:
             raise ValueError(f"{type(self).__name__}: {_ADVICE[status]}.")
@@ -277,12 +286,6 @@ class StudentRegressor(_Regressor):
         """The number of neurons."""
         check_is_fitted(self)
         return int(self.fit_.stats["width"])
-
-
-def _dataset(X, y) -> Dataset:
-    x = jnp.asarray(X)
-    # Training has one type, that of the inputs.
-    return Dataset(x=x, y=jnp.asarray(y, x.dtype))
 
 
 def _without_oracle(ridge: Any) -> Any:

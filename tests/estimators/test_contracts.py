@@ -35,6 +35,14 @@ ESTIMATORS = {
 }
 
 
+def _unchecked(x, y):
+    """A data set as users make it, whose types nothing checks."""
+    data = object.__new__(ts.Dataset)
+    object.__setattr__(data, "x", x)
+    object.__setattr__(data, "y", y)
+    return data
+
+
 def _fit(estimator, key, data, teacher):
     oracle = {"oracle": (PROBLEM, teacher)} if isinstance(estimator, ts.OracleStudent) else {}
     return estimator.fit(key, data, **oracle)
@@ -109,6 +117,18 @@ def test_data_that_are_not_finite_are_an_error(case):
     bad = ts.Dataset(x=data.x, y=data.y.at[4].set(jnp.nan))
     with pytest.raises(ValueError, match=r"data\.y has 1 value\(s\) that are not finite, the first at index \(4,\)"):
         _fit(estimator, key, bad, teacher)
+    for values, message in (
+        (
+            np.ma.masked_array(data.y, mask=np.arange(N) == 2),
+            r"1 value\(s\) that are masked, the first at index \(2,",
+        ),
+        (
+            np.array([*np.asarray(data.y)[1:], None], object),
+            r"1 value\(s\) that are missing or no numbers, .*\(15,",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _fit(estimator, key, _unchecked(data.x, values), teacher)
     with pytest.raises(ValueError, match=r"expected x of shape \(n, d\), got \(1, 16, 3\)"):
         _fit(estimator, key, jax.tree.map(lambda leaf: leaf[None], data), teacher)
 

@@ -10,8 +10,9 @@ import pytest
 from jax.sharding import Mesh
 
 import tsjax as ts
-from tsjax.estimators.iterative import _PIVOT_STREAM, _tiles, kernel_product, pivoted_cholesky
+from tsjax.estimators.iterative import _PIVOT_STREAM, pivoted_cholesky
 from tsjax.estimators.ridge import PATH
+from tsjax.estimators.tiles import kernel_product, tiles_of
 from tsjax.kernels import RBF, AbstractPairKernel, ArcCosineNTK, ntk
 
 N = 150
@@ -46,7 +47,7 @@ def _dense(kernel, data, ridge=RIDGE):
 @pytest.mark.parametrize("n", [1, 150])
 def test_the_product_is_that_of_the_matrix(key, n):
     x, v = jr.normal(key, (n, 4)), jr.normal(jr.fold_in(key, 1), (n,))
-    tiles = _tiles(ArcCosineNTK(), x, TILE, 1)
+    tiles = tiles_of(ArcCosineNTK(), x, TILE, 1)
     padded = jnp.pad(v, (0, tiles.mask.size - n)).reshape(tiles.mask.shape)
     truth = np.asarray(ArcCosineNTK()(x)) @ np.asarray(v)
     for dtype, tolerance in (("float64", 1e-12), ("float32", 2e-5)):
@@ -57,7 +58,7 @@ def test_the_product_is_that_of_the_matrix(key, n):
 
 def test_the_factor_is_a_nystrom_approximation(key):
     x = jr.normal(key, (N, 4))
-    tiles = _tiles(RBF(2.0), x, TILE, 1)
+    tiles = tiles_of(RBF(2.0), x, TILE, 1)
     gram = np.asarray(RBF(2.0)(x))
     best = np.sort(np.linalg.eigvalsh(gram))[::-1]
     for rank in (5, 40):
@@ -74,7 +75,7 @@ def test_the_factor_is_a_nystrom_approximation(key):
 def test_groups_of_pivots_go_on_where_the_last_ended(key, monkeypatch):
     monkeypatch.setattr("tsjax.estimators.iterative._PIVOTS", 8)
     x = jr.normal(key, (N, 4))
-    factor, found = pivoted_cholesky(RBF(2.0), _tiles(RBF(2.0), x, TILE, 1), key, 30, "float64")
+    factor, found = pivoted_cholesky(RBF(2.0), tiles_of(RBF(2.0), x, TILE, 1), key, 30, "float64")
     assert factor.shape == (4, 5, TILE, 8) and int(found) == 30
     f = np.moveaxis(np.asarray(factor), 0, 2).reshape(-1, 32)[:N]
     rest = np.asarray(RBF(2.0)(x)) - f @ f.T
@@ -185,7 +186,7 @@ def test_a_search_at_full_rank_is_that_of_kernel_ridge(data, key, criterion):
 def test_a_search_scores_the_approximation_with_its_tail(data, key, criterion):
     """Against dense algebra on F F^T + tail I, and close to the exact search where F holds most of K."""
     fit = _iterative(ntk(), ridge=criterion, rank=40).fit(key, data)
-    tiles = _tiles(ntk(), data.x, TILE, 1)
+    tiles = tiles_of(ntk(), data.x, TILE, 1)
     factor, _ = pivoted_cholesky(ntk(), tiles, jr.fold_in(key, _PIVOT_STREAM), 40, "float32")
     f = np.asarray(jnp.moveaxis(factor, 0, 2).reshape(tiles.mask.size, -1), float)[:N]
     trace, y = float(jnp.sum(ntk().diagonal(data.x))), np.asarray(data.y)

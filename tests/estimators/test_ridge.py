@@ -6,7 +6,8 @@ import pytest
 import scipy.stats
 
 import tsjax as ts
-from tsjax.estimators.ridge import PATH, KernelRidge, _shifted_by_eigen, _shifted_by_tridiagonal, solve_shifted
+from tsjax.estimators.ridge import PATH, KernelRidge
+from tsjax.estimators.shifted import _shifted_by_eigen, _shifted_by_tridiagonal, solve_shifted
 from tsjax.kernels import RBF, ArcCosine, ArcCosineNTK, Matern, ntk
 
 N = 40
@@ -140,7 +141,7 @@ def test_jit_and_vmap_equal_eager(problem, teacher, key, ridge):
         fit = estimator.fit(keys[i], jax.tree.map(lambda leaf, i=i: leaf[i], datasets), **oracle)
         np.testing.assert_allclose(mapped.alpha[i], fit.alpha, rtol=1e-7)
         np.testing.assert_allclose(predictions[i], fit.predict(x), rtol=1e-9)
-        assert fit.stats.keys() - {"loo"} == {"ridge", "dof", "gcv"} and fit.stats.keys() == mapped.stats.keys()
+        assert fit.stats.keys() - {"loo", "cut"} == {"ridge", "dof", "gcv"} and fit.stats.keys() == mapped.stats.keys()
 
 
 def test_ridges_and_length_scales_are_traced(data, key):
@@ -195,7 +196,22 @@ def test_a_singular_matrix_is_a_status(key):
     assert KernelRidge(RBF(1.0), ridge=0).fit(key, ts.Dataset(x=x, y=x[:, 0])).status == ts.Status.SINGULAR
     x = jnp.zeros((3, 2)).at[0, 0].set(1.0)
     # The search never tries ridge 0.
-    assert KernelRidge(ntk()).fit(key, ts.Dataset(x=x, y=jnp.arange(3.0))).status == ts.Status.CONVERGED
+    with pytest.warns(
+        UserWarning, match=r"1 of 3 rows of x repeat an earlier row; ridge='gcv' leaves equal rows out together"
+    ):
+        assert KernelRidge(ntk()).fit(key, ts.Dataset(x=x, y=jnp.arange(3.0))).status == ts.Status.CONVERGED
+
+
+def test_no_ridge_below_the_error_of_the_kernel(key):
+    """Pairs of nearly equal points, where neural-tangents errs by 1e-9: a ridge of 1e-10 would be one of noise."""
+    x = jr.normal(key, (20, 2))
+    x = jnp.concatenate([x, x * (1.0 + 1e-12) + 1e-12])
+    data = ts.Dataset(x=x, y=jnp.sum(x**2, axis=1))
+    for criterion in ("gcv", "loo", "marginal_likelihood"):
+        fit = KernelRidge(ntk(), ridge=criterion).fit(key, data)
+        assert float(fit.stats["ridge"]) > float(ntk().error(x)) > 1e-10
+    assert int(fit.status) == ts.Status.CONVERGED
+    assert KernelRidge(ntk(), ridge=1e-10).fit(key, data).status == ts.Status.SINGULAR
 
 
 def test_float32_data_are_fitted_in_float64_without_the_flag(data, key):

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import pytest
+from helpers import SEED
 
 import tsjax as ts
 from tsjax.estimators.ridge import PATH
@@ -62,6 +63,28 @@ def test_minimum_norm_of_repeated_points_is_that_of_their_means(data, key):
     linear = ts.MinimumNorm(Polynomial(1)).fit(key, data)
     np.testing.assert_allclose(linear.predict(data.x), design @ np.linalg.lstsq(design, data.y)[0], rtol=1e-7)
     assert float(linear.stats["dof"]) == 5
+
+
+@pytest.mark.parametrize(
+    "make", [lambda k: ts.GradientFlow(k, time=1e20), ts.MinimumNorm, lambda k: ts.SpectralCutoff(k, 100)]
+)
+def test_roundoff_is_not_inverted(key, make):
+    """Against least squares on the functions that the kernels span; eigenvalues below the kernel's own error are cut."""
+    rng = np.random.default_rng(SEED)
+    wide, line = rng.normal(size=(100, 3)), rng.normal(size=(100, 1))
+    quadratic = lambda x: np.column_stack(
+        [np.ones(len(x)), x, *(x[:, i] * x[:, j] for i in range(3) for j in range(i + 1))]
+    )
+    kinked = lambda x: np.concatenate([np.maximum(x, 0.0), np.maximum(-x, 0.0)], axis=1)
+    # On a line all angles are 0 or pi, where neural-tangents has half of the digits.
+    for x, kernel, features in ((wide, Polynomial(2), quadratic), (line, ntk(2), kinked)):
+        y = np.sin(3.0 * x[:, 0]) + rng.normal(size=100)
+        fit = make(kernel).fit(key, ts.Dataset(x=jnp.asarray(x), y=jnp.asarray(y)))
+        best = features(x) @ np.linalg.lstsq(features(x), y)[0]
+        assert int(fit.status) == ts.Status.CONVERGED
+        np.testing.assert_allclose(fit.predict(jnp.asarray(x)), best, atol=1e-6)
+        rank = features(x).shape[1]
+        assert int(fit.stats["cut"]) == 100 - rank and float(fit.stats["dof"]) == pytest.approx(rank)
 
 
 def test_the_cutoff_is_a_projection(data, key):

@@ -6,6 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.special
+from helpers import SEED
 
 import tsjax as ts
 from tsjax.kernels import (
@@ -47,6 +48,7 @@ KERNELS = {
     "rbf": RBF(0.7),
     "laplace": Laplace(2.0),
     "matern": Matern(1.3, nu=2.5),
+    "matern3": Matern(1.3, nu=1.5),
     "rational_quadratic": RationalQuadratic(0.8, alpha=0.5),
     "polynomial": Polynomial(3, offset=0.5),
     "dot_product": DotProduct([0.5, 0.0, 1.0, 0.25]),
@@ -173,10 +175,57 @@ def test_zero_vectors_are_harmless(kernel, points):
     assert bool(jnp.isfinite(gradient).all())
 
 
-def test_closed_forms_are_differentiable_at_the_diagonal(points):
-    x = points[0][:1]
-    for closed in (ArcCosineNTK(2), ArcCosineNNGP(2), Laplace(1.0)):
-        assert bool(jnp.isfinite(jax.jit(jax.grad(lambda a, k=closed: k(a, x).sum()))(x)).all())
+# Kernels with a kink of first order in the angle or distance, which is 0 at the first of these points and pi at the last.
+KINKED = {"ntk", "arccos0", "arccos_ntk3", "ntk2_bias", "arccos_ntk2_bias", "laplace", "sum_product"}
+NO_SECOND = {
+    "equal": KINKED,
+    "zero": {"ntk", "nngp", "arccos0", "arccos1", "arccos2", "arccos_ntk3", "relu_features", "sum_product"},
+    "opposite": {"ntk", "arccos0", "arccos_ntk3", "sum_product"},
+}
+
+
+FEW = ("arccos1", "arccos_ntk3", "arccos_ntk2_bias", "matern3", "relu_features")
+
+
+@pytest.mark.parametrize("names", [FEW, pytest.param(tuple(KERNELS), marks=pytest.mark.slow)], ids=["few", "all"])
+def test_derivatives_where_points_are_equal_opposite_or_zero(names):
+    """First ones against differences of values, in the mean of both sides where there is a kink; second ones, where they exist,
+    against differences of first ones. One program for all kernels."""
+    z = jr.normal(jr.key(SEED + 9), (4,))
+    chosen = {name: KERNELS[name] for name in names}
+    places = {"equal": z, "zero": 0.0 * z, "opposite": -z}
+    h = 1e-4
+    shifts = h * jnp.concatenate([jnp.zeros((1, 4)), jnp.eye(4), -jnp.eye(4)])
+
+    @jax.jit
+    def everything(points):
+        def of_kernel(kernel):
+            value = lambda a, b: kernel(a[None], b[None])[0, 0]
+            first = jax.grad(value)
+            mixed = jax.jacfwd(first, argnums=1)
+            values = jax.vmap(lambda p: jax.vmap(lambda s: value(p + s, z))(shifts))(points)
+            firsts = jax.vmap(lambda p: jax.vmap(lambda s: first(p, z + s))(shifts))(points)
+            return values, firsts, jax.vmap(lambda p: mixed(p, z))(points)
+
+        return {name: of_kernel(kernel) for name, kernel in {**chosen, "ntk3": ntk(3)}.items()}
+
+    found = jax.tree.map(np.asarray, everything(jnp.stack(list(places.values()))))
+    for i, place in enumerate(places):
+        for name in chosen:
+            values, firsts, mixed = (part[i] for part in found[name])
+            scale = np.abs(found[name][0]).max()
+            # At 0 a step function jumps, and a deep network has one-sided derivatives only.
+            if (place, name) not in {("zero", "arccos0"), ("zero", "arccos_ntk3")}:
+                differences = (values[1:5] - values[5:]) / (2 * h)
+                np.testing.assert_allclose(firsts[0], differences, atol=3e-5 * scale, err_msg=f"{name} at {place}")
+            if name not in NO_SECOND[place]:
+                differences = (firsts[1:5] - firsts[5:]).T / (2 * h)
+                np.testing.assert_allclose(mixed, differences, atol=1e-3 * scale, err_msg=f"{name} at {place}, second")
+    # There the derivative of a ReLU is 1/2 at its kink.
+    np.testing.assert_allclose(found["arccos_ntk3"][1][1, 0], found["ntk3"][1][1, 0], rtol=1e-12)
+    # Half of the derivative of k(x, x).
+    half = jax.grad(lambda a: 0.5 * ArcCosineNTK(3).diagonal(a[None])[0])(z)
+    np.testing.assert_allclose(found["arccos_ntk3"][1][0, 0], half, rtol=1e-12)
 
 
 @pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.slow)])

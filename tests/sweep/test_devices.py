@@ -55,6 +55,15 @@ def test_fit_many_is_a_loop(batch, name, devices):
         assert int(fits.status[i]) == int(alone.status)
 
 
+def test_keys_of_the_old_kind_are_keys(batch):
+    _, datasets, _ = batch
+    old = jr.split(jr.PRNGKey(SEED + 5), B)
+    ridge = ts.KernelRidge(ArcCosineNTK(), ridge=0.1)
+    np.testing.assert_array_equal(
+        ts.fit_many(ridge, old, datasets).alpha, ts.fit_many(ridge, jr.wrap_key_data(old), datasets).alpha
+    )
+
+
 def test_what_needs_float64_has_it_without_the_flag(batch):
     keys, datasets, _ = batch
     single = ts.Dataset(x=datasets.x.astype(jnp.float32), y=datasets.y.astype(jnp.float32))

@@ -15,7 +15,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..display import card
 from ..precision import is_traced
-from ..problem import Dataset
+from ..problem import Dataset, check_numbers
+
+LARGEST = 1e150
+"""Of the numbers that estimators take as they are: sums of their squares are float64 numbers."""
 
 
 class Status(enum.IntEnum):
@@ -90,8 +93,8 @@ class AbstractEstimator(eqx.Module):
         """Fits one data set: x (n, d), y (n,). Pure; `jax.vmap` it (or call `tsjax.fit_many`) for many."""
 
 
-def check_data(data: Dataset, batched: bool = False) -> None:
-    """Raises ValueError for a data set of the wrong rank or with values that are not finite.
+def check_data(data: Dataset, batched: bool = False, largest: float = LARGEST) -> None:
+    """Raises ValueError for a data set of the wrong rank, or with values that are missing, not finite, or above `largest`.
 
     Values are looked at only when they are there: inside a user's `jit` or `vmap` shapes alone are checked.
     """
@@ -103,13 +106,19 @@ def check_data(data: Dataset, batched: bool = False) -> None:
     for name, value in (("x", x), ("y", y)):
         if is_traced(value):
             continue
-        bad = ~np.isfinite(np.asarray(value))
-        if bad.any():
-            where = tuple(int(i) for i in np.argwhere(bad)[0])
-            raise ValueError(
-                f"data.{name} has {int(bad.sum())} value(s) that are not finite, the first at index {where}. "
-                "Remove those rows or mend them before fitting."
-            )
+        check_numbers(f"data.{name}", value)
+        value = np.asarray(value)
+        _raise_at(~np.isfinite(value), f"data.{name}", "not finite", "Remove those rows or mend them before fitting.")
+        remedy = "Give the data other units, or wrap the estimator in tsjax.Standardized, which scales them."
+        # float32 numbers never are.
+        large = np.abs(value) > largest if value.dtype == np.float64 else np.zeros(value.shape, bool)
+        _raise_at(large, f"data.{name}", f"larger than {largest:g}, so that squares overflow", remedy)
+
+
+def _raise_at(bad: np.ndarray, name: str, what: str, remedy: str) -> None:
+    if bad.any():
+        where = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(f"{name} has {int(bad.sum())} value(s) that are {what}, the first at index {where}. {remedy}")
 
 
 def check_at_least(owner: str, **bounds) -> None:

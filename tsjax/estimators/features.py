@@ -8,11 +8,12 @@ import jax.random as jr
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..kernels.base import check_positive
+from ..kernels.base import check_positive, roundoff
 from ..kernels.features import AbstractFeatures, FourierFeatures, ReLUFeatures
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
+from .repeats import Distinct, distinct
 from .ridge import Solution, cholesky, in_blocks, ridge_rule, scores, search_gram, search_primal, solve_gram, status_of
 from .tuning import Fixed, Oracle, Search, check_oracle, hold_out, oracle_sample
 
@@ -101,36 +102,44 @@ def _fit_compiled(self: RandomFeatures, key, data: Dataset, oracle: Oracle | Non
         x_fresh, truth = oracle_sample(key, oracle)
         return features.features(x_fresh), truth
 
+    rows = distinct(x, y)
     if isinstance(rule, Search) and rule.criterion == "holdout":
-        (phi_fit, y_fit), (phi_held, y_held) = hold_out(key, phi, y)
-        rule = Fixed(_search("holdout", phi_fit, y_fit, lambda: (phi_held, y_held)).stats["ridge"])
+        (phi_fit, y_fit, kept), (phi_held, y_held) = hold_out(key, phi, y)
+        found = _search("holdout", phi_fit, distinct(phi_fit, y_fit, kept), lambda: (phi_held, y_held))
+        rule = Fixed(found.stats["ridge"])
     if isinstance(rule, Search):
-        c, status, stats = _search(rule.criterion, phi, y, at_oracle)
+        c, status, stats = _search(rule.criterion, phi, rows, at_oracle)
     elif count < data.n:
-        c, status, stats = _solve_primal(phi, y, rule.value)
+        c, status, stats = _solve_primal(phi, rows, rule.value)
     else:
-        alpha, status, stats = solve_gram(phi @ phi.T, y, rule.value)[0]
+        alpha, status, stats = solve_gram(phi @ phi.T, rows, rule.value, _error(phi))[0]
         c = phi.T @ alpha
     return FeaturesFit(features=features, coefficients=c, status=status, stats=stats)
 
 
-def _search(criterion: str, phi: Float[Array, "n p"], y: Float[Array, " n"], target) -> Solution:
+def _error(phi: Float[Array, "n p"]) -> Float[Array, ""]:
+    """What `AbstractKernel.error` is for the matrix phi phi^T."""
+    return roundoff(phi.dtype, phi.shape[1]) * jnp.sum(phi**2)
+
+
+def _search(criterion: str, phi: Float[Array, "n p"], rows: Distinct, target) -> Solution:
     """The best ridge of the path; `target` gives phi at new inputs, and what should be predicted there."""
     if phi.shape[1] < phi.shape[0]:
-        return search_primal(criterion, phi, y, target)
+        return search_primal(criterion, phi, rows, _error(phi), target)
 
     def kernel_target():
         basis, truth = target()
         return basis @ phi.T, truth
 
-    alpha, status, stats = search_gram(criterion, phi @ phi.T, y, kernel_target)
+    alpha, status, stats = search_gram(criterion, phi @ phi.T, rows, _error(phi), kernel_target)
     return Solution(phi.T @ alpha, status, stats)
 
 
-def _solve_primal(phi: Float[Array, "n p"], y: Float[Array, " n"], ridge) -> Solution:
+def _solve_primal(phi: Float[Array, "n p"], rows: Distinct, ridge) -> Solution:
     """c = (phi^T phi + ridge I)^{-1} phi^T y; cheaper than `solve_gram` for p < n, and possible at ridge 0."""
+    phi, y = rows.weight[:, None] * phi, rows.y
     lower = cholesky(phi.T @ phi + ridge * jnp.eye(phi.shape[1]))
     c = jsl.cho_solve((lower, True), phi.T @ y)
     leverage = jnp.sum(jsl.solve_triangular(lower, phi.T, lower=True) ** 2, axis=0)
-    stats = {"ridge": jnp.asarray(ridge, y.dtype), "dof": jnp.sum(leverage)} | scores(y - phi @ c, 1.0 - leverage)
+    stats = {"ridge": jnp.asarray(ridge, y.dtype), "dof": jnp.sum(leverage)} | scores(y - phi @ c, 1.0 - leverage, rows)
     return Solution(c, status_of(c), stats)

@@ -15,7 +15,6 @@ stored: each product recomputes it tile by tile, a tile above the diagonal servi
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -24,7 +23,6 @@ import jax.numpy as jnp
 import jax.random as jr
 import jax.scipy.linalg as jsl
 import lineax as lx
-import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
@@ -32,86 +30,20 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
-from .ridge import as_kernel, best_score, ridge_path, solve_shifted
-from .tuning import Fixed, Search, check_oracle, gcv_judged, gcv_score, tuned
+from .repeats import Distinct, distinct
+from .ridge import as_kernel, best_score, ridge_path
+from .shifted import solve_shifted
+from .tiles import WHOLE, Tiles, kernel_product, over_devices, sum_over_devices, tiles_of
+from .tuning import Fixed, Search, check_oracle, gcv_judged, tuned
 
 _PIVOTS = 256
 _MAX_ROUNDS = 10
-_WHOLE = -1
 # Far from the small numbers that split(key) amounts to folding in.
 _PIVOT_STREAM = 0x91707
 
 
-class _Tiles(NamedTuple):
-    """The training inputs in blocks of rows, the last padded with copies of the last point."""
-
-    x: Float[Array, "blocks tile d"]
-    diagonal: Float[Array, "blocks tile"]
-    """The true diagonal of K: `AbstractKernel.tile` is least accurate there."""
-    mask: Float[Array, "blocks tile"]
-    """1 for points, 0 for padding."""
-
-
-def _tiles(kernel: AbstractKernel, x: Float[Array, "n d"], tile: int, parts: int) -> _Tiles:
-    n, d = x.shape
-    tile = min(tile, -(-n // parts))
-    blocks = -(-n // (tile * parts)) * parts
-    padded = x[jnp.minimum(jnp.arange(blocks * tile), n - 1)]
-    mask = (jnp.arange(blocks * tile) < n).astype(x.dtype)
-    shape = (blocks, tile)
-    return _Tiles(padded.reshape(*shape, d), kernel.diagonal(padded).reshape(shape), mask.reshape(shape))
-
-
-def _over(mesh: Mesh | None, fn: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """`fn` on each device's part, and `fn` itself without a mesh. A specification is the axis to shard, or `_WHOLE`."""
-    if mesh is None:
-        return fn
-    spec = lambda axis: PartitionSpec() if axis == _WHOLE else PartitionSpec(*[None] * axis, mesh.axis_names[0])
-    return jax.shard_map(
-        fn,
-        mesh=mesh,
-        in_specs=jax.tree.map(spec, in_specs),
-        out_specs=jax.tree.map(spec, out_specs),
-        check_vma=False,
-    )
-
-
-def _total(mesh: Mesh | None, value: Array) -> Array:
-    return value if mesh is None else jax.lax.psum(value, mesh.axis_names[0])
-
-
-def kernel_product(
-    kernel: AbstractKernel, tiles: _Tiles, v: Float[Array, "blocks tile"], dtype: str, mesh: Mesh | None = None
-) -> Float[Array, "blocks tile"]:
-    """K v, with tiles of the given type whose products are summed in float64; 0 at the padding, where v must be 0."""
-    blocks = tiles.x.shape[0]
-    pairs = np.stack(np.triu_indices(blocks))
-    # A pair (0, 0) of weight 0 is computed for nothing, fewer times than there are devices.
-    missing = -pairs.shape[1] % (1 if mesh is None else mesh.size)
-    weights = np.append(np.ones(pairs.shape[1]), np.zeros(missing))
-    rows, columns = np.pad(pairs, ((0, 0), (0, missing)))
-
-    def part(kernel, rows, columns, weights, x, diagonal, v):
-        eye = jnp.eye(x.shape[1], dtype=bool)
-
-        def add(total, pair):
-            i, j, weight = pair
-            values = kernel.tile(x[i], x[j])
-            values = jnp.where(eye & (i == j), diagonal[i][:, None], values)
-            total = total.at[i].add(weight * jnp.dot(values, v[j], precision="highest"))
-            mirrored = jnp.where(i == j, 0.0, weight)
-            return total.at[j].add(mirrored * jnp.dot(v[i], values, precision="highest")), None
-
-        total = jax.lax.scan(add, jnp.zeros(v.shape, jnp.float64), (rows, columns, weights))[0]
-        return _total(mesh, total)
-
-    product = _over(mesh, part, (_WHOLE, 0, 0, 0, _WHOLE, _WHOLE, _WHOLE), _WHOLE)
-    low = [value.astype(dtype) for value in (tiles.x, tiles.diagonal, v)]
-    return tiles.mask * product(kernel, jnp.asarray(rows), jnp.asarray(columns), jnp.asarray(weights), *low)
-
-
 def pivoted_cholesky(
-    kernel: AbstractKernel, tiles: _Tiles, key: PRNGKeyArray, rank: int, dtype: str, mesh: Mesh | None = None
+    kernel: AbstractKernel, tiles: Tiles, key: PRNGKeyArray, rank: int, dtype: str, mesh: Mesh | None = None
 ) -> tuple[Float[Array, "parts blocks tile pivots"], Int[Array, ""]]:
     """F with F F^T close to K, its columns in groups, and how many of them are not 0 (arXiv:2207.06503, in blocks).
 
@@ -124,10 +56,10 @@ def pivoted_cholesky(
     x, points = tiles.x.astype(dtype), tiles.x.reshape(-1, d).astype(dtype)
     diagonal = tiles.diagonal.reshape(-1)
     floor = 16.0 * pivots**0.5 * jnp.finfo(dtype).eps * jnp.max(diagonal)
-    columns = _over(
+    columns = over_devices(
         mesh,
         lambda kernel, x, chosen: jax.lax.map(lambda block: kernel.tile(block, chosen), x),
-        (_WHOLE, 0, _WHOLE),
+        (WHOLE, 0, WHOLE),
         0,
     )
 
@@ -169,11 +101,11 @@ class _Preconditioner(NamedTuple):
     def __call__(self, mesh: Mesh | None, v: Float[Array, "blocks tile"]) -> Float[Array, "blocks tile"]:
         def part(factor, lower, v):
             groups, blocks, _, pivots = factor.shape
-            inner = jsl.cho_solve((lower, True), _total(mesh, _project(factor, v))).reshape(groups, pivots)
+            inner = jsl.cho_solve((lower, True), sum_over_devices(mesh, _project(factor, v))).reshape(groups, pivots)
             lift = lambda k: v[k] - jnp.einsum("gtp,gp->t", _block(factor, k), inner, precision="highest")
             return jax.lax.map(lift, jnp.arange(blocks))
 
-        return _over(mesh, part, (1, _WHOLE, 0), 0)(self.factor, self.lower, v)
+        return over_devices(mesh, part, (1, WHOLE, 0), 0)(self.factor, self.lower, v)
 
 
 def _block(factor: Float[Array, "groups blocks tile pivots"], k) -> Float[Array, "groups tile pivots"]:
@@ -204,16 +136,24 @@ def _gram(factor: Float[Array, "groups blocks tile pivots"], mesh: Mesh | None) 
         strips = [jnp.zeros((pivots, (groups - g) * pivots)) for g in range(groups)]
         strips = jax.lax.fori_loop(0, blocks, add, strips)
         upper = jnp.triu(jnp.concatenate([jnp.pad(s, ((0, 0), (g * pivots, 0))) for g, s in enumerate(strips)]))
-        return _total(mesh, upper + jnp.triu(upper, 1).T)
+        return sum_over_devices(mesh, upper + jnp.triu(upper, 1).T)
 
-    return _over(mesh, part, (1,), _WHOLE)(factor)
+    return over_devices(mesh, part, (1,), WHOLE)(factor)
 
 
 def _search(
-    criterion: str, factor: Float[Array, "groups blocks tile pivots"], gram: Float[Array, "q q"], y, n: int, trace, mesh
+    criterion: str,
+    factor: Float[Array, "groups blocks tile pivots"],
+    gram: Float[Array, "q q"],
+    rows: Distinct,
+    trace,
+    mesh: Mesh | None,
 ) -> dict[str, Array]:
-    """Ridge and scores of the best candidate for F F^T + tail I, from F, F^T F, and the trace of K."""
-    b = _over(mesh, lambda factor, y: _total(mesh, _project(factor, y)), (1, 0), _WHOLE)(factor, y)
+    """Ridge and scores of the best candidate for F F^T + tail I, from F, F^T F, and the trace of K. Equal rows count as one:
+    their mean response, at each of them, has the sums over distinct rows that the criteria ask for."""
+    n, count, shape = rows.mean.shape[0], rows.groups, factor.shape[1:3]
+    y = jnp.pad(rows.mean, (0, shape[0] * shape[1] - n)).reshape(shape)
+    b = over_devices(mesh, lambda factor, y: sum_over_devices(mesh, _project(factor, y)), (1, 0), WHOLE)(factor, y)
     ridges, q = ridge_path(trace, n), b.shape[0]
     tail = jnp.maximum(trace - jnp.trace(gram), 0.0) / n
     shifts = ridges + tail
@@ -224,19 +164,19 @@ def _search(
         c = c.reshape(groups, pivots, -1)
         rest = lambda k: y[k][:, None] - jnp.einsum("gtp,gpr->tr", _block(factor, k), c, precision="highest")
         add = lambda k, total: total + jnp.sum(rest(k) ** 2, axis=0)
-        return _total(mesh, jax.lax.fori_loop(0, blocks, add, jnp.zeros(c.shape[-1])))
+        return sum_over_devices(mesh, jax.lax.fori_loop(0, blocks, add, jnp.zeros(c.shape[-1])))
 
     # (I-H) y = ridge / shift (y - F c) for c = (F^T F + shift I)^{-1} b, and y^T (y - F c) = |y - F c|^2 + shift |c|^2.
-    residuals = _over(mesh, squares, (1, 0, _WHOLE), _WHOLE)(factor, y, path.solutions)
-    unexplained = shifts * path.trace_inverse + n - q
-    gcv = gcv_score(residuals, unexplained, n)
+    residuals = over_devices(mesh, squares, (1, 0, WHOLE), WHOLE)(factor, y, path.solutions)
+    unexplained = shifts * path.trace_inverse + count - q
+    gcv = rows.gcv(residuals, unexplained)
     if criterion == "gcv":
-        score = gcv_judged(gcv, unexplained**2 / (shifts**2 * path.trace_inverse_square + n - q), n)
+        score = gcv_judged(gcv, unexplained**2 / (shifts**2 * path.trace_inverse_square + count - q), count)
     else:
         quadratic = residuals / shifts + jnp.sum(path.solutions**2, axis=0)
-        score = jnp.log(quadratic) + (path.log_det + (n - q) * jnp.log(shifts)) / n
+        score = jnp.log(quadratic) + (path.log_det + (count - q) * jnp.log(shifts)) / count
     best = best_score(jnp.where(ridges < tail, jnp.inf, score))
-    dof = n - ridges[best] / shifts[best] * unexplained[best]
+    dof = count - ridges[best] / shifts[best] * unexplained[best]
     return {"ridge": ridges[best], "dof": dof, "gcv": gcv[best], "tail": tail}
 
 
@@ -252,14 +192,14 @@ class _Progress(NamedTuple):
 
 
 def _solve(
-    self: "IterativeRidge", key: PRNGKeyArray, tiles: _Tiles, y: Float[Array, "blocks tile"], n: int, rank: int
+    self: "IterativeRidge", key: PRNGKeyArray, tiles: Tiles, y: Float[Array, "blocks tile"], rows: Distinct, rank: int
 ) -> tuple[_Progress, dict[str, Array]]:
     """alpha with (K + ridge I) alpha = y, and the ridge and the rank of the preconditioner, with scores of a search."""
     trace = jnp.sum(tiles.diagonal * tiles.mask)
     factor, found = pivoted_cholesky(self.kernel, tiles, jr.fold_in(key, _PIVOT_STREAM), rank, self.dtype, self.mesh)
     gram = _gram(factor, self.mesh)
     if isinstance(self.ridge, Search):
-        stats = _search(self.ridge.criterion, factor, gram, y, n, trace, self.mesh)
+        stats = _search(self.ridge.criterion, factor, gram, rows, trace, self.mesh)
     else:
         stats = {"ridge": jnp.asarray(self.ridge.value, jnp.float64)}
     ridge = stats["ridge"]
@@ -338,7 +278,7 @@ def _predict(kernel, x_train, alpha, tile, x):
 
 @eqx.filter_jit
 def _predict_compiled(kernel, x_train, alpha, tile: int, x):
-    rows, columns = _tiles(kernel, x, tile, 1).x, _tiles(kernel, x_train, tile, 1).x
+    rows, columns = tiles_of(kernel, x, tile, 1).x, tiles_of(kernel, x_train, tile, 1).x
     weights = jnp.pad(alpha, (0, columns.shape[0] * columns.shape[1] - alpha.shape[0])).reshape(columns.shape[:2])
 
     def of_block(block):
@@ -415,10 +355,10 @@ def _fit(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
 def _fit_compiled(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
     n = x.shape[0]
-    tiles = _tiles(self.kernel, x, self.tile, 1 if self.mesh is None else self.mesh.size)
+    tiles = tiles_of(self.kernel, x, self.tile, 1 if self.mesh is None else self.mesh.size)
     rank = min(n, math.ceil(10.0 * n**0.5) if self.rank is None else self.rank)
     padded = jnp.pad(y, (0, tiles.mask.size - n)).reshape(tiles.mask.shape)
-    end, stats = _solve(self, key, tiles, padded, n, rank)
+    end, stats = _solve(self, key, tiles, padded, distinct(x, y), rank)
     failure = jnp.where(end.broken, Status.SINGULAR.value, Status.STEP_LIMIT.value)
     status = jnp.where(end.residual <= self.tolerance, Status.CONVERGED.value, failure).astype(jnp.int32)
     stats |= {"residual": end.residual, "steps": end.steps}

@@ -9,7 +9,16 @@ from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, floats_as_arrays
 from .ridge import in_blocks
-from .smoothers import Scores, check_points, check_smoother, over_rows, squared_distances, status_of_all, tune
+from .smoothers import (
+    Scores,
+    check_points,
+    check_smoother,
+    over_rows,
+    own_group,
+    squared_distances,
+    status_of_all,
+    tune,
+)
 from .tuning import Fixed, Oracle, Search, tuned
 
 NEIGHBOURS = 512
@@ -19,10 +28,11 @@ NEIGHBOURS = 512
 _SPARE = 32
 
 
-def _neighbours(rows, x, limit: int, left_out=None) -> tuple[Int[Array, "m limit"], Float[Array, " m"]]:
-    """The indices of the `limit` points of x nearest to each row, nearest first, and the squared distance of the last.
+def _neighbours(rows, x, limit: int, left_out) -> tuple[Int[Array, "m limit"], Float[Array, "m limit"]]:
+    """The indices of the `limit` points of x nearest to each row, nearest first, and their squared distances, infinite where
+    there are fewer.
 
-    Equally far: the earlier in x. `left_out` (m,) is the index of one point of x per row that does not count.
+    Equally far: the earlier in x. `left_out(squares)` says which points do not count, given their squared distances.
     """
     squares = squared_distances(rows, x)
     # Selection is several times faster in float32. Rounding keeps the order, so that only points tied with the last one
@@ -30,18 +40,19 @@ def _neighbours(rows, x, limit: int, left_out=None) -> tuple[Int[Array, "m limit
     largest = jnp.max(squares, axis=1, keepdims=True)
     rough = (squares / jnp.where(largest > 0, largest, 1.0)).astype(jnp.float32)
     if left_out is not None:
-        own = left_out[:, None] == jnp.arange(x.shape[0])[None, :]
-        squares, rough = jnp.where(own, jnp.inf, squares), jnp.where(own, jnp.inf, rough)
+        out = left_out(squares)
+        squares, rough = jnp.where(out, jnp.inf, squares), jnp.where(out, jnp.inf, rough)
     indices = jax.lax.top_k(-rough, min(x.shape[0], limit + _SPARE))[1]
     exact, indices = jax.lax.sort((jnp.take_along_axis(squares, indices, axis=1), indices), num_keys=2)
-    return indices[:, :limit], exact[:, limit - 1]
+    return indices[:, :limit], exact[:, :limit]
 
 
 def _neighbour_means(rows, x, y, limit: int, left_out=None) -> Float[Array, "m limit"]:
-    """The mean response of the k nearest points for k = 1..limit; NaN where distances leave the float64 numbers."""
-    indices, last = _neighbours(rows, x, limit, left_out)
+    """The mean response of the k nearest points for k = 1..limit; NaN where there are fewer, or their distances leave the
+    float64 numbers."""
+    indices, squares = _neighbours(rows, x, limit, left_out)
     means = jnp.cumsum(y[indices], axis=1) / jnp.arange(1.0, limit + 1)[None, :]
-    return jnp.where(jnp.isfinite(last)[:, None], means, jnp.nan)
+    return jnp.where(jnp.isfinite(squares), means, jnp.nan)
 
 
 class NeighboursFit(AbstractFit):
@@ -88,9 +99,10 @@ class NearestNeighbours(AbstractEstimator):
     - `k`: an integer from 1 to n - 1, or `"gcv"`, `"loo"`, `"holdout"` or `"oracle"`: the best of 1, 2, ...,
       min(n - 1, 512) by that criterion (module docstring).
 
-    One sort of the distances gives every k at once: the predictions are its cumulative means. At a training point the
-    point itself is its first neighbour, so trace(H) = n/k and (I-H) y = (1 - 1/k) times the leave-one-out residuals with
-    k - 1 neighbours: GCV of k is exactly the leave-one-out score of k - 1, and infinite for k = 1.
+    One sort of the distances gives every k at once: the predictions are its cumulative means. At a training point the m copies
+    of the point (1 where none repeats) are its first neighbours, so trace(H) = n/k, and for k > m the mean of (I-H) y over them
+    is 1 - m/k times their mean residual with the k - m nearest others. So without repeated points GCV of k is exactly the
+    leave-one-out score of k - 1, and infinite for k = 1. Where fewer than k points differ from one, k has no score.
 
     A traced k (`jax.vmap` over estimators) above min(n - 1, 512) or below 1 gives `Status.SINGULAR` and NaN predictions,
     as do distances whose squares overflow.
@@ -133,16 +145,32 @@ def _fit_neighbours_compiled(self: NearestNeighbours, key, data: Dataset, oracle
     given = self.k.value if isinstance(self.k, Fixed) else None
     limit = given if isinstance(given, int) else min(n - 1, NEIGHBOURS)
 
-    def squared_residuals(rows, response, index):
-        return (response[:, None] - _neighbour_means(rows, x, y, limit, left_out=index)) ** 2
+    ks = jnp.arange(1.0, limit + 1)
 
-    loo = jnp.mean(over_rows(squared_residuals, n, x, y, jnp.arange(n)), axis=0)
-    # The identity of the class docstring.
-    scores = Scores(n / jnp.arange(1.0, limit + 1), jnp.concatenate([jnp.full(1, jnp.inf), loo[:-1]]), loo)
+    def leave_out(rows, response, index):
+        """Squared residuals without the point's group; shares 1 - m/k of the group's own, and squares of it times the group's
+        mean residual."""
+        squares = squared_distances(rows, x)
+        own = own_group(squares, index)
+        copies = jnp.sum(own, axis=1, dtype=jnp.float64)
+        mean = jnp.where(own, y[None, :], 0.0).sum(axis=1) / copies
+        others = _neighbour_means(rows, x, y, limit, left_out=lambda squares: own_group(squares, index))
+        share = jnp.maximum(1.0 - copies[:, None] / ks[None, :], 0.0)
+        at = jnp.arange(limit)[None, :] - copies[:, None].astype(int)
+        nearest = jnp.take_along_axis(others, jnp.maximum(at, 0), axis=1)
+        group = jnp.where(at >= 0, share * (mean[:, None] - nearest), 0.0) ** 2
+        return (response[:, None] - others) ** 2, share / copies[:, None], group, (response - mean) ** 2, 1.0 / copies
 
-    def errors(x, y, x_test, y_test):
+    residuals, shares, own_squares, scatter, weights = over_rows(leave_out, n, x, y, jnp.arange(n))
+    # Of the whole, so that k = 1 gives 0/0 and not a number.
+    groups, left = jnp.sum(weights), jnp.sum(shares, axis=0)
+    gcv = groups * jnp.sum(own_squares, axis=0) / jnp.where(left > 0, left, 1.0) ** 2 * (groups / n) + jnp.mean(scatter)
+    scores = Scores(n / ks, jnp.where(left > 0, gcv, jnp.inf), jnp.mean(residuals, axis=0))
+
+    def errors(x, y, kept, x_test, y_test):
         def squared(rows, response):
-            return (response[:, None] - _neighbour_means(rows, x, y, min(limit, y.size))) ** 2
+            means = _neighbour_means(rows, x, y, min(limit, y.size), left_out=lambda squares: ~kept[None, :])
+            return (response[:, None] - means) ** 2
 
         return jnp.mean(over_rows(squared, y.size, x_test, y_test), axis=0)
 
@@ -152,4 +180,7 @@ def _fit_neighbours_compiled(self: NearestNeighbours, key, data: Dataset, oracle
         k = 1 + tune(self.k.criterion, key, x, y, oracle, lambda: scores, errors)
     dof, gcv, loo = (_kth(score, k) for score in scores)
     stats = {"k": k, "dof": dof, "gcv": gcv, "loo": loo}
-    return NeighboursFit(x=x, y=y, k=k, limit=limit, status=status_of_all(loo, dof), stats=stats)
+    # Fewer than k others of a point that repeats leave it without a score, not without a fit.
+    scored = k <= n - 1.0 / jnp.min(weights)
+    status = status_of_all(jnp.where(scored, loo, 0.0), dof)
+    return NeighboursFit(x=x, y=y, k=k, limit=limit, status=status, stats=stats)

@@ -29,6 +29,7 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..problem import Dataset, Problem, ReLUTeacher
 from .base import AbstractEstimator, check_data, floats_as_arrays
+from .repeats import distinct
 from .ridge import KernelFit, solve_gram
 
 # Without noise the matrix is K* itself, often singular to working precision: the smallest ridge used, relative to
@@ -100,10 +101,12 @@ def _fit_compiled(self: OptimalLinear, key, data: Dataset) -> KernelFit:
     kernel = floats_as_arrays(teacher_covariance(self.problem))
     gram = kernel(x)
     ridge = jnp.maximum(jnp.asarray(self.problem.noise_std, jnp.float64) ** 2, _JITTER * jnp.mean(jnp.diagonal(gram)))
-    (alpha, status, stats), lower = solve_gram(gram, y, ridge)
+    rows = distinct(x, y)
+    (alpha, status, stats), lower = solve_gram(gram, rows, ridge, kernel.error(x, rows.weight))
 
     x_fresh = self.problem.inputs.sample(jr.fold_in(key, _TEST_STREAM), self.test_points, jnp.float64)
-    explained = jnp.sum(jsl.solve_triangular(lower, kernel(x, x_fresh), lower=True) ** 2, axis=0)
+    cross = rows.weight[:, None] * kernel(x, x_fresh)
+    explained = jnp.sum(jsl.solve_triangular(lower, cross, lower=True) ** 2, axis=0)
     risk = kernel.diagonal(x_fresh) - explained
     stats |= {"bayes_risk": jnp.mean(risk), "bayes_risk_error": jnp.std(risk, ddof=1) / self.test_points**0.5}
     return KernelFit(kernel=kernel, x=x, alpha=alpha, status=status, stats=stats)

@@ -8,6 +8,10 @@ Search: the candidates are trace(K)/n times 60 numbers from 1e-10 to 1e2, log-sp
 `tsjax.estimators.tuning`. With K = Q T Q^T, T tridiagonal, all of them but "loo" need O(n^2) for each candidate, most of it
 to multiply by Q; this takes a third of the time of an eigendecomposition, which "loo" needs (the diagonal of the inverse
 for each candidate).
+
+Two things that would be taken for information are not. Rows of x that are equal count as one in every criterion
+(`tsjax.estimators.repeats`). And what lies below the kernel's own error (`AbstractKernel.error`) is roundoff: candidates below
+it are left out, eigenvalues below it are 0, and a ridge given as a number is SINGULAR where K + ridge I has no more than that.
 """
 
 from typing import Any, NamedTuple
@@ -17,12 +21,14 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, Status, check_data, floats_as_arrays
+from .repeats import Distinct, distinct
+from .shifted import Shifted, solve_shifted
 from .tuning import (
     CRITERIA,
     Fixed,
@@ -30,7 +36,6 @@ from .tuning import (
     Search,
     check_oracle,
     gcv_judged,
-    gcv_score,
     hold_out,
     oracle_sample,
     tuned,
@@ -59,108 +64,58 @@ def status_of(coefficients) -> Int[Array, ""]:
     return jnp.where(finite, Status.CONVERGED.value, Status.SINGULAR.value).astype(jnp.int32)
 
 
-def scores(residual: Float[Array, " n"], unexplained: Float[Array, " n"]) -> dict[str, Array]:
-    """GCV and leave-one-out from residuals (I-H) y and the diagonal of I-H; both may come times a common factor."""
-    gcv = gcv_score(jnp.sum(residual**2), jnp.sum(unexplained), residual.size)
-    return {"gcv": gcv, "loo": jnp.mean((residual / unexplained) ** 2)}
+def scores(residual: Float[Array, " n"], unexplained: Float[Array, " n"], rows: Distinct) -> dict[str, Array]:
+    """GCV and leave-one-out from residuals (I-H) y of the distinct rows and the diagonal of I-H; both may come times a common
+    factor."""
+    unexplained = jnp.where(rows.first, unexplained, 0.0)
+    left_out = residual / jnp.where(rows.first, unexplained, 1.0)
+    return {
+        "gcv": rows.gcv(jnp.sum(residual**2), jnp.sum(unexplained)),
+        "loo": jnp.mean(jnp.where(rows.first, left_out, 0.0) ** 2) + rows.scatter,
+    }
 
 
-def cholesky(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """The lower factor; NaN where a pivot is no larger than the roundoff of the factorisation, n eps times the mean of the
-    diagonal: what such a factor solves is not what was asked."""
+def cholesky(matrix: Float[Array, "n n"], error=0.0) -> Float[Array, "n n"]:
+    """The lower factor; NaN where a pivot is no larger than `error`, that of the matrix, or than the roundoff of the
+    factorisation, n eps times the mean of the diagonal: what such a factor solves is not what was asked."""
     lower = jnp.linalg.cholesky(matrix)
-    floor = matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.mean(jnp.diagonal(matrix))
+    floor = jnp.maximum(matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.mean(jnp.diagonal(matrix)), error)
     return jnp.where(jnp.min(jnp.diagonal(lower) ** 2) > floor, lower, jnp.nan)
 
 
-def solve_gram(gram: Float[Array, "n n"], y: Float[Array, " n"], ridge) -> tuple[Solution, Float[Array, "n n"]]:
-    """alpha = (K + ridge I)^{-1} y by Cholesky, and the lower factor; NaN and SINGULAR if K + ridge I has none."""
-    n = y.shape[0]
-    lower = cholesky(gram + ridge * jnp.eye(n))
-    alpha = jsl.cho_solve((lower, True), y)
+def solve_gram(gram: Float[Array, "n n"], rows: Distinct, ridge, error) -> tuple[Solution, Float[Array, "n n"]]:
+    """alpha with f(x) = k(x, X) alpha, 0 at rows that repeat an earlier one, by Cholesky, and the lower factor of `rows.gram` +
+    ridge I; NaN and SINGULAR if that has none. `error` is that of the kernel."""
+    n = gram.shape[0]
+    lower = cholesky(rows.gram(gram, jnp.trace(gram) / n) + ridge * jnp.eye(n), error)
+    alpha = jsl.cho_solve((lower, True), rows.y)
     # I - H = ridge (K + ridge I)^{-1} and (I - H) y = ridge alpha: without the factor they stay meaningful at ridge 0.
     inverse_diagonal = jnp.sum(jsl.solve_triangular(lower, jnp.eye(n), lower=True) ** 2, axis=0)
-    ridge = jnp.asarray(ridge, y.dtype)
-    stats = {"ridge": ridge, "dof": n - ridge * jnp.sum(inverse_diagonal)} | scores(alpha, inverse_diagonal)
-    return Solution(alpha, status_of(alpha), stats), lower
+    inverse_diagonal = jnp.where(rows.first, inverse_diagonal, 0.0)
+    ridge = jnp.asarray(ridge, gram.dtype)
+    stats = {"ridge": ridge, "dof": rows.groups - ridge * jnp.sum(inverse_diagonal)}
+    stats |= scores(alpha, inverse_diagonal, rows)
+    return Solution(rows.weight * alpha, status_of(alpha), stats), lower
 
 
-class Shifted(NamedTuple):
-    """Of (A + r I) c = b, for each of p shifts r: the solutions (q, p), and the traces of (A + r I)^{-1} and of its square,
-    and log det(A + r I), (p,) each."""
+class Eigen(NamedTuple):
+    """The eigenvalues of the distinct rows' kernel matrix, in ascending order, those that are roundoff as 0; eigenvectors as
+    columns; whether each belongs to these rows (one that does not has eigenvalue 0 and comes first); and how many of those
+    that do are roundoff."""
 
-    solutions: Float[Array, "q p"]
-    trace_inverse: Float[Array, " p"]
-    trace_inverse_square: Float[Array, " p"]
-    log_det: Float[Array, " p"]
-
-
-def solve_shifted(a: Float[Array, "q q"], b: Float[Array, " q"], shifts: Float[Array, " p"]) -> Shifted:
-    """For A positive semidefinite and r > 0, from one factorisation of A."""
-    # LAPACK and cuSOLVER reduce to tridiagonal form; elsewhere (TPU) there is the eigendecomposition.
-    fast = {name: _shifted_by_tridiagonal for name in ("cpu", "cuda", "rocm")}
-    return Shifted(*jax.lax.platform_dependent(a, b, shifts, **fast, default=_shifted_by_eigen))
+    values: Float[Array, " n"]
+    vectors: Float[Array, "n n"]
+    real: Bool[Array, " n"]
+    cut: Float[Array, ""]
 
 
-def _shifted_by_eigen(a, b, shifts) -> Shifted:
-    s, u = eigen(a)
-    shifted = s[:, None] + shifts[None, :]
-    return Shifted(
-        solutions=u @ ((u.T @ b)[:, None] / shifted),
-        trace_inverse=jnp.sum(1.0 / shifted, axis=0),
-        trace_inverse_square=jnp.sum(1.0 / shifted**2, axis=0),
-        log_det=jnp.sum(jnp.log(shifted), axis=0),
-    )
-
-
-def _shifted_by_tridiagonal(a, b, shifts) -> Shifted:
-    """A = Q T Q^T, Q of Householder reflections that leave the first coordinate alone. T + r I has pivots from above,
-    delta_i = t_i + r - e_{i-1}^2 / delta_{i-1}, and from below, gamma_i; then (T + r I)^{-1}_ii = 1 / (delta_i + gamma_i -
-    t_i - r) (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, theorem 2.3). The trace of the square is minus the derivative of the
-    trace by r."""
-    if a.shape[0] == 1:
-        return _shifted_by_eigen(a, b, shifts)
-    reflectors, t, e, taus, *_ = jax.lax.linalg.tridiagonal(a, lower=True)
-    reflectors = reflectors[1:, :-1]
-    rotate = lambda c, transpose: jnp.concatenate(
-        [c[:1], jax.lax.linalg.ormqr(reflectors, taus, c[1:], left=True, transpose=transpose)]
-    )
-    z = rotate(b[:, None], True)[:, 0]
-    above = jnp.concatenate([jnp.zeros(1), e])
-    ones = jnp.ones_like(shifts)
-
-    def down(carry, row):
-        delta, slope, forward = carry
-        t_i, z_i, e_above = row
-        factor = e_above / delta
-        delta, slope, forward = t_i + shifts - e_above * factor, 1.0 + factor**2 * slope, z_i - factor * forward
-        return (delta, slope, forward), (delta, slope, forward)
-
-    _, (deltas, slopes, forwards) = jax.lax.scan(down, (ones, 0.0 * ones, 0.0 * ones), (t, z, above))
-
-    def up(carry, row):
-        gamma, gamma_slope, solution = carry
-        t_i, e_below, delta, slope, forward = row
-        gamma, gamma_slope = t_i + shifts - e_below**2 / gamma, 1.0 + (e_below / gamma) ** 2 * gamma_slope
-        solution = (forward - e_below * solution) / delta
-        inverse = 1.0 / (delta + gamma - t_i - shifts)
-        return (gamma, gamma_slope, solution), (solution, inverse, inverse**2 * (slope + gamma_slope - 1.0))
-
-    below = jnp.concatenate([e, jnp.zeros(1)])
-    rows = (t, below, deltas, slopes, forwards)
-    _, (solutions, inverse, square) = jax.lax.scan(up, (ones, 0.0 * ones, 0.0 * ones), rows, reverse=True)
-    return Shifted(
-        solutions=rotate(solutions, False),
-        trace_inverse=jnp.sum(inverse, axis=0),
-        trace_inverse_square=jnp.sum(square, axis=0),
-        log_det=jnp.sum(jnp.log(deltas), axis=0),
-    )
-
-
-def eigen(a: Float[Array, "q q"]) -> tuple[Float[Array, " q"], Float[Array, "q q"]]:
-    """Eigenvalues, those below 0 by roundoff as 0, and eigenvectors as columns."""
-    s, u = jnp.linalg.eigh(a)
-    return jnp.maximum(s, 0.0), u
+def eigen(gram: Float[Array, "n n"], rows: Distinct, error) -> Eigen:
+    """Eigenvalues below the kernel's own error and below that of their computation, n eps times the largest, say nothing."""
+    n = gram.shape[0]
+    s, u = jnp.linalg.eigh(rows.gram(gram, -jnp.trace(gram) / n))
+    real = jnp.arange(n) >= rows.others
+    above = s > jnp.maximum(n * jnp.finfo(s.dtype).eps * s[-1], error)
+    return Eigen(jnp.where(above, s, 0.0), u, real, rows.groups - jnp.sum(above))
 
 
 def ridge_path(trace, n: int) -> Float[Array, " p"]:
@@ -173,57 +128,77 @@ def best_score(scores: Float[Array, " p"]):
     return jnp.argmin(jnp.where(jnp.isnan(scores), jnp.inf, scores))
 
 
-def search_gram(criterion: str, gram, y, target) -> Solution:
+def search_gram(criterion: str, gram, rows: Distinct, error, target) -> Solution:
     """The best ridge of the path; `target` gives k(x', x) at new inputs x' and what should be predicted there (asked for by
-    "oracle" and "holdout" only)."""
-    n = y.shape[0]
-    ridges = ridge_path(jnp.trace(gram), n)
+    "oracle" and "holdout" only), `error` is that of the kernel."""
+    n, count, y = gram.shape[0], rows.groups, rows.y
+    trace = jnp.trace(gram)
+    ridges = ridge_path(trace, n)
+    beyond = ridges < error
     if criterion == "loo":
-        s, u = eigen(gram)
-        shares = ridges[None, :] / (s[:, None] + ridges[None, :])
-        weights, best, stats = search_loo(u, u.T @ y, y, shares, 1.0 / (s[:, None] + ridges[None, :]))
-        alpha = u @ weights
-        return Solution(alpha, status_of(alpha), {"ridge": ridges[best]} | stats)
-    path = solve_shifted(gram, y, ridges)
-    dof = n - ridges * path.trace_inverse
-    gcv = gcv_score(jnp.sum(path.solutions**2, axis=0), path.trace_inverse, n)
+        s, u, real, cut = eigen(gram, rows, error)
+        shares = jnp.where(real[:, None], ridges[None, :] / (s[:, None] + ridges[None, :]), 0.0)
+        gains = 1.0 / (s[:, None] + ridges[None, :])
+        weights, best, stats = search_loo(u, u.T @ y, count, rows, shares, gains, beyond)
+        alpha = rows.weight * (u @ weights)
+        return Solution(alpha, status_of(alpha), {"ridge": ridges[best], "cut": cut} | stats)
+    fill = trace / n
+    path = _without_others(solve_shifted(rows.gram(gram, fill), y, ridges), fill + ridges, rows)
+    dof = count - ridges * path.trace_inverse
+    gcv = rows.gcv(jnp.sum(path.solutions**2, axis=0), path.trace_inverse)
     if criterion == "marginal_likelihood":
-        score = jnp.log(y @ path.solutions) + path.log_det / n
+        score = jnp.log(y @ path.solutions) + path.log_det / count
     elif criterion == "gcv":
-        score = gcv_judged(gcv, path.trace_inverse**2 / path.trace_inverse_square, n)
+        score = gcv_judged(gcv, path.trace_inverse**2 / path.trace_inverse_square, count)
     else:
-        score = _squared_error(target, path.solutions)
-    best = best_score(score)
-    alpha = path.solutions[:, best]
+        score = _squared_error(target, rows.weight[:, None] * path.solutions)
+    best = best_score(jnp.where(beyond, jnp.inf, score))
+    alpha = rows.weight * path.solutions[:, best]
     return Solution(alpha, status_of(alpha), {"ridge": ridges[best], "dof": dof[best], "gcv": gcv[best]})
 
 
-def search_primal(criterion: str, phi, y, target) -> Solution:
+def _without_others(path: Shifted, diagonal: Float[Array, " p"], rows: Distinct) -> Shifted:
+    """Without the rows of weight 0, each of which adds one eigenvalue, on the diagonal."""
+    return Shifted(
+        path.solutions,
+        path.trace_inverse - rows.others / diagonal,
+        path.trace_inverse_square - rows.others / diagonal**2,
+        path.log_det - jnp.where(rows.others > 0, rows.others * jnp.log(diagonal), 0.0),
+    )
+
+
+def search_primal(criterion: str, phi, rows: Distinct, error, target) -> Solution:
     """The same for p < n features, K = phi phi^T, in the space of the features; `target` gives phi at new inputs."""
     n, q = phi.shape
+    phi, y, count = rows.weight[:, None] * phi, rows.y, rows.groups
     gram, b = phi.T @ phi, phi.T @ y
     ridges = ridge_path(jnp.trace(gram), n)
+    beyond = ridges < error
     if criterion == "loo":
         u, singular, vt = jnp.linalg.svd(phi, full_matrices=False)
-        s = singular**2
+        above = singular**2 > error
+        s = jnp.where(above, singular**2, 0.0)
         shares = ridges[None, :] / (s[:, None] + ridges[None, :])
-        weights, best, stats = search_loo(u, u.T @ y, y, shares, singular[:, None] / (s[:, None] + ridges[None, :]))
+        gains = singular[:, None] / (s[:, None] + ridges[None, :])
+        weights, best, stats = search_loo(u, u.T @ y, q, rows, shares, gains, beyond)
         c = vt.T @ weights
-        return Solution(c, status_of(c), {"ridge": ridges[best]} | stats)
+        cut = q - jnp.sum(above, dtype=jnp.float64)
+        return Solution(c, status_of(c), {"ridge": ridges[best], "cut": cut} | stats)
     path = solve_shifted(gram, b, ridges)
-    unexplained = n - q + ridges * path.trace_inverse
+    unexplained = count - q + ridges * path.trace_inverse
     residuals = y[:, None] - phi @ path.solutions
-    gcv = gcv_score(jnp.sum(residuals**2, axis=0), unexplained, n)
+    gcv = rows.gcv(jnp.sum(residuals**2, axis=0), unexplained)
     if criterion == "marginal_likelihood":
         # (I-H) y = ridge (K + ridge I)^{-1} y, and K has n - q more eigenvalues 0.
-        score = jnp.log(y @ residuals / ridges) + (path.log_det + (n - q) * jnp.log(ridges)) / n
+        score = jnp.log(y @ residuals / ridges) + (path.log_det + (count - q) * jnp.log(ridges)) / count
     elif criterion == "gcv":
-        score = gcv_judged(gcv, unexplained**2 / (n - q + ridges**2 * path.trace_inverse_square), n)
+        squares = count - q + ridges**2 * path.trace_inverse_square
+        score = gcv_judged(gcv, unexplained**2 / squares, count)
     else:
         score = _squared_error(target, path.solutions)
-    best = best_score(score)
+    best = best_score(jnp.where(beyond, jnp.inf, score))
     c = path.solutions[:, best]
-    return Solution(c, status_of(c), {"ridge": ridges[best], "dof": n - unexplained[best], "gcv": gcv[best]})
+    return Solution(c, status_of(c), {"ridge": ridges[best], "dof": count - unexplained[best], "gcv": gcv[best]})
 
 
 def _squared_error(target, solutions) -> Float[Array, " p"]:
@@ -231,16 +206,18 @@ def _squared_error(target, solutions) -> Float[Array, " p"]:
     return jnp.mean((basis @ solutions - truth[:, None]) ** 2, axis=0)
 
 
-def search_loo(u, b, y, shares, gains):
-    """The candidate of least leave-one-out error, for H = U diag(1 - shares) U^T, U (n, q) with orthonormal columns and b =
-    U^T y: gains b of the best one, its index, and stats."""
+def search_loo(u, b, directions, rows: Distinct, shares, gains, beyond=False):
+    """The candidate of least leave-one-out error but those `beyond`, for H = U diag(1 - shares) U^T, U (n, q) with orthonormal
+    columns, as many of which as `directions` belong to the rows (the others have shares 0), and b = U^T y: gains b of the best
+    one, its index, and stats."""
     n, q = u.shape
     # What lies outside of the q directions is left as it is. With q = n there is nothing there but roundoff.
-    y_rest, diagonal_rest = (jnp.zeros(n), jnp.zeros(n)) if q == n else (y - u @ b, 1.0 - jnp.sum(u**2, axis=1))
-    residuals = u @ (shares * b[:, None]) + y_rest[:, None]
-    unexplained = u**2 @ shares + diagonal_rest[:, None]
-    best = best_score(jnp.mean((residuals / unexplained) ** 2, axis=0))
-    stats = {"dof": q - jnp.sum(shares[:, best])} | scores(residuals[:, best], unexplained[:, best])
+    y_rest, diagonal_rest = (jnp.zeros(n), jnp.zeros(n)) if q == n else (rows.y - u @ b, 1.0 - jnp.sum(u**2, axis=1))
+    residuals = jnp.where(rows.first[:, None], u @ (shares * b[:, None]) + y_rest[:, None], 0.0)
+    unexplained = jnp.where(rows.first[:, None], u**2 @ shares + diagonal_rest[:, None], 1.0)
+    score = jnp.mean((residuals / unexplained) ** 2, axis=0)
+    best = best_score(jnp.where(beyond, jnp.inf, score))
+    stats = {"dof": directions - jnp.sum(shares[:, best])} | scores(residuals[:, best], unexplained[:, best], rows)
     return gains[:, best] * b, best, stats
 
 
@@ -248,7 +225,8 @@ class KernelFit(AbstractFit):
     """f(x) = k(x, X) alpha.
 
     `stats`: the hyper-parameter under its name; `dof`, the effective degrees of freedom (trace of the hat matrix H); `gcv`,
-    and `loo` where the solver gives it, the scores of `tsjax.estimators.tuning`.
+    and `loo` where the solver gives it, the scores of `tsjax.estimators.tuning`; and where there was an eigendecomposition,
+    `cut`, the number of eigenvalues that are below the kernel's own error and count as zero.
     """
 
     kernel: AbstractKernel
@@ -297,8 +275,11 @@ class KernelRidge(AbstractEstimator):
       `jax.vmap` over them.
 
     A number costs a Cholesky factorisation, a search three to four of them, "loo" ten. A matrix that cannot be factorised to
-    working precision (ridge 0 with repeated points, say) gives `Status.SINGULAR` and NaN predictions; see `MinimumNorm` for
-    interpolation.
+    working precision, or to that of the kernel (ridge 0 with a kernel of finite rank, say), gives `Status.SINGULAR` and NaN
+    predictions; see `MinimumNorm` for interpolation. Of rows that are equal the first has all the weight in `alpha`, the others
+    have 0: the same function.
+
+    **Warns:** where a criterion chooses and rows of x repeat, since they then count as one (module docstring).
 
     **Raises:** ValueError for a negative ridge, an unknown criterion, or a kernel that is none.
 
@@ -334,17 +315,22 @@ def _fit_compiled(self: KernelRidge, key, data: Dataset, oracle: Oracle | None) 
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
     kernel, rule = self.kernel, self.ridge
 
+    rows = distinct(x, y)
+
     def at_oracle():
         assert oracle is not None
         x_fresh, truth = oracle_sample(key, oracle)
         return kernel(x_fresh, x), truth
 
     if isinstance(rule, Search) and rule.criterion == "holdout":
-        (x_fit, y_fit), (x_held, y_held) = hold_out(key, x, y)
-        found = search_gram("holdout", kernel(x_fit), y_fit, lambda: (kernel(x_held, x_fit), y_held))
+        (x_fit, y_fit, kept), (x_held, y_held) = hold_out(key, x, y)
+        fitted = distinct(x_fit, y_fit, kept)
+        error = kernel.error(x_fit, fitted.weight)
+        found = search_gram("holdout", kernel(x_fit), fitted, error, lambda: (kernel(x_held, x_fit), y_held))
         rule = Fixed(found.stats["ridge"])
+    error = kernel.error(x, rows.weight)
     if isinstance(rule, Fixed):
-        alpha, status, stats = solve_gram(kernel(x), y, rule.value)[0]
+        alpha, status, stats = solve_gram(kernel(x), rows, rule.value, error)[0]
     else:
-        alpha, status, stats = search_gram(rule.criterion, kernel(x), y, at_oracle)
+        alpha, status, stats = search_gram(rule.criterion, kernel(x), rows, error, at_oracle)
     return KernelFit(kernel=kernel, x=x, alpha=alpha, status=status, stats=stats)

@@ -5,7 +5,7 @@ H_ij = l_j(x_i) is the hat matrix and dof = trace(H). Everything is float64. The
 neighbours, or the bandwidth) is given, or the best of a path by a criterion of `tsjax.estimators.tuning`. "loo" leaves the
 weight of each point out in turn, which is (y_i - f(x_i)) / (1 - H_ii) for these smoothers (Hastie, Tibshirani & Friedman 2009,
 "The Elements of Statistical Learning", equation 7.64) without its cancellations; "gcv" is infinite where H = I. Of equal
-scores the smallest candidate is taken.
+scores the smallest candidate is taken. Equal points are left out together (`tsjax.estimators.repeats`), unless all are equal.
 """
 
 import math
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import jax.scipy.linalg as jsl
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..kernels.base import AbstractKernel
 from ..kernels.radial import RBF, AbstractRadialKernel
@@ -89,8 +89,8 @@ def tune(
 ) -> Int[Array, ""]:
     """The index of the best candidate of the path.
 
-    `within()` scores each on the data; `errors(x, y, x_test, y_test)` are the mean squared errors at test points of each,
-    fitted to x and y.
+    `within()` scores each on the data; `errors(x, y, kept, x_test, y_test)` are the mean squared errors at test points of each,
+    fitted to those x and y that are `kept`.
     """
     if criterion == "loo":
         scores = within().loo
@@ -101,7 +101,7 @@ def tune(
         scores = errors(*fitted, *held_out)
     else:
         assert oracle is not None
-        scores = errors(x, y, *oracle_sample(key, oracle))
+        scores = errors(x, y, jnp.ones(y.size, bool), *oracle_sample(key, oracle))
     return best_score(scores)
 
 
@@ -121,6 +121,14 @@ def over_rows(fn: Callable, width: int, *rows: Array) -> Any:
 def squared_distances(rows: Float[Array, "m d"], x: Float[Array, "n d"]) -> Float[Array, "m n"]:
     """By differences: exactly 0 for equal points, which |a|^2 - 2 <a, b> + |b|^2 is not."""
     return jnp.sum((rows[:, None, :] - x[None, :, :]) ** 2, axis=-1)
+
+
+def own_group(squares: Float[Array, "m n"], index: Int[Array, " m"]) -> Bool[Array, "m n"]:
+    """Which points are left out with the point of each row: those equal to it; where all are, it alone."""
+    own = squares == 0.0
+    alone = index[:, None] == jnp.arange(squares.shape[1])[None, :]
+    # The point itself too where a square is NaN.
+    return jnp.where(jnp.all(own, axis=1, keepdims=True), alone, own | alone)
 
 
 def status_of_all(*values: Array) -> Int[Array, ""]:
@@ -183,14 +191,17 @@ class _Local(eqx.Module):
     kernel: Callable[[Any], AbstractRadialKernel] = eqx.field(static=True)
     x: Float[Array, "*batch n d"]
     y: Float[Array, "*batch n"]
+    kept: Bool[Array, "*batch n"]
 
     def at(self, bandwidths: Float[Array, " p"], rows: Float[Array, "m d"]) -> Float[Array, "m p"]:
         """The predictions at rows with each bandwidth."""
         squares = squared_distances(rows, self.x)
-        nearest, regressors = _nearest(squares, self.y), _regressors(self.degree, self.x, self.y)
+        nearest = _nearest(jnp.where(self.kept[None, :], squares, jnp.inf), self.y)
+        regressors = _regressors(self.degree, self.x, self.y)
 
         def one(bandwidth):
-            return _smooth(self.degree, _of_distance(self.kernel(bandwidth), squares), regressors, rows, nearest)[0]
+            weights = jnp.where(self.kept[None, :], _of_distance(self.kernel(bandwidth), squares), 0.0)
+            return _smooth(self.degree, weights, regressors, rows, nearest)[0]
 
         return jax.lax.map(one, bandwidths).T
 
@@ -202,36 +213,41 @@ class _Local(eqx.Module):
     def scores(self, bandwidths: Float[Array, " p"]) -> Scores:
         """On the training points, with each bandwidth.
 
-        With the weight w of the point itself added, the normal matrix is that without it plus w e_1 e_1^T. By the formula
-        of Sherman & Morrison 1 - H_ii = 1 / (1 + w e_1^T (that without it)^{-1} e_1), and (I-H) y is 1 - H_ii times the
-        leave-one-out residual.
+        With the weights w of the m points of a group added, the normal matrix is that without them plus m w e_1 e_1^T. By the
+        formula of Sherman & Morrison 1 - m H_ii = 1 / (1 + m w e_1^T (that without them)^{-1} e_1), and the group's mean of
+        (I-H) y is 1 - m H_ii times its mean residual without it.
         """
         n = self.y.size
         regressors = _regressors(self.degree, self.x, self.y)
 
         def leave_out(rows, index):
-            own = index[:, None] == jnp.arange(n)[None, :]
             squares = squared_distances(rows, self.x)
+            own = own_group(squares, index)
+            copies = jnp.sum(own, axis=1, dtype=jnp.float64)
+            mean = jnp.where(own, self.y[None, :], 0.0).sum(axis=1) / copies
             nearest = _nearest(jnp.where(own, jnp.inf, squares), self.y)
 
             def one(bandwidth):
                 kernel = self.kernel(bandwidth)
                 weights = jnp.where(own, 0.0, _of_distance(kernel, squares))
                 prediction, excess, total, weighty = _smooth(self.degree, weights, regressors, rows, nearest)
-                own_weight = _of_distance(kernel, jnp.zeros((1, 1)))[0, 0]
+                own_weight = copies * _of_distance(kernel, jnp.zeros((1, 1)))[0, 0]
                 return prediction, jnp.where(weighty, total / (total + own_weight * excess), 0.0)
 
             prediction, unexplained = jax.lax.map(one, bandwidths)
-            return prediction.T, unexplained.T
+            return prediction.T, unexplained.T, copies, mean
 
-        prediction, unexplained = over_rows(leave_out, n, self.x, jnp.arange(n))
-        residual = self.y[:, None] - prediction
+        prediction, unexplained, copies, mean = over_rows(leave_out, n, self.x, jnp.arange(n))
+        groups = jnp.sum(1.0 / copies)
         # The ratio is that of tiny numbers where H is almost I.
         largest = jnp.max(unexplained, axis=0)
         share = unexplained / jnp.where(largest > 0, largest, 1.0)[None, :]
-        total = jnp.where(largest > 0, jnp.sum(share, axis=0), 1.0)
-        gcv = jnp.where(largest == 0, jnp.inf, n * jnp.sum((share * residual) ** 2, axis=0) / total**2)
-        return Scores(n - jnp.sum(unexplained, axis=0), gcv, jnp.mean(residual**2, axis=0))
+        total = jnp.where(largest > 0, jnp.sum(share / copies[:, None], axis=0), 1.0)
+        squares = jnp.sum((share * (mean[:, None] - prediction)) ** 2, axis=0)
+        gcv = groups * squares / total**2 * (groups / n) + jnp.mean((self.y - mean) ** 2)
+        gcv = jnp.where(largest == 0, jnp.inf, gcv)
+        dof = groups - jnp.sum(unexplained / copies[:, None], axis=0)
+        return Scores(dof, gcv, jnp.mean((self.y[:, None] - prediction) ** 2, axis=0))
 
 
 def bandwidth_path(x: Float[Array, "n d"], count: int) -> Float[Array, " {count}"]:
@@ -359,15 +375,16 @@ def _fit_smooth(degree, count, kernel, rule, key, data: Dataset, oracle: Oracle 
 def _fit_smooth_compiled(degree, count, kernel, rule, key, data: Dataset, oracle: Oracle | None) -> KernelSmootherFit:
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
     x_mean, y_mean = jnp.mean(x, axis=0), jnp.mean(y)
-    smoother = _Local(degree=degree, kernel=kernel, x=x - x_mean[None, :], y=y - y_mean)
+    everyone = jnp.ones(y.size, bool)
+    smoother = _Local(degree=degree, kernel=kernel, x=x - x_mean[None, :], y=y - y_mean, kept=everyone)
     if isinstance(rule, Fixed):
         bandwidth = jnp.asarray(rule.value, jnp.float64)
         bandwidth = jnp.where(bandwidth > 0, bandwidth, jnp.nan)
     else:
         path = bandwidth_path(smoother.x, count)
 
-        def errors(x, y, x_test, y_test):
-            part = _Local(degree=degree, kernel=kernel, x=x - x_mean[None, :], y=y - y_mean)
+        def errors(x, y, kept, x_test, y_test):
+            part = _Local(degree=degree, kernel=kernel, x=x - x_mean[None, :], y=y - y_mean, kept=kept)
             return part.errors(path, x_test - x_mean[None, :], y_test - y_mean)
 
         bandwidth = path[tune(rule.criterion, key, x, y, oracle, lambda: smoother.scores(path), errors)]

@@ -7,7 +7,9 @@ eigenvector unexplained (Bauer, Pereverzev & Rosasco 2007, J. Complexity 23, sec
 - cut-off after the k largest eigenvalues (principal-component regression in feature space): g(s) = 1/s on these, else 0;
 - minimum norm: g(s) = 1/s, the limit of ridge regression for ridge to 0, of gradient flow for t to infinity.
 
-Eigenvalues below n eps s_max are roundoff: 1/s means 0 there. One eigendecomposition serves the whole path of t or k.
+Eigenvalues below the kernel's own error (`AbstractKernel.error`) or below n eps s_max are roundoff: g means 0 there, since the
+functions of such a direction have norm 0 but for roundoff, which 1/s or t would blow up. `stats["cut"]` is their number. Equal
+rows of x count as one in every criterion (`tsjax.estimators.repeats`). One eigendecomposition serves the whole path of t or k.
 """
 
 from abc import abstractmethod
@@ -21,14 +23,14 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, check_data, floats_as_arrays
-from .ridge import PATH, KernelFit, as_kernel, best_score, eigen, scores, search_loo, status_of
+from .repeats import distinct
+from .ridge import PATH, Eigen, KernelFit, as_kernel, best_score, eigen, scores, search_loo, status_of
 from .tuning import (
     Fixed,
     Oracle,
     Search,
     check_oracle,
     gcv_judged,
-    gcv_score,
     hold_out,
     log_spaced_integers,
     oracle_sample,
@@ -62,7 +64,14 @@ class _AbstractSpectral(AbstractEstimator):
 
     @abstractmethod
     def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
-        """g(s) and 1 - s g(s), both (n, p); s is in ascending order."""
+        """g(s) and 1 - s g(s), both (n, p), for s > 0; s is in ascending order, and 0 where an eigenvalue counts as 0."""
+
+    def shares(self, found: Eigen, candidates: Float[Array, " p"]) -> tuple[Array, Array]:
+        """The filter, which learns nothing along eigenvalues that count as 0; both 0 for those of no row."""
+        s = found.values[:, None]
+        gains, shares = self.filter(s, candidates[None, :])
+        left = jnp.where(s > 0, shares, 1.0)
+        return jnp.where(s > 0, gains, 0.0), jnp.where(found.real[:, None], left, 0.0)
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
         """Fits x (n, d), y (n,) in float64. `key` and `oracle` as for `KernelRidge.fit`, which raises alike."""
@@ -81,53 +90,52 @@ def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | 
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
     kernel, (name, rule) = self.kernel, self.rule
 
-    def decompose(x, y):
-        s, u = eigen(kernel(x))
-        return s, u, u.T @ y
+    def decompose(x, rows):
+        found = eigen(kernel(x), rows, kernel.error(x, rows.weight))
+        return found, found.vectors.T @ rows.y
 
-    def squared_errors(x, s, u, b, x_new, truth):
-        gains, _ = self.filter(s[:, None], self.candidates(s)[None, :])
-        return jnp.mean((kernel(x_new, x) @ (u @ (gains * b[:, None])) - truth[:, None]) ** 2, axis=0)
+    def squared_errors(x, rows, found, b, x_new, truth):
+        gains, _ = self.shares(found, self.candidates(found.values))
+        alpha = rows.weight[:, None] * (found.vectors @ (gains * b[:, None]))
+        return jnp.mean((kernel(x_new, x) @ alpha - truth[:, None]) ** 2, axis=0)
 
-    s, u, b = decompose(x, y)
+    rows = distinct(x, y)
+    found, b = decompose(x, rows)
+    s, u, count = found.values, found.vectors, rows.groups
     if isinstance(rule, Fixed):
         candidates = jnp.asarray(self.candidate(rule.value, data.n), jnp.float64)[None]
     elif rule.criterion == "holdout":
-        (x_fit, y_fit), (x_held, y_held) = hold_out(key, x, y)
-        factors = decompose(x_fit, y_fit)
-        best = best_score(squared_errors(x_fit, *factors, x_held, y_held))
-        candidates = self.candidates(factors[0])[best][None]
+        (x_fit, y_fit, kept), (x_held, y_held) = hold_out(key, x, y)
+        fitted = distinct(x_fit, y_fit, kept)
+        parts = decompose(x_fit, fitted)
+        best = best_score(squared_errors(x_fit, fitted, *parts, x_held, y_held))
+        candidates = self.candidates(parts[0].values)[best][None]
     else:
         candidates = self.candidates(s)
-        gains, shares = self.filter(s[:, None], candidates[None, :])
+        gains, shares = self.shares(found, candidates)
         if rule.criterion == "oracle":
             assert oracle is not None
-            score = squared_errors(x, s, u, b, *oracle_sample(key, oracle))
+            score = squared_errors(x, rows, found, b, *oracle_sample(key, oracle))
         elif rule.criterion == "gcv":
             # Only ratios count, and squares of shares may underflow.
             relative = shares / jnp.max(shares, axis=0, keepdims=True)
             squares, left = jnp.sum((relative * b[:, None]) ** 2, axis=0), jnp.sum(relative, axis=0)
-            score = gcv_score(squares, left, data.n)
-            score = gcv_judged(score, left**2 / jnp.sum(relative**2, axis=0), data.n)
+            score = gcv_judged(rows.gcv(squares, left), left**2 / jnp.sum(relative**2, axis=0), count)
         else:
             score = None
-        best = search_loo(u, b, y, shares, gains)[1] if score is None else best_score(score)
+        best = search_loo(u, b, count, rows, shares, gains)[1] if score is None else best_score(score)
         candidates = candidates[best][None]
-    gains, shares = (matrix[:, 0] for matrix in self.filter(s[:, None], candidates[None, :]))
-    alpha = u @ (gains * b)
+    gains, shares = (matrix[:, 0] for matrix in self.shares(found, candidates))
+    weights = u @ (gains * b)
     # Interpolation explains everything; its scores are the limits of those of a ridge tending to 0, in which (I-H) y is
-    # ridge times alpha.
+    # ridge times these weights.
     interpolates = jnp.sum(shares) == 0
-    residual = jnp.where(interpolates, alpha, u @ (shares * b))
+    residual = jnp.where(rows.first, jnp.where(interpolates, weights, u @ (shares * b)), 0.0)
     unexplained = u**2 @ jnp.where(interpolates, gains, shares)
-    stats = {name: self.value(candidates[0], data.n), "dof": data.n - jnp.sum(shares)} | scores(residual, unexplained)
+    stats = {name: self.value(candidates[0], data.n), "dof": count - jnp.sum(shares), "cut": found.cut}
+    stats |= scores(residual, unexplained, rows)
+    alpha = rows.weight * weights
     return KernelFit(kernel=kernel, x=x, alpha=alpha, status=status_of(alpha), stats=stats)
-
-
-def _invert(s: Float[Array, "n 1"]) -> Float[Array, "n 1"]:
-    """1/s, or 0 where s is roundoff."""
-    real = s > s.shape[0] * jnp.finfo(s.dtype).eps * s[-1:]
-    return jnp.where(real, 1.0 / jnp.where(real, s, 1.0), 0.0)
 
 
 class GradientFlow(_AbstractSpectral):
@@ -163,10 +171,7 @@ class GradientFlow(_AbstractSpectral):
 
     def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
         elapsed = s * candidates
-        # s may be 0, where (1 - e^{-s t/n}) / s is t/n.
-        growing = elapsed > 0
-        learnt = -jnp.expm1(-elapsed) / jnp.where(growing, elapsed, 1.0)
-        return jnp.where(growing, learnt, 1.0) * candidates, jnp.exp(-elapsed)
+        return -jnp.expm1(-elapsed) / jnp.where(s > 0, s, 1.0), jnp.exp(-elapsed)
 
 
 class SpectralCutoff(_AbstractSpectral):
@@ -202,15 +207,16 @@ class SpectralCutoff(_AbstractSpectral):
 
     def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
         rank = s.shape[0] - jnp.arange(s.shape[0])[:, None]
-        kept = (rank <= candidates) & (_invert(s) > 0)
-        return jnp.where(kept, _invert(s), 0.0), jnp.where(kept, 0.0, 1.0)
+        kept = rank <= candidates
+        return jnp.where(kept, 1.0 / jnp.where(s > 0, s, 1.0), 0.0), jnp.where(kept, 0.0, 1.0)
 
 
 class MinimumNorm(_AbstractSpectral):
     """The function of least norm, in the space of the kernel, among those that fit the data best: interpolation where K has
     full rank (module docstring; Hastie et al. 2022, Ann. Statist. 50, on what it costs with noise).
 
-    Repeated points are no problem: it fits their mean. `stats["dof"]` is the numerical rank of K.
+    Repeated points are no problem: it fits their mean. `stats["dof"]` is the numerical rank of K, within the kernel's own
+    error; `stats["cut"]` the number of eigenvalues that count as zero.
 
     **Raises:** ValueError for a kernel that is none.
     """
@@ -231,5 +237,5 @@ class MinimumNorm(_AbstractSpectral):
         return jnp.full(1, s.shape[0], s.dtype)
 
     def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
-        gains = _invert(s)
-        return gains * jnp.ones_like(candidates), jnp.where(gains > 0, 0.0, 1.0) * jnp.ones_like(candidates)
+        ones = jnp.ones_like(s * candidates)
+        return ones / jnp.where(s > 0, s, 1.0), 0.0 * ones

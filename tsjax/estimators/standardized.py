@@ -8,7 +8,8 @@ sees
 
 and f_hat(x) = mean y + sd y * g_hat(z). So E|z|^2 = 1 + b^2 / d whatever d: length scales of order 1 and the students' step
 sizes, which suit points of norm 1, need no change. An input that is constant has s_i = 1, and so has a constant response.
-Only the training data enter.
+Only the training data enter. Data may have any scale that float64 has: means and deviations are taken of numbers divided by a
+power of 2, so that no square overflows or underflows.
 """
 
 from typing import Any
@@ -20,6 +21,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, check_at_least, check_data
+
+LARGEST_SCALED = 1e300
+"""Of the numbers that can be scaled: differences of two are float64 numbers."""
 
 
 class _Scale(eqx.Module):
@@ -86,7 +90,8 @@ class Standardized(AbstractEstimator):
     - `bias`: b >= 0, in standard deviations of an input: an input that is constant, which gives the neurons of a network, of
       random ReLU features and of an NTK their biases; 0 has none. Kernels of the distance do not notice it.
 
-    Mean and deviation are taken in float64, whatever the type of the data; the estimator sees the type of the data.
+    Mean and deviation are taken in float64, whatever the type of the data. The estimator sees the type of the inputs, and a
+    response that is not scaled as it is.
 
     **Raises:** ValueError for what is no estimator, and for a bias below 0.
     """
@@ -101,7 +106,7 @@ class Standardized(AbstractEstimator):
 
     def fit(self, key: PRNGKeyArray, data: Dataset) -> StandardizedFit:
         """Fits x (n, d), y (n,), in the units they have. Raises as the estimator does."""
-        check_data(data)
+        check_data(data, largest=LARGEST_SCALED)
         return _fit(self, key, data)
 
 
@@ -122,12 +127,17 @@ def _standardize(inputs: bool, response: bool, bias, data: Dataset) -> tuple[_Sc
     scale = _Scale(
         x_mean, x_std, y_mean, y_std, data.d**0.5 if inputs else 1.0, None if none else jnp.asarray(bias, jnp.float64)
     )
-    scaled = Dataset(x=scale.inputs(data.x).astype(data.x.dtype), y=((y - y_mean) / y_std).astype(data.y.dtype))
-    return scale, scaled
+    # What has been scaled is of order 1: its digits survive the type of the inputs.
+    dtype = data.x.dtype if jnp.issubdtype(data.x.dtype, jnp.inexact) else jnp.float64
+    v = ((y - y_mean) / y_std).astype(dtype) if response else data.y
+    return scale, Dataset(x=scale.inputs(data.x).astype(dtype), y=v)
 
 
 def _moments(values: Float[Array, "n *d"]) -> tuple[Array, Array]:
     """Mean and standard deviation along the first axis. The mean of equal numbers may differ from them by roundoff, which
     must not be scaled up: they are told by their range."""
-    varies = jnp.max(values, axis=0) > jnp.min(values, axis=0)
-    return jnp.mean(values, axis=0), jnp.where(varies, jnp.std(values, axis=0), 1.0)
+    least, most = jnp.min(values, axis=0), jnp.max(values, axis=0)
+    # Division by a power of 2 is exact.
+    scale = jnp.ldexp(1.0, jnp.frexp(jnp.maximum(jnp.abs(least), jnp.abs(most)))[1])
+    scaled = values / scale[None]
+    return jnp.mean(scaled, axis=0) * scale, jnp.where(most > least, jnp.std(scaled, axis=0) * scale, 1.0)

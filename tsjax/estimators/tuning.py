@@ -15,9 +15,13 @@ Near interpolation all that is left unexplained lies along a few eigenvectors of
 coefficients of y, now and then all small by chance (or 0 by underflow); the candidate is then chosen, at many times the risk of
 the best. Where H is symmetric `"gcv"` therefore looks only at candidates that leave min(10, n/4) directions or more
 unexplained, counted as trace(I-H)^2 / trace((I-H)^2). Figures are in `benchmarks/RESULTS.md`; `"loo"` needs no such rule.
+
+Rows of x that are equal are left out together by every criterion: n then counts distinct rows, and y is their mean response
+(`tsjax.estimators.repeats`). A fit called eagerly warns of them.
 """
 
 import difflib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +34,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..precision import is_traced
 from ..problem import Dataset, Problem
+from .repeats import count_distinct, first_of_equals
 
 Oracle = tuple[Problem, Callable[[Array], Array]]
 """A problem and its true regression function of one point, as in `fit(key, data, oracle=(problem, teacher))`."""
@@ -100,7 +105,7 @@ def tuned(
 
 def check_oracle(name: str, rule: Fixed | Search, oracle: Oracle | None, data: Dataset) -> None:
     """Raises ValueError unless an oracle is there exactly when the rule asks for one, in the data's dimension, and the data
-    are enough for the rule."""
+    are enough for the rule. Warns of rows that repeat where a criterion chooses."""
     wanted = isinstance(rule, Search) and rule.criterion == "oracle"
     if wanted and oracle is None:
         raise ValueError(f'{name}="oracle" needs the truth: call fit(key, data, oracle=(problem, teacher)).')
@@ -112,6 +117,19 @@ def check_oracle(name: str, rule: Fixed | Search, oracle: Oracle | None, data: D
         raise ValueError(
             f"{name}={rule.criterion!r} compares candidates, which needs n >= 2; got n={data.n}. Give a number."
         )
+    if isinstance(rule, Search) and not wanted and not is_traced(data.x):
+        found = count_distinct(data.x)
+        if found == 1:
+            raise ValueError(
+                f"{name}={rule.criterion!r} compares candidates at rows that are left out, but all {data.n} rows of x are "
+                "equal. Give a number."
+            )
+        if found < data.n:
+            warnings.warn(
+                f"{data.n - found} of {data.n} rows of x repeat an earlier row; {name}={rule.criterion!r} leaves equal rows "
+                "out together, since the response of a copy is no prediction.",
+                stacklevel=3,
+            )
 
 
 def oracle_sample(key: PRNGKeyArray, oracle: Oracle) -> tuple[Float[Array, "t d"], Float[Array, " t"]]:
@@ -122,11 +140,20 @@ def oracle_sample(key: PRNGKeyArray, oracle: Oracle) -> tuple[Float[Array, "t d"
 
 
 def hold_out(key: PRNGKeyArray, x: Float[Array, "n d"], y: Float[Array, " n"]):
-    """((x, y) of the data to fit, (x, y) of the random fifth that is held out)."""
+    """((x, y, kept) of the data to fit, (x, y) of the random fifth that is held out).
+
+    Equal rows are held out together. Where the fifth ends amid a group of them, the rest of the group is not `kept`: the fit
+    must not see it.
+    """
     n = y.shape[0]
     order = jr.permutation(jr.fold_in(key, _HOLDOUT_STREAM), n)
+    first = first_of_equals(x)
+    # Each group where its first row is in the random order: where no row repeats, this is that order.
+    rank = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n, dtype=order.dtype), unique_indices=True)
+    order = jnp.argsort(rank[first], stable=True)
     held = max(1, round(_HELD_OUT * n))
-    return (x[order[held:]], y[order[held:]]), (x[order[:held]], y[order[:held]])
+    kept = first[order[held:]] != first[order[held - 1]]
+    return (x[order[held:]], y[order[held:]], kept), (x[order[:held]], y[order[:held]])
 
 
 def as_float64(tree: Any) -> Any:
@@ -134,15 +161,10 @@ def as_float64(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, tree)
 
 
-def gcv_score(squared_residuals, unexplained, n: int):
-    """n |(I-H) y|^2 / trace(I-H)^2."""
-    return n * squared_residuals / unexplained**2
-
-
-def gcv_judged(score: Float[Array, " p"], left: Float[Array, " p"], n: int) -> Float[Array, " p"]:
+def gcv_judged(score: Float[Array, " p"], left: Float[Array, " p"], n) -> Float[Array, " p"]:
     """`score`, infinite for candidates of which `left` = trace(I-H)^2 / trace((I-H)^2) is too small for GCV to mean something
     (module docstring)."""
-    return jnp.where(left >= min(10.0, n / 4), score, jnp.inf)
+    return jnp.where(left >= jnp.minimum(10.0, n / 4), score, jnp.inf)
 
 
 def log_spaced_integers(highest: int, points: int) -> np.ndarray:

@@ -16,39 +16,65 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .base import AbstractKernel, AbstractRotationInvariantKernel, dot, norm, root
+from .base import AbstractKernel, AbstractRotationInvariantKernel, dot, norm, root, roundoff
 from .fast import append, arccos_tile, network_tile
 
 
 def _angle(
     x1: Float[Array, " d"], x2: Float[Array, " d"]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """The angle of two points and their norms; the angle is 0 if a point is 0.
+    """The angle of two points and their norms; the angle is pi/2 if a point is 0.
 
     2 atan2(|u - v|, |u + v|) on unit vectors is accurate at every angle (Kahan); arccos loses half of the digits near
-    0.
+    0. Equal and opposite points have u - v and u + v of roundoff, whose direction would be that of a gradient: such a length
+    is 0, and its gradient is 0.
     """
     n1, n2 = norm(x1), norm(x2)
     u = x1 / jnp.where(n1 > 0, n1, 1.0)
     v = x2 / jnp.where(n2 > 0, n2, 1.0)
-    theta = 2.0 * jnp.arctan2(norm(u - v), norm(u + v))
-    return jnp.where((n1 > 0) & (n2 > 0), theta, 0.0), n1, n2
+    floor = roundoff(x1.dtype, x1.size)
+    theta = 2.0 * jnp.arctan2(norm(u - v, floor), norm(u + v, floor))
+    return jnp.where((n1 > 0) & (n2 > 0), theta, jnp.pi / 2.0), n1, n2
 
 
 def _k0(theta: Float[Array, ""]) -> Float[Array, ""]:
     return (jnp.pi - theta) / (2.0 * jnp.pi)
 
 
-def _k1(theta: Float[Array, ""]) -> Float[Array, ""]:
-    return (jnp.sin(theta) + (jnp.pi - theta) * jnp.cos(theta)) / (2.0 * jnp.pi)
+# The covariances of order 1 and 2 are smooth functions of q = <x, z> and N = |x||z| where the angle is not: it has a kink where
+# points are equal or opposite. The rules below are the derivatives in q and N, in which the angle's own derivative has
+# cancelled, so that first and second derivatives are right there too.
+@jax.custom_jvp
+def _k1(q: Float[Array, ""], norms: Float[Array, ""], theta: Float[Array, ""]) -> Float[Array, ""]:
+    """E relu(<w,x>) relu(<w,z>), of which dk1 = k0 dq + sin(theta) / (2 pi) dN."""
+    del q
+    return norms * (jnp.sin(theta) + (jnp.pi - theta) * jnp.cos(theta)) / (2.0 * jnp.pi)
 
 
-def _k2(theta: Float[Array, ""]) -> Float[Array, ""]:
+@_k1.defjvp
+def _k1_jvp(primals, tangents):
+    q, norms, theta = primals
+    return _k1(q, norms, theta), _k0(theta) * tangents[0] + jnp.sin(theta) / (2.0 * jnp.pi) * tangents[1]
+
+
+@jax.custom_jvp
+def _k2(q: Float[Array, ""], norms: Float[Array, ""], theta: Float[Array, ""]) -> Float[Array, ""]:
+    """E relu(<w,x>)^2 relu(<w,z>)^2, of which dk2 = 4 k1 dq + (q sin(theta) + (pi - theta) N) / pi dN."""
+    del q
     cosine = jnp.cos(theta)
-    return (3.0 * jnp.sin(theta) * cosine + (jnp.pi - theta) * (1.0 + 2.0 * cosine * cosine)) / (2.0 * jnp.pi)
+    value = (3.0 * jnp.sin(theta) * cosine + (jnp.pi - theta) * (1.0 + 2.0 * cosine * cosine)) / (2.0 * jnp.pi)
+    return norms**2 * value
+
+
+@_k2.defjvp
+def _k2_jvp(primals, tangents):
+    q, norms, theta = primals
+    by_norms = (q * jnp.sin(theta) + (jnp.pi - theta) * norms) / jnp.pi
+    return _k2(q, norms, theta), 4.0 * _k1(q, norms, theta) * tangents[0] + by_norms * tangents[1]
 
 
 def _next_angle(theta: Float[Array, ""]) -> Float[Array, ""]:
@@ -62,15 +88,25 @@ def _next_angle(theta: Float[Array, ""]) -> Float[Array, ""]:
 
 
 class _Pair(NamedTuple):
-    """Two points by their angle and norms: all that these kernels know of them."""
+    """Two points by their angle, norms and inner product q: all that these kernels know of them."""
 
     theta: Float[Array, ""]
     n1: Float[Array, ""]
     n2: Float[Array, ""]
+    q: Float[Array, ""]
 
     @property
     def norms(self) -> Float[Array, ""]:
         return self.n1 * self.n2
+
+    @property
+    def covariance(self) -> Float[Array, ""]:
+        """E relu relu."""
+        return _k1(self.q, self.norms, self.theta)
+
+
+def _pair(x1: Float[Array, " d"], x2: Float[Array, " d"]) -> _Pair:
+    return _Pair(*_angle(x1, x2), dot(x1, x2))
 
 
 def _with_bias(pair: _Pair, bias_std: float) -> _Pair:
@@ -82,7 +118,7 @@ def _with_bias(pair: _Pair, bias_std: float) -> _Pair:
     """
     if not bias_std:
         return pair
-    theta, n1, n2 = pair
+    theta, n1, n2, q = pair
     plus, minus = bias_std * (n1 + n2), bias_std * (n2 - n1)
     difference = jnp.arctan2(minus, n1 * n2 + bias_std**2)
     total = jnp.arctan2(plus, n1 * n2 - bias_std**2)
@@ -90,14 +126,21 @@ def _with_bias(pair: _Pair, bias_std: float) -> _Pair:
     c = n1 * n2 / (m1 * m2)
     sine = jnp.sin(difference / 2.0) ** 2 + c * jnp.sin(theta / 2.0) ** 2
     cosine = jnp.sin(total / 2.0) ** 2 + c * jnp.cos(theta / 2.0) ** 2
-    return _Pair(2.0 * jnp.arctan2(root(sine), root(cosine)), m1, m2)
+    floor = roundoff(sine.dtype) ** 2
+    return _Pair(2.0 * jnp.arctan2(root(sine, floor), root(cosine, floor)), m1, m2, q + bias_std**2)
 
 
 def _layers(x1: Float[Array, " d"], x2: Float[Array, " d"], depth: int, bias_std: float) -> Iterator[_Pair]:
     """What each of the hidden layers sees, normalised ReLU layers keeping norms."""
-    pair = _Pair(*_angle(x1, x2))
-    for layer in range(depth):
-        pair = _with_bias(pair._replace(theta=_next_angle(pair.theta)) if layer else pair, bias_std)
+    if bias_std:
+        # As one more coordinate, with which nothing is singular at x = 0.
+        x1, x2 = (jnp.append(x, jnp.asarray(bias_std, x.dtype)) for x in (x1, x2))
+    pair = _pair(x1, x2)
+    yield pair
+    for _ in range(depth - 1):
+        # At x = 0 every layer is at the kinks of its ReLUs: their derivative 1/2 there is what k0(pi/2) = 1/4 says.
+        theta = jnp.where(pair.norms > 0, _next_angle(pair.theta), jnp.pi / 2.0)
+        pair = _with_bias(pair._replace(theta=theta, q=2.0 * pair.covariance), bias_std)
         yield pair
 
 
@@ -136,10 +179,10 @@ class ArcCosine(AbstractRotationInvariantKernel):
             raise ValueError(f"arc-cosine kernels are there for order 0, 1 and 2, got order={self.order}.")
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-        pair = _Pair(*_angle(x1, x2))
+        pair = _pair(x1, x2)
         if self.order == 0:
             return jnp.where(pair.norms > 0, _k0(pair.theta), 0.0)
-        return pair.norms * _k1(pair.theta) if self.order == 1 else pair.norms**2 * _k2(pair.theta)
+        return pair.covariance if self.order == 1 else _k2(pair.q, pair.norms, pair.theta)
 
     def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
         return arccos_tile(self.order, x1, x2)
@@ -164,7 +207,7 @@ class ArcCosineNNGP(AbstractRotationInvariantKernel):
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
         *_, last = _layers(x1, x2, self.depth, self.bias_std)
-        return last.norms * _k1(last.theta)
+        return last.covariance
 
     def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
         return tile_of_network(self, "nngp", self.depth, self.bias_std, x1, x2)
@@ -194,9 +237,9 @@ class ArcCosineNTK(AbstractRotationInvariantKernel):
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
         first, *rest = _layers(x1, x2, self.depth, self.bias_std)
         # <x, z> itself rather than from the angle: exact where the points are orthogonal.
-        tangent = first.norms * _k1(first.theta) + (dot(x1, x2) + self.bias_std**2) * _k0(first.theta)
+        tangent = first.covariance + first.q * _k0(first.theta)
         for pair in rest:
-            tangent = pair.norms * _k1(pair.theta) + _k0(pair.theta) * (2.0 * tangent + self.bias_std**2)
+            tangent = pair.covariance + _k0(pair.theta) * (2.0 * tangent + self.bias_std**2)
         return tangent
 
     def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:

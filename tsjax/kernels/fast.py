@@ -92,6 +92,41 @@ def network_tile(get: Literal["ntk", "nngp"], depth: int, x1: Array, x2: Array) 
     return norms * (tangent if get == "ntk" else _k1(angle))
 
 
+def arccosine_error(depth: int, bias_std: float, x: Array, weight: Array | None = None) -> Array:
+    """An upper estimate of the Frobenius norm of the error of an NTK's matrix whose angles come from cosines and whose diagonal
+    is the true one; with weights, of that matrix times weight_i weight_j.
+
+    Layer l knows its cosine to about (l + 1) eps, so its angle to delta_l = (l + 1) eps / sin(theta_l), and no worse than
+    sqrt(2 (l + 1) eps), where the angle is next to 0 or pi. With T the kernel, k0' = -1 / (2 pi) carries this into
+
+        E_1 = |x||z| delta_1 / (2 pi) + ...,    E_l = 2 k0 E_{l-1} + (2 T_{l-1} + bias_std^2) delta_l / (2 pi) + ...,
+
+    ... being a few roundings of |x||z|.
+    """
+    eps = float(jnp.finfo(x.dtype).eps)
+    squares = jnp.sum(x**2, axis=1) + bias_std**2
+    norms, half = _cosines(append(x, bias_std), append(x, bias_std))
+    angle = _angle(half)
+    tangent, error = jnp.zeros_like(norms), jnp.zeros_like(norms)
+    for layer in range(1, depth + 1):
+        if layer > 1:
+            half = angle.half - (angle.sine - angle.theta * angle.cosine) / (2.0 * jnp.pi)
+            cosine = 1.0 - 2.0 * jnp.clip(half, 0.0, 0.5)
+            squares = squares + bias_std**2
+            before, norms = norms, jnp.sqrt(squares[:, None] * squares[None, :])
+            cosine = (before * cosine + bias_std**2) / jnp.where(norms > 0, norms, 1.0)
+            angle = _angle(jnp.clip(0.5 - 0.5 * cosine, 0.0, 1.0))
+        of_cosine = (layer + 1) * eps
+        of_angle = of_cosine / jnp.maximum(angle.sine, (0.5 * of_cosine) ** 0.5)
+        scale = norms * angle.cosine if layer == 1 else 2.0 * tangent + bias_std**2
+        error = 2.0 * _k0(angle) * error + jnp.abs(scale) * of_angle / (2.0 * jnp.pi) + 8.0 * layer * eps * norms
+        tangent = norms * _k1(angle) + scale * _k0(angle)
+    off_diagonal = ~jnp.eye(x.shape[0], dtype=bool)
+    if weight is not None:
+        error = error * weight[:, None] * weight[None, :]
+    return jnp.sqrt(jnp.sum(jnp.where(off_diagonal, error, 0.0) ** 2))
+
+
 def append(x: Array, value: float) -> Array:
     """x with one more coordinate: a bias of the first layer."""
     return jnp.concatenate([x, jnp.full((x.shape[0], 1), value, x.dtype)], axis=1)

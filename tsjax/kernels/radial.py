@@ -1,8 +1,10 @@
 """Kernels of the distance r = |x - z| of two points."""
 
+import functools
 from abc import abstractmethod
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -52,6 +54,27 @@ class Laplace(AbstractRadialKernel):
         return jnp.exp(-root(square))
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _matern(nu: float, square: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The profile as a function of s^2. Its derivative is that of a lower nu, with no root in it: right at s = 0 too."""
+    s = root(square)
+    polynomial = {0.5: 1.0, 1.5: 1.0 + s, 2.5: 1.0 + s + s * s / 3.0}[nu]
+    return polynomial * jnp.exp(-s)
+
+
+@_matern.defjvp
+def _matern_jvp(nu, primals, tangents):
+    (square,), (tangent,) = primals, tangents
+    value = _matern(nu, square)
+    if nu == 0.5:
+        s = root(square)
+        # A kink at s = 0: the mean of both sides.
+        slope = jnp.where(s > 0, -0.5 * value / jnp.where(s > 0, s, 1.0), 0.0)
+    else:
+        slope = {1.5: -0.5, 2.5: -1.0 / 6.0}[nu] * _matern(nu - 1.0, square)
+    return value, slope * tangent
+
+
 class Matern(AbstractRadialKernel):
     r"""The Matérn kernel of smoothness `nu` and `length_scale` l > 0 (Rasmussen & Williams 2006, "Gaussian Processes for
     Machine Learning", equation 4.17): with s = sqrt(2 nu) r / l,
@@ -71,9 +94,7 @@ class Matern(AbstractRadialKernel):
             )
 
     def profile(self, square: Float[Array, "..."]) -> Float[Array, "..."]:
-        s = (2.0 * self.nu) ** 0.5 * root(square)
-        polynomial = {0.5: 1.0, 1.5: 1.0 + s, 2.5: 1.0 + s + s * s / 3.0}[self.nu]
-        return polynomial * jnp.exp(-s)
+        return _matern(self.nu, 2.0 * self.nu * square)
 
 
 class RationalQuadratic(AbstractRadialKernel):

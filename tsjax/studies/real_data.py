@@ -142,7 +142,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
         "data", "target", "estimator", "n", "test_share", "tuning", "width", "restarts", "bias", "dtype", "fingerprint",
     ),
     arguments=RealDataArguments,
-    version=3,
+    version=4,
     x="n",
     y=("risk",),
     curve="estimator",

@@ -19,10 +19,11 @@ import numpy as np
 import threadpoolctl
 from filelock import FileLock, Timeout
 from jax.sharding import Mesh, PartitionSpec
-from jaxtyping import Array, Key
+from jaxtyping import Array, Key, UInt32
 
 from ..cache import cache_folder, is_own, private_folder
-from ..estimators.base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
+from ..estimators.base import LARGEST, AbstractEstimator, AbstractFit, check_data, floats_as_arrays
+from ..estimators.standardized import LARGEST_SCALED, Standardized
 from ..problem import Dataset, Problem, RegressionFunction
 
 # XLA's pool of CPU threads in a process with a CPU device per core; read once, when JAX makes its CPU client.
@@ -189,7 +190,7 @@ def pad_batch(tree: Any, size: int) -> Any:
 
 def fit_many(
     estimator: AbstractEstimator,
-    keys: Key[Array, " B"],
+    keys: Key[Array, " B"] | UInt32[Array, "B 2"],
     datasets: Dataset,
     *,
     oracle: tuple[Problem, RegressionFunction] | None = None,
@@ -199,7 +200,7 @@ def fit_many(
 
     **Arguments:**
 
-    - `keys`: (B,) keys, one per fit.
+    - `keys`: (B,) keys, one per fit: `jax.random.split(jax.random.key(0), B)`. Those of `PRNGKey`, (B, 2), are taken too.
     - `datasets`: `Dataset` with x (B, n, d) and y (B, n).
     - `oracle`: (problem, teachers) with B teachers (leaves with a leading axis B), for estimators that use it.
     - `devices`: the devices to use; all local ones by default (see `usable_devices`). B need not be a multiple of their number.
@@ -208,7 +209,10 @@ def fit_many(
 
     **Raises:** ValueError for shapes that do not fit together or data that are not finite.
     """
-    check_data(datasets, batched=True)
+    check_data(datasets, batched=True, largest=LARGEST_SCALED if isinstance(estimator, Standardized) else LARGEST)
+    if jnp.issubdtype(keys.dtype, jnp.uint32) and keys.ndim == 2:
+        # Of the old kind, from jax.random.PRNGKey: two numbers are one key.
+        keys = jax.random.wrap_key_data(keys)
     if not datasets.x.shape[0]:
         raise ValueError(f"there are no data sets: x has shape {datasets.x.shape}; give at least one.")
     if keys.shape != datasets.x.shape[:1]:

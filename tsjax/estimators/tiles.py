@@ -1,0 +1,83 @@
+"""Products with a kernel matrix that is never stored: tile by tile, on one device or shared out over a mesh of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Float
+
+from ..kernels.base import AbstractKernel
+
+WHOLE = -1
+"""In place of the axis that devices share: each of them has all."""
+
+
+class Tiles(NamedTuple):
+    """The training inputs in blocks of rows, the last padded with copies of the last point."""
+
+    x: Float[Array, "blocks tile d"]
+    diagonal: Float[Array, "blocks tile"]
+    """The true diagonal of K: `AbstractKernel.tile` is least accurate there."""
+    mask: Float[Array, "blocks tile"]
+    """1 for points, 0 for padding."""
+
+
+def tiles_of(kernel: AbstractKernel, x: Float[Array, "n d"], tile: int, parts: int) -> Tiles:
+    n, d = x.shape
+    tile = min(tile, -(-n // parts))
+    blocks = -(-n // (tile * parts)) * parts
+    padded = x[jnp.minimum(jnp.arange(blocks * tile), n - 1)]
+    mask = (jnp.arange(blocks * tile) < n).astype(x.dtype)
+    shape = (blocks, tile)
+    return Tiles(padded.reshape(*shape, d), kernel.diagonal(padded).reshape(shape), mask.reshape(shape))
+
+
+def over_devices(mesh: Mesh | None, fn: Callable, in_specs: Any, out_specs: Any) -> Callable:
+    """`fn` on each device's part, and `fn` itself without a mesh. A specification is the axis to shard, or `WHOLE`."""
+    if mesh is None:
+        return fn
+    spec = lambda axis: PartitionSpec() if axis == WHOLE else PartitionSpec(*[None] * axis, mesh.axis_names[0])
+    return jax.shard_map(
+        fn,
+        mesh=mesh,
+        in_specs=jax.tree.map(spec, in_specs),
+        out_specs=jax.tree.map(spec, out_specs),
+        check_vma=False,
+    )
+
+
+def sum_over_devices(mesh: Mesh | None, value: Array) -> Array:
+    return value if mesh is None else jax.lax.psum(value, mesh.axis_names[0])
+
+
+def kernel_product(
+    kernel: AbstractKernel, tiles: Tiles, v: Float[Array, "blocks tile"], dtype: str, mesh: Mesh | None = None
+) -> Float[Array, "blocks tile"]:
+    """K v, with tiles of the given type whose products are summed in float64; 0 at the padding, where v must be 0."""
+    blocks = tiles.x.shape[0]
+    pairs = np.stack(np.triu_indices(blocks))
+    # A pair (0, 0) of weight 0 is computed for nothing, fewer times than there are devices.
+    missing = -pairs.shape[1] % (1 if mesh is None else mesh.size)
+    weights = np.append(np.ones(pairs.shape[1]), np.zeros(missing))
+    rows, columns = np.pad(pairs, ((0, 0), (0, missing)))
+
+    def part(kernel, rows, columns, weights, x, diagonal, v):
+        eye = jnp.eye(x.shape[1], dtype=bool)
+
+        def add(total, pair):
+            i, j, weight = pair
+            values = kernel.tile(x[i], x[j])
+            values = jnp.where(eye & (i == j), diagonal[i][:, None], values)
+            total = total.at[i].add(weight * jnp.dot(values, v[j], precision="highest"))
+            mirrored = jnp.where(i == j, 0.0, weight)
+            return total.at[j].add(mirrored * jnp.dot(v[i], values, precision="highest")), None
+
+        total = jax.lax.scan(add, jnp.zeros(v.shape, jnp.float64), (rows, columns, weights))[0]
+        return sum_over_devices(mesh, total)
+
+    product = over_devices(mesh, part, (WHOLE, 0, 0, 0, WHOLE, WHOLE, WHOLE), WHOLE)
+    low = [value.astype(dtype) for value in (tiles.x, tiles.diagonal, v)]
+    return tiles.mask * product(kernel, jnp.asarray(rows), jnp.asarray(columns), jnp.asarray(weights), *low)
