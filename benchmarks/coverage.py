@@ -183,7 +183,7 @@ def gamma(rng) -> bool:
 def student(rng) -> bool:
     """Of the exponent of the typical risk, with 2 % of the cells failed."""
     risks = failed_cells(rng, len(N), 32) / N[:, None]
-    return _inside(rates.fit_rate(N, risks, method="student", draws=1000).interval, 1.0)
+    return _inside(rates.fit_rate(N, risks, method="student_t", draws=1000).interval, 1.0)
 
 
 OTHERS: dict[str, Callable] = {

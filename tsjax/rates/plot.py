@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .intervals import student_quantile
+from .losses import is_typical
 
 # Blue and vermilion of Okabe and Ito, told apart by everyone; in grey, dashes and markers differ.
 _MEASURED, _FITTED = "#0072B2", "#D55E00"
@@ -34,7 +35,7 @@ def plot_rate(rate: Any, axes: np.ndarray | None = None) -> np.ndarray:
     curve.plot(fine, fit, color=_FITTED, ls="--", label=f"{rate.model.formula}: {str(rate).split(' over')[0]}")
     if np.isfinite(low).all() and np.isfinite(high).all():
         curve.fill_between(fine, low, high, color=_FITTED, alpha=0.25, lw=0)
-    curve.set(xscale="log", yscale="log", ylabel="typical risk" if rate.method == "student" else "mean risk")
+    curve.set(xscale="log", yscale="log", ylabel="typical risk" if is_typical(rate.method) else "mean risk")
     curve.legend(frameon=False, fontsize="small")
     residuals.axhline(0.0, color="0.6", lw=1)
     residuals.errorbar(n, rate.residuals, yerr=error, fmt="o", ms=4, capsize=2, color=_MEASURED)
