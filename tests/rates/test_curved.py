@@ -7,7 +7,7 @@ import pytest
 from helpers import SEED
 from scipy import optimize
 
-from tsjax.rates import MODELS, equivalence, fit_rate, superiority
+from tsjax.rates import MODELS, equivalence, fit_rate, simultaneous, superiority
 from tsjax.rates.fitting import fit_model
 
 N = 2.0 ** np.arange(5, 13)
@@ -74,6 +74,8 @@ def test_a_flat_curve_identifies_no_exponent(rng):
     verdict = equivalence(rate, 1.0, 100.0)
     assert verdict.outcome == "undecided" and "the exponent is not identified" in verdict.reason
     assert superiority(good, rate).outcome == "undecided"
+    with pytest.raises(ValueError, match="the exponent of flat is not identified"):
+        simultaneous({"good": good, "flat": rate})
     assert rate.interval_at(kind="delta") == (-np.inf, np.inf)
 
 

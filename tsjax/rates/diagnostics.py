@@ -52,14 +52,14 @@ def residuals_sentence(table: Table, errors: FoundErrors, scatter: Scatter, plac
     """What an interval without seeds assumes. `place`: what a row of the table is called."""
     k, freedom = len(table.x), scatter.freedom
     one = f"one seed at every {place}" if table.units_present.max() == 1 else "seeds were not resampled"
-    if freedom < 1:
+    if freedom <= 0:
         return f"{one}, and as many parameters as rows of risks ({k}): there is no scatter to tell errors by, and no interval."
     if not scatter.standard.any():
         return f"{one}, and the points lie on the curve: there is no scatter to tell errors by, so the interval has no width."
-    alike = "independent and symmetric" if errors == "wild" else f"independent and alike at every {place}"
+    alike = "independent" if errors == "wild" else f"independent and alike at every {place}"
     return (
-        f"{one}: the interval rests on the scatter of the {k} points about the curve ({KINDS[errors]}, {freedom} degrees of "
-        f"freedom). It takes the model for true, and errors of log risk for {alike}; other seeds may give another curve."
+        f"{one}: the interval rests on the scatter of the {k} points about the curve ({KINDS[errors]}, {freedom:.3g} degrees "
+        f"of freedom). It takes the model for true, and errors of log risk for {alike}; other seeds may give another curve."
     )
 
 

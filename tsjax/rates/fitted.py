@@ -35,7 +35,7 @@ class Rate:
       smaller) exponents fit as well: a flat curve, a floor that is reached at once, a break at the end of the window. An end
       of the interval is then infinite, and `exponent`, too, where the best fit lies there.
     - `errors`: what intervals rest on: `seeds`, or the scatter of the points about the fit (`residuals`, `wild`), with
-      `freedom` = k - p degrees of freedom; see `tsjax.rates.residuals`.
+      `freedom` degrees of freedom (k - p for residuals); see `tsjax.rates.residuals`.
     - `constant`: C of the model. `parameters`: all of them, with intervals.
     - `model`, `method`: what was fitted, and how. `theta` (p,), `theta_draws` (draws, p): its parameters, and those of
       every resample (NaN where a resample left some n without a positive mean); they stay within the model's limits.
@@ -88,7 +88,7 @@ class Rate:
     delta_error: float
     identified: bool
     errors: FoundErrors
-    freedom: int
+    freedom: float
     table: Table = field(repr=False)
     warnings: tuple[str, ...] = ()
 
@@ -267,7 +267,7 @@ class Rate:
         """What the interval rests on: `interval by residual bootstrap, 17 degrees of freedom`."""
         if self.errors == "seeds":
             return f"interval from {plural(self.units, 'seed' if self.units == self.seeds else 'group')} resampled"
-        freedom = f"{self.freedom} degree{'s' if self.freedom != 1 else ''} of freedom"
+        freedom = f"{self.freedom:.3g} degree{'s' if self.freedom != 1 else ''} of freedom"
         return f"interval by {KINDS[self.errors]}, {freedom}"
 
     @property

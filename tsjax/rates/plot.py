@@ -26,7 +26,8 @@ def plot_rate(rate: Any, axes: np.ndarray | None = None) -> np.ndarray:
     curve, residuals, local = axes
     n, y = rate.n, np.exp(rate.log_risk)
     t = student_quantile(max(rate.effective_seeds, 2.0), rate.level)
-    error = np.where(np.isfinite(rate.mean_se), t * rate.mean_se / rate.mean_risk, 0.0)
+    errors = rate.mean_se / rate.mean_risk if rate.errors == "seeds" else np.sqrt(rate.variance)
+    error = np.where(np.isfinite(errors), t * errors, 0.0)
     fine = np.geomspace(n[0], n[-1], 100)
     fit, low, high = rate.predict(fine)
     curve.errorbar(

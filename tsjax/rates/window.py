@@ -83,7 +83,9 @@ def _believable(wide: Rate, narrower: Sequence[Rate]) -> bool:
             if abs(wide.exponent - narrow.exponent) > reach:
                 return False
             continue
-        difference = wide.draws - narrow.draws
+        # Two exponents that are open on the same side have no difference.
+        with np.errstate(invalid="ignore"):
+            difference = wide.draws - narrow.draws
         kept, seeds = difference[np.isfinite(difference)], min(wide.effective_seeds, narrow.effective_seeds)
         low, high = expanded_percentiles(kept, wide.exponent - narrow.exponent, seeds, AGREEMENT)[0]
         if not low <= 0.0 <= high:

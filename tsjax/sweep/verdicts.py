@@ -165,7 +165,9 @@ class Judge:
             mine, theirs = self._common(curve, self._window(expectation, self._one(expectation, other)))
             a, b = self._fit(expectation, mine), self._fit(expectation, theirs)
             difference = a.minus(b)
-            value, interval, draws = difference.value, difference.interval, a.draws - b.draws
+            # Two resamples that leave the exponent open on the same side have no difference.
+            with np.errstate(invalid="ignore"):
+                value, interval, draws = difference.value, difference.interval, a.draws - b.draws
             rate, seeds = a, min(a.effective_seeds, b.effective_seeds)
             doubt = _tail(a, mine) or _tail(b, theirs) or _failures(theirs)
         notes = [rate.errors_sentence] if rate.errors != "seeds" else []
