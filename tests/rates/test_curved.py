@@ -44,17 +44,17 @@ def test_every_resample_finds_the_lowest_valley(rng, name):
         nearest = start[np.nanargmin(np.where(np.isfinite(start).all(1), np.abs(start[:, free] - value), np.inf))]
         return 2 * optimize.least_squares(residual, nearest[others], x_scale=np.abs(nearest[others]) + 1e-6).cost
 
-    for b in range(8):
+    for b in range(4):
         log_y, weight = data.log_mean[b], 1.0 / data.variance[b]
         fitted = (weight * (log_y - model.evaluate(rate.theta_draws[b], N)[0]) ** 2).sum()
-        grid = np.linspace(low, high, 40)
+        grid = np.linspace(low, high, 25)
         lowest = min(profile(value, log_y, weight) for value in grid)
         assert fitted <= lowest * (1 + 1e-6) + 1e-9, (b, fitted, lowest)
 
 
 def test_interval_of_a_weak_floor_covers():
     """The issue's curve: resamples that started where the table's fit ended covered 70 %."""
-    hits, curves = 0, 60
+    hits, curves = 0, 40
     for i in range(curves):
         low, high = fit_rate(N, gamma(np.random.default_rng([SEED, i]), 0.5 + 2 / N), model="floor", draws=200).interval
         hits += low <= 1.0 <= high
@@ -77,6 +77,17 @@ def test_a_flat_curve_identifies_no_exponent(rng):
     with pytest.raises(ValueError, match="the exponent of flat is not identified"):
         simultaneous({"good": good, "flat": rate})
     assert rate.interval_at(kind="delta") == (-np.inf, np.inf)
+
+
+def test_a_curve_that_no_power_follows_is_flat():
+    """A hump without a trend, for which every exponent on the grid would take a negative constant."""
+    hump = np.array([[1.0, 1.0, 1.02, 1.05, 1.05, 1.02, 1.0, 1.0]])
+    model, weight = MODELS["floor"](), np.ones((1, 8))
+    starts = model.starts(N, np.log(hump), weight)
+    assert np.isinf(model.exponents(starts, N)).all()
+    theta, loss = fit_model(model, N, np.log(hump), weight, "wls")
+    constant = 0.5 * ((np.log(hump) - np.log(hump).mean()) ** 2).sum()
+    assert np.isfinite(theta).all() and loss[0] <= constant * (1 + 1e-6)
 
 
 def test_a_floor_that_is_reached_at_once_bounds_the_exponent_below_only():

@@ -89,7 +89,7 @@ def test_errors_and_criteria_are_those_of_statsmodels(rng):
 
 @pytest.mark.parametrize("errors", ["residuals", "wild"])
 def test_interval_of_one_run_covers(rng, errors):
-    hits, curves = 0, 300
+    hits, curves = 0, 150
     for _ in range(curves):
         risks = (N**-0.7 * np.exp(0.1 * rng.normal(size=12)))[:, None]
         low, high = fit_rate(N, risks, errors=errors, draws=400).interval

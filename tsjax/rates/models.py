@@ -165,8 +165,12 @@ class Floor(AbstractModel):
 
     def exponents(self, theta, x):
         low, high = (end[1] for end in self.limits(x))
-        a = theta[..., 1]
-        return np.where(a >= high, np.inf, np.where(a <= low, -np.inf, a))
+        a, u = theta[..., 1], np.log(x)
+        # Of a flat curve the power is too small a part to have an exponent.
+        largest = theta[..., 0] + np.maximum(-a * u[0], -a * u[-1])
+        with np.errstate(divide="ignore"):
+            vanished = largest < np.log(1e3 * _FLAT * np.abs(theta[..., 2]))
+        return np.where((a >= high) | (vanished & (a > 0)), np.inf, np.where((a <= low) | vanished, -np.inf, a))
 
     def starts(self, x, log_y, weight):
         # For each exponent, relative errors y / f - 1 are linear in C and F, and for small ones they are log residuals.
@@ -184,7 +188,9 @@ class Floor(AbstractModel):
         middle, centre = (v * y).sum(axis=-1)[:, None], v @ power.T
         square = v @ (power**2).T - centre**2
         constant = ((v * y) @ power.T - middle * centre) / square
-        constant = np.where(constant > 0, constant, np.nan)
+        # Where no power goes with the curve, the flat one fits best, with whichever exponent.
+        flat = _FLAT * middle / power.max(axis=1)
+        constant = np.where(constant > 0, constant, np.where((constant > 0).any(axis=-1, keepdims=True), np.nan, flat))
         floor = middle - constant * centre
         a = np.broadcast_to(exponents, constant.shape)
         return np.stack([np.log(constant) - top + scale, a, floor * np.exp(scale)], axis=-1)
@@ -275,6 +281,8 @@ class Broken(AbstractModel):
 
 # Where a power has fallen by e^-_VANISHED between the first two n, nothing can be told of its exponent but that it is large.
 _VANISHED = np.log(1e4)
+# The part of a flat curve that is called its power.
+_FLAT = 1e-9
 
 
 def _line(x: np.ndarray) -> np.ndarray:

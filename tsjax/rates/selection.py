@@ -53,8 +53,8 @@ class ModelChoice:
 
     def __str__(self) -> str:
         scores = self.aicc if self.criterion == "aicc" else self.bic
-        ranked = sorted(scores, key=scores.__getitem__)
-        notes = [f"{name} +{scores[name] - scores[ranked[0]]:.1f}" for name in ranked[1:]]
+        ranked = [name for name in sorted(scores, key=scores.__getitem__) if name != self.best]
+        notes = [f"{name} {scores[name] - scores[self.best]:+.1f}" for name in ranked]
         if self.errors != "seeds":
             notes.append("variance from residuals")
         return f"{self.best} ({', '.join(notes)})" if notes else self.best
