@@ -5,6 +5,8 @@ Synthetic risk curves with planted exponents, seeded; prints Markdown tables. Ab
 
 - coverage of nominal 95 % intervals, by the three kinds of interval, for several laws of the seeds' noise;
 - coverage of differences and ratios of exponents, crossings, forecasts, simultaneous intervals, and chosen windows;
+- coverage of curved models up to the edge of what data identify, of one run at every n, and of joint fits
+  (`benchmarks/coverage_curves.py`);
 - coverage and width of ratios of mean risks, down to 4 seeds;
 - how often the planted model is chosen; how often a false equivalence or superiority is claimed;
 - seconds for 1000 curves of 2000 resamples each, in two processes;
@@ -22,6 +24,7 @@ import numpy as np
 
 from tsjax import rates
 
+from .coverage_curves import TABLES, print_rejections, print_table
 from .stopped import print_stopped
 
 # Sizes of the students' sweeps: six octaves from 512.
@@ -183,10 +186,10 @@ def gamma(rng) -> bool:
     return _inside(rates.fit_rate(N, chi_square(rng, len(N), 16) / N[:, None], method="gamma").interval, 1.0)
 
 
-def student(rng) -> bool:
+def student_t(rng) -> bool:
     """Of the exponent of the typical risk, with 2 % of the cells failed."""
     risks = failed_cells(rng, len(N), 32) / N[:, None]
-    return _inside(rates.fit_rate(N, risks, method="student", draws=1000).interval, 1.0)
+    return _inside(rates.fit_rate(N, risks, method="student_t", draws=1000).interval, 1.0)
 
 
 OTHERS: dict[str, Callable] = {
@@ -201,7 +204,7 @@ OTHERS: dict[str, Callable] = {
     "finite-sample model, 32 seeds": with_factor,
     "floor model, 32 seeds": with_floor,
     "gamma likelihood, 16 seeds": gamma,
-    "student likelihood, 2 % of cells failed, 32 seeds": student,
+    "Student-t likelihood, 2 % of cells failed, 32 seeds": student_t,
 }
 
 
@@ -315,7 +318,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the simulations (0)")
     parser.add_argument(
         "--part",
-        choices=["speed", "coverage", "others", "means", "models", "tests", "stopped"],
+        choices=["speed", "coverage", "others", *TABLES, "means", "models", "tests", "stopped"],
         help="one table alone",
     )
     options = parser.parse_args(arguments)
@@ -352,6 +355,11 @@ def main(arguments: list[str]) -> None:
                 hits = sum(_halves(pool, partial(cover_other, name), seed + 100 + i, curves))
                 print(f"| {name} | {error(hits, curves)} |", flush=True)
             print()
+        halves = partial(_halves, pool)
+        for part in filter(wanted, TABLES):
+            print_table(part, halves, seed, max(curves // 4, 20))
+        if wanted("joint"):
+            print_rejections(halves, seed, curves)
         if wanted("means"):
             print(
                 f"Ratios of mean risks, {curves} each: coverage in %; upper by lower end, median and 95th percentile\n"

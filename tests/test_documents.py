@@ -144,7 +144,12 @@ RIDDLES = ("of which", "what is left", "whatever", "told", "whoever", "now and t
 
 
 @pytest.mark.parametrize(
-    "path", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=_name
+    "path",
+    [
+        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+        *sorted((ROOT / "docs").rglob("*.md")),
+    ],
+    ids=_name,
 )
 def test_documents_are_plain(path):
     text = " ".join("".join(re.split(r"```.*?```", path.read_text(), flags=re.S)).split()).lower()

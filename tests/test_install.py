@@ -51,7 +51,10 @@ def _check(environment: Path, route: str, expected: str, most: float = _MOST) ->
     assert size < most, f"{route}: {size / 1e6:.0f} MB"
     assert not list(environment.rglob("tensorflow*")) and not list(environment.rglob("tf2jax*"))
     folder = environment.parent
-    assert _run(environment / "bin" / "python", "-c", _SWEEP, cwd=folder).split(maxsplit=1) == ["CONVERGED", expected + "\n"]
+    assert _run(environment / "bin" / "python", "-c", _SWEEP, cwd=folder).split(maxsplit=1) == [
+        "CONVERGED",
+        expected + "\n",
+    ]
     number = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert _run(environment / "bin" / "tsjax", "--version", cwd=folder) == f"tsjax {number}\n"
 
@@ -84,7 +87,17 @@ def test_pip(tmp_path):
     _check(environment, "pip install .", "closed form")
     # The library itself, as docs/install.md and the error of `load` say, without TensorFlow.
     package = "neural-tangents==0.6.5"
-    _run(environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps", package, "frozendict", cwd=tmp_path)
+    _run(
+        environment / "bin" / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        package,
+        "frozendict",
+        cwd=tmp_path,
+    )
     _check(environment, "with neural-tangents", "neural-tangents 0.6.5")
 
 

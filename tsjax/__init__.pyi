@@ -46,6 +46,7 @@ from .rates import Estimate as Estimate
 from .rates import FiniteSample as FiniteSample
 from .rates import Floor as Floor
 from .rates import Forecast as Forecast
+from .rates import Huber as Huber
 from .rates import JointRate as JointRate
 from .rates import LogFactor as LogFactor
 from .rates import LogPower as LogPower

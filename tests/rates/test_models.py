@@ -8,7 +8,7 @@ from helpers import SEED
 from scipy import optimize, stats
 
 from tsjax.rates import MODELS, FiniteSample, fit_joint_rate, fit_rate
-from tsjax.rates.models import fit_model
+from tsjax.rates.fitting import fit_model
 
 N = 2.0 ** np.arange(5, 14)
 U = np.log(N)
@@ -102,15 +102,15 @@ def test_gamma_likelihood_is_that_of_statsmodels(rng):
 def test_typical_risk_is_the_students_location_of_scipy(rng):
     risks = noisy(rng, "power", 40)
     risks[1, :2] *= 300.0
-    rate = fit_rate(N, risks, method="student", draws=100)
+    rate = fit_rate(N, risks, method="student_t", draws=100)
     for i in (0, 1):
         _, at, _ = stats.t.fit(np.log(risks[i]), f0=4.0)
         np.testing.assert_allclose(rate.log_risk[i], at, atol=1e-3)
-    clean = fit_rate(N, noisy(np.random.default_rng(SEED), "power", 40), method="student", draws=100)
+    clean = fit_rate(N, noisy(np.random.default_rng(SEED), "power", 40), method="student_t", draws=100)
     assert abs(rate.exponent - clean.exponent) < 0.05 < abs(rate.residuals[1] - np.log(risks.mean(axis=1))[1])
     with pytest.raises(ValueError, match="takes logarithms of single risks, and the one at n = 32, column 3, is 0"):
         risks[0, 3] = 0.0
-        fit_rate(N, risks, method="student")
+        fit_rate(N, risks, method="student_t")
 
 
 @pytest.mark.parametrize("kind", ["bca", "percentile"])

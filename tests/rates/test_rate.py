@@ -144,9 +144,12 @@ def test_interval_of_a_ratio_covers(rng, seeds, design):
 def test_few_seeds_widen_the_interval_and_say_so(rng):
     risks = curve(rng, 8)
     one, two = fit_rate(N, risks[:, :1]), fit_rate(N, risks[:, :2])
-    assert one.interval == (-np.inf, np.inf) and one.standard_error == np.inf
-    assert np.isnan(one.mean_se).all() and np.isnan(one.goodness)
-    assert one.warnings == ("one seed: there is no interval. Give at least 4 seeds.",)
+    assert one.errors == "residuals" and np.isfinite(one.interval).all() and np.isnan(one.mean_se).all()
+    lonely = risks.copy()
+    lonely[0, 1:] = np.nan
+    (note,) = [text for text in fit_rate(N, lonely).warnings if text.startswith("one seed")]
+    assert note == "one seed: there is no interval. Give at least 4 seeds."
+    assert fit_rate(N, lonely).interval == (-np.inf, np.inf) and fit_rate(N, lonely).identified
     assert np.isfinite(two.interval).all()
     assert two.interval[0] < two.exponent < two.interval[1]
     assert two.warnings == ("only 2 seeds: the interval is rough and very wide. Give at least 4 seeds.",)
@@ -518,18 +521,17 @@ def test_share_counts_what_is_missing_and_refuses_other_numbers():
 
 def test_many_seeds_are_resampled_in_blocks(rng, monkeypatch):
     """The same numbers, whether multiplicities are kept or made block by block; and left out one by one, or in first order."""
-    from tsjax.rates import rate as rates
-    from tsjax.rates import table
+    from tsjax.rates import fitted, resamples
 
     n, risks = 2.0 ** np.arange(4, 9), rng.chisquare(15, (5, 300)) / 15 / 2.0 ** np.arange(4, 9)[:, None]
     risks[2, 7] = np.nan
     whole = fit_rate(n, risks, draws=400)
     ratio = mean_ratio(risks[0], risks[1])
     for paired in (True, False):
-        kept = fit_rate(n, risks, draws=400, paired=paired, method="student" if paired else "wls")
-        monkeypatch.setattr(table, "_KEPT", 1000)
-        monkeypatch.setattr(table, "_BLOCK", 7000)
-        blocks = fit_rate(n, risks, draws=400, paired=paired, method="student" if paired else "wls")
+        kept = fit_rate(n, risks, draws=400, paired=paired, method="student_t" if paired else "wls")
+        monkeypatch.setattr(resamples, "_KEPT", 1000)
+        monkeypatch.setattr(resamples, "_BLOCK", 7000)
+        blocks = fit_rate(n, risks, draws=400, paired=paired, method="student_t" if paired else "wls")
         if paired:
             np.testing.assert_allclose(blocks.draws, kept.draws, rtol=1e-9)
             np.testing.assert_allclose(fit_rate(n, risks, draws=400).draws, whole.draws, rtol=1e-9)
@@ -539,7 +541,7 @@ def test_many_seeds_are_resampled_in_blocks(rng, monkeypatch):
             assert blocks.standard_error == pytest.approx(kept.standard_error, rel=0.2)
         monkeypatch.undo()
     refitted, bca = whole.left_out - whole.exponent, whole.interval_at(kind="bca")
-    monkeypatch.setattr(rates, "_MOST_REFITS", 10)
+    monkeypatch.setattr(fitted, "_MOST_REFITS", 10)
     # In first order the weights stay as they are.
     assert np.corrcoef(whole.left_out - whole.exponent, refitted)[0, 1] > 0.99
     np.testing.assert_allclose(whole.interval_at(kind="bca"), bca, atol=0.02 * (bca[1] - bca[0]))

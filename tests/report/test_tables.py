@@ -107,7 +107,7 @@ def test_vector_x_has_no_rates_and_no_warnings(path_result):
 def test_one_curve_one_seed(bare_result):
     text = _printed(print_result, bare_result)
     assert "1 seed" in text and "±" not in text.replace("mean ± s.e.", "")
-    assert "one seed: there is no interval" in text
+    assert "residual bootstrap" in text and "one seed at every n" in " ".join(text.split())
     [row] = rates_json(bare_result)
     assert row["low"] is None and row["high"] is None and row["counts"] == {"done": 3}
 

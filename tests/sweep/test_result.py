@@ -150,6 +150,32 @@ def test_failures_leave_nothing_that_holds():
     assert third.outcome == "fails"
 
 
+def test_an_exponent_that_no_data_tell_decides_nothing(result):
+    """Flat curves, with a floor beside the power law: a bound at -50 lies below any believable exponent."""
+    flat = result.records.assign(risk=result.records["risk"] * result.records["n"] ** 1.0)
+    flat = flat[flat["method"] == "fast"]
+    asked = {"what": "rate of fast in n", "model": "floor", "at_least": -50.0}
+    there = Result(flat, power_spec(grid=GRID, expect=[asked]), power, result.provenance)
+    (verdict,) = there.verdicts()
+    assert verdict.outcome == "undecided" and "fast: the exponent is not identified: any exponent" in verdict.reason
+    row = there.rates("floor").iloc[0]
+    assert not row["identified"] and not np.isfinite([row["low"], row["high"]]).all()
+    assert "not identified [" in there.table("markdown", "floor") and there.rates().iloc[0]["identified"]
+
+
+def test_one_seed_is_judged_by_residuals_and_says_so(result):
+    one = result.records[(result.records["seed"] == 0) & (result.records["method"] == "fast")]
+    asked = {"what": "rate of fast in n", "value": 1.0, "tolerance": 3.0, "source": "planted"}
+    alone = Result(one, power_spec(grid={**GRID, "seeds": 1}, expect=[asked]), power, result.provenance)
+    (verdict,) = alone.verdicts()
+    assert verdict.outcome == "holds" and "interval by residual bootstrap, 3 degrees of freedom" in verdict.reason
+    row = alone.rates().iloc[0]
+    assert row["errors"] == "residuals" and row["low"] < row["exponent"] < row["high"] and row["identified"]
+    assert any("one seed at every n" in text for text in row["warnings"])
+    for style in ("latex", "markdown"):
+        assert "residual bootstrap" in alone.table(style)
+
+
 def test_shares_of_zeros_and_ones_are_exact(result):
     """A bootstrap would find no doubt in 32 successes of 32."""
     sure, surer = (

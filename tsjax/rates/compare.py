@@ -81,7 +81,9 @@ def compare_rates(
             f"a paired comparison needs the same seeds in both tables, got {a.seeds} and {b.seeds} columns. "
             "Give the common seeds, or pass paired=False."
         )
-    return contrast(a, b, a.exponent - b.exponent, a.draws - b.draws)
+    # Two exponents that are open on the same side have no difference.
+    with np.errstate(invalid="ignore"):
+        return contrast(a, b, a.exponent - b.exponent, a.draws - b.draws)
 
 
 def simultaneous(rates: Mapping[str, Rate], *, against: str | None = None, level: float = 0.95) -> dict[str, Estimate]:
@@ -93,7 +95,8 @@ def simultaneous(rates: Mapping[str, Rate], *, against: str | None = None, level
 
     **Arguments:** `rates` by name, resampled alike (see `Rate.minus`); `against`: the name of the one to subtract.
 
-    **Raises:** ValueError for fewer than two rates, an unknown name, or rates that were not resampled alike.
+    **Raises:** ValueError for fewer than two rates, an unknown name, rates that were not resampled alike, or one whose exponent
+    is not identified.
     """
     from scipy.special import ndtr, ndtri
     from scipy.stats import rankdata
@@ -104,6 +107,12 @@ def simultaneous(rates: Mapping[str, Rate], *, against: str | None = None, level
         raise ValueError(f"simultaneous intervals are about two rates or more, got {len(rates)}.")
     if against is not None and against not in rates:
         raise ValueError(f"against names {against!r}, which is not among the rates: {', '.join(rates)}.")
+    unknown = [name for name, rate in rates.items() if not rate.identified]
+    if unknown:
+        raise ValueError(
+            f"the exponent of {', '.join(unknown)} is not identified, so that no bounded intervals hold at once with it; leave "
+            "it out, or fit a simpler model."
+        )
     first = rates[names[0] if against is None else against]
     for rate in rates.values():
         rate.check_paired_with(first)

@@ -2,8 +2,10 @@
 
 import numpy as np
 
+from .checks import plural, short
 from .intervals import FEW_SEEDS
-from .table import TAIL_FACTOR, TAIL_SHARE, VARIANCE_FLOOR, Table, plural, short, tail_share
+from .residuals import KINDS, FoundErrors, Scatter
+from .table import TAIL_FACTOR, TAIL_SHARE, VARIANCE_FLOOR, Table, tail_share
 
 # A window of less than two octaves tells the exponent at a point rather than a rate.
 NARROW = 4.0
@@ -31,6 +33,36 @@ def few_seeds_warning(least: int, units: str = "seed") -> list[str]:
     return []
 
 
+def open_sentence(interval: tuple[float, float]) -> str:
+    """The warning about an exponent that the data do not identify."""
+    low, high = interval
+    if np.isfinite(low):
+        which = f"any exponent above {low:.3g} fits"
+    elif np.isfinite(high):
+        which = f"any exponent below {high:.3g} fits"
+    else:
+        which = "any exponent fits"
+    return (
+        f"the exponent is not identified: {which} about as well, since the curve is flat, or bends only at an end of the "
+        "window. Give n where it still falls, more seeds, or choose a simpler model."
+    )
+
+
+def residuals_sentence(table: Table, errors: FoundErrors, scatter: Scatter, place: str = "n") -> str:
+    """What an interval without seeds assumes. `place`: what a row of the table is called."""
+    k, freedom = len(table.x), scatter.freedom
+    one = f"one seed at every {place}" if table.units_present.max() == 1 else "seeds were not resampled"
+    if freedom <= 0:
+        return f"{one}, and as many parameters as rows of risks ({k}): there is no scatter to tell errors by, and no interval."
+    if not scatter.standard.any():
+        return f"{one}, and the points lie on the curve: there is no scatter to tell errors by, so the interval has no width."
+    alike = "independent" if errors == "wild" else f"independent and alike at every {place}"
+    return (
+        f"{one}: the interval rests on the scatter of the {k} points about the curve ({KINDS[errors]}, {freedom:.3g} degrees "
+        f"of freedom). It takes the model for true, and errors of log risk for {alike}; other seeds may give another curve."
+    )
+
+
 def tail_shares(table: Table) -> np.ndarray:
     """`tail_share` at each x (k,)."""
     return np.array([tail_share(row[ok]) for row, ok in zip(table.risks, table.there, strict=True)])
@@ -45,9 +77,12 @@ def rate_warnings(
     model: str,
     lost_draws: int,
     grouped: bool,
+    open_interval: tuple[float, float] | None,
+    errors: FoundErrors,
+    scatter: Scatter,
 ) -> tuple[str, ...]:
     """What to print beside a fitted exponent. `drift`: the change of the local exponent from the first to the last x,
-    and its interval at 99 %; None when it was not tested."""
+    and its interval at 99 %; None when it was not tested. `open_interval`: that of an exponent that is not identified."""
     x, present, seeds, found = table.x, table.present, table.risks.shape[1], []
     if (present < seeds).any():
         where = ", ".join(f"{short(a)} ({seeds - c})" for a, c in zip(x, present, strict=True) if c < seeds)
@@ -62,12 +97,17 @@ def rate_warnings(
             + " The weighted fit all but ignores such an n: give median and success share beside the rate."
         )
     least = int(table.units_present.min())
-    found += few_seeds_warning(least, "group" if grouped else "seed")
+    if open_interval is not None:
+        found.append(open_sentence(open_interval))
+    if errors == "seeds":
+        found += few_seeds_warning(least, "group" if grouped else "seed")
+    else:
+        found.append(residuals_sentence(table, errors, scatter))
     second = table.relative_spread
     # Two or three seeds agree by chance: nothing to report.
     many = present >= FEW_SEEDS
     floored = np.flatnonzero(many & (second < VARIANCE_FLOOR * second[present > 1].mean())) if many.any() else []
-    if least > 1 and second.max() == 0.0:
+    if least > 1 and second.max() == 0.0 and errors == "seeds":
         found.append(ALIKE)
     elif len(floored):
         where = ", ".join(short(x[i]) for i in floored)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .table import bracket, plural
+from .checks import bracket, plural
 
 # Below this many seeds percentiles of resamples cannot reach 95 % (two seeds have three resamples).
 FEW_SEEDS = 4
@@ -45,7 +45,8 @@ def expanded_percentiles(
     """The expanded percentile interval and the standard error of a statistic from its resamples (see the module).
 
     `seeds` is the (effective) number of units behind the draws. Below 4 it is Student's interval around `value`; below 2,
-    or without draws, it is infinite. Draws may be infinite (a curve that never crosses): an end is then infinite.
+    or without draws, it is infinite. Draws may be infinite (a curve that never crosses, an exponent that a resample does not
+    identify): an end is then infinite.
     """
     from scipy.special import ndtr
 
@@ -56,7 +57,11 @@ def expanded_percentiles(
     standard_error = float(bounded.std() * widen) if len(bounded) else np.inf
     t = student_quantile(seeds, level)
     if seeds < FEW_SEEDS - 0.5:
-        return (value - t * standard_error, value + t * standard_error), standard_error
+        # A side on which many resamples have no end has none.
+        open_low, open_high = (np.isneginf(draws).mean(), np.isposinf(draws).mean()) > np.array((1.0 - level) / 2.0)
+        low = -np.inf if open_low or not np.isfinite(value) else value - t * standard_error
+        high = np.inf if open_high or not np.isfinite(value) else value + t * standard_error
+        return (low, high), standard_error
     low, high = _quantiles(draws, ndtr(np.array([-t * widen, t * widen])))
     return (low, high), standard_error
 
@@ -101,7 +106,7 @@ def bca(draws: np.ndarray, value: float, left_out: np.ndarray, level: float) -> 
     """
     from scipy.special import ndtr, ndtri
 
-    if len(draws) == 0 or len(left_out) < 2:
+    if len(draws) == 0 or len(left_out) < 2 or not np.isfinite([value, *left_out]).all():
         return -np.inf, np.inf
     share = ((draws < value).mean() + (draws <= value).mean()) / 2.0
     if not 0.0 < share < 1.0:

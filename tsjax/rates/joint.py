@@ -6,21 +6,34 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from .diagnostics import few_seeds_warning, heavy_tail_sentence, tail_shares
-from .intervals import Estimate, expanded_percentiles
-from .models import solve_linear
-from .table import TAIL_SHARE, Numbers, as_array, check_options, check_positive, make_table
+from .checks import Numbers, as_array, check_options, check_positive
+from .diagnostics import few_seeds_warning, heavy_tail_sentence, residuals_sentence, tail_shares
+from .intervals import FEW_SEEDS, Estimate, expanded_percentiles
+from .linear import solve_linear
+from .residuals import Errors, FoundErrors, find_errors, lack_of_fit, residual_draws, scatter_of
+from .table import TAIL_SHARE, Table, make_table
+
+# A product law is doubted below this p-value.
+_DOUBTED = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class JointRate:
-    """What `fit_joint_rate` found: `exponents` by axis and the `constant`, with intervals; `residuals` (k,) of log mean
-    risk; `goodness`, as in `Rate`; `draws` (draws, axes) of the exponents; `warnings`."""
+    """What `fit_joint_rate` found.
+
+    - `exponents` by axis and the `constant`, with intervals; `draws` (draws, axes) of the exponents.
+    - `residuals` (k,) of log mean risk; `errors`, what the intervals rest on, as in `Rate`.
+    - `goodness`: p-value of "one product of powers holds on all points"; small speaks against it. From 4 seeds on as in `Rate`.
+      Below, the F test of squares and products of the logs of the axes beside the logs, whose noise is the scatter that is
+      left; NaN where too few points are left for it.
+    - `warnings`: sentences to print beside the numbers.
+    """
 
     exponents: dict[str, Estimate]
     constant: Estimate
     residuals: Float[np.ndarray, " k"]
     goodness: float
+    errors: FoundErrors
     draws: Float[np.ndarray, "draws axes"]
     warnings: tuple[str, ...]
 
@@ -33,19 +46,22 @@ def fit_joint_rate(
     axes: Mapping[str, Numbers],
     risks: Numbers,
     *,
+    errors: Errors = "auto",
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
     paired: bool = True,
 ) -> JointRate:
     """Fits log mean risk = log C - sum_i a_i log axis_i over the points of a grid, by the weights, resamples and intervals
-    of `fit_rate`.
+    of `fit_rate`; with one seed at every point, from the scatter of the points about the fit.
+
+    A sum such as N^-a + D^-b is no product: its exponents change from point to point. `goodness` and a warning say so.
 
     **Arguments:**
 
     - `axes`: for each axis its values (k,) at the k points, positive; for instance `{"n": [...], "d": [...]}`.
     - `risks`: (k, seeds), NaN where missing.
-    - `level`, `draws`, `seed`, `paired`: as in `fit_rate`.
+    - `errors`, `level`, `draws`, `seed`, `paired`: as in `fit_rate`.
 
     **Raises:** ValueError for shapes that do not fit, values that are not positive, axes whose logs are collinear (an axis
     that does not vary, or two that vary together), and as `fit_rate` does.
@@ -70,31 +86,65 @@ def fit_joint_rate(
             f"the exponents in {', '.join(axes)} cannot be told apart: an axis does not vary, or two vary together. "
             "Give points where each axis varies while the others stay."
         )
-    data, resampled = table.means(), table.means(table.resamples(draws, seed, paired))
-    theta = solve_linear(design, data.log_mean, 1.0 / data.variance)
+    errors = find_errors(errors, table)
+    data = table.means()
+    weights = 1.0 / data.variance
+    theta = solve_linear(design, data.log_mean, weights)
     residuals = data.log_mean - design @ theta
-    good = np.isfinite(resampled.log_mean).all(axis=1)
-    log_means = resampled.log_mean[good]
-    thetas = solve_linear(design, log_means, 1.0 / resampled.variance[good])
     seeds = float(table.units_present.min())
+    if errors == "seeds":
+        resampled = table.means(table.resamples(draws, seed, paired))
+        good = np.isfinite(resampled.log_mean).all(axis=1)
+        log_means = resampled.log_mean[good]
+        thetas = solve_linear(design, log_means, 1.0 / resampled.variance[good])
+        warnings = few_seeds_warning(int(seeds))
+    else:
+        scatter = scatter_of(float(theta[1]), residuals, design, weights, errors)
+        seeds = scatter.freedom + 1.0
+        log_means = residual_draws(design @ theta, scatter, weights, errors, draws, seed)
+        thetas = solve_linear(design, log_means, weights)
+        warnings = [residuals_sentence(table, errors, scatter, "point")]
 
-    goodness = float("nan")
-    if len(rows) > design.shape[1] and seeds >= 4 and data.variance.min() > 0:
-        scatter = ((log_means - thetas @ design.T - residuals) ** 2 / data.variance).sum(axis=1) * seeds / (seeds - 1)
-        goodness = float((scatter >= (residuals**2 / data.variance).sum()).mean())
+    goodness = _goodness(table, design, residuals, log_means - thetas @ design.T, errors)
     found = {}
     for i, name in enumerate(axes):
         ends, _ = expanded_percentiles(thetas[:, i + 1], float(theta[i + 1]), seeds, level)
         found[name] = Estimate(float(theta[i + 1]), ends, float(level))
     ends, _ = expanded_percentiles(thetas[:, 0], float(theta[0]), seeds, level)
     tails = tail_shares(table)
-    warnings = few_seeds_warning(int(seeds))
     if tails.max() > TAIL_SHARE:
         worst = int(tails.argmax())
         where = ", ".join(f"{name} = {np.exp(-design[worst, i + 1]):g}" for i, name in enumerate(axes))
         warnings.append(heavy_tail_sentence(float(tails[worst]), f"at {where}"))
-    if goodness < 0.01:
-        warnings.append(f"one power law in {', '.join(axes)} does not hold on all points: p = {goodness:.3f}.")
+    if goodness < _DOUBTED:
+        p = f"p = {goodness:.2g}" if goodness > 0 else f"p < {1 / draws:.1g}"
+        warnings.append(
+            f"one product of powers of {', '.join(axes)} does not hold on all points: {p}, and log risk lies up to "
+            f"{np.abs(residuals).max():.2g} off it. The exponents depend on which points are there; fit one axis at a time, "
+            "with the others fixed, by fit_rate."
+        )
+    elif np.isnan(goodness):
+        warnings.append("too few points to see whether a product of powers holds.")
     with np.errstate(over="ignore"):
         constant = Estimate(float(np.exp(theta[0])), (float(np.exp(ends[0])), float(np.exp(ends[1]))), float(level))
-    return JointRate(found, constant, residuals, goodness, thetas[:, 1:], tuple(warnings))
+    return JointRate(found, constant, residuals, goodness, errors, thetas[:, 1:], tuple(warnings))
+
+
+def _goodness(
+    table: Table, design: np.ndarray, residuals: np.ndarray, scatter: np.ndarray, errors: FoundErrors
+) -> float:
+    """p-value of the product law; `scatter` (draws, k): residuals of the resamples about their own fits."""
+    data, seeds = table.means(), float(table.units_present.min())
+    k, p = design.shape
+    if errors == "seeds" and seeds >= FEW_SEEDS:
+        # Seeds that are all alike tell no noise.
+        if k <= p or table.relative_spread.max() == 0.0:
+            return float("nan")
+        excess = ((scatter - residuals) ** 2 / data.variance).sum(axis=1) * seeds / (seeds - 1)
+        return float((excess >= (residuals**2 / data.variance).sum()).mean())
+    logs = design[:, 1:] - design[:, 1:].mean(axis=0)
+    second = np.stack([logs[:, i] * logs[:, j] for i in range(p - 1) for j in range(i, p - 1)], axis=-1)
+    # Variances of two or three seeds are no weights to test by.
+    alike = np.ones(k)
+    centred = data.log_mean - design @ solve_linear(design, data.log_mean, alike)
+    return lack_of_fit(centred, design, alike, second)

@@ -1,18 +1,19 @@
-"""Models of a risk curve, log y = f(log x; theta), and their batched fits.
+"""Models of a risk curve, log y = f(log x; theta).
 
-A model is one class: names of its parameters, its log curve with the derivatives in them, and where a fit may start. Add
-it to `MODELS` and it is fitted, compared, resampled, extrapolated and understood by sweep files. theta[0] is the log of the
-constant, theta[1] the exponent of the power law that the model tends to.
+A model is one class: names of its parameters, its log curve with the derivatives in them, where a fit may start, and where
+its parameters end. Add it to `MODELS` and it is fitted, compared, resampled, extrapolated and understood by sweep files.
+theta[0] is the log of the constant, theta[1] the exponent of the power law that the model tends to.
 """
 
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 
-Method: TypeAlias = Literal["wls", "gamma", "student"]
+from .linear import solve_linear
+from .losses import Method as Method
 
 
 class AbstractModel(abc.ABC):
@@ -32,8 +33,21 @@ class AbstractModel(abc.ABC):
 
     @abc.abstractmethod
     def starts(self, x: np.ndarray, log_y: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Some parameters (starts, p) near which the best fit to log_y (k,) may lie; one exact solution when the model is
-        linear in theta."""
+        """Parameters (curves, starts, p) near which the best fits to log_y (curves, k) may lie: those with the least squares
+        for each value of the nonlinear parameter on a grid, in its order. One exact solution when the model is linear in theta.
+        """
+
+    def limits(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the largest theta (p,) that are fitted. Beyond them the curve on x changes no more."""
+        del x
+        open_end = np.full(len(self.parameters), np.inf)
+        return -open_end, open_end
+
+    def exponents(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The exponent (...) of theta (..., p): -inf or inf where the fit lies at a limit that leaves it open on that side, so
+        that the curve on x would be the same for every larger exponent."""
+        del x
+        return theta[..., 1]
 
     @property
     def linear(self) -> bool:
@@ -64,7 +78,7 @@ class PowerLaw(AbstractModel):
         return theta[..., :1] - theta[..., 1:2] * u, jacobian
 
     def starts(self, x, log_y, weight):
-        return solve_linear(np.stack([np.ones(len(x)), -np.log(x)], axis=-1), log_y, weight)[None]
+        return solve_linear(_line(x), log_y, weight)[:, None, :]
 
     @property
     def linear(self):
@@ -111,7 +125,7 @@ class LogPower(AbstractModel):
         return theta @ columns.T, np.broadcast_to(columns, (*theta.shape[:-1], *columns.shape))
 
     def starts(self, x, log_y, weight):
-        return solve_linear(self.evaluate(np.zeros(3), x)[1], log_y, weight)[None]
+        return solve_linear(self.evaluate(np.zeros(3), x)[1], log_y, weight)[:, None, :]
 
     @property
     def linear(self):
@@ -144,13 +158,42 @@ class Floor(AbstractModel):
             share = power / y
             return np.log(y), np.stack([share, -u * share, 1.0 / y], axis=-1)
 
+    def limits(self, x):
+        # Between two neighbouring n the power has then all but vanished: what it does at the others is lost in the floor.
+        low, high = -_VANISHED / np.log(x[-1] / x[-2]), _VANISHED / np.log(x[1] / x[0])
+        return np.array([-np.inf, low, -np.inf]), np.array([np.inf, high, np.inf])
+
+    def exponents(self, theta, x):
+        low, high = (end[1] for end in self.limits(x))
+        a, u = theta[..., 1], np.log(x)
+        # Of a flat curve the power is too small a part to have an exponent.
+        largest = theta[..., 0] + np.maximum(-a * u[0], -a * u[-1])
+        with np.errstate(divide="ignore"):
+            vanished = largest < np.log(1e3 * _FLAT * np.abs(theta[..., 2]))
+        return np.where((a >= high) | (vanished & (a > 0)), np.inf, np.where((a <= low) | vanished, -np.inf, a))
+
     def starts(self, x, log_y, weight):
-        columns, found = np.stack([np.ones(len(x)), -np.log(x)], axis=-1), []
-        y = np.exp(log_y)
-        for share in (-0.3, 0.0, 0.3, 0.6, 0.9):
-            floor = share * y.min()
-            found.append([*solve_linear(columns, np.log(y - floor), weight), floor])
-        return np.array(found)
+        # For each exponent, relative errors y / f - 1 are linear in C and F, and for small ones they are log residuals.
+        low, high = (end[1] for end in self.limits(x))
+        exponents = np.concatenate([-np.geomspace(-low, 0.02, 10), np.geomspace(0.02, high, 30)])
+        u = np.log(x)
+        # In units of the largest power on x, which neither overflows nor underflows.
+        log_power = -exponents[:, None] * u
+        top = log_power.max(axis=1)
+        power = np.exp(log_power - top[:, None])
+        scale = log_y.max(axis=-1, keepdims=True)
+        y = np.exp(log_y - scale)
+        v = weight / y**2
+        v = v / v.sum(axis=-1, keepdims=True)
+        middle, centre = (v * y).sum(axis=-1)[:, None], v @ power.T
+        square = v @ (power**2).T - centre**2
+        constant = ((v * y) @ power.T - middle * centre) / square
+        # Where no power goes with the curve, the flat one fits best, with whichever exponent.
+        flat = _FLAT * middle / power.max(axis=1)
+        constant = np.where(constant > 0, constant, np.where((constant > 0).any(axis=-1, keepdims=True), np.nan, flat))
+        floor = middle - constant * centre
+        a = np.broadcast_to(exponents, constant.shape)
+        return np.stack([np.log(constant) - top + scale, a, floor * np.exp(scale)], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -176,11 +219,16 @@ class FiniteSample(AbstractModel):
         ones = np.ones_like(factor)
         return log_y, np.stack([ones, -u * ones, inverse / factor], axis=-1)
 
+    def limits(self, x):
+        # Below, the first n has no risk; above, c p / x is all there is of the factor.
+        low, high = -0.999 * x[0] / self.scale, 1e3 * x[-1] / self.scale
+        return np.array([-np.inf, -np.inf, low]), np.array([np.inf, np.inf, high])
+
     def starts(self, x, log_y, weight):
-        columns, found = np.stack([np.ones(len(x)), -np.log(x)], axis=-1), []
-        for c in np.array([-0.5, 0.0, 0.3, 1.0, 4.0]) * x[0]:
-            found.append([*solve_linear(columns, log_y - np.log1p(c / x), weight), c / self.scale])
-        return np.array(found)
+        low, high = (end[2] for end in self.limits(x))
+        c = np.concatenate([low * np.geomspace(1.0, 0.05, 10), [0.0], np.geomspace(0.05 * x[0] / self.scale, high, 24)])
+        theta = solve_linear(_line(x), log_y[:, None, :] - np.log1p(c[:, None] * self.scale / x), weight[:, None, :])
+        return np.concatenate([theta, np.broadcast_to(c[:, None], (*theta.shape[:-1], 1))], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -210,12 +258,35 @@ class Broken(AbstractModel):
             ones = np.ones_like(away)
             return log_y, np.stack([ones, -u * ones, bend, theta[..., 2:3] * logistic], axis=-1)
 
+    def limits(self, x):
+        # Two n at least are on either side of the break, which is what it takes for an exponent there.
+        u = np.log(x)
+        open_end = np.full(3, np.inf)
+        return np.append(-open_end, u[1]), np.append(open_end, u[-2])
+
+    def exponents(self, theta, x):
+        # A break that would come later leaves fewer than two n after it.
+        late = theta[..., 3] >= self.limits(x)[1][3]
+        return np.where(late, -np.copysign(np.inf, theta[..., 2]), theta[..., 1])
+
     def starts(self, x, log_y, weight):
-        u, found = np.log(x), []
-        for at in np.linspace(u[0], u[-1], 2 * len(u) + 1)[2:-2]:
+        u, (low, high) = np.log(x), (end[3] for end in self.limits(x))
+        found = []
+        for at in np.linspace(low, high, max(4 * (len(x) - 3) + 1, 9)):
             bend = self.width * np.logaddexp(0.0, (at - u) / self.width)
-            found.append([*solve_linear(np.stack([np.ones(len(u)), -u, bend], axis=-1), log_y, weight), at])
-        return np.array(found)
+            theta = solve_linear(np.stack([np.ones(len(u)), -u, bend], axis=-1), log_y, weight)
+            found.append(np.concatenate([theta, np.full((len(theta), 1), at)], axis=-1))
+        return np.stack(found, axis=1)
+
+
+# Where a power has fallen by e^-_VANISHED between the first two n, nothing can be told of its exponent but that it is large.
+_VANISHED = np.log(1e4)
+# The part of a flat curve that is called its power.
+_FLAT = 1e-9
+
+
+def _line(x: np.ndarray) -> np.ndarray:
+    return np.stack([np.ones(len(x)), -np.log(x)], axis=-1)
 
 
 # A new model joins by one line.
@@ -231,117 +302,3 @@ def find_model(model: str | AbstractModel) -> AbstractModel:
     if model not in MODELS:
         raise ValueError(f"no model {model!r}. Allowed: {', '.join(MODELS)}.")
     return MODELS[model]()
-
-
-def solve_linear(columns: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted least squares theta (..., p) of target (..., k) on columns (k, p), columns[:, 0] = 1. Batched.
-
-    Columns are centred at their weighted means first, so that a power law on a narrow window loses no digits.
-    """
-    w = weight / weight.sum(axis=-1, keepdims=True)
-    centre = w @ columns[:, 1:]
-    middle = (w * target).sum(axis=-1)
-    if columns.shape[1] == 2:
-        # The exponent of a power law: no matrices, which matters for thousands of resamples.
-        d = columns[:, 1] - centre
-        wd = w * d
-        slope = ((wd * (target - middle[..., None])).sum(axis=-1) / (wd * d).sum(axis=-1))[..., None]
-    else:
-        d = columns[:, 1:] - centre[..., None, :]
-        wd = w[..., None] * d
-        matrix = np.swapaxes(wd, -1, -2) @ d
-        right = (wd * (target - middle[..., None])[..., None]).sum(axis=-2)
-        slope = _solve(matrix, right, np.zeros(matrix.shape[:-2]))
-    return np.concatenate([(middle - (centre * slope).sum(axis=-1))[..., None], slope], axis=-1)
-
-
-def fit_model(
-    model: AbstractModel,
-    x: np.ndarray,
-    target: np.ndarray,
-    weight: np.ndarray,
-    method: Method,
-    start: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """theta (..., p) and the minimised loss (...) of each curve in target (..., k) with weights (..., k).
-
-    Loss, with r = target - log y: sum w r^2 / 2 (`wls`, `student`), or sum w (e^r - 1 - r) (`gamma`: minus the
-    log-likelihood of gamma risks with a common shape, where w counts risks; it depends on their means alone).
-    Without `start`, one curve (k,) is fitted from all `model.starts`. Curves with NaN give NaN.
-    """
-    p = len(model.parameters)
-    if model.linear and method != "gamma":
-        # What a linear model adds to columns @ theta does not depend on theta.
-        offset, columns = model.evaluate(np.zeros(p), x)
-        with np.errstate(invalid="ignore"):
-            theta = solve_linear(columns, target - offset, weight)
-            return theta, np.asarray(0.5 * (weight * (target - model.evaluate(theta, x)[0]) ** 2).sum(axis=-1))
-    if start is None:
-        starts = model.starts(x, target, weight)
-        shape = (len(starts), len(x))
-        theta, loss = _minimise(
-            model, x, np.broadcast_to(target, shape), np.broadcast_to(weight, shape), method, starts
-        )
-        best = int(np.argmin(np.where(np.isfinite(loss), loss, np.inf)))
-        return theta[best], np.asarray(loss[best])
-    batch = target.shape[:-1]
-    flat = (-1, len(x))
-    theta = np.broadcast_to(start, (*batch, p)).reshape(-1, p)
-    theta, loss = _minimise(model, x, target.reshape(flat), weight.reshape(flat), method, theta)
-    theta[~np.isfinite(loss)] = np.nan
-    return theta.reshape(*batch, p), loss.reshape(batch)
-
-
-def _loss(residual: np.ndarray, weight: np.ndarray, method: Method) -> tuple[np.ndarray, np.ndarray]:
-    """The loss (...), and minus its derivative in log y (..., k)."""
-    if method == "gamma":
-        with np.errstate(over="ignore", invalid="ignore"):
-            first = np.expm1(residual)
-            return (weight * (first - residual)).sum(axis=-1), weight * first
-    with np.errstate(over="ignore", invalid="ignore"):
-        return 0.5 * (weight * residual**2).sum(axis=-1), weight * residual
-
-
-# Steps of Levenberg and Marquardt; all shipped models need 5 to 30. The damping's first value.
-_STEPS, _DAMPING = 100, 1e-2
-
-
-def _minimise(model, x, target, weight, method: Method, theta) -> tuple[np.ndarray, np.ndarray]:
-    """Levenberg-Marquardt on all curves (batch, k) at once, with Fisher's matrix J' W J and Marquardt's scaling by its
-    diagonal, so that units of the parameters do not matter. A step that lowers no loss (also one to NaN) is not taken."""
-    theta = np.array(theta, dtype=float)
-    log_y, jacobian = model.evaluate(theta, x)
-    loss, residual = _loss(target - log_y, weight, method)
-    jacobian = np.array(jacobian)
-    damping, active = np.full(loss.shape, _DAMPING), np.isfinite(loss)
-    for _ in range(_STEPS):
-        at = np.flatnonzero(active)
-        if not len(at):
-            break
-        J, lam, old = jacobian[at], damping[at], loss[at]
-        matrix = np.swapaxes(J, -1, -2) @ (weight[at][..., None] * J)
-        new = theta[at] + _solve(matrix, (J * residual[at][..., None]).sum(axis=-2), lam)
-        log_y, new_jacobian = model.evaluate(new, x)
-        new_loss, new_residual = _loss(target[at] - log_y, weight[at], method)
-        better = new_loss < old
-        took = at[better]
-        theta[took], jacobian[took], residual[took] = new[better], new_jacobian[better], new_residual[better]
-        loss[took] = new_loss[better]
-        damping[at] = np.where(better, lam / 5.0, lam * 5.0)
-        # A loss is of the order of its degrees of freedom: it is at rest when it changes by less than 1e-10 of that.
-        rest = np.where(better, (old - new_loss < 1e-10 * (1e-6 + new_loss)) & (lam < 1e-3), lam > 1e8)
-        active[at[rest]] = False
-    return theta, loss
-
-
-def _solve(matrix: np.ndarray, right: np.ndarray, damping: np.ndarray) -> np.ndarray:
-    """(M + damping diag M)^{-1} right, batched, in units where diag M = 1. A direction without curvature (the break of a
-    curve that does not bend) is left alone."""
-    diagonal = np.einsum("...ii->...i", matrix)
-    flat = ~(diagonal > 0)
-    scale = np.sqrt(np.where(flat, 1.0, diagonal))
-    normal = matrix / (scale[..., :, None] * scale[..., None, :])
-    normal = np.where(flat[..., :, None] | flat[..., None, :], 0.0, normal)
-    eye = np.eye(matrix.shape[-1])
-    normal = normal + (1e-14 + damping)[..., None, None] * eye + flat[..., None] * eye
-    return np.linalg.solve(normal, np.where(flat, 0.0, right / scale)[..., None])[..., 0] / scale

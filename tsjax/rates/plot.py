@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from .intervals import student_quantile
+from .losses import is_typical
 
 # Blue and vermilion of Okabe and Ito, told apart by everyone; in grey, dashes and markers differ.
 _MEASURED, _FITTED = "#0072B2", "#D55E00"
@@ -25,7 +26,8 @@ def plot_rate(rate: Any, axes: np.ndarray | None = None) -> np.ndarray:
     curve, residuals, local = axes
     n, y = rate.n, np.exp(rate.log_risk)
     t = student_quantile(max(rate.effective_seeds, 2.0), rate.level)
-    error = np.where(np.isfinite(rate.mean_se), t * rate.mean_se / rate.mean_risk, 0.0)
+    errors = rate.mean_se / rate.mean_risk if rate.errors == "seeds" else np.sqrt(rate.variance)
+    error = np.where(np.isfinite(errors), t * errors, 0.0)
     fine = np.geomspace(n[0], n[-1], 100)
     fit, low, high = rate.predict(fine)
     curve.errorbar(
@@ -34,7 +36,7 @@ def plot_rate(rate: Any, axes: np.ndarray | None = None) -> np.ndarray:
     curve.plot(fine, fit, color=_FITTED, ls="--", label=f"{rate.model.formula}: {str(rate).split(' over')[0]}")
     if np.isfinite(low).all() and np.isfinite(high).all():
         curve.fill_between(fine, low, high, color=_FITTED, alpha=0.25, lw=0)
-    curve.set(xscale="log", yscale="log", ylabel="typical risk" if rate.method == "student" else "mean risk")
+    curve.set(xscale="log", yscale="log", ylabel="typical risk" if is_typical(rate.method) else "mean risk")
     curve.legend(frameon=False, fontsize="small")
     residuals.axhline(0.0, color="0.6", lw=1)
     residuals.errorbar(n, rate.residuals, yerr=error, fmt="o", ms=4, capsize=2, color=_MEASURED)

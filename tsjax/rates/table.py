@@ -5,19 +5,22 @@ teacher, groups of columns. Every resample is a vector of multiplicities over un
 one matrix product.
 """
 
-import itertools
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple, SupportsFloat, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Bool, Float, Int
-from threadpoolctl import ThreadpoolController
 
-# numpy's ArrayLike alone leaves tuples out when it is checked at run time.
-Numbers: TypeAlias = npt.ArrayLike | Sequence[Any]
+from .checks import Numbers as Numbers
+from .checks import as_array as as_array
+from .checks import bracket as bracket
+from .checks import check_not_infinite as check_not_infinite
+from .checks import check_options as check_options
+from .checks import check_positive as check_positive
+from .checks import plural as plural
+from .checks import short as short
+from .resamples import Resamples as Resamples
+from .resamples import one_thread
 
 # No n may weigh more than 1000 times the average one: a variance near zero is a small sample's accident.
 VARIANCE_FLOOR = 1e-3
@@ -112,7 +115,7 @@ class Table:
         if counts is None:
             sums = rows.sum(axis=2)
         else:
-            with _one_thread():
+            with one_thread():
                 if counts.ndim == 2:
                     sums = (rows.reshape(-1, self.number) @ counts.T).reshape(len(rows), k, -1).swapaxes(1, 2)
                 else:
@@ -272,7 +275,7 @@ def check_positive_risks(table: Table) -> None:
     if bad.any():
         i, j = (int(v) for v in np.argwhere(bad)[0])
         raise ValueError(
-            f"method='student' takes logarithms of single risks, and the one at n = {short(table.x[i])}, column {j}, is "
+            f"method='student_t' takes logarithms of single risks, and the one at n = {short(table.x[i])}, column {j}, is "
             f"{table.risks[i, j]:g}. Use method='wls' or 'gamma', which only need positive means."
         )
 
@@ -288,102 +291,9 @@ def _filled(spread, number, count):
         return np.where(typical > 0.0, one, 1.0) / count
 
 
-@lru_cache(maxsize=1)
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-def _one_thread():
-    # The products are small: on a busy machine a second thread makes them ten times slower (measured), not faster.
-    return _blas().limit(limits=1, user_api="blas")
-
-
-# Multiplicities that are kept from one fit to the next, and those of a block where there are more.
-_KEPT = 2**24
-_BLOCK = 2**22
-
-
-@dataclass(frozen=True)
-class Resamples:
-    """How often each of `draws` resamples takes each of `units` units: multiplicities (draws, units), or (rows, draws, units)
-    for independent rows. Of very many units they are made block by block: of 100 000 units, 2000 resamples would take
-    gigabytes.
-    """
-
-    units: int
-    draws: int
-    seed: int
-    rows: int | None = None
-
-    def each(self, summarise: Callable[[np.ndarray], Sequence[np.ndarray]]) -> list[np.ndarray]:
-        """The results of a function of multiplicities, arrays with a leading axis of draws, for all draws."""
-        parts = zip(*(summarise(counts) for counts in self.blocks()), strict=True)
-        return [part[0] if len(part) == 1 else np.concatenate(part) for part in parts]
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """The multiplicities, some draws at a time."""
-        rows = 1 if self.rows is None else self.rows
-        if rows * self.draws * self.units <= _KEPT:
-            yield _multiplicities(self.units, self.draws, self.seed, self.rows)
-            return
-        random = [np.random.default_rng(self.seed if self.rows is None else [self.seed, row]) for row in range(rows)]
-        size = max(1, _BLOCK // (rows * self.units))
-        for start in range(0, self.draws, size):
-            count = min(size, self.draws - start)
-            counts = np.empty((rows, count, self.units))
-            for row, draw in itertools.product(range(rows), range(count)):
-                counts[row, draw] = np.bincount(random[row].integers(self.units, size=self.units), minlength=self.units)
-            yield counts[0] if self.rows is None else counts
-
-
-@lru_cache(maxsize=4)
-def _multiplicities(units: int, draws: int, seed: int, rows: int | None) -> np.ndarray:
-    """Cached: a sweep fits hundreds of curves of one shape, and equal resamples are what makes their draws paired."""
-    shape = (draws, units) if rows is None else (rows, draws, units)
-    chosen = np.random.default_rng(seed).integers(units, size=shape).reshape(-1, units)
-    flat = (chosen + units * np.arange(len(chosen))[:, None]).ravel()
-    counts = np.bincount(flat, minlength=chosen.size).astype(np.float64).reshape(shape)
-    counts.flags.writeable = False
-    return counts
-
-
 def tail_share(risks: np.ndarray) -> float:
     """Share of the sum carried by risks above ten medians."""
     return float(risks[risks > TAIL_FACTOR * max(np.median(risks), 0.0)].sum() / risks.sum())
-
-
-def as_array(values: Numbers | SupportsFloat, name: str) -> np.ndarray:
-    """The values in float64. Raises ValueError when they are no rectangular array of numbers."""
-    try:
-        return np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} must be numbers in a rectangular array; NumPy says: {error}") from error
-
-
-def check_options(level: float, draws: int = 1000) -> None:
-    """Raises ValueError for a level that is no probability, or too few draws for an interval."""
-    if not 0.0 < level < 1.0:
-        raise ValueError(f"level is a probability strictly between 0 and 1, such as 0.95; got {level}.")
-    if draws < 100:
-        raise ValueError(f"an interval needs at least 100 draws (2000 is a good number), got draws={draws}.")
-
-
-def check_positive(values: np.ndarray, name: str, advice: str) -> None:
-    """Raises ValueError at the first value that is not finite and positive."""
-    for i, value in enumerate(values):
-        if not 0.0 < value < np.inf:
-            raise ValueError(f"{name} must be finite and positive, got {value:g} at index {i}. {advice}")
-
-
-def check_not_infinite(values: np.ndarray, name: str) -> None:
-    """Raises ValueError when a value is infinite."""
-    bad = np.isinf(values)
-    if bad.any():
-        where = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
-            f"{name} has {plural(int(bad.sum()), 'infinite value')}, the first at index {where}. Give failed students "
-            "as NaN (they are then counted as missing) or leave them out."
-        )
 
 
 def _check_table(x: np.ndarray, table: np.ndarray) -> None:
@@ -401,18 +311,3 @@ def _check_table(x: np.ndarray, table: np.ndarray) -> None:
             "put the seeds of equal n into one row."
         )
     check_not_infinite(table, "risks")
-
-
-def bracket(interval: tuple[float, float]) -> str:
-    """`[0.98, 1.04]`."""
-    return f"[{interval[0]:.4g}, {interval[1]:.4g}]"
-
-
-def short(value) -> str:
-    """Whole numbers in full, others with four digits."""
-    return f"{int(value)}" if float(value).is_integer() and value < 1e9 else f"{value:.4g}"
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 seed`, `4 seeds`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -5,9 +5,10 @@ from typing import Literal, SupportsFloat
 
 import numpy as np
 
+from .checks import bracket
+from .diagnostics import open_sentence
 from .intervals import expanded_percentiles, one_sided_p
 from .rate import Rate
-from .table import bracket
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,16 @@ def equivalence(
 
     `holds` when both "it is above value - margin" and "it is below value + margin" are significant at level `alpha`, which is
     when the interval of level 1 - 2 alpha lies inside; a claim that is wrong holds with probability `alpha` at most.
-    `fails` when that interval lies outside, `undecided` otherwise. The reason tells the larger p-value of the two.
+    `fails` when that interval lies outside, `undecided` otherwise, and where the exponent is not identified. The reason
+    tells the larger p-value of the two.
 
     **Raises:** ValueError for a margin that is not positive, or `alpha` not between 0 and 1/2.
     """
     if not 0.0 < margin < np.inf:
         raise ValueError(f"margin is the largest difference that does not matter, positive; got {margin:g}.")
     allowed = (value - margin, value + margin)
-    return tested(what, rate.exponent, rate.draws, rate.effective_seeds, allowed, alpha, source)
+    verdict = tested(what, rate.exponent, rate.draws, rate.effective_seeds, allowed, alpha, source)
+    return _if_identified(verdict, rate)
 
 
 def superiority(
@@ -105,7 +108,8 @@ def superiority(
 ) -> Verdict:
     """One-sided test of "`fast` has an exponent above that of `slow` by more than `margin`", paired by seeds.
 
-    `holds` when it is significant at level `alpha`, `fails` when the opposite is, `undecided` otherwise. A claim about many
+    `holds` when it is significant at level `alpha`, `fails` when the opposite is, `undecided` otherwise, and where one of the
+    exponents is not identified. A claim about many
     rivals at once ("faster than any linear estimator") holds when it holds against each: the largest of their p-values is
     the claim's own, with no correction for their number (Berger 1982, intersection-union tests).
 
@@ -114,9 +118,18 @@ def superiority(
     fast.check_paired_with(slow)
     seeds = min(fast.effective_seeds, slow.effective_seeds)
     name = what or "difference of the exponents"
-    return tested(
-        name, fast.exponent - slow.exponent, fast.draws - slow.draws, seeds, (margin, float("inf")), alpha, source
-    )
+    allowed = (margin, float("inf"))
+    # Two exponents that are open on the same side have no difference.
+    with np.errstate(invalid="ignore"):
+        value, draws = fast.exponent - slow.exponent, fast.draws - slow.draws
+    return _if_identified(tested(name, value, draws, seeds, allowed, alpha, source), fast, slow)
+
+
+def _if_identified(verdict: Verdict, *rates: Rate) -> Verdict:
+    open_ones = [rate for rate in rates if not rate.identified]
+    if not open_ones:
+        return verdict
+    return replace(verdict, outcome="undecided", reason=f"{verdict.reason}, but {open_sentence(open_ones[0].interval)}")
 
 
 def tested(

@@ -14,6 +14,7 @@ from .numbers import (
     counts_of,
     decimals,
     digits,
+    errors_note,
     failed_of,
     label_of,
     last_point,
@@ -90,6 +91,9 @@ def rates_grid(result: Result) -> Grid | None:
         notes.append("Local exponents: between the first two and the last two.")
     if "power law, p" in grid.columns:
         notes.append("A small p speaks against one power law over the whole window.")
+    if errors_note(rates):
+        note = errors_note(rates)
+        notes.append(f"{note[0].upper()}{note[1:]}.")
     grid.note = " ".join(notes)
     return grid
 

@@ -268,12 +268,29 @@ def mean_with_error(mean: Number, se: Number) -> str:
     return digits(mean) if np.isnan(se) else f"{digits(mean)} ± {digits(se, 2)}"
 
 
-def exponent_with_interval(exponent: Number, low: Number, high: Number) -> str:
-    """`1.01 [0.98, 1.04]`: two decimals, three where the interval is narrower than that would show; a dash for NaN."""
+def exponent_with_interval(exponent: Number, low: Number, high: Number, identified: bool = True) -> str:
+    """`1.01 [0.98, 1.04]`: two decimals, three where the interval is narrower than that would show; a dash for NaN;
+    `not identified [0.4, inf]`."""
     if np.isnan(exponent):
         return "–"
     places = 3 if high - low < 0.02 else 2
-    return f"{exponent:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
+    value = f"{exponent:.{places}f}" if identified else "not identified"
+    return f"{value} [{low:.{places}f}, {high:.{places}f}]"
+
+
+def exponents_of(rates: pd.DataFrame) -> list[str]:
+    """The exponents of `Result.rates` with their intervals."""
+    names = ("exponent", "low", "high", "identified")
+    return [exponent_with_interval(*row) for row in zip(*(rates[name] for name in names), strict=True)]
+
+
+def errors_note(rates: pd.DataFrame) -> str:
+    """What intervals of `Result.rates` rest on where it is not seeds; else empty."""
+    without = np.isin(list(rates["errors"]), ["residuals", "wild"])
+    if not without.any():
+        return ""
+    where = "" if without.all() else " of curves with one seed"
+    return f"intervals{where} are by residual bootstrap: one seed tells no noise but the scatter of the points about the fit"
 
 
 def ratio_with_interval(estimate: Estimate | None) -> str:

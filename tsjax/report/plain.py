@@ -33,6 +33,8 @@ def rates_json(result: Result, model: str = "power") -> list[dict[str, Any]]:
 
     - `curve`, `label`, `arguments` (all but x).
     - `exponent`, `low`, `high`: y ~ x^{-exponent} with its 95 % interval; `model`: the one fitted (`auto`: chosen by AICc).
+    - `errors`: what the interval rests on, `seeds` or `residuals` (one seed at every x); `identified`: whether the data
+      bound the exponent on both sides (if not, an open end of the interval is null).
     - `fit`: null without an exponent, else `standard_error`, `delta_low`, `delta_high` and `bca_low`, `bca_high` (the other
       kinds of interval), `goodness`, `effective_seeds`, `parameters` (`value`, `low`, `high` each), and the curve: lists `x`,
       `mean`, `mean_error`, `residuals`, and `local_exponents` with `local_low`, `local_high` (one fewer).

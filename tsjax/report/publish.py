@@ -11,7 +11,8 @@ from ..sweep.coverage import Coverage
 from ..sweep.result import Result
 from .numbers import (
     decimals,
-    exponent_with_interval,
+    errors_note,
+    exponents_of,
     failed_of,
     label_of,
     last_point,
@@ -95,9 +96,7 @@ def _content(result: Result, model: str) -> tuple[dict[str, list[str]], str]:
     points = [last_point(result, curve) for curve in curves]
     columns: dict[str, list[str]] = {
         "curve": [curve.label for curve in curves],
-        "exponent [95 %]": [
-            exponent_with_interval(*row) for row in zip(rates["exponent"], rates["low"], rates["high"], strict=True)
-        ],
+        "exponent [95 %]": exponents_of(rates),
         "model": list(rates["model"]),
         "theory": [decimals(value) for value in rates["predicted"]],
         f"{x} → ∞": [decimals(value) for value in rates["asymptote"]],
@@ -121,6 +120,9 @@ def _content(result: Result, model: str) -> tuple[dict[str, list[str]], str]:
     for name in [name for name, values in columns.items() if set(values) <= {"–", ""}]:
         del columns[name]
     caption += ". Brackets: 95 % intervals; ±: standard error."
+    if "exponent [95 %]" in columns and errors_note(rates):
+        note = errors_note(rates)
+        caption += f" {note[0].upper()}{note[1:]}."
     if "theory" in columns:
         caption += " Theory: exponent of the predicted curve over the same window."
     return columns, caption

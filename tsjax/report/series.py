@@ -249,7 +249,7 @@ def _exponent(result: Result, curve: Curve) -> str:
         rate = result.rate(curve)
     except ValueError:  # Too few points; the tables say so.
         return ""
-    return exponent_with_interval(rate.exponent, *rate.interval)
+    return exponent_with_interval(rate.exponent, *rate.interval, rate.identified)
 
 
 def _drawing(

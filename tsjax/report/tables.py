@@ -16,7 +16,8 @@ from .numbers import (
     decimals,
     digits,
     duration,
-    exponent_with_interval,
+    errors_note,
+    exponents_of,
     failed_of,
     label_of,
     last_point,
@@ -75,10 +76,10 @@ def rates_table(result: Result, model: str = "power") -> ConsoleRenderable | Non
     rates, curves, x = result.rates(model), result.curves(), result.experiment.x
     if rates.empty or bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
         return None
-    limit, measured = f"{x} → ∞", (rates["exponent"], rates["low"], rates["high"])
+    limit = f"{x} → ∞"
     columns: dict[str, list[str]] = {
         "curve": [curve.label for curve in curves],
-        "exponent [95 %]": [exponent_with_interval(*row) for row in zip(*measured, strict=True)],
+        "exponent [95 %]": exponents_of(rates),
         "model": list(rates["model"]),
         "theory": [decimals(value) for value in rates["predicted"]],
         limit: [decimals(value) for value in rates["asymptote"]],
@@ -103,6 +104,8 @@ def rates_table(result: Result, model: str = "power") -> ConsoleRenderable | Non
         notes.append("theory: exponent of the predicted curve over the same window")
     if limit in columns:
         notes.append(f"{limit}: theory's exponent in the limit")
+    if errors_note(rates):
+        notes.append(errors_note(rates))
     table = compact_table(title, list(columns.items()), styles)
     return Group(table, Text("; ".join(notes), style="dim")) if notes else table
 

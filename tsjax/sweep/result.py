@@ -205,7 +205,8 @@ class Result:
         return column not in self.experiment.names and holds_truth(self.records, column)
 
     def rates(self, model: str = "power") -> pd.DataFrame:
-        """One row per curve: exponent, interval, the model, predicted exponent over the same window (same weights), the
+        """One row per curve: exponent, interval, the model, what the interval rests on (`errors`, as in `Rate`: `seeds` or
+        `residuals`), whether the exponent is `identified`, predicted exponent over the same window (same weights), the
         asymptotic one, the verdict on its rate if the sweep expects one, and a list of warnings. A curve that cannot be fitted
         has NaN and the reason among its warnings. `model` as in `rate`."""
         rows = []
@@ -219,6 +220,9 @@ class Result:
                 problem = error
                 row |= {"exponent": np.nan, "low": np.nan, "high": np.nan}
             row["model"] = model if rate is None else rate.model.name
+            row |= (
+                {"errors": rate.errors, "identified": rate.identified} if rate else {"errors": "", "identified": False}
+            )
             predicted = curve.theory.predicted
             row["predicted"] = np.nan
             if rate is not None and predicted is not None and len(rate.n) == len(predicted) and _positive(predicted):

@@ -19,6 +19,7 @@ from ..rates import (
     score_forecast,
     share,
 )
+from ..rates.diagnostics import open_sentence
 from ..rates.selection import CANDIDATES, UNDECIDED
 from .axes import same
 from .curve import Curve
@@ -145,9 +146,13 @@ class Judge:
         return curve
 
     def _fit(self, expectation: Expectation, curve: Curve) -> Rate:
+        """The fit that an expectation asks for; _Unmeasured where the exponent is not identified."""
         metric = self.experiment.y[0]
         kept = curve.measured(metric)
-        return fit_rate(kept.x, kept.values[metric], model=expectation.model or "power", level=expectation.level)
+        rate = fit_rate(kept.x, kept.values[metric], model=expectation.model or "power", level=expectation.level)
+        if not rate.identified:
+            raise _Unmeasured(f"{curve.name}: {open_sentence(rate.interval)}")
+        return rate
 
     def _over(self, x: np.ndarray) -> str:
         return f" over {self.experiment.x} = {x[0]:g}..{x[-1]:g}"
@@ -172,14 +177,16 @@ class Judge:
             mine, theirs = self._common(curve, self._window(expectation, self._one(expectation, other)))
             a, b = self._fit(expectation, mine), self._fit(expectation, theirs)
             difference = a.minus(b)
-            value, interval, draws = difference.value, difference.interval, a.draws - b.draws
+            # Two resamples that leave the exponent open on the same side have no difference.
+            with np.errstate(invalid="ignore"):
+                value, interval, draws = difference.value, difference.interval, a.draws - b.draws
             rate, seeds = a, min(a.effective_seeds, b.effective_seeds)
             kind = no_risk(theirs, self.experiment)
             doubt = kind or _tail(a, mine) or _tail(b, theirs) or _failures(theirs)
-        note = ""
+        notes = [rate.errors_sentence] if rate.errors != "seeds" else []
         if expectation.test is not None:
-            note = p_value_sentence(draws, float(seeds), expectation.allowed, expectation.alpha)
-        return _Measured(self._over(rate.n), value, interval, doubt, note)
+            notes.append(p_value_sentence(draws, float(seeds), expectation.allowed, expectation.alpha))
+        return _Measured(self._over(rate.n), value, interval, doubt, "; ".join(notes))
 
     def _common(self, curve: Curve, rival: Curve) -> tuple[Curve, Curve]:
         """Two curves on the seeds that both have."""

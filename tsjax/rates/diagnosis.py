@@ -1,0 +1,66 @@
+"""All that should be known before quoting an exponent."""
+
+import numpy as np
+
+from .checks import Numbers, short
+from .criteria import UNDECIDED, criteria, criteria_of, needed_points
+from .diagnostics import DRIFT, floor_sentences
+from .fitting import fit_model
+from .losses import find_method
+from .models import Floor, PowerLaw
+from .rate import Rate, fit_table
+
+
+def diagnose(
+    rate: Rate,
+    *,
+    predicted: Numbers | None = None,
+    asymptote: float | None = None,
+    noise_variance: float | None = None,
+) -> tuple[str, ...]:
+    """All that should be known before quoting an exponent: the fit's own `warnings`, and what takes theory or another fit.
+
+    - a few units carry the exponent (seeds missing at the n that decide);
+    - a floor: `Floor` fits better than the power law by more than 2 in AICc and its F is above 0 at 99 %; what it may be
+      (the variance of noise on labels, rounding);
+    - theory is pre-asymptotic: the predicted curve's slope over this window differs from the asymptotic exponent.
+
+    **Arguments:** `predicted` (k,): theory's curve at `rate.n`; `asymptote`: theory's exponent in the limit;
+    `noise_variance`: that of noise on labels.
+    """
+    found = list(rate.warnings)
+    if rate.errors == "seeds" and rate.effective_seeds < 0.5 * rate.units:
+        found.append(
+            f"the exponent rests on {rate.effective_seeds:.0f} of {rate.units} seeds: those at the n with few seeds decide."
+        )
+    power = isinstance(rate.model, PowerLaw)
+    enough = rate.errors != "seeds" or rate.table.units_present.min() >= 4
+    if power and len(rate.n) >= needed_points(3, rate.errors) and enough and rate.delta_error > 0:
+        found += _floor_found(rate, noise_variance)
+    if predicted is not None and asymptote is not None and power:
+        slope = rate.slope_of(predicted)
+        if abs(slope - asymptote) > DRIFT:
+            found.append(
+                f"pre-asymptotic: over n = {short(rate.n[0])}..{short(rate.n[-1])} theory predicts {slope:.2f}, and "
+                f"{asymptote:.2f} in the limit; compare with the former."
+            )
+    return tuple(found)
+
+
+def _floor_found(rate: Rate, noise_variance: float | None) -> list[str]:
+    floor, method = Floor(), find_method(rate.method)
+    theta, _ = fit_model(floor, rate.n, rate.log_risk, rate.weights, method)
+    residuals = rate.log_risk - floor.evaluate(theta, rate.n)[0]
+    # Most curves have no floor, and need no resamples to know.
+    if not criteria_of(rate)[0] - criteria(rate, residuals, len(floor.parameters))[0] > UNDECIDED:
+        return []
+    other = fit_table(rate.table, floor, method, 0.99, len(rate.draws), rate.seed, rate.paired, rate.errors)
+    found = other.parameters["floor"]
+    if not found.interval[0] > 0.0:
+        return []
+    largest = float(np.exp(rate.log_risk.max()))
+    share = found.value / float(np.exp(rate.log_risk[-1]))
+    text = f"a floor of {found.value:.3g}, {100 * share:.0f} % of the risk at the largest n, fits better: "
+    exponent = f"the exponent is {other.exponent:.3f}" if other.identified else "the exponent is not identified"
+    text += f"with it {exponent}; see model='floor'."
+    return [text, *floor_sentences(found.value, noise_variance, largest)]

@@ -1,0 +1,115 @@
+"""How well a fit on the smaller n foretells the larger ones."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .checks import Numbers, check_options
+from .intervals import Estimate, expanded_percentiles, student_quantile
+from .losses import Method, is_typical
+from .models import AbstractModel, find_model
+from .rate import Rate, fit_table
+from .residuals import Errors
+from .table import make_table
+
+
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """A prediction and, where it was measured, its score.
+
+    - `n`; `predicted` mean risk and the `interval` that the mean of `seeds` new seeds should fall into.
+    - `measured`: what was measured there, or NaN; `inside`: whether it lies in the interval.
+    - `ratio`: measured / predicted with an interval that uses the pairing (with one seed at every n, that of the
+      forecast); None when not measured.
+    - `rate`: the fit that predicts.
+    """
+
+    n: float
+    predicted: float
+    interval: tuple[float, float]
+    seeds: int
+    rate: Rate
+    measured: float = float("nan")
+    ratio: Estimate | None = None
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measured mean lies in the prediction interval."""
+        return self.interval[0] <= self.measured <= self.interval[1]
+
+
+def forecast(rate: Rate, n: float, *, seeds: int | None = None, level: float | None = None) -> Forecast:
+    """The mean risk of `seeds` new seeds (as many as the fit has) at n, beyond the window or inside it.
+
+    log interval: log f(n) +- t sqrt(var log f + v / seeds), with the resamples' variance of the fitted curve and the average
+    relative variance v of one risk (from residuals: their variance); t has the degrees of freedom of the exponent. It
+    trusts the model: a curve that bends beyond the window is not covered.
+    """
+    level = rate.level if level is None else level
+    check_options(level)
+    if not 0.0 < n < np.inf:
+        raise ValueError(f"n must be finite and positive, got {n:g}.")
+    seeds = rate.units if seeds is None else seeds
+    if seeds < 1:
+        raise ValueError(f"a mean is over at least one seed, got seeds={seeds}.")
+    at = np.array([float(n)])
+    value = float(rate.model.evaluate(rate.theta, at)[0][0])
+    draws = rate.model.evaluate(rate.theta_draws, at)[0][:, 0]
+    s = rate.effective_seeds
+    _, error = expanded_percentiles(draws[np.isfinite(draws)], value, s, level)
+    one = float((rate.variance * rate.table.units_present).mean())
+    reach = student_quantile(s, level) * np.sqrt(error**2 + one / seeds) if s > 1.5 else np.inf
+    return Forecast(
+        float(n), float(np.exp(value)), (float(np.exp(value - reach)), float(np.exp(value + reach))), seeds, rate
+    )
+
+
+def score_forecast(
+    n: Numbers,
+    risks: Numbers,
+    *,
+    hold_out: int = 1,
+    model: str | AbstractModel = "power",
+    method: Method = "wls",
+    errors: Errors = "auto",
+    groups: Numbers | None = None,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+    paired: bool = True,
+) -> tuple[Forecast, ...]:
+    """Fits without the `hold_out` largest n, and compares the forecast at each of them with what was measured there.
+
+    **Raises:** ValueError as `fit_rate`, or when too few n are left.
+    """
+    check_options(level, draws)
+    table = make_table(n, risks, groups)
+    found = find_model(model)
+    left = len(table.x) - hold_out
+    if hold_out < 1 or left < max(2, len(found.parameters)):
+        raise ValueError(
+            f"holding out {hold_out} of {len(table.x)} n leaves {left}; hold out at least 1, and leave the model "
+            f"{found.name!r} {max(2, len(found.parameters))} or more."
+        )
+    rate = fit_table(table.keep(np.arange(left)), found, method, level, draws, seed, paired, errors)
+    whole = table.typical if is_typical(method) else table.means
+    from_seeds = rate.errors == "seeds"
+    data, resampled = whole(), whole(table.resamples(draws, seed, True)) if paired and from_seeds else None
+    scores = []
+    for i in range(left, len(table.x)):
+        one = forecast(rate, float(table.x[i]), seeds=int(table.units_present[i]), level=level)
+        ratio, measured = None, float(np.exp(data.log_mean[i]))
+        if not from_seeds:
+            # The new point has an error of its own, which the interval of the forecast holds.
+            ends = (measured / one.interval[1], measured / one.interval[0]) if one.interval[0] > 0 else (0.0, np.inf)
+            ratio = Estimate(measured / one.predicted, ends, level, rate.warnings)
+        if resampled is not None:
+            at = table.x[i : i + 1]
+            shift = resampled.log_mean[:, i] - rate.model.evaluate(rate.theta_draws, at)[0][:, 0]
+            value = float(data.log_mean[i] - np.log(one.predicted))
+            ends, _ = expanded_percentiles(shift[np.isfinite(shift)], value, rate.effective_seeds, level)
+            ratio = Estimate(
+                float(np.exp(value)), (float(np.exp(ends[0])), float(np.exp(ends[1]))), level, rate.warnings
+            )
+        scores.append(Forecast(one.n, one.predicted, one.interval, one.seeds, rate, measured, ratio))
+    return tuple(scores)
