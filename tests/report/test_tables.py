@@ -109,7 +109,8 @@ def test_one_curve_one_seed(bare_result):
     assert "1 seed" in text and "±" not in text.replace("mean ± s.e.", "")
     assert "residual bootstrap" in text and "one seed at every n" in " ".join(text.split())
     [row] = rates_json(bare_result)
-    assert row["low"] is None and row["high"] is None and row["counts"] == {"done": 3}
+    assert row["low"] < row["exponent"] < row["high"] and row["counts"] == {"done": 3}
+    assert row["errors"] == "residuals" and row["identified"]
 
 
 def test_no_records(toy_result):
