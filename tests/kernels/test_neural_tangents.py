@@ -6,10 +6,11 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import jax.random as jr
+import mpmath
 import numpy as np
 import pytest
 
-from tsjax.kernels import ArcCosineNTK
+from tsjax.kernels import ArcCosineNTK, nngp, ntk
 from tsjax.kernels import neural_tangents as bridge
 
 # The state of JAX around the import, in a process of its own: nothing of ours may have touched it before.
@@ -79,18 +80,40 @@ def test_import_in_a_fresh_process(script):
 
 
 def test_another_release_is_refused(monkeypatch):
-    monkeypatch.setattr(bridge.importlib.metadata, "version", lambda name: "0.6.4")
+    monkeypatch.setattr(bridge, "version_of", lambda name: "0.6.4")
     with pytest.raises(ImportError, match=r"private names of release 0\.6\.5, but 0\.6\.4 is installed: `pip install"):
         bridge._check_version()
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    def version(name):
-        raise bridge.importlib.metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr(bridge.importlib.metadata, "version", version)
-    with pytest.raises(ImportError, match=r"need neural-tangents 0\.6\.5: `pip install --no-deps"):
+    monkeypatch.setattr(bridge, "version_of", lambda name: None)
+    with pytest.raises(ImportError, match=r"0\.6\.5 is not installed.*without TensorFlow.*`pip install --no-deps"):
         bridge._check_version()
+
+
+@pytest.mark.parametrize("get", [ntk, nngp])
+@pytest.mark.parametrize(("depth", "bias"), [(1, 0.0), (3, 0.5)])
+def test_without_the_library_kernels_are_closed_forms(get, depth, bias, monkeypatch, key):
+    """The same numbers at angles above 1e-3; at smaller ones the closed form is the better one."""
+    # Norms of 1, and pairs of points at angles of 1e-3 to pi.
+    angle = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-3, jnp.pi - 1e-3, 12)])
+    x = jnp.stack([jnp.cos(angle), jnp.sin(angle), 0.0 * angle], axis=1)
+    assert bridge.source() == f"neural-tangents {bridge.VERSION}"
+    with_library, bound = get(depth, bias)(x[:1], x[1:]), get(depth, bias).error(x)
+    monkeypatch.setattr(bridge, "source", lambda: "closed form")
+    monkeypatch.setattr(bridge, "load", lambda: pytest.fail("the library was asked for"))
+    np.testing.assert_allclose(get(depth, bias)(x[:1], x[1:]), with_library, rtol=0, atol=1e-12)
+    if get is ntk:
+        # What it knows of its own error is that of the closed form.
+        assert get(depth, bias).error(x) == ArcCosineNTK(depth, bias).error(x) < bound
+    # Next to each other: by mpmath, T = |x||z| (k1 + cos k0) with 1 - cos = 2 sin^2(t / 2).
+    with mpmath.workdps(40):
+        t = mpmath.mpf("1e-9")
+        covariance = (mpmath.sin(t) + (mpmath.pi - t) * mpmath.cos(t)) / (2 * mpmath.pi)
+        exact = float(covariance + mpmath.cos(t) * (mpmath.pi - t) / (2 * mpmath.pi))
+    near = jnp.array([[jnp.cos(1e-9), jnp.sin(1e-9), 0.0]])
+    if (get, depth) == (ntk, 1):
+        assert abs(float(ntk()(x[:1], near)[0, 0]) - exact) < 1e-15
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,6 @@ it counts.
 
 import contextlib
 import functools
-import importlib.metadata
 import math
 import sys
 import threading
@@ -36,6 +35,8 @@ import jax.interpreters.ad as ad
 import jax.numpy as jnp
 import scipy
 import scipy.linalg
+
+from ..versions import version_of
 
 VERSION = "0.6.5"
 """The only release of neural-tangents that this bridge fits."""
@@ -69,12 +70,22 @@ def load() -> types.ModuleType:
         return sys.modules["neural_tangents"]
 
 
+@functools.cache
+def source() -> str:
+    """What computes `tsjax.kernels.ntk` and `nngp` here: `neural-tangents 0.6.5`, or `closed form` where the library is not
+    installed."""
+    version = version_of("neural-tangents")
+    return "closed form" if version is None else f"neural-tangents {version}"
+
+
 def _check_version() -> None:
     how = f"pip install --no-deps neural-tangents=={VERSION} frozendict"
-    try:
-        version = importlib.metadata.version("neural-tangents")
-    except importlib.metadata.PackageNotFoundError:
-        raise ImportError(f"kernels of this kind need neural-tangents {VERSION}: `{how}`.") from None
+    version = version_of("neural-tangents")
+    if version is None:
+        raise ImportError(
+            f"neural-tangents {VERSION} is not installed. Kernels of relu networks do without it; for other networks "
+            f"install it without TensorFlow, which it declares and tsjax does not need: `{how}`."
+        )
     if version != VERSION:
         raise ImportError(
             f"the bridge to neural-tangents rebinds private names of release {VERSION}, but {version} is installed: "

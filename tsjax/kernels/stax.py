@@ -1,4 +1,4 @@
-"""Kernels of infinitely wide ReLU networks as neural-tangents computes them."""
+"""Kernels of infinitely wide ReLU networks as neural-tangents computes them, or in closed form where it is not installed."""
 
 import functools
 from collections.abc import Callable
@@ -10,21 +10,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from . import neural_tangents
-from .arccos import check_network, tile_of_network
+from .arccos import ArcCosineNNGP, ArcCosineNTK, check_network, tile_of_network
 from .base import AbstractKernel
 from .fast import arccosine_error
 
 
 def ntk(depth: int = 1, bias_std: float = 0.0) -> "StaxKernel":
-    r"""The neural tangent kernel of a network with `depth` hidden ReLU layers, by neural-tangents.
+    r"""The neural tangent kernel of a network with `depth` hidden ReLU layers, by neural-tangents; by the closed form of
+    `ArcCosineNTK` where the library is not installed (`tsjax.kernels.neural_tangents.source` says which).
 
     Depth 1 is T(x, z) = E relu(<w,x>) relu(<w,z>) + <x,z> P(<w,x> > 0, <w,z> > 0) with w ~ N(0, I_d), the kernel of
     width^{-1/2} sum_j a_j relu(<w_j,x>) with a, w ~ N(0, 1): T(x, x) = |x|^2. Each further hidden layer has weights of
     variance 2 / width, which keeps norms: k(x, x) = |x|^2 (depth + 1) / 2. `bias_std` > 0 adds biases N(0, bias_std^2) to
     the hidden layers; at depth 1 that is T of (x, bias_std). See `StaxKernel` for its accuracy.
 
-    **Raises:** ValueError if depth < 1 or bias_std < 0; ImportError, when first called, unless neural-tangents 0.6.5 is
-    installed.
+    **Raises:** ValueError if depth < 1 or bias_std < 0; ImportError, when first called, if another release of
+    neural-tangents than 0.6.5 is installed.
 
     >>> x = jnp.eye(2)
     >>> print(ts.kernels.ntk(depth=1)(x).round(4))  # off the diagonal 1 / (2 pi)
@@ -64,7 +65,17 @@ class StaxKernel(AbstractKernel):
     def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
         return tile_of_network(self, self.get, self.depth, self.bias_std, x1, x2)
 
+    @property
+    def _closed_form(self) -> ArcCosineNTK | ArcCosineNNGP | None:
+        """The same kernel without the library, where that is not installed."""
+        if neural_tangents.source() != "closed form":
+            return None
+        return (ArcCosineNTK if self.get == "ntk" else ArcCosineNNGP)(self.depth, self.bias_std)
+
     def error(self, x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
+        closed = self._closed_form
+        if closed is not None:
+            return closed.error(x, weight)
         error = self.depth * AbstractKernel.error(self, x, weight)
         # The angle itself enters tangent kernels only; covariances lose nothing.
         return error + arccosine_error(self.depth, self.bias_std, x, weight) if self.get == "ntk" else error
@@ -74,6 +85,9 @@ class StaxKernel(AbstractKernel):
         return True
 
     def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+        closed = self._closed_form
+        if closed is not None:
+            return closed.matrix(x1, x2)
         dtype = jnp.result_type(x1, x2)
         # Never TF32, nor the float64 that neural-tangents takes for any input once 64-bit types are on.
         with jax.default_matmul_precision("highest"):

@@ -87,6 +87,7 @@ def _origin(manifest: Manifest) -> dict[str, Any]:
     return {
         "device": manifest.device,
         "kernel": manifest.kernel,
+        "ntk": manifest.ntk,
         "jax": manifest.versions.get("jax", ""),
         "tsjax": manifest.versions.get("tsjax", ""),
         "source": source if manifest.source else "",
@@ -124,8 +125,8 @@ def print_check(content: dict[str, Any], console: Console) -> None:
 
 
 def _print_origins(origins: list[dict[str, Any]], console: Console) -> None:
-    names = ("device", "kernel", "jax", "tsjax", "source", "size_class", "x64", "chunks", "cells")
-    usual = {"size_class": "exact", "x64": True}
+    names = ("device", "kernel", "ntk", "jax", "tsjax", "source", "size_class", "x64", "chunks", "cells")
+    usual = {"ntk": "neural-tangents 0.6.5", "size_class": "exact", "x64": True}
     # What is as always is no news.
     shown = [name for name in names if any(origin[name] != usual.get(name) for origin in origins)]
     columns = [(name.replace("_", " "), [str(origin[name]) for origin in origins]) for name in shown]

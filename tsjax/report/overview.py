@@ -104,9 +104,7 @@ def print_doctor(content: dict[str, Any], console: Console) -> None:
         "machine": Text(f"{content['cores']} cores, {prefixed(content['memory_bytes'], 'B')} of memory"),
         "versions": Text(f"python {content['python']}, {versions}"),
         "64-bit types": Text("on" if content["x64"] else "off"),
-        "neural-tangents bridge": Text(
-            f"{'works' if bridge['ok'] else 'broken'}: {bridge['detail']}", style=bridge_style
-        ),
+        "infinite networks": Text(f"{'' if bridge['ok'] else 'broken: '}{bridge['detail']}", style=bridge_style),
         "kernel in C": Text(
             f"{'used on CPUs' if content['native']['used'] else 'not used'}: {content['native']['detail']}"
         ),

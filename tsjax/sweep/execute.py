@@ -23,6 +23,7 @@ import pandas as pd
 
 from ..estimators.base import Status
 from ..estimators.fused import kernel_in_use
+from ..kernels import neural_tangents
 from ..versions import version_of
 from .devices import usable_devices
 from .experiment import Experiment
@@ -105,6 +106,7 @@ def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
         defaults={name: default[0] for name, default in described.arguments.items() if default},
         device=device.device_kind,
         kernel=kernel_in_use(device.platform),
+        ntk=neural_tangents.source(),
         x64=described.x64,
         source=described.source,
         versions={name: _version(name) for name in ("jax", "tsjax")},

@@ -48,6 +48,7 @@ class Manifest(BaseModel):
     - `columns`: names and types. `cells`: how many.
     - `size_class`: how sizes were padded; `exact` means not at all.
     - `device`: the kind of device. `kernel`: what trains ReLU students there: `c`, `fused` or `xla`, which differ in rounding.
+    - `ntk`: what computes the kernels of infinite relu networks: a release of neural-tangents, or `closed form`.
     - `source`: hashes of the experiment's functions (`Description.source`). `versions` of JAX and tsjax.
     """
 
@@ -61,6 +62,7 @@ class Manifest(BaseModel):
     size_class: str = "exact"
     device: str
     kernel: str
+    ntk: str = "neural-tangents 0.6.5"
     x64: bool = True
     source: dict[str, str] = {}
     versions: dict[str, str] = {}
@@ -122,6 +124,7 @@ def mixtures(manifests: Mapping[str, Manifest], cells: str = "cells") -> list[st
     words = {
         "device": "kinds of device",
         "kernel": "training kernels, which differ in rounding",
+        "ntk": "implementations of the kernels of infinite networks, which differ in rounding",
         "size_class": "size classes",
         "x64": "settings of 64-bit types",
     }
