@@ -1,10 +1,11 @@
 """Batched fits of a model to curves, each from every start of its own: variable projection, then Levenberg-Marquardt.
 
 The loss of a curved model has several local minima, and which one is lowest differs from resample to resample: a resample
-that starts where the whole table ended stays in that valley, and its interval is too short (simulated: a floor half as high
-as the risk at the smallest n, nominal 95 %, covered 70 %). So every curve is profiled over the model's nonlinear parameter:
-the others follow from it by linear least squares (Golub & Pereyra, SIAM Journal on Numerical Analysis 10, 1973), for all curves
-and all values on a grid at once; the lowest valleys of this profile are then descended.
+that starts where the whole table ended stays in that valley, and its interval is too short (simulated: for risk 0.5 + 2/n
+on n = 32..4096 and 16 seeds such intervals of nominal 95 % covered 72 % of 400 curves). So every curve is profiled over
+the model's nonlinear parameter: the others follow from it by linear least squares (Golub & Pereyra, SIAM Journal on
+Numerical Analysis 10, 1973), for all curves and all values on a grid at once; the lowest valleys of this profile are then
+descended.
 """
 
 import numpy as np

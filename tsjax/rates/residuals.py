@@ -7,7 +7,7 @@ risk, if the model holds and the errors are independent and alike at all n. Resa
 - `residuals`: residuals r / sqrt(1 - h), centred, drawn with replacement (Davison & Hinkley 1997, section 6.2.3);
 - `wild`: each residual r / (1 - h) in its own place, times a standard normal number (Wu, Annals of Statistics 14, 1986; the
   residuals of MacKinnon & White's HC3), which allows for another variance at each n. Random signs would have no tails: with
-  eight points they cover 90 % instead of 95 (simulated).
+  eight points they cover 92 % of 1000 simulated curves, and normal numbers 96 %.
 
 The variance of the exponent, sum c_i^2 s^2 with the exponent's coefficients c, has k - p degrees of freedom, and fewer for
 the wild bootstrap, which knows each variance by one residual: (sum c^2)^2 / sum c^4 (Satterthwaite's, as Bell & McCaffrey,
