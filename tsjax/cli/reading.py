@@ -195,13 +195,13 @@ def shipped(as_json: Json = False) -> None:
     """
     start()
     from ..report import print_shipped
-    from ..sweep.plan import make_plan
+    from ..sweep.plan import plan_cells
     from ..sweep.spec import find_experiment, load_spec
 
     rows = []
     for name in shipped_names():
         spec = load_spec(shipped_sweeps() / f"{name}.toml")
-        cells = make_plan(spec, find_experiment(spec.study)).cells
+        cells = plan_cells(spec, find_experiment(spec.study)).cells
         rows.append({"name": name, "claim": spec.claim, "cells": cells, "minutes": spec.minutes, "study": spec.study})
     if as_json:
         print_json(rows)

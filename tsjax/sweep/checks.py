@@ -114,8 +114,7 @@ class _Check:
         if deep and other not in (None, "predicted", *experiment.y) and not self._is_curve(str(other), metric):
             self._recorded(str(other), curves[0].name)
         if deep and metric not in _FITS:
-            for one in dict.fromkeys(curve.name for curve in curves):
-                self._kind(metric, other, one)
+            self._kind(metric, other, curves[0].name)
 
     def _names(self) -> None:
         """What is named is there at all."""
@@ -281,14 +280,17 @@ class _Check:
         )
 
     def _kind(self, metric: str, other: str | None, curve: str) -> None:
-        """The metric is of a kind whose mean, or ratio of means, has an interval, as far as types and bounds tell."""
+        """The metric is of a kind whose mean, or ratio of means, has an interval, as far as types and bounds tell. One curve is
+        looked at, since a column has one type in all of them."""
+        low, high = self.expectation.allowed
+        middle = self.expectation.value
+        signed = high <= 0 or -np.inf < low < 0 and (middle is None or middle <= 0)
+        if other is None and not signed:
+            return
         returned = self.grid.outputs(curve) or {}
         truth = [name for name in (metric, other) if name in returned and returned[name].dtype == bool]
         if truth and other is not None:
             raise SpecError(f"{self.where}: {self.expectation.what!r}: {no_ratio(truth[0])}")
-        low, high = self.expectation.allowed
-        middle = self.expectation.value
-        signed = high <= 0 or -np.inf < low < 0 and (middle is None or middle <= 0)
         if signed and metric in returned and np.issubdtype(returned[metric].dtype, np.floating):
             bounds = " and ".join(
                 f"{name} = {bound:g}"
