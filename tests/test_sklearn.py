@@ -29,6 +29,8 @@ X, Y = load_diabetes(return_X_y=True)
 SMALL = np.random.default_rng(SEED).permutation(len(Y))[:80]
 
 
+# One of its data sets, iris, has a row twice, and a fit says so.
+@pytest.mark.filterwarnings("ignore:.*repeat an earlier row:UserWarning")
 @pytest.mark.slow
 @parametrize_with_checks(EVERY)
 def test_scikit_learn_s_own_checks(estimator, check):
