@@ -17,6 +17,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     atexit.register(shutil.rmtree, os.environ["PYTHONPYCACHEPREFIX"], ignore_errors=True)
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from helpers import SEED  # noqa: E402
 
@@ -30,6 +31,12 @@ jax.config.update("jax_enable_compilation_cache", False)
 def key():
     """The root key of the test run."""
     return jax.random.key(SEED)
+
+
+@pytest.fixture
+def rng():
+    """NumPy's generator with the seed of the test run."""
+    return np.random.default_rng(SEED)
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""Published results against what tsjax's estimators do on simulated data: root key 0, whatever the seed of the tests, so that
-the page can state the figures. Errors are standard errors over data sets."""
+"""Published results against what tsjax's estimators do on simulated data. The root key is 0 for every seed of the tests, so
+that the page can state the figures. Errors are standard errors over data sets."""
 
 import math
 

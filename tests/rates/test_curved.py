@@ -13,11 +13,6 @@ from tsjax.rates.fitting import fit_model
 N = 2.0 ** np.arange(5, 13)
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(SEED)
-
-
 def gamma(rng, curve, seeds=16):
     return curve[:, None] * rng.gamma(20, size=(len(N), seeds)) / 20
 

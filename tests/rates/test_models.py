@@ -23,11 +23,6 @@ PLANTED = {
 }
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(SEED)
-
-
 def noisy(rng, name, seeds=64):
     return np.exp(PLANTED[name][0])[:, None] * rng.chisquare(15, (len(N), seeds)) / 15
 

@@ -2,22 +2,12 @@
 
 import numpy as np
 import pytest
-from helpers import SEED
+from helpers import SIZES as N
+from helpers import noise
 
 from benchmarks.stopped import stop
 from tsjax.rates import fit_rate, next_seeds, plan_seeds
 from tsjax.rates.planning import _design
-
-N = 2.0 ** np.arange(5, 14)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(SEED)
-
-
-def noise(rng, seeds, n=N):
-    return rng.chisquare(15, (len(n), seeds)) / 15
 
 
 def test_plans_deliver_what_they_promise(rng):

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import SEED
 from scipy import stats
 
 from tsjax.rates import Estimate, compare_rates, crossing, fit_rate, judge, mean_ratio, share
@@ -16,11 +15,6 @@ N = 2.0 ** np.arange(9, 15)
 def curve(rng, seeds, exponent=1.0, n=N, constant=3.0):
     """Risks (k, seeds) with mean constant n^{-exponent} and the noise of an efficient estimator of 15 parameters."""
     return constant * n[:, None] ** -exponent * rng.chisquare(15, (len(n), seeds)) / 15
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(SEED)
 
 
 def assert_covers(hits, curves, least=0.94, most=0.95):

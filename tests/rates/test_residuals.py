@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import statsmodels.api as sm
-from helpers import SEED
 from scipy import optimize
 
 from tsjax.rates import (
@@ -19,11 +18,6 @@ from tsjax.rates import (
 
 N = np.logspace(2, 5, 12)
 U = np.log(N)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(SEED)
 
 
 def published():

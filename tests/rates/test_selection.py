@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from helpers import SEED
+from helpers import SIZES as N
+from helpers import noise
 
 from tsjax.rates import (
     choose_model,
@@ -17,17 +18,6 @@ from tsjax.rates import (
     superiority,
     windows,
 )
-
-N = 2.0 ** np.arange(5, 14)
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(SEED)
-
-
-def noise(rng, seeds, n=N):
-    return rng.chisquare(15, (len(n), seeds)) / 15
 
 
 def test_the_planted_model_is_chosen(rng):

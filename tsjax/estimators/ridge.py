@@ -158,7 +158,7 @@ def search_gram(criterion: str, gram, rows: Distinct, error, target) -> Solution
 
 
 def _without_others(path: Shifted, diagonal: Float[Array, " p"], rows: Distinct) -> Shifted:
-    """Without the rows of weight 0, each of which adds one eigenvalue, on the diagonal."""
+    """Without the rows of weight 0: each adds one eigenvalue, its entry on the diagonal."""
     return Shifted(
         path.solutions,
         path.trace_inverse - rows.others / diagonal,
@@ -207,9 +207,10 @@ def _squared_error(target, solutions) -> Float[Array, " p"]:
 
 
 def search_loo(u, b, directions, rows: Distinct, shares, gains, beyond=False):
-    """The candidate of least leave-one-out error but those `beyond`, for H = U diag(1 - shares) U^T, U (n, q) with orthonormal
-    columns, as many of which as `directions` belong to the rows (the others have shares 0), and b = U^T y: gains b of the best
-    one, its index, and stats."""
+    """The candidate with the least leave-one-out error, except those `beyond`: gains b of it, its index, and stats.
+
+    H = U diag(1 - shares) U^T and b = U^T y, where U (n, q) has orthonormal columns. `directions` columns belong to the rows;
+    the others have shares 0."""
     n, q = u.shape
     # What lies outside of the q directions is left as it is. With q = n there is nothing there but roundoff.
     y_rest, diagonal_rest = (jnp.zeros(n), jnp.zeros(n)) if q == n else (rows.y - u @ b, 1.0 - jnp.sum(u**2, axis=1))

@@ -90,8 +90,8 @@ class Standardized(AbstractEstimator):
     - `bias`: b >= 0, in standard deviations of an input: an input that is constant, which gives the neurons of a network, of
       random ReLU features and of an NTK their biases; 0 has none. Kernels of the distance do not notice it.
 
-    Mean and deviation are taken in float64, whatever the type of the data. The estimator sees the type of the inputs, and a
-    response that is not scaled as it is.
+    Mean and deviation are taken in float64 for data of any type. The estimator gets inputs of their own type, and the
+    response unchanged where it is not scaled.
 
     **Raises:** ValueError for what is no estimator, and for a bias below 0.
     """

@@ -50,7 +50,7 @@ def _k0(theta: Float[Array, ""]) -> Float[Array, ""]:
 # cancelled, so that first and second derivatives are right there too.
 @jax.custom_jvp
 def _k1(q: Float[Array, ""], norms: Float[Array, ""], theta: Float[Array, ""]) -> Float[Array, ""]:
-    """E relu(<w,x>) relu(<w,z>), of which dk1 = k0 dq + sin(theta) / (2 pi) dN."""
+    """E relu(<w,x>) relu(<w,z>). Its differential is dk1 = k0 dq + sin(theta) / (2 pi) dN."""
     del q
     return norms * (jnp.sin(theta) + (jnp.pi - theta) * jnp.cos(theta)) / (2.0 * jnp.pi)
 
@@ -63,7 +63,7 @@ def _k1_jvp(primals, tangents):
 
 @jax.custom_jvp
 def _k2(q: Float[Array, ""], norms: Float[Array, ""], theta: Float[Array, ""]) -> Float[Array, ""]:
-    """E relu(<w,x>)^2 relu(<w,z>)^2, of which dk2 = 4 k1 dq + (q sin(theta) + (pi - theta) N) / pi dN."""
+    """E relu(<w,x>)^2 relu(<w,z>)^2. Its differential is dk2 = 4 k1 dq + (q sin(theta) + (pi - theta) N) / pi dN."""
     del q
     cosine = jnp.cos(theta)
     value = (3.0 * jnp.sin(theta) * cosine + (jnp.pi - theta) * (1.0 + 2.0 * cosine * cosine)) / (2.0 * jnp.pi)

@@ -144,8 +144,8 @@ def _coefficients(
 def largest_missing(kernel, spectrum: ZonalSpectrum) -> Float[Array, ""]:
     """An upper bound of every eigenvalue of `kernel` that is not in its `spectrum`, made by `gegenbauer`.
 
-    Degrees up to 4 K are computed, with the roundoff of the quadrature on top. Those beyond share what is left of the
-    trace, sum lambda_k N(d,k), and of the square, sum lambda_k^2 N(d,k) = E k(U)^2, each with at least N(d,4K) harmonics:
+    Degrees up to 4 K are computed, with the roundoff of the quadrature on top. Higher degrees share the remainder of
+    the trace, sum lambda_k N(d,k), and of the square, sum lambda_k^2 N(d,k) = E k(U)^2, each with at least N(d,4K) harmonics:
     the second bound is the sharper one for rough kernels at small d, whose trace has a long tail. For smooth kernels the
     tail beyond K, shared in the same way, is sharper still. Eigenvalues that were set to 0 as roundoff are below that
     noise, and below their share of the tail.

@@ -235,8 +235,8 @@ def mean_ratio(
 
     **Returns:** an `Estimate`.
 
-    Means of anything but risks have no interval here: not of metrics of both signs, of errors or accuracies of which some are
-    exactly 0 or 1, nor of truth values (see `share`).
+    Only means of risks have an interval here. Metrics of both signs, errors or accuracies that are exactly 0 or 1 at some
+    seeds, and truth values (see `share`) raise an error.
 
     **Raises:** ValueError for shapes that do not fit, infinite risks, no risks, a constant that is not positive, and values
     that are no risks: negative, exactly 0, or 1 at two seeds or more and above at none; the message says what to do.

@@ -12,11 +12,11 @@ _ALLOWED = (
 
 
 def why_no_risk(values: np.ndarray, name: str) -> str | None:
-    """A sentence about what kind of metric the values (seeds,) are where they are no risks, NaN aside, what tsjax can do with
-    it, and what to do; None for risks.
+    """None if the values (seeds,) can be risks; else a sentence that says what kind of metric they are, what tsjax can do with
+    it, and what to record instead. NaN is ignored.
 
-    No risks are values of which one is negative or exactly 0, and those of which two or more are exactly 1 and none is
-    above: shares of finitely many test points, at the end of their range.
+    Values are not risks if one of them is negative or exactly 0. They are not risks either if two or more are exactly 1 and
+    none is larger: they are then shares of finitely many test points, at the end of their range.
     """
     kept = values[~np.isnan(values)]
     count, negative = len(kept), int((kept < 0).sum())

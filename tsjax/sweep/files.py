@@ -214,6 +214,7 @@ class RemoteFiles:
         except FileExistsError:
             return False
         except (NotImplementedError, TypeError, ValueError):
+            # This file system has no exclusive creation, and says so in one of these ways.
             self.fs.pipe_file(f"{self.root}/{name}", content)
         return True
 
