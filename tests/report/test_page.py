@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from tsjax.report import points, write_report
-from tsjax.report.page import render
+from tsjax.report.page import _source, render
 from tsjax.report.toml import spec_toml
 from tsjax.sweep.coverage import Coverage
 from tsjax.sweep.experiment import experiment
@@ -105,6 +105,12 @@ def test_a_page_says_first_what_it_stands_on(partial, toy_result):
     assert 'class="summary undecided"' in source
     whole = render(toy_result)
     assert 'class="notice"' not in whole and "missing" not in _Page(whole).text.split("Expectations")[0]
+
+
+def test_a_source_is_named_once():
+    paper = "Akiyama & Suzuki, arXiv:2205.14818"
+    assert _source(paper, "arXiv:2205.14818") == _source(paper, "") == paper
+    assert _source(paper, "arXiv:1806.07572") == f"{paper}; arXiv:1806.07572" and _source("", "Jacot") == "Jacot"
 
 
 def test_page_says_it_all(written, toy_result):

@@ -72,7 +72,7 @@ def curves_section(result: Result, y: str) -> Section:
         notes.append(f"Dotted: the {drawing.line}, below which no unbiased estimator comes on average.")
     best = next((series.name for series in drawing.series if series.curve.name == BEST_LINEAR), None)
     if best is not None and y == result.experiment.y[0]:
-        notes.append(f"No linear estimator, tuned in whatever way, lies below the {best} on average.")
+        notes.append(f"No linear estimator, however it is tuned, lies below the {best} on average.")
     section.caption += "".join(f" {note}" for note in notes)
     return section
 

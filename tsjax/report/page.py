@@ -127,7 +127,7 @@ def render(result: Result) -> str:
     library, script = get_plotlyjs(), (here / "page.js").read_text()
     return environment.get_template("page.html").render(
         title=spec.claim or f"Sweep of {result.experiment.name}",
-        source="; ".join(dict.fromkeys(filter(None, [spec.source, result.experiment.cite]))),
+        source=_source(spec.source, result.experiment.cite),
         summary=summary_of(result),
         overall=_overall(result, outcomes),
         notes=notes_of(result.coverage),
@@ -239,6 +239,11 @@ def _verdict(verdict: Verdict) -> dict[str, str]:
         "reason": verdict.reason,
         "source": verdict.source,
     }
+
+
+def _source(of_sweep: str, of_study: str) -> str:
+    """The source of a sweep, and what its study cites where the former does not name it already."""
+    return of_sweep if of_study in of_sweep else "; ".join(filter(None, [of_sweep, of_study]))
 
 
 def _provenance(result: Result) -> list[tuple[str, str]]:
