@@ -9,6 +9,7 @@ from scipy import optimize
 
 from tsjax.rates import MODELS, equivalence, fit_rate, simultaneous, superiority
 from tsjax.rates.fitting import fit_model
+from tsjax.rates.intervals import _quantiles
 
 N = 2.0 ** np.arange(5, 13)
 
@@ -104,6 +105,22 @@ def test_a_break_at_the_end_of_the_window_leaves_the_exponent_open(rng):
     assert rate.identified and rate.interval[0] < 1.0 < rate.interval[1]
 
 
+def test_an_open_end_is_infinite_and_never_nan():
+    """Also where a quantile falls between a resample without an end and one with."""
+    assert _quantiles(np.array([-np.inf, -np.inf, 1.0, 2.0, 3.0]), np.array([0.3, 0.5])) == (-np.inf, 1.0)
+    assert _quantiles(np.array([1.0, 2.0, np.inf, np.inf]), np.array([0.0, 0.4])) == (1.0, np.inf)
+
+
+def test_no_resample_with_every_n():
+    """Each seed at one n: hardly a resample has a mean at all of them, and the interval is open."""
+    n = np.arange(1.0, 41.0)
+    risks = np.full((40, 64), np.nan)
+    risks[np.arange(40), np.arange(40)] = 1.0 / n
+    risks[0, 41] = 1.0
+    for options in ({"model": "floor"}, {"method": "gamma"}, {}):
+        assert fit_rate(n, risks, draws=100, errors="seeds", **options).interval == (-np.inf, np.inf)
+
+
 def test_fits_of_noisy_curves_warn_of_nothing(rng):
     """No overflow on the way: a flat curve drives the exponents of its resamples to their limits."""
     n = np.logspace(7, 10.5, 8)
@@ -112,4 +129,4 @@ def test_fits_of_noisy_curves_warn_of_nothing(rng):
         for name in MODELS:
             y = np.log(rng.gamma(20, size=(50, 8)))
             theta, loss = fit_model(MODELS[name](), n, y, np.ones((50, 8)), "wls")
-            assert np.isfinite(loss).mean() > 0.95 and theta.shape[0] == 50
+            assert np.isfinite(loss).all() and theta.shape[0] == 50

@@ -174,6 +174,16 @@ def test_finite_sample_factor_in_units_of_parameters(rng):
     assert one.parameters["c"].interval[0] < 150.0 < one.parameters["c"].interval[1]
 
 
+def test_joint_exponents_do_not_depend_on_the_order_of_the_axes(rng):
+    """Wild residuals know each axis by its own degrees of freedom."""
+    n, d = (axis.ravel() for axis in np.meshgrid(2.0 ** np.arange(5, 10), [3.0, 4.0, 20.0]))
+    risks = (n**-0.8 * d**0.5 * np.exp(0.1 * rng.normal(size=n.size)))[:, None]
+    one = fit_joint_rate({"n": n, "d": d}, risks, errors="wild", draws=400)
+    other = fit_joint_rate({"d": d, "n": n}, risks, errors="wild", draws=400)
+    for axis in ("n", "d"):
+        np.testing.assert_allclose(one.exponents[axis].interval, other.exponents[axis].interval, rtol=1e-9)
+
+
 def test_joint_exponents_are_those_of_statsmodels(rng):
     n, d = (axis.ravel() for axis in np.meshgrid([64.0, 128.0, 256.0, 512.0], [4.0, 8.0, 16.0]))
     risks = (n**-1.0 * d**1.5)[:, None] * rng.chisquare(15, (12, 32)) / 15

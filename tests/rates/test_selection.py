@@ -49,7 +49,12 @@ def test_windows_and_their_choice(rng):
     assert abs(choice.rate.exponent - 1.0) < abs(fits[0].exponent - 1.0)
     straight = choose_window(N, (1 / N)[:, None] * noise(rng, 64), draws=400)
     assert len(straight.rate.n) >= len(choice.rate.n)
-    with pytest.raises(ValueError, match="at least 4 different n, got 3"):
+    curve = (1 / N)[:, None] * noise(rng, 16)
+    assert len(choose_window(N, curve, model="broken", draws=100).rate.n) >= 5
+    for options, message in (({"level": 95}, "level"), ({"draws": 5}, "draws")):
+        with pytest.raises(ValueError, match=message):
+            windows(N, curve, **options)
+    with pytest.raises(ValueError, match="at least 4 different n for this model, got 3"):
         choose_window(N[:3], risks[:3])
 
 

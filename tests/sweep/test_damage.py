@@ -6,6 +6,8 @@ import os
 import shutil
 import time
 
+import jax
+import jax.numpy as jnp
 import pandas as pd
 import pytest
 from sweep.toys import power, power_spec
@@ -301,6 +303,38 @@ def test_cells_in_two_files_are_never_joined_into_one(store, finished, monkeypat
         _same(result.records, finished[1])
         assert result.coverage.repeated == 24 and result.coverage.whole
         assert all(not pd.read_parquet(path)["cell"].duplicated().any() for path in (store / "chunks").iterdir())
+
+
+@ts.experiment(static=("n",))
+def gaps(key, *, n: int):
+    """NaN for some seeds, as of a student that failed."""
+    draw = jax.random.uniform(key)
+    return {"risk": jnp.where(draw < 0.5, jnp.nan, draw) / n}
+
+
+def test_copies_with_missing_values_go_too(tmp_path, monkeypatch):
+    """After a kill while files were joined, where records hold NaN."""
+    from tsjax.sweep import writer as module
+
+    records = ts.sweep(gaps, out=tmp_path / "s", n=[1, 2], seeds=6, chunk=2, commit_seconds=0.0).records
+    assert 0 < records["risk"].isna().sum() < 12
+    monkeypatch.setattr(module, "_MANY", 3)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(LocalFiles, "remove", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            StoreWriter(tmp_path / "s").tidy()
+    assert ts.load(tmp_path / "s").coverage.repeated == 12
+    StoreWriter(tmp_path / "s").tidy()
+    assert ts.load(tmp_path / "s").coverage.repeated == 0 and ts.load(tmp_path / "s").coverage.whole
+
+
+@pytest.mark.parametrize("damage", [{"combinations": 10**12}, {"seeds": {"values": [[[0, 10**12], [10**12, 1]]]}}])
+def test_a_plan_by_hand_is_refused_before_it_is_built(store, damage):
+    content = json.loads((store / "sweep.json").read_text())
+    content["plan"] |= damage
+    (store / "sweep.json").write_text(json.dumps(sealed(content)))
+    with pytest.raises(StoreError, match="at most .* cells|ends before it begins"):
+        ts.load(store)
 
 
 def test_a_damaged_description_heals_beside_a_report(store, finished):

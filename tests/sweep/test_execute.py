@@ -143,8 +143,8 @@ def test_the_devices_hardly_wait(tmp_path):
         assert run > 0.2
         return idle / run
 
-    # The best of a few, since other programs on the machine make the devices wait too.
-    assert any(share(tmp_path / str(attempt)) < 0.25 for attempt in range(4))
+    # Most of three: other programs on the machine make the devices wait too.
+    assert np.median([share(tmp_path / str(attempt)) for attempt in range(3)]) < 0.25
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

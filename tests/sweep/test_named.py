@@ -9,7 +9,7 @@ from tsjax.sweep.spec import SpecError, find_experiment
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package `lab_NAME` with a study, and modules beside it that import it, in the order of Python's path of a command."""
+    """A package `lab_of_mine` with a study, and modules beside it that import it, in the order of Python's path of a command."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     folder = tmp_path / "lab_of_mine"
     folder.mkdir()

@@ -257,7 +257,19 @@ def test_credentials_stay_out_of_stores(tmp_path):
     assert redacted(url) == "s3://***@bucket/x.csv?X-Amz-Signature=***&a=b" and redacted("a ? b") == "a ? b"
     for secret in ("u:pa/ss@h/x", "u:p@ss@h/x", "h/x#access_token=S", 'h/x?sig="S"&b=1', "h/x;token=S"):
         assert "ss@" not in redacted(f"s3://{secret}") and "S" not in redacted(f"s3://{secret}")
-    assert redacted("https://h/x?id=1") == "https://h/x?id=1"
+    for name in (
+        "access_token",
+        "api_key",
+        "AWSAccessKeyId",
+        "X-Amz-Credential",
+        "X-Amz-Security-Token",
+        "client_secret",
+        "Sig",
+    ):
+        assert redacted(f"https://h/x?{name}=S&n=1") == f"https://h/x?{name}=***&n=1"
+    # Words that only contain those of secrets, and a port, tell data apart.
+    for plain in ("x?id=1", "x?sigma=1", "x?design=a&author=b", "x?keyword=c", "x?monkey=d", "data/v1@2024.csv"):
+        assert redacted(f"https://h:8443/{plain}") == f"https://h:8443/{plain}"
     result = ts.sweep(reads, out=tmp_path / "s", data=[url], n=[2, 4], seeds=1)
     assert b"hunter2" not in b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert result.curves()[0].name == redacted(url) and len(ts.load(tmp_path / "s").records) == 2

@@ -6,7 +6,7 @@ from .checks import Numbers, short
 from .criteria import UNDECIDED, criteria, criteria_of, needed_points
 from .diagnostics import DRIFT, floor_sentences
 from .fitting import fit_model
-from .losses import find_method
+from .losses import Huber, find_method
 from .models import Floor, PowerLaw
 from .rate import Rate, fit_table
 
@@ -49,6 +49,9 @@ def diagnose(
 
 def _floor_found(rate: Rate, noise_variance: float | None) -> list[str]:
     floor, method = Floor(), find_method(rate.method)
+    if isinstance(method, Huber):
+        # No likelihood, so no criterion to compare by.
+        return []
     theta, _ = fit_model(floor, rate.n, rate.log_risk, rate.weights, method)
     residuals = rate.log_risk - floor.evaluate(theta, rate.n)[0]
     # Most curves have no floor, and need no resamples to know.

@@ -33,6 +33,9 @@ def fit_model(
             theta = solve_linear(columns, target - offset, weight)
             return theta, np.asarray(0.5 * (weight * (target - model.evaluate(theta, x)[0]) ** 2).sum(axis=-1))
     batch = target.shape[:-1]
+    if 0 in batch:
+        # No resample had a mean at every n.
+        return np.empty((*batch, p)), np.empty(batch)
     flat, weights = target.reshape(-1, k), np.broadcast_to(weight, target.shape).reshape(-1, k)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         count = model.starts(x, flat[:1], weights[:1]).shape[1]

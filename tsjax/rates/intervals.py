@@ -76,7 +76,7 @@ def _quantiles(draws: np.ndarray, q: np.ndarray) -> tuple[float, float]:
     a, b = ordered[below], ordered[above]
     part = where - below
     with np.errstate(invalid="ignore"):
-        ends = np.where(a == b, a, np.where(part == 0.0, a, a + part * (b - a)))
+        ends = np.where((a == b) | (part == 0.0) | np.isneginf(a), a, a + part * (b - a))
     return float(ends[0]), float(ends[1])
 
 

@@ -94,23 +94,27 @@ def fit_joint_rate(
     seeds = float(table.units_present.min())
     if errors == "seeds":
         resampled = table.means(table.resamples(draws, seed, paired))
+        freedoms = np.full(len(theta), seeds)
         good = np.isfinite(resampled.log_mean).all(axis=1)
         log_means = resampled.log_mean[good]
         thetas = solve_linear(design, log_means, 1.0 / resampled.variance[good])
         warnings = few_seeds_warning(int(seeds))
     else:
-        scatter = scatter_of(float(theta[1]), residuals, design, weights, errors)
-        seeds = scatter.freedom + 1.0
-        log_means = residual_draws(design @ theta, scatter, weights, errors, draws, seed)
-        thetas = solve_linear(design, log_means, weights)
-        warnings = [residuals_sentence(table, errors, scatter, "point")]
+        # Each parameter has its own degrees of freedom, and resamples that are scaled to them.
+        scatters = [scatter_of(float(value), residuals, design, weights, errors, i) for i, value in enumerate(theta)]
+        freedoms = np.array([scatter.freedom + 1.0 for scatter in scatters])
+        curves = [residual_draws(design @ theta, one, weights, errors, draws, seed) for one in scatters]
+        thetas = np.stack([solve_linear(design, one, weights)[:, i] for i, one in enumerate(curves)], axis=-1)
+        fewest = min(scatters[1:], key=lambda scatter: scatter.freedom)
+        warnings = [residuals_sentence(table, errors, fewest, "point")]
+        log_means = curves[0]
 
     goodness = _goodness(table, design, residuals, log_means - thetas @ design.T, errors)
     found = {}
     for i, name in enumerate(axes):
-        ends, _ = expanded_percentiles(thetas[:, i + 1], float(theta[i + 1]), seeds, level)
+        ends, _ = expanded_percentiles(thetas[:, i + 1], float(theta[i + 1]), float(freedoms[i + 1]), level)
         found[name] = Estimate(float(theta[i + 1]), ends, float(level))
-    ends, _ = expanded_percentiles(thetas[:, 0], float(theta[0]), seeds, level)
+    ends, _ = expanded_percentiles(thetas[:, 0], float(theta[0]), float(freedoms[0]), level)
     tails = tail_shares(table)
     if tails.max() > TAIL_SHARE:
         worst = int(tails.argmax())

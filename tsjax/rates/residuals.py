@@ -53,12 +53,14 @@ def find_errors(errors: Errors, table: Table) -> FoundErrors:
 
 
 def scatter_of(
-    exponent: float, residuals: np.ndarray, jacobian: np.ndarray, weights: np.ndarray, errors: FoundErrors
+    exponent: float, residuals: np.ndarray, jacobian: np.ndarray, weights: np.ndarray, errors: FoundErrors, row: int = 1
 ) -> Scatter:
-    """The scatter of the points about a fit with derivatives `jacobian` (k, p)."""
+    """The scatter of the points about a fit with derivatives `jacobian` (k, p); `row` is the exponent's place among the
+    parameters."""
     k, p = jacobian.shape
     w = weights / weights.mean()
     rows = rows_of_fit(jacobian, weights)
+    own = rows[row]
     leverage = np.einsum("kp,pk->k", jacobian, rows)
     free = np.maximum(1.0 - leverage, 1e-6)
     r = np.where(np.abs(residuals) < ROUNDING, 0.0, residuals)
@@ -66,10 +68,10 @@ def scatter_of(
     if k - p < 1:
         return Scatter(np.ones(k) / w, 0.0, standard, np.inf, np.full(k, exponent))
     variance = (w * r**2).sum() / (k - p) / w
-    parts = rows[1] ** 2 / w
+    parts = own**2 / w
     freedom = min(k - p, float(parts.sum() ** 2 / (parts**2).sum())) if errors == "wild" else float(k - p)
-    error = float(np.sqrt((rows[1] ** 2 * (standard**2 if errors == "wild" else variance)).sum()))
-    return Scatter(variance, freedom, standard, error, exponent - rows[1] * r / free)
+    error = float(np.sqrt((own**2 * (standard**2 if errors == "wild" else variance)).sum()))
+    return Scatter(variance, freedom, standard, error, exponent - own * r / free)
 
 
 def residual_draws(

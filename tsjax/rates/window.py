@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .checks import Numbers, short
+from .checks import Numbers, check_options, short
 from .intervals import expanded_percentiles, student_quantile
 from .models import AbstractModel, find_model
 from .rate import Rate, fit_table
@@ -35,13 +35,16 @@ def windows(
     fits = []
     found = find_model(model)
     settings = {"method": "wls", "errors": "auto", "level": 0.95, "draws": 2000, "seed": 0, "paired": True} | options
-    for i in range(max(len(table.x) - max(least, 2) + 1, 1)):
+    check_options(settings["level"], settings["draws"])
+    least = max(least, len(found.parameters))
+    for i in range(max(len(table.x) - least + 1, 1)):
         fits.append(fit_table(table.keep(np.arange(i, len(table.x))), found, **settings))
     return tuple(fits)
 
 
 def choose_window(n: Numbers, risks: Numbers, *, model: str | AbstractModel = "power", **options) -> WindowChoice:
-    """Where a curve may be asymptotic: a window that ends at the largest n and has 4 n or more.
+    """Where a curve may be asymptotic: a window that ends at the largest n and has 4 n or more, always more than
+    the model has parameters.
 
     Lepski's rule, then one step on. A window is believable when the fit's `goodness` is 0.1 or more and the exponents of all
     narrower windows lie within the 70 % interval (about one standard error) of the difference to its own. Of the widest
@@ -52,17 +55,19 @@ def choose_window(n: Numbers, risks: Numbers, *, model: str | AbstractModel = "p
     instead of 95 % for risk (1 + 60/n)/n on n = 32..16384 with 32 seeds (`python -m benchmarks coverage`). A
     model of the bias (`model="finite"`) does better where it is right. `options` as in `fit_rate`; seeds are paired.
 
-    **Raises:** ValueError as `fit_rate`, and for fewer than 4 different n.
+    **Raises:** ValueError as `fit_rate`, and for fewer different n than that.
     """
     table = make_table(n, risks, options.get("groups"))
-    if len(table.x) < LEAST_POINTS:
-        raise ValueError(f"choosing a window takes at least {LEAST_POINTS} different n, got {len(table.x)}.")
-    fits = windows(n, risks, least=LEAST_POINTS - 1, model=model, **{**options, "paired": True})
+    # The narrowest window is only there to be compared with.
+    points = 1 + max(LEAST_POINTS - 1, len(find_model(model).parameters))
+    if len(table.x) < points:
+        raise ValueError(f"choosing a window takes at least {points} different n for this model, got {len(table.x)}.")
+    fits = windows(n, risks, least=points - 1, model=model, **{**options, "paired": True})
     widest = next((i for i in range(len(fits) - 1) if _believable(fits[i], fits[i + 1 :])), None)
     rate = fits[-2] if widest is None else fits[min(widest + 1, len(fits) - 2)]
     reason = f"n = {short(rate.n[0])}..{short(rate.n[-1])}: "
     if widest is None:
-        reason += f"no window is believable; these are the {LEAST_POINTS} largest n."
+        reason += f"no window is believable; these are the {points} largest n."
     else:
         start = short(fits[widest].n[0])
         reason += f"from n = {start} on the exponent stays within its error"

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ..kernels import neural_tangents
 from ..sweep.coverage import Coverage
 from ..sweep.manifest import SCHEMA, Manifest
 from ..sweep.records import assemble
@@ -126,7 +127,7 @@ def print_check(content: dict[str, Any], console: Console) -> None:
 
 def _print_origins(origins: list[dict[str, Any]], console: Console) -> None:
     names = ("device", "kernel", "ntk", "jax", "tsjax", "source", "size_class", "x64", "chunks", "cells")
-    usual = {"ntk": "neural-tangents 0.6.5", "size_class": "exact", "x64": True}
+    usual = {"ntk": f"neural-tangents {neural_tangents.VERSION}", "size_class": "exact", "x64": True}
     # What is as always is no news.
     shown = [name for name in names if any(origin[name] != usual.get(name) for origin in origins)]
     columns = [(name.replace("_", " "), [str(origin[name]) for origin in origins]) for name in shown]

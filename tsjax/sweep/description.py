@@ -95,7 +95,11 @@ def source_of(fn: Callable) -> dict[str, str]:
         used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
         for other in _modules_of(used - definitions.keys(), fn):
             if other is not module and f"module {other.__name__}" not in found:
-                text = ast.unparse(_bare(ast.parse(inspect.getsource(other))))
+                try:
+                    text = ast.unparse(_bare(ast.parse(inspect.getsource(other))))
+                except (OSError, TypeError, SyntaxError):
+                    # Compiled, or deleted since: there is no source that could change.
+                    continue
                 found[f"module {other.__name__}"] = hashlib.sha256(text.encode()).hexdigest()[:16]
         waiting += [(other, definitions[other]) for other in sorted(used & definitions.keys()) if other not in found]
     return found
@@ -113,9 +117,9 @@ def _modules_of(names: set[str], fn: Callable) -> Iterator[ModuleType]:
 def _bare(node: ast.AST) -> Any:
     """The code of a statement or a module without decorators (whose options a description holds) and docstrings."""
     for part in ast.walk(node):
-        if isinstance(part, ast.FunctionDef | ast.ClassDef):
+        if isinstance(part, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and len(part.body) > 1:
             first = part.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and len(part.body) > 1:
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 part.body = part.body[1:]
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         node.decorator_list = []

@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import importlib
+import os
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,11 +65,12 @@ def _found_at(module: str) -> str:
     if not module:
         return ""
     here = Path.cwd()
-    below = sorted(one for one in _entries(here) if not one.name.startswith(".") and one.is_dir())
+    below = sorted(one for one in _entries(here) if not one.name.startswith(".") and os.path.isdir(one))
     for folder in (here, *here.parents, *below):
         file = folder.joinpath(*module.split("."))
         for candidate in (file.with_name(f"{file.name}.py"), file / "__init__.py"):
-            if candidate.is_file():
+            # Not the method of Path, which raises for a folder that cannot be read.
+            if os.path.isfile(candidate):
                 return (
                     f" It is in {candidate}: run in {folder}, or put that folder on the path, "
                     f"PYTHONPATH={shlex.quote(str(folder))}."

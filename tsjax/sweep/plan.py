@@ -229,8 +229,13 @@ def plan_content(plan: Plan) -> dict[str, Any]:
 def plan_of(content: Mapping[str, Any], experiment: Description) -> Plan:
     """The plan that `plan_content` wrote. **Raises:** KeyError, TypeError or ValueError for anything else."""
     count = int(content["combinations"])
+    # Before any list of that length is made.
+    if not 0 <= count <= MOST_CELLS:
+        raise ValueError(f"{count} combinations, and at most {MOST_CELLS} cells")
     columns = {name: [hashable(v) for v in _unpacked(content["arguments"][name], count)] for name in experiment.names}
     ranges = {json.dumps(one): one for one in _unpacked(content["seeds"], count)}
+    if any(low > high for one in ranges.values() for low, high in one):
+        raise ValueError("a range of seeds that ends before it begins")
     sizes = {text: sum(high - low + 1 for low, high in one) for text, one in ranges.items()}
     if sum(sizes[json.dumps(one)] for one in _unpacked(content["seeds"], count)) > MOST_CELLS:
         raise ValueError(f"more than {MOST_CELLS} cells")

@@ -73,6 +73,7 @@ class Result:
             theory = experiment.theory_at if isinstance(experiment, Experiment) else TheoryTable()
         self._theory = theory
         self._rates: dict[tuple[str, bytes, str, str], Rate] = {}
+        self._shares: dict[str, bool] = {}
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else redacted(str(self.path))
@@ -202,7 +203,10 @@ class Result:
 
     def is_share(self, column: str) -> bool:
         """Whether a recorded column holds truth values, or integers that are all 0 or 1, whose mean is a share of seeds."""
-        return column not in self.experiment.names and holds_truth(self.records, column)
+        # Kept, since verdicts ask at every x of every curve.
+        if column not in self._shares:
+            self._shares[column] = column not in self.experiment.names and holds_truth(self.records, column)
+        return self._shares[column]
 
     def rates(self, model: str = "power") -> pd.DataFrame:
         """One row per curve: exponent, interval, the model, what the interval rests on (`errors`, as in `Rate`: `seeds` or

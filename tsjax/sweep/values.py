@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 
-# user:password@ of a URL, also where the password holds a slash or an @; and signatures, tokens and keys among its
-# parameters. Other parameters stay: they may say which data are meant.
-_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@|[^\s/:?#@]+:[^\s?#]*@)")
-_SECRET = "sig|token|key|secret|passw|pwd|credential|auth|session"
-_QUERY = re.compile(rf"(?P<start>[?&;#][^=&;#\s]*(?:{_SECRET})[^=&;#\s]*=)[^&;#\s]*", re.IGNORECASE)
+# user:password@ of a URL, also where the password holds a slash or an @ (host:port/ is none); and signatures, tokens and keys
+# among its parameters. Other parameters stay, since they may say which data are meant: `sigma` is no signature.
+_USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@|[^\s/:?#@]+:(?!\d+/)[^\s?#]*@)")
+_SECRET = (
+    r"sig(?:nature)?|(?:access|auth|refresh|id|security|session|sas)?token|sessionid|(?:client)?secret|passw(?:or)?d|passwd|pwd"
+    r"|(?:aws)?(?:access|api|account|private|secret|shared)?[-_]?key(?:[-_]?id)?|credentials?|auth(?:orization)?"
+)
+_QUERY = re.compile(rf"(?P<start>[?&;#](?:[^=&;#\s]*[-_.])?(?:{_SECRET})=)[^&;#\s]*", re.IGNORECASE)
 _HIDDEN = "***"
 
 

@@ -245,7 +245,8 @@ class StoreWriter(Store):
             own = set(cells[name])
             mine, whole = in_columns(found.tables[name], columns), in_columns(found.tables[larger], columns)
             theirs = whole.take([row for row, cell in enumerate(cells[larger]) if cell in own])
-            if mine.sort_by("cell").equals(theirs.sort_by("cell")):
+            # As pandas compares them, where NaN equals NaN: a failed cell has NaN for a risk.
+            if mine.sort_by("cell").to_pandas().equals(theirs.sort_by("cell").to_pandas()):
                 self.files.remove([f"chunks/{name}"])
                 del found.tables[name]
                 doubled.discard(name)
