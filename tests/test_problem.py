@@ -8,6 +8,7 @@ import pytest
 
 import tsjax as ts
 from tsjax.activations import Activation, erf, relu
+from tsjax.problem import check_numbers
 
 
 def _within(values, mean, errors=5.0):
@@ -212,3 +213,11 @@ def test_what_a_type_checker_would_find_is_an_error_without_one():
         object.__setattr__(problem, name, value)
     with pytest.raises(ValueError, match=r"noise must be 'gaussian' or 'uniform', got 'cauchy'"):
         ts.Problem.__check_init__(problem)
+
+
+def test_half_precision_is_a_kind_of_number():
+    """bfloat16 too, whose type NumPy does not know."""
+    for dtype in (jnp.bfloat16, jnp.float16):
+        check_numbers("y", jnp.ones(3, dtype))
+    with pytest.raises(ValueError, match="value\\(s\\) that are missing or no numbers, the first at index \\(1,\\)"):
+        check_numbers("y", np.array([1.0, None], object))

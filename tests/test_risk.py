@@ -278,7 +278,9 @@ def test_the_error_bound_holds_and_is_not_far_above_the_error(key, d, kernel):
     problem = ts.Problem(ts.Sphere(d), ts.ReLUTeacher(2), 0.1)
     teacher = problem.sample_teacher(key)
     fit = ts.KernelRidge(kernel, ridge=0.01).fit(key, problem.sample(jr.fold_in(key, 1), teacher, 64))
-    best, few = (ts.kernel_risk(fit, teacher, problem, degrees=degrees) for degrees in (200, 20))
+    best, few, fewer = (ts.kernel_risk(fit, teacher, problem, degrees=degrees) for degrees in (200, 20, 5))
+    assert fewer.error_bound > few.error_bound > best.error_bound
+    assert abs(float(fewer.value - best.value)) <= float(fewer.error_bound + best.error_bound)
     assert bool(best.reliable) and float(best.error_bound) < 5e-3 * float(best.value)
     error, bound = abs(float(few.value - best.value)), float(few.error_bound)
     assert 0 < error <= bound + float(best.error_bound)

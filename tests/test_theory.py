@@ -209,6 +209,13 @@ def test_the_deterministic_equivalent_is_off_by_a_quarter_on_the_circle_without_
     assert abs(ratio - 0.76) < 4 * ratio * float(errors.std() / errors.mean()) / 200**0.5 + 0.01
 
 
+def test_high_dimension_has_more_harmonics_than_float64_holds():
+    assert theory.largest_resolved_n(1000) == 2**62 and theory.resolving_degrees(1000, 10**6) == 200
+    problem = ts.Problem(ts.Sphere(400), ts.ReLUTeacher(2), 0.1)
+    risks = theory.predicted_curve(ntk(), problem, [100, 1000])
+    assert jnp.isfinite(risks).all() and risks[1] < risks[0]
+
+
 def test_errors():
     gaussian = ts.Problem(ts.Gaussian(5), ts.ReLUTeacher(3))
     spectrum, target = gegenbauer(ntk(), 5), theory.target_power(_problem())

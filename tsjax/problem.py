@@ -242,7 +242,7 @@ def check_numbers(name: str, values: Any) -> None:
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         bad = np.ma.getmaskarray(values)
         what = "value(s) that are masked"
-    elif getattr(values, "dtype", None) is not None and np.asarray(values).dtype.kind not in "fiub":
+    elif getattr(values, "dtype", None) is not None and not _is_numeric(values.dtype):
         bad = np.vectorize(_no_number, otypes=[bool])(np.asarray(values, object))
         what = "value(s) that are missing or no numbers"
         if not bad.any():
@@ -255,6 +255,11 @@ def check_numbers(name: str, values: Any) -> None:
     raise ValueError(
         f"{name} has {int(bad.sum())} {what}, the first at index {where}. Drop those rows, or fill them in, before fitting."
     )
+
+
+def _is_numeric(dtype: Any) -> bool:
+    # bfloat16 and its like are numbers to JAX, and an opaque kind to NumPy.
+    return getattr(dtype, "kind", "O") in "fiub" or getattr(dtype, "name", "").startswith(("bfloat", "float8"))
 
 
 def _no_number(value: Any) -> bool:

@@ -19,7 +19,7 @@ from .estimators.student import NetworkFit
 from .estimators.tuning import as_float64
 from .kernels import ArcCosine, ReLUFeatures, gegenbauer
 from .kernels.base import trace_floats
-from .kernels.zonal import angles, coefficients, largest_missing, multiplicities_of, series
+from .kernels.zonal import MOST_DEGREES, angles, coefficients, degrees_holding, largest_missing, series
 from .network import TwoLayer
 from .precision import is_traced, requires_float64
 from .problem import AbstractInputs, Problem, Sphere
@@ -27,8 +27,6 @@ from .problem import AbstractInputs, Problem, Sphere
 _KERNEL_FITS = (KernelFit, TiledKernelFit)
 # Neurons from which on the Gram matrix is taken in tiles.
 _WIDE = 1024
-# Degrees of the series of a kernel's risk, unless n asks for more.
-_DEGREES, _MOST_DEGREES = 200, 1000
 # Rows and columns of a tile that stays in the cache through the degrees of a series, or the terms of an angle.
 _SIDE = 128
 
@@ -144,8 +142,7 @@ def default_degrees(d: int, n: int) -> int:
 
     More than 200 are asked for on the circle alone, from n = 101 on, as long as n is below 10^4.
     """
-    harmonics = np.cumsum(multiplicities_of(d, _MOST_DEGREES))
-    return min(_MOST_DEGREES, max(_DEGREES, int(np.searchsorted(harmonics, 4 * n))))
+    return min(MOST_DEGREES, degrees_holding(d, 4.0 * n))
 
 
 @requires_float64
@@ -189,8 +186,8 @@ def kernel_risk(
         raise ValueError("the training inputs must lie on the unit sphere, as those of a Sphere problem do.")
     if degrees is None:
         degrees = default_degrees(problem.d, fit.x.shape[-2])
-    if not 0 <= degrees <= _MOST_DEGREES:
-        raise ValueError(f"degrees can be from 0 to {_MOST_DEGREES}, or None for a choice by n; got {degrees}.")
+    if not 0 <= degrees <= MOST_DEGREES:
+        raise ValueError(f"degrees can be from 0 to {MOST_DEGREES}, or None for a choice by n; got {degrees}.")
     return _kernel_risk(trace_floats(fit), as_float64(teacher), gram, problem.d, degrees)
 
 

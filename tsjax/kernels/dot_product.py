@@ -34,6 +34,10 @@ class Polynomial(AbstractRotationInvariantKernel):
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
         return (dot(x1, x2) + self.offset) ** self.degree
 
+    def error(self, x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
+        # A power multiplies the relative error of its base.
+        return max(1.0, self.degree / 8.0) * super().error(x, weight)
+
     def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
         return (products(x1, x2) + jnp.asarray(self.offset, x1.dtype)) ** self.degree
 
@@ -62,6 +66,9 @@ class DotProduct(AbstractRotationInvariantKernel):
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
         return self._series(dot(x1, x2))
+
+    def error(self, x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
+        return max(1.0, len(self.coefficients) / 8.0) * super().error(x, weight)
 
     def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
         return self._series(products(x1, x2))

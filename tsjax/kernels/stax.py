@@ -17,7 +17,7 @@ from .fast import arccosine_error
 
 def ntk(depth: int = 1, bias_std: float = 0.0) -> "StaxKernel":
     r"""The neural tangent kernel of a network with `depth` hidden ReLU layers, by neural-tangents; by the closed form of
-    `ArcCosineNTK` where the library is not installed (`tsjax.kernels.neural_tangents.source` says which).
+    `ArcCosineNTK` where the library is not installed (`tsjax.kernels.neural_tangents.source` says which), which is slower.
 
     Depth 1 is T(x, z) = E relu(<w,x>) relu(<w,z>) + <x,z> P(<w,x> > 0, <w,z> > 0) with w ~ N(0, I_d), the kernel of
     width^{-1/2} sum_j a_j relu(<w_j,x>) with a, w ~ N(0, 1): T(x, x) = |x|^2. Each further hidden layer has weights of

@@ -35,7 +35,7 @@ _LARGEST_MULTIPLICITY = 1e15
 # Degrees that `series` adds in one pass over its points, whose values then stay in registers.
 _UNROLL = 8
 # What 6000 nodes resolve, which take a second to compute.
-_MOST_DEGREES = 1000
+MOST_DEGREES = 1000
 
 
 class ZonalSpectrum(eqx.Module):
@@ -91,8 +91,8 @@ def gegenbauer(kernel: Callable[[Array, Array], Array], d: int, degrees: int = 2
     """
     if d < 2:
         raise ValueError(f"zonal spectra need the dimension d to be at least 2, got d={d}.")
-    if not 0 <= degrees <= _MOST_DEGREES:
-        raise ValueError(f"degrees can be from 0 to {_MOST_DEGREES}, got {degrees}.")
+    if not 0 <= degrees <= MOST_DEGREES:
+        raise ValueError(f"degrees can be from 0 to {MOST_DEGREES}, got {degrees}.")
     _check_zonal(kernel, d)
     return _gegenbauer(trace_floats(kernel), d, degrees)
 
@@ -231,6 +231,13 @@ def multiplicities_of(d: int, degrees: int) -> np.ndarray:
     log = np.log(2 * k + d - 2) + gammaln(k + d - 2) - gammaln(k + 1) - gammaln(d - 1)
     with np.errstate(over="ignore"):
         return np.concatenate([[1.0], np.exp(log)])
+
+
+def degrees_holding(d: int, count: float) -> int:
+    """The fewest degrees, at least 200, that hold `count` harmonics on S^{d-1}; 1001 where 1000 degrees are too few."""
+    # In high dimension there are more than a float64 holds.
+    with np.errstate(over="ignore"):
+        return max(200, int(np.searchsorted(np.cumsum(multiplicities_of(d, MOST_DEGREES)), count)))
 
 
 def _circle(d: int, theta: np.ndarray) -> Float[Array, "q d"]:
