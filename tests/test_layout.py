@@ -16,7 +16,8 @@ LAYERS = [
     ["kernels"],
     ["activations"],
     ["network"],
-    ["problem", "optim"],
+    ["task", "optim"],
+    ["problem", "mixtures"],
     ["estimators"],
     ["risk", "theory"],
     ["recovery", "data", "sklearn"],
@@ -71,7 +72,9 @@ def test_the_rules_of_single_modules():
     heads = lambda name: {target.split(".")[0] for target in imports[name]}
     assert not heads("precision") and not heads("display")
     assert heads("activations") <= {"kernels", "precision"} and heads("network") <= {"activations"}
-    assert heads("problem") <= {"activations", "display", "network", "precision"} and heads("optim") <= {"precision"}
+    assert heads("problem") <= {"activations", "display", "network", "precision", "task"} and heads("optim") <= {
+        "precision"
+    }
     for name in imports:
         if name.startswith("rates."):
             assert heads(name) <= {"display", "rates"}, name

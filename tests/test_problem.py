@@ -8,7 +8,7 @@ import pytest
 
 import tsjax as ts
 from tsjax.activations import Activation, erf, relu
-from tsjax.problem import check_numbers
+from tsjax.task import check_numbers
 
 
 def _within(values, mean, errors=5.0):
@@ -196,11 +196,12 @@ def test_errors(key):
 
 def test_what_a_type_checker_would_find_is_an_error_without_one():
     # The run-time type checker of the test suite comes first, so these are put in behind its back.
-    for x, y in (((4, 3), (5,)), ((2, 4, 3), (3, 4)), ((4,), ())):
+    for x, y in (((4, 3), (5,)), ((2, 4, 3), (3, 4)), ((4,), (4,)), ((4,), ())):
         data = object.__new__(ts.Dataset)
         object.__setattr__(data, "x", jnp.ones(x))
         object.__setattr__(data, "y", jnp.ones(y))
-        with pytest.raises(ValueError, match=re.escape(f"x (n, d) and y (n,), got x {x} and y {y}.")):
+        object.__setattr__(data, "weight", None)
+        with pytest.raises(ValueError, match=re.escape(f"x (n, *point) and y (n, *response), got x {x} and y {y}.")):
             ts.Dataset.__check_init__(data)
     teacher = object.__new__(ts.ReLUTeacher)
     for name, value in {"m": 2, "signs": "fair", "cosine": 0.0}.items():

@@ -5,6 +5,7 @@ from . import rates as rates
 from . import studies as studies
 from . import theory as theory
 from .data import DataProblem as DataProblem
+from .data import Split as Split
 from .estimators.base import AbstractEstimator as AbstractEstimator
 from .estimators.base import AbstractFit as AbstractFit
 from .estimators.base import Status as Status
@@ -27,18 +28,20 @@ from .estimators.standardized import StandardizedFit as StandardizedFit
 from .estimators.student import NetworkFit as NetworkFit
 from .estimators.student import OracleStudent as OracleStudent
 from .estimators.student import TwoPhaseStudent as TwoPhaseStudent
+from .mixtures import GaussianMixture as GaussianMixture
+from .mixtures import MixtureInstance as MixtureInstance
 from .network import NeuronMatch as NeuronMatch
 from .network import TwoLayer as TwoLayer
 from .network import match_neurons as match_neurons
 from .optim import add_langevin_noise as add_langevin_noise
 from .optim import noisy_gradient_descent as noisy_gradient_descent
 from .problem import Cube as Cube
-from .problem import Dataset as Dataset
 from .problem import FunctionTeacher as FunctionTeacher
 from .problem import Gaussian as Gaussian
 from .problem import Problem as Problem
 from .problem import ReLUTeacher as ReLUTeacher
 from .problem import Sphere as Sphere
+from .problem import TeacherInstance as TeacherInstance
 from .problem import TwoLayerTeacher as TwoLayerTeacher
 from .rates import AbstractModel as AbstractModel
 from .rates import Broken as Broken
@@ -92,3 +95,6 @@ from .sweep.experiment import experiment as experiment
 from .sweep.result import Result as Result
 from .sweep.result import load as load
 from .sweep.run import sweep as sweep
+from .task import AbstractInstance as AbstractInstance
+from .task import AbstractTask as AbstractTask
+from .task import Dataset as Dataset

@@ -21,8 +21,8 @@ from jaxtyping import Float, PRNGKeyArray
 
 from .estimators.base import AbstractFit
 from .precision import requires_float64
-from .problem import Dataset, check_numbers
 from .risk import RiskEstimate
+from .task import AbstractInstance, AbstractTask, Dataset, check_numbers
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 """The sets that come with scikit-learn, without any download. Only diabetes has a response that is measured (the progression
@@ -48,7 +48,24 @@ def _no_numbers(column: pd.Series) -> str:
     return f"{first}. Encode it, or leave it out (DataProblem.read(..., features=[...]))."
 
 
-class DataProblem(eqx.Module):
+class Split(AbstractInstance):
+    """Rows of real data with one choice of those that are held out, `test`."""
+
+    pool: Dataset
+    test: Dataset
+
+    def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Dataset:
+        """n of the rows that are not held out, at random without replacement; a smaller sample of one key is a part of a
+        larger one. **Raises:** ValueError for more rows than there are."""
+        if not 1 <= n <= self.pool.n:
+            raise ValueError(
+                f"{self.pool.n} rows may be learnt from, so that n must be in 1..{self.pool.n}; got n={n}."
+            )
+        rows = jr.permutation(key, self.pool.n)[:n]
+        return Dataset(x=self.pool.x[rows].astype(dtype), y=self.pool.y[rows].astype(dtype))
+
+
+class DataProblem(AbstractTask):
     """N rows of real data, x (N, d) and y (N,), of which the share `test_share` is held out.
 
     `DataProblem(x, y)` of arrays; `DataProblem.read("houses.csv", target="price")` of a CSV or Parquet file;
@@ -178,6 +195,11 @@ class DataProblem(eqx.Module):
             Dataset(x=jnp.asarray(self.x, dtype)[rows], y=jnp.asarray(self.y, dtype)[rows]) for rows in parts
         )
         return train, test
+
+    def draw(self, key: PRNGKeyArray, dtype=None) -> Split:
+        """One choice of the rows that are held out: those of `split(key, n)`."""
+        train, test = self.split(key, self.largest_n, dtype)
+        return Split(train, test)
 
     def held_out_risk(self, fit: AbstractFit, test: Dataset) -> RiskEstimate:
         """The mean of (y - f_hat(x))^2 over the rows held out, in squared units of y, with its standard error: that of a mean

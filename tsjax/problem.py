@@ -13,13 +13,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .activations import AbstractActivation, Moments, check_activation, relu
 from .display import card
 from .network import TwoLayer
 from .precision import is_traced
+from .task import AbstractInstance, AbstractTask, Dataset
 
 # Whatever a teacher family draws: a function f* of one point.
 RegressionFunction = Callable[[Float[Array, " d"]], Float[Array, ""]]
@@ -236,60 +236,21 @@ class FunctionTeacher(AbstractTeacher):
         return self.function
 
 
-def check_numbers(name: str, values: Any) -> None:
-    """Raises ValueError for values that are missing (masked entries of a NumPy array, None, pandas.NA) or no numbers, saying
-    which. NaN and infinity are numbers here."""
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        bad = np.ma.getmaskarray(values)
-        what = "value(s) that are masked"
-    elif getattr(values, "dtype", None) is not None and not _is_numeric(values.dtype):
-        bad = np.vectorize(_no_number, otypes=[bool])(np.asarray(values, object))
-        what = "value(s) that are missing or no numbers"
-        if not bad.any():
-            raise ValueError(
-                f"{name} is an array of type {values.dtype}; make it one of float64: np.asarray(values, float)."
-            )
-    else:
-        return
-    where = tuple(int(i) for i in np.argwhere(bad)[0])
-    raise ValueError(
-        f"{name} has {int(bad.sum())} {what}, the first at index {where}. Drop those rows, or fill them in, before fitting."
-    )
+class TeacherInstance(AbstractInstance):
+    """A `Problem` with one of its teachers: y = teacher(x) + eps."""
 
+    problem: "Problem"
+    teacher: RegressionFunction
 
-def _is_numeric(dtype: Any) -> bool:
-    # bfloat16 and its like are numbers to JAX, and an opaque kind to NumPy.
-    return getattr(dtype, "kind", "O") in "fiub" or getattr(dtype, "name", "").startswith(("bfloat", "float8"))
-
-
-def _no_number(value: Any) -> bool:
-    return isinstance(value, str) or not isinstance(value, (int, float, np.number, np.bool_))
-
-
-class Dataset(eqx.Module):
-    """A training sample: inputs `x` of shape (n, d) and responses `y` of shape (n,); a leading batch axis is allowed
-    where a function says so."""
-
-    x: Float[Array, "*batch n d"]
-    y: Float[Array, "*batch n"]
-
-    def __check_init__(self):
-        if hasattr(self.x, "ndim") and hasattr(self.y, "ndim"):
-            if self.x.ndim < 2 or self.x.shape[:-1] != self.y.shape:
-                raise ValueError(
-                    f"a Dataset holds x (n, d) and y (n,), got x {tuple(self.x.shape)} and y {tuple(self.y.shape)}."
-                )
+    def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Dataset:
+        return self.problem.sample(key, self.teacher, n, dtype)
 
     @property
-    def n(self) -> int:
-        return self.x.shape[-2]
-
-    @property
-    def d(self) -> int:
-        return self.x.shape[-1]
+    def target(self) -> RegressionFunction:
+        return self.teacher
 
 
-class Problem(eqx.Module):
+class Problem(AbstractTask):
     """y = f*(x) + eps with x from `inputs`, f* from `teacher`, and noise of standard deviation `noise_std`.
 
     **Arguments:**
@@ -331,6 +292,9 @@ class Problem(eqx.Module):
                 "noise": f"{self.noise}, standard deviation {_number(self.noise_std)}",
             },
         )
+
+    def draw(self, key: PRNGKeyArray, dtype=None) -> TeacherInstance:
+        return TeacherInstance(self, self.sample_teacher(key, dtype))
 
     # Any, since a type checker cannot know which family the problem has: of most it is a `TwoLayer`, with `a` and `w`.
     def sample_teacher(self, key: PRNGKeyArray, dtype=None) -> Any:

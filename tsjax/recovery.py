@@ -10,8 +10,9 @@ from .estimators.base import AbstractFit
 from .estimators.student import NetworkFit, OracleStudent
 from .network import TwoLayer, match_neurons
 from .precision import requires_float64
-from .problem import Dataset, Problem, RegressionFunction
+from .problem import Problem, RegressionFunction
 from .risk import exact_risk
+from .task import Dataset
 from .theory import cramer_rao
 
 

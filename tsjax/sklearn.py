@@ -43,7 +43,7 @@ from .estimators.ridge import KernelRidge
 from .estimators.standardized import Standardized, StandardizedFit
 from .estimators.student import TwoPhaseStudent
 from .kernels import RBF, ntk
-from .problem import Dataset, check_numbers
+from .task import Dataset, check_numbers
 
 # Constructors take anything, as scikit-learn asks of them; `fit` checks it.
 __all__ = ["KernelRidgeRegressor", "NTKRegressor", "RandomFeaturesRegressor", "StudentRegressor"]

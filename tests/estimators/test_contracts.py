@@ -40,6 +40,7 @@ def _unchecked(x, y):
     data = object.__new__(ts.Dataset)
     object.__setattr__(data, "x", x)
     object.__setattr__(data, "y", y)
+    object.__setattr__(data, "weight", None)
     return data
 
 

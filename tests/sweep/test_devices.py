@@ -103,7 +103,7 @@ def test_errors(batch):
     cases = [
         (
             lambda: ts.fit_many(ridge, keys, one),
-            r"expected x of shape \(B, n, d\), got \(16, 3\)\. Stack the data sets",
+            r"expected x of shape \(B, n, d\) and y of shape \(B, n\), got \(16, 3\) and \(16,\)\. Stack the data sets",
         ),
         (
             lambda: ts.fit_many(ridge, keys[:0], jax.tree.map(lambda leaf: leaf[:0], datasets)),

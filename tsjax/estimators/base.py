@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..display import card
 from ..precision import is_traced
-from ..problem import Dataset, check_numbers
+from ..task import Dataset, check_numbers
 
 LARGEST = 1e150
 """Of the numbers that estimators take as they are: sums of their squares are float64 numbers."""
@@ -93,17 +93,39 @@ class AbstractEstimator(eqx.Module):
         """Fits one data set: x (n, d), y (n,). Pure; `jax.vmap` it (or call `tsjax.fit_many`) for many."""
 
 
-def check_data(data: Dataset, batched: bool = False, largest: float = LARGEST) -> None:
-    """Raises ValueError for a data set of the wrong rank, or with values that are missing, not finite, or above `largest`.
-
-    Values are looked at only when they are there: inside a user's `jit` or `vmap` shapes alone are checked.
+def check_data(data: Dataset, *, outputs: bool = False, weights: bool = False, largest: float = LARGEST) -> None:
+    """Raises ValueError unless data are a regression on vectors: x (n, d) and y (n,), with `outputs` also (n, k), of numbers
+    that `check_values` passes; for class labels; and for sample weights, unless the estimator takes `weights`.
     """
     x, y = data.x, data.y
-    axes = ("B", "n", "d") if batched else ("n", "d")
-    if x.ndim != len(axes):
-        hint = "Use tsjax.fit_many or jax.vmap for a batch of data sets." if not batched else "Stack the data sets."
-        raise ValueError(f"expected x of shape ({', '.join(axes)}), got {tuple(x.shape)}. {hint}")
-    for name, value in (("x", x), ("y", y)):
+    if x.ndim != 2:
+        hint = " Use tsjax.fit_many or jax.vmap for a batch of data sets." if x.ndim > 2 else ""
+        raise ValueError(f"expected x of shape (n, d), got {tuple(x.shape)}.{hint}")
+    if y.ndim != 1 and not (outputs and y.ndim == 2):
+        allowed = "(n,) or (n, k)" if outputs else "(n,): this estimator has one output"
+        raise ValueError(f"expected y of shape {allowed}; got {tuple(y.shape)}.")
+    refuse_labels(y)
+    if data.weight is not None and not weights:
+        raise ValueError("this estimator takes no sample weights: leave out data.weight.")
+    check_values(data, largest)
+
+
+def refuse_labels(y) -> None:
+    """Raises ValueError for class labels, integers or booleans, where a regression needs numbers."""
+    if getattr(getattr(y, "dtype", None), "kind", "f") in "iub":
+        raise ValueError(
+            f"y holds class labels (type {y.dtype}), which are no numbers to regress on. Train with a loss for classes "
+            "(tsjax.losses.cross_entropy), make one output for each class (jax.nn.one_hot(y, classes)), or, where they are "
+            "counts, give y.astype(float)."
+        )
+
+
+def check_values(data: Dataset, largest: float = LARGEST) -> None:
+    """Raises ValueError for values that are missing, not finite, or above `largest`.
+
+    Values are looked at only when they are there: inside a user's `jit` or `vmap` nothing is.
+    """
+    for name, value in (("x", data.x), ("y", data.y)):
         if is_traced(value):
             continue
         check_numbers(f"data.{name}", value)

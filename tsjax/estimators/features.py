@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..kernels.base import check_positive, roundoff
 from ..kernels.features import AbstractFeatures, FourierFeatures, ReLUFeatures
 from ..precision import requires_float64
-from ..problem import Dataset
+from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
 from .repeats import Distinct, distinct
 from .ridge import Solution, cholesky, in_blocks, ridge_rule, scores, search_gram, search_primal, solve_gram, status_of

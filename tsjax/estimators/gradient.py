@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..activations import AbstractActivation, check_activation, relu
 from ..network import TwoLayer
 from ..optim import as_leaf
-from ..problem import Dataset
+from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, check_at_least, check_data, floats_as_arrays
 from .phases import Descender, default, descent_step_size, input_scale, samples_last
 from .student import NetworkFit

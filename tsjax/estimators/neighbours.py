@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..precision import requires_float64
-from ..problem import Dataset
+from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, floats_as_arrays
 from .ridge import in_blocks
 from .smoothers import (

@@ -27,7 +27,8 @@ from jaxtyping import PRNGKeyArray
 from ..kernels.arccos import ArcCosine
 from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
-from ..problem import Dataset, Problem, ReLUTeacher
+from ..problem import Problem, ReLUTeacher
+from ..task import Dataset
 from .base import AbstractEstimator, check_data, floats_as_arrays
 from .repeats import distinct
 from .ridge import KernelFit, solve_gram

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from ..activations import AbstractActivation, relu
 from ..network import TwoLayer, absorb_output_weights
 from ..optim import add_langevin_noise, as_leaf, noise_seed
-from ..problem import Dataset
+from ..task import Dataset
 from . import fused
 from .base import Status, check_at_least
 from .loss import half_mse

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
-from ..problem import Dataset
+from ..task import Dataset
 from .base import AbstractEstimator, check_data, floats_as_arrays
 from .repeats import distinct
 from .ridge import PATH, Eigen, KernelFit, as_kernel, best_score, eigen, scores, search_loo, status_of

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..precision import requires_float64
-from ..problem import Dataset
+from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, check_at_least, check_data
 from .repeats import power_of_two
 

@@ -26,7 +26,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..activations import AbstractActivation, check_activation, relu
 from ..network import TwoLayer, absorb_output_weights
 from ..optim import as_leaf
-from ..problem import Dataset, Problem, RegressionFunction
+from ..problem import Problem, RegressionFunction
+from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
 from .loss import half_mse
 from .phases import NoisyPhase, Probe, VanillaPhase, default, noisy_descent, samples_last, vanilla_descent

@@ -34,7 +34,8 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..precision import is_traced
-from ..problem import Dataset, Problem
+from ..problem import Problem
+from ..task import Dataset
 from .repeats import count_distinct, first_of_equals
 
 Oracle = tuple[Problem, Callable[[Array], Array]]

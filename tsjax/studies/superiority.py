@@ -34,9 +34,10 @@ from ..kernels import (
     nngp,
     ntk,
 )
-from ..problem import AbstractInputs, Cube, Dataset, Gaussian, Problem, ReLUTeacher, Sphere
+from ..problem import AbstractInputs, Cube, Gaussian, Problem, ReLUTeacher, Sphere
 from ..risk import exact_risk, monte_carlo_risk
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
+from ..task import Dataset
 
 _INPUTS: dict[str, Callable[[int], AbstractInputs]] = {"sphere": Sphere, "gaussian": Gaussian, "cube": Cube}
 _STUDENTS = ("student", "paper_student", "oracle_student")

@@ -22,9 +22,10 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key, UInt32
 
 from ..cache import cache_folder, is_own, private_folder
-from ..estimators.base import LARGEST, AbstractEstimator, AbstractFit, check_data, floats_as_arrays
+from ..estimators.base import LARGEST, AbstractEstimator, AbstractFit, check_values, floats_as_arrays
 from ..estimators.standardized import LARGEST_SCALED, Standardized
-from ..problem import Dataset, Problem, RegressionFunction
+from ..problem import Problem, RegressionFunction
+from ..task import Dataset
 
 # XLA's pool of CPU threads in a process with a CPU device per core; read once, when JAX makes its CPU client.
 _POOL = "PJRT_NPROC"
@@ -209,7 +210,12 @@ def fit_many(
 
     **Raises:** ValueError for shapes that do not fit together or data that are not finite.
     """
-    check_data(datasets, batched=True, largest=LARGEST_SCALED if isinstance(estimator, Standardized) else LARGEST)
+    if datasets.x.ndim < 3 or datasets.y.ndim < 2 or datasets.x.shape[:2] != datasets.y.shape[:2]:
+        raise ValueError(
+            f"expected x of shape (B, n, d) and y of shape (B, n), got {datasets.x.shape} and {datasets.y.shape}. "
+            "Stack the data sets."
+        )
+    check_values(datasets, LARGEST_SCALED if isinstance(estimator, Standardized) else LARGEST)
     if jnp.issubdtype(keys.dtype, jnp.uint32) and keys.ndim == 2:
         # Of the old kind, from jax.random.PRNGKey: two numbers are one key.
         keys = jax.random.wrap_key_data(keys)
