@@ -1,6 +1,6 @@
 """Students on an accelerator, in one run of less than 8 minutes: `uv run --extra cuda13 python -m benchmarks gpu`.
 
-The fused kernel (`tsjax.estimators.fused`) with 1 to 8 warps a student against the same loop by XLA, the textbook under
+The fused kernel (`tsjax.fast.fused`) with 1 to 8 warps a student against the same loop by XLA, the textbook under
 jit(vmap), and, where torch is installed, torch.func's vmap(grad) captured in a CUDA graph and one student in a PyTorch loop.
 Beside them the share of the float32 roofline that a step of 4 n m d operations (two products forward, two backward) reaches.
 First the kernel must agree with XLA on this very device; where it does not, or does not compile, the table says so.
@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsjax.estimators.fused import LARGEST, descend
-from tsjax.estimators.loss import half_mse_by_xla
+from tsjax.fast.fused import LARGEST, descend
+from tsjax.fast.loss import half_mse_by_xla
 from tsjax.network import TwoLayer
 from tsjax.optim import counter_normals
 from tsjax.sweep.estimate import fastest

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tsjax import native
-from tsjax.estimators.loss import half_mse, half_mse_by_xla
+from tsjax.fast import native
+from tsjax.fast.loss import half_mse, half_mse_by_xla
 from tsjax.network import TwoLayer
 from tsjax.optim import counter_normals
 from tsjax.sweep.devices import sharded_vmap, use_all_cores

@@ -263,7 +263,7 @@ def c_loop(case: Case, noise: bool = True) -> Run:
 
     import jax
 
-    from tsjax import native
+    from tsjax.fast import native
 
     here = Path(__file__).parent / "limit.c"
     includes = (str(Path(native.__file__).parent), jax.ffi.include_dir())

@@ -9,7 +9,7 @@ import pytest
 from benchmarks import compare, ways
 from benchmarks.__main__ import NAMES
 from benchmarks.training import LIMIT, OURS, draw
-from tsjax import native
+from tsjax.fast import native
 
 
 @pytest.fixture(scope="module")

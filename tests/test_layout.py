@@ -11,12 +11,15 @@ import tsjax as ts
 ROOT = Path(ts.__file__).parent
 # From the bottom up: a module imports from its own layer and those before it.
 LAYERS = [
-    ["display", "cache", "versions"],
-    ["precision", "rates", "native"],
+    ["display", "cache", "versions", "status"],
+    ["precision", "rates"],
     ["kernels"],
     ["activations"],
     ["network"],
     ["task", "optim"],
+    ["fast"],
+    ["losses"],
+    ["attacks", "train"],
     ["problem", "mixtures"],
     ["estimators"],
     ["risk", "theory"],
@@ -28,9 +31,9 @@ LAYERS = [
 ]
 # Imports inside functions that go up: how a result reports itself, and where a study is looked up by its name.
 UPWARD = {("sweep.result", "report"), ("sweep.run", "studies"), ("sweep.spec", "studies")}
-# The modules that may look at devices, files or the clock; `data` and its study read the user's file, `native` compiles one
-# into the folder that `cache` makes, `versions` reads `pyproject.toml`.
-OUTER = ("sweep", "report", "cli", "data", "studies.real_data", "native", "cache", "versions")
+# The modules that may look at devices, files or the clock; `data` and its study read the file of the user, `fast.native`
+# compiles one into the folder that `cache` makes, `versions` reads `pyproject.toml`.
+OUTER = ("sweep", "report", "cli", "data", "studies.real_data", "fast.native", "cache", "versions")
 
 
 def _modules():

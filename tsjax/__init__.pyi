@@ -1,6 +1,8 @@
 # The public names, flat. They load on first use, so that `import tsjax` and `tsjax --help` stay instant.
 from . import activations as activations
+from . import attacks as attacks
 from . import kernels as kernels
+from . import losses as losses
 from . import rates as rates
 from . import studies as studies
 from . import theory as theory
@@ -8,7 +10,6 @@ from .data import DataProblem as DataProblem
 from .data import Split as Split
 from .estimators.base import AbstractEstimator as AbstractEstimator
 from .estimators.base import AbstractFit as AbstractFit
-from .estimators.base import Status as Status
 from .estimators.features import RandomFeatures as RandomFeatures
 from .estimators.gradient import GradientStudent as GradientStudent
 from .estimators.gradient import LinearisedFit as LinearisedFit
@@ -25,9 +26,11 @@ from .estimators.spectral import MinimumNorm as MinimumNorm
 from .estimators.spectral import SpectralCutoff as SpectralCutoff
 from .estimators.standardized import Standardized as Standardized
 from .estimators.standardized import StandardizedFit as StandardizedFit
-from .estimators.student import NetworkFit as NetworkFit
-from .estimators.student import OracleStudent as OracleStudent
-from .estimators.student import TwoPhaseStudent as TwoPhaseStudent
+from .estimators.student import ModelFit as ModelFit
+from .estimators.student import Student as Student
+from .estimators.two_phase import NetworkFit as NetworkFit
+from .estimators.two_phase import OracleStudent as OracleStudent
+from .estimators.two_phase import TwoPhaseStudent as TwoPhaseStudent
 from .mixtures import GaussianMixture as GaussianMixture
 from .mixtures import MixtureInstance as MixtureInstance
 from .network import NeuronMatch as NeuronMatch
@@ -85,6 +88,7 @@ from .risk import excess_risk as excess_risk
 from .risk import kernel_risk as kernel_risk
 from .risk import monte_carlo_risk as monte_carlo_risk
 from .risk import relu_gram as relu_gram
+from .status import Status as Status
 from .sweep.curve import Curve as Curve
 from .sweep.devices import fit_many as fit_many
 from .sweep.experiment import Arguments as Arguments
@@ -98,3 +102,10 @@ from .sweep.run import sweep as sweep
 from .task import AbstractInstance as AbstractInstance
 from .task import AbstractTask as AbstractTask
 from .task import Dataset as Dataset
+from .train import Flat as Flat
+from .train import FullBatch as FullBatch
+from .train import MiniBatches as MiniBatches
+from .train import Never as Never
+from .train import Online as Online
+from .train import Trained as Trained
+from .train import train as train

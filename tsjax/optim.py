@@ -126,11 +126,40 @@ def add_langevin_noise(
     return optax.GradientTransformation(init, update)
 
 
+class Descent(optax.GradientTransformation):
+    """Gradient descent, noisy where a temperature is given: an optax transformation that says what it does, so that kernels
+    which do many of its steps at once can be used in its place (`tsjax.train`)."""
+
+    step_size: ScalarOrSchedule
+    temperature: ScalarOrSchedule | None
+    key: PRNGKeyArray | None
+
+    def __new__(
+        cls,
+        step_size: ScalarOrSchedule,
+        temperature: ScalarOrSchedule | None = None,
+        key: PRNGKeyArray | None = None,
+    ) -> "Descent":
+        steps = optax.sgd(step_size)
+        if temperature is not None:
+            if key is None:
+                raise ValueError("noisy gradient descent needs a key for its noise.")
+            steps = optax.chain(steps, add_langevin_noise(step_size, temperature, key))
+        self = super().__new__(cls, steps.init, steps.update)
+        self.step_size, self.temperature, self.key = step_size, temperature, key
+        return self
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether neither step size nor temperature is a schedule."""
+        return not callable(self.step_size) and not callable(self.temperature)
+
+
 def noisy_gradient_descent(
     step_size: ScalarOrSchedule, temperature: ScalarOrSchedule, key: PRNGKeyArray
 ) -> optax.GradientTransformation:
     """Gradient Langevin dynamics: `optax.sgd` followed by `add_langevin_noise` at the same step size."""
-    return optax.chain(optax.sgd(step_size), add_langevin_noise(step_size, temperature, key))
+    return Descent(step_size, temperature, key)
 
 
 def as_leaf(value, dtype) -> jax.Array:

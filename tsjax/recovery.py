@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .estimators.base import AbstractFit
-from .estimators.student import NetworkFit, OracleStudent
+from .estimators.two_phase import NetworkFit, OracleStudent
 from .network import TwoLayer, match_neurons
 from .precision import requires_float64
 from .problem import Problem, RegressionFunction

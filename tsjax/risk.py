@@ -15,8 +15,8 @@ from .estimators.base import AbstractFit
 from .estimators.features import FeaturesFit
 from .estimators.iterative import TiledKernelFit
 from .estimators.ridge import KernelFit
-from .estimators.student import NetworkFit
 from .estimators.tuning import as_float64
+from .estimators.two_phase import NetworkFit
 from .kernels import ArcCosine, ReLUFeatures, gegenbauer
 from .kernels.base import trace_floats
 from .kernels.zonal import MOST_DEGREES, angles, coefficients, degrees_holding, largest_missing, series

@@ -36,13 +36,14 @@ import numpy as np
 import pandas as pd
 
 from .activations import relu
-from .estimators.base import AbstractEstimator, Status
+from .estimators.base import AbstractEstimator
 from .estimators.features import RandomFeatures
 from .estimators.phases import NoisyPhase, VanillaPhase
 from .estimators.ridge import KernelRidge
 from .estimators.standardized import Standardized, StandardizedFit
-from .estimators.student import TwoPhaseStudent
+from .estimators.two_phase import TwoPhaseStudent
 from .kernels import RBF, ntk
+from .status import Status
 from .task import Dataset, check_numbers
 
 # Constructors take anything, as scikit-learn asks of them; `fit` checks it.

@@ -12,7 +12,7 @@ from filelock import FileLock
 from helpers import SEED
 
 import tsjax as ts
-from tsjax import native
+from tsjax.fast import native
 from tsjax.kernels import ArcCosineNTK
 from tsjax.sweep import devices as devices_module
 from tsjax.sweep.devices import pad_batch

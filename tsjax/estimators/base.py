@@ -4,7 +4,6 @@ An estimator is a frozen `equinox.Module`: its shapes are static fields, its hyp
 composes with `jax.jit` and `jax.vmap`; called eagerly, it first checks the data and then runs compiled.
 """
 
-import enum
 from abc import abstractmethod
 from typing import Any
 
@@ -14,31 +13,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..display import card
+from ..losses import refuse_labels
 from ..precision import is_traced
+from ..status import Status
 from ..task import Dataset, check_numbers
 
 LARGEST = 1e150
 """Of the numbers that estimators take as they are: sums of their squares are float64 numbers."""
-
-
-class Status(enum.IntEnum):
-    """How a fit ended. Failure is a value: it is recorded and counted, never dropped and never raised."""
-
-    CONVERGED = 0
-    """The estimator's own stopping rule was met (direct solvers: the solution is finite)."""
-    STEP_LIMIT = 1
-    """The step limit came first."""
-    DIVERGED = 2
-    """Training left the finite numbers or exploded."""
-    SINGULAR = 3
-    """A linear system could not be solved to a finite answer."""
-    OUT_OF_MEMORY = 4
-    """A sweep could not run the cell: it does not fit in memory, not even alone."""
-
-    @property
-    def words(self) -> str:
-        """As tables write it: `step limit`."""
-        return self.name.lower().replace("_", " ")
 
 
 class AbstractFit(eqx.Module):
@@ -110,16 +91,6 @@ def check_data(data: Dataset, *, outputs: bool = False, weights: bool = False, l
     check_values(data, largest)
 
 
-def refuse_labels(y) -> None:
-    """Raises ValueError for class labels, integers or booleans, where a regression needs numbers."""
-    if getattr(getattr(y, "dtype", None), "kind", "f") in "iub":
-        raise ValueError(
-            f"y holds class labels (type {y.dtype}), which are no numbers to regress on. Train with a loss for classes "
-            "(tsjax.losses.cross_entropy), make one output for each class (jax.nn.one_hot(y, classes)), or, where they are "
-            "counts, give y.astype(float)."
-        )
-
-
 def check_values(data: Dataset, largest: float = LARGEST) -> None:
     """Raises ValueError for values that are missing, not finite, or above `largest`.
 
@@ -145,9 +116,9 @@ def _raise_at(bad: np.ndarray, name: str, what: str, remedy: str) -> None:
 
 def check_at_least(owner: str, **bounds) -> None:
     """Raises ValueError for a hyper-parameter below its bound: `check_at_least("Student", width=(width, 1))`. None means
-    "by the formula" and passes, as do traced values."""
+    "by the formula" and passes, as do traced values and schedules, functions of the step."""
     for name, (value, lowest) in bounds.items():
-        if value is None or is_traced(value):
+        if value is None or is_traced(value) or callable(value):
             continue
         if not np.isfinite(np.asarray(value)).all() or np.asarray(value).min() < lowest:
             raise ValueError(f"{owner}: {name} must be finite and at least {lowest}, got {value}.")

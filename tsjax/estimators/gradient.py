@@ -13,12 +13,14 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..activations import AbstractActivation, check_activation, relu
+from ..losses import AbstractObjective, squared, weighted_mean
 from ..network import TwoLayer
-from ..optim import as_leaf
+from ..optim import Descent, as_leaf
 from ..task import Dataset
+from ..train import NEVER, FullBatch, MiniBatches, train
 from .base import AbstractEstimator, AbstractFit, check_at_least, check_data, floats_as_arrays
-from .phases import Descender, default, descent_step_size, input_scale, samples_last
-from .student import NetworkFit
+from .phases import default, descent_step_size, flatness, in_one_type, input_scale, row_count
+from .two_phase import NetworkFit
 
 
 class LinearisedFit(AbstractFit):
@@ -125,66 +127,70 @@ class GradientStudent(AbstractEstimator):
 
         **Raises:** ValueError when a mini-batch is larger than the data set.
         """
-        check_data(data)
+        check_data(data, weights=True)
         if self.batch_size is not None and self.batch_size > data.n:
             raise ValueError(f"batch_size={self.batch_size} is more than the n={data.n} samples; lower it.")
         return _fit(floats_as_arrays(self), key, data)
 
 
-def _split(student: GradientStudent, net: TwoLayer) -> tuple[TwoLayer, TwoLayer]:
-    """What is trained and what is frozen of a network: of each only its own leaves, the others None (`eqx.combine`)."""
-    spec = jax.tree.map(lambda _: True, net)
-    if student.trained != "both":
-        frozen = (lambda net: net.w) if student.trained == "output" else (lambda net: net.a)
-        spec = eqx.tree_at(frozen, spec, False)
-    return eqx.partition(net, spec)
+def _trained(student: GradientStudent, net: TwoLayer) -> TwoLayer:
+    """Which parameters move, as a tree of booleans."""
+    return eqx.tree_at(lambda net: (net.a, net.w), net, (student.trained != "neurons", student.trained != "output"))
 
 
-def _model(student: GradientStudent, start: TwoLayer, x_t):
-    """The predictions at x_t as a function of the trained parameters."""
-    trained, frozen = _split(student, start)
-    predict = lambda theta: eqx.combine(theta, frozen).samples_last(x_t)
-    if student.linearised:
-        value, derivative = jax.linearize(predict, trained)
-        return lambda theta: value + derivative(jax.tree.map(jnp.subtract, theta, trained))
-    if student.output_scale is not None:
-        scale, value = as_leaf(student.output_scale, x_t.dtype), predict(trained)
-        return lambda theta: scale * (predict(theta) - value)
-    return predict
+class _Linearised(AbstractObjective):
+    """L of the network linearised around `start` in the parameters that move."""
+
+    start: TwoLayer
+    trained: Any
+
+    def __call__(self, model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
+        return self.on(batch)(model, key)
+
+    def on(self, batch: Dataset):
+        moving, fixed = eqx.partition(self.start, self.trained)
+        predict = lambda theta: eqx.combine(theta, fixed).samples_last(batch.x.T)
+        # Built once for a batch that stays: linearising costs a pass over the data.
+        value, derivative = jax.linearize(predict, moving)
+
+        def loss(model, key):
+            del key
+            shift = jax.tree.map(jnp.subtract, eqx.filter(model, self.trained), moving)
+            return 0.5 * weighted_mean((value + derivative(shift) - batch.y) ** 2, batch.weight)
+
+        return loss
 
 
-def _in_batches(loss, start, optimizer, steps: int, batch_size: int, key, x_t, y):
-    """`steps` updates on mini-batches; the order of each epoch depends on (key, epoch) alone."""
-    n = y.shape[0]
-    per_epoch = n // batch_size
+class _Lazy(AbstractObjective):
+    """L of scale (f_theta - f_start), over scale^2."""
 
-    def step(i, carry):
-        theta, opt_state, order = carry
-        # Within an epoch the order stays: sorting is dearer than a step.
-        renew = lambda: jr.permutation(jr.fold_in(key, i // per_epoch), n)
-        batch = x_t, y
-        # All samples need no order.
-        if batch_size < n:
-            order = jax.lax.cond(i % per_epoch == 0, renew, lambda: order)
-            chosen = jax.lax.dynamic_slice(order, (i % per_epoch * batch_size,), (batch_size,))
-            batch = x_t[:, chosen], y[chosen]
-        grad = jax.grad(loss)(theta, *batch)
-        updates, opt_state = optimizer.update(grad, opt_state, theta)
-        return optax.apply_updates(theta, updates), opt_state, order
+    start: TwoLayer
+    scale: Float[Array, ""]
 
-    order = jr.permutation(jr.fold_in(key, 0), n)
-    return jax.lax.fori_loop(0, steps, step, (start, optimizer.init(eqx.filter(start, eqx.is_array)), order))[0]
+    def __call__(self, model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
+        return self.on(batch)(model, key)
+
+    def on(self, batch: Dataset):
+        x_t = batch.x.T
+        value = self.start.samples_last(x_t)
+
+        def loss(model, key):
+            del key
+            residual = self.scale * (model.samples_last(x_t) - value) - batch.y
+            return 0.5 * weighted_mean((residual / self.scale) ** 2, batch.weight)
+
+        return loss
 
 
 @eqx.filter_jit
 def _fit(student: GradientStudent, key, data: Dataset) -> NetworkFit | LinearisedFit:
-    x_t, y = samples_last(data)
-    (d, n), dtype = x_t.shape, x_t.dtype
-    width = student.width
+    data = in_one_type(data)
+    n, d, dtype, width = row_count(data), data.d, data.x.dtype, student.width
+    batch_size = student.batch_size
     steps = 4000 + 1000 * width if student.steps is None else student.steps
-    if student.epochs is not None and student.batch_size is not None:
-        steps = student.epochs * (n // student.batch_size)
-    s2 = input_scale(x_t, student.activation)
+    if student.epochs is not None and batch_size is not None:
+        steps = student.epochs * jnp.asarray(n // batch_size, jnp.int32)
+    s2 = input_scale(data.x.T, student.activation, data.weight)
     key_a, key_w, key_order = jr.split(key, 3)
     start = TwoLayer(
         a=as_leaf(student.init_output_std, dtype) * jr.normal(key_a, (width,), dtype),
@@ -193,50 +199,44 @@ def _fit(student: GradientStudent, key, data: Dataset) -> NetworkFit | Linearise
     )
     squares = jnp.sum(start.a**2) + jnp.sum(start.w**2)
     formula = descent_step_size(jnp.maximum(squares - 1, width), s2)
-    if student.batch_size is not None:
-        formula = formula / (1 + (d - 1) / student.batch_size * (n - student.batch_size) / max(n - 1, 1))
+    if batch_size is not None:
+        formula = formula / (1 + (d - 1) / batch_size * (n - batch_size) / jnp.maximum(n - 1, 1))
     step_size = default(student.step_size, formula, dtype)
     optimizer = student.optimizer
     if optimizer is None:
-        decay = lambda count: step_size * (1 - count / max(steps, 1)).astype(dtype)
-        optimizer = optax.sgd(step_size if student.batch_size is None else decay)
-    trained, frozen = _split(student, start)
-    parameters = {"both": width * d, "neurons": width * d, "output": width}[student.trained]
-    scale = as_leaf(1.0 if student.output_scale is None else student.output_scale, dtype)
-    half_mse = lambda residual: 0.5 * jnp.mean((residual / scale) ** 2)
-    # Built once: linearising costs a pass over the data.
-    predictions = _model(student, start, x_t)
-    descender = Descender(
-        loss=lambda theta: half_mse(predictions(theta) - y),
-        optimizer=optimizer,
-        share=parameters / n,
-        zero_loss=half_mse(y),
-        scale=s2 / scale**2,
+        decay = lambda count: step_size * (1 - count / jnp.maximum(steps, 1)).astype(dtype)
+        optimizer = Descent(step_size if batch_size is None else decay)
+    trained, scale = (
+        _trained(student, start),
+        as_leaf(1.0 if student.output_scale is None else student.output_scale, dtype),
     )
-    if student.batch_size is None:
-        state = descender.advance(descender.start(trained), jnp.asarray(steps, jnp.int32))
-        theta, done, flat = state.theta, state.steps, state.done
-    else:
-        # A batch's loss is built anew each step: its columns change.
-        loss = lambda theta, x_t, y: half_mse(_model(student, start, x_t)(theta) - y)
-        theta = _in_batches(loss, trained, optimizer, steps, student.batch_size, key_order, x_t, y)
-        done, flat = jnp.asarray(steps, jnp.int32), jnp.zeros((), bool)
-    loss = descender.loss(theta)
-    status = descender.status(theta, loss, flat)
-    theta = eqx.combine(theta, frozen)
-    seen = done.astype(dtype) * (n if student.batch_size is None else student.batch_size)
+    objective: AbstractObjective = squared
+    if student.linearised:
+        objective = _Linearised(start, trained)
+    elif student.output_scale is not None:
+        objective = _Lazy(start, scale)
+    parameters = {"both": width * d, "neurons": width * d, "output": width}[student.trained]
+    flat, largest_loss = flatness(
+        parameters / n, 0.5 * weighted_mean((data.y / scale) ** 2, data.weight), s2 / scale**2
+    )
+    done = train(
+        key_order, start, objective, FullBatch(data) if batch_size is None else MiniBatches(data, batch_size), optimizer,
+        steps=steps, trainable=trained, stop=flat if batch_size is None else NEVER, largest_loss=largest_loss,
+    )  # fmt: skip
+    theta = done.model
+    seen = done.steps.astype(dtype) * (n if batch_size is None else batch_size)
     stats = {
-        "train_loss": loss * scale**2,
+        "train_loss": done.loss * scale**2,
         "width": jnp.asarray(width, jnp.int32),
-        "steps": done[None],
+        "steps": done.steps[None],
         "restarts_run": jnp.ones((), jnp.int32),
-        "total_steps": done,
+        "total_steps": done.steps,
         "sample_steps": seen,
         "neuron_steps": seen * width,
     }
     if student.linearised:
         shift = jax.tree.map(jnp.subtract, theta, start)
-        return LinearisedFit(start=start, shift=shift, status=status, stats=stats)
+        return LinearisedFit(start=start, shift=shift, status=done.status, stats=stats)
     if student.output_scale is not None:
         theta = TwoLayer(
             a=scale * jnp.concatenate([theta.a, -start.a]),
@@ -244,4 +244,4 @@ def _fit(student: GradientStudent, key, data: Dataset) -> NetworkFit | Linearise
             activation=student.activation,
         )
         stats["width"] = 2 * stats["width"]
-    return NetworkFit(net=theta, status=status, stats=stats)
+    return NetworkFit(net=theta, status=done.status, stats=stats)

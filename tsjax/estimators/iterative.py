@@ -28,8 +28,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
+from ..status import Status
 from ..task import Dataset
-from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
+from .base import AbstractEstimator, AbstractFit, check_at_least, check_data, floats_as_arrays
 from .repeats import Distinct, distinct
 from .ridge import as_kernel, best_score, ridge_path
 from .shifted import solve_shifted

@@ -7,17 +7,21 @@ parameters. Its spare neurons share directions, or hardly act; taken away one by
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.random as jr
 from jaxtyping import Array, Float, Int
 
+from ..losses import squared, weighted_mean
 from ..network import TwoLayer, absorb_output_weights
-from .loss import half_mse
+from ..optim import Descent
+from ..task import Dataset
+from ..train import FullBatch, train
 from .phases import (
     descent_step_size,
-    loss_of_trained,
+    objective_in_phase_two,
     parameters_per_neuron,
+    row_count,
     step_scale,
     trained_in_phase_two,
-    with_trained,
 )
 
 # Gradient steps after each removal: enough for the neurons left to close the gap, measured; phase II does the rest.
@@ -26,7 +30,7 @@ REFIT_STEPS = 25
 _JITTER = 1e-5
 
 
-def information_criterion(loss, parameters, n: int):
+def information_criterion(loss, parameters, n):
     r"""Schwarz's criterion per sample, log L + p log(n) / n, of a network of p free parameters (Schwarz 1978).
 
     It is -2/n times the log-likelihood under Gaussian noise of unknown variance, up to a constant, plus the penalty; the
@@ -43,9 +47,7 @@ class _Candidate(eqx.Module):
     score: Float[Array, ""]
 
 
-def prune(
-    net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"], width: int | None
-) -> tuple[TwoLayer, Int[Array, ""], Int[Array, ""]]:
+def prune(net: TwoLayer, data: Dataset, width: int | None) -> tuple[TwoLayer, Int[Array, ""], Int[Array, ""]]:
     r"""Removes neurons one at a time, down to `width`; at None down to the width that `information_criterion` likes best.
 
     With features phi_j = phi(<w_j, x>), Gram matrix H = Phi Phi^T / n and least-squares output weights c = H^{-1} Phi y / n,
@@ -56,35 +58,40 @@ def prune(
     **Returns:** the network of `width` neurons (at None of as many as before, the removed ones with a_j = 0 and w_j = 0),
     the number of neurons alive, and the gradient steps done.
     """
-    start, n, s2 = net.w.shape[0], y.shape[0], step_scale(x_t, net.activation)
-    dtype = net.w.dtype
+    start, n, dtype = net.w.shape[0], row_count(data), net.w.dtype
+    s2 = step_scale(data.x.T, net.activation, data.weight)
     lowest = 1 if width is None else width
+    loss_of = squared.on(data)
+
+    def moments(features, others):
+        """E[phi other] over the samples, weighted as the loss weighs them."""
+        if data.weight is None:
+            return jnp.matmul(features, others, precision="highest") / n
+        return jnp.matmul(features * data.weight[None, :], others, precision="highest") / jnp.sum(data.weight)
+
     # Below a squared residual of rounding size, sizes do not differ.
-    rounding = (100 * jnp.finfo(dtype).eps) ** 2 * jnp.mean(y * y)
+    rounding = (100 * jnp.finfo(dtype).eps) ** 2 * weighted_mean(data.y**2, data.weight)
 
     def score(loss, size):
         return information_criterion(loss + rounding, size * parameters_per_neuron(net), n).astype(dtype)
 
-    def refit(net: TwoLayer, size):
+    def refit(net: TwoLayer, size) -> TwoLayer:
         step_size = descent_step_size(size, s2).astype(dtype)
-        gradient = jax.grad(loss_of_trained)
-
-        def descend(_, theta):
-            return jax.tree.map(lambda p, g: p - step_size * g, theta, gradient(theta, net, x_t, y))
-
-        theta = jax.lax.fori_loop(0, REFIT_STEPS, descend, trained_in_phase_two(net))
-        return with_trained(net, theta)
+        return train(
+            jr.key(0), net, objective_in_phase_two(net), FullBatch(data), Descent(step_size), steps=REFIT_STEPS,
+            trainable=trained_in_phase_two(net),
+        ).model  # fmt: skip
 
     def remove_one(i, carry: tuple[_Candidate, _Candidate]):
         current, best = carry
         alive = current.alive
         # Unit output weights: what the network makes of each neuron, before its sign.
-        features = current.net.features(x_t) * alive[:, None]
-        gram = jnp.matmul(features, features.T, precision="highest") / n
+        features = current.net.features(data.x.T) * alive[:, None]
+        gram = moments(features, features.T)
         jitter = _JITTER * jnp.trace(gram) / jnp.sum(alive)
         gram = gram + jnp.diag(jnp.where(alive > 0, jitter + jnp.finfo(dtype).tiny, 1))
         inverse = jnp.linalg.inv(gram)
-        c = jnp.matmul(inverse, jnp.matmul(features, y, precision="highest") / n, precision="highest")
+        c = jnp.matmul(inverse, moments(features, data.y), precision="highest")
         increase = jnp.where(alive > 0, c * c / (2 * jnp.diag(inverse)), jnp.inf)
         removed = jnp.argmin(increase)
         alive = alive.at[removed].set(0)
@@ -93,11 +100,11 @@ def prune(
         net = eqx.tree_at(lambda net: (net.a, net.w), net, (net.a * alive, net.w * alive[:, None]))
         size = jnp.asarray(start - 1 - i, jnp.int32)
         net = refit(net, size)
-        current = _Candidate(net, alive, size, score(half_mse(net, x_t, y), size))
+        current = _Candidate(net, alive, size, score(loss_of(net, None), size))
         better = current.score <= best.score if width is None else True
         return current, jax.tree.map(lambda new, old: jnp.where(better, new, old), current, best)
 
-    first = _Candidate(net, jnp.ones(start, dtype), jnp.asarray(start, jnp.int32), score(half_mse(net, x_t, y), start))
+    first = _Candidate(net, jnp.ones(start, dtype), jnp.asarray(start, jnp.int32), score(loss_of(net, None), start))
     _, best = jax.lax.fori_loop(0, start - lowest, remove_one, (first, first))
     net = best.net
     if width is not None:

@@ -25,8 +25,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
+from ..status import Status
 from ..task import Dataset
-from .base import AbstractEstimator, AbstractFit, Status, check_data, floats_as_arrays
+from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
 from .repeats import Distinct, distinct
 from .shifted import Shifted, solve_shifted
 from .tuning import (

@@ -22,8 +22,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from ..kernels.base import AbstractKernel
 from ..kernels.radial import RBF, AbstractRadialKernel
 from ..precision import requires_float64
+from ..status import Status
 from ..task import Dataset
-from .base import AbstractEstimator, AbstractFit, Status, check_data, floats_as_arrays
+from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
 from .ridge import best_score, in_blocks
 from .tuning import Fixed, Oracle, Search, check_oracle, hold_out, oracle_sample, tuned
 

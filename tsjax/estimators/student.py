@@ -1,329 +1,313 @@
-r"""Students: two-layer networks trained by noisy, then by vanilla gradient descent.
+"""Students: any network, trained on any loss by any optax optimizer."""
 
-Algorithm 1 of Akiyama & Suzuki (arXiv:2205.14818), on the half mean squared error L = (1/2n) sum_i (y_i - f(x_i))^2:
-
-1. **Phase I, noisy gradient descent** on both layers, theta <- theta - eta grad(L + lambda |theta|^2) + sqrt(2 eta T) xi:
-   finds the basin of a near-global optimum.
-2. **Switch** by homogeneity: a_j <- sign(a_j), w_j <- |a_j| w_j. Neurons beyond the student's width are pruned.
-3. **Phase II, vanilla gradient descent** on W alone: converges within the basin.
-
-Everything is written for one student on one data set, and vectorised at the edges: over restarts inside `fit` (they share
-the data, so their products merge into one), over data sets by `jax.vmap` or `tsjax.fit_many`.
-
-Default settings are formulas in the width m, the dimension d, the sample size n and the input scale s^2 = mean x_i^2 (1/d
-on the sphere, 1 for Gaussian inputs), with the measurements behind them beside each (`NoisyPhase`, `VanillaPhase`).
-"""
-
-import functools
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..activations import AbstractActivation, check_activation, relu
-from ..network import TwoLayer, absorb_output_weights
-from ..optim import as_leaf
-from ..problem import Problem, RegressionFunction
-from ..task import Dataset
-from .base import AbstractEstimator, AbstractFit, Status, check_at_least, check_data, floats_as_arrays
-from .loss import half_mse
-from .phases import NoisyPhase, Probe, VanillaPhase, default, noisy_descent, samples_last, vanilla_descent
-from .pruning import information_criterion, prune
+from ..losses import Objective, Penalised, check, outputs_of, squared
+from ..optim import add_langevin_noise, as_leaf
+from ..task import AbstractInstance, Dataset
+from ..train import NEVER, AbstractBatches, AbstractStop, FullBatch, MiniBatches, Never, Online, Validation, train
+from ..train.batches import real_first
+from ..train.loop import Probe
+from .base import AbstractEstimator, AbstractFit, check_at_least, check_values, floats_as_arrays
 
-Oracle = tuple[Problem, RegressionFunction]
-
-# Restarts run in rounds of so many at once.
-_ROUND = 2
-# A loss below this share of that of predicting 0 is the optimum, whatever noiseless restarts still differ by.
-_NOISELESS = 1e-6
+OptimizerOfRate = Callable[[Any], optax.GradientTransformation]
 
 
-class NetworkFit(AbstractFit):
-    """A trained two-layer network.
+class ModelFit(AbstractFit):
+    """A trained model.
 
-    `stats`: `train_loss` (half mean squared error), `width` (neurons alive), `steps` (gradient steps of phase I, of pruning
-    and of phase II, of the chosen restart), `restart` (the chosen one), `restart_losses` (one per restart, inf for those
-    not run), `restarts_run`, and the cost over all restarts run: `total_steps` (gradient steps), `sample_steps` (each times
-    the samples it saw) and `neuron_steps` (each times samples and neurons). With a probe also `trajectory`, see
-    `TwoPhaseStudent.fit`.
+    `stats`: `train_loss` (the objective on the data), `steps` (gradient steps), `sample_steps` (each times the rows that
+    it saw), `parameters` (numbers trained), and with a probe `trajectory` (see `Student.fit`).
     """
 
-    net: TwoLayer
+    model: Any
     status: Int[Array, "*batch"]
     stats: dict[str, Any]
 
-    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
-        dtype = jnp.result_type(x, self.net.w)
-        return jax.tree.map(lambda leaf: leaf.astype(dtype), self.net).samples_last(x.T.astype(dtype))
+    def predict(self, x: Array) -> Array:
+        """The outputs of the model at the rows of x, (k, *output)."""
+        return outputs_of(self.model, x)
 
 
-class TwoPhaseStudent(AbstractEstimator):
-    r"""Noisy, then vanilla gradient descent, with nothing to tune.
+class Applied(eqx.Module):
+    """A network that is a pair of functions, as those of Flax, Haiku and JAX's own: parameters, and apply(parameters, x)."""
 
-    `TwoPhaseStudent(width=m)` explores with 2 m neurons in phase I, prunes them to m at the switch, and repeats until two
-    restarts agree. `TwoPhaseStudent(width="auto")` finds the width from the data. Restarts are chosen by the training loss,
-    which looks at no test data. `TwoPhaseStudent.paper(...)` has the settings of the paper's experiment, and
-    `noisy=NoisyPhase(width=m)` the paper's algorithm with our tuned settings: the same width in both phases.
+    parameters: Any
+    apply: Callable[[Any, Array], Array] = eqx.field(static=True)
+
+    def __call__(self, x: Array) -> Array:
+        return self.apply(self.parameters, x)
+
+
+class Centred(eqx.Module):
+    """scale (f(x) - f_0(x)) with f_0 the network before training: 0 at the start, and with a large scale lazy (Chizat,
+    Oyallon & Bach 2019, arXiv:1812.07956, equation 2)."""
+
+    model: Any
+    start: Any
+    scale: Float[Array, ""]
+
+    def __call__(self, x: Array) -> Array:
+        return self.scale * (self.model(x) - jax.lax.stop_gradient(self.start(x)))
+
+
+class Student(AbstractEstimator):
+    r"""Any network, trained on any loss by any optax optimizer: `Student(ts.MLP((64, 64), outputs=10),
+    ts.losses.cross_entropy)`.
 
     **Arguments:**
 
-    - `width`: number of neurons of the fit; `"auto"` chooses it by Schwarz's information criterion while pruning
-      (`tsjax.estimators.pruning`), between 1 and the width of phase I. Recovered teachers have it in `fit.stats["width"]`.
-    - `restarts`: most independent runs on the same data, in rounds of two; the one of the smallest final training loss
-      (`"auto"`: smallest criterion) is the fit.
-    - `noisy`, `vanilla`: the two phases. At `width="auto"`, `NoisyPhase(width=...)` bounds the width; 2 d by default.
-    - `agreement`: restarts end when the two smallest losses lie within this share of the estimated Cramer-Rao risk,
-      2 L m d / (n - m d), of each other: independent runs seldom fall into one trap. None runs every restart. In a batch
-      (`jax.vmap`) the rounds go on until every data set has its agreement, at no change to those that had it before.
-    - `init_output_std`: initial a_j ~ N(0, std^2). Small (0.1) by default: gradient descent nearly conserves
-      a_j^2 - |w_j|^2, so that only a neuron with |a_j| < |w_j| can change its sign.
-    - `init_neuron_std`: initial w_jk ~ N(0, std^2); 0.7 / sqrt(d) when None.
-    - `clip`: R > 1 trains through the paper's smooth clip rbar = R tanh(r |r| / (2R)) of every parameter in phase I;
-      None trains the parameters themselves.
-    - `activation`: phi of `tsjax.activations`. Where it is not homogeneous the switch has nothing to absorb, and phase II
-      trains both layers.
+    - `model`: what makes the network: a description such as `tsjax.MLP`, with `init(key, point)`; a function (key, point) -> an
+      Equinox module; a Flax module, or any pair (init, apply) with init(key, x) -> parameters and apply(parameters, x). `point`
+      is the shape of one input, an int for vectors; a network maps one point to its output.
+    - `loss`: an objective of `tsjax.losses`, or any function (model, batch, key) -> scalar. Half the mean squared error by
+      default.
+    - `optimizer`: an optax optimizer; or a function that makes one of a learning rate, such as `optax.adam`, with
+      `learning_rate`. Gradient descent by default.
+    - `learning_rate`: a number, or a schedule step -> number. Numbers are traced: `jax.vmap` over them.
+    - `steps`, `epochs`: gradient steps; or passes over the data in mini-batches, in place of steps. 1000 steps by default.
+    - `batch_size`: rows of a mini-batch, in a new order every epoch. None uses all rows in every step.
+    - `penalty`: adds penalty times the sum of the squares of all parameters to the loss.
+    - `temperature`: T of the noise sqrt(2 eta T) xi of gradient Langevin dynamics, added to every update; a number or a
+      schedule. eta is the `learning_rate`.
+    - `init_scale`: multiplies all initial parameters.
+    - `output_scale`: alpha trains alpha (f - f_0) on loss / alpha^2, which keeps the speed of the outputs under the
+      squared loss: `1.0` centres the network, large values make training lazy.
+    - `trainable`: which leaves move, a function of a leaf (`equinox.partition`); all floating-point arrays by default.
+    - `stop`: a rule that ends training earlier, such as `tsjax.Flat()`.
+    - `validation`: the share of the rows that is held out; training stops when the loss there has not fallen for
+      `patience` looks, 50 steps apart, and the network of the lowest loss is the fit.
 
-    **Raises:** ValueError for values out of range, and for a phase I narrower than the student.
+    An optimizer is compared by identity: build it once and reuse it, or every fit compiles again. `learning_rate` is not.
+
+    **Raises:** ValueError for values out of range, and for options that exclude each other.
+
+    >>> def linear(key, point):
+    ...     return ts.TwoLayer(a=jnp.ones(1), w=0.1 * jax.random.normal(key, (1, point)))
+    >>> data = ts.Dataset(x=jnp.array([[1.0], [2.0], [3.0]]), y=jnp.array([1.0, 2.0, 3.0]))
+    >>> fit = ts.Student(linear, learning_rate=0.1, steps=200).fit(jax.random.key(1), data)
+    >>> fit.predict(jnp.array([[4.0]])).shape
+    (1,)
     """
 
-    width: int | Literal["auto"] = eqx.field(static=True)
-    restarts: int = eqx.field(static=True, default=8)
-    noisy: NoisyPhase = NoisyPhase()
-    vanilla: VanillaPhase = VanillaPhase()
-    agreement: float | Float[Array, ""] | None = 0.5
-    init_output_std: float | Float[Array, ""] = 0.1
-    init_neuron_std: float | Float[Array, ""] | None = None
-    clip: float | Float[Array, ""] | None = None
-    activation: AbstractActivation = eqx.field(static=True, default=relu)
+    model: Any
+    loss: Objective = squared
+    optimizer: optax.GradientTransformation | OptimizerOfRate | None = eqx.field(static=True, default=None)
+    learning_rate: Any = None
+    steps: int | None = eqx.field(static=True, default=None)
+    batch_size: int | None = eqx.field(static=True, default=None)
+    epochs: int | None = eqx.field(static=True, default=None)
+    penalty: float | Float[Array, ""] | None = None
+    temperature: Any = None
+    init_scale: float | Float[Array, ""] | None = None
+    output_scale: float | Float[Array, ""] | None = None
+    trainable: Callable[[Any], Any] = eqx.field(static=True, default=eqx.is_inexact_array)
+    stop: AbstractStop = NEVER
+    validation: float | None = eqx.field(static=True, default=None)
+    patience: int = eqx.field(static=True, default=5)
 
     def __check_init__(self):
-        check_activation(self.activation)
-        if isinstance(self.width, str) and self.width != "auto":
-            raise ValueError(f"width must be a number of neurons or 'auto', got {self.width!r}.")
-        if isinstance(self.width, int):
-            check_at_least("TwoPhaseStudent", width=(self.width, 1))
-            if self.noisy.width is not None and self.noisy.width < self.width:
-                raise ValueError(
-                    f"phase I has {self.noisy.width} neurons, fewer than the {self.width} of the student: neurons are pruned "
-                    "between the phases, never added. Raise NoisyPhase(width=...) or lower the student's width."
-                )
-        check_at_least("TwoPhaseStudent", restarts=(self.restarts, 1), agreement=(self.agreement, 0))
-        check_at_least("TwoPhaseStudent", init_output_std=(self.init_output_std, 0))
-        check_at_least("TwoPhaseStudent", init_neuron_std=(self.init_neuron_std, 0), clip=(self.clip, 1))
-
-    @classmethod
-    def paper(cls, width: int, clip: float = 2.0) -> "TwoPhaseStudent":
-        """The settings of the experiment of arXiv:2205.14818, section 5: theta(0) ~ N(0, I), eta_1 = eta_2 = 0.01,
-        beta = 100, lambda = 0.01, 1000 + 2000 steps, the clip, one run. The paper does not state R; 2 is ours."""
-        return cls(
-            width=width,
-            restarts=1,
-            noisy=NoisyPhase(width=width, steps=1000, step_size=0.01, temperature=0.01, regularisation=0.01),
-            vanilla=VanillaPhase(max_steps=2000, step_size=0.01),
-            init_output_std=1.0,
-            init_neuron_std=1.0,
-            clip=clip,
+        if self.model is None or not (callable(self.model) or hasattr(self.model, "init") or _is_pair(self.model)):
+            raise ValueError(
+                "model makes a network: an object with init(key, point), such as ts.MLP((64,)), a function (key, point) -> "
+                f"module, or a pair (init, apply); got {self.model!r}."
+            )
+        if not callable(self.loss):
+            raise ValueError(
+                f"loss is a function (model, batch, key) -> scalar, such as ts.losses.squared; got {self.loss!r}."
+            )
+        made = isinstance(self.optimizer, optax.GradientTransformation)
+        if not made and self.optimizer is not None and not callable(self.optimizer):
+            raise ValueError(
+                "optimizer must be an optax optimizer such as optax.adam(0.01), or a function of the learning rate such as "
+                f"optax.adam; got {self.optimizer!r}."
+            )
+        if made and self.learning_rate is not None:
+            raise ValueError(
+                "an optimizer has a learning rate of its own: give optimizer=optax.adam with learning_rate=..., or leave out "
+                "learning_rate."
+            )
+        if not made and self.learning_rate is None:
+            which = "gradient descent" if self.optimizer is None else "this optimizer"
+            raise ValueError(f"{which} needs a learning_rate, a number or a schedule.")
+        if self.temperature is not None and made:
+            raise ValueError(
+                "the noise of temperature needs the step size: give learning_rate and a function such as optax.sgd as the "
+                "optimizer, or chain tsjax.add_langevin_noise yourself."
+            )
+        check_at_least("Student", steps=(self.steps, 0), batch_size=(self.batch_size, 1), epochs=(self.epochs, 1))
+        check_at_least(
+            "Student", penalty=(self.penalty, 0), init_scale=(self.init_scale, 0), patience=(self.patience, 1)
         )
+        check_at_least("Student", output_scale=(self.output_scale, 1e-6))
+        for name, value in (("learning_rate", self.learning_rate), ("temperature", self.temperature)):
+            if not callable(value):
+                check_at_least("Student", **{name: (value, 0)})
+        if self.epochs is not None and (self.batch_size is None or self.steps is not None):
+            raise ValueError("epochs counts passes of mini-batches: give batch_size with it, and no steps.")
+        if self.validation is not None:
+            if not 0.0 < self.validation < 1.0:
+                raise ValueError(f"validation is a share of the rows, in (0, 1); got {self.validation}.")
+            if not isinstance(self.stop, Never):
+                raise ValueError("validation is a rule that ends training: give one of validation and stop.")
+
+    def init(self, key: PRNGKeyArray, x: Array) -> Any:
+        """The untrained network for points like the rows of x, in their type."""
+        net = _network(self.model, key, x[0])
+        if self.init_scale is not None:
+            scale = lambda leaf: as_leaf(self.init_scale, leaf.dtype) * leaf if eqx.is_inexact_array(leaf) else leaf
+            net = jax.tree.map(scale, net)
+        return net
 
     def fit(
         self,
         key: PRNGKeyArray,
-        data: Dataset,
+        data: Dataset | AbstractInstance,
         *,
+        start: Any = None,
         probe: Probe | None = None,
-        probe_steps: int | tuple[tuple[int, ...], tuple[int, ...]] | None = None,
-    ) -> NetworkFit:
-        """Trains on one data set, x (n, d), y (n,), in the dtype of the data.
+        probe_at: int | tuple[int, ...] | None = None,
+    ) -> ModelFit:
+        """Trains on one data set, in the type of its x; or on a stream, an instance of a task that is sampled afresh at
+        every step, `batch_size` rows at a time.
 
-        A `probe` maps the current network to a dict of scalars, for instance
-        `lambda net: {"risk": network_risk(net, teacher, inputs)}`. Its values stand in `fit.stats["trajectory"]` with
-        `train_loss` and `step`, counted within each phase: arrays (k,) over phase I and then phase II. `probe_steps` is
-        the number of logarithmically spaced steps in each phase (12 cost less than 10 % more time; after the end of phase
-        II the values repeat), or (steps of phase I, steps of phase II), and phase II then runs through its last one.
+        `start` is a network to start from in place of a new one. A `probe` maps the current network to a dict of arrays, at
+        `probe_at` log-spaced steps or at the steps given; its values stand in `fit.stats["trajectory"]` with `step`.
 
-        **Raises:** ValueError for data that are not finite or of the wrong shape, and for probes without steps.
+        **Raises:** ValueError for data that are not finite, that do not go with the loss or with the network's outputs, or that
+        are fewer than a mini-batch.
         """
-        check_data(data)
-        if (probe is None) != (probe_steps is None):
-            raise ValueError("probe and probe_steps go together: give both or neither.")
-        if isinstance(probe_steps, int):
-            check_at_least("TwoPhaseStudent.fit", probe_steps=(probe_steps, 1))
-        elif probe_steps is not None:
-            for steps in probe_steps:
-                if list(steps) != sorted(set(steps)) or (steps and steps[0] < 0):
-                    raise ValueError(f"probe_steps must be increasing and >= 0, got {steps}.")
-        return _fit_two_phase(floats_as_arrays(self), key, data, probe, probe_steps)
+        if (probe is None) != (probe_at is None):
+            raise ValueError("probe and probe_at go together: give both or neither.")
+        if isinstance(data, AbstractInstance):
+            if self.batch_size is None or self.epochs is not None or self.validation is not None:
+                raise ValueError("a stream needs batch_size and steps; it has neither epochs nor rows to hold out.")
+        else:
+            check_values(data)
+            if self.batch_size is not None and self.batch_size > self._kept(data.n):
+                raise ValueError(
+                    f"batch_size={self.batch_size} is more than the n={self._kept(data.n)} samples; lower it."
+                )
+            # Here, where labels are known; inside jit they are not.
+            net = lambda x: outputs_of(self.init(key, x) if start is None else start, x)
+            check(self.loss, eqx.filter_eval_shape(net, _floats(data.x)), data)
+        return _fit(floats_as_arrays(self), key, data, start, probe, probe_at)
+
+    def _kept(self, n: int) -> int:
+        """The rows that are trained on, of n."""
+        return n if self.validation is None else n - max(1, round(self.validation * n))
 
 
-class OracleStudent(AbstractEstimator):
-    """Phase II started at the teacher: the finite-n reference for "near-global", not attainable by a learner."""
-
-    vanilla: VanillaPhase = VanillaPhase()
-
-    # It has no fit without its oracle, and says so by its signature.
-    def fit(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, key: PRNGKeyArray, data: Dataset, *, oracle: Oracle
-    ) -> NetworkFit:
-        """Trains from `oracle` = (problem, teacher) on one data set; draws nothing from `key`."""
-        del key
-        check_data(data)
-        teacher = oracle[1]
-        if not isinstance(teacher, TwoLayer):
-            raise ValueError(
-                f"the oracle student starts at a two-layer teacher, got a {type(teacher).__name__}; a teacher that is any "
-                "function has no such student."
-            )
-        return _fit_oracle(floats_as_arrays(self), data, teacher)
+def _is_pair(model: Any) -> bool:
+    return isinstance(model, tuple) and len(model) == 2 and all(map(callable, model))
 
 
-class _Run(eqx.Module):
-    """How one restart ended: `score` orders restarts, also of different widths; inf where it diverged."""
+def _network(model: Any, key: PRNGKeyArray, x: Array) -> Any:
+    """The untrained network for one point x, in its type."""
+    point = x.shape[0] if x.ndim == 1 else x.shape
+    if _is_pair(model) or (hasattr(model, "init") and hasattr(model, "apply")):
+        init, apply = model if _is_pair(model) else (model.init, model.apply)
+        net = Applied(init(key, x), apply)
+    elif hasattr(model, "init"):
+        net = model.init(key, point)
+    else:
+        net = model(key, point)
+    cast = lambda leaf: leaf.astype(x.dtype) if eqx.is_inexact_array(leaf) else leaf
+    return jax.tree.map(cast, net)
 
-    net: TwoLayer
-    score: Float[Array, ""]
-    loss: Float[Array, ""]
-    width: Int[Array, ""]
-    steps: Int[Array, "3"]
-    status: Int[Array, ""]
-    trajectory: Any
 
-
-class _Rounds(eqx.Module):
-    """State of the loop over rounds of restarts: the best run so far, and the score of the second best."""
-
-    done: Int[Array, ""]
-    best: _Run
-    restart: Int[Array, ""]
-    second: Float[Array, ""]
-    losses: Float[Array, " restarts"]
-    total_steps: Int[Array, ""]
-    sample_steps: Float[Array, ""]
-    neuron_steps: Float[Array, ""]
+def _floats(x: Array) -> Array:
+    return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
 
 
 @eqx.filter_jit
-def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_steps) -> NetworkFit:
-    x_t, y = samples_last(data)
-    (d, n), dtype = x_t.shape, x_t.dtype
-    wanted = student.width if isinstance(student.width, int) else None
-    explored = student.noisy.width or 2 * (wanted or d)
-    # What the formulas of phase I take for the teacher's width.
-    assumed = wanted or (explored + 1) // 2
-    each = d + (student.activation.degree is None)
-    x_one, y_one = x_t, y
-    samples = student.noisy.samples or 64 * assumed * d
-    if samples < n:
-        # By a key that is no restart's, at random: data often come sorted.
-        chosen = jr.choice(jr.fold_in(key, student.restarts + 1), n, (samples,), replace=False)
-        x_one, y_one = x_t[:, chosen], y[chosen]
-    both = ((), ()) if probe_steps is None else probe_steps
-    steps_one, steps_two = (both, both) if isinstance(both, int) else both
-    measure = None if probe is None else lambda net: {"train_loss": half_mse(net, x_t, y), **probe(net)}
-
-    def start(key_a, key_w) -> TwoLayer:
-        return TwoLayer(
-            a=as_leaf(student.init_output_std, dtype) * jr.normal(key_a, (explored,), dtype),
-            w=default(student.init_neuron_std, 0.7 / d**0.5, dtype) * jr.normal(key_w, (explored, d), dtype),
-            activation=student.activation,
-        )
-
-    def run(restart_key) -> _Run:
-        key_a, key_w, key_noise = jr.split(restart_key, 3)
-        net, done_one, values_one = noisy_descent(
-            student.noisy, key_noise, start(key_a, key_w), assumed, student.clip, x_one, y_one, measure, steps_one
-        )
-        width, pruning = jnp.asarray(explored, jnp.int32), jnp.zeros((), jnp.int32)
-        if wanted != explored:
-            net, width, pruning = prune(net, x_t, y, wanted)
-        net, loss, done_two, status, values_two = vanilla_descent(
-            student.vanilla, net, width, x_t, y, measure, steps_two
-        )
-        score = information_criterion(loss, width * each, n) if wanted is None else jnp.log(loss)
-        trajectory = None
-        if probe is not None:
-            trajectory = jax.tree.map(lambda *parts: jnp.concatenate(parts), values_one, values_two)
-        failed = (status == Status.DIVERGED) | jnp.isnan(score)
-        score = jnp.where(failed, jnp.inf, score).astype(dtype)
-        return _Run(net, score, loss, width, jnp.stack([done_one, pruning, done_two]), status, trajectory)
-
-    def unsettled(state: _Rounds):
-        if student.agreement is None:
-            return state.done < student.restarts
-        parameters = state.best.width * each
-        # The gap of the scores is that of the losses relative to the smaller one (or of the criteria).
-        tolerance = 2 * as_leaf(student.agreement, dtype) * parameters / jnp.maximum(n - parameters, 1)
-        settled = state.second - state.best.score <= tolerance
-        settled |= jnp.isfinite(state.second) & (state.best.loss <= _NOISELESS * 0.5 * jnp.mean(y * y))
-        return (state.done < student.restarts) & ~settled
-
-    def one_round(state: _Rounds) -> _Rounds:
-        indices = state.done + jnp.arange(size)
-        runs = jax.vmap(run)(jax.vmap(functools.partial(jr.fold_in, key))(indices))
-        # The last of an odd number of restarts has a neighbour that does not count.
-        counts = indices < student.restarts
-        scores = jnp.where(counts, runs.score, jnp.inf)
-        first = jnp.argmin(scores)
-        challenger = jax.tree.map(lambda leaf: leaf[first], runs)
-        better = (scores[first] < state.best.score) | (state.done == 0)
-        second = jnp.sort(jnp.concatenate([scores, jnp.stack([state.best.score, state.second])]))[1]
-        steps = jnp.where(counts[:, None], runs.steps, 0)
-        seen = steps * jnp.asarray([y_one.shape[0], n, n], dtype)[None, :]
-        trained = jnp.stack([jnp.full(size, explored), jnp.full(size, explored), runs.width], axis=1)
-        return _Rounds(
-            done=jnp.minimum(state.done + size, student.restarts),
-            best=jax.tree.map(lambda new, old: jnp.where(better, new, old), challenger, state.best),
-            restart=jnp.where(better, indices[first], state.restart).astype(jnp.int32),
-            second=second,
-            losses=state.losses.at[indices].set(runs.loss, mode="drop"),
-            total_steps=state.total_steps + jnp.sum(steps, dtype=jnp.int32),
-            sample_steps=state.sample_steps + jnp.sum(seen),
-            neuron_steps=state.neuron_steps + jnp.sum(seen * trained),
-        )
-
-    size = min(_ROUND, student.restarts)
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(run, key))
-    infinite, zero = jnp.asarray(jnp.inf, dtype), jnp.zeros((), jnp.int32)
-    none_yet = eqx.tree_at(lambda run: run.score, nothing, infinite)
-    losses = jnp.full(student.restarts, jnp.inf, dtype)
-    no_cost = jnp.zeros((), dtype)
-    state = _Rounds(zero, none_yet, zero, infinite, losses, zero, no_cost, no_cost)
-    state = one_round(state) if student.restarts <= size else jax.lax.while_loop(unsettled, one_round, state)
-    best = state.best
+def _fit(student: Student, key, data, start, probe, probe_at) -> ModelFit:
+    key_init, key_train, key_noise, key_split = jr.split(key, 4)
+    stop = student.stop
+    if isinstance(data, AbstractInstance):
+        example = data.sample(key_init, 1).x
+        batches: AbstractBatches = Online(data, int(student.batch_size or 1))
+    else:
+        dtype = _floats(data.x).dtype
+        y = data.y.astype(dtype) if jnp.issubdtype(data.y.dtype, jnp.inexact) else data.y
+        data = Dataset(x=_floats(data.x), y=y, weight=data.weight)
+        example = data.x
+        if student.validation is not None:
+            data, held = _split(key_split, data, student.validation)
+            stop = Validation(held, student.loss, student.patience)
+        batches = FullBatch(data) if student.batch_size is None else MiniBatches(data, student.batch_size)
+    net = student.init(key_init, example) if start is None else start
+    dtype = example.dtype
+    rate = student.learning_rate if callable(student.learning_rate) else None
+    if rate is None and student.learning_rate is not None:
+        rate = as_leaf(student.learning_rate, dtype)
+    optimizer = student.optimizer
+    if not isinstance(optimizer, optax.GradientTransformation):
+        optimizer = (optax.sgd if optimizer is None else optimizer)(rate)
+    if student.temperature is not None:
+        temperature = student.temperature if callable(student.temperature) else as_leaf(student.temperature, dtype)
+        optimizer = optax.chain(optimizer, add_langevin_noise(rate, temperature, key_noise))
+    objective, trainable, scale = student.loss, student.trainable, None
+    if student.output_scale is not None:
+        scale = as_leaf(student.output_scale, dtype)
+        base = objective
+        objective = lambda model, batch, key: base(model, batch, key) / scale**2
+        trained = jax.tree.map(trainable, net)
+        net = Centred(net, net, scale)
+        nothing = jax.tree.map(lambda _: False, net)
+        trainable = eqx.tree_at(lambda tree: tree.model, nothing, trained)
+        check(base, jax.eval_shape(lambda x: outputs_of(net, x), example), _shaped(batches, key, data))
+    if student.penalty is not None:
+        objective = Penalised(objective, as_leaf(student.penalty, dtype))
+    steps = 1000 if student.steps is None else student.steps
+    if student.epochs is not None and student.batch_size is not None:
+        steps = student.epochs * (data.n // student.batch_size)
+        if data.weight is not None:
+            steps = student.epochs * (jnp.sum(data.weight > 0) // student.batch_size)
+    done = train(
+        key_train, net, objective, batches, optimizer,
+        steps=steps, trainable=trainable, stop=stop, probe=probe, probe_at=() if probe_at is None else probe_at,
+    )  # fmt: skip
+    moved = jax.tree.leaves(eqx.filter(net, trainable))
+    rows = student.batch_size
+    if rows is None:
+        rows = data.n if data.weight is None else jnp.sum(data.weight > 0)
     stats: dict[str, Any] = {
-        "train_loss": best.loss,
-        "width": best.width,
-        "steps": best.steps,
-        "restart": state.restart,
-        "restart_losses": state.losses,
-        "restarts_run": state.done,
-        "total_steps": state.total_steps,
-        "sample_steps": state.sample_steps,
-        "neuron_steps": state.neuron_steps,
+        "train_loss": done.loss,
+        "steps": done.steps,
+        "sample_steps": done.steps.astype(done.loss.dtype) * rows,
+        "parameters": jnp.asarray(sum(leaf.size for leaf in moved), jnp.int32),
     }
     if probe is not None:
-        stats["trajectory"] = best.trajectory
-    return NetworkFit(net=best.net, status=best.status, stats=stats)
+        stats["trajectory"] = done.trajectory
+    return ModelFit(done.model, done.status, stats)
 
 
-@eqx.filter_jit
-def _fit_oracle(student: OracleStudent, data: Dataset, teacher: TwoLayer) -> NetworkFit:
-    x_t, y = samples_last(data)
-    start = absorb_output_weights(jax.tree.map(lambda leaf: leaf.astype(x_t.dtype), teacher))
-    width = start.a.shape[0]
-    net, loss, steps, status, _ = vanilla_descent(student.vanilla, start, width, x_t, y)
-    zero = jnp.zeros_like(steps)
-    stats = {
-        "train_loss": loss,
-        "width": jnp.asarray(width, jnp.int32),
-        "steps": jnp.stack([zero, zero, steps]),
-        "restart": zero,
-        "restart_losses": loss[None],
-        "restarts_run": zero + 1,
-        "total_steps": steps,
-        "sample_steps": steps.astype(loss.dtype) * data.n,
-        "neuron_steps": steps.astype(loss.dtype) * (data.n * width),
-    }
-    return NetworkFit(net=net, status=status, stats=stats)
+def _shaped(batches: AbstractBatches, key, data) -> Dataset:
+    if batches.data is not None:
+        return batches.data
+    return jax.eval_shape(lambda: batches.at(key, jnp.zeros((), jnp.int32), batches.start(key))[0])
+
+
+def _split(key, data: Dataset, share: float) -> tuple[Dataset, Dataset]:
+    """The rows to train on, and the random share that is held out. Of rows of weight 0 both may have some."""
+    n = data.n
+    held = max(1, round(share * n))
+    if data.weight is None:
+        order = jr.permutation(key, n)
+        part = lambda rows: Dataset(x=data.x[rows], y=data.y[rows])
+        return part(order[held:]), part(order[:held])
+    # A share of the rows that count: the others are in both parts, with weight 0.
+    order = real_first(key, data.weight)
+    place = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n, dtype=order.dtype), unique_indices=True)
+    is_held = place < jnp.maximum(1, jnp.round(share * jnp.sum(data.weight > 0)))
+    weighted = lambda kept: Dataset(x=data.x, y=data.y, weight=jnp.where(kept, data.weight, 0.0))
+    return weighted(~is_held), weighted(is_held)

@@ -7,8 +7,8 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from ..estimators.base import Status
 from ..rates import Estimate, mean_ratio, share, why_no_risk
+from ..status import Status
 from ..sweep.coverage import Coverage
 from ..sweep.curve import Curve
 from ..sweep.records import FAILED

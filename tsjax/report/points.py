@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..estimators.base import Status
+from ..status import Status
 from ..sweep.curve import Curve
 from ..sweep.result import Result
 from .look import Look

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field, model_validator
 
-from ..estimators.student import TwoPhaseStudent
+from ..estimators.two_phase import TwoPhaseStudent
 from ..problem import Problem, ReLUTeacher, Sphere
 from ..risk import network_risk
 from ..sweep.experiment import Arguments, experiment

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 from pydantic import Field, model_validator
 
 from ..data import BUNDLED, DataProblem
-from ..estimators.base import AbstractEstimator, Status
+from ..estimators.base import AbstractEstimator
 from ..estimators.ridge import KernelRidge
 from ..estimators.standardized import Standardized
-from ..estimators.student import NetworkFit, TwoPhaseStudent
+from ..estimators.two_phase import NetworkFit, TwoPhaseStudent
 from ..kernels import DotProduct
+from ..status import Status
 from ..sweep.errors import nearest
 from ..sweep.experiment import Arguments, Cost, experiment
 from ..sweep.named import import_named

@@ -13,15 +13,16 @@ import optax
 from pydantic import Field, model_validator
 
 from .. import activations, theory
-from ..estimators.base import AbstractEstimator, Status
+from ..estimators.base import AbstractEstimator
 from ..estimators.features import RandomFeatures
 from ..estimators.gradient import GradientStudent
 from ..estimators.phases import NoisyPhase, VanillaPhase, noisy_steps
 from ..estimators.pruning import REFIT_STEPS
-from ..estimators.student import TwoPhaseStudent
+from ..estimators.two_phase import TwoPhaseStudent
 from ..problem import AbstractInputs, Gaussian, Problem, Sphere, TwoLayerTeacher
 from ..recovery import recovery as measure_recovery
 from ..risk import exact_risk, monte_carlo_risk
+from ..status import Status
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 
 _INPUTS: dict[str, type[AbstractInputs]] = {"sphere": Sphere, "gaussian": Gaussian}

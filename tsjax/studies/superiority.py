@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from .. import theory
-from ..estimators.base import AbstractEstimator, Status
+from ..estimators.base import AbstractEstimator
 from ..estimators.features import RandomFeatures
 from ..estimators.neighbours import NearestNeighbours
 from ..estimators.optimal_linear import OptimalLinear
@@ -22,7 +22,7 @@ from ..estimators.phases import noisy_steps
 from ..estimators.ridge import KernelFit, KernelRidge
 from ..estimators.smoothers import LocalLinear, NadarayaWatson
 from ..estimators.spectral import GradientFlow, MinimumNorm, SpectralCutoff
-from ..estimators.student import NetworkFit, OracleStudent, TwoPhaseStudent
+from ..estimators.two_phase import NetworkFit, OracleStudent, TwoPhaseStudent
 from ..kernels import (
     RBF,
     AbstractKernel,
@@ -36,6 +36,7 @@ from ..kernels import (
 )
 from ..problem import AbstractInputs, Cube, Gaussian, Problem, ReLUTeacher, Sphere
 from ..risk import exact_risk, monte_carlo_risk
+from ..status import Status
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 from ..task import Dataset
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import native
+from ..fast import native
 from ..versions import version_of
 
 _PACKAGES = (

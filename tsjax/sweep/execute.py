@@ -21,9 +21,9 @@ import jax
 import numpy as np
 import pandas as pd
 
-from ..estimators.base import Status
-from ..estimators.fused import kernel_in_use
+from ..fast.fused import kernel_in_use
 from ..kernels import neural_tangents
+from ..status import Status
 from ..versions import version_of
 from .devices import usable_devices
 from .experiment import Experiment

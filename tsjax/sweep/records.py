@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..estimators.base import Status
+from ..status import Status
 from .coverage import Coverage, coverage_of
 from .description import Description
 from .plan import Plan

@@ -8,8 +8,8 @@ import pytest
 from helpers import SEED
 
 import tsjax as ts
-from tsjax.estimators.fused import LARGEST, descend, fits
-from tsjax.estimators.loss import half_mse_by_xla
+from tsjax.fast.fused import LARGEST, descend, fits
+from tsjax.fast.loss import half_mse_by_xla
 from tsjax.network import TwoLayer
 from tsjax.optim import counter_normals, noise_seed
 

@@ -1,7 +1,7 @@
 """The loss of training, L = (1/2n) sum_i (f(x_i) - y_i)^2, and how its gradient is computed.
 
 Every phase differentiates `half_mse` alone. For relu on a CPU, value and gradient come from one call of a kernel in C
-(`tsjax.native`) where there is one; else, and on other devices, from XLA. Both sum the same terms in different orders.
+(`tsjax.fast.native`) where there is one; else, and on other devices, from XLA. Both sum the same terms in different orders.
 """
 
 import jax
@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from .. import native
 from ..activations import relu
 from ..network import TwoLayer
+from . import native
 
 
 def half_mse(net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"]) -> Float[Array, ""]:

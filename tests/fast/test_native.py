@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from helpers import SEED
 
-from tsjax import native
-from tsjax.estimators.loss import half_mse, half_mse_by_xla
+from tsjax.fast import native
+from tsjax.fast.loss import half_mse, half_mse_by_xla
 from tsjax.network import TwoLayer
 
 needs_kernel = pytest.mark.skipif(native.load()[0] is None, reason=f"no native kernel: {native.load()[1]}")
@@ -104,7 +104,7 @@ def test_a_library_without_the_kernel_is_no_kernel(monkeypatch, tmp_path):
 
 _TRAINED = """
 import jax, tsjax as ts
-from tsjax import native
+from tsjax.fast import native
 problem = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2))
 teacher = problem.sample_teacher(jax.random.key(0))
 data = problem.sample(jax.random.key(1), teacher, 128)
@@ -270,7 +270,7 @@ def test_a_library_cut_short_is_built_again(left, tmp_path):
     content = library.read_bytes()
     assert len(content) > 9000
     os.truncate(library, left)
-    code = "from tsjax import native; print(*native.load())"
+    code = "from tsjax.fast import native; print(*native.load())"
     variables = {**os.environ, "TSJAX_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, (done.returncode, done.stderr)

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
-from .. import native
 from ..activations import relu
 from ..network import TwoLayer
 from ..optim import normals_at
+from . import native
 
 # Sums and parameters are registers of every thread, of which there are 255.
 LARGEST = 96
@@ -37,7 +37,7 @@ def _mode() -> str:
 
 
 def kernel_in_use(platform: str) -> str:
-    """What trains relu students on devices of this platform, where a kernel of ours can: `c` (`tsjax.native`), `fused`, or
+    """What trains relu students on devices of this platform, where a kernel of ours can: `c` (`tsjax.fast.native`), `fused`, or
     `xla`. They sum in different orders, so that their results differ by rounding."""
     if _mode() == "interpret" or (_mode() == "1" and platform in ("cuda", "gpu")):
         return "fused"

@@ -1,0 +1,23 @@
+"""How a fit ended."""
+
+import enum
+
+
+class Status(enum.IntEnum):
+    """How a fit ended. Failure is a value: it is recorded and counted, never dropped and never raised."""
+
+    CONVERGED = 0
+    """The estimator's own stopping rule was met (direct solvers: the solution is finite)."""
+    STEP_LIMIT = 1
+    """The step limit came first."""
+    DIVERGED = 2
+    """Training left the finite numbers or exploded."""
+    SINGULAR = 3
+    """A linear system could not be solved to a finite answer."""
+    OUT_OF_MEMORY = 4
+    """A sweep could not run the cell: it does not fit in memory, not even alone."""
+
+    @property
+    def words(self) -> str:
+        """As tables write it: `step limit`."""
+        return self.name.lower().replace("_", " ")

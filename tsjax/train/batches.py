@@ -1,0 +1,136 @@
+"""What a training step sees: all data, a part of them, or fresh samples."""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..task import AbstractInstance, Dataset
+
+
+class AbstractBatches(eqx.Module):
+    """A sequence of batches, a function of a key and the step alone."""
+
+    @property
+    def fixed(self) -> Dataset | None:
+        """The batch, where it is the same in every step."""
+        return None
+
+    @property
+    def data(self) -> Dataset | None:
+        """All data that the batches come from, where they are in memory."""
+        return None
+
+    def start(self, key: PRNGKeyArray) -> Any:
+        """What the batches carry from step to step."""
+        del key
+        return None
+
+    @abstractmethod
+    def at(self, key: PRNGKeyArray, step: Int[Array, ""], state: Any) -> tuple[Dataset, Any]:
+        """The batch of a step, and the state."""
+
+
+class FullBatch(AbstractBatches):
+    """All rows in every step."""
+
+    rows: Dataset
+
+    @property
+    def fixed(self) -> Dataset:
+        return self.rows
+
+    @property
+    def data(self) -> Dataset:
+        return self.rows
+
+    def at(self, key: PRNGKeyArray, step: Int[Array, ""], state: Any) -> tuple[Dataset, Any]:
+        del key, step
+        return self.rows, state
+
+
+class MiniBatches(AbstractBatches):
+    """`size` rows without replacement, in a new random order every epoch; the rest of an epoch that fills no batch is left out.
+
+    The order depends on (key, epoch) alone. Rows of weight 0 come in no batch as long as the others fill one.
+    """
+
+    rows: Dataset
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        if not 1 <= self.size <= self.rows.n:
+            raise ValueError(f"a mini-batch has between 1 and n={self.rows.n} rows, got size={self.size}.")
+
+    @property
+    def data(self) -> Dataset:
+        return self.rows
+
+    def start(self, key: PRNGKeyArray) -> Int[Array, " n"]:
+        return self._order(key, jnp.zeros((), jnp.int32))
+
+    def _order(self, key: PRNGKeyArray, epoch) -> Int[Array, " n"]:
+        key = jr.fold_in(key, epoch)
+        return jr.permutation(key, self.rows.n) if self.rows.weight is None else real_first(key, self.rows.weight)
+
+    def at(self, key: PRNGKeyArray, step: Int[Array, ""], state: Any) -> tuple[Dataset, Any]:
+        rows = self.rows
+        if self.size == rows.n:
+            # All rows need no order.
+            return rows, state
+        count = rows.n if rows.weight is None else jnp.sum(rows.weight > 0)
+        per_epoch = jnp.maximum(count // self.size, 1)
+        # Within an epoch the order stays: sorting is dearer than a step.
+        order = jax.lax.cond(step % per_epoch == 0, lambda: self._order(key, step // per_epoch), lambda: state)
+        chosen = jax.lax.dynamic_slice(order, (step % per_epoch * self.size,), (self.size,))
+        weight = None if rows.weight is None else rows.weight[chosen]
+        return Dataset(x=rows.x[chosen], y=rows.y[chosen], weight=weight), order
+
+
+class Online(AbstractBatches):
+    """`size` fresh samples of an instance in every step: no sample is seen twice, and none is kept."""
+
+    instance: AbstractInstance
+    size: int = eqx.field(static=True)
+    dtype: Any = eqx.field(static=True, default=None)
+
+    def __check_init__(self):
+        if self.size < 1:
+            raise ValueError(f"a batch has at least 1 row, got size={self.size}.")
+
+    def at(self, key: PRNGKeyArray, step: Int[Array, ""], state: Any) -> tuple[Dataset, Any]:
+        return self.instance.sample(jr.fold_in(key, step), self.size, self.dtype), state
+
+
+def real_first(key: PRNGKeyArray, weight: Float[Array, " n"]) -> Int[Array, " n"]:
+    """A random order of the rows, those of weight 0 last: of the k others it is that of `jax.random.permutation(key, k)`,
+    wherever the rows of weight 0 stand."""
+    n = weight.shape[0]
+    count = jnp.sum(weight > 0)
+    order = jnp.argsort(weight <= 0, stable=True)
+    # Each round of JAX's shuffle sorts by 32 random bits; so many that ties do not matter.
+    for done in range(math.ceil(3 * math.log(max(1, n)) / math.log(2**32 - 1))):
+        key, own = jr.split(key)
+        bits = jr.bits(own, (n,), jnp.uint32)
+        _, _, sorted_order = jax.lax.sort((jnp.arange(n) >= count, bits, order), num_keys=2, is_stable=True)
+        # k rows need round r as long as k^3 > (2^32 - 1)^(r - 1).
+        needed = 3 * jnp.log(count.astype(jnp.float32)) > done * math.log(2**32 - 1)
+        order = jnp.where(needed, sorted_order, order)
+    return order
+
+
+def some_rows(key: PRNGKeyArray, data: Dataset, count: int) -> Dataset:
+    """`count` random rows without replacement; all of them where there are no more. Of data with weights as many of those that
+    count, or all, in as many rows."""
+    if count >= data.n:
+        return data
+    if data.weight is None:
+        chosen = jr.choice(key, data.n, (count,), replace=False)
+        return Dataset(x=data.x[chosen], y=data.y[chosen])
+    chosen = real_first(key, data.weight)[:count]
+    return Dataset(x=data.x[chosen], y=data.y[chosen], weight=data.weight[chosen])

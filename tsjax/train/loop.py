@@ -1,0 +1,276 @@
+"""The one training loop."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import optax
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..fast import fused
+from ..losses import Objective, Penalised, Squared, check, on, outputs_of
+from ..network import TwoLayer
+from ..optim import Descent, noise_seed
+from ..status import Status
+from .batches import AbstractBatches
+from .stop import NEVER, AbstractStop
+
+M = TypeVar("M")
+Probe = Callable[[Any], dict[str, Array]]
+
+# Of the key of training: random numbers of the objective, such as random views.
+_OBJECTIVE_STREAM = 0x0B1
+
+
+class Trained(eqx.Module, Generic[M]):
+    """A trained model, the objective at its end, the steps done, how it ended, and what the probe saw (None without one)."""
+
+    model: M
+    loss: Float[Array, ""]
+    steps: Int[Array, ""]
+    status: Int[Array, ""]
+    trajectory: dict[str, Array] | None
+
+
+class _State(eqx.Module):
+    """Parameters; states of the optimizer, the batches and the stop; loss before the last step; steps; whether it is done."""
+
+    params: Any
+    opt_state: Any
+    batches: Any
+    stop: Any
+    loss: Float[Array, ""]
+    step: Int[Array, ""]
+    done: Array
+
+
+def train(
+    key: PRNGKeyArray,
+    model: M,
+    objective: Objective,
+    batches: AbstractBatches,
+    optimizer: optax.GradientTransformation,
+    *,
+    steps: int | Int[Array, ""],
+    trainable: Any = eqx.is_inexact_array,
+    stop: AbstractStop = NEVER,
+    largest_loss: float | Float[Array, ""] = math.inf,
+    probe: Probe | None = None,
+    probe_at: int | tuple[int, ...] = (),
+) -> Trained[M]:
+    r"""Minimises objective(model, batch, key) over the trainable leaves of a model by an optax optimizer.
+
+    Written for one model; `jax.vmap` it for many, which may differ in every array: initial weights, step sizes, penalties.
+
+    **Arguments:**
+
+    - `key`: of the order of mini-batches, of fresh samples, and of the objective's own random numbers.
+    - `model`: any Equinox module, or pytree of arrays that the objective takes.
+    - `objective`: one of `tsjax.losses`, or any function (model, batch, key) -> scalar.
+    - `batches`: `FullBatch(data)`, `MiniBatches(data, size)` or `Online(instance, size)`.
+    - `optimizer`: any optax transformation. Those that ask for them get `value`, `grad`, `value_fn` (L-BFGS, Polyak steps,
+      reduction on plateaus) and `grad_fn` (SAM) of the step's batch.
+    - `steps`: most gradient steps.
+    - `trainable`: which leaves move: a function of a leaf, or a tree of booleans (`equinox.partition`).
+    - `stop`: a rule that ends training earlier.
+    - `largest_loss`: a loss above it counts as divergence.
+    - `probe`, `probe_at`: a function of the model that gives a dict of arrays, and the steps at which it is called: a number of
+      log-spaced ones, or the steps themselves; training then runs through the last of them, stopped or not.
+
+    **Returns:** a `Trained`. Its `loss` is the objective of the final model on all data of `batches`; on a stream, that of the
+    last batch before its step. Its `status` is DIVERGED when that loss or a parameter is not finite, CONVERGED when the rule
+    stopped it, else STEP_LIMIT.
+
+    **Raises:** ValueError for an optimizer that is none, or that asks for other arguments than the above; and where model, data
+    and objective do not go together.
+
+    >>> data = ts.Dataset(x=jnp.array([[1.0], [2.0]]), y=jnp.array([2.0, 4.0]))
+    >>> line = ts.TwoLayer(a=jnp.ones(1), w=jnp.ones((1, 1)))
+    >>> done = ts.train(jax.random.key(0), line, ts.losses.squared, ts.FullBatch(data), optax.sgd(0.1), steps=100)
+    >>> round(float(done.model(jnp.array([3.0]))), 3), done.steps.item()
+    (6.0, 100)
+    """
+    _check(key, model, objective, batches, optimizer)
+    params, rest = eqx.partition(model, trainable)
+    extended = optax.with_extra_args_support(optimizer)
+    key_objective = jr.fold_in(key, _OBJECTIVE_STREAM)
+    # A batch that stays is prepared once.
+    prepared = None if batches.fixed is None else on(objective, batches.fixed)
+
+    def loss_at(step, batch_state):
+        """The loss as a function of the parameters, and the new state of the batches."""
+        own = jr.fold_in(key_objective, step)
+        if prepared is not None:
+            return lambda params: prepared(eqx.combine(params, rest), own), batch_state
+        batch, batch_state = batches.at(key, step, batch_state)
+        return lambda params: objective(eqx.combine(params, rest), batch, own), batch_state
+
+    def one_step(step, carry):
+        params, opt_state, batch_state, _ = carry
+        loss_fn, batch_state = loss_at(step, batch_state)
+        loss, grad = jax.value_and_grad(loss_fn)(params)
+        updates, opt_state = _update(extended, grad, opt_state, params, loss, loss_fn)
+        return optax.apply_updates(params, updates), opt_state, batch_state, loss
+
+    # Where nobody looks at the loss, it is not computed.
+    watched = stop.every is not None or batches.data is None
+    launch = _launcher(model, params, objective, batches, optimizer)
+
+    def several(state: _State, end) -> _State:
+        """Steps up to `end`, without a look."""
+
+        def loop(carry, start, end):
+            if watched:
+                return jax.lax.fori_loop(start, end, one_step, carry)
+            blind = lambda i, carry: one_step(i, (*carry, None))[:3]
+            return *jax.lax.fori_loop(start, end, blind, carry[:3]), carry[3]
+
+        carry = (state.params, state.opt_state, state.batches, state.loss)
+        steps = loop if launch is None else lambda *operands: fused.where_it_runs(launch, loop, *operands)
+        params, opt_state, batch_state, loss = steps(carry, state.step, end)
+        return _State(params, opt_state, batch_state, state.stop, loss, end, state.done)
+
+    def segment(state: _State, end) -> _State:
+        assert stop.every is not None
+        length = jnp.minimum(stop.every, end - state.step)
+        new = several(state, state.step + length)
+        remembered, done = stop.look(state.stop, eqx.combine(new.params, rest), state.loss, new.loss)
+        # A shorter segment, before a limit or a probe, says nothing about `every` steps.
+        whole = length == stop.every
+        remembered = jax.tree.map(lambda now, old: jnp.where(whole, now, old), remembered, state.stop)
+        lost = ~jnp.isfinite(new.loss) | (new.loss > largest_loss)
+        return eqx.tree_at(
+            lambda s: (s.stop, s.done), new, (remembered, (whole & done) | lost), is_leaf=lambda leaf: leaf is None
+        )
+
+    def advance(state: _State, end, through: bool = False) -> _State:
+        """To step `end`, or until the rule stops it, unless `through`."""
+        if stop.every is None:
+            return several(state, end)
+        going = lambda s: (s.step < end) if through else (s.step < end) & ~s.done
+        return jax.lax.while_loop(going, lambda s: segment(s, end), state)
+
+    state = _State(
+        params=params,
+        opt_state=extended.init(params),
+        batches=batches.start(key),
+        stop=stop.start(model),
+        loss=jnp.asarray(jnp.inf, _loss_dtype(loss_at, params, batches.start(key))),
+        step=jnp.zeros((), jnp.int32),
+        done=jnp.zeros((), bool),
+    )
+    values = None
+    if probe is not None:
+        by_number = isinstance(probe_at, int)
+        marks = log_spaced(int(steps), probe_at, stop.every or 1) if isinstance(probe_at, int) else probe_at
+
+        def to_mark(state: _State, mark):
+            state = advance(state, mark, through=not by_number)
+            return state, {"step": state.step, **probe(eqx.combine(state.params, rest))}
+
+        state, values = jax.lax.scan(to_mark, state, jnp.asarray(marks, jnp.int32))
+        steps = jnp.maximum(steps, max(marks, default=0))
+    state = advance(state, jnp.asarray(steps, jnp.int32))
+    final = eqx.combine(state.params, rest)
+    final = final if stop.every is None else stop.chosen(state.stop, final)
+    loss = state.loss
+    if batches.data is not None:
+        whole = prepared if prepared is not None else on(objective, batches.data)
+        loss = whole(final, jr.fold_in(key_objective, state.step))
+    return Trained(
+        final, loss, state.step, _status(eqx.filter(final, trainable), loss, largest_loss, state.done), values
+    )
+
+
+def _loss_dtype(loss_at, params, batch_state):
+    return jax.eval_shape(lambda: loss_at(jnp.zeros((), jnp.int32), batch_state)[0](params)).dtype
+
+
+def _status(params, loss, largest_loss, done) -> Int[Array, ""]:
+    finite = jnp.isfinite(loss) & (loss <= largest_loss)
+    for leaf in jax.tree.leaves(params):
+        finite &= jnp.all(jnp.isfinite(leaf))
+    return jnp.where(finite, jnp.where(done, Status.CONVERGED, Status.STEP_LIMIT), Status.DIVERGED).astype(jnp.int32)
+
+
+# What optimizers may ask for beside the gradient. They refuse what they do not know, each in its own way.
+_ARGUMENTS = (("value", "grad", "value_fn"), ("value", "grad", "value_fn", "grad_fn"), ("grad_fn",), ())
+
+
+def _update(optimizer, grad, opt_state, params, loss, loss_fn):
+    known = {"value": loss, "grad": grad, "value_fn": loss_fn, "grad_fn": lambda p, _=0: jax.grad(loss_fn)(p)}
+    errors = []
+    for names in _ARGUMENTS:
+        try:
+            return optimizer.update(grad, opt_state, params, **{name: known[name] for name in names})
+        except (TypeError, ValueError) as error:
+            errors.append(error)
+    # Where an argument is asked for that nobody has, the call without any says so.
+    raise ValueError(
+        f"the optimizer cannot make a step: {errors[-1]} Beside the gradient it can have `value`, `grad` and `value_fn`, or "
+        "`grad_fn`, of the step's batch; wrap it in an optax.GradientTransformation that needs no other."
+    ) from errors[-1]
+
+
+def _check(key, model, objective, batches: AbstractBatches, optimizer) -> None:
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(f"optimizer must be an optax optimizer such as optax.adam(0.01), got {optimizer!r}.")
+    batch = batches.data
+    if batch is None:
+        batch = jax.eval_shape(lambda: batches.at(key, jnp.zeros((), jnp.int32), batches.start(key))[0])
+    check(objective, jax.eval_shape(lambda x: outputs_of(model, x), batch.x), batch)
+
+
+def log_spaced(steps: int, points: int, segment: int = 1) -> tuple[int, ...]:
+    """0 and about `points` logarithmically spaced steps up to `steps`; `segment`, and beyond it its multiples: a run that is
+    stopped there and goes on is the run that was not stopped."""
+    marks = {0, min(segment, steps), steps}
+    for i in range(points):
+        mark = steps ** (i / max(points - 1, 1)) if steps else 0.0
+        marks.add(min(round(mark) if mark <= segment else segment * math.ceil(mark / segment), steps))
+    return tuple(sorted(marks))
+
+
+def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
+    """Many steps of plain, possibly noisy gradient descent of a small ReLU network in one launch on a GPU (`tsjax.fast.fused`);
+    None where that kernel cannot train this."""
+    data, penalty, plain = batches.fixed, 0.0, objective
+    if isinstance(plain, Penalised):
+        plain, penalty = plain.objective, plain.l2
+    if not (
+        isinstance(optimizer, Descent)
+        and isinstance(plain, Squared)
+        and isinstance(model, TwoLayer)
+        and data is not None
+        and data.weight is None
+        and params.w is not None
+        and fused.fits(model, data.x.T, data.y)
+        and optimizer.is_constant
+    ):
+        return None
+    both, x_t = params.a is not None, data.x.T
+    # A penalty on output weights that do not move is a constant.
+    step_size = jnp.asarray(optimizer.step_size)
+
+    def launch(carry, start, end):
+        params, opt_state, batch_state, loss = carry
+        a = params.a if both else model.a
+        noise, seed = 0.0, None
+        if optimizer.temperature is not None:
+            noise, seed = jnp.sqrt(2 * step_size * optimizer.temperature), noise_seed(optimizer.key)
+        a, w, last = fused.descend(
+            a, params.w, x_t, data.y, start=start, stop=end, step_size=step_size, seed=seed, noise=noise, penalty=penalty,
+            output_weights=both,
+        )  # fmt: skip
+        params = eqx.tree_at(lambda net: net.w, params, w)
+        params = eqx.tree_at(lambda net: net.a, params, a) if both else params
+        if optimizer.temperature is not None:
+            # The noise counts its steps.
+            opt_state = optax.tree_utils.tree_set(opt_state, step=end)
+        return params, opt_state, batch_state, jnp.where(end > start, last, loss)
+
+    return launch

@@ -1,0 +1,123 @@
+"""Rules that end training before its last step."""
+
+from abc import abstractmethod
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ..losses import Objective
+from ..precision import is_traced
+from ..task import Dataset
+
+
+class AbstractStop(eqx.Module):
+    """A rule that looks at training once in `every` steps; None: never."""
+
+    every: eqx.AbstractVar[int | None]
+
+    @abstractmethod
+    def start(self, model: Any) -> Any:
+        """What the rule remembers at step 0."""
+
+    @abstractmethod
+    def look(
+        self, state: Any, model: Any, before: Float[Array, ""], loss: Float[Array, ""]
+    ) -> tuple[Any, Bool[Array, ""]]:
+        """What it remembers now, and whether to stop. `loss` is the objective before the last step, `before` that of `every`
+        steps earlier."""
+
+    def chosen(self, state: Any, model: Any) -> Any:
+        """The model that training returns: the last one, unless the rule has a better one."""
+        del state
+        return model
+
+
+class Never(AbstractStop):
+    """Training runs through all its steps."""
+
+    every: None = eqx.field(static=True, default=None)
+
+    def start(self, model: Any) -> None:
+        del model
+
+    def look(
+        self, state: Any, model: Any, before: Float[Array, ""], loss: Float[Array, ""]
+    ) -> tuple[Any, Bool[Array, ""]]:
+        raise NotImplementedError("this rule never looks.")
+
+
+NEVER = Never()
+
+
+class Flat(AbstractStop):
+    """Stops once `every` steps lowered the loss by at most `tolerance` times the loss, plus `floor`.
+
+    For full batches: the loss of random batches is never flat.
+    """
+
+    tolerance: float | Float[Array, ""] = 1e-5
+    floor: float | Float[Array, ""] = 0.0
+    every: int = eqx.field(static=True, default=50)
+
+    def __check_init__(self):
+        if self.every < 1:
+            raise ValueError(f"Flat: every is a number of steps, at least 1; got {self.every}.")
+        for name, value in (("tolerance", self.tolerance), ("floor", self.floor)):
+            if not is_traced(value) and not 0.0 <= float(value) < float("inf"):
+                raise ValueError(f"Flat: {name} must be finite and >= 0, got {value}.")
+
+    def start(self, model: Any) -> None:
+        del model
+
+    def look(
+        self, state: Any, model: Any, before: Float[Array, ""], loss: Float[Array, ""]
+    ) -> tuple[Any, Bool[Array, ""]]:
+        del state, model
+        dtype = loss.dtype
+        allowed = jnp.asarray(self.tolerance).astype(dtype) * loss + jnp.asarray(self.floor).astype(dtype)
+        return None, before - loss <= allowed
+
+
+class Validation(AbstractStop):
+    """Stops once the loss on `data`, which training must not see, has not fallen for `patience` looks in a row, and returns the
+    model of the lowest such loss (early stopping; Prechelt 1998, "Early stopping - but when?", section 2.2, class UP).
+
+    **Arguments:**
+
+    - `data`: the validation rows. `tsjax.Student(validation=0.2)` holds out a fifth of its data.
+    - `objective`: the loss; that of training by default in `tsjax.Student`.
+    """
+
+    data: Dataset
+    objective: Objective
+    patience: int = eqx.field(static=True, default=5)
+    every: int = eqx.field(static=True, default=50)
+
+    def __check_init__(self):
+        if self.every < 1 or self.patience < 1:
+            raise ValueError(
+                f"Validation: every and patience must be at least 1; got every={self.every}, patience={self.patience}."
+            )
+
+    def start(self, model: Any) -> Any:
+        arrays = eqx.filter(model, eqx.is_inexact_array)
+        return self.objective(model, self.data, None), arrays, jnp.zeros((), jnp.int32)
+
+    def look(
+        self, state: Any, model: Any, before: Float[Array, ""], loss: Float[Array, ""]
+    ) -> tuple[Any, Bool[Array, ""]]:
+        del before, loss
+        lowest, arrays, waited = state
+        now = self.objective(model, self.data, None)
+        better = now < lowest
+        arrays = jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), eqx.filter(model, eqx.is_inexact_array), arrays
+        )
+        waited = jnp.where(better, 0, waited + 1)
+        return (jnp.where(better, now, lowest), arrays, waited), waited >= self.patience
+
+    def chosen(self, state: Any, model: Any) -> Any:
+        return eqx.combine(state[1], model)
