@@ -5,11 +5,17 @@ from . import kernels as kernels
 from . import losses as losses
 from . import rates as rates
 from . import studies as studies
+from . import subspaces as subspaces
 from . import theory as theory
+from .classification import ClassificationError as ClassificationError
+from .classification import classification_error as classification_error
 from .data import DataProblem as DataProblem
 from .data import Split as Split
 from .estimators.base import AbstractEstimator as AbstractEstimator
 from .estimators.base import AbstractFit as AbstractFit
+from .estimators.ensemble import Ensemble as Ensemble
+from .estimators.ensemble import EnsembleFit as EnsembleFit
+from .estimators.ensemble import Stages as Stages
 from .estimators.features import RandomFeatures as RandomFeatures
 from .estimators.gradient import GradientStudent as GradientStudent
 from .estimators.gradient import LinearisedFit as LinearisedFit
@@ -89,6 +95,8 @@ from .risk import kernel_risk as kernel_risk
 from .risk import monte_carlo_risk as monte_carlo_risk
 from .risk import relu_gram as relu_gram
 from .status import Status as Status
+from .subspaces import Subspace as Subspace
+from .subspaces import interpolate as interpolate
 from .sweep.curve import Curve as Curve
 from .sweep.devices import fit_many as fit_many
 from .sweep.experiment import Arguments as Arguments
@@ -108,4 +116,5 @@ from .train import MiniBatches as MiniBatches
 from .train import Never as Never
 from .train import Online as Online
 from .train import Trained as Trained
+from .train import Validation as Validation
 from .train import train as train

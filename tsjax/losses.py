@@ -23,9 +23,6 @@ from .network import TwoLayer
 from .precision import is_traced
 from .task import Dataset
 
-Model = Callable[[Array], Array]
-
-
 Objective: TypeAlias = Callable[..., Any]
 """(model, batch, key) -> a scalar."""
 
@@ -52,7 +49,7 @@ def on(objective: Objective, batch: Dataset) -> Callable[[Any, PRNGKeyArray | No
     return lambda model, key: objective(model, batch, key)
 
 
-def outputs_of(model: Model, x: Array) -> Array:
+def outputs_of(model: Any, x: Array) -> Array:
     """The outputs of a model at the rows of x, (n, *output)."""
     return model.samples_last(x.T) if isinstance(model, TwoLayer) else jax.vmap(model)(x)
 
@@ -82,7 +79,7 @@ class Squared(AbstractObjective):
             del key
             if isinstance(model, TwoLayer) and last is not None and batch.weight is None:
                 return half_mse(model, last, batch.y)
-            outputs = model.samples_last(last) if isinstance(model, TwoLayer) else jax.vmap(model)(batch.x)
+            outputs = outputs_of(model, batch.x)
             squares = (outputs - batch.y) ** 2
             return 0.5 * weighted_mean(squares.reshape(squares.shape[0], -1).sum(axis=1), batch.weight)
 
@@ -297,7 +294,7 @@ def refuse_labels(y) -> None:
         )
 
 
-def _range(y) -> tuple[float, float]:
+def _range(y) -> tuple[float | int, float | int]:
     """The smallest and the largest response, where they are known; 0 and 0 where only the shape is."""
     if is_traced(y) or not isinstance(y, (np.ndarray, jax.Array)):
         return 0, 0

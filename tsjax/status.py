@@ -2,6 +2,8 @@
 
 import enum
 
+from jaxtyping import Array, Bool, Int
+
 
 class Status(enum.IntEnum):
     """How a fit ended. Failure is a value: it is recorded and counted, never dropped and never raised."""
@@ -21,3 +23,8 @@ class Status(enum.IntEnum):
     def words(self) -> str:
         """As tables write it: `step limit`."""
         return self.name.lower().replace("_", " ")
+
+
+def failed(status: Int[Array, "*batch"]) -> Bool[Array, "*batch"]:
+    """Whether a fit is none to measure: it diverged, could not be solved, or did not fit in memory."""
+    return status >= Status.DIVERGED

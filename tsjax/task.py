@@ -34,11 +34,10 @@ class Dataset(eqx.Module):
     weight: Float[Array, "*batch n"] | None = None
 
     def __check_init__(self):
-        shapes = [getattr(value, "shape", None) for value in (self.x, self.y)]
         # Transformations build trees of other things than arrays.
-        if None in shapes:
+        if not hasattr(self.x, "shape") or not hasattr(self.y, "shape"):
             return
-        x, y = shapes
+        x, y = self.x.shape, self.y.shape
         if len(x) < 2 or not y or x[0] != y[0]:
             raise ValueError(f"a Dataset holds x (n, *point) and y (n, *response), got x {tuple(x)} and y {tuple(y)}.")
         if getattr(self.weight, "shape", None) is not None:

@@ -1,4 +1,4 @@
-import dataclasses
+"""Students of any network: against scikit-learn, under weights, in batches of settings, and what they refuse."""
 
 import equinox as eqx
 import jax
@@ -7,457 +7,253 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
-import scipy.special
 from helpers import SEED
-from jax.extend.random import threefry_2x32
+from sklearn.linear_model import LogisticRegression
 
 import tsjax as ts
-from tsjax import theory
-from tsjax.estimators.phases import step_scale
-from tsjax.risk import network_risk
 
-PROBLEM = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.1)
-TEACHER = ts.TwoLayer(a=jnp.array([1.0, -1.0]), w=jnp.eye(2, 3))
-N, STEPS_ONE, STEPS_TWO = 24, 15, 10
+RNG = np.random.default_rng(SEED)
+N, D, K = 60, 4, 3
+X = jnp.asarray(RNG.normal(size=(N, D)))
+LABELS = jnp.asarray((np.asarray(X) @ RNG.normal(size=(D, K)) + 1.5 * RNG.normal(size=(N, K))).argmax(1), jnp.int32)
+Y = jnp.asarray(np.sin(np.asarray(X)[:, 0]) + 0.1 * RNG.normal(size=N))
+CLASSES = ts.Dataset(x=X, y=LABELS)
+NUMBERS = ts.Dataset(x=X, y=Y)
 
-# Few steps: rounding has no time to grow, so that any reference must agree to many digits.
-SHORT = ts.TwoPhaseStudent(
-    width=2,
-    restarts=3,
-    agreement=None,
-    noisy=ts.NoisyPhase(width=2, steps=STEPS_ONE, step_size=1.1, temperature=0.01, regularisation=0.02),
-    vanilla=ts.VanillaPhase(max_steps=STEPS_TWO, step_size=0.7),
-    init_output_std=0.5,
-    init_neuron_std=0.4,
+
+class Linear(eqx.Module):
+    """One linear layer with a bias."""
+
+    w: jax.Array
+    b: jax.Array
+
+    def __call__(self, x):
+        return self.w @ x + self.b
+
+
+def linear(outputs=None):
+    def make(key, point):
+        shape = () if outputs is None else (outputs,)
+        return Linear(0.1 * jr.normal(key, (*shape, point)), jnp.zeros(shape))
+
+    return make
+
+
+def mlp(key, point):
+    return eqx.nn.MLP(point, "scalar", 8, 1, jnp.tanh, key=key)
+
+
+def test_a_linear_student_is_logistic_regression(key):
+    """Without a penalty, by L-BFGS: to 1e-5, for two classes and for three."""
+    two = ts.Dataset(x=X, y=(LABELS == 0).astype(jnp.int32))
+    for data, model, loss in (
+        (two, linear(), ts.losses.logistic),
+        (CLASSES, linear(K), ts.losses.cross_entropy),
+    ):
+        fit = ts.Student(model, loss, optax.lbfgs(), steps=400).fit(key, data)
+        peer = LogisticRegression(C=np.inf, tol=1e-10, max_iter=2000).fit(np.asarray(X), np.asarray(data.y))
+        outputs = np.asarray(fit.predict(X))
+        expected = peer.decision_function(np.asarray(X))
+        if outputs.ndim == 2:
+            # Only differences of the outputs are determined.
+            outputs, expected = (v - v.mean(1, keepdims=True) for v in (outputs, expected))
+        np.testing.assert_allclose(outputs, expected, atol=1e-5 * np.abs(expected).max())
+        assert fit.stats["parameters"] == fit.model.w.size + fit.model.b.size
+
+
+def test_sample_weights_of_a_linear_student_are_those_of_scikit_learn(key):
+    weight = jnp.asarray(RNG.integers(0, 4, N).astype(float))
+    data = ts.Dataset(x=X, y=LABELS, weight=weight)
+    fit = ts.Student(linear(K), ts.losses.cross_entropy, optax.lbfgs(), steps=400).fit(key, data)
+    peer = LogisticRegression(C=np.inf, tol=1e-10, max_iter=2000)
+    peer.fit(np.asarray(X), np.asarray(LABELS), sample_weight=np.asarray(weight))
+    centred = lambda v: v - v.mean(1, keepdims=True)
+    expected = centred(peer.decision_function(np.asarray(X)))
+    np.testing.assert_allclose(centred(np.asarray(fit.predict(X))), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch_size": 8},
+        {"batch_size": 8, "epochs": 2, "steps": None},
+        {"temperature": 1e-3},
+        {"output_scale": 3.0},
+        {"validation": 0.25, "steps": 200},
+        {"stop": ts.Flat(1e-3)},
+    ],
+    ids=["full", "batches", "epochs", "noisy", "centred", "validation", "flat"],
 )
+def test_rows_of_weight_0_are_not_there(key, options):
+    """Wherever they stand and whatever they hold, at a fixed number of steps: to 1e-8 in float64."""
+    student = ts.Student(mlp, learning_rate=0.1, **{"steps": 30, **options})
+    places = np.sort(np.random.default_rng(SEED).choice(N + 7, N, replace=False))
+    x, y, weight = np.full((N + 7, D), 3.0), np.full(N + 7, -5.0), np.zeros(N + 7)
+    x[places], y[places], weight[places] = np.asarray(X), np.asarray(Y), 1.0
+    padded = ts.Dataset(x=jnp.asarray(x), y=jnp.asarray(y), weight=jnp.asarray(weight))
+    one, other = student.fit(key, NUMBERS), student.fit(key, padded)
+    np.testing.assert_allclose(other.predict(X), one.predict(X), rtol=1e-8, atol=1e-10)
+    for name in one.stats:
+        np.testing.assert_allclose(other.stats[name], one.stats[name], rtol=1e-8)
+    assert int(one.status) == int(other.status)
 
 
-@pytest.fixture(scope="module")
-def data():
-    return PROBLEM.sample(jr.key(SEED + 1), TEACHER, N)
+def test_settings_are_mapped(key):
+    """Learning rate, penalty, temperature and scales differ in one program, and equal fits one by one."""
+
+    def train(rate, penalty, temperature, scale, own):
+        return ts.Student(
+            mlp, optimizer=optax.adam, learning_rate=rate, penalty=penalty, temperature=temperature, init_scale=scale,
+            steps=20, batch_size=16,
+        ).fit(own, NUMBERS).predict(X[:5])  # fmt: skip
+
+    settings = (
+        jnp.array([0.1, 0.01, 0.001]), jnp.array([0.0, 0.1, 0.01]), jnp.array([0.0, 1e-4, 1e-2]),
+        jnp.array([1.0, 0.5, 2.0]), jr.split(key, 3),
+    )  # fmt: skip
+    many = jax.jit(jax.vmap(train))(*settings)
+    for i in range(3):
+        np.testing.assert_allclose(many[i], train(*(value[i] for value in settings)), rtol=1e-7, atol=1e-9)
+    assert np.abs(np.asarray(many[0] - many[1])).max() > 1e-3
 
 
-# Algorithm 1 again, in NumPy, its gradients by hand and one sample at a time.
-
-
-def _numpy_loss(a, w, x, y):
-    return 0.5 * np.mean([(a @ np.maximum(w @ xi, 0.0) - yi) ** 2 for xi, yi in zip(x, y, strict=True)])
-
-
-def _numpy_gradient(a, w, x, y):
-    grad_a, grad_w = np.zeros_like(a), np.zeros_like(w)
-    for xi, yi in zip(x, y, strict=True):
-        residual = a @ np.maximum(w @ xi, 0.0) - yi
-        for j in range(len(a)):
-            z = w[j] @ xi
-            grad_a[j] += residual * max(z, 0.0) / len(y)
-            grad_w[j] += residual * a[j] * (z > 0.0) * xi / len(y)
-    return grad_a, grad_w
-
-
-def _numpy_switch(a, w):
-    return np.where(a < 0, -1.0, 1.0), np.abs(a)[:, None] * w
-
-
-def _numpy_descent(a, w, x, y, step_size, steps):
-    nets = [(a, w)]
-    for _ in range(steps):
-        w = w - step_size * _numpy_gradient(a, w, x, y)[1]
-        nets.append((a, w))
-    return nets
-
-
-def _numpy_normals(key, step, size):
-    """The noise of a step again: JAX's own Threefry and SciPy's inverse of the error function."""
-    seed = jr.bits(key, (2,), np.uint32)
-    counters = np.concatenate([np.full(size, step), np.arange(size)]).astype(np.uint32)
-    high, low = np.asarray(threefry_2x32(seed, jnp.asarray(counters))).astype(np.uint64).reshape(2, size)
-    part = ((high << np.uint64(32)) | low).view(np.int64) >> 11
-    return 2**0.5 * scipy.special.erfinv((part + 0.5) * 2.0**-52)
-
-
-def _numpy_noisy_descent(student, key, x, y):
-    """The networks after each step of phase I, after the switch."""
-    phase, (m, d) = student.noisy, (student.width, x.shape[1])
-    key_a, key_w, key_noise = jr.split(key, 3)
-    a = student.init_output_std * np.asarray(jr.normal(key_a, (m,)))
-    w = student.init_neuron_std * np.asarray(jr.normal(key_w, (m, d)))
-    clip = lambda r: r if student.clip is None else student.clip * np.tanh(r * abs(r) / (2 * student.clip))
-    slope = lambda r: (
-        np.ones_like(r) if student.clip is None else abs(r) / np.cosh(r * abs(r) / (2 * student.clip)) ** 2
-    )
-    nets = [_numpy_switch(clip(a), clip(w))]
-    for t in range(phase.steps):
-        grad_a, grad_w = _numpy_gradient(clip(a), clip(w), x, y)
-        xi = _numpy_normals(key_noise, t, m + m * d)
-        noise = np.sqrt(2 * phase.step_size * phase.temperature) * xi
-        a_next = a - phase.step_size * (grad_a * slope(a) + 2 * phase.regularisation * a) + noise[:m]
-        w = w - phase.step_size * (grad_w * slope(w) + 2 * phase.regularisation * w) + noise[m:].reshape(m, d)
-        a = a_next
-        nets.append(_numpy_switch(clip(a), clip(w)))
-    return nets
-
-
-def _numpy_two_phases(student, key, data):
-    x, y = np.asarray(data.x), np.asarray(data.y)
-    runs = []
-    for i in range(student.restarts):
-        one = _numpy_noisy_descent(student, jr.fold_in(key, i), x, y)
-        runs.append((one, _numpy_descent(*one[-1], x, y, student.vanilla.step_size, student.vanilla.max_steps)))
-    return runs, [_numpy_loss(*two[-1], x, y) for _, two in runs]
-
-
-@pytest.mark.parametrize("clip", [None, 1.5])
-def test_both_phases_equal_algorithm_1_in_numpy(data, key, clip):
-    student = dataclasses.replace(SHORT, clip=clip)
-    # Temperature 0 is gradient descent with the penalty; the other one adds the noise. One compiled program.
-    for temperature in (0.0, 0.01):
-        student = dataclasses.replace(student, noisy=dataclasses.replace(student.noisy, temperature=temperature))
-        fit = student.fit(key, data)
-        runs, losses = _numpy_two_phases(student, key, data)
-        best = int(np.argmin(losses))
-        np.testing.assert_allclose(fit.stats["restart_losses"], losses, rtol=1e-9)
-        assert int(fit.stats["restart"]) == best
-        np.testing.assert_allclose(fit.stats["train_loss"], losses[best], rtol=1e-9)
-        np.testing.assert_allclose(fit.net.a, runs[best][1][-1][0], rtol=0, atol=0)
-        np.testing.assert_allclose(fit.net.w, runs[best][1][-1][1], rtol=1e-9, atol=1e-11)
-        assert fit.stats["steps"].tolist() == [STEPS_ONE, 0, STEPS_TWO] and fit.status == ts.Status.STEP_LIMIT
-
-
-def test_vanilla_phase_equals_a_numpy_loop(data, key):
-    start = ts.TwoLayer(a=jnp.array([2.0, -0.5, 0.0]), w=jr.normal(key, (3, 3)))
-    student = ts.OracleStudent(ts.VanillaPhase(max_steps=20, step_size=0.9))
-    fit = student.fit(key, data, oracle=(PROBLEM, start))
-    a, w = _numpy_switch(np.asarray(start.a), np.asarray(start.w))
-    x, y = np.asarray(data.x), np.asarray(data.y)
-    a, w = _numpy_descent(a, w, x, y, 0.9, 20)[-1]
-    assert fit.net.a.tolist() == [1.0, -1.0, 1.0] == a.tolist()
-    np.testing.assert_allclose(fit.net.w, w, rtol=1e-10)
-    np.testing.assert_allclose(fit.stats["train_loss"], _numpy_loss(a, w, x, y), rtol=1e-10)
-    assert fit.stats["steps"].tolist() == [0, 0, 20] and fit.status == ts.Status.STEP_LIMIT
-
-
-def test_trajectory(data, key):
-    student = dataclasses.replace(SHORT, restarts=2)
-    steps = ((0, 5, STEPS_ONE), (0, 3, STEPS_TWO))
-    probe = lambda net: {"risk": network_risk(net, TEACHER, PROBLEM.inputs), "norm": jnp.sum(net.w**2)}
-    fit = student.fit(key, data, probe=probe, probe_steps=steps)
-    trajectory = fit.stats["trajectory"]
-    assert set(trajectory) == {"risk", "norm", "train_loss", "step"} and trajectory["risk"].shape == (6,)
-    assert trajectory["step"].tolist() == [*steps[0], *steps[1]]
-    runs, losses = _numpy_two_phases(student, key, data)
-    one, two = runs[int(np.argmin(losses))]
-    nets = [one[t] for t in steps[0]] + [two[t] for t in steps[1]]
-    x, y = np.asarray(data.x), np.asarray(data.y)
-    np.testing.assert_allclose(trajectory["train_loss"], [_numpy_loss(a, w, x, y) for a, w in nets], rtol=1e-9)
-    np.testing.assert_allclose(trajectory["norm"], [np.sum(w**2) for _, w in nets], rtol=1e-9)
-    # Phase I ends where phase II begins, and the last value is that of the fit.
-    np.testing.assert_allclose(trajectory["risk"][2], trajectory["risk"][3], rtol=1e-12)
-    np.testing.assert_allclose(trajectory["risk"][-1], network_risk(fit.net, TEACHER, PROBLEM.inputs), rtol=1e-12)
-    np.testing.assert_allclose(trajectory["train_loss"][-1], fit.stats["train_loss"], rtol=1e-12)
-    # The same run as without a probe.
-    np.testing.assert_allclose(fit.stats["restart_losses"], losses, rtol=1e-9)
-
-
-@pytest.mark.slow
-def test_log_spaced_trajectory(data, key):
-    """The same fit as without it; its points are those of a run probed there by hand."""
-    student = dataclasses.replace(SHORT, restarts=1, vanilla=ts.VanillaPhase(max_steps=900, step_size=0.7))
-    probe = lambda net: {"norm": jnp.sum(net.w**2)}
-    plain, fit = student.fit(key, data), student.fit(key, data, probe=probe, probe_steps=5)
-    np.testing.assert_allclose(fit.net.w, plain.net.w, rtol=1e-9)
-    assert fit.stats["steps"].tolist() == plain.stats["steps"].tolist()
-    done = int(plain.stats["steps"][2])
-    assert 100 <= done < 900, "the end of phase II lies between the marks"
-    steps = fit.stats["trajectory"]["step"].tolist()
-    # 15 steps in phase I: 1, 2, 4, 8, 15; 900 in phase II: 1, 5, 30, then whole segments, up to the end of the phase.
-    assert steps[:6] == [0, 1, 2, 4, 8, 15] and steps[6:] == [0, 1, 5, 30, 50, min(200, done), done]
-    by_hand = student.fit(key, data, probe=probe, probe_steps=(tuple(steps[:6]), (0, 1, 5, 30, done)))
-    for name in ("norm", "train_loss"):
-        values = fit.stats["trajectory"][name]
-        np.testing.assert_allclose(values[:10], by_hand.stats["trajectory"][name][:10], rtol=1e-9)
-        np.testing.assert_allclose(values[-1], by_hand.stats["trajectory"][name][-1], rtol=1e-9)
-
-
-def test_probing_beyond_the_limits_extends_the_phases(data, key):
-    student = dataclasses.replace(SHORT, restarts=1, noisy=dataclasses.replace(SHORT.noisy, steps=2))
-    fit = student.fit(key, data, probe=lambda net: {}, probe_steps=((4,), (400,)))
-    # Long after the loss is flat, phase II still goes to its last probed step.
-    assert fit.stats["steps"].tolist() == [4, 0, 400] and fit.stats["trajectory"]["train_loss"].shape == (2,)
-    longer = dataclasses.replace(SHORT, restarts=1, noisy=dataclasses.replace(SHORT.noisy, steps=4))
-    x, y = np.asarray(data.x), np.asarray(data.y)
-    at_four = _numpy_noisy_descent(longer, jr.fold_in(key, 0), x, y)[-1]
-    np.testing.assert_allclose(fit.stats["trajectory"]["train_loss"][0], _numpy_loss(*at_four, x, y), rtol=1e-9)
-
-
-def test_any_optax_optimizer_in_both_phases(data, key):
-    adam = optax.adam(0.03)
-    student = ts.TwoPhaseStudent(
-        width=2,
-        restarts=1,
-        noisy=ts.NoisyPhase(width=2, steps=6, temperature=0.0, regularisation=0.01, optimizer=adam),
-        vanilla=ts.VanillaPhase(max_steps=6, optimizer=optax.adam(0.02)),
-        init_neuron_std=0.6,
-    )
-    fit = student.fit(key, data)
-    # A loop over optax's own steps.
-    key_a, key_w, _ = jr.split(jr.fold_in(key, 0), 3)
-    params = (0.1 * jr.normal(key_a, (2,)), 0.6 * jr.normal(key_w, (2, 3)))
-    state, x, y = adam.init(params), np.asarray(data.x), np.asarray(data.y)
-    for _ in range(6):
-        gradient = _numpy_gradient(*(np.asarray(p) for p in params), x, y)
-        updates, state = adam.update(
-            jax.tree.map(lambda g, p: jnp.asarray(g) + 0.02 * p, gradient, params), state, params
-        )
-        params = optax.apply_updates(params, updates)
-    a, w = _numpy_switch(*(np.asarray(p) for p in params))
-    optimizer = optax.adam(0.02)
-    state = optimizer.init(jnp.asarray(w))
-    for _ in range(6):
-        updates, state = optimizer.update(jnp.asarray(_numpy_gradient(a, w, x, y)[1]), state)
-        w = w + np.asarray(updates)
-    np.testing.assert_allclose(fit.net.w, w, rtol=1e-7)
-    assert fit.net.a.tolist() == a.tolist()
-
-
-@pytest.fixture(scope="module")
-def recovery():
-    """Default settings on 8 data sets of 8 teachers."""
-    problem = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2), 0.1)
-    keys = jr.split(jr.key(SEED + 2), 8)
-    teachers = jax.vmap(problem.sample_teacher)(keys)
-    datasets = jax.vmap(lambda k, t: problem.sample(jr.fold_in(k, 1), t, 256))(keys, teachers)
-    fits = jax.jit(jax.vmap(ts.TwoPhaseStudent(width=2).fit))(keys, datasets)
-    return problem, teachers, datasets, fits
-
-
-def test_defaults_recover_teachers(recovery):
-    problem, teachers, datasets, fits = recovery
-    risks = np.asarray(jax.vmap(lambda net, teacher: network_risk(net, teacher, problem.inputs))(fits.net, teachers))
-    limit = float(theory.cramer_rao(2, 4, 256, 0.1))
-    assert (risks < 3 * limit).all() and 0.4 < risks.mean() / limit < 1.8, risks / limit
-    assert (fits.status == ts.Status.CONVERGED).all()
-    losses = np.asarray(fits.stats["restart_losses"])
-    assert losses.shape == (8, 8)
-    # Two restarts agree in most data sets; what was not run says so.
-    run = np.asarray(fits.stats["restarts_run"])
-    assert np.isin(run, [2, 4, 6, 8]).all() and (run == 2).mean() > 0.5
-    np.testing.assert_array_equal(np.isfinite(losses).sum(axis=1), run)
-    np.testing.assert_array_equal(fits.stats["restart"], losses.argmin(axis=1))
-    np.testing.assert_array_equal(fits.stats["train_loss"], losses.min(axis=1))
-    # train_loss is the half mean squared error of the predictions; noise of variance 0.01 remains.
-    predictions = jax.vmap(lambda fit, x: fit.predict(x))(fits, datasets.x)
-    np.testing.assert_allclose(losses.min(axis=1), 0.5 * np.mean((predictions - datasets.y) ** 2, axis=1), rtol=1e-9)
-    assert np.all(np.abs(losses.min(axis=1) / 0.005 - 1) < 0.5)
-    # Phase I 300 m steps with 2 m neurons, 25 for each of the m pruned; phase II stops at a multiple of 50.
-    steps = np.asarray(fits.stats["steps"])
-    assert (steps[:, :2] == [600, 50]).all() and (steps[:, 2] % 50 == 0).all() and (steps[:, 2] < 6000).all()
-    least = 256 * 2 * (650 * 4 + 50 * 2)
-    assert (np.asarray(fits.stats["neuron_steps"]) >= least).all() and fits.net.a.shape == (8, 2)
-
-
-@pytest.mark.slow
-def test_oracle_student_is_efficient(recovery, key):
-    problem = recovery[0]
-    keys = jr.split(key, 32)
-    teachers = jax.vmap(problem.sample_teacher)(keys)
-    datasets = jax.vmap(lambda k, t: problem.sample(jr.fold_in(k, 1), t, 256))(keys, teachers)
-    fit = lambda k, data, teacher: ts.OracleStudent().fit(k, data, oracle=(problem, teacher))
-    oracle = jax.jit(jax.vmap(fit))(keys, datasets, teachers)
-    risks = np.asarray(jax.vmap(lambda net, teacher: network_risk(net, teacher, problem.inputs))(oracle.net, teachers))
-    ratio = risks / float(theory.cramer_rao(2, 4, 256, 0.1))
-    # (m d sigma^2 / n) chi^2_{md} / (md): standard deviation 1/2 of a ratio, and a correction of the order md/n.
-    error = ratio.std(ddof=1) / 32**0.5
-    assert abs(ratio.mean() - 1.0) < 4 * error + 0.1 and 0.25 < ratio.std() < 0.9
-    assert (oracle.status == ts.Status.CONVERGED).all()
-
-
-def test_a_diverged_neighbour_changes_nothing(data, key):
-    fit = lambda step_size: ts.OracleStudent(ts.VanillaPhase(max_steps=1000, step_size=step_size)).fit(
-        key, data, oracle=(PROBLEM, TEACHER)
-    )
-    sizes = jnp.array([1.5, 1e6, 0.4])
-    batch = jax.jit(jax.vmap(fit))(sizes)
-    assert batch.status.tolist() == [ts.Status.CONVERGED, ts.Status.DIVERGED, ts.Status.CONVERGED]
-    for i in (0, 2):
-        alone = fit(sizes[i])
-        np.testing.assert_allclose(batch.net.w[i], alone.net.w, rtol=1e-9)
-        assert int(batch.stats["steps"][i, 2]) == int(alone.stats["steps"][2]) < 1000
-    assert fit(sizes[1]).status == ts.Status.DIVERGED
-
-
-def test_step_limit_is_not_convergence(data, key):
-    # Far from a minimum and steadily falling, by steps so small that the rest of a segment, 1 or 2 steps, looks flat.
-    start = ts.TwoLayer(a=jnp.ones(2), w=2.0 * jnp.eye(2, 3))
-    for limit in (50, 51, 102):
-        fit = ts.OracleStudent(ts.VanillaPhase(max_steps=limit, step_size=2e-4)).fit(key, data, oracle=(PROBLEM, start))
-        assert fit.status == ts.Status.STEP_LIMIT and fit.stats["steps"].tolist() == [0, 0, limit], limit
-
-
-def test_a_diverged_restart_is_never_chosen(data, key):
-    # Some starts explode at this step size, others do not.
-    wild = dataclasses.replace(SHORT, noisy=dataclasses.replace(SHORT.noisy, step_size=6.0), init_neuron_std=1.0)
-    seen = set()
-    for i in range(12):
-        fit = wild.fit(jr.fold_in(key, i), data)
-        losses = np.asarray(fit.stats["restart_losses"])
-        good = np.isfinite(losses) & (losses < 1e4 * 0.5 * np.mean(np.asarray(data.y) ** 2))
-        seen.add((bool(good.any()), bool(good.all())))
-        assert (fit.status == ts.Status.DIVERGED) == (not good.any())
-        if good.any():
-            assert int(fit.stats["restart"]) == np.argmin(np.where(good, losses, np.inf))
-            assert bool(jnp.isfinite(fit.net.w).all())
-    assert (True, False) in seen, "no mixed batch: the test shows nothing"
-
-
-def test_paper_settings():
-    student = ts.TwoPhaseStudent.paper(7)
-    assert (student.width, student.restarts, student.clip) == (7, 1, 2.0)
-    assert (student.init_output_std, student.init_neuron_std) == (1.0, 1.0)
-    noisy, vanilla = student.noisy, student.vanilla
-    assert noisy.width == 7, "the paper's student has the same width in both phases"
-    # beta = 100.
-    assert (noisy.steps, noisy.step_size, noisy.temperature, noisy.regularisation) == (1000, 0.01, 1 / 100, 0.01)
-    assert (vanilla.max_steps, vanilla.step_size) == (2000, 0.01)
-    assert noisy.optimizer is None and vanilla.optimizer is None
-    assert ts.TwoPhaseStudent.paper(7, clip=3.0).clip == 3.0
-
-
-def test_new_values_do_not_compile_again(data, key, caplog):
-    def compiled(student):
+def test_another_learning_rate_compiles_nothing(key, caplog):
+    fit = lambda rate: ts.Student(mlp, learning_rate=rate, steps=3).fit(key, NUMBERS)
+    fit(0.1)
+    with jax.log_compiles():
         caplog.clear()
-        with jax.log_compiles():
-            student.fit(key, data, oracle=(PROBLEM, TEACHER))
-        return [m for m in caplog.messages if m.startswith("Compiling")]
-
-    vanilla = ts.VanillaPhase(max_steps=7, step_size=0.11)
-    assert compiled(ts.OracleStudent(vanilla))
-    assert not compiled(ts.OracleStudent(dataclasses.replace(vanilla, step_size=0.12)))
-    assert compiled(ts.OracleStudent(dataclasses.replace(vanilla, max_steps=8)))
+        fit(0.2)
+        compiled = [message for message in caplog.messages if message.startswith("Compiling") and "_fit" in message]
+    assert not compiled
 
 
-@pytest.mark.slow
-def test_restarts_end_when_two_agree(data, key):
-    """Against the restarts one by one, and the rule by hand."""
-    every = dataclasses.replace(SHORT, restarts=7).fit(key, data)
-    losses = np.asarray(every.stats["restart_losses"])
-    assert int(every.stats["restarts_run"]) == 7 and np.isfinite(losses).all()
-    assert int(every.stats["total_steps"]) == 7 * (STEPS_ONE + STEPS_TWO)
-    assert float(every.stats["sample_steps"]) == N * 7 * (STEPS_ONE + STEPS_TWO)
-    assert float(every.stats["neuron_steps"]) == 2 * N * 7 * (STEPS_ONE + STEPS_TWO)
-    runs = set()
-    for agreement in (0.0, 0.1, 1.0, 1e3):
-        fit = dataclasses.replace(SHORT, restarts=7, agreement=agreement).fit(key, data)
-        done = 2
-        while done < 7:
-            two = np.sort(losses[:done])[:2]
-            # log(L_2 / L_1) against the share of an estimated sigma^2 m d / n, relative to L_1.
-            if np.log(two[1] / two[0]) <= 2 * agreement * 6 / (N - 6):
-                break
-            done = min(done + 2, 7)
-        assert int(fit.stats["restarts_run"]) == done, agreement
-        runs.add(done)
-        np.testing.assert_allclose(fit.stats["restart_losses"][:done], losses[:done], rtol=1e-9)
-        assert int(fit.stats["restart"]) == losses[:done].argmin()
-        assert not np.isfinite(fit.stats["restart_losses"][done:]).any()
-    assert len(runs) > 1, "every tolerance ended alike: the test shows nothing"
-
-
-def test_a_batch_runs_as_many_rounds_as_each_needs(data, key):
-    student = dataclasses.replace(SHORT, restarts=6, agreement=0.1)
-    keys = jr.split(key, 6)
-    batch = jax.jit(jax.vmap(student.fit, in_axes=(0, None)))(keys, data)
-    assert len(set(batch.stats["restarts_run"].tolist())) > 1, "all alike: the test shows nothing"
-    for i in range(6):
-        alone = student.fit(keys[i], data)
-        for name in ("restarts_run", "restart", "total_steps"):
-            assert int(batch.stats[name][i]) == int(alone.stats[name]), name
-        np.testing.assert_allclose(batch.net.w[i], alone.net.w, rtol=1e-9, atol=1e-12)
+def test_pairs_of_functions_are_networks(key):
+    """As those of Flax, Haiku or one's own: init(key, x) and apply(parameters, x)."""
+    init = lambda own, x: {"w": 0.1 * jr.normal(own, (x.shape[0],)), "b": jnp.zeros(())}
+    apply = lambda parameters, x: parameters["w"] @ x + parameters["b"]
+    pair = ts.Student((init, apply), optimizer=optax.lbfgs(), steps=60).fit(key, NUMBERS)
+    design = np.column_stack([np.asarray(X), np.ones(N)])
+    expected = design @ np.linalg.lstsq(design, np.asarray(Y), rcond=None)[0]
+    np.testing.assert_allclose(pair.predict(X), expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.slow
-def test_the_width_is_found_from_the_data(key):
-    for m, d, noise_std, n in ((1, 3, 0.5, 256), (3, 4, 0.1, 512), (3, 4, 0.01, 512)):
-        problem = ts.Problem(ts.Sphere(d), ts.ReLUTeacher(m), noise_std)
-        teacher = problem.sample_teacher(jr.fold_in(key, m))
-        data = problem.sample(jr.fold_in(key, 7), teacher, n, jnp.float32)
-        fit = ts.TwoPhaseStudent(width="auto").fit(key, data)
-        alive = np.asarray(fit.net.a) != 0
-        assert int(fit.stats["width"]) == alive.sum() == m and fit.net.a.shape == (2 * d,)
-        assert not np.asarray(fit.net.w)[~alive].any()
-        risk = ts.excess_risk(problem, jax.tree.map(jnp.asarray, teacher), fit)
-        assert float(risk) < 6 * theory.cramer_rao(m, d, n, noise_std)
+def test_modules_of_flax_train_as_they_are(key):
+    """Linen modules are (init, apply); modules of nnx are split into parameters and a function of them."""
+    flax = pytest.importorskip("flax")
+    from flax import linen, nnx
+
+    del flax
+
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            return linen.Dense(1)(linen.tanh(linen.Dense(16)(x)))[0]
+
+    fit = ts.Student(Net(), optimizer=optax.adam, learning_rate=0.01, steps=300).fit(key, NUMBERS)
+    assert float(fit.stats["train_loss"]) < 0.25 * float(jnp.var(Y)) / 2
+
+    class Newer(nnx.Module):
+        def __init__(self, rngs):
+            self.one, self.two = nnx.Linear(D, 16, rngs=rngs), nnx.Linear(16, 1, rngs=rngs)
+
+        def __call__(self, x):
+            return self.two(jnp.tanh(self.one(x)))[0]
+
+    graph, _ = nnx.split(nnx.eval_shape(lambda: Newer(nnx.Rngs(0))))
+    init = lambda own, x: nnx.state(Newer(nnx.Rngs(own)))
+    fit = ts.Student(
+        (init, lambda state, x: nnx.merge(graph, state)(x)), optimizer=optax.adam, learning_rate=0.01, steps=300
+    ).fit(key, NUMBERS)
+    assert float(fit.stats["train_loss"]) < 0.25 * float(jnp.var(Y)) / 2
 
 
-def test_hyperparameters_are_leaves():
-    # What jit traces and vmap maps over: every number but the counts.
-    numbers = jax.tree.leaves(eqx.filter(SHORT, lambda leaf: isinstance(leaf, float)))
-    assert sorted(numbers) == sorted([1.1, 0.01, 0.02, 0.7, 0.5, 0.4])
+def test_a_centred_student_is_lazy_for_a_large_scale(key):
+    """f - f_0 is 0 at the start; and as the scale grows, the network moves less while its predictions move alike."""
+    fits = {
+        scale: ts.Student(mlp, learning_rate=0.05, steps=50, output_scale=scale).fit(key, NUMBERS)
+        for scale in (1.0, 100.0, 1000.0)
+    }
+    moved = {
+        scale: float(optax.tree_utils.tree_l2_norm(
+            jax.tree.map(jnp.subtract, *(eqx.filter(net, eqx.is_inexact_array) for net in (fit.model.model, fit.model.start)))
+        ))
+        for scale, fit in fits.items()
+    }  # fmt: skip
+    assert moved[1.0] > 20 * moved[100.0] > 150 * moved[1000.0] > 0
+    np.testing.assert_allclose(fits[100.0].predict(X), fits[1000.0].predict(X), atol=0.03)
+    zero = ts.Student(mlp, learning_rate=0.05, steps=0, output_scale=10.0).fit(key, NUMBERS)
+    np.testing.assert_array_equal(zero.predict(X), np.zeros(N))
 
 
-def test_the_dtype_is_that_of_the_data(data, key):
-    single = ts.Dataset(x=data.x.astype(jnp.float32), y=data.y.astype(jnp.float32))
-    student = ts.OracleStudent(ts.VanillaPhase(max_steps=20, step_size=0.9))
-    fit = student.fit(key, single, oracle=(PROBLEM, TEACHER))
-    double = student.fit(key, data, oracle=(PROBLEM, TEACHER))
-    assert fit.net.w.dtype == fit.net.a.dtype == fit.stats["train_loss"].dtype == jnp.float32
-    assert double.net.w.dtype == jnp.float64
-    np.testing.assert_allclose(fit.net.w, double.net.w, rtol=1e-4, atol=1e-5)
-    # Predictions are as exact as the finer of network and inputs.
-    assert fit.predict(data.x).dtype == jnp.float64 and fit.predict(single.x).dtype == jnp.float32
+def test_a_stream_is_learnt_from_without_a_data_set(key):
+    task = ts.GaussianMixture(2.0 * jnp.eye(K, D), std=0.5)
+    instance = task.draw(key)
+    fit = ts.Student(
+        linear(K), ts.losses.cross_entropy, optax.adam, 0.05, steps=300, batch_size=16
+    ).fit(key, instance)  # fmt: skip
+    assert int(fit.stats["sample_steps"]) == 300 * 16
+    found = ts.classification_error(fit, instance, key=jr.key(SEED), samples=20_000)
+    bayes = instance.bayes_error(jr.key(SEED + 1))
+    error = (float(found.value) * (1 - float(found.value)) / 20_000) ** 0.5
+    assert -4 * error < float(found.value) - float(bayes.value) < 0.01
+    with pytest.raises(ValueError, match="an instance is sampled afresh: give a key"):
+        ts.classification_error(fit, instance)
 
 
-def test_errors(data, key):
-    bad = ts.Dataset(x=data.x, y=data.y.at[5].set(jnp.inf))
-    nan = ts.Dataset(x=data.x.at[2, 1].set(jnp.nan), y=data.y)
-    probe = lambda net: {}
-    cases = [
-        (lambda: ts.TwoPhaseStudent(width=0), r"TwoPhaseStudent: width must be finite and at least 1, got 0"),
+def test_two_layers_reach_the_fast_kernel(key, monkeypatch):
+    """`Student` of a two-layer relu network is `GradientStudent`, by the same kernel."""
+    net = ts.TwoLayer(a=0.3 * jr.normal(key, (5,)), w=0.5 * jr.normal(key, (5, D)))
+    data = ts.Dataset(x=X.astype(jnp.float32), y=Y.astype(jnp.float32))
+    calls = []
+    from tsjax import losses
+
+    real = losses.half_mse
+    monkeypatch.setattr(losses, "half_mse", lambda *arguments: calls.append(1) or real(*arguments))
+    student = ts.Student(lambda own, point: net, learning_rate=0.2, steps=11)
+    fit = student.fit(key, data)
+    assert calls
+    expected = net
+    for _ in range(11):
+        gradient = jax.grad(lambda n: 0.5 * jnp.mean((jax.vmap(n)(data.x) - data.y) ** 2))(expected)
+        expected = jax.tree.map(lambda p, g: p - 0.2 * g, expected, gradient)
+    np.testing.assert_allclose(fit.model.w, expected.w, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ts.Student(mlp), r"gradient descent needs a learning_rate"),
+        (lambda: ts.Student(3, learning_rate=0.1), r"model makes a network: .* got 3"),
+        (lambda: ts.Student(mlp, optimizer=optax.adam), r"this optimizer needs a learning_rate"),
+        (lambda: ts.Student(mlp, optimizer=optax.adam(0.1), learning_rate=0.1), r"has a learning rate of its own"),
+        (lambda: ts.Student(mlp, optimizer=optax.adam(0.1), temperature=0.1), r"temperature needs the step size"),
+        (lambda: ts.Student(mlp, learning_rate=-0.1), r"Student: learning_rate must be finite and at least 0, got -0\.1"),
+        (lambda: ts.Student(mlp, learning_rate=0.1, epochs=2), r"epochs counts passes of mini-batches"),
+        (lambda: ts.Student(mlp, learning_rate=0.1, validation=1.5), r"validation is a share of the rows, in \(0, 1\)"),
+        (lambda: ts.Student(mlp, learning_rate=0.1).fit(jr.key(0), CLASSES), r"y holds class labels"),
         (
-            lambda: ts.TwoPhaseStudent(3, noisy=ts.NoisyPhase(width=2)),
-            r"phase I has 2 neurons, fewer than the 3 .*Raise",
+            lambda: ts.Student(linear(2), ts.losses.cross_entropy, learning_rate=0.1).fit(jr.key(0), CLASSES),
+            r"for the classes 0 to 1, but y holds labels from 0 to 2",
         ),
-        (lambda: ts.TwoPhaseStudent(width=2, agreement=-1.0), r"agreement must be finite and at least 0, got -1\.0"),
-        (lambda: ts.NoisyPhase(width=0), r"NoisyPhase: width must be finite and at least 1, got 0"),
-        (lambda: ts.TwoPhaseStudent(width=2, restarts=0), r"restarts must be finite and at least 1, got 0"),
-        (lambda: ts.TwoPhaseStudent(width=2, init_output_std=-0.1), r"init_output_std .* at least 0, got -0\.1"),
-        (lambda: ts.TwoPhaseStudent(width=2, init_neuron_std=float("nan")), r"init_neuron_std must be finite"),
-        (lambda: ts.TwoPhaseStudent(width=2, clip=0.5), r"clip must be finite and at least 1, got 0\.5"),
-        (lambda: ts.NoisyPhase(steps=-1), r"NoisyPhase: steps must be finite and at least 0, got -1"),
-        (lambda: ts.NoisyPhase(temperature=-0.1), r"temperature must be finite and at least 0, got -0\.1"),
-        (lambda: ts.NoisyPhase(regularisation=float("inf")), r"regularisation must be finite .* got inf"),
-        (lambda: ts.NoisyPhase(step_size=-1.0), r"NoisyPhase: step_size"),
-        (lambda: ts.VanillaPhase(max_steps=-3), r"VanillaPhase: max_steps must be finite and at least 0, got -3"),
-        (lambda: ts.VanillaPhase(step_size=jnp.array(-1.0)), r"VanillaPhase: step_size"),
-        (lambda: SHORT.fit(key, bad), r"data\.y has 1 value\(s\) that are not finite, the first at index \(5,\)"),
-        (lambda: SHORT.fit(key, nan), r"data\.x has 1 value\(s\) that are not finite, the first at index \(2, 1\)"),
-        (lambda: SHORT.fit(key, jax.tree.map(lambda v: v[None], data)), r"shape \(n, d\), got \(1, 24, 3\).*fit_many"),
-        (lambda: SHORT.fit(key, data, probe=probe), r"probe and probe_steps go together"),
-        (lambda: SHORT.fit(key, data, probe_steps=((1,), ())), r"probe and probe_steps go together"),
-        (lambda: SHORT.fit(key, data, probe=probe, probe_steps=((2, 1), ())), r"must be increasing.*\(2, 1\)"),
-        (lambda: SHORT.fit(key, data, probe=probe, probe_steps=((), (-1, 1))), r"must be increasing.*\(-1, 1\)"),
-        (lambda: SHORT.fit(key, data, probe=probe, probe_steps=((), (1, 1))), r"must be increasing.*\(1, 1\)"),
-    ]
-    for make, message in cases:
-        with pytest.raises(ValueError, match=message):
-            make()
-
-
-def test_all_zero_responses_are_learnt(key):
-    x = ts.Sphere(3).sample(key, 32)
-    student = ts.TwoPhaseStudent(1, restarts=1, noisy=ts.NoisyPhase(steps=200, temperature=0.0))
-    fit = student.fit(key, ts.Dataset(x=x, y=jnp.zeros(32)))
-    assert fit.status != ts.Status.DIVERGED
-    assert float(jnp.abs(fit.predict(x)).max()) < 1e-2
-
-
-def test_correlated_inputs_take_smaller_steps():
-    """Half of the largest eigenvalue of the second moments in place of their mean, where that is larger; never elsewhere."""
-    rng = np.random.default_rng(SEED)
-    isotropic = rng.normal(size=(12, 400))
-    assert float(step_scale(jnp.asarray(isotropic))) == pytest.approx(np.mean(isotropic**2))
-    common = isotropic + 2.0 * rng.normal(size=400)
-    largest = np.linalg.eigvalsh(common @ common.T / 400)[-1]
-    assert largest > 5.0 * np.mean(common**2)
-    assert float(step_scale(jnp.asarray(common))) == pytest.approx(largest / 2, rel=1e-3)
-    assert float(step_scale(jnp.zeros((3, 5)))) == 0.0
+        (
+            lambda: ts.Student(linear(2), learning_rate=0.1).fit(jr.key(0), NUMBERS),
+            r"outputs of shape \(2,\) for each point, but responses y of shape \(\)",
+        ),
+        (
+            lambda: ts.Student(mlp, learning_rate=0.1, batch_size=61).fit(jr.key(0), NUMBERS),
+            r"batch_size=61 is more than the n=60 samples",
+        ),
+        (
+            lambda: ts.Student(mlp, learning_rate=0.1).fit(jr.key(0), ts.GaussianMixture(X[:2]).draw(jr.key(1))),
+            r"a stream needs batch_size and steps",
+        ),
+        (lambda: ts.Dataset(x=X, y=Y, weight=-jnp.ones(N)), r"60 value\(s\) that are negative or not finite, .* index \(0,\)"),
+        (lambda: ts.Dataset(x=X, y=Y, weight=jnp.zeros(N)), r"all sample weights are 0"),
+        (lambda: ts.Dataset(x=X, y=Y, weight=jnp.ones(N - 1)), r"one number for each row, shape \(60,\), got \(59,\)"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_an_error(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

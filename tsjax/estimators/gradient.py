@@ -192,9 +192,10 @@ def _fit(student: GradientStudent, key, data: Dataset) -> NetworkFit | Linearise
         steps = student.epochs * jnp.asarray(n // batch_size, jnp.int32)
     s2 = input_scale(data.x.T, student.activation, data.weight)
     key_a, key_w, key_order = jr.split(key, 3)
+    neuron_std = 0.7 / d**0.5 if student.init_neuron_std is None else student.init_neuron_std
     start = TwoLayer(
         a=as_leaf(student.init_output_std, dtype) * jr.normal(key_a, (width,), dtype),
-        w=default(student.init_neuron_std, 0.7 / d**0.5, dtype) * jr.normal(key_w, (width, d), dtype),
+        w=as_leaf(neuron_std, dtype) * jr.normal(key_w, (width, d), dtype),
         activation=student.activation,
     )
     squares = jnp.sum(start.a**2) + jnp.sum(start.w**2)
@@ -204,7 +205,7 @@ def _fit(student: GradientStudent, key, data: Dataset) -> NetworkFit | Linearise
     step_size = default(student.step_size, formula, dtype)
     optimizer = student.optimizer
     if optimizer is None:
-        decay = lambda count: step_size * (1 - count / jnp.maximum(steps, 1)).astype(dtype)
+        decay: Any = lambda count: step_size * (1 - count / jnp.maximum(steps, 1)).astype(dtype)
         optimizer = Descent(step_size if batch_size is None else decay)
     trained, scale = (
         _trained(student, start),

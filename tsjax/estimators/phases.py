@@ -5,6 +5,7 @@ With L = (1/2n) sum_i (y_i - f(x_i))^2: noisy gradient descent on both layers, t
 """
 
 import functools
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -109,7 +110,7 @@ def in_one_type(data: Dataset) -> Dataset:
     return Dataset(x=data.x.astype(dtype), y=data.y.astype(dtype), weight=weight)
 
 
-def default(value, formula, dtype):
+def default(value, formula, dtype) -> Any:
     """A hyper-parameter, or its formula where it is None, as a scalar of the training dtype; a schedule as it is."""
     return value if callable(value) else as_leaf(formula if value is None else value, dtype)
 
@@ -215,7 +216,8 @@ def flatness(share, zero_loss: Float[Array, ""], scale) -> tuple[Flat, Float[Arr
     student relative to the loss, `zero_loss` the loss of predicting 0, `scale` that of a unit neuron."""
     # Below this the residuals are rounding errors of the predictions.
     rounding = (10 * jnp.finfo(zero_loss.dtype).eps) ** 2 * zero_loss
-    return Flat(jnp.asarray(FLATNESS * share), rounding, SEGMENT), EXPLODED * (zero_loss + scale)
+    flat = Flat(tolerance=jnp.asarray(FLATNESS * share), floor=rounding, every=SEGMENT)
+    return flat, EXPLODED * (zero_loss + scale)
 
 
 def row_count(data: Dataset):

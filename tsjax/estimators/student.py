@@ -10,8 +10,8 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..losses import Objective, Penalised, check, outputs_of, squared
-from ..optim import add_langevin_noise, as_leaf
+from ..losses import AbstractObjective, Objective, Penalised, check, on, outputs_of, squared
+from ..optim import Descent, add_langevin_noise, as_leaf
 from ..task import AbstractInstance, Dataset
 from ..train import NEVER, AbstractBatches, AbstractStop, FullBatch, MiniBatches, Never, Online, Validation, train
 from ..train.batches import real_first
@@ -57,6 +57,23 @@ class Centred(eqx.Module):
 
     def __call__(self, x: Array) -> Array:
         return self.scale * (self.model(x) - jax.lax.stop_gradient(self.start(x)))
+
+
+class Rescaled(AbstractObjective):
+    """An objective over scale^2: what keeps the speed of the outputs of `Centred` under the squared loss."""
+
+    objective: Objective
+    scale: Float[Array, ""]
+
+    def __call__(self, model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
+        return self.objective(model, batch, key) / self.scale**2
+
+    def on(self, batch: Dataset):
+        loss = on(self.objective, batch)
+        return lambda model, key: loss(model, key) / self.scale**2
+
+    def check(self, outputs: jax.ShapeDtypeStruct, batch: Dataset) -> None:
+        check(self.objective, outputs, batch)
 
 
 class Student(AbstractEstimator):
@@ -231,83 +248,82 @@ def _floats(x: Array) -> Array:
 @eqx.filter_jit
 def _fit(student: Student, key, data, start, probe, probe_at) -> ModelFit:
     key_init, key_train, key_noise, key_split = jr.split(key, 4)
-    stop = student.stop
+    stop, size = student.stop, student.batch_size
     if isinstance(data, AbstractInstance):
+        # In the type in which the instance samples.
         example = data.sample(key_init, 1).x
-        batches: AbstractBatches = Online(data, int(student.batch_size or 1))
+        batches: AbstractBatches = Online(data, size or 1)
+        rows: Any = size
+        steps: Any = student.steps
     else:
-        dtype = _floats(data.x).dtype
-        y = data.y.astype(dtype) if jnp.issubdtype(data.y.dtype, jnp.inexact) else data.y
-        data = Dataset(x=_floats(data.x), y=y, weight=data.weight)
-        example = data.x
+        rows_of = _in_one_type(data)
+        example = rows_of.x
         if student.validation is not None:
-            data, held = _split(key_split, data, student.validation)
-            stop = Validation(held, student.loss, student.patience)
-        batches = FullBatch(data) if student.batch_size is None else MiniBatches(data, student.batch_size)
+            rows_of, held = _split(key_split, rows_of, student.validation)
+            stop = Validation(data=held, objective=student.loss, patience=student.patience)
+        batches = FullBatch(rows_of) if size is None else MiniBatches(rows_of, size)
+        count = rows_of.n if rows_of.weight is None else jnp.sum(rows_of.weight > 0)
+        rows = count if size is None else size
+        steps = student.steps if student.epochs is None else student.epochs * (count // (size or 1))
     net = student.init(key_init, example) if start is None else start
-    dtype = example.dtype
-    rate = student.learning_rate if callable(student.learning_rate) else None
-    if rate is None and student.learning_rate is not None:
-        rate = as_leaf(student.learning_rate, dtype)
-    optimizer = student.optimizer
-    if not isinstance(optimizer, optax.GradientTransformation):
-        optimizer = (optax.sgd if optimizer is None else optimizer)(rate)
-    if student.temperature is not None:
-        temperature = student.temperature if callable(student.temperature) else as_leaf(student.temperature, dtype)
-        optimizer = optax.chain(optimizer, add_langevin_noise(rate, temperature, key_noise))
-    objective, trainable, scale = student.loss, student.trainable, None
+    optimizer, dtype = _optimizer(student, key_noise, example.dtype), example.dtype
+    objective, trainable = student.loss, jax.tree.map(student.trainable, net)
     if student.output_scale is not None:
         scale = as_leaf(student.output_scale, dtype)
-        base = objective
-        objective = lambda model, batch, key: base(model, batch, key) / scale**2
-        trained = jax.tree.map(trainable, net)
+        objective = Rescaled(objective, scale)
         net = Centred(net, net, scale)
-        nothing = jax.tree.map(lambda _: False, net)
-        trainable = eqx.tree_at(lambda tree: tree.model, nothing, trained)
-        check(base, jax.eval_shape(lambda x: outputs_of(net, x), example), _shaped(batches, key, data))
+        trainable = eqx.tree_at(lambda tree: tree.model, jax.tree.map(lambda _: False, net), trainable)
     if student.penalty is not None:
         objective = Penalised(objective, as_leaf(student.penalty, dtype))
-    steps = 1000 if student.steps is None else student.steps
-    if student.epochs is not None and student.batch_size is not None:
-        steps = student.epochs * (data.n // student.batch_size)
-        if data.weight is not None:
-            steps = student.epochs * (jnp.sum(data.weight > 0) // student.batch_size)
     done = train(
-        key_train, net, objective, batches, optimizer,
-        steps=steps, trainable=trainable, stop=stop, probe=probe, probe_at=() if probe_at is None else probe_at,
+        key_train, net, objective, batches, optimizer, steps=1000 if steps is None else steps, trainable=trainable,
+        stop=stop, probe=probe, probe_at=() if probe_at is None else probe_at,
     )  # fmt: skip
-    moved = jax.tree.leaves(eqx.filter(net, trainable))
-    rows = student.batch_size
-    if rows is None:
-        rows = data.n if data.weight is None else jnp.sum(data.weight > 0)
     stats: dict[str, Any] = {
         "train_loss": done.loss,
         "steps": done.steps,
         "sample_steps": done.steps.astype(done.loss.dtype) * rows,
-        "parameters": jnp.asarray(sum(leaf.size for leaf in moved), jnp.int32),
+        "parameters": jnp.asarray(sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(net, trainable))), jnp.int32),
     }
     if probe is not None:
         stats["trajectory"] = done.trajectory
-    return ModelFit(done.model, done.status, stats)
+    return ModelFit(model=done.model, status=done.status, stats=stats)
 
 
-def _shaped(batches: AbstractBatches, key, data) -> Dataset:
-    if batches.data is not None:
-        return batches.data
-    return jax.eval_shape(lambda: batches.at(key, jnp.zeros((), jnp.int32), batches.start(key))[0])
+def _in_one_type(data: Dataset) -> Dataset:
+    """The data with x, and responses that are no classes, in the floating type of x."""
+    x = _floats(data.x)
+    y = data.y.astype(x.dtype) if jnp.issubdtype(data.y.dtype, jnp.inexact) else data.y
+    return Dataset(x=x, y=y, weight=data.weight)
+
+
+def _optimizer(student: Student, key, dtype) -> optax.GradientTransformation:
+    def leaf(value) -> Any:
+        """A number in the type of training; a schedule, or None, as it is."""
+        return value if value is None or callable(value) else as_leaf(value, dtype)
+
+    rate, temperature = leaf(student.learning_rate), leaf(student.temperature)
+    if isinstance(student.optimizer, optax.GradientTransformation):
+        return student.optimizer
+    if student.optimizer is None:
+        # By its own class, which the fast paths know.
+        return Descent(rate, temperature, key)
+    optimizer = student.optimizer(rate)
+    return optimizer if temperature is None else optax.chain(optimizer, add_langevin_noise(rate, temperature, key))
 
 
 def _split(key, data: Dataset, share: float) -> tuple[Dataset, Dataset]:
     """The rows to train on, and the random share that is held out. Of rows of weight 0 both may have some."""
     n = data.n
     held = max(1, round(share * n))
-    if data.weight is None:
+    weight = data.weight
+    if weight is None:
         order = jr.permutation(key, n)
         part = lambda rows: Dataset(x=data.x[rows], y=data.y[rows])
         return part(order[held:]), part(order[:held])
     # A share of the rows that count: the others are in both parts, with weight 0.
-    order = real_first(key, data.weight)
+    order = real_first(key, weight)
     place = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n, dtype=order.dtype), unique_indices=True)
-    is_held = place < jnp.maximum(1, jnp.round(share * jnp.sum(data.weight > 0)))
-    weighted = lambda kept: Dataset(x=data.x, y=data.y, weight=jnp.where(kept, data.weight, 0.0))
+    is_held = place < jnp.maximum(1, jnp.round(share * jnp.sum(weight > 0)))
+    weighted = lambda kept: Dataset(x=data.x, y=data.y, weight=jnp.where(kept, weight, 0.0))
     return weighted(~is_held), weighted(is_held)

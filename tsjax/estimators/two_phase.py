@@ -32,7 +32,7 @@ from ..status import Status
 from ..task import Dataset
 from ..train import Probe, some_rows
 from .base import AbstractEstimator, AbstractFit, check_at_least, check_data, floats_as_arrays
-from .phases import NoisyPhase, VanillaPhase, default, in_one_type, noisy_descent, row_count, vanilla_descent
+from .phases import NoisyPhase, VanillaPhase, in_one_type, noisy_descent, row_count, vanilla_descent
 from .pruning import information_criterion, prune
 
 Oracle = tuple[Problem, RegressionFunction]
@@ -224,10 +224,12 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
     measure = None if probe is None else lambda net: {"train_loss": loss_of(net, None), **probe(net)}
     loss_of, zero_loss = squared.on(data), 0.5 * weighted_mean(data.y**2, data.weight)
 
+    neuron_std = 0.7 / d**0.5 if student.init_neuron_std is None else student.init_neuron_std
+
     def start(key_a, key_w) -> TwoLayer:
         return TwoLayer(
             a=as_leaf(student.init_output_std, dtype) * jr.normal(key_a, (explored,), dtype),
-            w=default(student.init_neuron_std, 0.7 / d**0.5, dtype) * jr.normal(key_w, (explored, d), dtype),
+            w=as_leaf(neuron_std, dtype) * jr.normal(key_w, (explored, d), dtype),
             activation=student.activation,
         )
 

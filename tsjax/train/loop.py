@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..fast import fused
-from ..losses import Objective, Penalised, Squared, check, on, outputs_of
+from ..losses import AbstractObjective, Objective, Penalised, Squared, check, on, outputs_of
 from ..network import TwoLayer
 from ..optim import Descent, noise_seed
 from ..status import Status
@@ -105,7 +105,8 @@ def train(
         """The loss as a function of the parameters, and the new state of the batches."""
         own = jr.fold_in(key_objective, step)
         if prepared is not None:
-            return lambda params: prepared(eqx.combine(params, rest), own), batch_state
+            loss = prepared
+            return lambda params: loss(eqx.combine(params, rest), own), batch_state
         batch, batch_state = batches.at(key, step, batch_state)
         return lambda params: objective(eqx.combine(params, rest), batch, own), batch_state
 
@@ -219,6 +220,9 @@ def _update(optimizer, grad, opt_state, params, loss, loss_fn):
 def _check(key, model, objective, batches: AbstractBatches, optimizer) -> None:
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(f"optimizer must be an optax optimizer such as optax.adam(0.01), got {optimizer!r}.")
+    # A user's own function takes any model, and any data.
+    if not isinstance(objective, AbstractObjective):
+        return
     batch = batches.data
     if batch is None:
         batch = jax.eval_shape(lambda: batches.at(key, jnp.zeros((), jnp.int32), batches.start(key))[0])
@@ -254,21 +258,23 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
         return None
     both, x_t = params.a is not None, data.x.T
     # A penalty on output weights that do not move is a constant.
-    step_size = jnp.asarray(optimizer.step_size)
+    step_size, temperature = (
+        None if v is None else jnp.asarray(v) for v in (optimizer.step_size, optimizer.temperature)
+    )
+    assert step_size is not None
+    seed = None if optimizer.key is None else noise_seed(optimizer.key)
 
     def launch(carry, start, end):
         params, opt_state, batch_state, loss = carry
         a = params.a if both else model.a
-        noise, seed = 0.0, None
-        if optimizer.temperature is not None:
-            noise, seed = jnp.sqrt(2 * step_size * optimizer.temperature), noise_seed(optimizer.key)
+        noise = 0.0 if temperature is None else jnp.sqrt(2 * step_size * temperature)
         a, w, last = fused.descend(
             a, params.w, x_t, data.y, start=start, stop=end, step_size=step_size, seed=seed, noise=noise, penalty=penalty,
             output_weights=both,
         )  # fmt: skip
         params = eqx.tree_at(lambda net: net.w, params, w)
         params = eqx.tree_at(lambda net: net.a, params, a) if both else params
-        if optimizer.temperature is not None:
+        if temperature is not None:
             # The noise counts its steps.
             opt_state = optax.tree_utils.tree_set(opt_state, step=end)
         return params, opt_state, batch_state, jnp.where(end > start, last, loss)

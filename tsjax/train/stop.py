@@ -38,7 +38,7 @@ class AbstractStop(eqx.Module):
 class Never(AbstractStop):
     """Training runs through all its steps."""
 
-    every: None = eqx.field(static=True, default=None)
+    every: int | None = eqx.field(static=True, default=None, init=False)
 
     def start(self, model: Any) -> None:
         del model
@@ -60,10 +60,10 @@ class Flat(AbstractStop):
 
     tolerance: float | Float[Array, ""] = 1e-5
     floor: float | Float[Array, ""] = 0.0
-    every: int = eqx.field(static=True, default=50)
+    every: int | None = eqx.field(static=True, default=50)
 
     def __check_init__(self):
-        if self.every < 1:
+        if self.every is None or self.every < 1:
             raise ValueError(f"Flat: every is a number of steps, at least 1; got {self.every}.")
         for name, value in (("tolerance", self.tolerance), ("floor", self.floor)):
             if not is_traced(value) and not 0.0 <= float(value) < float("inf"):
@@ -94,10 +94,10 @@ class Validation(AbstractStop):
     data: Dataset
     objective: Objective
     patience: int = eqx.field(static=True, default=5)
-    every: int = eqx.field(static=True, default=50)
+    every: int | None = eqx.field(static=True, default=50)
 
     def __check_init__(self):
-        if self.every < 1 or self.patience < 1:
+        if self.every is None or self.every < 1 or self.patience < 1:
             raise ValueError(
                 f"Validation: every and patience must be at least 1; got every={self.every}, patience={self.patience}."
             )

@@ -1,0 +1,83 @@
+"""Weight space: lines, curves and simplexes of networks."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import optax
+import pytest
+from helpers import SEED
+
+import tsjax as ts
+from tsjax import subspaces
+
+RNG = np.random.default_rng(SEED)
+DATA = ts.Dataset(x=jnp.asarray(RNG.normal(size=(40, 3))), y=jnp.asarray(RNG.integers(0, 2, 40), jnp.int32))
+
+
+def mlp(key, point):
+    return eqx.nn.MLP(point, 2, 6, 1, jnp.tanh, key=key)
+
+
+def test_interpolation_is_between_all_weights(key):
+    a, b = (mlp(own, 3) for own in jr.split(key))
+    middle = ts.interpolate(a, b, 0.25)
+    np.testing.assert_allclose(
+        middle.layers[0].weight, 0.75 * a.layers[0].weight + 0.25 * b.layers[0].weight, rtol=1e-6
+    )
+    np.testing.assert_array_equal(ts.interpolate(a, b, 0.0)(DATA.x[0]), a(DATA.x[0]))
+    with pytest.raises(ValueError, match="when they have the same structure and shapes; these differ"):
+        ts.interpolate(a, eqx.nn.MLP(3, 2, 7, 1, key=key), 0.5)
+
+
+def test_places_of_a_subspace(key):
+    line = ts.Subspace(mlp, "line").init(key, 3)
+    np.testing.assert_allclose(
+        line.at(jnp.asarray(0.3)).layers[0].weight, ts.interpolate(line.corner(0), line.corner(1), 0.3).layers[0].weight,
+        rtol=1e-5, atol=1e-7,
+    )  # fmt: skip
+    curve = ts.Subspace(mlp, "curve").init(key, 3)
+    t, corners = 0.3, [curve.corner(i).layers[0].weight for i in range(3)]
+    expected = (1 - t) ** 2 * corners[0] + 2 * t * (1 - t) * corners[1] + t**2 * corners[2]
+    np.testing.assert_allclose(curve.at(jnp.asarray(t)).layers[0].weight, expected, rtol=1e-5, atol=1e-7)
+    simplex = ts.Subspace(mlp, "simplex", 4).init(key, 3)
+    shares = simplex.draw(key)
+    assert shares.shape == (4,) and abs(float(shares.sum()) - 1.0) < 1e-6
+    expected = sum(shares[i] * simplex.corner(i).layers[0].weight for i in range(4))
+    np.testing.assert_allclose(simplex.at(shares).layers[0].weight, expected, rtol=1e-5, atol=1e-7)
+    leaves = [np.concatenate([np.ravel(np.asarray(v)) for v in _arrays(line.corner(i))]) for i in (0, 1)]
+    cosine = leaves[0] @ leaves[1] / np.linalg.norm(leaves[0]) / np.linalg.norm(leaves[1])
+    np.testing.assert_allclose(line.cosine(0, 1), cosine, rtol=1e-5)
+
+
+def _arrays(net):
+    return jax.tree.leaves(eqx.filter(net, eqx.is_inexact_array))
+
+
+def test_a_line_is_trained_everywhere_and_kept_apart(key):
+    fits = {
+        repulsion: ts.Student(
+            ts.Subspace(mlp), subspaces.everywhere(ts.losses.cross_entropy, repulsion), optax.adam, 0.02, steps=200
+        ).fit(key, DATA)
+        for repulsion in (0.0, 5.0)
+    }
+    for fit in fits.values():
+        along = [
+            float(ts.losses.cross_entropy(fit.model.at(jnp.asarray(alpha)), DATA)) for alpha in (0.0, 0.25, 0.5, 1.0)
+        ]
+        assert max(along) < 0.67 and fit.predict(DATA.x).shape == (40, 2)
+    assert abs(float(fits[5.0].model.cosine(0, 1))) < min(0.1, abs(float(fits[0.0].model.cosine(0, 1))))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ts.Subspace(mlp, "line", 3), r"a line has 2 corners, got corners=3"),
+        (lambda: ts.Subspace(mlp, "simplex"), r"a simplex has at least 2 corners: give corners=\.\.\., got None"),
+        (lambda: subspaces.everywhere(ts.losses.squared, -1.0), r"repulsion must be finite and >= 0, got -1\.0"),
+    ],
+)
+def test_bad_subspaces_are_errors(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
