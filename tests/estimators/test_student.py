@@ -176,7 +176,7 @@ def test_a_centred_student_is_lazy_for_a_large_scale(key):
         for scale in (1.0, 100.0, 1000.0)
     }
     moved = {
-        scale: float(optax.tree_utils.tree_l2_norm(
+        scale: float(optax.tree_utils.tree_norm(
             jax.tree.map(jnp.subtract, *(eqx.filter(net, eqx.is_inexact_array) for net in (fit.model.model, fit.model.start)))
         ))
         for scale, fit in fits.items()
