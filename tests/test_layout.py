@@ -16,6 +16,7 @@ LAYERS = [
     ["kernels"],
     ["activations"],
     ["network"],
+    ["networks"],
     ["problem", "optim"],
     ["estimators"],
     ["risk", "theory"],

@@ -1,6 +1,7 @@
 # The public names, flat. They load on first use, so that `import tsjax` and `tsjax --help` stay instant.
 from . import activations as activations
 from . import kernels as kernels
+from . import networks as networks
 from . import rates as rates
 from . import studies as studies
 from . import theory as theory
@@ -30,6 +31,7 @@ from .estimators.student import TwoPhaseStudent as TwoPhaseStudent
 from .network import NeuronMatch as NeuronMatch
 from .network import TwoLayer as TwoLayer
 from .network import match_neurons as match_neurons
+from .networks.mlp import MLP as MLP
 from .optim import add_langevin_noise as add_langevin_noise
 from .optim import noisy_gradient_descent as noisy_gradient_descent
 from .problem import Cube as Cube

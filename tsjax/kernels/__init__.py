@@ -12,6 +12,7 @@ from .features import AbstractFeatures as AbstractFeatures
 from .features import EmpiricalNTK as EmpiricalNTK
 from .features import FourierFeatures as FourierFeatures
 from .features import ReLUFeatures as ReLUFeatures
+from .networks import of as of
 from .radial import RBF as RBF
 from .radial import AbstractRadialKernel as AbstractRadialKernel
 from .radial import Laplace as Laplace
