@@ -117,6 +117,12 @@ def phi_of(activation: ActivationLike) -> Phi:
     return Phi(name, _SLOPE) if name == "leaky_relu" else Phi(name)
 
 
+NO_KERNEL = (
+    "a network in muP learns features however wide it is, so that no fixed kernel describes it. Compare the kernels of the "
+    "same network with parameterisation='ntk', or measure how far its own moves: ts.kernels.change(before, after, x)."
+)
+
+
 class Settings(NamedTuple):
     """How the layers of one network are drawn."""
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..kernels.base import AbstractKernel
 from ..kernels.stax import Dense, Kind, StaxKernel
 from .base import (
+    NO_KERNEL,
     ActivationLike,
     Layer,
     Parameterisation,
@@ -194,12 +195,6 @@ class MLP(eqx.Module):
         settings = Settings(self.parameterisation, self.weight_std, self.bias_std, self.biases)
         last = len(sizes) - 1
         return [rule(settings, place_of(i, last), counts[i], counts[i + 1]) for i in range(last)]
-
-
-NO_KERNEL = (
-    "a network in muP learns features however wide it is, so that no fixed kernel describes it. Compare the kernels of the "
-    "same network with parameterisation='ntk', or measure how far its own moves: ts.kernels.change(before, after, x)."
-)
 
 
 def _check_active(active: Any, widths: tuple[int, ...]) -> Int[Array, "*batch hidden"]:
