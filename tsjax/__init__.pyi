@@ -1,7 +1,6 @@
 # The public names, flat. They load on first use, so that `import tsjax` and `tsjax --help` stay instant.
 from . import activations as activations
 from . import kernels as kernels
-from . import networks as networks
 from . import rates as rates
 from . import studies as studies
 from . import theory as theory

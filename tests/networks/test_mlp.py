@@ -146,11 +146,11 @@ def _first_step(kind, width, key, optimizer):
         values = jax.vmap(start)(x)
         return jnp.mean(values**2), jnp.mean(moved**2), jnp.mean((jax.vmap(end)(x) - values) ** 2)
 
-    return [float(jnp.mean(value)) ** 0.5 for value in jax.jit(jax.vmap(one))(jr.split(key, 24))]
+    return [float(jnp.mean(value)) ** 0.5 for value in jax.jit(jax.vmap(one))(jr.split(key, 48))]
 
 
 def _slopes(kind, key, optimizer="sgd"):
-    widths = np.array([32, 64, 128, 256])
+    widths = np.array([32, 256])
     sizes = np.array([_first_step(kind, int(width), jr.fold_in(key, int(width)), optimizer) for width in widths])
     return np.polyfit(np.log(widths), np.log(sizes), 1)[0]
 

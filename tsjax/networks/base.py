@@ -20,6 +20,7 @@ column (`learning_rates`): the updates are then those of Yang et al. 2022 (arXiv
 fan-in 1).
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -259,6 +260,11 @@ def place_of(index: int, count: int) -> Place:
     return "first" if index == 0 else "last" if index == count - 1 else "hidden"
 
 
+def layer_keys(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
+    """A key for each layer, in one program of the generator, which compiles slowly."""
+    return jax.vmap(lambda index: jr.fold_in(key, index))(jnp.arange(count))
+
+
 def draw_layer(
     key: PRNGKeyArray,
     shape: tuple[int, ...],
@@ -268,20 +274,20 @@ def draw_layer(
     live_in: Any = None,
     live_out: Any = None,
 ) -> Layer:
-    """A layer of weights of `shape` (n, *fan-in). Neuron j has a key of its own, and entry i of its weights is entry i of one
-    stream, so that a smaller layer is a corner of a larger one. Weights from inputs from `live_in` on, and neurons from
-    `live_out` on, are 0."""
-    key_w, key_b = jr.split(key)
+    """A layer of weights of `shape` (n, *fan-in). Neuron j has a key of its own, whose stream is its bias and then its weights,
+    so that a smaller layer is a corner of a larger one, with biases or without. Weights from inputs from `live_in` on, and
+    neurons from `live_out` on, are 0."""
     neurons = jnp.arange(shape[0])
-    weight = jax.vmap(lambda j: jr.normal(jr.fold_in(key_w, j), shape[1:], dtype))(neurons)
-    weight = jnp.asarray(drawn.weight_std, dtype) * weight
+    count = 1 + math.prod(shape[1:])
+    drawn_numbers = jax.vmap(lambda j: jr.normal(jr.fold_in(key, j), (count,), dtype))(neurons)
+    weight = jnp.asarray(drawn.weight_std, dtype) * drawn_numbers[:, 1:].reshape(shape)
     if live_in is not None:
         weight = jnp.where(jnp.arange(shape[1])[None, :] < live_in, weight, 0.0)
     if live_out is not None:
         weight = jnp.where(neurons[:, None] < live_out, weight, 0.0)
     if not biases:
         return Layer(weight, None, Fixed(drawn.weight_scale), None)
-    bias = jax.vmap(lambda j: jr.normal(jr.fold_in(key_b, j), (), dtype))(neurons) * jnp.asarray(drawn.bias_std, dtype)
+    bias = jnp.asarray(drawn.bias_std, dtype) * drawn_numbers[:, 0]
     if live_out is not None:
         bias = jnp.where(neurons < live_out, bias, 0.0)
     return Layer(weight, bias, Fixed(drawn.weight_scale), Fixed(drawn.bias_scale))

@@ -27,6 +27,7 @@ from .base import (
     draw_layer,
     function_of,
     has_biases,
+    layer_keys,
     output_shape,
     phi_of,
     place_of,
@@ -159,8 +160,9 @@ class CNN(eqx.Module):
         """
         shape, _, stride = self._directions(point)
         dtype = jnp.dtype(dtype or jnp.result_type(float))
+        keys = layer_keys(key, len(self.channels) + 1)
         layers = tuple(
-            draw_layer(jr.fold_in(key, index), weights, drawn, self.biases, dtype)
+            draw_layer(keys[index], weights, drawn, self.biases, dtype)
             for index, (weights, drawn) in enumerate(zip(self._shapes(shape), self._rules(shape), strict=True))
         )
         function = function_of(self.activation)

@@ -28,6 +28,7 @@ from .base import (
     draw_layer,
     function_of,
     has_biases,
+    layer_keys,
     output_shape,
     phi_of,
     place_of,
@@ -137,9 +138,10 @@ class MLP(eqx.Module):
                 f"active has shape {self.active.shape}: map over its members, eqx.filter_vmap(MLP.init)(...)."
             )
         sizes, live = self._sizes(shape)
+        keys = layer_keys(key, len(sizes) - 1)
         layers = tuple(
             draw_layer(
-                jr.fold_in(key, index),
+                keys[index],
                 (sizes[index + 1], sizes[index]),
                 drawn,
                 self.biases,
