@@ -260,7 +260,7 @@ def place_of(index: int, count: int) -> Place:
     return "first" if index == 0 else "last" if index == count - 1 else "hidden"
 
 
-def layer_keys(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
+def layer_keys(key: PRNGKeyArray, count: int) -> Array:
     """A key for each layer, in one program of the generator, which compiles slowly."""
     return jax.vmap(lambda index: jr.fold_in(key, index))(jnp.arange(count))
 
