@@ -50,7 +50,9 @@ def test_what_is_drawn(key, kind):
         product = layer.scaled_weight()
         # Of N normal numbers the standard deviation is known to 1 / sqrt(2 N).
         np.testing.assert_allclose(np.std(product), weight, rtol=4.5 / (2 * product.size) ** 0.5)
-        np.testing.assert_allclose(np.std(layer.add_bias(jnp.zeros(layer.bias.shape))), bias, rtol=4.5 / (2 * n) ** 0.5)
+        np.testing.assert_allclose(
+            np.std(layer.add_bias(jnp.zeros(layer.weight.shape[0]))), bias, rtol=4.5 / (2 * n) ** 0.5
+        )
     np.testing.assert_allclose(np.std(network.layers[1].weight), leaves[0], rtol=0.02)
     np.testing.assert_allclose(np.std(network.layers[1].bias), leaves[1], rtol=0.2)
 

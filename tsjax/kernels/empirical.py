@@ -63,7 +63,8 @@ class EmpiricalNTK(AbstractFeatures):
             )
         if block is not None and block < 1:
             raise ValueError(f"a block has at least one point, got block={block}.")
-        self.function, self.parameters = (_call, function) if parameters is None else (function, parameters)
+        own: Any = _call if parameters is None else function
+        self.function, self.parameters = own, function if parameters is None else parameters
         self.block = block
         if not jax.tree.leaves(eqx.filter(self.parameters, eqx.is_inexact_array)):
             raise ValueError(
