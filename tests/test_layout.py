@@ -16,6 +16,7 @@ LAYERS = [
     ["kernels"],
     ["activations"],
     ["network"],
+    ["networks"],
     ["task", "optim"],
     ["fast"],
     ["losses"],

@@ -42,6 +42,8 @@ from .mixtures import MixtureInstance as MixtureInstance
 from .network import NeuronMatch as NeuronMatch
 from .network import TwoLayer as TwoLayer
 from .network import match_neurons as match_neurons
+from .networks.cnn import CNN as CNN
+from .networks.mlp import MLP as MLP
 from .optim import add_langevin_noise as add_langevin_noise
 from .optim import noisy_gradient_descent as noisy_gradient_descent
 from .problem import Cube as Cube

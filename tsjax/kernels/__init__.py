@@ -8,10 +8,12 @@ from .base import AbstractPairKernel as AbstractPairKernel
 from .base import AbstractRotationInvariantKernel as AbstractRotationInvariantKernel
 from .dot_product import DotProduct as DotProduct
 from .dot_product import Polynomial as Polynomial
+from .empirical import EmpiricalNTK as EmpiricalNTK
+from .empirical import change as change
 from .features import AbstractFeatures as AbstractFeatures
-from .features import EmpiricalNTK as EmpiricalNTK
 from .features import FourierFeatures as FourierFeatures
 from .features import ReLUFeatures as ReLUFeatures
+from .networks import of as of
 from .radial import RBF as RBF
 from .radial import AbstractRadialKernel as AbstractRadialKernel
 from .radial import Laplace as Laplace

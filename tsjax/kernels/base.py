@@ -3,6 +3,7 @@
 A new kernel is one formula: subclass `AbstractPairKernel` and write `evaluate` for one pair of points.
 """
 
+import math
 from abc import abstractmethod
 from typing import Any, TypeVar
 
@@ -18,21 +19,27 @@ _PAIRS = 2**21
 
 
 class AbstractKernel(eqx.Module):
-    """A symmetric positive semidefinite function of two points of R^d.
+    """A symmetric positive semidefinite function of two points, of R^d unless `point_ndim` says otherwise.
 
-    Calling it gives the matrix of values, `k(x1, x2)` with x1 (n1, d), x2 (n2, d) -> (n1, n2); `k(x)` is `k(x, x)`.
+    Calling it gives the matrix of values, `k(x1, x2)` with x1 (n1, d), x2 (n2, d) -> (n1, n2); `k(x)` is `k(x, x)`. Kernels
+    of convolutional networks take images in place of rows, x1 (n1, *point).
     Sums and products of kernels are kernels, and so are non-negative multiples: `k1 + k2`, `k1 * k2`, `2.0 * k`.
     """
 
     @abstractmethod
-    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+    def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         """The values at all pairs of rows. Implementations may take `x2 is x1` to mean one set of points."""
 
     @abstractmethod
-    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    def diagonal(self, x: Float[Array, "n *point"]) -> Float[Array, " n"]:
         """k(x_i, x_i) at the n rows of x."""
 
-    def error(self, x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
+    @property
+    def point_ndim(self) -> int | None:
+        """The number of axes of one point: 1 unless a kernel says so, None where it takes points of any shape."""
+        return 1
+
+    def error(self, x: Float[Array, "n *point"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
         """An upper estimate of the Frobenius norm of k(x) as computed minus the true matrix, in the type of x; with weights, of
         diag(weight) k(x) diag(weight).
 
@@ -41,9 +48,9 @@ class AbstractKernel(eqx.Module):
         relative to the diagonal; a kernel that loses digits says how many.
         """
         diagonal = self.diagonal(x)
-        return roundoff(x.dtype, x.shape[1]) * jnp.sum(diagonal if weight is None else weight**2 * diagonal)
+        return roundoff(x.dtype, math.prod(x.shape[1:])) * jnp.sum(diagonal if weight is None else weight**2 * diagonal)
 
-    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+    def tile(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         """`matrix` in the type of the points and as fast as can be, at small angles and distances less accurately
         (`tsjax.kernels.fast`): for very many pairs. Kernels without such a form are evaluated as they are."""
         cast = jax.tree.map(lambda leaf: leaf.astype(x1.dtype) if eqx.is_inexact_array(leaf) else leaf, self)
@@ -59,13 +66,18 @@ class AbstractKernel(eqx.Module):
     def __call__(self, x1: Float[Array, "..."], x2: Float[Array, "..."] | None = None) -> Float[Array, "n1 n2"]:
         """The values at all pairs of rows of x1 and x2 (x2 defaults to x1).
 
-        **Raises:** ValueError unless x1 is (n1, d) and x2 is (n2, d).
+        **Raises:** ValueError unless x1 is (n1, d) and x2 is (n2, d), or (n1, *point) and (n2, *point) with points of
+        `point_ndim` axes.
         """
         x2 = x1 if x2 is None else x2
-        if x1.ndim != 2 or x2.ndim != 2 or x1.shape[1] != x2.shape[1]:
+        ndim = max(x1.ndim - 1, 1) if self.point_ndim is None else self.point_ndim
+        if x1.ndim != 1 + ndim or x1.shape[1:] != x2.shape[1:]:
+            point = "d" if self.point_ndim == 1 else "*point"
+            one = "x[None, :]" if self.point_ndim == 1 else "x[None]"
+            axes = "" if self.point_ndim in (1, None) else f", points of {self.point_ndim} axes"
             raise ValueError(
-                f"a kernel takes points as rows, x1 (n1, d) and x2 (n2, d); got {tuple(x1.shape)} and "
-                f"{tuple(x2.shape)}. Use x[None, :] for a single point and jax.vmap for a batch of sets."
+                f"a kernel takes points as rows, x1 (n1, {point}) and x2 (n2, {point}){axes}; got {tuple(x1.shape)} and "
+                f"{tuple(x2.shape)}. Use {one} for a single point and jax.vmap for a batch of sets."
             )
         return self.matrix(x1, x2)
 
@@ -119,44 +131,58 @@ class _Sum(AbstractKernel):
     left: AbstractKernel
     right: AbstractKernel
 
-    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+    def __check_init__(self):
+        _common_ndim(self.left, self.right)
+
+    def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         return self.left.matrix(x1, x2) + self.right.matrix(x1, x2)
 
-    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    def diagonal(self, x: Float[Array, "n *point"]) -> Float[Array, " n"]:
         return self.left.diagonal(x) + self.right.diagonal(x)
 
-    def error(self, x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
+    def error(self, x: Float[Array, "n *point"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
         return self.left.error(x, weight) + self.right.error(x, weight)
 
-    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+    def tile(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         return self.left.tile(x1, x2) + self.right.tile(x1, x2)
 
     @property
     def rotation_invariant(self) -> bool:
         return self.left.rotation_invariant and self.right.rotation_invariant
 
+    @property
+    def point_ndim(self) -> int | None:
+        return _common_ndim(self.left, self.right)
+
 
 class _Product(AbstractKernel):
     left: AbstractKernel
     right: AbstractKernel
 
-    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+    def __check_init__(self):
+        _common_ndim(self.left, self.right)
+
+    def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         return self.left.matrix(x1, x2) * self.right.matrix(x1, x2)
 
-    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    def diagonal(self, x: Float[Array, "n *point"]) -> Float[Array, " n"]:
         return self.left.diagonal(x) * self.right.diagonal(x)
 
-    def error(self, x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
+    def error(self, x: Float[Array, "n *point"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
         # No entry of a positive semidefinite matrix is larger than the largest of its diagonal.
         largest = lambda kernel: jnp.max(kernel.diagonal(x))
         return largest(self.left) * self.right.error(x, weight) + largest(self.right) * self.left.error(x, weight)
 
-    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+    def tile(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         return self.left.tile(x1, x2) * self.right.tile(x1, x2)
 
     @property
     def rotation_invariant(self) -> bool:
         return self.left.rotation_invariant and self.right.rotation_invariant
+
+    @property
+    def point_ndim(self) -> int | None:
+        return _common_ndim(self.left, self.right)
 
 
 class _Scaled(AbstractKernel):
@@ -167,21 +193,36 @@ class _Scaled(AbstractKernel):
         if not isinstance(self.scale, jax.core.Tracer) and not 0.0 <= float(self.scale) < float("inf"):
             raise ValueError(f"a kernel can be multiplied by finite numbers >= 0 only, got {self.scale}.")
 
-    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+    def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         return self.scale * self.kernel.matrix(x1, x2)
 
-    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    def diagonal(self, x: Float[Array, "n *point"]) -> Float[Array, " n"]:
         return self.scale * self.kernel.diagonal(x)
 
-    def error(self, x: Float[Array, "n d"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
+    def error(self, x: Float[Array, "n *point"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
         return self.scale * self.kernel.error(x, weight)
 
-    def tile(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+    def tile(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         return jnp.asarray(self.scale, x1.dtype) * self.kernel.tile(x1, x2)
 
     @property
     def rotation_invariant(self) -> bool:
         return self.kernel.rotation_invariant
+
+    @property
+    def point_ndim(self) -> int | None:
+        return self.kernel.point_ndim
+
+
+def _common_ndim(left: AbstractKernel, right: AbstractKernel) -> int | None:
+    """The axes of the points of both kernels. Raises ValueError where they take points of different kinds."""
+    ndims = {kernel.point_ndim for kernel in (left, right)} - {None}
+    if len(ndims) > 1:
+        raise ValueError(
+            f"kernels can be added and multiplied if they take the same points; here one takes points of {left.point_ndim} "
+            f"axes, the other of {right.point_ndim}."
+        )
+    return ndims.pop() if ndims else None
 
 
 _T = TypeVar("_T")

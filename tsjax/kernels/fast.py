@@ -5,7 +5,7 @@ float32 and 25 times in float64. The price of inner products is that pairs at an
 to k(x, x), at most 3e-9 in float64 and 1e-4 in float32.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax.numpy as jnp
@@ -92,35 +92,49 @@ def network_tile(get: Literal["ntk", "nngp"], depth: int, x1: Array, x2: Array) 
     return norms * (tangent if get == "ntk" else _k1(angle))
 
 
-def arccosine_error(depth: int, bias_std: float, x: Array, weight: Array | None = None) -> Array:
-    """An upper estimate of the Frobenius norm of the error of an NTK's matrix whose angles come from cosines and whose diagonal
-    is the true one; with weights, of that matrix times weight_i weight_j.
+class ReLULayer(NamedTuple):
+    """How a layer carries the K, K' and Theta of the one before it on: Sigma = `variance` K + `bias`, Theta = `gain` K +
+    `bias_gain` + `variance` K' Theta (`tsjax.kernels.stax`). At the input K = <x, z> / d."""
+
+    variance: float
+    bias: float
+    gain: float
+    bias_gain: float
+
+
+def arccosine_error(layers: Sequence[ReLULayer], x: Array, weight: Array | None = None) -> Array:
+    """An upper estimate of the Frobenius norm of the error of a ReLU network's NTK whose angles come from cosines and whose
+    diagonal is the true one; with weights, of that matrix times weight_i weight_j.
 
     Layer l knows its cosine to about (l + 1) eps, so its angle to delta_l = (l + 1) eps / sin(theta_l), and no worse than
-    sqrt(2 (l + 1) eps), where the angle is next to 0 or pi. With T the kernel, k0' = -1 / (2 pi) carries this into
+    sqrt(2 (l + 1) eps), where the angle is next to 0 or pi. K' = (pi - theta) / (2 pi) carries this into K' Theta,
 
-        E_1 = |x||z| delta_1 / (2 pi) + ...,    E_l = 2 k0 E_{l-1} + (2 T_{l-1} + bias_std^2) delta_l / (2 pi) + ...,
+        E_l = |Theta_l| delta_l / (2 pi) + s_l^2 K' E_{l-1} + a few roundings of |x||z|,
 
-    ... being a few roundings of |x||z|.
+    s_l^2 being the variance of the weights, and the last layer hands on its own s^2 times that.
     """
     eps = float(jnp.finfo(x.dtype).eps)
-    squares = jnp.sum(x**2, axis=1) + bias_std**2
-    norms, half = _cosines(append(x, bias_std), append(x, bias_std))
+    first, *hidden, last = layers
+    d = x.shape[1]
+    squares = jnp.sum(x**2, axis=1) * (first.variance / d) + first.bias
+    inputs = append(x * (first.variance / d) ** 0.5, first.bias**0.5)
+    norms, half = _cosines(inputs, inputs)
     angle = _angle(half)
-    tangent, error = jnp.zeros_like(norms), jnp.zeros_like(norms)
-    for layer in range(1, depth + 1):
-        if layer > 1:
-            half = angle.half - (angle.sine - angle.theta * angle.cosine) / (2.0 * jnp.pi)
-            cosine = 1.0 - 2.0 * jnp.clip(half, 0.0, 0.5)
-            squares = squares + bias_std**2
-            before, norms = norms, jnp.sqrt(squares[:, None] * squares[None, :])
-            cosine = (before * cosine + bias_std**2) / jnp.where(norms > 0, norms, 1.0)
+    tangent = (first.gain / first.variance) * (norms * angle.cosine - first.bias) + first.bias_gain
+    error = jnp.zeros_like(norms)
+    for number, layer in enumerate([first, *hidden], start=1):
+        if number > 1:
+            covariance, slope = norms * _k1(angle), _k0(angle)
+            tangent = layer.gain * covariance + layer.bias_gain + layer.variance * slope * tangent
+            error = layer.variance * error
+            squares = 0.5 * layer.variance * squares + layer.bias
+            norms = jnp.sqrt(squares[:, None] * squares[None, :])
+            cosine = (layer.variance * covariance + layer.bias) / jnp.where(norms > 0, norms, 1.0)
             angle = _angle(jnp.clip(0.5 - 0.5 * cosine, 0.0, 1.0))
-        of_cosine = (layer + 1) * eps
+        of_cosine = (number + 1) * eps
         of_angle = of_cosine / jnp.maximum(angle.sine, (0.5 * of_cosine) ** 0.5)
-        scale = norms * angle.cosine if layer == 1 else 2.0 * tangent + bias_std**2
-        error = 2.0 * _k0(angle) * error + jnp.abs(scale) * of_angle / (2.0 * jnp.pi) + 8.0 * layer * eps * norms
-        tangent = norms * _k1(angle) + scale * _k0(angle)
+        error = _k0(angle) * error + jnp.abs(tangent) * of_angle / (2.0 * jnp.pi) + 8.0 * number * eps * norms
+    error = last.variance * error
     off_diagonal = ~jnp.eye(x.shape[0], dtype=bool)
     if weight is not None:
         error = error * weight[:, None] * weight[None, :]

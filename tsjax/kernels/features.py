@@ -1,11 +1,8 @@
-"""Kernels given by finitely many features, k(x, z) = <phi(x), phi(z)>: random ones, and the gradients of a network."""
+"""Kernels given by finitely many features, k(x, z) = <phi(x), phi(z)>: random ones here, the gradients of a
+network in `tsjax.kernels.empirical`."""
 
 from abc import abstractmethod
-from collections.abc import Callable
-from typing import Any
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -17,14 +14,14 @@ class AbstractFeatures(AbstractKernel):
     """A kernel with an explicit feature map phi: R^d -> R^p."""
 
     @abstractmethod
-    def features(self, x: Float[Array, "n d"]) -> Float[Array, "n p"]:
+    def features(self, x: Float[Array, "n *point"]) -> Float[Array, "n p"]:
         """phi at the n rows of x."""
 
-    def matrix(self, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]) -> Float[Array, "n1 n2"]:
+    def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         phi = self.features(x1)
         return jnp.matmul(phi, (phi if x2 is x1 else self.features(x2)).T, precision="highest")
 
-    def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    def diagonal(self, x: Float[Array, "n *point"]) -> Float[Array, " n"]:
         return jnp.sum(self.features(x) ** 2, axis=1)
 
 
@@ -69,32 +66,3 @@ class FourierFeatures(AbstractFeatures):
     def features(self, x: Float[Array, "n d"]) -> Float[Array, "n p"]:
         phase = jnp.matmul(x, self.w.T.astype(x.dtype), precision="highest") + self.b.astype(x.dtype)[None, :]
         return (2.0 / self.w.shape[-2]) ** 0.5 * jnp.cos(phase)
-
-
-class EmpiricalNTK(AbstractFeatures):
-    """The tangent kernel of a finite network: k(x, z) = <grad f(x), grad f(z)>, gradients in the P parameters
-    (Jacot et al. 2018, arXiv:1806.07572, equation 6). The features are these gradients: memory n P.
-
-    **Arguments:**
-
-    - `function`: f(parameters, x) -> scalar, for one point x (d,).
-    - `parameters`: any pytree with floating-point arrays; other leaves are held fixed. For a network that is itself an
-      `eqx.Module`, `EmpiricalNTK(lambda net, x: net(x), net)`.
-
-    For networks of many outputs or very many parameters see the implementations of neural-tangents' empirical kernels
-    (`tsjax.kernels.neural_tangents`), which never hold the gradients.
-
-    >>> linear = ts.kernels.EmpiricalNTK(lambda w, x: w @ x, jnp.ones(2))
-    >>> print(linear(jnp.array([[1.0, 2.0]])))  # the gradient is x
-    [[5.]]
-    """
-
-    function: Callable[[Any, Array], Array] = eqx.field(static=True)
-    parameters: Any
-
-    def features(self, x: Float[Array, "n d"]) -> Float[Array, "n p"]:
-        moving, fixed = eqx.partition(self.parameters, eqx.is_inexact_array)
-        f = lambda moving, point: self.function(eqx.combine(moving, fixed), point)
-        gradients = jax.vmap(jax.grad(f), (None, 0))(moving, x)
-        rows = [leaf.reshape(x.shape[0], -1) for leaf in jax.tree.leaves(gradients)]
-        return jnp.concatenate(rows, axis=1).astype(x.dtype)

@@ -1,0 +1,208 @@
+r"""Tangent kernels of finite networks, and how far they move.
+
+With k outputs f_1, ..., f_k and P parameters theta, the tangent kernel of one pair of points is a matrix (k, k),
+
+    Theta(x, z)_{ab} = <grad_theta f_a(x), grad_theta f_b(z)>
+
+(Jacot et al. 2018, arXiv:1806.07572, equation 6). As a kernel of two points it is its mean diagonal, tr Theta / k: that is
+what neural-tangents computes (`trace_axes=(-1,)`), and what each output of an infinitely wide network has, so that
+`EmpiricalNTK(network)` tends to `tsjax.kernels.of(description, "ntk")` whatever the number of outputs.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .base import AbstractKernel
+from .features import AbstractFeatures
+
+# Numbers of the gradients that are held at once, of the rows and of the columns of a matrix each.
+_NUMBERS = 2**23
+
+
+def _call(network: Any, x: Array) -> Array:
+    return network(x)
+
+
+class EmpiricalNTK(AbstractFeatures):
+    """The tangent kernel of a finite network: k(x, z) = <grad f(x), grad f(z)>, gradients in the P parameters; for several
+    outputs the mean of this over them (module docstring), and all pairs of outputs by `full`.
+
+    `EmpiricalNTK(network)` for a network that is itself an `eqx.Module`, called with one point; else
+
+    **Arguments:**
+
+    - `function`: f(parameters, x) -> a number or (k,), for one point x.
+    - `parameters`: any pytree with floating-point arrays; other leaves are held fixed.
+    - `block`: points whose gradients are held at once; None takes as many as fit into 2^23 numbers. Memory is 2 block k P
+      numbers and the matrix, time that of n1 n2 k P multiplications and of n2 n1 / block gradients. The value does not change.
+
+    `features(x)` are the gradients of all points, (n, k P) over sqrt(k). A `function` is compared by identity: define it once.
+
+    **Raises:** ValueError for a network without floating-point arrays, a block below 1, and a function whose value has more
+    than one axis.
+
+    >>> linear = ts.kernels.EmpiricalNTK(lambda w, x: w @ x, jnp.ones(2))
+    >>> print(linear(jnp.array([[1.0, 2.0]])))  # the gradient is x
+    [[5.]]
+    """
+
+    function: Callable[[Any, Array], Array] = eqx.field(static=True)
+    parameters: Any
+    block: int | None = eqx.field(static=True)
+
+    def __init__(self, function: Any, parameters: Any = None, block: int | None = None):
+        if not callable(function):
+            raise ValueError(
+                f"EmpiricalNTK takes a network that maps one point to its output, or a function f(parameters, x) and its "
+                f"parameters; got {type(function).__name__}."
+            )
+        if block is not None and block < 1:
+            raise ValueError(f"a block has at least one point, got block={block}.")
+        own: Any = _call if parameters is None else function
+        self.function, self.parameters = own, function if parameters is None else parameters
+        self.block = block
+        if not jax.tree.leaves(eqx.filter(self.parameters, eqx.is_inexact_array)):
+            raise ValueError(
+                "a tangent kernel is made of gradients in floating-point arrays, and there is none among the parameters. For "
+                "a function of parameters: EmpiricalNTK(function, parameters)."
+            )
+
+    @property
+    def point_ndim(self) -> None:
+        return None
+
+    def features(self, x: Float[Array, "n *point"]) -> Float[Array, "n p"]:
+        jacobian, outputs = _jacobian(self, x)
+        rows = [leaf.reshape(x.shape[0], -1) for leaf in jacobian]
+        features = jnp.concatenate(rows, axis=1).astype(x.dtype)
+        return features if outputs == 1 else features / outputs**0.5
+
+    def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
+        return _matrix(self, x1, None if x2 is x1 else x2, False)
+
+    def full(
+        self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"] | None = None
+    ) -> Float[Array, "n1 n2 k k"]:
+        """<grad f_a(x), grad f_b(z)> at all pairs of points and of outputs; for one output k = 1. `x2` defaults to x1."""
+        return _matrix(self, x1, x2, True)
+
+    def diagonal(self, x: Float[Array, "n *point"]) -> Float[Array, " n"]:
+        return _diagonal(self, x)
+
+
+def _outputs(kernel: EmpiricalNTK, x: Array) -> int:
+    shape = eqx.filter_eval_shape(kernel.function, kernel.parameters, x[0]).shape
+    if len(shape) > 1:
+        raise ValueError(f"a network maps one point to a number or to a row of outputs (k,); this one gives {shape}.")
+    return shape[0] if shape else 1
+
+
+def _jacobian(kernel: EmpiricalNTK, x: Array) -> tuple[list[Array], int]:
+    """The gradients of each leaf of the parameters, (n, k, size of the leaf), and k."""
+    outputs = _outputs(kernel, x)
+    moving, fixed = eqx.partition(kernel.parameters, eqx.is_inexact_array)
+    value = lambda moving, point: jnp.reshape(kernel.function(eqx.combine(moving, fixed), point), (outputs,))
+    jacobian = jax.vmap(jax.jacrev(value), (None, 0))(moving, x)
+    return [leaf.reshape(x.shape[0], outputs, -1) for leaf in jax.tree.leaves(jacobian)], outputs
+
+
+def _block(kernel: EmpiricalNTK, x: Array) -> int:
+    if kernel.block is not None:
+        return min(kernel.block, x.shape[0])
+    leaves = jax.tree.leaves(eqx.filter(kernel.parameters, eqx.is_inexact_array))
+    size = _outputs(kernel, x) * sum(leaf.size for leaf in leaves)
+    return max(1, min(_NUMBERS // size, x.shape[0]))
+
+
+def _rows_in_blocks(x: Array, size: int) -> Array:
+    """x in blocks of rows, the last filled up with copies of the last row."""
+    padding = ((0, -x.shape[0] % size), *[(0, 0)] * (x.ndim - 1))
+    return jnp.pad(x, padding, mode="edge").reshape(-1, size, *x.shape[1:])
+
+
+# Compiled even when called eagerly: else the gradients of a block would be held leaf by leaf and copied.
+@eqx.filter_jit
+def _matrix(kernel: EmpiricalNTK, x1: Array, x2: Array | None, full: bool) -> Array:
+    def contract(left: list[Array], right: list[Array]) -> Array:
+        pattern = "iap,jbp->ijab" if full else "iap,jap->ij"
+        outputs = 1 if full else left[0].shape[1]
+        pairs = zip(left, right, strict=True)
+        return sum(jnp.einsum(pattern, a, b, precision="highest") for a, b in pairs) / jnp.asarray(
+            outputs, left[0].dtype
+        )
+
+    right = x1 if x2 is None else x2
+    dtype = jnp.result_type(x1, right)
+    rows, columns = _block(kernel, x1), _block(kernel, right)
+    if rows == x1.shape[0] and columns == right.shape[0]:
+        left = _jacobian(kernel, x1)[0]
+        return contract(left, left if x2 is None else _jacobian(kernel, right)[0]).astype(dtype)
+
+    def row(block: Array) -> Array:
+        left = _jacobian(kernel, block)[0]
+        tiles = jax.lax.map(lambda part: contract(left, _jacobian(kernel, part)[0]), _rows_in_blocks(right, columns))
+        return jnp.concatenate(list(tiles), axis=1)
+
+    tiles = jax.lax.map(row, _rows_in_blocks(x1, rows))
+    return tiles.reshape(-1, *tiles.shape[2:])[: x1.shape[0], : right.shape[0]].astype(dtype)
+
+
+@eqx.filter_jit
+def _diagonal(kernel: EmpiricalNTK, x: Array) -> Array:
+    def squares(block: Array) -> Array:
+        jacobian, outputs = _jacobian(kernel, block)
+        return sum(jnp.sum(leaf**2, axis=(1, 2)) for leaf in jacobian) / jnp.asarray(outputs, jacobian[0].dtype)
+
+    values = jax.lax.map(squares, _rows_in_blocks(x, _block(kernel, x)))
+    return values.reshape(-1)[: x.shape[0]].astype(x.dtype)
+
+
+def change(before: Any, after: Any, x: Float[Array, "n *point"]) -> Float[Array, ""]:
+    r"""How far the tangent kernel of a network has moved, relative to what it was:
+
+        |K_after - K_before|_F / |K_before|_F,    K = EmpiricalNTK(network)(x).
+
+    0 is lazy training, in which the network stays its own linearisation (Lee et al. 2019, arXiv:1902.06720, figure 1: the
+    change falls with the width in the NTK parameterisation); of order 1 is feature learning.
+
+    **Arguments:**
+
+    - `before`, `after`: two networks of one structure, `eqx.Module`s called with one point; or any two kernels, such as
+      `EmpiricalNTK(f, parameters)` of a function f(parameters, x), or `kernels.of(mlp, "ntk")` for the distance of a network's
+      kernel from that of the infinitely wide one.
+    - `x`: the points (n, *point) at which the kernels are compared.
+
+    For several outputs K is the mean over them. NaN for networks that are not finite, and where K_before = 0. Pure: `jax.jit`
+    and `jax.vmap` it.
+
+    **Raises:** ValueError for networks of different structure.
+
+    >>> import equinox as eqx
+    >>> net = ts.MLP((64,)).init(jax.random.key(0), 2)
+    >>> doubled = jax.tree.map(lambda w: 2.0 * w if eqx.is_inexact_array(w) else w, net)
+    >>> print(ts.kernels.change(net, doubled, jnp.eye(2)).round(6))  # gradients of a product of two layers double
+    3.0
+    """
+    if isinstance(before, AbstractKernel) != isinstance(after, AbstractKernel):
+        raise ValueError(
+            f"change compares two networks or two kernels, got {type(before).__name__} and {type(after).__name__}. A network's "
+            "kernel is EmpiricalNTK(network)."
+        )
+    if not isinstance(before, AbstractKernel):
+        shapes = [
+            (jax.tree.structure(part), [leaf.shape for leaf in jax.tree.leaves(part)])
+            for part in (eqx.filter(network, eqx.is_array) for network in (before, after))
+        ]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "change compares two networks of one structure, such as one before and after training; these differ in their "
+                "layers, sizes or activations. Compare kernels instead: change(EmpiricalNTK(a), EmpiricalNTK(b), x)."
+            )
+        before, after = EmpiricalNTK(before), EmpiricalNTK(after)
+    first, second = before(x), after(x)
+    return jnp.linalg.norm(second - first) / jnp.linalg.norm(first)
