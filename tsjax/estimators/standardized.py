@@ -10,7 +10,9 @@ and f_hat(x) = mean y + sd y * g_hat(z), for several outputs each with its own m
 and deviations are weighted ones, (sum_i w_i (v_i - mean)^2 / sum_i w_i)^{1/2}, and the estimator gets the weights.
 
 So E|z|^2 = 1 + b^2 / d in every dimension d: length scales of order 1 and the students' step sizes, which suit points of norm
-1, need no change. An input that is constant has s_i = 1, and so has a constant response. Only the training data enter. Data may have any scale that float64 has: means and deviations are taken of numbers divided by a
+1, need no change. An input that is constant has s_i = 1, and so has a constant response.
+
+Only the training data enter. Data may have any scale that float64 has: means and deviations are taken of numbers divided by a
 power of 2, so that no square overflows or underflows.
 """
 
