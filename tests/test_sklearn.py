@@ -38,11 +38,12 @@ def test_scikit_learn_s_own_checks(estimator, check):
     check(estimator)
 
 
-def test_two_of_these_checks_by_default():
-    quick = ("check_fit2d_1sample", "check_dict_unchanged")
+@pytest.mark.filterwarnings("ignore:.*repeat an earlier row:UserWarning")
+def test_three_of_these_checks_by_default():
+    quick = ("check_fit2d_1sample", "check_dict_unchanged", "check_sample_weight_equivalence_on_dense_data")
     checks: list[Any] = list(estimator_checks_generator(KernelRidgeRegressor()))
     chosen = [(estimator, check) for estimator, check in checks if check.func.__name__ in quick]
-    assert len(chosen) == 2
+    assert len(chosen) == 3
     for estimator, check in chosen:
         check(estimator)
 
@@ -61,6 +62,30 @@ def test_kernel_ridge_is_the_textbook(key):
         key, ts.Dataset(x=jnp.asarray(x), y=jnp.asarray(y))
     )
     np.testing.assert_allclose(regressor.predict(X[:9]), inside.predict(jnp.asarray(X[:9])), rtol=1e-12)
+
+
+def test_weights_and_several_outputs():
+    """Against NumPy, with weighted means and scales; several outputs share the ridge, and have their own intercepts."""
+    x, y = X[SMALL], np.stack([Y[SMALL], X[SMALL, 2]], axis=1)
+    weight = np.random.default_rng(SEED).uniform(0.0, 2.0, 80) * (np.arange(80) % 5 > 0)
+    regressor = KernelRidgeRegressor(Laplace(2.0), ridge=0.5).fit(x, y, sample_weight=weight)
+    mean, mean_y = np.average(x, 0, weight), np.average(y, 0, weight)
+    std, std_y = np.average((x - mean) ** 2, 0, weight) ** 0.5, np.average((y - mean_y) ** 2, 0, weight) ** 0.5
+    z, there = lambda x_new: (x_new - mean) / std / 10**0.5, weight > 0
+    gram = lambda a, b: np.exp(-np.linalg.norm(a[:, None] - b[None], axis=2) / 2.0)
+    noisy = gram(z(x)[there], z(x)[there]) + 0.5 * np.diag(1.0 / weight[there])
+    alpha = np.linalg.solve(noisy, ((y - mean_y) / std_y)[there])
+    expected = mean_y + std_y * (gram(z(X[:9]), z(x)[there]) @ alpha)
+    np.testing.assert_allclose(regressor.predict(X[:9]), expected, rtol=1e-9)
+    single = KernelRidgeRegressor(Laplace(2.0), ridge=0.5).fit(x, y[:, 0], sample_weight=weight)
+    np.testing.assert_allclose(single.predict(X[:9]), expected[:, 0], rtol=1e-9)
+    for bad, message in (
+        (-weight, "negative or not finite"),
+        (0.0 * weight, "zero"),
+        (weight[:-1], "sample_weight.shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            KernelRidgeRegressor().fit(x, y, sample_weight=bad)
 
 
 def test_precision_does_not_hang_on_the_flags_of_jax():

@@ -112,15 +112,28 @@ def monte_carlo_risk(
 ) -> RiskEstimate:
     """The mean of (f_hat(x) - f*(x))^2 over `samples` fresh inputs, with its standard error.
 
-    Needs no closed form: any input law, teacher (a function of one point) and fit. `key` must not be one that made the
-    training data. The error is relative to the spread of the squared error, so it shrinks with the risk itself.
+    Needs no closed form: any input law, teacher (a function of one point) and fit of one output. `key` must not be one that
+    made the training data. The error is relative to the spread of the squared error, so it shrinks with the risk itself.
     """
     if samples < 2:
         raise ValueError(f"a standard error needs at least 2 samples, got samples={samples}.")
+    _check_outputs(fit)
     x = problem.inputs.sample(key, samples, jnp.float64)
     teacher = as_float64(teacher) if isinstance(teacher, TwoLayer) else teacher
     squared = (fit.predict(x) - jax.vmap(teacher)(x)) ** 2
     return RiskEstimate(jnp.mean(squared), jnp.std(squared, ddof=1) / math.sqrt(samples))
+
+
+def _check_outputs(fit: AbstractFit) -> None:
+    """Raises ValueError for a fit of several outputs where that shows in its coefficients."""
+    several = (isinstance(fit, _KERNEL_FITS) and fit.alpha.ndim == fit.x.ndim) or (
+        isinstance(fit, FeaturesFit) and fit.coefficients.ndim > fit.status.ndim + 1
+    )
+    if several:
+        raise ValueError(
+            "the risk is known for fits of one output, y (n,), so far; this one has several: fit each column of y, or compare "
+            "fit.predict(x) with the truth at fresh inputs."
+        )
 
 
 class ExactRisk(NamedTuple):
@@ -175,6 +188,7 @@ def kernel_risk(
     a closed-form Gram matrix on the sphere, and the x_i are unit vectors (to 1e-4; looked at when they are concrete); for
     degrees out of range.
     """
+    _check_outputs(fit)
     gram = _sphere_gram(teacher, problem)
     if gram is None or not fit.kernel.rotation_invariant:
         raise ValueError(
@@ -236,6 +250,7 @@ def exact_risk(problem: Problem, teacher, fit: AbstractFit, degrees: int | None 
     That is for networks and ReLU features against two-layer teachers (`network_risk`), and on the sphere for estimators with
     a rotation-invariant kernel (`kernel_risk`, whose `degrees` these are, and whose value may be unreliable).
     """
+    _check_outputs(fit)
     if not isinstance(teacher, TwoLayer):
         return None
     if isinstance(fit, _KERNEL_FITS):

@@ -6,7 +6,11 @@ Each is a `tsjax.Standardized` estimator behind `fit(X, y)` and `predict(X)`, so
   a pipeline has done it in another way, and inputs have a norm of about 1.
 - `normalize_y=True` centres y, which is the intercept, and divides it by its standard deviation.
 
-Both look at the training data alone. `random_state` is what it is in scikit-learn. Students train in the type of X, float32 or
+Both look at the training data alone, with `sample_weight` (of all but students): squared errors are weighted by it, and so are
+means, standard deviations and the criteria that choose the ridge. Integer weights are repeated rows, a row of weight 0 is none.
+y may have several columns, (n, k), which share the ridge.
+
+ `random_state` is what it is in scikit-learn. Students train in the type of X, float32 or
 float64, on a response centred and scaled in float64 (with `normalize_y=False`, in float64). Everything else is float64,
 whatever JAX's flags. Fitted regressors can be pickled.
 
@@ -22,7 +26,7 @@ try:
     from sklearn.base import BaseEstimator, RegressorMixin
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.utils import check_random_state
-    from sklearn.utils.validation import check_is_fitted, validate_data
+    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 except ModuleNotFoundError as error:
     if (error.name or "").split(".")[0] != "sklearn":
         raise
@@ -39,6 +43,7 @@ from .activations import relu
 from .estimators.base import AbstractEstimator
 from .estimators.features import RandomFeatures
 from .estimators.phases import NoisyPhase, VanillaPhase
+from .estimators.repeats import count_distinct
 from .estimators.ridge import KernelRidge
 from .estimators.standardized import Standardized, StandardizedFit
 from .estimators.two_phase import TwoPhaseStudent
@@ -68,8 +73,8 @@ class _Regressor(RegressorMixin, BaseEstimator):
     random_state: Any
 
     @abstractmethod
-    def _estimator(self) -> AbstractEstimator:
-        """The estimator inside, made of the parameters, which it checks."""
+    def _estimator(self, x: np.ndarray, weight: np.ndarray | None) -> AbstractEstimator:
+        """The estimator inside, made of the parameters, which it checks, for these inputs."""
 
     def _bias(self) -> float:
         """The `bias` of `tsjax.Standardized`."""
@@ -81,6 +86,9 @@ class _Regressor(RegressorMixin, BaseEstimator):
         **Raises:** ValueError for data that are not numbers, not finite or of the wrong shape, for parameters out of range,
         and where no finite answer is found.
         """
+        return self._fit(X, y)
+
+    def _fit(self, X, y, sample_weight=None, multi_output: bool = False):
         for name, values in (("X", X), ("y", y)):
             # scikit-learn drops masks, and asks pandas.NA whether it is true.
             objects = (
@@ -88,11 +96,16 @@ class _Regressor(RegressorMixin, BaseEstimator):
             )
             if isinstance(values, np.ma.MaskedArray) or any(value is pd.NA for value in objects):
                 check_numbers(name, values)
-        x, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
+        checks: dict[str, Any] = {"y_numeric": True, "multi_output": multi_output, "ensure_min_samples": 2}
+        x, y = validate_data(self, X, y, dtype=[np.float64, np.float32], **checks)
+        weight = None
+        if sample_weight is not None:
+            weight = _check_sample_weight(sample_weight, x, dtype=np.float64)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        estimator = Standardized(self._estimator(), self.standardize, self.normalize_y, self._bias())
+        estimator = Standardized(self._estimator(x, weight), self.standardize, self.normalize_y, self._bias())
         with jax.enable_x64(True):
-            fit = estimator.fit(jax.random.key(seed), Dataset(x=jnp.asarray(x), y=jnp.asarray(y, jnp.float64)))
+            arrays = (jnp.asarray(x), jnp.asarray(y, jnp.float64), None if weight is None else jnp.asarray(weight))
+            fit = estimator.fit(jax.random.key(seed), Dataset(*arrays))
         status = Status(int(fit.status))
         if status in _ADVICE:
             raise ValueError(f"{type(self).__name__}: {_ADVICE[status]}.")
@@ -104,7 +117,9 @@ class _Regressor(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X) -> np.ndarray:
-        """Predictions (k,) at the k rows of X, float64. **Raises:** NotFittedError before `fit`; ValueError for bad X."""
+        """Predictions at the t rows of X, (t,) or for k outputs (t, k), in float64.
+
+        **Raises:** NotFittedError before `fit`; ValueError for bad X."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         with jax.enable_x64(True):
@@ -113,6 +128,19 @@ class _Regressor(RegressorMixin, BaseEstimator):
 
 class _RidgeRegressor(_Regressor):
     """Those that choose a ridge."""
+
+    def fit(self, X, y, sample_weight=None):
+        """Fits X (n, d), y (n,) or (n, k), with weights (n,) >= 0 of the rows, 1 where None. Returns itself.
+
+        **Raises:** ValueError for data that are not numbers, not finite or of the wrong shape, for weights that are negative
+        or all 0, for parameters out of range, and where no finite answer is found.
+        """
+        return self._fit(X, y, sample_weight, multi_output=True)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
 
     @property
     def ridge_(self) -> float:
@@ -150,7 +178,7 @@ class KernelRidgeRegressor(_RidgeRegressor):
         self.normalize_y = normalize_y
         self.random_state = random_state
 
-    def _estimator(self) -> KernelRidge:
+    def _estimator(self, x: np.ndarray, weight: np.ndarray | None) -> KernelRidge:
         return KernelRidge(RBF(1.0) if self.kernel is None else self.kernel, ridge=_without_oracle(self.ridge))
 
 
@@ -184,7 +212,7 @@ class NTKRegressor(_RidgeRegressor):
         self.normalize_y = normalize_y
         self.random_state = random_state
 
-    def _estimator(self) -> KernelRidge:
+    def _estimator(self, x: np.ndarray, weight: np.ndarray | None) -> KernelRidge:
         return KernelRidge(ntk(self.depth, self.bias_std), ridge=_without_oracle(self.ridge))
 
 
@@ -193,7 +221,7 @@ class RandomFeaturesRegressor(_RidgeRegressor):
 
     **Parameters:**
 
-    - `count`: number of features; None is 4n.
+    - `count`: number of features; None is four times the number of distinct rows of weight > 0.
     - `ridge`: as for `KernelRidgeRegressor`.
     - `features`: `"relu"` or `"fourier"`; `length_scale` is that of Fourier features.
     - `bias`: a constant input, in standard deviations of an input, which gives ReLU features their biases; 0 has none.
@@ -223,8 +251,11 @@ class RandomFeaturesRegressor(_RidgeRegressor):
         self.normalize_y = normalize_y
         self.random_state = random_state
 
-    def _estimator(self) -> RandomFeatures:
-        return RandomFeatures(self.count, _without_oracle(self.ridge), self.features, self.length_scale)
+    def _estimator(self, x: np.ndarray, weight: np.ndarray | None) -> RandomFeatures:
+        count = self.count
+        if count is None:
+            count = 4 * count_distinct(x if weight is None else x[weight > 0])
+        return RandomFeatures(count, _without_oracle(self.ridge), self.features, self.length_scale)
 
     def _bias(self) -> float:
         return self.bias
@@ -270,7 +301,7 @@ class StudentRegressor(_Regressor):
         self.normalize_y = normalize_y
         self.random_state = random_state
 
-    def _estimator(self) -> TwoPhaseStudent:
+    def _estimator(self, x: np.ndarray, weight: np.ndarray | None) -> TwoPhaseStudent:
         return TwoPhaseStudent(
             self.width,
             self.restarts,

@@ -112,6 +112,30 @@ def test_the_order_of_the_data_does_not_matter(case, points):
     np.testing.assert_allclose(shuffled.predict(points), fits[0].predict(points), rtol=1e-6, atol=1e-8)
 
 
+def test_rows_of_weight_zero_change_nothing(case, points):
+    """Wherever they are, and with any numbers in them: fits and their statistics are those of the other rows."""
+    estimator, entries, fits = case
+    if isinstance(estimator, ts.TwoPhaseStudent | ts.OracleStudent | ts.GradientStudent):
+        pytest.skip("students come later")
+    rng = np.random.default_rng(SEED)
+    key, data, _ = entries[0]
+    at = np.sort(rng.choice(N + 5, N, replace=False))
+    x = jnp.asarray(100.0 * rng.normal(size=(N + 5, 3))).at[at].set(data.x)
+    y = jnp.asarray(rng.normal(size=N + 5)).at[at].set(data.y)
+    weight = jnp.asarray(rng.uniform(0.2, 3.0, N))
+    wide = lambda weight: ts.Dataset(x, y, jnp.zeros(N + 5).at[at].set(weight))
+    weighted = estimator.fit(key, ts.Dataset(data.x, data.y, weight))
+    # Conjugate gradients stop where the tolerance is met.
+    loose = isinstance(estimator, ts.IterativeRidge)
+    for fit, other in ((wide(jnp.ones(N)), fits[0]), (wide(weight), weighted)):
+        fit = estimator.fit(key, fit)
+        tolerance = 1e-7 if loose else 1e-10
+        np.testing.assert_allclose(fit.predict(points), other.predict(points), rtol=tolerance, atol=tolerance)
+        assert int(fit.status) == int(other.status)
+        for name in other.stats.keys() - ({"residual", "steps", "rank"} if loose else set()):
+            np.testing.assert_allclose(fit.stats[name], other.stats[name], rtol=1e-10, atol=1e-12, err_msg=name)
+
+
 def test_data_that_are_not_finite_are_an_error(case):
     estimator, entries, _ = case
     key, data, teacher = entries[0]

@@ -48,7 +48,7 @@ def _dense(kernel, data, ridge=RIDGE):
 def test_the_product_is_that_of_the_matrix(key, n):
     x, v = jr.normal(key, (n, 4)), jr.normal(jr.fold_in(key, 1), (n,))
     tiles = tiles_of(ArcCosineNTK(), x, TILE, 1)
-    padded = jnp.pad(v, (0, tiles.mask.size - n)).reshape(tiles.mask.shape)
+    padded = jnp.pad(v, (0, tiles.root.size - n)).reshape(tiles.root.shape)
     truth = np.asarray(ArcCosineNTK()(x)) @ np.asarray(v)
     for dtype, tolerance in (("float64", 1e-12), ("float32", 2e-5)):
         product = kernel_product(ArcCosineNTK(), tiles, padded, dtype).reshape(-1)
@@ -188,7 +188,7 @@ def test_a_search_scores_the_approximation_with_its_tail(data, key, criterion):
     fit = _iterative(ntk(), ridge=criterion, rank=40).fit(key, data)
     tiles = tiles_of(ntk(), data.x, TILE, 1)
     factor, _ = pivoted_cholesky(ntk(), tiles, jr.fold_in(key, _PIVOT_STREAM), 40, "float32")
-    f = np.asarray(jnp.moveaxis(factor, 0, 2).reshape(tiles.mask.size, -1), float)[:N]
+    f = np.asarray(jnp.moveaxis(factor, 0, 2).reshape(tiles.root.size, -1), float)[:N]
     trace, y = float(jnp.sum(ntk().diagonal(data.x))), np.asarray(data.y)
     tail = (trace - np.sum(f**2)) / N
     np.testing.assert_allclose(fit.stats["tail"], tail, rtol=1e-6)

@@ -9,7 +9,7 @@ import pytest
 from helpers import SEED
 
 import tsjax as ts
-from tsjax.estimators.repeats import distinct, first_of_equals
+from tsjax.estimators.repeats import Sample, distinct, first_of_equals
 from tsjax.estimators.ridge import PATH
 from tsjax.estimators.tuning import hold_out
 from tsjax.kernels import RBF
@@ -56,10 +56,20 @@ def test_equal_rows_are_found(x):
 
 
 def test_distinct_rows_have_weight_one():
-    rows = distinct(jnp.asarray(POINTS), jnp.asarray(Y))
-    np.testing.assert_array_equal(rows.weight, 1.0)
-    np.testing.assert_array_equal(rows.y, Y)
-    assert float(rows.groups) == N and float(rows.scatter) == 0.0
+    rows = distinct(Sample(jnp.asarray(POINTS), jnp.asarray(Y)[:, None], None))
+    np.testing.assert_array_equal(rows.root, 1.0)
+    np.testing.assert_array_equal(rows.y[:, 0], Y)
+    assert float(rows.groups) == float(rows.n) == float(rows.total) == N and float(rows.scatter) == 0.0
+
+
+def test_the_first_row_of_weight_above_zero_stands_for_its_group():
+    """Row 0 is not there; rows 1 and 3 are equal to it."""
+    x, y = jnp.array([[1.0], [1.0], [2.0], [1.0]]), jnp.array([[9.0], [1.0], [5.0], [4.0]])
+    rows = distinct(Sample(x, y, jnp.array([0.0, 2.0, 0.5, 1.0])))
+    np.testing.assert_allclose(rows.root, np.sqrt([0.0, 3.0, 0.5, 0.0]))
+    np.testing.assert_allclose(rows.mean[:, 0], [2.0, 2.0, 5.0, 2.0])
+    assert (float(rows.groups), float(rows.n), float(rows.total)) == (2.0, 3.0, 3.5)
+    np.testing.assert_allclose(rows.scatter, (2.0 * 1.0 + 4.0) / 3.5)
 
 
 def test_criteria_are_those_of_the_distinct_rows(key):
@@ -164,13 +174,18 @@ def test_smoothers_leave_groups_out(key, estimator):
 def test_copies_are_held_out_together():
     """And those of the group at the border are in neither part; without repeats the parts are those of a permutation."""
     for seed in range(5):
-        (x, y, kept), (x_held, y_held) = hold_out(jax.random.key(seed), DATA.x, DATA.y)
-        assert len(x) == len(y) == 48 and len(x_held) == len(y_held) == 12
+        (x, y, weight), (x_held, y_held, _) = hold_out(jax.random.key(seed), Sample(DATA.x, DATA.y[:, None], None))
+        assert weight is not None and len(x) == len(y) == 48 and len(x_held) == len(y_held) == 12
+        kept = weight > 0
+        # With weights of 1 the parts are the same rows, marked and not cut.
+        ones = Sample(DATA.x, DATA.y[:, None], jnp.ones(N))
+        for part, rows in zip(hold_out(jax.random.key(seed), ones), (x[kept], x_held), strict=True):
+            np.testing.assert_array_equal(part.x[part.present], rows)
         held = {tuple(row) for row in np.asarray(x_held)}
         assert not held & {tuple(row) for row in np.asarray(x)[np.asarray(kept)]}
         assert held >= {tuple(row) for row in np.asarray(x)[~np.asarray(kept)]}
-    (x, _, kept), (x_held, _) = hold_out(jax.random.key(SEED), jnp.asarray(POINTS), DATA.y)
-    assert bool(kept.all())
+    (x, _, kept), (x_held, _, _) = hold_out(jax.random.key(SEED), Sample(jnp.asarray(POINTS), DATA.y[:, None], None))
+    assert kept is not None and bool((kept == 1.0).all())
     both = np.concatenate([x, x_held])
     np.testing.assert_array_equal(both[np.lexsort(both.T)], POINTS[np.lexsort(POINTS.T)])
 
@@ -182,7 +197,9 @@ def test_a_group_that_is_most_of_the_data_is_split_from_the_rest():
     y = jnp.asarray(RNG.normal(size=100))
     ridges = []
     for seed in range(6):
-        (rows, _, kept), (held, _) = hold_out(jax.random.key(seed), x, y)
+        (rows, _, weight), (held, _, _) = hold_out(jax.random.key(seed), Sample(x, y[:, None], None))
+        assert weight is not None
+        kept = weight > 0
         assert bool(kept.any()) and not set(np.asarray(held[:, 0])) & set(np.asarray(rows[kept, 0]))
         fit = jax.jit(lambda key: ts.KernelRidge(RBF(1.0), ridge="holdout").fit(key, ts.Dataset(x=x, y=y)))
         ridges.append(float(fit(jax.random.key(seed)).stats["ridge"]))

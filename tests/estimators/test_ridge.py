@@ -118,7 +118,7 @@ def test_a_held_out_fifth_chooses(data, key):
 @pytest.mark.parametrize("n", [1, 2, 3, 50])
 def test_the_tridiagonal_path_is_the_eigendecomposition(key, n):
     a = jr.normal(key, (n, n))
-    a, b, shifts = a @ a.T, jr.normal(jr.fold_in(key, 1), (n,)), jnp.logspace(-3, 3, 7)
+    a, b, shifts = a @ a.T, jr.normal(jr.fold_in(key, 1), (n, 2)), jnp.logspace(-3, 3, 7)
     fast, slow = _shifted_by_tridiagonal(a, b, shifts), _shifted_by_eigen(a, b, shifts)
     for one, other in zip(fast, slow, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-9)

@@ -6,7 +6,9 @@ import pytest
 
 import tsjax as ts
 from tsjax.estimators.neighbours import NEIGHBOURS
-from tsjax.estimators.smoothers import _ENTRIES, bandwidth_path, over_rows
+from tsjax.estimators.repeats import Sample
+from tsjax.estimators.smoothers import bandwidth_path
+from tsjax.estimators.smoothing import _ENTRIES, over_rows
 from tsjax.kernels import RBF, ArcCosine, Laplace
 
 N, D = 30, 2
@@ -326,9 +328,9 @@ def test_overflow_is_a_status(key, smoother):
 
 
 def test_the_path_of_bandwidths(data):
-    path = bandwidth_path(data.x, 60)
+    path = bandwidth_path(Sample(data.x, data.y[:, None], None), 60)
     np.testing.assert_allclose(path, _candidates(ts.NadarayaWatson(), data), rtol=1e-12)
-    assert (bandwidth_path(jnp.full((4, 2), 0.1), 5) == 1.0).all()
+    assert (bandwidth_path(Sample(jnp.full((4, 2), 0.1), jnp.zeros((4, 1)), None), 5) == 1.0).all()
 
 
 @pytest.mark.slow

@@ -29,8 +29,8 @@ class AbstractFit(eqx.Module):
     stats: eqx.AbstractVar[dict[str, Array]]
 
     @abstractmethod
-    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
-        """Predictions at the k rows of x."""
+    def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
+        """Predictions at the t rows of x: (t,) after a fit of y (n,), (t, k) after one of y (n, k)."""
 
     def _repr_html_(self) -> str:
         if is_traced(self.status):

@@ -13,7 +13,7 @@ from ..kernels.features import AbstractFeatures, FourierFeatures, ReLUFeatures
 from ..precision import requires_float64
 from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
-from .repeats import Distinct, distinct
+from .repeats import Distinct, Sample, distinct, sample_of, shaped
 from .ridge import Solution, cholesky, in_blocks, ridge_rule, scores, search_gram, search_primal, solve_gram, status_of
 from .tuning import Fixed, Oracle, Search, check_oracle, hold_out, oracle_sample
 
@@ -22,14 +22,15 @@ _FEATURE_STREAM = 0xFEA7
 
 
 class FeaturesFit(AbstractFit):
-    """f(x) = <c, phi(x)>, phi the `features`. `stats` as for `KernelFit`."""
+    """f(x) = <c, phi(x)>, phi the `features`; `coefficients` c are (p,) for y (n,), and (p, k) for y (n, k). `stats` as for
+    `KernelFit`."""
 
     features: AbstractFeatures
-    coefficients: Float[Array, "*batch p"]
+    coefficients: Float[Array, "..."]
     status: Int[Array, "*batch"]
     stats: dict[str, Array]
 
-    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
+    def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
         return _predict_features(self.features, self.coefficients, x)
 
 
@@ -45,14 +46,14 @@ def _predict_features_compiled(features, coefficients, x):
 
 class RandomFeatures(AbstractEstimator):
     r"""Ridge regression on `count` random features phi: minimises sum_i (y_i - <c, phi(x_i)>)^2 + ridge |c|^2 over c (Rahimi &
-    Recht 2007, NeurIPS 20).
+    Recht 2007, NeurIPS 20); squares are weighted by sample weights, and several outputs share ridge and features.
 
     It is `KernelRidge` with the random kernel <phi(x), phi(z)>, and `ridge` means the same. Solved in whichever of the
     sample (n) and the features (count) has fewer dimensions.
 
     **Arguments:**
 
-    - `count`: number of features; None is 4n.
+    - `count`: number of features; None is 4n, n the number of rows of weight > 0.
     - `ridge`: a number >= 0 or a criterion, as for `KernelRidge`.
     - `features`: `"relu"`, relu(<w_j, x>) / sqrt(count) with w_j ~ N(0, I_d), whose mean kernel is
       `tsjax.kernels.ArcCosine(1)`; or `"fourier"`, sqrt(2/count) cos(<w_j, x> + b_j), whose mean kernel is
@@ -75,8 +76,8 @@ class RandomFeatures(AbstractEstimator):
         check_positive("RandomFeatures", length_scale=self.length_scale)
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> FeaturesFit:
-        """Fits x (n, d), y (n,) in float64; the features are drawn from `key`. Raises as `KernelRidge.fit` does."""
-        check_data(data)
+        """Fits x (n, d), y (n,) or (n, k), in float64; the features are drawn from `key`. Raises as `KernelRidge.fit` does."""
+        check_data(data, outputs=True, weights=True)
         check_oracle("ridge", self.ridge, oracle, data)
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
 
@@ -88,56 +89,66 @@ def _fit(self: RandomFeatures, key, data: Dataset, oracle: Oracle | None) -> Fea
 
 @eqx.filter_jit
 def _fit_compiled(self: RandomFeatures, key, data: Dataset, oracle: Oracle | None) -> FeaturesFit:
-    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
+    sample = sample_of(data)
     count = 4 * data.n if self.count is None else self.count
     draw_key = jr.fold_in(key, _FEATURE_STREAM)
     if self.features == "relu":
         features: AbstractFeatures = ReLUFeatures.sample(draw_key, count, data.d, jnp.float64)
     else:
         features = FourierFeatures.sample(draw_key, count, data.d, self.length_scale, jnp.float64)
-    phi, rule = features.features(x), self.ridge
+    rule, used = self.ridge, None
+    if self.count is None and sample.weight is not None:
+        # The first 4 n of them, with the scale of so many.
+        number = 4.0 * sample.n
+        used = jnp.where(jnp.arange(count) < number, jnp.sqrt(count / jnp.maximum(number, 1.0)), 0.0)
+
+    def of(x):
+        phi = features.features(x)
+        return phi if used is None else phi * used[None, :]
+
+    phi = of(sample.x)
 
     def at_oracle():
-        assert oracle is not None
-        x_fresh, truth = oracle_sample(key, oracle)
-        return features.features(x_fresh), truth
+        fresh = oracle_sample(key, oracle, sample.y.shape[1])
+        return of(fresh.x), fresh
 
-    rows = distinct(x, y)
     if isinstance(rule, Search) and rule.criterion == "holdout":
-        (phi_fit, y_fit, kept), (phi_held, y_held) = hold_out(key, phi, y)
-        found = _search("holdout", phi_fit, distinct(phi_fit, y_fit, kept), lambda: (phi_held, y_held))
+        part, held = hold_out(key, Sample(phi, sample.y, sample.weight))
+        found = _search("holdout", part.x, distinct(part), lambda: (held.x, held))
         rule = Fixed(found.stats["ridge"])
+    rows = distinct(sample)
     if isinstance(rule, Search):
         c, status, stats = _search(rule.criterion, phi, rows, at_oracle)
     elif count < data.n:
         c, status, stats = _solve_primal(phi, rows, rule.value)
     else:
-        alpha, status, stats = solve_gram(phi @ phi.T, rows, rule.value, _error(phi))[0]
+        alpha, status, stats = solve_gram(phi @ phi.T, rows, rule.value, _error(phi, rows))[0]
         c = phi.T @ alpha
-    return FeaturesFit(features=features, coefficients=c, status=status, stats=stats)
+    c = c if used is None else c * used[:, None]
+    return FeaturesFit(features=features, coefficients=shaped(c, data), status=status, stats=stats)
 
 
-def _error(phi: Float[Array, "n p"]) -> Float[Array, ""]:
-    """What `AbstractKernel.error` is for the matrix phi phi^T."""
-    return roundoff(phi.dtype, phi.shape[1]) * jnp.sum(phi**2)
+def _error(phi: Float[Array, "n p"], rows: Distinct) -> Float[Array, ""]:
+    """What `AbstractKernel.error` is for the weighted matrix phi phi^T."""
+    return roundoff(phi.dtype, phi.shape[1]) * jnp.sum(jnp.sum(phi**2, axis=1) * rows.root**2)
 
 
 def _search(criterion: str, phi: Float[Array, "n p"], rows: Distinct, target) -> Solution:
-    """The best ridge of the path; `target` gives phi at new inputs, and what should be predicted there."""
+    """The best ridge of the path; `target` gives phi at new inputs, and a sample of what should be predicted there."""
     if phi.shape[1] < phi.shape[0]:
-        return search_primal(criterion, phi, rows, _error(phi), target)
+        return search_primal(criterion, phi, rows, _error(phi, rows), target)
 
     def kernel_target():
-        basis, truth = target()
-        return basis @ phi.T, truth
+        basis, test = target()
+        return basis @ phi.T, test
 
-    alpha, status, stats = search_gram(criterion, phi @ phi.T, rows, _error(phi), kernel_target)
+    alpha, status, stats = search_gram(criterion, phi @ phi.T, rows, _error(phi, rows), kernel_target)
     return Solution(phi.T @ alpha, status, stats)
 
 
 def _solve_primal(phi: Float[Array, "n p"], rows: Distinct, ridge) -> Solution:
     """c = (phi^T phi + ridge I)^{-1} phi^T y; cheaper than `solve_gram` for p < n, and possible at ridge 0."""
-    phi, y = rows.weight[:, None] * phi, rows.y
+    phi, y = rows.root[:, None] * phi, rows.y
     lower = cholesky(phi.T @ phi + ridge * jnp.eye(phi.shape[1]))
     c = jsl.cho_solve((lower, True), phi.T @ y)
     leverage = jnp.sum(jsl.solve_triangular(lower, phi.T, lower=True) ** 2, axis=0)

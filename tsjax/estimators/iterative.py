@@ -10,6 +10,8 @@ stored: each product recomputes it tile by tile, a tile above the diagonal servi
 - *Refinement.* Tiles are float32 and vectors float64. The residual y - (K + ridge I) alpha is then computed with float64
   tiles, and while it is above the tolerance, the same system is solved for the correction (Higham 2002, "Accuracy and
   Stability of Numerical Algorithms", chapter 12). The errors of float32 thus cost steps, not accuracy.
+- *Weights and outputs.* With D = diag(sqrt(w_i)) the system is (D K D + ridge I) beta = D y, alpha = D beta. Several outputs
+  share the preconditioner and every tile; each has its own conjugate gradients.
 - *Search.* A criterion scores the path of `KernelRidge` for F F^T + tail I in place of K, tail = trace(K - F F^T) / n: what
   F leaves out of K counts as noise. This takes O(n rank^2) for the whole path; only the best ridge is solved for, exactly.
 """
@@ -31,8 +33,8 @@ from ..precision import requires_float64
 from ..status import Status
 from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, check_at_least, check_data, floats_as_arrays
-from .repeats import Distinct, distinct
-from .ridge import as_kernel, best_score, ridge_path
+from .repeats import Distinct, distinct, sample_of, shaped
+from .ridge import as_kernel, best_score, log_likelihood, ridge_path
 from .shifted import solve_shifted
 from .tiles import WHOLE, Tiles, kernel_product, over_devices, sum_over_devices, tiles_of
 from .tuning import Fixed, Search, check_oracle, gcv_judged, tuned
@@ -46,7 +48,7 @@ _PIVOT_STREAM = 0x91707
 def pivoted_cholesky(
     kernel: AbstractKernel, tiles: Tiles, key: PRNGKeyArray, rank: int, dtype: str, mesh: Mesh | None = None
 ) -> tuple[Float[Array, "parts blocks tile pivots"], Int[Array, ""]]:
-    """F with F F^T close to K, its columns in groups, and how many of them are not 0 (arXiv:2207.06503, in blocks).
+    """F with F F^T close to D K D, its columns in groups, and how many of them are not 0 (arXiv:2207.06503, in blocks).
 
     A group's pivots are drawn with probabilities proportional to the diagonal of K - F F^T. Directions in which that is
     down to roundoff, as between duplicates, are left out by means of an eigendecomposition: no factor is ever NaN.
@@ -55,7 +57,8 @@ def pivoted_cholesky(
     pivots = min(_PIVOTS, rank)
     groups = -(-rank // pivots)
     x, points = tiles.x.astype(dtype), tiles.x.reshape(-1, d).astype(dtype)
-    diagonal = tiles.diagonal.reshape(-1)
+    root = tiles.root.reshape(-1)
+    diagonal = tiles.diagonal.reshape(-1) * root**2
     floor = 16.0 * pivots**0.5 * jnp.finfo(dtype).eps * jnp.max(diagonal)
     columns = over_devices(
         mesh,
@@ -70,6 +73,7 @@ def pivoted_cholesky(
         scores = jnp.log(rest) + jr.gumbel(jr.fold_in(key, i), rest.shape, jnp.float64)
         chosen = jax.lax.top_k(scores, pivots)[1]
         new = columns(kernel, x, points[chosen]).reshape(-1, pivots)
+        new = new * root.astype(dtype)[:, None] * root[chosen].astype(dtype)[None, :]
         new = new.at[chosen, jnp.arange(pivots)].set(diagonal[chosen].astype(dtype))
         earlier = lambda j: factor[j].reshape(-1, pivots)
         new = jax.lax.fori_loop(
@@ -80,7 +84,7 @@ def pivoted_cholesky(
         # The last group may be asked for a part of its columns: the leading ones.
         kept = (values > floor) & (jnp.arange(pivots) >= pivots - (rank - i * pivots))
         whiten = vectors * jnp.where(kept, 1.0 / jnp.sqrt(jnp.where(kept, values, 1.0)), 0.0)[None, :]
-        new = jnp.dot(new, whiten.astype(dtype), precision="highest") * tiles.mask.reshape(-1, 1).astype(dtype)
+        new = jnp.dot(new, whiten.astype(dtype), precision="highest")
         rest = jnp.maximum(rest - jnp.sum(new.astype(jnp.float64) ** 2, axis=1), 0.0).at[chosen].set(0.0)
         return factor.at[i].set(new.reshape(blocks, tile, pivots)), rest
 
@@ -88,7 +92,7 @@ def pivoted_cholesky(
     if mesh is not None:
         spec = PartitionSpec(None, mesh.axis_names[0])
         factor = jax.lax.with_sharding_constraint(factor, NamedSharding(mesh, spec))
-    factor = jax.lax.fori_loop(0, groups, add, (factor, diagonal * tiles.mask.reshape(-1)))[0]
+    factor = jax.lax.fori_loop(0, groups, add, (factor, diagonal))[0]
     return factor, jnp.sum(jnp.any(factor != 0, axis=(1, 2)))
 
 
@@ -102,7 +106,8 @@ class _Preconditioner(NamedTuple):
     def __call__(self, mesh: Mesh | None, v: Float[Array, "blocks tile"]) -> Float[Array, "blocks tile"]:
         def part(factor, lower, v):
             groups, blocks, _, pivots = factor.shape
-            inner = jsl.cho_solve((lower, True), sum_over_devices(mesh, _project(factor, v))).reshape(groups, pivots)
+            inner = jsl.cho_solve((lower, True), sum_over_devices(mesh, _project(factor, v[:, :, None]))[:, 0])
+            inner = inner.reshape(groups, pivots)
             lift = lambda k: v[k] - jnp.einsum("gtp,gp->t", _block(factor, k), inner, precision="highest")
             return jax.lax.map(lift, jnp.arange(blocks))
 
@@ -114,12 +119,12 @@ def _block(factor: Float[Array, "groups blocks tile pivots"], k) -> Float[Array,
 
 
 def _project(
-    factor: Float[Array, "groups blocks tile pivots"], v: Float[Array, "blocks tile"]
-) -> Float[Array, " rank"]:
+    factor: Float[Array, "groups blocks tile pivots"], v: Float[Array, "blocks tile k"]
+) -> Float[Array, "rank k"]:
     """F^T v of the rows that are here."""
     groups, blocks, _, pivots = factor.shape
-    add = lambda k, total: total + jnp.einsum("gtp,t->gp", _block(factor, k), v[k], precision="highest")
-    return jax.lax.fori_loop(0, blocks, add, jnp.zeros((groups, pivots))).reshape(-1)
+    add = lambda k, total: total + jnp.einsum("gtp,to->gpo", _block(factor, k), v[k], precision="highest")
+    return jax.lax.fori_loop(0, blocks, add, jnp.zeros((groups, pivots, v.shape[2]))).reshape(-1, v.shape[2])
 
 
 def _gram(factor: Float[Array, "groups blocks tile pivots"], mesh: Mesh | None) -> Float[Array, "rank rank"]:
@@ -147,41 +152,49 @@ def _search(
     factor: Float[Array, "groups blocks tile pivots"],
     gram: Float[Array, "q q"],
     rows: Distinct,
+    root: Float[Array, "blocks tile"],
     trace,
     mesh: Mesh | None,
 ) -> dict[str, Array]:
-    """Ridge and scores of the best candidate for F F^T + tail I, from F, F^T F, and the trace of K. Equal rows count as one:
+    """Ridge and scores of the best candidate for F F^T + tail I, from F, F^T F and the trace of D K D. Equal rows count as one:
     their mean response, at each of them, has the sums over distinct rows that the criteria ask for."""
-    n, count, shape = rows.mean.shape[0], rows.groups, factor.shape[1:3]
-    y = jnp.pad(rows.mean, (0, shape[0] * shape[1] - n)).reshape(shape)
+    count = rows.groups
+    y = root[:, :, None] * _tiled(rows.mean, root)
     b = over_devices(mesh, lambda factor, y: sum_over_devices(mesh, _project(factor, y)), (1, 0), WHOLE)(factor, y)
-    ridges, q = ridge_path(trace, n), b.shape[0]
-    tail = jnp.maximum(trace - jnp.trace(gram), 0.0) / n
+    ridges, q = ridge_path(trace, rows), b.shape[0]
+    tail = jnp.maximum(trace - jnp.trace(gram), 0.0) / rows.n
     shifts = ridges + tail
     path = solve_shifted(gram, b, shifts)
 
     def squares(factor, y, c):
         groups, blocks, _, pivots = factor.shape
-        c = c.reshape(groups, pivots, -1)
-        rest = lambda k: y[k][:, None] - jnp.einsum("gtp,gpr->tr", _block(factor, k), c, precision="highest")
-        add = lambda k, total: total + jnp.sum(rest(k) ** 2, axis=0)
-        return sum_over_devices(mesh, jax.lax.fori_loop(0, blocks, add, jnp.zeros(c.shape[-1])))
+        c = c.reshape(groups, pivots, *c.shape[1:])
+        fitted = lambda k: jnp.einsum("gtp,gpro->tro", _block(factor, k), c, precision="highest")
+        add = lambda k, total: total + jnp.sum((y[k][:, None, :] - fitted(k)) ** 2, axis=0)
+        return sum_over_devices(mesh, jax.lax.fori_loop(0, blocks, add, jnp.zeros(c.shape[2:])))
 
     # (I-H) y = ridge / shift (y - F c) for c = (F^T F + shift I)^{-1} b, and y^T (y - F c) = |y - F c|^2 + shift |c|^2.
     residuals = over_devices(mesh, squares, (1, 0, WHOLE), WHOLE)(factor, y, path.solutions)
     unexplained = shifts * path.trace_inverse + count - q
-    gcv = rows.gcv(residuals, unexplained)
+    gcv = rows.gcv(jnp.sum(residuals, axis=1), unexplained)
     if criterion == "gcv":
         score = gcv_judged(gcv, unexplained**2 / (shifts**2 * path.trace_inverse_square + count - q), count)
     else:
-        quadratic = residuals / shifts + jnp.sum(path.solutions**2, axis=0)
-        score = jnp.log(quadratic) + (path.log_det + (count - q) * jnp.log(shifts)) / count
+        quadratic = residuals / shifts[:, None] + jnp.sum(path.solutions**2, axis=0)
+        score = log_likelihood(quadratic, (path.log_det + (count - q) * jnp.log(shifts)) / count)
     best = best_score(jnp.where(ridges < tail, jnp.inf, score))
     dof = count - ridges[best] / shifts[best] * unexplained[best]
     return {"ridge": ridges[best], "dof": dof, "gcv": gcv[best], "tail": tail}
 
 
+def _tiled(values: Float[Array, "n k"], root: Float[Array, "blocks tile"]) -> Float[Array, "blocks tile k"]:
+    """The rows in blocks, with zeros at the padding."""
+    return jnp.pad(values, ((0, root.size - values.shape[0]), (0, 0))).reshape(*root.shape, -1)
+
+
 class _Progress(NamedTuple):
+    """Of one output: alpha and what follows are those of the weighted system."""
+
     alpha: Float[Array, "blocks tile"]
     rest: Float[Array, "blocks tile"]
     """y - (K + ridge I) alpha."""
@@ -193,20 +206,30 @@ class _Progress(NamedTuple):
 
 
 def _solve(
-    self: "IterativeRidge", key: PRNGKeyArray, tiles: Tiles, y: Float[Array, "blocks tile"], rows: Distinct, rank: int
+    self: "IterativeRidge", key: PRNGKeyArray, tiles: Tiles, y: Float[Array, "blocks tile k"], rows: Distinct, rank: int
 ) -> tuple[_Progress, dict[str, Array]]:
-    """alpha with (K + ridge I) alpha = y, and the ridge and the rank of the preconditioner, with scores of a search."""
-    trace = jnp.sum(tiles.diagonal * tiles.mask)
+    """alpha (k, blocks, tile) with (D K D + ridge I) alpha = y for each output, and the ridge and the rank of the
+    preconditioner, with scores of a search."""
+    trace = jnp.sum(tiles.diagonal * tiles.root**2)
     factor, found = pivoted_cholesky(self.kernel, tiles, jr.fold_in(key, _PIVOT_STREAM), rank, self.dtype, self.mesh)
     gram = _gram(factor, self.mesh)
     if isinstance(self.ridge, Search):
-        stats = _search(self.ridge.criterion, factor, gram, rows, trace, self.mesh)
+        stats = _search(self.ridge.criterion, factor, gram, rows, tiles.root, trace, self.mesh)
     else:
         stats = {"ridge": jnp.asarray(self.ridge.value, jnp.float64)}
     ridge = stats["ridge"]
     # Below this, F^T F + ridge I has no Cholesky factor in float64; a larger shift only makes a poorer preconditioner.
     shift = jnp.maximum(ridge, 1e-14 * trace + jnp.finfo(jnp.float64).tiny)
     precondition = _Preconditioner(factor, jnp.linalg.cholesky(gram + shift * jnp.eye(gram.shape[0])))
+    solve = lambda y: _solve_one(self, tiles, y, ridge, shift, precondition)
+    # A single output needs no batch of one.
+    found_all = jax.vmap(solve, 2)(y) if y.shape[2] > 1 else jax.tree.map(lambda v: v[None], solve(y[:, :, 0]))
+    return found_all, stats | {"rank": found.astype(jnp.int32)}
+
+
+def _solve_one(
+    self: "IterativeRidge", tiles: Tiles, y: Float[Array, "blocks tile"], ridge, shift, precondition: _Preconditioner
+) -> _Progress:
     size = jnp.linalg.norm(y)
     scale = jnp.where(size > 0, size, 1.0)
     floor = 1e-7 if self.dtype == "float32" else 1e-15
@@ -250,25 +273,25 @@ def _solve(
     count = jnp.zeros((), jnp.int32)
     no = jnp.zeros((), bool)
     start = _Progress(jnp.zeros_like(y), y, size / scale, count, count, no, no)
-    return jax.lax.while_loop(go_on, refine, start), stats | {"rank": found.astype(jnp.int32)}
+    return jax.lax.while_loop(go_on, refine, start)
 
 
 class TiledKernelFit(AbstractFit):
-    """f(x) = k(x, X) alpha, evaluated tile by tile: no matrix of all training points is made.
+    """f(x) = k(x, X) alpha, evaluated tile by tile: no matrix of all training points is made. alpha is (n,) or (n, k), as y.
 
     `stats`: `ridge`, and after a search `dof`, `gcv` and `tail` of the approximation that was searched; `residual`, the
-    relative residual |y - (K + ridge I) alpha| / |y| in float64; `steps` of conjugate gradients, over all rounds of
-    refinement; `rank`, the columns of the preconditioner that are not 0.
+    relative residual |y - (K + ridge I) alpha| / |y| in float64, and `steps` of conjugate gradients, over all rounds of
+    refinement (of the output with the most); `rank`, the columns of the preconditioner that are not 0.
     """
 
     kernel: AbstractKernel
     x: Float[Array, "*batch n d"]
-    alpha: Float[Array, "*batch n"]
+    alpha: Float[Array, "..."]
     status: Int[Array, "*batch"]
     stats: dict[str, Array]
     tile: int = eqx.field(static=True)
 
-    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
+    def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
         return _predict(self.kernel, self.x, self.alpha, self.tile, x)
 
 
@@ -280,13 +303,15 @@ def _predict(kernel, x_train, alpha, tile, x):
 @eqx.filter_jit
 def _predict_compiled(kernel, x_train, alpha, tile: int, x):
     rows, columns = tiles_of(kernel, x, tile, 1).x, tiles_of(kernel, x_train, tile, 1).x
-    weights = jnp.pad(alpha, (0, columns.shape[0] * columns.shape[1] - alpha.shape[0])).reshape(columns.shape[:2])
+    outputs = alpha.shape[1:]
+    padding = columns.shape[0] * columns.shape[1] - alpha.shape[0]
+    weights = jnp.pad(alpha, ((0, padding), *((0, 0) for _ in outputs))).reshape(*columns.shape[:2], *outputs)
 
     def of_block(block):
         add = lambda total, part: (total + jnp.dot(kernel.tile(block, part[0]), part[1]), None)
-        return jax.lax.scan(add, jnp.zeros(block.shape[0]), (columns, weights))[0]
+        return jax.lax.scan(add, jnp.zeros((block.shape[0], *outputs)), (columns, weights))[0]
 
-    return jax.lax.map(of_block, rows).reshape(-1)[: x.shape[0]]
+    return jax.lax.map(of_block, rows).reshape(-1, *outputs)[: x.shape[0]]
 
 
 _ridge_rule = tuned("ridge", ("gcv", "marginal_likelihood"))
@@ -338,11 +363,11 @@ class IterativeRidge(AbstractEstimator):
             raise ValueError(f"IterativeRidge needs a mesh with one axis, got axes {self.mesh.axis_names}.")
 
     def fit(self, key: PRNGKeyArray, data: Dataset) -> TiledKernelFit:
-        """Fits x (n, d), y (n,). `key` draws the pivots of the preconditioner, which decide the steps, not the answer.
+        """Fits x (n, d), y (n,) or (n, k). `key` draws the pivots of the preconditioner: they decide the steps, not the answer.
 
         **Raises:** ValueError for data that are not finite or of the wrong rank, or for a search with n = 1.
         """
-        check_data(data)
+        check_data(data, outputs=True, weights=True)
         check_oracle("ridge", self.ridge, None, data)
         return _fit(floats_as_arrays(self), key, data)
 
@@ -354,14 +379,16 @@ def _fit(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
 
 @eqx.filter_jit
 def _fit_compiled(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
-    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
-    n = x.shape[0]
-    tiles = tiles_of(self.kernel, x, self.tile, 1 if self.mesh is None else self.mesh.size)
+    sample, n = sample_of(data), data.n
+    tiles = tiles_of(self.kernel, sample.x, self.tile, 1 if self.mesh is None else self.mesh.size, sample.weight)
     rank = min(n, math.ceil(10.0 * n**0.5) if self.rank is None else self.rank)
-    padded = jnp.pad(y, (0, tiles.mask.size - n)).reshape(tiles.mask.shape)
-    end, stats = _solve(self, key, tiles, padded, distinct(x, y), rank)
-    failure = jnp.where(end.broken, Status.SINGULAR.value, Status.STEP_LIMIT.value)
-    status = jnp.where(end.residual <= self.tolerance, Status.CONVERGED.value, failure).astype(jnp.int32)
-    stats |= {"residual": end.residual, "steps": end.steps}
-    alpha = end.alpha.reshape(-1)[:n]
-    return TiledKernelFit(kernel=self.kernel, x=x, alpha=alpha, status=status, stats=stats, tile=self.tile)
+    y = tiles.root[:, :, None] * _tiled(sample.y, tiles.root)
+    end, stats = _solve(self, key, tiles, y, distinct(sample), rank)
+    failure = jnp.where(jnp.any(end.broken), Status.SINGULAR.value, Status.STEP_LIMIT.value)
+    residual = jnp.max(end.residual)
+    status = jnp.where(residual <= self.tolerance, Status.CONVERGED.value, failure).astype(jnp.int32)
+    stats |= {"residual": residual, "steps": jnp.max(end.steps)}
+    alpha = (tiles.root[None] * end.alpha).reshape(len(end.alpha), -1)[:, :n].T
+    return TiledKernelFit(
+        kernel=self.kernel, x=sample.x, alpha=shaped(alpha, data), status=status, stats=stats, tile=self.tile
+    )

@@ -8,18 +8,20 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..precision import requires_float64
 from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, floats_as_arrays
+from .repeats import Sample, sample_of, shaped
 from .ridge import in_blocks
-from .smoothers import (
+from .smoothing import (
     Scores,
     check_points,
     check_smoother,
+    groups_of,
     over_rows,
     own_group,
     squared_distances,
     status_of_all,
     tune,
 )
-from .tuning import Fixed, Oracle, Search, tuned
+from .tuning import Fixed, Oracle, Search, rows_present, tuned
 
 NEIGHBOURS = 512
 """The largest number of neighbours on the path."""
@@ -47,52 +49,70 @@ def _neighbours(rows, x, limit: int, left_out) -> tuple[Int[Array, "m limit"], F
     return indices[:, :limit], exact[:, :limit]
 
 
-def _neighbour_means(rows, x, y, limit: int, left_out=None) -> Float[Array, "m limit"]:
-    """The mean response of the k nearest points for k = 1..limit; NaN where there are fewer, or their distances leave the
-    float64 numbers."""
-    indices, squares = _neighbours(rows, x, limit, left_out)
-    means = jnp.cumsum(y[indices], axis=1) / jnp.arange(1.0, limit + 1)[None, :]
-    return jnp.where(jnp.isfinite(squares), means, jnp.nan)
+def _neighbour_means(rows, sample: Sample, limit: int, left_out=None):
+    """The weighted mean response (m, limit, k) of the k nearest points for k = 1..limit, NaN where there are fewer, or their
+    distances leave the float64 numbers; and the sums of their weights, (m, limit). Points of weight 0 are none."""
+    x, y, weight = sample
+    out = left_out
+    if weight is not None:
+        absent = (weight == 0)[None, :]
+        out = (lambda squares: absent) if left_out is None else lambda squares: absent | left_out(squares)
+    indices, squares = _neighbours(rows, x, limit, out)
+    if weight is None:
+        masses = jnp.arange(1.0, limit + 1)[None, :]
+        means = jnp.cumsum(y[indices], axis=1) / masses[:, :, None]
+    else:
+        masses = jnp.cumsum(weight[indices], axis=1)
+        means = jnp.cumsum((weight[:, None] * y)[indices], axis=1) / jnp.where(masses > 0, masses, 1.0)[:, :, None]
+    return jnp.where(jnp.isfinite(squares)[:, :, None], means, jnp.nan), jnp.broadcast_to(masses, squares.shape)
 
 
 class NeighboursFit(AbstractFit):
-    """f(x) = mean response of the k training points nearest to x.
+    """f(x) = weighted mean response of the k training points nearest to x.
 
-    `stats`: `k`; `dof` = n / k; `gcv` and `loo`, the scores of the module docstring.
+    `stats`: `k`; `dof`, the trace of the hat matrix, n / k without weights; `gcv` and `loo`, the scores of
+    `tsjax.estimators.smoothers`.
     """
 
     x: Float[Array, "*batch n d"]
-    y: Float[Array, "*batch n"]
+    y: Float[Array, "..."]
+    weight: Float[Array, "*batch n"] | None
     k: Int[Array, "*batch"]
     limit: int = eqx.field(static=True)
     status: Int[Array, "*batch"]
     stats: dict[str, Array]
 
     # The annotation leaves the shape to the check, whose message says what to do.
-    def predict(self, x: Float[Array, "..."]) -> Float[Array, " k"]:
-        """Predictions at the k rows of x; NaN at rows that are not finite."""
+    def predict(self, x: Float[Array, "..."]) -> Float[Array, "t *outputs"]:
+        """Predictions at the t rows of x; NaN at rows that are not finite."""
         check_points(self.x, x)
-        return _predict_neighbours(self.x, self.y, self.k, self.limit, x)
+        return _predict_neighbours(self, x)
 
 
 @requires_float64
-def _predict_neighbours(x_train, y, k, limit, x):
-    return _predict_neighbours_compiled(x_train, y, k, limit, jnp.asarray(x, jnp.float64))
+def _predict_neighbours(self: NeighboursFit, x):
+    return _predict_neighbours_compiled(self, jnp.asarray(x, jnp.float64))
 
 
 @eqx.filter_jit
-def _predict_neighbours_compiled(x_train, y, k, limit: int, x):
-    return in_blocks(lambda rows: _kth(_neighbour_means(rows, x_train, y, limit), k), x)
+def _predict_neighbours_compiled(self: NeighboursFit, x):
+    sample = Sample(self.x, self.y[:, None] if self.y.ndim == 1 else self.y, self.weight)
+    means = in_blocks(lambda rows: _kth(_neighbour_means(rows, sample, self.limit)[0], self.k, 1), x)
+    return means[:, 0] if self.y.ndim == 1 else means
 
 
-def _kth(means: Float[Array, "*rows limit"], k: Int[Array, ""]) -> Float[Array, "*rows"]:
+def _kth(values: Float[Array, "*rows"], k: Int[Array, ""], axis: int = 0) -> Float[Array, "*others"]:
     """NaN unless 1 <= k <= limit."""
-    return jnp.take(means, jnp.where(k >= 1, k - 1, means.shape[-1]), axis=-1, mode="fill", fill_value=jnp.nan)
+    limit = values.shape[axis]
+    return jnp.take(values, jnp.where(k >= 1, k - 1, limit), axis=axis, mode="fill", fill_value=jnp.nan)
 
 
 class NearestNeighbours(AbstractEstimator):
     """Nearest neighbours: f_hat(x) = (1/k) sum of y_i over the k training points nearest to x in Euclidean distance
     (Hastie, Tibshirani & Friedman 2009, equation 2.8). Among equally far points the earlier in the data counts as nearer.
+
+    With sample weights it is sum_i w_i y_i / sum_i w_i over the k nearest points of weight > 0: a weight says how much a point
+    counts in the mean, and not how many points it is, so that integer weights are not repeated rows here.
 
     **Arguments:**
 
@@ -101,8 +121,9 @@ class NearestNeighbours(AbstractEstimator):
 
     One sort of the distances gives every k at once: the predictions are its cumulative means. At a training point the m copies
     of the point (1 where none repeats) are its first neighbours, so trace(H) = n/k, and for k > m the mean of (I-H) y over them
-    is 1 - m/k times their mean residual with the k - m nearest others. So without repeated points GCV of k is exactly the
-    leave-one-out score of k - 1, and infinite for k = 1. Where fewer than k points differ from one, k has no score.
+    is 1 - m/k times their mean residual with the k - m nearest others (with weights, the copies' share of the weight stands for
+    m/k). So without weights and repeated points GCV of k is exactly the leave-one-out score of k - 1, and infinite for k = 1.
+    Where fewer than k points differ from one, k has no score.
 
     A traced k (`jax.vmap` over estimators) above min(n - 1, 512) or below 1 gives `Status.SINGULAR` and NaN predictions,
     as do distances whose squares overflow.
@@ -118,17 +139,18 @@ class NearestNeighbours(AbstractEstimator):
     k: Fixed | Search = eqx.field(converter=tuned("k", lowest=1.0, integer=True), default="loo")
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> NeighboursFit:
-        """Fits x (n, d), y (n,) in float64. `key` is used only by `k="holdout"` and by `k="oracle"`, which also needs
+        """Fits x (n, d), y (n,) or (n, k), in float64. `key` is used by `k="holdout"` and by `k="oracle"`, which also needs
         `oracle=(problem, teacher)`: fresh inputs are drawn from the problem, independent of all other uses of `key`.
 
         **Raises:** ValueError for data that are not finite or of the wrong rank, fewer than 2 points or k >= n, and a
         missing or needless oracle.
         """
         check_smoother("k", self.k, oracle, data)
-        if isinstance(self.k, Fixed) and isinstance(self.k.value, int) and self.k.value >= data.n:
+        n = rows_present(data)
+        if isinstance(self.k, Fixed) and isinstance(self.k.value, int) and self.k.value >= n:
             raise ValueError(
-                f"k={self.k.value} neighbours without the point itself need n > {self.k.value} points, got n={data.n}. "
-                f"Take k <= {data.n - 1}, or more data."
+                f"k={self.k.value} neighbours without the point itself need n > {self.k.value} points, got n={n}. "
+                f"Take k <= {n - 1}, or more data."
             )
         return _fit_neighbours(self, key, data, floats_as_arrays(oracle))
 
@@ -140,47 +162,59 @@ def _fit_neighbours(self: NearestNeighbours, key, data: Dataset, oracle: Oracle 
 
 @eqx.filter_jit
 def _fit_neighbours_compiled(self: NearestNeighbours, key, data: Dataset, oracle: Oracle | None) -> NeighboursFit:
-    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
-    n = y.size
+    sample = sample_of(data)
+    x, y, present, n = sample.x, sample.y, sample.present, sample.n
+    weight = jnp.ones(len(y)) if sample.weight is None else sample.weight
     given = self.k.value if isinstance(self.k, Fixed) else None
-    limit = given if isinstance(given, int) else min(n - 1, NEIGHBOURS)
+    limit = given if isinstance(given, int) else min(data.n - 1, NEIGHBOURS)
 
     ks = jnp.arange(1.0, limit + 1)
 
     def leave_out(rows, response, index):
-        """Squared residuals without the point's group; shares 1 - m/k of the group's own, and squares of it times the group's
-        mean residual."""
+        """Squared residuals without the point's group; the rest of the group's share of itself, and squares of it times the
+        group's mean residual; the scatter within the group, and how many points it has."""
         squares = squared_distances(rows, x)
-        own = own_group(squares, index)
-        copies = jnp.sum(own, axis=1, dtype=jnp.float64)
-        mean = jnp.where(own, y[None, :], 0.0).sum(axis=1) / copies
-        others = _neighbour_means(rows, x, y, limit, left_out=lambda squares: own_group(squares, index))
-        share = jnp.maximum(1.0 - copies[:, None] / ks[None, :], 0.0)
+        _, copies, mass, mean = groups_of(squares, index, y, weight, present)
+        others, masses = _neighbour_means(rows, sample, limit, left_out=lambda squares: own_group(squares, index))
         at = jnp.arange(limit)[None, :] - copies[:, None].astype(int)
-        nearest = jnp.take_along_axis(others, jnp.maximum(at, 0), axis=1)
-        group = jnp.where(at >= 0, share * (mean[:, None] - nearest), 0.0) ** 2
-        return (response[:, None] - others) ** 2, share / copies[:, None], group, (response - mean) ** 2, 1.0 / copies
+        nearest = jnp.take_along_axis(others, jnp.maximum(at, 0)[:, :, None], axis=1)
+        beside = jnp.take_along_axis(masses, jnp.maximum(at, 0), axis=1)
+        share = jnp.where(at >= 0, beside / (mass[:, None] + beside), 0.0)
+        group = jnp.where(at >= 0, jnp.sum((share[:, :, None] * (mean[:, None, :] - nearest)) ** 2, axis=2), 0.0)
+        errors = jnp.sum((response[:, None, :] - others) ** 2, axis=2)
+        return errors, share, group, jnp.sum((response - mean) ** 2, axis=1), copies
 
-    residuals, shares, own_squares, scatter, weights = over_rows(leave_out, n, x, y, jnp.arange(n))
+    found = over_rows(leave_out, len(y), x, y, jnp.arange(len(y)))
+    residuals, shares, own_squares, scatter = (
+        jnp.where(present.reshape(-1, *(1,) * (values.ndim - 1)), values, 0.0) for values in found[:4]
+    )
+    parts = jnp.where(present, 1.0 / found[4], 0.0)
     # Of the whole, so that k = 1 gives 0/0 and not a number.
-    groups, left = jnp.sum(weights), jnp.sum(shares, axis=0)
-    gcv = groups * jnp.sum(own_squares, axis=0) / jnp.where(left > 0, left, 1.0) ** 2 * (groups / n) + jnp.mean(scatter)
-    scores = Scores(n / ks, jnp.where(left > 0, gcv, jnp.inf), jnp.mean(residuals, axis=0))
+    groups, left, total = jnp.sum(parts), jnp.sum(shares * parts[:, None], axis=0), jnp.sum(weight)
+    squares = jnp.sum(weight[:, None] * own_squares, axis=0)
+    gcv = groups * squares / jnp.where(left > 0, left, 1.0) ** 2 * (groups / total) + jnp.sum(weight * scatter) / total
+    dof = n / ks if sample.weight is None else groups - left
+    scores = Scores(dof, jnp.where(left > 0, gcv, jnp.inf), jnp.sum(weight[:, None] * residuals, axis=0) / total)
+    # There are no more candidates than points that are present, but for one.
+    scores = Scores(*(jnp.where(ks < n, score, jnp.nan) for score in scores))
 
-    def errors(x, y, kept, x_test, y_test):
+    def errors(part: Sample, test: Sample):
         def squared(rows, response):
-            means = _neighbour_means(rows, x, y, min(limit, y.size), left_out=lambda squares: ~kept[None, :])
-            return (response[:, None] - means) ** 2
+            means = _neighbour_means(rows, part, min(limit, len(part.y)))[0]
+            return jnp.sum((response[:, None, :] - means) ** 2, axis=2)
 
-        return jnp.mean(over_rows(squared, y.size, x_test, y_test), axis=0)
+        found = test.mean(over_rows(squared, len(part.y), test.x, test.y))
+        return jnp.where(ks[: found.size] < n, found, jnp.nan)
 
     if isinstance(self.k, Fixed):
         k = jnp.asarray(self.k.value)
     else:
-        k = 1 + tune(self.k.criterion, key, x, y, oracle, lambda: scores, errors)
+        k = 1 + tune(self.k.criterion, key, sample, oracle, lambda: scores, errors)
     dof, gcv, loo = (_kth(score, k) for score in scores)
     stats = {"k": k, "dof": dof, "gcv": gcv, "loo": loo}
     # Fewer than k others of a point that repeats leave it without a score, not without a fit.
-    scored = k <= n - 1.0 / jnp.min(weights)
+    scored = k <= n - jnp.max(jnp.where(present, found[4], 0.0))
     status = status_of_all(jnp.where(scored, loo, 0.0), dof)
-    return NeighboursFit(x=x, y=y, k=k, limit=limit, status=status, stats=stats)
+    # With n points or more there is no prediction either.
+    k = k if sample.weight is None else jnp.where(k < n, k, 0)
+    return NeighboursFit(x=x, y=shaped(y, data), weight=sample.weight, k=k, limit=limit, status=status, stats=stats)

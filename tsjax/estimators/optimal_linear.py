@@ -30,7 +30,7 @@ from ..precision import requires_float64
 from ..problem import Problem, ReLUTeacher
 from ..task import Dataset
 from .base import AbstractEstimator, check_data, floats_as_arrays
-from .repeats import distinct
+from .repeats import distinct, sample_of, shaped
 from .ridge import KernelFit, solve_gram
 
 # Without noise the matrix is K* itself, often singular to working precision: the smallest ridge used, relative to
@@ -81,11 +81,12 @@ class OptimalLinear(AbstractEstimator):
             raise ValueError(f"a standard error needs at least 2 test points, got test_points={self.test_points}.")
 
     def fit(self, key: PRNGKeyArray, data: Dataset) -> KernelFit:
-        """Fits x (n, d), y (n,) in float64; `key` draws the inputs of the trace formula.
+        """Fits x (n, d), y (n,) in float64; `key` draws the inputs of the trace formula. With sample weights the noise of row i
+        has the variance sigma^2 / w_i.
 
         **Raises:** ValueError for data that are not finite, of the wrong rank, or in another dimension.
         """
-        check_data(data)
+        check_data(data, weights=True)
         if data.d != self.problem.d:
             raise ValueError(f"the problem has d={self.problem.d}, but the data have d={data.d}.")
         return _fit(floats_as_arrays(self), key, data)
@@ -98,16 +99,17 @@ def _fit(self: OptimalLinear, key, data: Dataset) -> KernelFit:
 
 @eqx.filter_jit
 def _fit_compiled(self: OptimalLinear, key, data: Dataset) -> KernelFit:
-    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
+    sample = sample_of(data)
+    x, rows = sample.x, distinct(sample)
     kernel = floats_as_arrays(teacher_covariance(self.problem))
     gram = kernel(x)
-    ridge = jnp.maximum(jnp.asarray(self.problem.noise_std, jnp.float64) ** 2, _JITTER * jnp.mean(jnp.diagonal(gram)))
-    rows = distinct(x, y)
-    (alpha, status, stats), lower = solve_gram(gram, rows, ridge, kernel.error(x, rows.weight))
+    smallest = _JITTER * rows.trace(gram) / rows.n
+    ridge = jnp.maximum(jnp.asarray(self.problem.noise_std, jnp.float64) ** 2, smallest)
+    (alpha, status, stats), lower = solve_gram(gram, rows, ridge, kernel.error(x, rows.root))
 
     x_fresh = self.problem.inputs.sample(jr.fold_in(key, _TEST_STREAM), self.test_points, jnp.float64)
-    cross = rows.weight[:, None] * kernel(x, x_fresh)
+    cross = rows.root[:, None] * kernel(x, x_fresh)
     explained = jnp.sum(jsl.solve_triangular(lower, cross, lower=True) ** 2, axis=0)
     risk = kernel.diagonal(x_fresh) - explained
     stats |= {"bayes_risk": jnp.mean(risk), "bayes_risk_error": jnp.std(risk, ddof=1) / self.test_points**0.5}
-    return KernelFit(kernel=kernel, x=x, alpha=alpha, status=status, stats=stats)
+    return KernelFit(kernel=kernel, x=x, alpha=shaped(alpha, data), status=status, stats=stats)

@@ -1,18 +1,20 @@
-r"""Equal rows of x, as bootstrap samples have them: what a fit may learn from copies of one point, and what not.
+"""Rows with weights, and rows that repeat, as bootstrap samples have them: what a fit may learn from copies of one point, and
+what not.
 
 A criterion that leaves one of two copies out finds the other still there, and takes an interpolated response for a predicted
-one. So groups of equal rows are left out together: all criteria see each distinct row x_g once, with the mean response ybar_g
-of its m_g copies. For ridge regression nothing is lost by that, since
+one. So groups of equal rows are left out together: all criteria see each distinct row x_g once, with the sum m_g of the weights
+of its copies (their number, where no weights are given) and their weighted mean response ybar_g. For ridge regression nothing
+is lost by that, since
 
-    sum_i (y_i - f(x_i))^2 + ridge |f|^2 = sum_g m_g (ybar_g - f(x_g))^2 + ridge |f|^2 + sum_i (y_i - ybar_g(i))^2,
+    sum_i w_i (y_i - f(x_i))^2 + ridge |f|^2 = sum_g m_g (ybar_g - f(x_g))^2 + ridge |f|^2 + sum_i w_i (y_i - ybar_g(i))^2,
 
 which is ridge regression on the distinct rows with noise ridge / m_g, or, with D = diag(m_g), that of D^{1/2} ybar with the
-kernel matrix D^{1/2} K D^{1/2}. (The scatter within groups is a measurement of the noise only where copies were measured
-anew; in a bootstrap sample it is 0. No criterion relies on it.)
+kernel matrix D^{1/2} K D^{1/2}. A row of weight w is thus w copies of it. (The scatter within groups is a measurement of the
+noise only where copies were measured anew; in a bootstrap sample it is 0. No criterion relies on it.)
 
-Shapes must not depend on data inside `jit`, so the first row of each group stands for it, with weight sqrt(m_g), and the others
-have weight 0: rows and columns of zeros, but for a given number on the diagonal, which separates them from all others. Where no
-row repeats all weights are 1, and everything is what it would be without them.
+Shapes must not depend on data inside `jit`, so the first row of each group stands for it, with the root sqrt(m_g), and the
+others have 0, as have rows of weight 0: rows and columns of zeros, but for a given number on the diagonal, which separates them
+from all others. Where no row repeats and none has a weight all roots are 1, and everything is what it would be without them.
 """
 
 from typing import NamedTuple
@@ -22,54 +24,115 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from ..task import Dataset
+
+
+class Sample(NamedTuple):
+    """A data set in float64, its responses as columns; `weight` is None where all weights are 1."""
+
+    x: Float[Array, "n d"]
+    y: Float[Array, "n k"]
+    weight: Float[Array, " n"] | None
+
+    @property
+    def present(self) -> Bool[Array, " n"]:
+        """Which rows have a weight > 0."""
+        return jnp.ones(self.y.shape[0], bool) if self.weight is None else self.weight > 0
+
+    @property
+    def n(self) -> Float[Array, ""]:
+        """The number of rows that are present."""
+        return jnp.sum(self.present, dtype=jnp.float64)
+
+    def mean(self, values: Float[Array, "n *p"]) -> Float[Array, "*p"]:
+        """The weighted mean along the first axis."""
+        if self.weight is None:
+            return jnp.mean(values, axis=0)
+        # What is NaN at a row that is not there is no reason for the mean to be.
+        counted = jnp.where(self.present.reshape(-1, *(1,) * (values.ndim - 1)), values, 0.0)
+        return jnp.tensordot(self.weight, counted, 1) / jnp.sum(self.weight)
+
+
+def sample_of(data: Dataset) -> Sample:
+    """Rows of weight 0 become copies of a row that is present: what they hold then enters nowhere."""
+    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
+    y = y[:, None] if y.ndim == 1 else y
+    if data.weight is None:
+        return Sample(x, y, None)
+    weight = data.weight.astype(jnp.float64)
+    present = weight > 0
+    some = jnp.argmax(present)
+    return Sample(jnp.where(present[:, None], x, x[some][None]), jnp.where(present[:, None], y, y[some][None]), weight)
+
+
+def shaped(values: Float[Array, "n k"], data: Dataset) -> Array:
+    """As many axes as the responses have: (n,) where these are (n,)."""
+    return values[:, 0] if data.y.ndim == 1 else values
+
 
 class Distinct(NamedTuple):
     """The distinct rows of n (module docstring)."""
 
-    weight: Float[Array, " n"]
+    root: Float[Array, " n"]
     """sqrt(m_g) at the first row of each group, 0 at the others."""
-    mean: Float[Array, " n"]
+    mean: Float[Array, "n k"]
     """ybar_g at each row of the group."""
     groups: Float[Array, ""]
     """The number of groups."""
     scatter: Float[Array, ""]
-    """The mean of (y_i - ybar_g(i))^2 over all rows."""
+    """The weighted mean of |y_i - ybar_g(i)|^2 over all rows."""
+    n: Float[Array, ""]
+    """The number of rows of weight > 0."""
+    total: Float[Array, ""]
+    """The sum of the weights."""
 
     @property
     def first(self) -> Bool[Array, " n"]:
-        return self.weight > 0
+        return self.root > 0
 
     @property
-    def y(self) -> Float[Array, " n"]:
+    def y(self) -> Float[Array, "n k"]:
         """sqrt(m_g) ybar_g at the first row of each group, 0 at the others."""
-        return self.weight * self.mean
+        return self.root[:, None] * self.mean
 
     @property
     def others(self) -> Float[Array, ""]:
-        """The number of rows of weight 0."""
-        return self.weight.shape[0] - self.groups
+        """The number of rows that stand for no group."""
+        return self.root.shape[0] - self.groups
+
+    def trace(self, gram: Float[Array, "n n"]) -> Float[Array, ""]:
+        """trace(D^{1/2} K D^{1/2})."""
+        return jnp.trace(gram * self.root[:, None] ** 2)
 
     def gram(self, gram: Float[Array, "n n"], fill) -> Float[Array, "n n"]:
-        """D^{1/2} K D^{1/2}, with `fill` on the diagonal at rows of weight 0."""
-        scaled = gram * self.weight[:, None] * self.weight[None, :]
+        """D^{1/2} K D^{1/2}, with `fill` on the diagonal at rows that stand for no group."""
+        scaled = gram * self.root[:, None] * self.root[None, :]
         return scaled + jnp.diag(jnp.where(self.first, 0.0, fill))
 
     def gcv(self, squared_residuals, unexplained):
-        """mean_g of squares over the squared mean_g of 1 - h_g, in units of one row; plus the scatter."""
-        n = self.weight.shape[0]
-        return self.groups * squared_residuals / unexplained**2 * (self.groups / n) + self.scatter
+        """The sum of m_g times squares over the sum of the weights, over the squared mean_g of 1 - h_g; plus the scatter."""
+        return self.groups * squared_residuals / unexplained**2 * (self.groups / self.total) + self.scatter
 
 
-def distinct(x: Float[Array, "n d"], y: Float[Array, " n"], kept: Bool[Array, " n"] | None = None) -> Distinct:
-    """The distinct rows of x among those `kept` (all, if None; equal rows are kept or not together)."""
+def distinct(sample: Sample) -> Distinct:
+    """The distinct rows among those of weight > 0."""
+    x, y, weight = sample
     n = x.shape[0]
     first = first_of_equals(x)
-    copies = jax.ops.segment_sum(jnp.ones(n), first, n)
-    mean = jax.ops.segment_sum(y, first, n) / jnp.where(copies > 0, copies, 1.0)
-    if kept is not None:
-        copies = jnp.where(kept, copies, 0.0)
+    count = total = jnp.asarray(n, jnp.float64)
+    if weight is None:
+        weight = jnp.ones(n)
+    else:
+        # The first that is present; for a group without one any row does, since all of its weights are 0.
+        place = jax.ops.segment_min(jnp.where(weight > 0, jnp.arange(n), n), first, n)
+        first = jnp.minimum(place[first], n - 1)
+        count, total = sample.n, jnp.sum(weight)
+    copies = jax.ops.segment_sum(weight, first, n)
+    mean = jax.ops.segment_sum(weight[:, None] * y, first, n) / jnp.where(copies > 0, copies, 1.0)[:, None]
     mean = mean[first]
-    return Distinct(jnp.sqrt(copies), mean, jnp.sum(copies > 0, dtype=jnp.float64), jnp.mean((y - mean) ** 2))
+    groups = jnp.sum(copies > 0, dtype=jnp.float64)
+    scatter = jnp.sum(weight * jnp.sum((y - mean) ** 2, axis=1)) / total
+    return Distinct(jnp.sqrt(copies), mean, groups, scatter, count, total)
 
 
 def first_of_equals(x: Float[Array, "n d"]) -> Int[Array, " n"]:

@@ -4,10 +4,15 @@ With the kernel matrix K of the training inputs, f_hat(x) = k(x, X) alpha and al
 *not* multiplied by n: f_hat minimises sum_i (y_i - f(x_i))^2 + ridge |f|^2 in the kernel's space of functions, and the
 ridge is the noise variance if y is a Gaussian process of covariance k plus noise. Everything is float64.
 
+With sample weights w_i it minimises sum_i w_i (y_i - f(x_i))^2 + ridge |f|^2: the noise of row i has the variance ridge / w_i,
+and alpha = D (D K D + ridge I)^{-1} D y, D = diag(sqrt(w_i)). Several outputs, y (n, k), are k such problems with one
+factorisation and one ridge; alpha is (n, k).
+
 Search: the candidates are trace(K)/n times 60 numbers from 1e-10 to 1e2, log-spaced; the criteria are those of
-`tsjax.estimators.tuning`. With K = Q T Q^T, T tridiagonal, all of them but "loo" need O(n^2) for each candidate, most of it
-to multiply by Q; this takes a third of the time of an eigendecomposition, which "loo" needs (the diagonal of the inverse
-for each candidate).
+`tsjax.estimators.tuning`. (With weights trace(K)/n is the weighted mean of k(x_i, x_i). Where the mean weight of the rows is
+above 10 or below 1/10, the candidates move by whole steps with it, so that weights may have any unit.) With K = Q T Q^T, T
+tridiagonal, all criteria but "loo" need O(n^2) for each candidate and output, most of it to multiply by Q; this takes a third
+of the time of an eigendecomposition, which "loo" needs (the diagonal of the inverse for each candidate).
 
 Two things that would be taken for information are not. Rows of x that are equal count as one in every criterion
 (`tsjax.estimators.repeats`). And what lies below the kernel's own error (`AbstractKernel.error`) is roundoff: candidates below
@@ -28,7 +33,7 @@ from ..precision import requires_float64
 from ..status import Status
 from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
-from .repeats import Distinct, distinct
+from .repeats import Distinct, Sample, distinct, sample_of, shaped
 from .shifted import Shifted, solve_shifted
 from .tuning import (
     CRITERIA,
@@ -44,6 +49,8 @@ from .tuning import (
 
 PATH = np.logspace(-10.0, 2.0, 60)
 """The candidate ridges, relative to trace(K)/n."""
+
+_STEPS_PER_DECADE = (len(PATH) - 1) / 12.0
 
 _BLOCK = 2048
 
@@ -65,22 +72,24 @@ def status_of(coefficients) -> Int[Array, ""]:
     return jnp.where(finite, Status.CONVERGED.value, Status.SINGULAR.value).astype(jnp.int32)
 
 
-def scores(residual: Float[Array, " n"], unexplained: Float[Array, " n"], rows: Distinct) -> dict[str, Array]:
+def scores(residual: Float[Array, "n k"], unexplained: Float[Array, " n"], rows: Distinct) -> dict[str, Array]:
     """GCV and leave-one-out from residuals (I-H) y of the distinct rows and the diagonal of I-H; both may come times a common
     factor."""
     unexplained = jnp.where(rows.first, unexplained, 0.0)
-    left_out = residual / jnp.where(rows.first, unexplained, 1.0)
+    left_out = residual / jnp.where(rows.first, unexplained, 1.0)[:, None]
     return {
         "gcv": rows.gcv(jnp.sum(residual**2), jnp.sum(unexplained)),
-        "loo": jnp.mean(jnp.where(rows.first, left_out, 0.0) ** 2) + rows.scatter,
+        "loo": jnp.sum(jnp.where(rows.first[:, None], left_out, 0.0) ** 2) / rows.total + rows.scatter,
     }
 
 
-def cholesky(matrix: Float[Array, "n n"], error=0.0) -> Float[Array, "n n"]:
+def cholesky(matrix: Float[Array, "n n"], error=0.0, counts: Bool[Array, " n"] | None = None) -> Float[Array, "n n"]:
     """The lower factor; NaN where a pivot is no larger than `error`, that of the matrix, or than the roundoff of the
-    factorisation, n eps times the mean of the diagonal: what such a factor solves is not what was asked."""
+    factorisation, eps times the trace (of the rows that count): what such a factor solves is not what was asked."""
     lower = jnp.linalg.cholesky(matrix)
-    floor = jnp.maximum(matrix.shape[0] * jnp.finfo(matrix.dtype).eps * jnp.mean(jnp.diagonal(matrix)), error)
+    diagonal = jnp.diagonal(matrix)
+    trace = jnp.sum(diagonal if counts is None else jnp.where(counts, diagonal, 0.0))
+    floor = jnp.maximum(jnp.finfo(matrix.dtype).eps * trace, error)
     return jnp.where(jnp.min(jnp.diagonal(lower) ** 2) > floor, lower, jnp.nan)
 
 
@@ -88,7 +97,8 @@ def solve_gram(gram: Float[Array, "n n"], rows: Distinct, ridge, error) -> tuple
     """alpha with f(x) = k(x, X) alpha, 0 at rows that repeat an earlier one, by Cholesky, and the lower factor of `rows.gram` +
     ridge I; NaN and SINGULAR if that has none. `error` is that of the kernel."""
     n = gram.shape[0]
-    lower = cholesky(rows.gram(gram, jnp.trace(gram) / n) + ridge * jnp.eye(n), error)
+    # On the diagonal of other rows: above every floor, however many they are.
+    lower = cholesky(rows.gram(gram, rows.trace(gram)) + ridge * jnp.eye(n), error, rows.first)
     alpha = jsl.cho_solve((lower, True), rows.y)
     # I - H = ridge (K + ridge I)^{-1} and (I - H) y = ridge alpha: without the factor they stay meaningful at ridge 0.
     inverse_diagonal = jnp.sum(jsl.solve_triangular(lower, jnp.eye(n), lower=True) ** 2, axis=0)
@@ -96,7 +106,7 @@ def solve_gram(gram: Float[Array, "n n"], rows: Distinct, ridge, error) -> tuple
     ridge = jnp.asarray(ridge, gram.dtype)
     stats = {"ridge": ridge, "dof": rows.groups - ridge * jnp.sum(inverse_diagonal)}
     stats |= scores(alpha, inverse_diagonal, rows)
-    return Solution(rows.weight * alpha, status_of(alpha), stats), lower
+    return Solution(rows.root[:, None] * alpha, status_of(alpha), stats), lower
 
 
 class Eigen(NamedTuple):
@@ -112,16 +122,18 @@ class Eigen(NamedTuple):
 
 def eigen(gram: Float[Array, "n n"], rows: Distinct, error) -> Eigen:
     """Eigenvalues below the kernel's own error and below that of their computation, n eps times the largest, say nothing."""
-    n = gram.shape[0]
-    s, u = jnp.linalg.eigh(rows.gram(gram, -jnp.trace(gram) / n))
-    real = jnp.arange(n) >= rows.others
-    above = s > jnp.maximum(n * jnp.finfo(s.dtype).eps * s[-1], error)
+    s, u = jnp.linalg.eigh(rows.gram(gram, -rows.trace(gram) / rows.n))
+    real = jnp.arange(gram.shape[0]) >= rows.others
+    above = s > jnp.maximum(rows.n * jnp.finfo(s.dtype).eps * s[-1], error)
     return Eigen(jnp.where(above, s, 0.0), u, real, rows.groups - jnp.sum(above))
 
 
-def ridge_path(trace, n: int) -> Float[Array, " p"]:
-    """The candidate ridges."""
-    return trace / n * jnp.asarray(PATH)
+def ridge_path(trace, rows: Distinct) -> Float[Array, " p"]:
+    """The candidate ridges, `trace` being that of the weighted kernel matrix."""
+    decades = jnp.log10(rows.total / rows.n)
+    beyond = jnp.sign(decades) * jnp.maximum(jnp.abs(decades) - 1.0, 0.0)
+    moved = 10.0 ** (jnp.round(beyond * _STEPS_PER_DECADE) / _STEPS_PER_DECADE)
+    return trace / rows.total * jnp.asarray(PATH) * moved
 
 
 def best_score(scores: Float[Array, " p"]):
@@ -129,37 +141,43 @@ def best_score(scores: Float[Array, " p"]):
     return jnp.argmin(jnp.where(jnp.isnan(scores), jnp.inf, scores))
 
 
+def log_likelihood(quadratic: Float[Array, "p k"], log_det: Float[Array, " p"]) -> Float[Array, " p"]:
+    """The score of `"marginal_likelihood"` from y_c^T (K + ridge I)^{-1} y_c for each output, and log det(K + ridge I) / n."""
+    nonzero = jnp.max(quadratic, axis=0) > 0
+    outputs = jnp.sum(nonzero, dtype=jnp.float64)
+    return jnp.sum(jnp.log(jnp.where(nonzero[None, :], quadratic, 1.0)), axis=1) + outputs * log_det
+
+
 def search_gram(criterion: str, gram, rows: Distinct, error, target) -> Solution:
-    """The best ridge of the path; `target` gives k(x', x) at new inputs x' and what should be predicted there (asked for by
-    "oracle" and "holdout" only), `error` is that of the kernel."""
-    n, count, y = gram.shape[0], rows.groups, rows.y
-    trace = jnp.trace(gram)
-    ridges = ridge_path(trace, n)
+    """The best ridge of the path; `target` gives k(x', x) at new inputs x' and a sample of what should be predicted there
+    (asked for by "oracle" and "holdout" only), `error` is that of the kernel."""
+    count, y, trace = rows.groups, rows.y, rows.trace(gram)
+    ridges = ridge_path(trace, rows)
     beyond = ridges < error
     if criterion == "loo":
         s, u, real, cut = eigen(gram, rows, error)
         shares = jnp.where(real[:, None], ridges[None, :] / (s[:, None] + ridges[None, :]), 0.0)
         gains = 1.0 / (s[:, None] + ridges[None, :])
         weights, best, stats = search_loo(u, u.T @ y, count, rows, shares, gains, beyond)
-        alpha = rows.weight * (u @ weights)
+        alpha = rows.root[:, None] * (u @ weights)
         return Solution(alpha, status_of(alpha), {"ridge": ridges[best], "cut": cut} | stats)
-    fill = trace / n
+    fill = trace / rows.n
     path = _without_others(solve_shifted(rows.gram(gram, fill), y, ridges), fill + ridges, rows)
     dof = count - ridges * path.trace_inverse
-    gcv = rows.gcv(jnp.sum(path.solutions**2, axis=0), path.trace_inverse)
+    gcv = rows.gcv(jnp.sum(path.solutions**2, axis=(0, 2)), path.trace_inverse)
     if criterion == "marginal_likelihood":
-        score = jnp.log(y @ path.solutions) + path.log_det / count
+        score = log_likelihood(jnp.einsum("nk,npk->pk", y, path.solutions), path.log_det / count)
     elif criterion == "gcv":
         score = gcv_judged(gcv, path.trace_inverse**2 / path.trace_inverse_square, count)
     else:
-        score = _squared_error(target, rows.weight[:, None] * path.solutions)
+        score = squared_error(target, rows.root[:, None, None] * path.solutions)
     best = best_score(jnp.where(beyond, jnp.inf, score))
-    alpha = rows.weight * path.solutions[:, best]
+    alpha = rows.root[:, None] * path.solutions[:, best]
     return Solution(alpha, status_of(alpha), {"ridge": ridges[best], "dof": dof[best], "gcv": gcv[best]})
 
 
 def _without_others(path: Shifted, diagonal: Float[Array, " p"], rows: Distinct) -> Shifted:
-    """Without the rows of weight 0: each adds one eigenvalue, its entry on the diagonal."""
+    """Without the rows that stand for no group: each adds one eigenvalue, its entry on the diagonal."""
     return Shifted(
         path.solutions,
         path.trace_inverse - rows.others / diagonal,
@@ -170,10 +188,10 @@ def _without_others(path: Shifted, diagonal: Float[Array, " p"], rows: Distinct)
 
 def search_primal(criterion: str, phi, rows: Distinct, error, target) -> Solution:
     """The same for p < n features, K = phi phi^T, in the space of the features; `target` gives phi at new inputs."""
-    n, q = phi.shape
-    phi, y, count = rows.weight[:, None] * phi, rows.y, rows.groups
+    q = phi.shape[1]
+    phi, y, count = rows.root[:, None] * phi, rows.y, rows.groups
     gram, b = phi.T @ phi, phi.T @ y
-    ridges = ridge_path(jnp.trace(gram), n)
+    ridges = ridge_path(jnp.trace(gram), rows)
     beyond = ridges < error
     if criterion == "loo":
         u, singular, vt = jnp.linalg.svd(phi, full_matrices=False)
@@ -188,24 +206,26 @@ def search_primal(criterion: str, phi, rows: Distinct, error, target) -> Solutio
         return Solution(c, status_of(c), {"ridge": ridges[best], "cut": cut} | stats)
     path = solve_shifted(gram, b, ridges)
     unexplained = count - q + ridges * path.trace_inverse
-    residuals = y[:, None] - phi @ path.solutions
-    gcv = rows.gcv(jnp.sum(residuals**2, axis=0), unexplained)
+    residuals = y[:, None, :] - jnp.tensordot(phi, path.solutions, 1)
+    gcv = rows.gcv(jnp.sum(residuals**2, axis=(0, 2)), unexplained)
     if criterion == "marginal_likelihood":
         # (I-H) y = ridge (K + ridge I)^{-1} y, and K has n - q more eigenvalues 0.
-        score = jnp.log(y @ residuals / ridges) + (path.log_det + (count - q) * jnp.log(ridges)) / count
+        quadratic = jnp.einsum("nk,npk->pk", y, residuals) / ridges[:, None]
+        score = log_likelihood(quadratic, (path.log_det + (count - q) * jnp.log(ridges)) / count)
     elif criterion == "gcv":
         squares = count - q + ridges**2 * path.trace_inverse_square
         score = gcv_judged(gcv, unexplained**2 / squares, count)
     else:
-        score = _squared_error(target, path.solutions)
+        score = squared_error(target, path.solutions)
     best = best_score(jnp.where(beyond, jnp.inf, score))
     c = path.solutions[:, best]
     return Solution(c, status_of(c), {"ridge": ridges[best], "dof": count - unexplained[best], "gcv": gcv[best]})
 
 
-def _squared_error(target, solutions) -> Float[Array, " p"]:
-    basis, truth = target()
-    return jnp.mean((basis @ solutions - truth[:, None]) ** 2, axis=0)
+def squared_error(target, solutions: Float[Array, "n p k"]) -> Float[Array, " p"]:
+    """The mean squared error of each candidate, summed over outputs."""
+    basis, test = target()
+    return jnp.sum(test.mean((jnp.tensordot(basis, solutions, 1) - test.y[:, None, :]) ** 2), axis=1)
 
 
 def search_loo(u, b, directions, rows: Distinct, shares, gains, beyond=False):
@@ -215,17 +235,20 @@ def search_loo(u, b, directions, rows: Distinct, shares, gains, beyond=False):
     the others have shares 0."""
     n, q = u.shape
     # What lies outside of the q directions is left as it is. With q = n there is nothing there but roundoff.
-    y_rest, diagonal_rest = (jnp.zeros(n), jnp.zeros(n)) if q == n else (rows.y - u @ b, 1.0 - jnp.sum(u**2, axis=1))
-    residuals = jnp.where(rows.first[:, None], u @ (shares * b[:, None]) + y_rest[:, None], 0.0)
+    y_rest, diagonal_rest = (
+        (jnp.zeros_like(rows.mean), jnp.zeros(n)) if q == n else (rows.y - u @ b, 1.0 - jnp.sum(u**2, axis=1))
+    )
+    residuals = jnp.tensordot(u, shares[:, :, None] * b[:, None, :], 1) + y_rest[:, None, :]
+    residuals = jnp.where(rows.first[:, None, None], residuals, 0.0)
     unexplained = jnp.where(rows.first[:, None], u**2 @ shares + diagonal_rest[:, None], 1.0)
-    score = jnp.mean((residuals / unexplained) ** 2, axis=0)
+    score = jnp.sum((residuals / unexplained[:, :, None]) ** 2, axis=(0, 2))
     best = best_score(jnp.where(beyond, jnp.inf, score))
     stats = {"dof": directions - jnp.sum(shares[:, best])} | scores(residuals[:, best], unexplained[:, best], rows)
-    return gains[:, best] * b, best, stats
+    return gains[:, best][:, None] * b, best, stats
 
 
 class KernelFit(AbstractFit):
-    """f(x) = k(x, X) alpha.
+    """f(x) = k(x, X) alpha; alpha is (n,) for y (n,), and (n, k) for y (n, k).
 
     `stats`: the hyper-parameter under its name; `dof`, the effective degrees of freedom (trace of the hat matrix H); `gcv`,
     and `loo` where the solver gives it, the scores of `tsjax.estimators.tuning`; and where there was an eigendecomposition,
@@ -234,11 +257,11 @@ class KernelFit(AbstractFit):
 
     kernel: AbstractKernel
     x: Float[Array, "*batch n d"]
-    alpha: Float[Array, "*batch n"]
+    alpha: Float[Array, "..."]
     status: Int[Array, "*batch"]
     stats: dict[str, Array]
 
-    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
+    def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
         return _predict_kernel(self.kernel, self.x, self.alpha, x)
 
 
@@ -252,7 +275,7 @@ def _predict_kernel_compiled(kernel, x_train, alpha, x):
     return in_blocks(lambda rows: kernel(rows, x_train) @ alpha, x)
 
 
-def in_blocks(predict, x: Float[Array, "k d"]) -> Float[Array, " k"]:
+def in_blocks(predict, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
     """predict(x) in blocks of rows, so that very many points make no matrix of all of them with the training data."""
     if x.shape[0] <= _BLOCK:
         return predict(x)
@@ -298,12 +321,13 @@ class KernelRidge(AbstractEstimator):
     ridge: Fixed | Search = eqx.field(converter=ridge_rule, default="gcv")
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
-        """Fits x (n, d), y (n,) in float64. `key` is used by `"holdout"`, and by `"oracle"`, which also needs
+        """Fits x (n, d), y (n,) or (n, k), in float64. `key` is used by `"holdout"`, and by `"oracle"`, which also needs
         `oracle=(problem, teacher)`: fresh inputs are drawn from the problem, independent of all other uses of `key`.
 
-        **Raises:** ValueError for data that are not finite or of the wrong rank, and a missing or needless oracle.
+        **Raises:** ValueError for data that are not finite or of the wrong rank, class labels, and a missing or needless
+        oracle.
         """
-        check_data(data)
+        check_data(data, outputs=True, weights=True)
         check_oracle("ridge", self.ridge, oracle, data)
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
 
@@ -315,25 +339,23 @@ def _fit(self: KernelRidge, key, data: Dataset, oracle: Oracle | None) -> Kernel
 
 @eqx.filter_jit
 def _fit_compiled(self: KernelRidge, key, data: Dataset, oracle: Oracle | None) -> KernelFit:
-    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
-    kernel, rule = self.kernel, self.ridge
+    sample, kernel, rule = sample_of(data), self.kernel, self.ridge
 
-    rows = distinct(x, y)
+    def errs(sample: Sample, rows: Distinct):
+        return kernel.error(sample.x, rows.root)
 
-    def at_oracle():
-        assert oracle is not None
-        x_fresh, truth = oracle_sample(key, oracle)
-        return kernel(x_fresh, x), truth
+    def at(x, test: Sample):
+        return lambda: (kernel(test.x, x), test)
 
     if isinstance(rule, Search) and rule.criterion == "holdout":
-        (x_fit, y_fit, kept), (x_held, y_held) = hold_out(key, x, y)
-        fitted = distinct(x_fit, y_fit, kept)
-        error = kernel.error(x_fit, fitted.weight)
-        found = search_gram("holdout", kernel(x_fit), fitted, error, lambda: (kernel(x_held, x_fit), y_held))
+        part, held = hold_out(key, sample)
+        fitted = distinct(part)
+        found = search_gram("holdout", kernel(part.x), fitted, errs(part, fitted), at(part.x, held))
         rule = Fixed(found.stats["ridge"])
-    error = kernel.error(x, rows.weight)
+    rows = distinct(sample)
     if isinstance(rule, Fixed):
-        alpha, status, stats = solve_gram(kernel(x), rows, rule.value, error)[0]
+        alpha, status, stats = solve_gram(kernel(sample.x), rows, rule.value, errs(sample, rows))[0]
     else:
-        alpha, status, stats = search_gram(rule.criterion, kernel(x), rows, error, at_oracle)
-    return KernelFit(kernel=kernel, x=x, alpha=alpha, status=status, stats=stats)
+        target = lambda: at(sample.x, oracle_sample(key, oracle, sample.y.shape[1]))()
+        alpha, status, stats = search_gram(rule.criterion, kernel(sample.x), rows, errs(sample, rows), target)
+    return KernelFit(kernel=kernel, x=sample.x, alpha=shaped(alpha, data), status=status, stats=stats)

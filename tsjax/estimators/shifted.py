@@ -8,16 +8,16 @@ from jaxtyping import Array, Float
 
 
 class Shifted(NamedTuple):
-    """Of (A + r I) c = b, for each of p shifts r: the solutions (q, p), and the traces of (A + r I)^{-1} and of its square,
-    and log det(A + r I), (p,) each."""
+    """Of (A + r I) c = b, for each of p shifts r: the solutions (q, p, k) for the k columns of b, and the traces of
+    (A + r I)^{-1} and of its square, and log det(A + r I), (p,) each."""
 
-    solutions: Float[Array, "q p"]
+    solutions: Float[Array, "q p k"]
     trace_inverse: Float[Array, " p"]
     trace_inverse_square: Float[Array, " p"]
     log_det: Float[Array, " p"]
 
 
-def solve_shifted(a: Float[Array, "q q"], b: Float[Array, " q"], shifts: Float[Array, " p"]) -> Shifted:
+def solve_shifted(a: Float[Array, "q q"], b: Float[Array, "q k"], shifts: Float[Array, " p"]) -> Shifted:
     """For A positive semidefinite and r > 0, from one factorisation of A."""
     # LAPACK and cuSOLVER reduce to tridiagonal form; elsewhere (TPU) there is the eigendecomposition.
     fast = {name: _shifted_by_tridiagonal for name in ("cpu", "cuda", "rocm")}
@@ -28,7 +28,7 @@ def _shifted_by_eigen(a, b, shifts) -> Shifted:
     s, u = jnp.linalg.eigh(a)
     shifted = jnp.maximum(s, 0.0)[:, None] + shifts[None, :]
     return Shifted(
-        solutions=u @ ((u.T @ b)[:, None] / shifted),
+        solutions=jnp.tensordot(u, (u.T @ b)[:, None, :] / shifted[:, :, None], 1),
         trace_inverse=jnp.sum(1.0 / shifted, axis=0),
         trace_inverse_square=jnp.sum(1.0 / shifted**2, axis=0),
         log_det=jnp.sum(jnp.log(shifted), axis=0),
@@ -47,32 +47,33 @@ def _shifted_by_tridiagonal(a, b, shifts) -> Shifted:
     rotate = lambda c, transpose: jnp.concatenate(
         [c[:1], jax.lax.linalg.ormqr(reflectors, taus, c[1:], left=True, transpose=transpose)]
     )
-    z = rotate(b[:, None], True)[:, 0]
+    z = rotate(b, True)
     above = jnp.concatenate([jnp.zeros(1), e])
-    ones = jnp.ones_like(shifts)
+    ones, none = jnp.ones_like(shifts), jnp.zeros((shifts.size, b.shape[1]))
 
     def down(carry, row):
         delta, slope, forward = carry
         t_i, z_i, e_above = row
         factor = e_above / delta
-        delta, slope, forward = t_i + shifts - e_above * factor, 1.0 + factor**2 * slope, z_i - factor * forward
+        delta, slope = t_i + shifts - e_above * factor, 1.0 + factor**2 * slope
+        forward = z_i[None, :] - factor[:, None] * forward
         return (delta, slope, forward), (delta, slope, forward)
 
-    _, (deltas, slopes, forwards) = jax.lax.scan(down, (ones, 0.0 * ones, 0.0 * ones), (t, z, above))
+    _, (deltas, slopes, forwards) = jax.lax.scan(down, (ones, 0.0 * ones, none), (t, z, above))
 
     def up(carry, row):
         gamma, gamma_slope, solution = carry
         t_i, e_below, delta, slope, forward = row
         gamma, gamma_slope = t_i + shifts - e_below**2 / gamma, 1.0 + (e_below / gamma) ** 2 * gamma_slope
-        solution = (forward - e_below * solution) / delta
+        solution = (forward - e_below * solution) / delta[:, None]
         inverse = 1.0 / (delta + gamma - t_i - shifts)
         return (gamma, gamma_slope, solution), (solution, inverse, inverse**2 * (slope + gamma_slope - 1.0))
 
     below = jnp.concatenate([e, jnp.zeros(1)])
     rows = (t, below, deltas, slopes, forwards)
-    _, (solutions, inverse, square) = jax.lax.scan(up, (ones, 0.0 * ones, 0.0 * ones), rows, reverse=True)
+    _, (solutions, inverse, square) = jax.lax.scan(up, (ones, 0.0 * ones, none), rows, reverse=True)
     return Shifted(
-        solutions=rotate(solutions, False),
+        solutions=rotate(solutions.reshape(t.size, -1), False).reshape(solutions.shape),
         trace_inverse=jnp.sum(inverse, axis=0),
         trace_inverse_square=jnp.sum(square, axis=0),
         log_det=jnp.sum(jnp.log(deltas), axis=0),

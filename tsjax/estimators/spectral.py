@@ -7,6 +7,9 @@ eigenvector unexplained (Bauer, Pereverzev & Rosasco 2007, J. Complexity 23, sec
 - cut-off after the k largest eigenvalues (principal-component regression in feature space): g(s) = 1/s on these, else 0;
 - minimum norm: g(s) = 1/s, the limit of ridge regression for ridge to 0, of gradient flow for t to infinity.
 
+With sample weights w_i, K is D K D and y is D y, D = diag(sqrt(w_i)), and n in the flow is sum_i w_i: the loss is the weighted
+mean. Of y (n, k) every column is filtered alike; alpha is (n, k).
+
 Eigenvalues below the kernel's own error (`AbstractKernel.error`) or below n eps s_max are roundoff: g means 0 there, since the
 functions of such a direction have norm 0 but for roundoff, which 1/s or t would blow up. `stats["cut"]` is their number. Equal
 rows of x count as one in every criterion (`tsjax.estimators.repeats`). One eigendecomposition serves the whole path of t or k.
@@ -20,11 +23,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..kernels.base import AbstractKernel
-from ..precision import requires_float64
+from ..precision import is_traced, requires_float64
 from ..task import Dataset
 from .base import AbstractEstimator, check_data, floats_as_arrays
-from .repeats import distinct
-from .ridge import PATH, Eigen, KernelFit, as_kernel, best_score, eigen, scores, search_loo, status_of
+from .repeats import Distinct, Sample, distinct, sample_of, shaped
+from .ridge import (
+    Eigen,
+    KernelFit,
+    as_kernel,
+    best_score,
+    eigen,
+    ridge_path,
+    scores,
+    search_loo,
+    squared_error,
+    status_of,
+)
 from .tuning import (
     Fixed,
     Oracle,
@@ -34,6 +48,7 @@ from .tuning import (
     hold_out,
     log_spaced_integers,
     oracle_sample,
+    rows_present,
     tuned,
 )
 
@@ -51,20 +66,23 @@ class _AbstractSpectral(AbstractEstimator):
         """The name of the hyper-parameter and its value."""
 
     @abstractmethod
-    def candidate(self, value, n: int) -> Any:
+    def candidate(self, value, rows: Distinct) -> Any:
         """What the hyper-parameter `value` is as a candidate."""
 
     @abstractmethod
-    def value(self, candidate, n: int):
-        """The hyper-parameter that the candidate is for n points."""
+    def value(self, candidate, rows: Distinct):
+        """The hyper-parameter that the candidate is for these rows."""
 
     @abstractmethod
-    def candidates(self, s: Float[Array, " n"]) -> Float[Array, " p"]:
+    def candidates(self, s: Float[Array, " n"], rows: Distinct) -> Float[Array, " p"]:
         """The path."""
 
     @abstractmethod
     def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
         """g(s) and 1 - s g(s), both (n, p), for s > 0; s is in ascending order, and 0 where an eigenvalue counts as 0."""
+
+    def check_size(self, n: int) -> None:
+        """Raises ValueError for a hyper-parameter that n points do not allow."""
 
     def shares(self, found: Eigen, candidates: Float[Array, " p"]) -> tuple[Array, Array]:
         """The filter, which learns nothing along eigenvalues that count as 0; both 0 for those of no row."""
@@ -74,9 +92,10 @@ class _AbstractSpectral(AbstractEstimator):
         return jnp.where(s > 0, gains, 0.0), jnp.where(found.real[:, None], left, 0.0)
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
-        """Fits x (n, d), y (n,) in float64. `key` and `oracle` as for `KernelRidge.fit`, which raises alike."""
-        check_data(data)
+        """Fits x (n, d), y (n,) or (n, k), in float64. `key` and `oracle` as for `KernelRidge.fit`, which raises alike."""
+        check_data(data, outputs=True, weights=True)
         check_oracle(*self.rule, oracle, data)
+        self.check_size(rows_present(data))
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
 
 
@@ -87,55 +106,56 @@ def _fit(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | None) -> 
 
 @eqx.filter_jit
 def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | None) -> KernelFit:
-    x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
+    sample = sample_of(data)
     kernel, (name, rule) = self.kernel, self.rule
 
-    def decompose(x, rows):
-        found = eigen(kernel(x), rows, kernel.error(x, rows.weight))
+    def decompose(sample: Sample, rows: Distinct):
+        found = eigen(kernel(sample.x), rows, kernel.error(sample.x, rows.root))
         return found, found.vectors.T @ rows.y
 
-    def squared_errors(x, rows, found, b, x_new, truth):
-        gains, _ = self.shares(found, self.candidates(found.values))
-        alpha = rows.weight[:, None] * (found.vectors @ (gains * b[:, None]))
-        return jnp.mean((kernel(x_new, x) @ alpha - truth[:, None]) ** 2, axis=0)
+    def squared_errors(x, rows: Distinct, found: Eigen, b, test: Sample):
+        gains, _ = self.shares(found, self.candidates(found.values, rows))
+        alpha = rows.root[:, None, None] * jnp.tensordot(found.vectors, gains[:, :, None] * b[:, None, :], 1)
+        return squared_error(lambda: (kernel(test.x, x), test), alpha)
 
-    rows = distinct(x, y)
-    found, b = decompose(x, rows)
+    rows = distinct(sample)
+    found, b = decompose(sample, rows)
     s, u, count = found.values, found.vectors, rows.groups
     if isinstance(rule, Fixed):
-        candidates = jnp.asarray(self.candidate(rule.value, data.n), jnp.float64)[None]
+        candidates = jnp.asarray(self.candidate(rule.value, rows), jnp.float64)[None]
     elif rule.criterion == "holdout":
-        (x_fit, y_fit, kept), (x_held, y_held) = hold_out(key, x, y)
-        fitted = distinct(x_fit, y_fit, kept)
-        parts = decompose(x_fit, fitted)
-        best = best_score(squared_errors(x_fit, fitted, *parts, x_held, y_held))
-        candidates = self.candidates(parts[0].values)[best][None]
+        part, held = hold_out(key, sample)
+        fitted = distinct(part)
+        parts = decompose(part, fitted)
+        best = best_score(squared_errors(part.x, fitted, *parts, held))
+        candidates = self.candidates(parts[0].values, fitted)[best][None]
     else:
-        candidates = self.candidates(s)
+        candidates = self.candidates(s, rows)
         gains, shares = self.shares(found, candidates)
         if rule.criterion == "oracle":
-            assert oracle is not None
-            score = squared_errors(x, rows, found, b, *oracle_sample(key, oracle))
+            score = squared_errors(sample.x, rows, found, b, oracle_sample(key, oracle, b.shape[1]))
         elif rule.criterion == "gcv":
             # Only ratios count, and squares of shares may underflow.
             relative = shares / jnp.max(shares, axis=0, keepdims=True)
-            squares, left = jnp.sum((relative * b[:, None]) ** 2, axis=0), jnp.sum(relative, axis=0)
+            squares = jnp.sum((relative[:, :, None] * b[:, None, :]) ** 2, axis=(0, 2))
+            left = jnp.sum(relative, axis=0)
             score = gcv_judged(rows.gcv(squares, left), left**2 / jnp.sum(relative**2, axis=0), count)
         else:
             score = None
         best = search_loo(u, b, count, rows, shares, gains)[1] if score is None else best_score(score)
         candidates = candidates[best][None]
     gains, shares = (matrix[:, 0] for matrix in self.shares(found, candidates))
-    weights = u @ (gains * b)
+    weights = u @ (gains[:, None] * b)
     # Interpolation explains everything; its scores are the limits of those of a ridge tending to 0, in which (I-H) y is
     # ridge times these weights.
     interpolates = jnp.sum(shares) == 0
-    residual = jnp.where(rows.first, jnp.where(interpolates, weights, u @ (shares * b)), 0.0)
+    residual = jnp.where(interpolates, weights, u @ (shares[:, None] * b))
+    residual = jnp.where(rows.first[:, None], residual, 0.0)
     unexplained = u**2 @ jnp.where(interpolates, gains, shares)
-    stats = {name: self.value(candidates[0], data.n), "dof": count - jnp.sum(shares), "cut": found.cut}
+    stats = {name: self.value(candidates[0], rows), "dof": count - jnp.sum(shares), "cut": found.cut}
     stats |= scores(residual, unexplained, rows)
-    alpha = rows.weight * weights
-    return KernelFit(kernel=kernel, x=x, alpha=alpha, status=status_of(alpha), stats=stats)
+    alpha = rows.root[:, None] * weights
+    return KernelFit(kernel=kernel, x=sample.x, alpha=shaped(alpha, data), status=status_of(alpha), stats=stats)
 
 
 class GradientFlow(_AbstractSpectral):
@@ -160,14 +180,14 @@ class GradientFlow(_AbstractSpectral):
         return "time", self.time
 
     # The filter knows t/n only, which plays the part of 1/ridge.
-    def candidate(self, value, n: int):
-        return value / n
+    def candidate(self, value, rows: Distinct):
+        return value / rows.total
 
-    def value(self, candidate, n: int):
-        return candidate * n
+    def value(self, candidate, rows: Distinct):
+        return candidate * rows.total
 
-    def candidates(self, s: Float[Array, " n"]) -> Float[Array, " p"]:
-        return s.shape[0] / (jnp.sum(s) * jnp.asarray(PATH))
+    def candidates(self, s: Float[Array, " n"], rows: Distinct) -> Float[Array, " p"]:
+        return 1.0 / ridge_path(jnp.sum(s), rows)
 
     def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
         elapsed = s * candidates
@@ -194,16 +214,20 @@ class SpectralCutoff(_AbstractSpectral):
     def rule(self) -> tuple[str, Fixed | Search]:
         return "components", self.components
 
-    def candidate(self, value, n: int):
-        if value > n:
-            raise ValueError(f"components={value} of the kernel matrix of n={n} points: there are no more than n.")
+    def check_size(self, n: int) -> None:
+        if isinstance(self.components, Fixed) and not is_traced(self.components.value) and self.components.value > n:
+            raise ValueError(
+                f"components={self.components.value} of the kernel matrix of n={n} points: there are no more than n."
+            )
+
+    def candidate(self, value, rows: Distinct):
         return value
 
-    def value(self, candidate, n: int):
+    def value(self, candidate, rows: Distinct):
         return candidate
 
-    def candidates(self, s: Float[Array, " n"]) -> Float[Array, " p"]:
-        return jnp.asarray(log_spaced_integers(max(s.shape[0] - 1, 1), _COMPONENTS), s.dtype)
+    def candidates(self, s: Float[Array, " n"], rows: Distinct) -> Float[Array, " p"]:
+        return log_spaced_integers(jnp.maximum(rows.n - 1, 1.0), _COMPONENTS)
 
     def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
         rank = s.shape[0] - jnp.arange(s.shape[0])[:, None]
@@ -227,14 +251,14 @@ class MinimumNorm(_AbstractSpectral):
     def rule(self) -> tuple[str, Fixed | Search]:
         return "components", Fixed(0)
 
-    def candidate(self, value, n: int):
-        return n
+    def candidate(self, value, rows: Distinct):
+        return rows.n
 
-    def value(self, candidate, n: int):
+    def value(self, candidate, rows: Distinct):
         return candidate
 
-    def candidates(self, s: Float[Array, " n"]) -> Float[Array, " p"]:
-        return jnp.full(1, s.shape[0], s.dtype)
+    def candidates(self, s: Float[Array, " n"], rows: Distinct) -> Float[Array, " p"]:
+        return rows.n[None]
 
     def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
         ones = jnp.ones_like(s * candidates)

@@ -6,8 +6,12 @@ sees
 
     z = ((x_1 - m_1) / s_1, ..., (x_d - m_d) / s_d, b) / sqrt(d),     v = (y - mean y) / sd y,
 
-and f_hat(x) = mean y + sd y * g_hat(z). So E|z|^2 = 1 + b^2 / d whatever d: length scales of order 1 and the students' step
-sizes, which suit points of norm 1, need no change. An input that is constant has s_i = 1, and so has a constant response.
+and f_hat(x) = mean y + sd y * g_hat(z), for several outputs each with its own mean and deviation. With sample weights w_i means
+and deviations are weighted ones, (sum_i w_i (v_i - mean)^2 / sum_i w_i)^{1/2}, and the estimator gets the weights.
+
+So E|z|^2 = 1 + b^2 / d in every dimension d: length scales of order 1 and the students' step sizes, which suit points of norm
+1, need no change. An input that is constant has s_i = 1, and so has a constant response.
+
 Only the training data enter. Data may have any scale that float64 has: means and deviations are taken of numbers divided by a
 power of 2, so that no square overflows or underflows.
 """
@@ -32,8 +36,8 @@ class _Scale(eqx.Module):
 
     x_mean: Float[Array, "*batch d"]
     x_std: Float[Array, "*batch d"]
-    y_mean: Float[Array, "*batch"]
-    y_std: Float[Array, "*batch"]
+    y_mean: Float[Array, "..."]
+    y_std: Float[Array, "..."]
     divisor: float = eqx.field(static=True)
     bias: Float[Array, "*batch"] | None
 
@@ -46,20 +50,20 @@ class _Scale(eqx.Module):
 
 class StandardizedFit(AbstractFit):
     """f(x) = mean y + sd y * g(z), g the fit of the estimator inside (`fit`), whose `status` and `stats` these are: losses
-    and ridges among them are in standardised units. `x_mean`, `x_std` (d,), `y_mean` and `y_std` are in `scale`."""
+    and ridges among them are in standardised units. `x_mean`, `x_std` (d,), `y_mean` and `y_std` () or (k,) are in `scale`."""
 
     fit: AbstractFit
     scale: _Scale
     status: Int[Array, "*batch"]
     stats: dict[str, Array]
 
-    def predict(self, x: Float[Array, "k d"]) -> Float[Array, " k"]:
-        """Predictions at the k rows of x, in the units of y, in float64."""
+    def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
+        """Predictions at the t rows of x, in the units of y, in float64."""
         return _predict(self, x)
 
 
 @requires_float64
-def _predict(self: StandardizedFit, x) -> Float[Array, " k"]:
+def _predict(self: StandardizedFit, x) -> Float[Array, "t *outputs"]:
     return _in_units(self.scale, self.fit.predict(_inputs(self.scale, x)))
 
 
@@ -70,7 +74,7 @@ def _inputs(scale: _Scale, x):
 
 @eqx.filter_jit
 def _in_units(scale: _Scale, v):
-    return scale.y_mean + scale.y_std * v.astype(jnp.float64)
+    return scale.y_mean[None] + scale.y_std[None] * v.astype(jnp.float64)
 
 
 def _as_estimator(estimator: Any) -> AbstractEstimator:
@@ -106,8 +110,8 @@ class Standardized(AbstractEstimator):
         check_at_least("Standardized", bias=(self.bias, 0))
 
     def fit(self, key: PRNGKeyArray, data: Dataset) -> StandardizedFit:
-        """Fits x (n, d), y (n,), in the units they have. Raises as the estimator does."""
-        check_data(data, largest=LARGEST_SCALED)
+        """Fits x (n, d), y (n,) or (n, k), in the units they have. Raises as the estimator does."""
+        check_data(data, outputs=True, weights=True, largest=LARGEST_SCALED)
         return _fit(self, key, data)
 
 
@@ -121,8 +125,9 @@ def _fit(self: Standardized, key, data: Dataset) -> StandardizedFit:
 @eqx.filter_jit
 def _standardize(inputs: bool, response: bool, bias, data: Dataset) -> tuple[_Scale, Dataset]:
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
-    x_mean, x_std = _moments(x) if inputs else (jnp.zeros(data.d), jnp.ones(data.d))
-    y_mean, y_std = _moments(y) if response else (jnp.zeros(()), jnp.ones(()))
+    weight = None if data.weight is None else data.weight.astype(jnp.float64)
+    x_mean, x_std = _moments(x, weight) if inputs else (jnp.zeros(data.d), jnp.ones(data.d))
+    y_mean, y_std = _moments(y, weight) if response else (jnp.zeros(y.shape[1:]), jnp.ones(y.shape[1:]))
     # A bias known to be 0 is a coordinate that no estimator needs.
     none = not eqx.is_array(bias) and bias == 0
     scale = _Scale(
@@ -130,14 +135,24 @@ def _standardize(inputs: bool, response: bool, bias, data: Dataset) -> tuple[_Sc
     )
     # What has been scaled is of order 1: its digits survive the type of the inputs.
     dtype = data.x.dtype if jnp.issubdtype(data.x.dtype, jnp.inexact) else jnp.float64
-    v = ((y - y_mean) / y_std).astype(dtype) if response else data.y
-    return scale, Dataset(x=scale.inputs(data.x).astype(dtype), y=v)
+    v = ((y - y_mean[None]) / y_std[None]).astype(dtype) if response else data.y
+    return scale, Dataset(x=scale.inputs(data.x).astype(dtype), y=v, weight=data.weight)
 
 
-def _moments(values: Float[Array, "n *d"]) -> tuple[Array, Array]:
+def _moments(values: Float[Array, "n *d"], weight: Float[Array, " n"] | None) -> tuple[Array, Array]:
     """Mean and standard deviation along the first axis. The mean of equal numbers may differ from them by roundoff, which
     must not be scaled up: their range shows that they are equal."""
+    if weight is not None:
+        # As if it were not there: like a row that is.
+        present = (weight > 0).reshape(-1, *(1,) * (values.ndim - 1))
+        values = jnp.where(present, values, values[jnp.argmax(weight > 0)][None])
     least, most = jnp.min(values, axis=0), jnp.max(values, axis=0)
     scale = power_of_two(jnp.maximum(jnp.abs(least), jnp.abs(most)))
     scaled = values / scale[None]
-    return jnp.mean(scaled, axis=0) * scale, jnp.where(most > least, jnp.std(scaled, axis=0) * scale, 1.0)
+    if weight is None:
+        mean, std = jnp.mean(scaled, axis=0), jnp.std(scaled, axis=0)
+    else:
+        share = weight / jnp.sum(weight)
+        mean = jnp.tensordot(share, scaled, 1)
+        std = jnp.sqrt(jnp.tensordot(share, (scaled - mean[None]) ** 2, 1))
+    return mean * scale, jnp.where(most > least, std * scale, 1.0)

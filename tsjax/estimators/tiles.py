@@ -21,18 +21,20 @@ class Tiles(NamedTuple):
     x: Float[Array, "blocks tile d"]
     diagonal: Float[Array, "blocks tile"]
     """The true diagonal of K: `AbstractKernel.tile` is least accurate there."""
-    mask: Float[Array, "blocks tile"]
-    """1 for points, 0 for padding."""
+    root: Float[Array, "blocks tile"]
+    """The roots of the points' weights, 1 where they have none; 0 for padding."""
 
 
-def tiles_of(kernel: AbstractKernel, x: Float[Array, "n d"], tile: int, parts: int) -> Tiles:
+def tiles_of(
+    kernel: AbstractKernel, x: Float[Array, "n d"], tile: int, parts: int, weight: Float[Array, " n"] | None = None
+) -> Tiles:
     n, d = x.shape
     tile = min(tile, -(-n // parts))
     blocks = -(-n // (tile * parts)) * parts
     padded = x[jnp.minimum(jnp.arange(blocks * tile), n - 1)]
-    mask = (jnp.arange(blocks * tile) < n).astype(x.dtype)
+    root = jnp.pad(jnp.ones(n, x.dtype) if weight is None else jnp.sqrt(weight), (0, blocks * tile - n))
     shape = (blocks, tile)
-    return Tiles(padded.reshape(*shape, d), kernel.diagonal(padded).reshape(shape), mask.reshape(shape))
+    return Tiles(padded.reshape(*shape, d), kernel.diagonal(padded).reshape(shape), root.reshape(shape))
 
 
 def over_devices(mesh: Mesh | None, fn: Callable, in_specs: Any, out_specs: Any) -> Callable:
@@ -56,7 +58,7 @@ def sum_over_devices(mesh: Mesh | None, value: Array) -> Array:
 def kernel_product(
     kernel: AbstractKernel, tiles: Tiles, v: Float[Array, "blocks tile"], dtype: str, mesh: Mesh | None = None
 ) -> Float[Array, "blocks tile"]:
-    """K v, with tiles of the given type whose products are summed in float64; 0 at the padding, where v must be 0."""
+    """D K D v, D = diag(root), with tiles of the given type whose products are summed in float64; 0 at the padding."""
     blocks = tiles.x.shape[0]
     pairs = np.stack(np.triu_indices(blocks))
     # A pair (0, 0) of weight 0 is computed for nothing, fewer times than there are devices.
@@ -79,5 +81,5 @@ def kernel_product(
         return sum_over_devices(mesh, total)
 
     product = over_devices(mesh, part, (WHOLE, 0, 0, 0, WHOLE, WHOLE, WHOLE), WHOLE)
-    low = [value.astype(dtype) for value in (tiles.x, tiles.diagonal, v)]
-    return tiles.mask * product(kernel, jnp.asarray(rows), jnp.asarray(columns), jnp.asarray(weights), *low)
+    low = [value.astype(dtype) for value in (tiles.x, tiles.diagonal, tiles.root * v)]
+    return tiles.root * product(kernel, jnp.asarray(rows), jnp.asarray(columns), jnp.asarray(weights), *low)

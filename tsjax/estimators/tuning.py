@@ -5,7 +5,7 @@ criterion, of which the candidate with the lowest score is taken:
 
 - `"gcv"`: n |(I-H) y|^2 / trace(I-H)^2 (Golub, Heath & Wahba 1979, Technometrics 21, equation 1.4);
 - `"loo"`: mean_i (((I-H) y)_i / (I-H)_ii)^2, the leave-one-out error (Allen's PRESS; ibid., section 1);
-- `"holdout"`: the mean squared error on a random fifth of the data, which the fit does not see; then all data are fitted;
+- `"holdout"`: the mean squared error on a random fifth of the rows, which the fit does not see; then all data are fitted;
 - `"marginal_likelihood"`: for kernel ridge, minus the log likelihood of y ~ N(0, tau (K + ridge I)), tau at its best,
   times 2/n and up to a constant: log(y^T (K + ridge I)^{-1} y) + log det(K + ridge I) / n (Rasmussen & Williams 2006,
   equation 5.8, the scale profiled out);
@@ -18,6 +18,17 @@ unexplained, counted as trace(I-H)^2 / trace((I-H)^2). Figures are in `benchmark
 
 Rows of x that are equal are left out together by every criterion: n then counts distinct rows, and y is their mean response
 (`tsjax.estimators.repeats`). A fit called eagerly warns of them.
+
+*Sample weights* w_i make all means of squares weighted ones: with n the number of rows of weight > 0 and W = sum_i w_i, GCV is
+(sum_i w_i ((I-H) y)_i^2 / W) / (trace(I-H) / n)^2 (n / W times the score of Wood 2004, J. Amer. Statist. Assoc. 99, section 2),
+leave-one-out sum_i w_i (((I-H) y)_i / (I-H)_ii)^2 / W, and so are held-out errors; the marginal likelihood has noise of
+variance ridge / w_i. A row of weight 0 is not there, in any count. Integer weights are repeated rows: for ridge regression and
+gradient flow with every criterion but `"holdout"`, where other rows are drawn; for the cut-off and kernel smoothers at the same
+hyper-parameter, since their candidates depend on the number of rows and on which of them have a double.
+
+*Several outputs* share the hyper-parameter, of which the scores are summed over outputs: squares become squared distances of
+vectors. The marginal likelihood gives each output a scale tau of its own, so that no unit of an output changes the choice:
+sum_c log(y_c^T (K + ridge I)^{-1} y_c) + (number of outputs) log det(K + ridge I) / n, over outputs that are not 0 throughout.
 """
 
 import difflib
@@ -36,7 +47,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..precision import is_traced
 from ..problem import Problem
 from ..task import Dataset
-from .repeats import count_distinct, first_of_equals
+from .repeats import Sample, count_distinct, first_of_equals
 
 Oracle = tuple[Problem, Callable[[Array], Array]]
 """A problem and its true regression function of one point, as in `fit(key, data, oracle=(problem, teacher))`."""
@@ -115,22 +126,29 @@ def check_oracle(name: str, rule: Fixed | Search, oracle: Oracle | None, data: D
         raise ValueError(f'an oracle is of use with {name}="oracle" only; leave it out, or ask for that.')
     if oracle is not None and oracle[0].d != data.d:
         raise ValueError(f"the oracle's problem has d={oracle[0].d}, but the data have d={data.d}.")
-    if isinstance(rule, Search) and data.n < 2:
+    n = rows_present(data)
+    if isinstance(rule, Search) and n < 2:
         raise ValueError(
-            f"{name}={rule.criterion!r} compares candidates, which needs n >= 2; got n={data.n}. Give a number."
+            f"{name}={rule.criterion!r} compares candidates, which needs n >= 2; got n={n}. Give a number."
         )
-    if isinstance(rule, Search) and not wanted and not is_traced(data.x):
-        found = count_distinct(data.x)
+    if isinstance(rule, Search) and not wanted and not is_traced(data.x) and not is_traced(data.weight):
+        found = count_distinct(data.x if data.weight is None else np.asarray(data.x)[np.asarray(data.weight) > 0])
         if found == 1:
             raise ValueError(
-                f"{name}={rule.criterion!r} compares candidates at rows that are left out, but all {data.n} rows of x are "
+                f"{name}={rule.criterion!r} compares candidates at rows that are left out, but all {n} rows of x are "
                 "equal. Give a number."
             )
-        if found < data.n:
+        if found < n:
             _warn_the_caller(
-                f"{data.n - found} of {data.n} rows of x repeat an earlier row; {name}={rule.criterion!r} leaves equal rows "
+                f"{n - found} of {n} rows of x repeat an earlier row; {name}={rule.criterion!r} leaves equal rows "
                 "out together, since the response of a copy is no prediction."
             )
+
+
+def rows_present(data: Dataset) -> int:
+    """The number of rows of weight > 0; of all rows where weights are traced."""
+    traced = data.weight is None or is_traced(data.weight)
+    return data.n if traced else int(np.count_nonzero(np.asarray(data.weight) > 0))
 
 
 def _warn_the_caller(message: str) -> None:
@@ -143,29 +161,54 @@ def _warn_the_caller(message: str) -> None:
     warnings.warn(message, stacklevel=level)
 
 
-def oracle_sample(key: PRNGKeyArray, oracle: Oracle) -> tuple[Float[Array, "t d"], Float[Array, " t"]]:
+def oracle_sample(key: PRNGKeyArray, oracle: Oracle | None, outputs: int) -> Sample:
     """Fresh float64 inputs, independent of what else `key` is used for, and the true function there."""
+    assert oracle is not None
     problem, teacher = oracle
     x = problem.inputs.sample(jr.fold_in(key, _ORACLE_STREAM), _ORACLE_POINTS, jnp.float64)
-    return x, jax.vmap(as_float64(teacher))(x)
+    truth = jax.vmap(as_float64(teacher))(x)
+    truth = truth[:, None] if truth.ndim == 1 else truth
+    if truth.shape[1] != outputs:
+        raise ValueError(f"the oracle's function has {truth.shape[1]} output(s), but y has {outputs}.")
+    return Sample(x, truth, None)
 
 
-def hold_out(key: PRNGKeyArray, x: Float[Array, "n d"], y: Float[Array, " n"]):
-    """((x, y, kept) of the data to fit, (x, y) of the random fifth that is held out).
+def hold_out(key: PRNGKeyArray, sample: Sample) -> tuple[Sample, Sample]:
+    """The data to fit, and the random fifth that is held out, of the rows that are present.
 
-    Equal rows are held out together. Where the fifth ends amid a group of them, the rest of the group is not `kept`: the fit
-    must not see it. Where that is the whole rest, since one group has most of the rows, rows of this group alone are held out.
+    Equal rows are held out together. Where the fifth ends amid a group of them, the rest of the group has weight 0 in the data
+    to fit: the fit must not see it. Where that is the whole rest, since one group has most of the rows, rows of this group
+    alone are held out.
     """
-    n = y.shape[0]
-    order = jr.permutation(jr.fold_in(key, _HOLDOUT_STREAM), n)
+    x, y, weight = sample
+    n, places = y.shape[0], jnp.arange(y.shape[0])
+    absent = (~sample.present).astype(jnp.int32)
+    # A permutation by random bits of each row, those of weight 0 last: how many these are does not change the others' order.
+    bits = jr.bits(jr.split(jr.fold_in(key, _HOLDOUT_STREAM))[1], (n,), "uint32")
+    order = jax.lax.sort((absent, bits, places), num_keys=2)[-1]
     first = first_of_equals(x)
     # Each group where its first row is in the random order: where no row repeats, this is that order.
-    rank = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n, dtype=order.dtype), unique_indices=True)
-    order = jnp.argsort(rank[first], stable=True)
-    held = max(1, round(_HELD_OUT * n))
-    order = jnp.where(jnp.all(first[order[held:]] == first[order[held - 1]]), order[::-1], order)
-    kept = first[order[held:]] != first[order[held - 1]]
-    return (x[order[held:]], y[order[held:]], kept), (x[order[:held]], y[order[:held]])
+    rank = jnp.zeros(n, order.dtype).at[order].set(places, unique_indices=True)
+    if weight is None:
+        order = jnp.argsort(rank[first], stable=True)
+        held = max(1, round(_HELD_OUT * n))
+        order = jnp.where(jnp.all(first[order[held:]] == first[order[held - 1]]), order[::-1], order)
+        kept = first[order[held:]] != first[order[held - 1]]
+        return (
+            Sample(x[order[held:]], y[order[held:]], kept.astype(y.dtype)),
+            Sample(x[order[:held]], y[order[:held]], None),
+        )
+    # The same with a number of rows that is data.
+    leader = jnp.minimum(jax.ops.segment_min(jnp.where(absent == 0, places, n), first, n)[first], n - 1)
+    order = jnp.argsort(jnp.where(absent == 0, rank[leader], n), stable=True)
+    count = jnp.sum(absent == 0)
+    held = jnp.maximum(1, jnp.round(_HELD_OUT * count).astype(count.dtype))
+    rest = (places >= held) & (places < count)
+    backwards = order[jnp.where(places < count, count - 1 - places, places)]
+    order = jnp.where(jnp.all(~rest | (leader[order] == leader[order[held - 1]])), backwards, order)
+    kept = rest & (leader[order] != leader[order[held - 1]])
+    x, y, weight = x[order], y[order], weight[order]
+    return Sample(x, y, jnp.where(kept, weight, 0.0)), Sample(x, y, jnp.where(places < held, weight, 0.0))
 
 
 def as_float64(tree: Any) -> Any:
@@ -179,6 +222,6 @@ def gcv_judged(score: Float[Array, " p"], left: Float[Array, " p"], n) -> Float[
     return jnp.where(left >= jnp.minimum(10.0, n / 4), score, jnp.inf)
 
 
-def log_spaced_integers(highest: int, points: int) -> np.ndarray:
-    """About `points` different integers from 1 to `highest`, log-spaced; all of them where there are no more."""
-    return np.unique(np.round(np.geomspace(1, highest, points)).astype(int))
+def log_spaced_integers(highest: Float[Array, ""], points: int) -> Float[Array, " {points}"]:
+    """`points` integers from 1 to `highest`, log-spaced, in ascending order; some of them repeat."""
+    return jnp.round(jnp.exp(jnp.linspace(0.0, 1.0, points) * jnp.log(highest)))

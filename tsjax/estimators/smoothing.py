@@ -1,0 +1,118 @@
+"""What smoothers share: distances, groups of equal points that are left out together, and the choice of a candidate."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from ..task import Dataset
+from ..status import Status
+from .base import check_data
+from .repeats import Sample
+from .ridge import best_score
+from .tuning import Fixed, Oracle, Search, check_oracle, hold_out, oracle_sample, rows_present
+
+# Numbers in the largest matrix (rows of a block times training points): 32 MB.
+_ENTRIES = 2**22
+
+
+def check_smoother(name: str, rule: Fixed | Search, oracle: Oracle | None, data: Dataset) -> None:
+    """Raises ValueError for bad data, too few of them, and an oracle that is missing or needless."""
+    check_data(data, outputs=True, weights=True)
+    if rows_present(data) < 2:
+        n = rows_present(data)
+        raise ValueError(f"a smoother needs at least 2 points (leave-one-out keeps one of them), got n={n}.")
+    check_oracle(name, rule, oracle, data)
+
+
+def check_points(x_train, x) -> None:
+    if jnp.ndim(x) != 2 or jnp.shape(x)[1] != x_train.shape[-1]:
+        raise ValueError(
+            f"expected x of shape (k, {x_train.shape[-1]}), got {jnp.shape(x)}. Use x[None, :] for a single point."
+        )
+
+
+class Scores(NamedTuple):
+    """Of one fit, or of each candidate of the path."""
+
+    dof: Array
+    gcv: Array
+    loo: Array
+
+
+def tune(
+    criterion: str,
+    key: PRNGKeyArray,
+    sample: Sample,
+    oracle: Oracle | None,
+    within: Callable[[], Scores],
+    errors: Callable[[Sample, Sample], Float[Array, " p"]],
+) -> Int[Array, ""]:
+    """The index of the best candidate of the path.
+
+    `within()` scores each on the data; `errors(part, test)` are the mean squared errors on a sample `test` of each, fitted to
+    the sample `part`.
+    """
+    if criterion == "loo":
+        scores = within().loo
+    elif criterion == "gcv":
+        scores = within().gcv
+    elif criterion == "holdout":
+        scores = errors(*hold_out(key, sample))
+    else:
+        scores = errors(sample, oracle_sample(key, oracle, sample.y.shape[1]))
+    return best_score(scores)
+
+
+def over_rows(fn: Callable, width: int, *rows: Array) -> Any:
+    """fn(*rows), row by row independent, in blocks of rows such that block times width stays near `_ENTRIES`."""
+    n = rows[0].shape[0]
+    count = math.ceil(n * width / _ENTRIES)
+    if count <= 1:
+        return fn(*rows)
+    size = math.ceil(n / count)
+    # The last row again, to fill the last block.
+    take = np.minimum(np.arange(count * size), n - 1).reshape(count, size)
+    blocks = jax.lax.map(lambda block: fn(*block), tuple(r[take] for r in rows))
+    return jax.tree.map(lambda b: b.reshape(count * size, *b.shape[2:])[:n], blocks)
+
+
+def squared_distances(rows: Float[Array, "m d"], x: Float[Array, "n d"]) -> Float[Array, "m n"]:
+    """By differences: exactly 0 for equal points, which |a|^2 - 2 <a, b> + |b|^2 is not."""
+    return jnp.sum((rows[:, None, :] - x[None, :, :]) ** 2, axis=-1)
+
+
+class Groups(NamedTuple):
+    """Of each row: which points are left out with it (it and those equal to it), how many of them are present, the sum of their
+    weights, and their weighted mean response."""
+
+    own: Bool[Array, "m n"]
+    copies: Float[Array, " m"]
+    mass: Float[Array, " m"]
+    mean: Float[Array, "m k"]
+
+
+def groups_of(squares: Float[Array, "m n"], index: Int[Array, " m"], y, weight, present) -> Groups:
+    own = own_group(squares, index)
+    copies = jnp.sum(own & present[None, :], axis=1, dtype=jnp.float64)
+    mass = jnp.sum(jnp.where(own, weight[None, :], 0.0), axis=1)
+    sums = jnp.sum(jnp.where(own[:, :, None], (weight[:, None] * y)[None], 0.0), axis=1)
+    # A row that is not there may stand alone, where all are equal.
+    return Groups(own, jnp.maximum(copies, 1.0), mass, sums / jnp.where(mass > 0, mass, 1.0)[:, None])
+
+
+def own_group(squares: Float[Array, "m n"], index: Int[Array, " m"]) -> Bool[Array, "m n"]:
+    """Which points are left out with the point of each row: those equal to it; where all are, it alone."""
+    own = squares == 0.0
+    alone = index[:, None] == jnp.arange(squares.shape[1])[None, :]
+    # The point itself too where a square is NaN.
+    return jnp.where(jnp.all(own, axis=1, keepdims=True), alone, own | alone)
+
+
+def status_of_all(*values: Array) -> Int[Array, ""]:
+    finite = jnp.all(jnp.array([jnp.isfinite(value).all() for value in values]))
+    return jnp.where(finite, Status.CONVERGED.value, Status.SINGULAR.value).astype(jnp.int32)
