@@ -91,10 +91,12 @@ from .rates import windows as windows
 from .recovery import Recovery as Recovery
 from .recovery import recovery as recovery
 from .risk import ExactRisk as ExactRisk
+from .risk import Risk as Risk
 from .risk import RiskEstimate as RiskEstimate
 from .risk import excess_risk as excess_risk
 from .risk import kernel_risk as kernel_risk
 from .risk import monte_carlo_risk as monte_carlo_risk
+from .risk import population_risk as population_risk
 from .risk import relu_gram as relu_gram
 from .status import Status as Status
 from .subspaces import Subspace as Subspace

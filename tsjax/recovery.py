@@ -81,10 +81,12 @@ def recovery(
     )
     alignment = error = missing
     width = jnp.zeros((), jnp.int32)
-    if isinstance(fit, NetworkFit) and fit.net.activation == teacher.activation:
-        match = match_neurons(fit.net, teacher)
+    # Of trained networks; random features have neurons, but did not choose them.
+    net = fit.as_network if "width" in fit.stats else None
+    if net is not None and net.activation == teacher.activation:
+        match = match_neurons(net, teacher)
         alignment, error = match.alignment, match.parameter_error
-    if isinstance(fit, NetworkFit):
+    if net is not None:
         width = fit.stats["width"]
     gap = loss(fit) - loss(oracle)
     return Recovery(

@@ -10,21 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from .activations import Gram, relu
-from .estimators.base import AbstractFit
-from .estimators.features import FeaturesFit
-from .estimators.iterative import TiledKernelFit
-from .estimators.ridge import KernelFit
+from .activations import Gram
+from .estimators.base import AbstractFit, KernelSum
 from .estimators.tuning import as_float64
-from .estimators.two_phase import NetworkFit
-from .kernels import ArcCosine, ReLUFeatures, gegenbauer
+from .kernels import ArcCosine, gegenbauer
 from .kernels.base import trace_floats
 from .kernels.zonal import MOST_DEGREES, angles, coefficients, degrees_holding, largest_missing, series
 from .network import TwoLayer
 from .precision import is_traced, requires_float64
 from .problem import AbstractInputs, Problem, Sphere
+from .status import failed
 
-_KERNEL_FITS = (KernelFit, TiledKernelFit)
 # Neurons from which on the Gram matrix is taken in tiles.
 _WIDE = 1024
 # Rows and columns of a tile that stays in the cache through the degrees of a series, or the terms of an angle.
@@ -110,30 +106,24 @@ class RiskEstimate(NamedTuple):
 def monte_carlo_risk(
     problem: Problem, teacher, fit: AbstractFit, key: PRNGKeyArray, samples: int = 16384
 ) -> RiskEstimate:
-    """The mean of (f_hat(x) - f*(x))^2 over `samples` fresh inputs, with its standard error.
+    """The mean of |f_hat(x) - f*(x)|^2 over `samples` fresh inputs, with its standard error; |.| over the outputs.
 
-    Needs no closed form: any input law, teacher (a function of one point) and fit of one output. `key` must not be one that
-    made the training data. The error is relative to the spread of the squared error, so it shrinks with the risk itself.
+    Needs no closed form: any input law, teacher (a function of one point) and fit. `key` must not be one that made the training
+    data. The error is relative to the spread of the squared error, so it shrinks with the risk itself.
+
+    **Raises:** ValueError for fewer than 2 samples, and for a fit of other outputs than the teacher's.
     """
     if samples < 2:
         raise ValueError(f"a standard error needs at least 2 samples, got samples={samples}.")
-    _check_outputs(fit)
     x = problem.inputs.sample(key, samples, jnp.float64)
     teacher = as_float64(teacher) if isinstance(teacher, TwoLayer) else teacher
-    squared = (fit.predict(x) - jax.vmap(teacher)(x)) ** 2
-    return RiskEstimate(jnp.mean(squared), jnp.std(squared, ddof=1) / math.sqrt(samples))
-
-
-def _check_outputs(fit: AbstractFit) -> None:
-    """Raises ValueError for a fit of several outputs where that shows in its coefficients."""
-    several = (isinstance(fit, _KERNEL_FITS) and fit.alpha.ndim == fit.x.ndim) or (
-        isinstance(fit, FeaturesFit) and fit.coefficients.ndim > fit.status.ndim + 1
-    )
-    if several:
+    predicted, truth = fit.predict(x), jax.vmap(teacher)(x)
+    if predicted.shape != truth.shape:
         raise ValueError(
-            "the risk is known for fits of one output, y (n,), so far; this one has several: fit each column of y, or compare "
-            "fit.predict(x) with the truth at fresh inputs."
+            f"the fit predicts values of shape {predicted.shape[1:]}, but the teacher has outputs of shape {truth.shape[1:]}."
         )
+    squared = ((predicted - truth) ** 2).reshape(samples, -1).sum(axis=1)
+    return RiskEstimate(jnp.mean(squared), jnp.std(squared, ddof=1) / math.sqrt(samples))
 
 
 class ExactRisk(NamedTuple):
@@ -160,7 +150,7 @@ def default_degrees(d: int, n: int) -> int:
 
 @requires_float64
 def kernel_risk(
-    fit: KernelFit | TiledKernelFit, teacher: TwoLayer, problem: Problem, degrees: int | None = None
+    fit: AbstractFit | KernelSum, teacher: TwoLayer, problem: Problem, degrees: int | None = None
 ) -> ExactRisk:
     r"""E (f_hat(x) - f*(x))^2 for x uniform on the sphere, f_hat(x) = sum_i alpha_i k(x_i, x) with a rotation-invariant
     kernel and x_i on the sphere, f* = sum_j a_j phi(<w_j, x>) a two-layer network.
@@ -188,8 +178,13 @@ def kernel_risk(
     a closed-form Gram matrix on the sphere, and the x_i are unit vectors (to 1e-4; looked at when they are concrete); for
     degrees out of range.
     """
-    _check_outputs(fit)
-    gram = _sphere_gram(teacher, problem)
+    found = fit if isinstance(fit, KernelSum) else fit.as_kernel_sum
+    if found is None or found.alpha.ndim != 1:
+        raise ValueError(
+            "the exact risk of kernel methods is that of a sum of kernels with one output, f(x) = sum_i alpha_i k(x_i, x); "
+            f"got a {type(fit).__name__}. Use tsjax.monte_carlo_risk."
+        )
+    fit, gram = found, _sphere_gram(teacher, problem)
     if gram is None or not fit.kernel.rotation_invariant:
         raise ValueError(
             "the exact risk of kernel methods is known for rotation_invariant kernels, Sphere inputs and networks of relu, "
@@ -210,7 +205,7 @@ def _sphere_gram(teacher: TwoLayer, problem: Problem) -> Gram | None:
 
 
 @eqx.filter_jit
-def _kernel_risk(fit: KernelFit | TiledKernelFit, teacher: TwoLayer, gram, d: int, degrees: int) -> ExactRisk:
+def _kernel_risk(fit: KernelSum, teacher: TwoLayer, gram, d: int, degrees: int) -> ExactRisk:
     spectrum, alpha = gegenbauer(fit.kernel, d, degrees), fit.alpha
     lambdas, multiplicities = spectrum.eigenvalues, spectrum.multiplicities
     norms = jnp.linalg.norm(teacher.w, axis=1)
@@ -250,19 +245,13 @@ def exact_risk(problem: Problem, teacher, fit: AbstractFit, degrees: int | None 
     That is for networks and ReLU features against two-layer teachers (`network_risk`), and on the sphere for estimators with
     a rotation-invariant kernel (`kernel_risk`, whose `degrees` these are, and whose value may be unreliable).
     """
-    _check_outputs(fit)
     if not isinstance(teacher, TwoLayer):
         return None
-    if isinstance(fit, _KERNEL_FITS):
-        closed = fit.kernel.rotation_invariant and _sphere_gram(teacher, problem) is not None
-        return kernel_risk(fit, teacher, problem, degrees) if closed else None
-    if isinstance(fit, FeaturesFit) and isinstance(fit.features, ReLUFeatures):
-        # Features over sqrt(p), with coefficients c, are a network.
-        w = fit.features.w
-        net = TwoLayer(a=fit.coefficients / w.shape[0] ** 0.5, w=w, activation=relu)
-    elif isinstance(fit, NetworkFit):
-        net = fit.net
-    else:
+    kernels, net = fit.as_kernel_sum, fit.as_network
+    if kernels is not None:
+        closed = kernels.kernel.rotation_invariant and _sphere_gram(teacher, problem) is not None
+        return kernel_risk(kernels, teacher, problem, degrees) if closed and kernels.alpha.ndim == 1 else None
+    if net is None:
         return None
     if _gram(net, teacher, problem.inputs) is None:
         return None
@@ -302,12 +291,12 @@ def excess_risk(
     if exact is None and key is not None:
         return estimate(key)
     if exact is None:
-        what = _pair(fit.net, teacher) if isinstance(fit, NetworkFit) else f"a {type(fit).__name__}"
+        what = f"a {type(fit).__name__}" if fit.as_network is None else _pair(fit.as_network, teacher)
         raise ValueError(
             f"no closed form for the risk of {what} under {type(problem.inputs).__name__} inputs: pass "
             "key=... for a Monte-Carlo estimate, or call tsjax.monte_carlo_risk, which also gives its standard error."
         )
-    if not isinstance(fit, _KERNEL_FITS) or (not is_traced(exact.value) and bool(exact.reliable)):
+    if fit.as_kernel_sum is None or (not is_traced(exact.value) and bool(exact.reliable)):
         return exact.value
     if key is not None:
         return jax.lax.cond(exact.reliable, lambda: exact.value, lambda: estimate(key))
@@ -317,3 +306,41 @@ def excess_risk(
             "pass key=... for a Monte-Carlo estimate, or more degrees=... (see tsjax.kernel_risk)."
         )
     return jnp.where(exact.reliable, exact.value, jnp.nan)
+
+
+class Risk(NamedTuple):
+    """An excess risk, its error, and whether it is exact. The error of an exact risk is the bound of its error, 0 for sums of
+    neurons; that of an estimate is its standard error."""
+
+    value: Float[Array, ""]
+    error: Float[Array, ""]
+    exact: Bool[Array, ""]
+
+
+@requires_float64
+def population_risk(
+    problem: Problem, teacher, fit: AbstractFit, key: PRNGKeyArray, samples: int = 16384, degrees: int | None = None
+) -> Risk:
+    """The excess risk ||f_hat - f*||^2 in L2(P_X) of any fit: exact where a closed form exists and can be relied on
+    (`excess_risk` says where), else the Monte-Carlo estimate of `monte_carlo_risk`, with its error.
+
+    A fit that failed has NaN in `value`.
+
+    >>> problem = ts.Problem(inputs=ts.Gaussian(d=2), teacher=ts.ReLUTeacher(m=1), noise_std=0.1)
+    >>> teacher = problem.sample_teacher(jax.random.key(0))
+    >>> half = ts.NetworkFit(ts.TwoLayer(teacher.a / 2, teacher.w), jnp.array(0), {})
+    >>> found = ts.population_risk(problem, teacher, half, jax.random.key(1))
+    >>> round(float(found.value), 6), bool(found.exact)
+    (0.125, True)
+    """
+    exact = exact_risk(problem, teacher, fit, degrees)
+    estimate = lambda: tuple(monte_carlo_risk(problem, teacher, fit, key, samples))
+    if exact is None:
+        (value, error), reliable = estimate(), jnp.zeros((), bool)
+    elif fit.as_kernel_sum is None:
+        (value, error), reliable = exact, jnp.ones((), bool)
+    else:
+        # One pass or none. In a batch `cond` would estimate for every fit; a loop does so only where some fit needs it.
+        reliable = exact.reliable
+        value, error = jax.lax.fori_loop(0, jnp.where(reliable, 0, 1), lambda *_: estimate(), tuple(exact))
+    return Risk(jnp.where(failed(fit.status), jnp.nan, value), error, reliable)

@@ -11,8 +11,8 @@ from sklearn.linear_model import Ridge
 from sklearn.preprocessing import StandardScaler
 
 import tsjax as ts
+from tsjax.studies.linear import LINEAR
 from tsjax.studies.real_data import RealDataArguments
-from tsjax.studies.superiority import LINEAR_NAMES
 
 CELL = {"data": "diabetes", "estimator": "linear", "n": 30}
 OWN = ts.KernelRidge(ts.kernels.RBF(2.0), ridge=0.1)
@@ -111,7 +111,7 @@ def test_data_in_the_home_directory(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", ["student", "linear", *LINEAR_NAMES])
+@pytest.mark.parametrize("estimator", ["student", "linear", *LINEAR])
 def test_every_estimator_learns_real_data(estimator):
     """Better than the mean of y, at a size where a linear fit explains 0.4 of the variance."""
     tuning = {} if estimator in ("student", "minimum_norm") else {"tuning": "loo"}

@@ -5,7 +5,7 @@ composes with `jax.jit` and `jax.vmap`; called eagerly, it first checks the data
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -13,7 +13,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..display import card
+from ..kernels.base import AbstractKernel
 from ..losses import refuse_labels
+from ..network import TwoLayer
 from ..precision import is_traced
 from ..status import Status
 from ..task import Dataset, check_numbers
@@ -22,8 +24,20 @@ LARGEST = 1e150
 """Of the numbers that estimators take as they are: sums of their squares are float64 numbers."""
 
 
+class KernelSum(NamedTuple):
+    """f(x) = sum_i alpha_i k(x_i, x), alpha (n,); for k outputs (n, k)."""
+
+    kernel: AbstractKernel
+    x: Float[Array, "*batch n d"]
+    alpha: Float[Array, "..."]
+
+
 class AbstractFit(eqx.Module):
-    """A fitted predictor with how it ended and numbers about it."""
+    """A fitted predictor with how it ended and numbers about it.
+
+    A fit that is a sum of neurons or of kernels says so by `as_network` or `as_kernel_sum`: its risk then has a closed form
+    (`tsjax.excess_risk`).
+    """
 
     status: eqx.AbstractVar[Int[Array, "*batch"]]
     stats: eqx.AbstractVar[dict[str, Array]]
@@ -31,6 +45,16 @@ class AbstractFit(eqx.Module):
     @abstractmethod
     def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
         """Predictions at the t rows of x: (t,) after a fit of y (n,), (t, k) after one of y (n, k)."""
+
+    @property
+    def as_network(self) -> TwoLayer | None:
+        """The two-layer network that `predict` evaluates, where it is one."""
+        return None
+
+    @property
+    def as_kernel_sum(self) -> KernelSum | None:
+        """The sum of kernels that `predict` evaluates, where it is one."""
+        return None
 
     def _repr_html_(self) -> str:
         if is_traced(self.status):
@@ -68,6 +92,11 @@ def _summary(value) -> str:
 
 class AbstractEstimator(eqx.Module):
     """A learning algorithm with its hyper-parameters."""
+
+    @property
+    def needs_oracle(self) -> bool:
+        """Whether `fit` needs the truth, `oracle=(problem, teacher)`: where a hyper-parameter is chosen by "oracle"."""
+        return any(getattr(getattr(self, name), "criterion", None) == "oracle" for name in self.__dataclass_fields__)
 
     @abstractmethod
     def fit(self, key: PRNGKeyArray, data: Dataset) -> AbstractFit:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from ..network import TwoLayer
 from ..status import Status, failed
 from ..task import AbstractInstance, Dataset
 from .base import AbstractEstimator, AbstractFit, check_at_least
@@ -29,6 +30,18 @@ class EnsembleFit(AbstractFit):
         every = self.members(x)
         used = ~failed(self.fits.status).reshape(-1, *(1,) * (every.ndim - 1))
         return jnp.sum(jnp.where(used, every, 0.0), axis=0) / jnp.sum(used)
+
+    @property
+    def as_network(self) -> TwoLayer | None:
+        net = self.fits.as_network
+        if net is None:
+            return None
+        used = ~failed(self.fits.status)
+        # A mean of networks is a network of all their neurons; those of a member that failed are none.
+        share = jnp.where(used, 1.0 / jnp.sum(used), 0.0).astype(net.a.dtype)[:, None]
+        a = jnp.where(used[:, None], net.a, 0.0) * share
+        w = jnp.where(used[:, None, None], net.w, 0.0)
+        return TwoLayer(a=a.reshape(-1), w=w.reshape(-1, w.shape[-1]), activation=net.activation)
 
     def members(self, x: Array) -> Array:
         """The predictions of every member, (members, k, *output)."""

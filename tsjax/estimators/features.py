@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..kernels.base import check_positive, roundoff
 from ..kernels.features import AbstractFeatures, FourierFeatures, ReLUFeatures
+from ..network import TwoLayer
 from ..precision import requires_float64
 from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
@@ -32,6 +33,14 @@ class FeaturesFit(AbstractFit):
 
     def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
         return _predict_features(self.features, self.coefficients, x)
+
+    @property
+    def as_network(self) -> TwoLayer | None:
+        if not isinstance(self.features, ReLUFeatures) or self.coefficients.ndim != self.status.ndim + 1:
+            return None
+        # Features over sqrt(p), with coefficients c, are a network.
+        w = self.features.w
+        return TwoLayer(a=self.coefficients / w.shape[-2] ** 0.5, w=w)
 
 
 @requires_float64

@@ -32,7 +32,7 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..status import Status
 from ..task import Dataset
-from .base import AbstractEstimator, AbstractFit, check_at_least, check_data, floats_as_arrays
+from .base import AbstractEstimator, AbstractFit, KernelSum, check_at_least, check_data, floats_as_arrays
 from .repeats import Distinct, distinct, sample_of, shaped
 from .ridge import as_kernel, best_score, log_likelihood, ridge_path
 from .shifted import solve_shifted
@@ -293,6 +293,10 @@ class TiledKernelFit(AbstractFit):
 
     def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
         return _predict(self.kernel, self.x, self.alpha, self.tile, x)
+
+    @property
+    def as_kernel_sum(self) -> KernelSum:
+        return KernelSum(self.kernel, self.x, self.alpha)
 
 
 @requires_float64

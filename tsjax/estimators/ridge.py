@@ -32,7 +32,7 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..status import Status
 from ..task import Dataset
-from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
+from .base import AbstractEstimator, AbstractFit, KernelSum, check_data, floats_as_arrays
 from .repeats import Distinct, Sample, distinct, sample_of, shaped
 from .shifted import Shifted, solve_shifted
 from .tuning import (
@@ -263,6 +263,10 @@ class KernelFit(AbstractFit):
 
     def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
         return _predict_kernel(self.kernel, self.x, self.alpha, x)
+
+    @property
+    def as_kernel_sum(self) -> KernelSum:
+        return KernelSum(self.kernel, self.x, self.alpha)
 
 
 @requires_float64

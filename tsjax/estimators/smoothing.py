@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from ..task import Dataset
 from ..status import Status
+from ..task import Dataset
 from .base import check_data
 from .repeats import Sample
 from .ridge import best_score

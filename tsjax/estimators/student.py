@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..losses import AbstractObjective, Objective, Penalised, check, on, outputs_of, squared
+from ..network import TwoLayer
 from ..optim import Descent, add_langevin_noise, as_leaf
 from ..task import AbstractInstance, Dataset
 from ..train import NEVER, AbstractBatches, AbstractStop, FullBatch, MiniBatches, Never, Online, Validation, train
@@ -35,6 +36,10 @@ class ModelFit(AbstractFit):
     def predict(self, x: Array) -> Array:
         """The outputs of the model at the rows of x, (k, *output)."""
         return outputs_of(self.model, x)
+
+    @property
+    def as_network(self) -> TwoLayer | None:
+        return self.model if isinstance(self.model, TwoLayer) else None
 
 
 class Applied(eqx.Module):

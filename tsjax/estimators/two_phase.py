@@ -61,6 +61,10 @@ class NetworkFit(AbstractFit):
         dtype = jnp.result_type(x, self.net.w)
         return jax.tree.map(lambda leaf: leaf.astype(dtype), self.net).samples_last(x.T.astype(dtype))
 
+    @property
+    def as_network(self) -> TwoLayer:
+        return self.net
+
 
 class TwoPhaseStudent(AbstractEstimator):
     r"""Noisy, then vanilla gradient descent, with nothing to tune.
@@ -164,6 +168,10 @@ class OracleStudent(AbstractEstimator):
     """Phase II started at the teacher: the finite-n reference for "near-global", not attainable by a learner."""
 
     vanilla: VanillaPhase = VanillaPhase()
+
+    @property
+    def needs_oracle(self) -> bool:
+        return True
 
     # It has no fit without its oracle, and says so by its signature.
     def fit(  # pyright: ignore[reportIncompatibleMethodOverride]

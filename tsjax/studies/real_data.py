@@ -13,18 +13,28 @@ from pydantic import Field, model_validator
 
 from ..data import BUNDLED, DataProblem
 from ..estimators.base import AbstractEstimator
-from ..estimators.ridge import KernelRidge
 from ..estimators.standardized import Standardized
-from ..estimators.two_phase import NetworkFit, TwoPhaseStudent
+from ..estimators.two_phase import TwoPhaseStudent
 from ..kernels import DotProduct
-from ..status import Status
+from ..status import failed
 from ..sweep.errors import nearest
 from ..sweep.experiment import Arguments, Cost, experiment
 from ..sweep.named import import_named
 from ..sweep.options import home
-from .superiority import LINEAR_NAMES, cost_of, linear_estimator
+from .cell import Choice, Choices, scalars
+from .linear import LINEAR, ridge
+from .superiority import ESTIMATORS as SUPERIORITY
 
-_NAMES = ("student", "linear", *LINEAR_NAMES)
+ESTIMATORS = Choices(
+    student=Choice(
+        "two-phase student",
+        lambda a: TwoPhaseStudent(a["width"] or "auto", a["restarts"]),
+        cost=SUPERIORITY["student"].cost,
+    ),
+    linear=ridge("linear ridge", lambda: DotProduct((0.0, 1.0))),
+    **LINEAR,
+)
+"""The learners of the study, beside those that a user names."""
 
 
 class RealDataArguments(Arguments):
@@ -57,7 +67,7 @@ class RealDataArguments(Arguments):
     @model_validator(mode="after")
     def _consistent(self):
         # The classes know what they allow; their messages say what to do.
-        _estimator(self.estimator, self.tuning, self.width, self.restarts)
+        _estimator(self.model_dump())
         if self.fingerprint and self.data not in BUNDLED and not Path(home(self.data)).exists():
             return self
         problem = problem_of(self.data, self.target, self.test_share)
@@ -104,16 +114,13 @@ def _bundled(name: str, test_share: float) -> DataProblem:
     return DataProblem.bundled(name, test_share)
 
 
-def _estimator(name: str, tuning: str, width: int, restarts: int) -> AbstractEstimator:
-    if name == "student":
-        return TwoPhaseStudent(width or "auto", restarts)
-    if name == "linear":
-        return KernelRidge(DotProduct((0.0, 1.0)), ridge=tuning)
-    if name in LINEAR_NAMES:
-        return linear_estimator(name, tuning)
+def _estimator(arguments: dict[str, Any]) -> AbstractEstimator:
+    name = arguments["estimator"]
+    if name in ESTIMATORS:
+        return ESTIMATORS[name].make(arguments)
     if ":" not in name:
         raise ValueError(
-            f"no such estimator.{nearest(name, _NAMES)} One of your own is named 'package.module:estimator'"
+            f"no such estimator.{nearest(name, tuple(ESTIMATORS))} One of your own is named 'package.module:estimator'"
         )
     found = import_named(name, f"estimator = {name!r}")
     if isinstance(found, AbstractEstimator):
@@ -135,7 +142,10 @@ def _estimator(name: str, tuning: str, width: int, restarts: int) -> AbstractEst
 def _cost(arguments: dict[str, Any]) -> Cost:
     problem = problem_of(arguments["data"], arguments["target"], arguments["test_share"])
     size = {"d": problem.d + 1, "m": arguments["width"] or problem.d, "test_points": problem.test_size}
-    return cost_of({**arguments, **size})
+    # One of the user's own is taken for kernel ridge regression.
+    chosen = ESTIMATORS.get(arguments["estimator"], ESTIMATORS["linear"])
+    assert chosen.cost is not None
+    return chosen.cost({**arguments, **size})
 
 
 @experiment(
@@ -149,20 +159,9 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     curve="estimator",
     work="student_steps",
     cost=_cost,
-    labels={
-        "n": "sample size n",
-        "risk": "held-out squared error / variance of y",
-        "student": "two-phase student",
-        "linear": "linear ridge",
-        "ntk": "NTK ridge",
-        "ntk_bias": "NTK ridge, with biases",
-        "rbf": "RBF ridge",
-        "laplace": "Laplace ridge",
-        "random_features": "random ReLU features",
-        "nearest_neighbours": "nearest neighbours",
-    },
+    labels={"n": "sample size n", "risk": "held-out squared error / variance of y", **ESTIMATORS.labels},
 )  # fmt: skip
-def real_data(key, *, data, target, estimator, n, test_share, tuning, width, restarts, bias, dtype, fingerprint):
+def real_data(key, *, data, target, n, test_share, bias, dtype, fingerprint, **learner):
     """Fits one estimator to n rows; returns its mean squared error on the rows held out.
 
     `risk` and `train_risk` are in units of the variance of y over all rows: 1 is what predicting the mean gives, 1 - risk is
@@ -172,21 +171,19 @@ def real_data(key, *, data, target, estimator, n, test_share, tuning, width, res
     del fingerprint
     problem = problem_of(data, target, test_share)
     split_key, fit_key = (jax.random.fold_in(key, i) for i in range(2))
-    learner = _estimator(estimator, tuning, width, restarts)
-    student = isinstance(learner, TwoPhaseStudent)
+    chosen = _estimator(learner)
+    student = isinstance(chosen, TwoPhaseStudent)
     train, test = problem.split(split_key, n, jnp.float64)
     seen = jax.tree.map(lambda leaf: leaf.astype(dtype), train) if student else train
-    fit = Standardized(learner, bias=bias).fit(jax.random.fold_in(fit_key, n), seen)
+    fit = Standardized(chosen, bias=bias).fit(jax.random.fold_in(fit_key, n), seen)
     held_out = problem.held_out_risk(fit, test)
-    failed = (fit.status == Status.DIVERGED) | (fit.status == Status.SINGULAR)
     values: dict[str, Any] = {
-        "risk": jnp.where(failed, jnp.nan, held_out.value / problem.variance),
+        "risk": jnp.where(failed(fit.status), jnp.nan, held_out.value / problem.variance),
         "risk_se": held_out.standard_error / problem.variance,
         "train_risk": problem.held_out_risk(fit, train).value / problem.variance,
     }
-    if isinstance(fit.fit, NetworkFit):
-        names = {"width": "neurons", "restarts_run": "restarts_run", "total_steps": "student_steps"}
-        values |= {name: fit.stats[stat] for stat, name in names.items() if stat in fit.stats}
+    if student:
+        values |= scalars(fit, neurons="width", restarts_run="restarts_run", student_steps="total_steps")
     else:
-        values |= {name: value for name, value in fit.stats.items() if value.ndim == 0}
+        values |= scalars(fit)
     return {"status": fit.status, **values}
