@@ -23,6 +23,7 @@ from ..problem import AbstractInputs, Gaussian, Problem, Sphere, TwoLayerTeacher
 from ..recovery import recovery as measure_recovery
 from ..risk import exact_risk, monte_carlo_risk
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
+from .citations import AKIYAMA_SUZUKI
 
 _INPUTS: dict[str, type[AbstractInputs]] = {"sphere": Sphere, "gaussian": Gaussian}
 _ACTIVATIONS = {
@@ -128,7 +129,7 @@ def _theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
     # A non-homogeneous neuron has an output weight of its own.
     own = d + (_ACTIVATIONS[arguments["activation"]].degree is None)
     limit = np.asarray([theory.cramer_rao(m=m, d=own, n=size, noise_std=noise_std) for size in n])
-    return Theory(limit, 1.0, "Cramér-Rao limit sigma^2 m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
+    return Theory(limit, 1.0, "Cramér-Rao limit σ² m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
@@ -158,7 +159,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     theory=_theory,
     work="total_steps",
     cost=_cost,
-    cite="arXiv:2205.14818",
+    cite=AKIYAMA_SUZUKI,
     labels={
         "n": "sample size n",
         "risk": "excess risk",

@@ -37,6 +37,7 @@ from ..kernels import (
 from ..problem import AbstractInputs, Cube, Dataset, Gaussian, Problem, ReLUTeacher, Sphere
 from ..risk import exact_risk, monte_carlo_risk
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
+from .citations import AKIYAMA_SUZUKI
 
 _INPUTS: dict[str, Callable[[int], AbstractInputs]] = {"sphere": Sphere, "gaussian": Gaussian, "cube": Cube}
 _STUDENTS = ("student", "paper_student", "oracle_student")
@@ -140,7 +141,7 @@ def _theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
     d, m, noise_std = arguments["d"], arguments["m"], arguments["noise_std"]
     if name in _STUDENTS:
         limit = np.asarray([theory.cramer_rao(m=m, d=d, n=size, noise_std=noise_std) for size in n])
-        return Theory(limit, 1.0, "Cramér-Rao limit sigma^2 m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
+        return Theory(limit, 1.0, "Cramér-Rao limit σ² m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
     if arguments["inputs"] != "sphere":
         return Theory()
     exponent = theory.optimal_linear_exponent(d)
@@ -192,7 +193,7 @@ def cost_of(arguments: dict[str, Any]) -> Cost:
     theory=_theory,
     work="student_steps",
     cost=cost_of,
-    cite="arXiv:2205.14818",
+    cite=AKIYAMA_SUZUKI,
     labels={
         "n": "sample size n",
         "risk": "excess risk",
