@@ -107,7 +107,7 @@ def curve_chart(result: Result, drawing: Drawing, panel: Panel) -> Plot:
     x_label = label_of(result, result.experiment.x)
     low, high, y_scale = y_range(drawing)
     axes = _Axes(drawing.x_scale, y_scale)
-    marks = marks_of(result, drawing, panel.series, (low, high))
+    marks = marks_of(result, drawing, panel.series, (low, high), y_scale)
     for mark in marks:
         _add_mark(plot, axes, mark, always=len(marks) <= _MOST_MARKS)
     for series in panel.series:
@@ -145,8 +145,12 @@ def _add_mark(plot: Plot, axes: _Axes, mark: Mark, always: bool) -> None:
     for x, y in mark.areas:
         plot.add(
             "scatter", **axes.places(x, y), mode="lines", fill="toself", fillcolor=_faint(look.colour, 0.13), hoverinfo="skip",
-            line={"width": 1, "dash": "2px,3px", "color": _faint(look.colour, 0.9)},
-            meta={**meta, "fill": look.colour, "share": 0.13, "edge": 0.9},
+            line={"width": 0}, meta={**meta, "fill": look.colour, "share": 0.13, "edge": 0.0},
+        )  # fmt: skip
+    for x, y in mark.edges:
+        plot.add(
+            "scatter", **axes.places(x, y), mode="lines", hoverinfo="skip",
+            line={"width": 1.5, "dash": "2px,3px", "color": COLOURS[look.colour]}, meta={**meta, "ink": look.colour},
         )  # fmt: skip
     plot.add(
         "scatter", **axes.places(mark.x, mark.y), mode="lines" if len(mark.x) > 1 else "markers", hoverinfo="skip",
@@ -183,7 +187,13 @@ def _add(
         bars = {"array": high - places["y"], "arrayminus": places["y"] - low, "thickness": 1.5, "width": 5}
     data, at_x, at_y = axes.told(x, y, *(ends or ()))
     symbol = look.symbol + ("-open" if look.hollow else "")
-    mark = {"symbol": symbol, "size": 8, "color": COLOURS[look.colour], "maxdisplayed": _MARKS, "line": {"width": 1.5}}
+    mark = {
+        "symbol": symbol,
+        "size": 8,
+        "color": COLOURS[look.colour],
+        "maxdisplayed": _MARKS,
+        "line": {"width": 1.5 if look.hollow else 0},
+    }
     plot.add(
         "scatter", **places, name=name, mode=_mode(x) if theory else "lines+markers", error_y=bars,
         line={**line, "color": COLOURS[look.colour]}, marker=_DASH if theory else mark, customdata=data,

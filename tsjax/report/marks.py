@@ -1,6 +1,6 @@
 """What verdicts look like in a plot: the curve and the window that each is about, and the range that is allowed there."""
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -10,22 +10,31 @@ from ..sweep.verdicts import Judged
 from .places import key_of_curve
 from .series import Drawing, Scale, Series
 
-# A range at a single x is this wide, as a share of the axis, and an open end of a range of exponents this far from the fit.
-_WIDTH, _OPEN = 0.025, 3.0
+# A range at a single x is this wide, and one that is open on one side is shown so far, as shares of the axes; an open range of
+# exponents reaches this far beyond the fit.
+_WIDTH, _FRINGE, _OPEN = 0.025, 0.12, 3.0
+
+
+_Line: TypeAlias = tuple[np.ndarray, np.ndarray]
+_Shape: TypeAlias = tuple[list[_Line], list[_Line]]
 
 
 class Mark(NamedTuple):
     """One verdict in one panel: its `number` on the page, the `series` that it is about, the measured part (`x`, `y`) of that,
-    and the corners (k,) of the areas that are allowed, `areas`, which may reach out of the axes."""
+    the corners (k,) of the areas that are allowed, `areas`, which may reach out of the axes, and their `edges` (lines, where
+    they are not open)."""
 
     number: int
     series: Series
     x: np.ndarray
     y: np.ndarray
-    areas: list[tuple[np.ndarray, np.ndarray]]
+    areas: list[_Line]
+    edges: list[_Line]
 
 
-def marks_of(result: Result, drawing: Drawing, series: list[Series], ends: tuple[float, float]) -> list[Mark]:
+def marks_of(
+    result: Result, drawing: Drawing, series: list[Series], ends: tuple[float, float], y_scale: Scale
+) -> list[Mark]:
     """The verdicts that one panel of a drawing can show: one that holds `series`, and whose y axis has these `ends`."""
     found = []
     by_curve = {key_of_curve(one.curve): one for one in series}
@@ -34,15 +43,20 @@ def marks_of(result: Result, drawing: Drawing, series: list[Series], ends: tuple
         if mine is None or judged.curve is None:
             continue
         inside = np.isin(mine.x, judged.curve.x)
-        areas = _areas(result, drawing, judged, mine, ends)
-        if areas is not None and inside.any():
-            found.append(Mark(number, mine, mine.x[inside], mine.mean[inside], areas))
+        shape = _shape(result, drawing, judged, mine, _Y(ends, y_scale))
+        if shape is not None and inside.any():
+            found.append(Mark(number, mine, mine.x[inside], mine.mean[inside], *shape))
     return found
 
 
-def _areas(
-    result: Result, drawing: Drawing, judged: Judged, series: Series, ends: tuple[float, float]
-) -> list[tuple[np.ndarray, np.ndarray]] | None:
+class _Y(NamedTuple):
+    """A y axis: its ends and how it is divided."""
+
+    ends: tuple[float, float]
+    scale: Scale
+
+
+def _shape(result: Result, drawing: Drawing, judged: Judged, series: Series, y: _Y) -> _Shape | None:
     """None where the drawing shows something else than what was judged."""
     metric, other = str(judged.expectation.parts["metric"]), judged.expectation.parts["other"]
     curve, first = judged.curve, result.experiment.y[0]
@@ -54,35 +68,34 @@ def _areas(
     if metric == "crossing":
         if drawing.against not in ("", other):
             return None
-        x = drawing.x_scale.forward(np.array([max(low, series.x[0]), min(high, series.x[-1])]))
-        return [_box(drawing.x_scale.back(x[[0, 1]]), np.full(2, ends[0]), np.full(2, ends[1]))]
+        x = np.array([max(low, series.x[0]), min(high, series.x[-1])])
+        area = _around(x, np.full(2, y.ends[0]), np.full(2, y.ends[1]))
+        return [area], [(np.full(2, end), np.array(y.ends)) for end in (low, high) if np.isfinite(end)]
     if about_first and drawing.against:
         return None
     if metric == "model":
-        return []
+        return [], []
     if metric == "rate":
-        return _wedge(result, judged, curve, low, high)
+        return _wedge(result, judged, curve)
     if metric == "forecast":
         # Measured over foretold is the value.
-        measured = series.mean[series.x == judged.x[0]]
-        unit = measured / judged.verdict.value
-        return [_range(drawing.x_scale, series, np.array([judged.x[0]]), unit, (low, high), ends)]
+        x = np.array([judged.x[0]])
+        return _range(drawing.x_scale, series, x, series.mean[series.x == x] / judged.verdict.value, (low, high), y)
     unit = _unit(result, drawing, judged, curve)
-    return None if unit is None else [_range(drawing.x_scale, series, curve.x, unit, (low, high), ends)]
+    return None if unit is None else _range(drawing.x_scale, series, curve.x, unit, (low, high), y)
 
 
-def _wedge(
-    result: Result, judged: Judged, curve: Curve, low: float, high: float
-) -> list[tuple[np.ndarray, np.ndarray]] | None:
+def _wedge(result: Result, judged: Judged, curve: Curve) -> _Shape:
     """Between the power laws of the least and the greatest exponent that are allowed, through the middle of the fit."""
     rate = result.rate(curve, model=judged.expectation.model or "power")
-    shift = rate.exponent - judged.verdict.value
-    steep = np.array([max(low, judged.verdict.value - _OPEN), min(high, judged.verdict.value + _OPEN)]) + shift
+    value, allowed = judged.verdict.value, judged.verdict.allowed
+    steep = np.clip(allowed, value - _OPEN, value + _OPEN) + rate.exponent - value
     x = np.geomspace(rate.n[0], rate.n[-1], 3)
     middle = np.exp(np.interp(np.log(x[1]), np.log(rate.n), np.log(rate.mean_risk)))
     y = middle * (x[None, :] / x[1]) ** -steep[:, None]
     # Two triangles, which touch in the middle.
-    return [(x[[0, 1, 0]], y[[0, 0, 1], [0, 1, 0]]), (x[[2, 1, 2]], y[[0, 0, 1], [2, 1, 2]])]
+    areas = [(x[[0, 1, 0]], y[[0, 0, 1], [0, 1, 0]]), (x[[2, 1, 2]], y[[0, 0, 1], [2, 1, 2]])]
+    return areas, [(x, line) for line, end in zip(y, allowed, strict=True) if np.isfinite(end)]
 
 
 def _unit(result: Result, drawing: Drawing, judged: Judged, curve: Curve) -> np.ndarray | None:
@@ -106,23 +119,27 @@ def _unit(result: Result, drawing: Drawing, judged: Judged, curve: Curve) -> np.
 
 
 def _range(
-    scale: Scale,
-    series: Series,
-    x: np.ndarray,
-    unit: np.ndarray,
-    allowed: tuple[float, float],
-    ends: tuple[float, float],
-) -> tuple[np.ndarray, np.ndarray]:
-    """The allowed multiples of `unit` at each x, cut off well beyond the axis."""
-    reach = (ends[0] / 2 if ends[0] > 0 else 2 * ends[0] - 1, 2 * ends[1] if ends[1] > 0 else ends[1] / 2)
-    low, high = (np.clip(unit * end if np.isfinite(end) else np.full(len(x), end), *reach) for end in allowed)
+    x_scale: Scale, series: Series, x: np.ndarray, unit: np.ndarray, allowed: tuple[float, float], y: _Y
+) -> _Shape:
+    """The allowed multiples of `unit` at each x; of a range that is open on one side, a fringe along its edge."""
+    floor, top = y.scale.forward(np.array(y.ends))
+    fringe, edges = _FRINGE * (top - floor), []
     if len(x) == 1:
-        all_places = scale.forward(series.x)
-        half = _WIDTH / 2 * (all_places.max() - all_places.min() or 1.0)
-        x = scale.back(scale.forward(x) + np.array([-half, half]))
-        low, high = np.repeat(low, 2), np.repeat(high, 2)
-    return _box(x, low, high)
+        places = x_scale.forward(series.x)
+        half = _WIDTH / 2 * (places.max() - places.min() or 1.0)
+        x = x_scale.back(x_scale.forward(x) + np.array([-half, half]))
+        unit = np.repeat(unit, 2)
+    # Well beyond the axis is far enough, and a value that has a place on it.
+    least, most = y.scale.back(np.array([floor - (top - floor), top + (top - floor)]))
+    low, high = (np.clip(unit * end, least, most) if np.isfinite(end) else None for end in allowed)
+    edges = [(x, line) for line in (low, high) if line is not None]
+    if low is None and high is not None:
+        low = y.scale.back(y.scale.forward(high) - fringe)
+    elif high is None and low is not None:
+        high = y.scale.back(y.scale.forward(low) + fringe)
+    assert low is not None and high is not None
+    return [_around(x, low, high)], edges
 
 
-def _box(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _around(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> _Line:
     return np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]])
