@@ -241,6 +241,11 @@ def warnings_of(result: Result, model: str = "power", asked: bool = False) -> li
     return [(curves, text) for text, curves in found.items()]
 
 
+def by_axis(result: Result, text: str) -> str:
+    """A sentence about a fit, which calls the axis n, with the name that the axis has."""
+    return re.sub(r"\bn\b(?!\^)", lambda _: label_of(result, result.experiment.x), text)
+
+
 def compute_seconds(result: Result) -> tuple[float, float]:
     """Seconds of running and of compiling behind the records."""
     records = result.records

@@ -31,6 +31,7 @@ from .grids import cells_grid, crossing_grid, last_grid, rates_grid
 from .heat import all_maps
 from .look import COLOURS, DARK_COLOURS
 from .numbers import (
+    by_axis,
     compute_seconds,
     duration,
     failed_of,
@@ -126,7 +127,8 @@ def render(result: Result) -> str:
         main=sections[0],
         sections=sections[1:],
         warnings=[
-            (", ".join(full_name(result, curve) for curve in curves), text) for curves, text in warnings_of(result)
+            (", ".join(full_name(result, curve) for curve in curves), by_axis(result, text))
+            for curves, text in warnings_of(result)
         ],
         provenance=_provenance(result),
         reproduce=_reproduce(result),

@@ -12,6 +12,7 @@ from ..sweep.coverage import Coverage
 from ..sweep.precision import CurvePlan
 from ..sweep.result import Result
 from .numbers import (
+    by_axis,
     decimals,
     digits,
     duration,
@@ -99,7 +100,9 @@ def rates_table(result: Result, model: str = "power", asked: bool = False) -> Co
     if model != "auto":
         del columns["model"]
         title += "" if model == "power" else f", model {model}"
-    for name, empty in (("theory", "–"), (limit, "–"), ("verdict", "")):
+    # How many seeds there are is told again with the means.
+    columns.pop("seeds", None)
+    for name, empty in (("theory", "–"), (limit, "–"), ("failed", "0"), ("verdict", "")):
         if set(columns[name]) == {empty}:
             del columns[name]
     styles = [STYLES.get(outcome, "") for outcome in columns.get("verdict", [])]
@@ -161,7 +164,7 @@ def warnings_list(result: Result, model: str = "power", asked: bool = False) -> 
     warnings = warnings_of(result, model, asked)
     if not warnings:
         return None
-    texts = [f"{', '.join(curve.label for curve in curves)}: {text}" for curves, text in warnings]
+    texts = [f"{', '.join(curve.label for curve in curves)}: {by_axis(result, text)}" for curves, text in warnings]
     return Group(Text("Warnings", style="bold"), marked(texts))
 
 
