@@ -269,17 +269,21 @@ class Result:
 
     def _outcomes(self, curve: Curve, model: str) -> list[str]:
         """Of the verdicts on the very exponent that a row of rates holds: this window, this model, this interval."""
-        return [
-            str(judged.verdict.outcome)
-            for judged in self.judged()
-            if judged.expectation.parts["metric"] == "rate"
-            and judged.expectation.parts["other"] is None
-            and judged.expectation.level == 0.95
-            and (judged.expectation.model or "power") == model
-            and judged.curve is not None
-            and judged.curve.arguments == curve.arguments
-            and np.array_equal(judged.curve.x, curve.x)
-        ]
+        judge, found = self._judge, []
+        for expectation in self.spec.expect:
+            parts = expectation.parts
+            direct = parts["metric"] == "rate" and parts["other"] is None and expectation.level == 0.95
+            [whole] = [one for one in self.curves() if one.arguments == curve.arguments]
+            if (
+                direct
+                and (expectation.model or "power") == model
+                and any(one is whole for one in judge.chosen(expectation, parts["curve"]))
+            ):
+                judged = judge.judged(expectation, [whole])
+                # Where nothing could be measured, the window is not known, and the outcome is undecided whatever it is.
+                if judged.curve is None or np.array_equal(judged.curve.x, curve.x):
+                    found.append(str(judged.verdict.outcome))
+        return found
 
     @property
     def _judge(self) -> Judge:

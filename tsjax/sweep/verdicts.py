@@ -73,18 +73,19 @@ class Judge:
         self.columns = columns
         self.is_share = is_share
 
-    def judged(self, expectation: Expectation) -> Judged:
-        """The verdict on all curves that the expectation means, and what it was measured on."""
+    def judged(self, expectation: Expectation, curves: Sequence[Curve] | None = None) -> Judged:
+        """The verdict on all curves that the expectation means, or on `curves`, and what it was measured on."""
         what = expectation.what
         if expectation.where:
             what += " at " + ", ".join(f"{key}={value}" for key, value in expectation.where.items())
         if expectation.model is not None:
             what += f" (model {expectation.model})"
         try:
+            meant = self._meant(expectation) if curves is None else curves
             # A claim about all curves, or about a window, holds where it is hardest: the interval that is furthest out.
             # Being true everywhere, it needs no correction for the number of curves (intersection-union test).
             measured = max(
-                (self._measure(expectation, curve) for curve in self._meant(expectation)),
+                (self._measure(expectation, curve) for curve in meant),
                 key=lambda m: _excess(expectation, m.interval),
             )
         except (_Unmeasured, ValueError) as error:
