@@ -60,9 +60,9 @@ def title_of(result: Result, judged: Judged) -> str:
 
 
 def value_of(judged: Judged) -> str:
-    """The measured value, with as many decimals as its interval has in the reason."""
+    """The measured value, with as many decimals as its interval has in the reason; empty where there is none."""
     value = judged.verdict.value
-    return "–" if np.isnan(value) else together(value, *judged.verdict.interval)[0]
+    return "" if np.isnan(value) else together(value, *judged.verdict.interval)[0]
 
 
 def reason_of(result: Result, judged: Judged) -> str:

@@ -151,7 +151,7 @@ def verdicts_list(result: Result) -> ConsoleRenderable:
     grid.add_column(overflow="fold")
     for judged in result.judged():
         outcome = str(judged.verdict.outcome)
-        text = Text(f"{title_of(result, judged)}: {value_of(judged)}\n")
+        text = Text(": ".join(filter(None, [title_of(result, judged), value_of(judged)])) + "\n")
         text.append(reason_of(result, judged))
         if judged.verdict.source:
             text.append(f"\n{judged.verdict.source}", style="dim")
