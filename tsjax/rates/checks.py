@@ -68,7 +68,7 @@ def together(*values: float) -> list[str]:
     if not finite:
         return [f"{value:.4g}" for value in values]
     low, high = min(finite), max(finite)
-    if low == high:
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
         return [f"{value:.4g}" for value in values]
     if low > 0 and high > 1000 * low:
         return [significant(value) for value in values]

@@ -202,7 +202,7 @@ def heat_figure(heat: Heat, style: str = "page") -> Figure:
         axes.set_title(heat.title)
         if heat.z.size <= 64:
             # Dark letters on light tiles.
-            level = drawn.norm(np.nan_to_num(heat.z, nan=float(known.min()) if known.size else 1.0))
+            level = np.asarray(drawn.norm(np.nan_to_num(heat.z, nan=float(known.min()) if known.size else 1.0)), float)
             for (i, j), value in np.ndenumerate(heat.z):
                 colour = "black" if level[i, j] > 0.6 else "white"
                 axes.text(j + 0.5, i + 0.5, digits(value, 2), ha="center", va="center", fontsize=6, color=colour)

@@ -53,7 +53,7 @@ def rates_grid(result: Result) -> Grid | None:
     """Exponents with intervals, local exponents, theory, diagnostics and verdicts, of the curves of which exponents are told;
     None when there are none."""
     shown = [shows_rate(result, curve) for curve in result.curves()]
-    rates = result.rates()[shown]
+    rates = result.rates().iloc[np.flatnonzero(shown)]
     if bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
         return None
     warnings = warnings_of(result)

@@ -78,7 +78,7 @@ def rates_table(result: Result, model: str = "power", asked: bool = False) -> Co
     kept = [asked or shows_rate(result, curve) for curve in result.curves()]
     rates, x = result.rates(model), result.experiment.x
     curves = [curve for curve, told in zip(result.curves(), kept, strict=True) if told]
-    rates = rates if rates.empty else rates[kept]
+    rates = rates.iloc[np.flatnonzero(kept)]
     if rates.empty or bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
         return None
     limit = "limit"
