@@ -260,6 +260,10 @@ def test_the_headline_is_about_the_learner_of_the_claim(toy_result, make_toy):
     assert text in " ".join(_Page(render(toy_result)).text.split())
     other = make_toy(expect=[{"what": "risk of ridge relative to student", "at_least": 1.0}])
     assert "of the ridge [with brackets] is" in headline_of(other)
+    # Of several variants, that which is meant.
+    grid = {"n": [64, 128], "method": "student", "d": [2, 5, 7, 9], "seeds": 4}
+    meant = {"what": "risk of student relative to cramer_rao", "where": {"d": 5}, "at_most": 2.0}
+    assert "of the two-phase student (d = 5) is" in headline_of(make_toy(grid=grid, expect=[meant]))
     nothing = make_toy(expect=[])
     assert "is lowest for the two-phase student" in headline_of(nothing)
     assert (

@@ -104,8 +104,7 @@ def _sentence(result: Result, curve: Curve) -> str:
     point, y = last_point(result, curve), label_of(result, result.experiment.y[0])
     if np.isnan(point.mean):
         return ""
-    several = [one for one in subjects_of(result) if one is not curve]
-    variant = f" ({variant_of(result, curve)})" if several else ""
+    variant = f" ({variant_of(result, curve)})" if variant_of(result, curve) else ""
     text = f"At {at(result, point.x)} the mean {y} of {the(label_of(result, curve.name))}{variant} is "
     text += mean_with_error(point.mean, point.se)
     if point.to_limit is not None and aims_at_limit(result, curve):
