@@ -148,7 +148,7 @@ def test_a_whole_store_has_nothing_said_of_it(tsjax, whole, command):
 def test_notes_fit_80_columns_and_are_yellow_above_the_tables(tsjax, damaged, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     out = tsjax("rates", damaged)[1]
-    assert max(map(len, out.splitlines())) <= 80 and out.index(SAID) < out.index("Rates of risk")
+    assert max(map(len, out.splitlines())) <= 80 and out.index(SAID) < out.index("Exponents of risk")
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
     assert f"\x1b[33m{SAID}" in tsjax("rates", damaged)[1]

@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from tsjax.rates import Estimate, compare_rates, crossing, fit_rate, judge, mean_ratio, share
+from tsjax.rates.checks import beside, together
 
 N = 2.0 ** np.arange(9, 15)
 
@@ -170,7 +171,7 @@ def test_reads_as_a_sentence(rng):
     assert rate.window == (512.0, 4096.0)
     risks[0, 0] = np.nan
     assert str(fit_rate(N[:4], risks)).endswith("(64 seeds, 1 warning)")
-    assert str(Estimate(1.2345678, (1.0, 1.5), 0.95)) == "1.235 [1, 1.5]"
+    assert str(Estimate(1.2345678, (1.0, 1.5), 0.95)) == "1.23 [1.00, 1.50]"
 
 
 def test_missing_risks_are_counted_and_left_out(rng):
@@ -366,20 +367,20 @@ INF, NAN = np.inf, np.nan
     [
         ((0.986, 1.036), (0.94, 1.06), "holds", "interval [0.986, 1.036] lies inside [0.94, 1.06]"),
         ((0.94, 1.06), (0.94, 1.06), "holds", "interval [0.94, 1.06] lies inside [0.94, 1.06]"),
-        ((3, 4), (2, INF), "holds", "interval [3, 4] lies above 2"),
-        ((0.5, 0.9), (0.94, 1.06), "fails", "interval [0.5, 0.9] lies below [0.94, 1.06]"),
-        ((1.1, 1.2), (-INF, 1.06), "fails", "interval [1.1, 1.2] lies above 1.06"),
+        ((3, 4), (2, INF), "holds", "interval [3.00, 4.00] lies above 2"),
+        ((0.5, 0.9), (0.94, 1.06), "fails", "interval [0.500, 0.900] lies below [0.94, 1.06]"),
+        ((1.1, 1.2), (-INF, 1.06), "fails", "interval [1.10, 1.20] lies above 1.06"),
         (
             (0.9, 1.0),
             (0.94, 1.06),
             "undecided",
-            "interval [0.9, 1] lies only partly inside [0.94, 1.06]; more seeds narrow it",
+            "interval [0.90, 1.00] lies only partly inside [0.94, 1.06]; more seeds narrow it",
         ),
         (
             (0.0, 2.0),
             (0.94, 1.06),
             "undecided",
-            "interval [0, 2] lies only partly inside [0.94, 1.06]; more seeds narrow it",
+            "interval [0.00, 2.00] lies only partly inside [0.94, 1.06]; more seeds narrow it",
         ),
         (
             (-INF, INF),
@@ -393,7 +394,28 @@ INF, NAN = np.inf, np.nan
 def test_judge(interval, allowed, outcome, reason):
     verdict = judge("rate of student in n", 1, interval, allowed, source="parametric rate")
     assert (verdict.outcome, verdict.reason, verdict.source) == (outcome, reason, "parametric rate")
-    assert str(verdict) == f"rate of student in n: {outcome} (1; {reason})"
+    value = together(1.0, *map(float, interval))[0]
+    assert str(verdict) == f"rate of student in n: {outcome} ({value}; {reason})" and float(value) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("value", "interval", "text"),
+    [
+        # As many decimals for all three as the interval is worth, zeros included.
+        (1.0616, (0.9538, 1.204), "1.06 [0.95, 1.20]"),
+        (14.02, (10.96, 16.13), "14.0 [11.0, 16.1]"),
+        (14.8, (10.4, 18.2), "14.8 [10.4, 18.2]"),
+        (0.0469, (0.00721, 0.0835), "0.0469 [0.0072, 0.0835]"),
+        (0.0, (-0.02, 0.03), "0.0000 [-0.0200, 0.0300]"),
+        (7.7e-5, (7.2e-5, 8.3e-5), "7.70e-05 [7.20e-05, 8.30e-05]"),
+        (1.02, (0.4, np.inf), "1.02 [0.40, inf]"),
+        (5.0, (0.001, 300.0), "5.00 [0.00100, 300]"),
+        (1.0, (1.0, 1.0), "1 [1, 1]"),
+        (np.nan, (np.nan, np.nan), "nan [nan, nan]"),
+    ],
+)
+def test_a_value_and_its_interval_have_equal_decimals(value, interval, text):
+    assert beside(value, interval) == text
 
 
 def test_judge_of_a_value_that_is_not_a_number():

@@ -121,10 +121,16 @@ def toy_result(make_toy) -> Result:
 
 @pytest.fixture(scope="session")
 def many_result(make_toy) -> Result:
-    """Six panels' worth of curves: several d and a share of failures."""
+    """Six curves, of two learners at three d, with a share of failures."""
     return make_toy(
         grid={"n": [128, 512], "method": ["student", "ridge"], "d": [2, 5, 10], "failing": 0.3, "seeds": 6}, expect=[]
     )
+
+
+@pytest.fixture(scope="session")
+def panels_result(make_toy) -> Result:
+    """Three learners at three d: a panel for each d."""
+    return make_toy(grid={"n": [128, 512], "method": list(EXPONENTS), "d": [2, 5, 10], "seeds": 6}, expect=[])
 
 
 @pytest.fixture(scope="session")

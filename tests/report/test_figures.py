@@ -1,8 +1,10 @@
 import dataclasses
 import io
 import itertools
+import re
 from xml.etree import ElementTree
 
+import jax
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,11 +16,15 @@ from PIL import Image
 from sweep.toys import power, power_spec
 
 from tsjax.report import rate_figure, ratio_figure
-from tsjax.report.figures import draw, image
-from tsjax.report.numbers import means_of
-from tsjax.report.series import mean_drawing
+from tsjax.report.figures import draw, heat_figure, image
+from tsjax.report.heat import all_maps
+from tsjax.report.look import COLOURS
+from tsjax.report.numbers import digits, means_of
+from tsjax.report.series import mean_drawing, scale_of
+from tsjax.sweep.experiment import experiment
 from tsjax.sweep.result import Result
-from tsjax.sweep.run import run_spec
+from tsjax.sweep.run import run_spec, sweep
+from tsjax.sweep.spec import parse_spec
 
 
 def _measured(axes):
@@ -93,25 +99,28 @@ def test_nothing_overlaps_or_is_cut(name, request):
     assert below.x0 >= 0 and below.x1 <= page.x1 and below.y0 >= -1
 
 
-def test_a_panel_for_each_combination(many_result):
-    figure = rate_figure(many_result)
+def test_a_panel_for_each_combination(panels_result):
+    figure = rate_figure(panels_result)
     assert [axes.get_title() for axes in figure.axes] == ["d = 2", "d = 5", "d = 10"]
     for axes in figure.axes:
         legend = axes.get_legend()
         assert legend is not None
+        # The name and the exponent of a curve stand together.
         notes = [text.get_text() for text in legend.get_texts()]
-        assert len(notes) == 2 and all("[" in note for note in notes)
-    # Names are told once, in the same look everywhere.
-    assert len([label for label in _legend(figure) if "student" in label]) == 1
+        assert len(notes) == 3 and all("[" in note for note in notes)
+        assert [note.split("  ")[0].split("\n")[0] for note in notes] == [
+            "two-phase student", "ridge [with brackets]", "optimal linear estimator",
+        ]  # fmt: skip
+    assert _legend(figure) == ["Cramér-Rao limit", "theory, in the curve's colour"]
     colours = [[line.get_color() for line in _measured(axes)] for axes in figure.axes]
     assert colours[0] == colours[1] == colours[2]
 
 
-def test_at_most_four_panels_in_a_row(make_toy):
-    grid = {"n": [128, 512], "method": "student", "d": list(range(2, 9)), "seeds": 4}
+def test_few_panels_in_a_row(make_toy):
+    grid = {"n": [128, 512], "method": ["student", "ridge", "optimal_linear"], "d": list(range(2, 9)), "seeds": 4}
     figure = rate_figure(make_toy(grid=grid, expect=[]))
     assert len(figure.axes) == 7
-    assert max(len(row) for row in _rows(figure)) == 4
+    assert max(len(row) for row in _rows(figure)) == 3
 
 
 def _rows(figure) -> list[list]:
@@ -122,12 +131,90 @@ def _rows(figure) -> list[list]:
     return list(rows.values())
 
 
+def test_the_values_of_a_second_axis_are_colours_of_one_panel(many_result):
+    [axes] = rate_figure(many_result).axes
+    lines = _measured(axes)
+    assert len(lines) == 6
+    colours = [to_hex(line.get_color()) for line in lines]
+    # Three colours of a ramp, for d; two markers, for learners.
+    assert colours[:3] == colours[3:] and len(set(colours)) == 3 and set(colours) <= set(COLOURS[7:])
+    assert (
+        len({str(line.get_marker()) for line in lines[:3]}) == len({str(line.get_marker()) for line in lines[3:]}) == 1
+    )
+    assert lines[0].get_marker() != lines[3].get_marker()
+
+
+def test_learners_with_arguments_of_their_own_share_a_panel():
+    """`restarts` is the student's own, and part of its name where it varies."""
+    grid = [
+        {"n": [16, 32, 64], "learner": "student", "restarts": [1, 4], "seeds": 4},
+        {"n": [16, 32, 64], "learner": "ridge", "seeds": 4},
+    ]
+    result = run_spec(parse_spec({"study": "nowhere:own", "grid": grid}), experiment=own)
+    figure = rate_figure(result)
+    assert len(figure.axes) == 1
+    names = [label.split("  ")[0] for label in _legend(figure)]
+    assert sorted(names) == ["ridge", "student, restarts = 1", "student, restarts = 4"]
+
+
+@experiment(static=("learner",), curve="learner")
+def own(key, *, learner: str, n: int, restarts: int = 1):
+    return {"risk": (2.0 if learner == "ridge" else 1.0 / restarts) / n * (1 + jax.random.uniform(key))}
+
+
+@pytest.mark.parametrize("style", ["column", "page"])
+@pytest.mark.parametrize("name", ["toy_result", "many_result", "panels_result"])
+def test_the_legend_is_a_small_part_of_the_picture(name, style, request):
+    figure = rate_figure(request.getfixturevalue(name), style=style)
+    figure.draw_without_rendering()
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    legends = [*figure.legends, *(legend for axes in figure.axes if (legend := axes.get_legend()) is not None)]
+    boxes = [legend.get_window_extent(renderer) for legend in legends]
+    assert sum(box.width * box.height for box in boxes) < 0.35 * figure.bbox.width * figure.bbox.height
+
+
+@experiment(x="noise")
+def zeros(key, *, noise: float):
+    """A risk that is 0 where there is no noise."""
+    return {"risk": noise * jax.random.uniform(key, minval=0.5)}
+
+
+def test_axes_with_0_are_symlog():
+    result = sweep(zeros, seeds=6, noise=[0.0, 0.01, 0.1, 1.0])
+    [axes] = rate_figure(result).axes
+    assert axes.get_xscale() == axes.get_yscale() == "symlog"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.01", "0.1", "1"]
+    [line] = _measured(axes)
+    low, high = axes.get_ylim()
+    assert _points(line)[1][0] == 0.0 and low < 0 < high
+    # 0 stands a step apart from the smallest value, as the others do from one another.
+    places = axes.transData.transform(np.column_stack(_points(line)))[:, 0]
+    assert np.diff(places).min() > 0.7 * np.diff(places).max()
+
+
+@pytest.mark.parametrize("values", [[1e-3, 1.0, 50.0], [0.0, 0.01, 3.0], [-2.0, 0.0, 0.05, 10.0], [-1.0, 1.0, 2.0]])
+def test_scales_go_there_and_back(values):
+    scale = scale_of(np.array(values))
+    np.testing.assert_allclose(scale.back(scale.forward(np.array(values))), values, rtol=1e-12, atol=1e-300)
+
+
+def test_maps_are_figures_too(many_result, tmp_path):
+    [first, _] = all_maps(many_result)
+    figure = heat_figure(first)
+    assert figure.axes[0].get_xlabel() == "sample size n" and figure.axes[0].get_ylabel() == "d"
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == [digits(value, 2) for value in first.z.ravel()]
+    many_result.report(tmp_path)
+    names = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert names >= {re.sub(r"[^\w.-]", "_", heat.name) for heat in all_maps(many_result)}
+
+
 def test_returned_x_is_linear_with_bands(path_result):
     figure = rate_figure(path_result, "train_loss")
     [axes] = figure.axes
     assert axes.get_xscale() == "linear" and axes.get_yscale() == "log"
     assert len(axes.collections) == 2 and axes.get_ylim()[0] < 0.5 * np.exp(-0.02 * 290) * 2
-    assert _legend(figure) == [curve.label for curve in path_result.curves()]
+    assert sorted(_legend(figure)) == ["speed = 1", "speed = 2"]
 
 
 def test_ratio_only_where_theory_predicts_the_limit(toy_result, path_result, bare_result):
@@ -180,17 +267,17 @@ def test_curves_differ_in_grey(toy_result):
         assert ((a < 200) != (b < 200)).sum() > 1000
 
 
-def test_plot_returns_the_axes(toy_result, many_result):
+def test_plot_returns_the_axes(toy_result, panels_result):
     axes = toy_result.plot()
     assert axes.shape == (1,) and axes[0].figure.get_size_inches()[0] == pytest.approx(3.4)
     np.testing.assert_allclose(_points(_measured(axes[0])[0])[1], toy_result.curves()[0].values["risk"].mean(axis=1))
-    assert len(many_result.plot(style="page")) == 3
-    figure, own = plt.subplots(1, 3)
-    assert many_result.plot(axes=own) is not None
-    assert [len(_measured(one)) for one in own] == [2, 2, 2] and own[1].get_title() == "d = 5"
-    assert own[0].get_legend() is not None
+    assert len(panels_result.plot(style="page")) == 3
+    figure, mine = plt.subplots(1, 3)
+    assert panels_result.plot(axes=mine) is not None
+    assert [len(_measured(one)) for one in mine] == [3, 3, 3] and mine[1].get_title() == "d = 5"
+    assert mine[0].get_legend() is not None
     with pytest.raises(ValueError, match="one matplotlib axes for each of the 3 panels"):
-        many_result.plot(axes=own[:2])
+        panels_result.plot(axes=mine[:2])
     with pytest.raises(ValueError, match="no such style. Allowed: column, page"):
         toy_result.plot(style="poster")
     plt.close("all")

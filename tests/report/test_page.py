@@ -8,18 +8,23 @@ import tomllib
 from collections import Counter
 from html.parser import HTMLParser
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
+from tsjax.rates.checks import beside
 from tsjax.report import points, write_report
-from tsjax.report.page import _source, render
+from tsjax.report.charts import spread
+from tsjax.report.page import PLOTLY, _source, render
+from tsjax.report.sentences import headline_of, reason_of, value_of
+from tsjax.report.series import mean_drawing
 from tsjax.report.toml import spec_toml
 from tsjax.sweep.coverage import Coverage
 from tsjax.sweep.experiment import experiment
 from tsjax.sweep.result import Result
 from tsjax.sweep.run import sweep
-from tsjax.sweep.spec import parse_spec
+from tsjax.sweep.spec import find_experiment, parse_spec
 
 _VOID = {"meta", "link", "img", "br"}
 
@@ -119,17 +124,20 @@ def test_page_says_it_all(written, toy_result):
     # The claim and the verdict come before the details.
     assert page.text.index("1 of 3 expectations holds") < page.text.index("lies inside")
     assert [attributes["id"] for tag, attributes in page.tags if tag == "section"] == [
-        "expectations", "curves-risk", "rates", "last", "local", "limit", "reference", "seeds", "cells", "provenance",
+        "curves-risk", "expectations", "rates", "last", "local", "limit", "reference", "seeds", "cells", "provenance",
         "reproduce", "cite",
     ]  # fmt: skip
     for curve in toy_result.curves():
         assert curve.label in page.text
-    for verdict in toy_result.verdicts():
-        assert verdict.reason in page.text
+    # Verdicts by the names of learners, with one number of decimals.
+    assert "two-phase student: excess risk relative to the Cramér-Rao limit at sample size n = 1024" in page.text
+    assert "cramer_rao" not in page.text.split("Reproduce")[0]
+    for judged in toy_result.judged():
+        assert f"{value_of(judged)}: {reason_of(toy_result, judged)}" in " ".join(page.text.split())
     for words in (
         "Cramér-Rao",
         "converged",
-        "crossing: below from n on",
+        "crossing: below from",
         "local exponents",
         "tsjax run sweep.toml",
         "tsjax verify",
@@ -137,7 +145,6 @@ def test_page_says_it_all(written, toy_result):
         "compiling",
         "96k student steps",
         "planted",
-        "eprint        = {2205.14818}",
         "@software{tsjax",
     ):
         assert words in page.text, words
@@ -174,6 +181,14 @@ def test_what_is_drawn_is_what_was_measured(written, toy_result):
     traces = figures["curves-risk-0"]["data"]
     measured = [trace for trace in traces if trace["mode"] == "lines+markers"]
     assert len(measured) == 3
+    # An outline tells intervals apart where they cover one another.
+    bands = [trace for trace in traces if trace.get("fill") and "mark" not in trace["meta"]]
+    assert len(bands) == 3 and all(trace["line"]["width"] > 0 for trace in bands)
+    # Every curve has its name beside it, none over another.
+    names = figures["curves-risk-0"]["layout"]["annotations"]
+    assert sorted(name["text"] for name in names) == sorted(series.name for series in mean_drawing(toy_result).series)
+    heights = sorted(name["y"] for name in names)
+    assert min(np.diff(heights)) > 0.05
     for trace, curve in zip(measured, toy_result.curves(), strict=True):
         np.testing.assert_array_equal(_numbers(trace["x"]), curve.x)
         np.testing.assert_allclose(_numbers(trace["y"]), curve.values["risk"].mean(axis=1))
@@ -191,6 +206,146 @@ def test_what_is_drawn_is_what_was_measured(written, toy_result):
     points = np.concatenate([_numbers(trace["y"]) for trace in figures["seeds-0"]["data"]])
     expected = np.concatenate([curve.values["risk"].ravel() for curve in toy_result.curves()])
     np.testing.assert_allclose(np.sort(points), np.sort(expected), rtol=1e-6)
+
+
+def test_every_verdict_shows_its_window_curve_and_range(toy_result):
+    expect = [
+        {"what": "rate of student in n", "value": 1.0, "tolerance": 0.2, "over": {"n": [256, 1024]}},
+        {"what": "risk of student relative to cramer_rao", "at_most": 1.4, "over": {"n": 1024}},
+        {"what": "risk of student", "at_least": 0.001, "at_most": 0.1, "over": {"n": [256, 512]}},
+        {"what": "crossing of student relative to ridge in n", "at_most": 300.0},
+        {"what": "risk of student relative to ridge", "at_most": 2.0, "over": {"n": [128, 512]}},
+    ]
+    spec = parse_spec({**toy_result.spec.model_dump(exclude_defaults=True), "expect": expect})
+    result = Result(toy_result.records, spec, toy_result.experiment, {}, theory=toy_result._theory)
+    page = _Page(render(result))
+    traces = page.figures["curves-risk-0"]["data"]
+    student, ridge, _ = result.curves()
+    key = next(t["meta"]["keys"][0] for t in traces if t.get("name", "").startswith("two-phase student"))
+    marks = {number: [t for t in traces if t["meta"].get("mark") == number] for number in range(1, 6)}
+    for number, window in ((1, (256, 1024)), (2, (1024, 1024)), (3, (256, 512)), (4, (128, 1024)), (5, (128, 512))):
+        halo = marks[number][-1]
+        assert (_numbers(halo["x"]).min(), _numbers(halo["x"]).max()) == window
+        assert all(t["meta"]["keys"] == [key] for t in marks[number])
+        at = np.isin(student.x, _numbers(halo["x"]))
+        np.testing.assert_allclose(_numbers(halo["y"]), student.values["risk"].mean(axis=1)[at])
+    edges = {number: [t for t in found if t["line"].get("dash") == "2px,3px"] for number, found in marks.items()}
+    # The allowed exponents, as power laws that meet in the middle of the window.
+    for trace, slope in zip(edges[1], (0.8, 1.2), strict=True):
+        x, y = _numbers(trace["x"]), _numbers(trace["y"])
+        np.testing.assert_allclose(np.diff(np.log(y)) / np.diff(np.log(x)), -slope)
+    # What a ratio may be, in units of what it is relative to.
+    np.testing.assert_allclose(_numbers(edges[2][0]["y"]), 1.4 * 5 / 1024)
+    assert [_numbers(trace["y"])[0] for trace in edges[3]] == [0.001, 0.1]
+    assert _numbers(edges[4][0]["x"]).tolist() == [300, 300]
+    np.testing.assert_allclose(_numbers(edges[5][0]["y"]), 2 * ridge.values["risk"].mean(axis=1)[:3])
+    # And where a plot shows the ratio itself, there.
+    [line] = [
+        t for t in page.figures["limit-0"]["data"] if t["meta"].get("mark") == 2 and t["line"].get("dash") == "2px,3px"
+    ]
+    np.testing.assert_allclose(_numbers(line["y"]), 1.4)
+    charts = {
+        attributes["data-mark"]: attributes["data-charts"] for _, attributes in page.tags if "data-mark" in attributes
+    }
+    assert charts["1"] == "curves-risk-0" and charts["2"] == "curves-risk-0 limit-0"
+
+
+def test_the_headline_is_about_the_learner_of_the_claim(toy_result, make_toy):
+    verdicts = toy_result.verdicts()
+    text = headline_of(toy_result)
+    assert text.startswith("At sample size n = 1024 the mean excess risk of the two-phase student is ")
+    # The numbers of the verdicts, as they are written there.
+    assert f"{beside(verdicts[2].value, verdicts[2].interval)} times the Cramér-Rao limit" in text
+    assert "smaller than that of the optimal linear estimator by a factor of" in text
+    assert text in " ".join(_Page(render(toy_result)).text.split())
+    other = make_toy(expect=[{"what": "risk of ridge relative to student", "at_least": 1.0}])
+    assert "of the ridge [with brackets] is" in headline_of(other)
+    # Of several variants, that which is meant.
+    grid = {"n": [64, 128], "method": "student", "d": [2, 5, 7, 9], "seeds": 4}
+    meant = {"what": "risk of student relative to cramer_rao", "where": {"d": 5}, "at_most": 2.0}
+    assert "of the two-phase student (d = 5) is" in headline_of(make_toy(grid=grid, expect=[meant]))
+    nothing = make_toy(expect=[])
+    assert "is lowest for the two-phase student" in headline_of(nothing)
+    assert (
+        headline_of(make_toy(grid={"n": [64, 128], "method": "student", "d": [2, 5, 7], "seeds": 2}, expect=[])) == ""
+    )
+
+
+def test_a_page_cites_its_own_study_alone(toy_result):
+    cited = lambda cite: (
+        _Page(
+            render(
+                Result(toy_result.records, toy_result.spec, toy_result.experiment.model_copy(update={"cite": cite}), {})
+            )
+        ).text
+    )
+    assert "2205.14818" not in cited("") and "The software that ran this sweep:" in cited("")
+    own = "@article{me2026,\n  title = {Mine},\n  doi = {10.1/x}\n}"
+    text = cited(own)
+    assert own in text and "@software{tsjax" in text and "2205.14818" not in text
+    assert "planted; doi:10.1/x" in text
+    assert "A report of mine" in cited("A report of mine")
+    assert "eprint        = {1806.07572}" in cited("arXiv:1806.07572")
+    for study in ("superiority", "recovery", "paper_figure"):
+        assert "Akiyama, Shunta" in find_experiment(study).cite
+    assert find_experiment("real_data").cite == ""
+
+
+# Of plotly-cartesian.min.js, by its authors' list; the page asks it for nothing else.
+_CARTESIAN = {
+    "bar", "box", "contour", "heatmap", "histogram", "histogram2d", "histogram2dcontour", "image", "pie", "scatter",
+    "scatterternary", "violin",
+}  # fmt: skip
+
+
+def test_plotly_is_the_tested_one():
+    text = PLOTLY.read_text()
+    assert text.startswith("/**\n* plotly.js (cartesian - minified) v4.1.1\n")
+    digest = "79542150855a52c567260e3137095dbe2b744e6d702a5cabe67da246942fba7a"
+    assert hashlib.sha256(text.encode()).hexdigest() == digest
+    assert "MIT License" in (PLOTLY.parent / "plotly.LICENSE").read_text()
+    # Within a script element it must not end that.
+    assert "</script" not in text.lower()
+
+
+@pytest.mark.parametrize("name", ["toy_result", "many_result", "path_result", "found_result", "panels_result"])
+def test_pages_use_what_the_bundle_has(name, request):
+    page = render(request.getfixturevalue(name))
+    kinds = {trace["type"] for figure in _Page(page).figures.values() for trace in figure["data"]}
+    assert kinds <= _CARTESIAN and "scatter" in kinds
+    assert len(page) < 2e6
+
+
+def test_an_axis_with_0_tells_its_values(tmp_path):
+    result = sweep(without_noise, seeds=4, noise=[0.0, 0.01, 0.1, 1.0])
+    figure = _Page(render(result)).figures["curves-error-0"]
+    axis, trace = figure["layout"]["xaxis"], figure["data"][-1]
+    assert (
+        axis["type"] == "linear" and axis["ticktext"] == ["0", "0.01", "0.1", "1"] and axis["tickvals"] == [0, 1, 2, 3]
+    )
+    assert _numbers(trace["x"]).tolist() == [0, 1, 2, 3]
+    told = _numbers(trace["customdata"]).reshape(4, -1)
+    np.testing.assert_allclose(told[:, 2], [0, 0.01, 0.1, 1])
+    assert "%{customdata[2]" in trace["hovertemplate"]
+
+
+@experiment(x="noise", y=("error",))
+def without_noise(key, *, noise: float):
+    return {"error": 0.01 + noise * jax.random.uniform(key)}
+
+
+@pytest.mark.parametrize(
+    ("places", "expected"),
+    [
+        ([0.2, 0.5, 0.9], [0.2, 0.5, 0.9]),
+        ([0.5, 0.5], [0.45, 0.55]),
+        ([0.0, 0.0, 0.0], [0.0, 0.1, 0.2]),
+        ([0.98, 1.3], [0.9, 1.0]),
+        ([0.5, 0.52, 0.58], [0.43333333, 0.53333333, 0.63333333]),
+    ],
+)
+def test_names_move_apart(places, expected):
+    np.testing.assert_allclose(spread(places, 0.1), expected)
 
 
 def test_the_spec_on_the_page_is_the_spec(written, toy_result):
@@ -220,12 +375,13 @@ def test_spec_survives_toml():
     ("name", "charts"),
     [
         ("path_result", {"curves-risk": 1, "curves-train_loss": 1, "seeds": 1}),
-        # Three panels each, for three d; maps of two curves.
-        ("many_result", {"curves-risk": 3, "limit": 3, "reference": 3, "seeds": 3, "maps": 2}),
+        # Two learners at three d in one panel, three in one for each d; maps of every learner.
+        ("many_result", {"curves-risk": 1, "limit": 1, "reference": 1, "seeds": 1, "maps": 2}),
+        ("panels_result", {"curves-risk": 3, "limit": 3, "reference": 3, "seeds": 3, "maps": 3}),
         ("bare_result", {"curves-risk": 1, "local": 1, "seeds": 1}),
         (
             "found_result",
-            dict.fromkeys(["curves-risk", "local", "reference", "seeds", "success", "alignment"], 2) | {"maps": 4},
+            dict.fromkeys(["curves-risk", "local", "reference", "seeds", "success", "alignment"], 1) | {"maps": 4},
         ),
     ],
 )

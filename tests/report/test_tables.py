@@ -20,6 +20,7 @@ from tsjax.report import (
     result_json,
     verdicts_json,
 )
+from tsjax.report.grids import rates_grid
 from tsjax.report.numbers import (
     compute_seconds,
     counts_of,
@@ -32,7 +33,9 @@ from tsjax.report.numbers import (
     short,
     variant_of,
     verdict_summary,
+    warnings_of,
 )
+from tsjax.report.series import mean_drawing
 from tsjax.sweep.estimate import CurveEstimate, PlanEstimate
 from tsjax.sweep.result import Result
 
@@ -73,7 +76,7 @@ def test_many_curves_lose_nothing(many_result, width):
     for curve in many_result.curves():
         mean = last_point(many_result, curve)
         assert _squeezed(variant_of(many_result, curve)).replace("d=", "") in text
-        assert f"{mean.mean:.3g}±" in text
+        assert _squeezed(mean_with_error(mean.mean, mean.se)) in text
     assert "missing(NaN)" in text and "Warnings" in text
 
 
@@ -93,15 +96,71 @@ def test_long_labels_and_different_windows_still_fit(toy_result):
         assert f"{short(curve.x[0])}..  " in printed and short(curve.x[-1]) in printed
         assert exponent_with_interval(rate.exponent, *rate.interval) in printed
         assert mean_with_error(point.mean, point.se) in printed
-    # Twice each in the tables, once more in the warning about ridge's narrow window.
-    assert "undecided" in text and text.count("started") == 5 and "narrowwindow" in text
+    # In the two tables and in verdicts, once in the headline, once more in the warning about ridge's narrow window.
+    assert "undecided" in text and text.count("started") == 9 and "narrowwindow" in text
 
 
 def test_vector_x_has_no_rates_and_no_warnings(path_result):
     text = _printed(print_result, path_result)
-    assert "Rates" not in text and "Warnings" not in text
-    assert "at step = 290" in text and "speed=2" in text
+    assert "Exponents" not in text and "Warnings" not in text
+    assert "at gradient step = 290" in text and "speed=2" in text
     assert "This sweep states no expectations." in text
+
+
+def test_rows_say_what_verdicts_say(make_toy):
+    """An exponent is told of the window that is claimed, so that a row and its verdict are one number."""
+    claim = {"what": "rate of student in n", "value": 1.0, "tolerance": 0.3, "over": {"n": [256, 1024]}}
+    result = make_toy(expect=[claim])
+    [verdict] = result.verdicts()
+    student, ridge, _ = rates_json(result)
+    assert (student["exponent"], student["low"], student["high"]) == (verdict.value, *verdict.interval)
+    assert (student["x_min"], student["x_max"], student["verdict"]) == (256, 1024, "holds")
+    assert (ridge["x_min"], ridge["verdict"]) == (128, "")
+    text = _printed(print_result, result)
+    number = exponent_with_interval(verdict.value, *verdict.interval)
+    assert number in text and f"{number.split()[0]}\n" in "\n".join(line.rstrip() for line in text.splitlines())
+    # A verdict on something else than the row's exponent is not the row's.
+    other = make_toy(expect=[claim, {**claim, "over": {"n": [128, 512]}}, {**claim, "model": "floor"}])
+    assert rates_json(other)[0]["verdict"] == "holds"
+    grid = rates_grid(other)
+    assert grid is not None and [cell.text for cell in grid.rows[0]].count("holds") == 1
+
+
+def test_exponents_are_told_where_a_power_law_is_claimed_or_asked_for(toy_result, make_toy):
+    silent = toy_result.experiment.model_copy(update={"rates": False})
+    claims = make_toy(expect=[{"what": "rate of ridge in n", "at_least": 0.1}]).spec
+    kept = {"plan": toy_result.plan, "theory": toy_result._theory}
+    result = Result(toy_result.records, claims, silent, {}, **kept)
+    grid = rates_grid(result)
+    assert grid is not None and [row[0].text for row in grid.rows] == ["ridge [with brackets]"]
+    noted = {series.curve.name for series in mean_drawing(result).series if series.note}
+    assert noted == {"ridge"}
+    table = _printed(print_result, result).split("Exponents of")[1].split("Excess risk at")[0]
+    assert "ridge [with brackets]" in table and table.count("[0.") == 1
+    unclaimed = Result(toy_result.records, claims.model_copy(update={"expect": []}), silent, {}, **kept)
+    assert rates_grid(unclaimed) is None and "Exponents" not in _printed(print_result, unclaimed)
+    assert "Warnings" not in _printed(print_result, unclaimed)
+    # `tsjax rates` asks for them.
+    asked = _printed(lambda content, console: print_result(content, console, asked=True), unclaimed)
+    assert "Exponents of excess risk" in asked and "two-phase student" in asked
+
+
+def test_too_few_points_are_no_warning_where_no_exponent_is_claimed(make_toy):
+    grid = [{"n": [128, 256, 512], "method": "student", "seeds": 6}, {"n": 128, "method": "ridge", "seeds": 6}]
+    assert not any("no exponent" in text for _, text in warnings_of(make_toy(grid=grid, expect=[])))
+    claimed = make_toy(grid=grid, expect=[{"what": "rate of ridge in n", "at_least": 0.1}])
+    [(curves, text)] = [found for found in warnings_of(claimed) if "no exponent" in found[1]]
+    assert [curve.name for curve in curves] == ["ridge"]
+
+
+def test_one_thing_is_warned_of_once(make_toy):
+    result = make_toy(grid={"n": [128, 256, 512, 1024], "method": ["student", "ridge"], "seeds": 3}, expect=[])
+    texts = [text for _, text in warnings_of(result)]
+    assert len(texts) == len(set(texts))
+    [few] = [curves for curves, text in warnings_of(result) if "only 3 seeds" in text]
+    assert [curve.name for curve in few] == ["student", "ridge"]
+    printed = " ".join(_printed(print_result, result).split())
+    assert printed.count("only 3 seeds") == 1 and "two-phase student, ridge [with brackets]: only 3 seeds" in printed
 
 
 def test_one_curve_one_seed(bare_result):

@@ -96,14 +96,14 @@ class NoRecords(ValueError):
         super().__init__(f"{result.path} holds no records yet. {damaged}")
 
 
-def show(result: "Result", as_json: bool, model: str = "power") -> None:
-    """Everything about a result, in tables or as JSON."""
+def show(result: "Result", as_json: bool, model: str = "power", asked: bool = False) -> None:
+    """Everything about a result, in tables or as JSON; exponents of all curves if they were `asked` for."""
     from ..report import print_result, result_json
 
     if as_json:
         print_json(result_json(result, model))
     else:
-        print_result(result, console(), model)
+        print_result(result, console(), model, asked)
 
 
 def note(texts: list[str]) -> None:

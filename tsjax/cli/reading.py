@@ -45,7 +45,7 @@ def rates(
     if model != "auto":
         find_model(model)
     if format == TableFormat.text:
-        show(load(directory), as_json, model)
+        show(load(directory), as_json, model, asked=True)
     elif as_json:
         raise ValueError(f"--json and --format {format}: give one of them.")
     else:

@@ -1,5 +1,6 @@
 """Arguments of fits: what they must be, and the words in which errors and reports put numbers."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, SupportsFloat, TypeAlias
 
@@ -46,7 +47,58 @@ def check_not_infinite(values: np.ndarray, name: str) -> None:
 
 def bracket(interval: tuple[float, float]) -> str:
     """`[0.98, 1.04]`."""
-    return f"[{interval[0]:.4g}, {interval[1]:.4g}]"
+    return f"[{', '.join(together(*interval))}]"
+
+
+def beside(value: float, interval: tuple[float, float]) -> str:
+    """`1.01 [0.98, 1.04]`: a value and its interval."""
+    middle, low, high = together(value, *interval)
+    return f"{middle} [{low}, {high}]"
+
+
+def together(*values: float) -> list[str]:
+    """Numbers that are read as one, such as a value and the ends of its interval: with equal numbers of decimals, as many as
+    half the distance between the outermost is worth. Numbers that lie decades apart have three digits each.
+
+    >>> from tsjax.rates.checks import together
+    >>> together(14.02, 10.96, 16.13), together(7.761e-4, 7.2e-4, 8.31e-4)
+    (['14.0', '11.0', '16.1'], ['7.76e-04', '7.20e-04', '8.31e-04'])
+    """
+    finite = [float(value) for value in values if math.isfinite(value)]
+    if not finite:
+        return [f"{value:.4g}" for value in values]
+    low, high = min(finite), max(finite)
+    if high - low <= 1e-6 * max(abs(low), abs(high)):
+        return [f"{value:.4g}" for value in values]
+    if low > 0 and high > 1000 * low:
+        return [significant(value) for value in values]
+    return decimals_of(values, (high - low) / 2)
+
+
+def decimals_of(values: Sequence[float], error: float) -> list[str]:
+    """Numbers with as many decimals as an error has that is rounded as the Particle Data Group does, to one or two digits, but
+    with three digits or more of the largest; all with one power of ten where they are very small or large."""
+    scale = max(abs(value) for value in values if math.isfinite(value))
+    power = math.floor(math.log10(scale)) if scale else 0
+    power = power if power < -3 or power > 5 else 0
+    error = error / 10.0**power
+    first = math.floor(math.log10(error))
+    # Two digits of an error of 0.100 to 0.354, one of 0.355 to 0.949.
+    places = 1 - first if error / 10.0**first < 3.55 else -first
+    least = 2 - (math.floor(math.log10(scale / 10.0**power)) if scale else 0)
+    places = min(max(places, least, 0), 6)
+    ending = f"e{power:+03d}" if power else ""
+    return [f"{value / 10.0**power:.{places}f}{ending}" if math.isfinite(value) else f"{value:g}" for value in values]
+
+
+def significant(value: float, count: int = 3) -> str:
+    """A number with `count` significant digits, zeros at its end included.
+
+    >>> from tsjax.rates.checks import significant
+    >>> significant(0.0120), significant(14.0), significant(123.0)
+    ('0.0120', '14.0', '123')
+    """
+    return f"{value:#.{count}g}".removesuffix(".") if math.isfinite(value) else f"{value:g}"
 
 
 def short(value) -> str:

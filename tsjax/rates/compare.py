@@ -156,7 +156,7 @@ def crossing(
     >>> n, rng = 2.0 ** np.arange(4, 10), np.random.default_rng(0)
     >>> noise = lambda: rng.chisquare(15, (6, 64)) / 15
     >>> print(ts.crossing(n, 64 / n[:, None] * noise(), 8 / n[:, None] ** 0.5 * noise()))
-    55.76 [49.51, 69.16]
+    55.8 [49.5, 69.2]
     """
     check_options(level, draws)
     tables = []
@@ -243,7 +243,7 @@ def mean_ratio(
 
     >>> rng = np.random.default_rng(0)
     >>> print(ts.mean_ratio(rng.chisquare(15, 64), 2 * rng.chisquare(15, 64)))
-    0.5012 [0.4417, 0.5676]
+    0.501 [0.442, 0.568]
     """
     check_options(level, draws)
     a, b = as_array(numerator, "numerator"), as_array(denominator, "denominator")
@@ -321,7 +321,7 @@ def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
     **Raises:** ValueError for values that are neither, or when there are none.
 
     >>> print(ts.share(np.ones(300)))
-    1 [0.9878, 1]
+    1.000 [0.988, 1.000]
     """
     check_options(level)
     values = as_array(successes, "successes")

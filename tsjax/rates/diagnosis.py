@@ -4,7 +4,7 @@ import numpy as np
 
 from .checks import Numbers, short
 from .criteria import UNDECIDED, criteria, criteria_of, needed_points
-from .diagnostics import DRIFT, floor_sentences
+from .diagnostics import BENDS, DRIFT, floor_sentences
 from .fitting import fit_model
 from .losses import Huber, find_method
 from .models import Floor, PowerLaw
@@ -25,12 +25,14 @@ def diagnose(
       (the variance of noise on labels, rounding);
     - theory is pre-asymptotic: the predicted curve's slope over this window differs from the asymptotic exponent.
 
+    Either of the last two says why a curve bends, and stands in place of the fit's own warning that it does.
+
     **Arguments:** `predicted` (k,): theory's curve at `rate.n`; `asymptote`: theory's exponent in the limit;
     `noise_variance`: that of noise on labels.
     """
-    found = list(rate.warnings)
+    own, found = list(rate.warnings), []
     if rate.errors == "seeds" and rate.effective_seeds < 0.5 * rate.units:
-        found.append(
+        own.append(
             f"the exponent rests on {rate.effective_seeds:.0f} of {rate.units} seeds: those at the n with few seeds decide."
         )
     power = isinstance(rate.model, PowerLaw)
@@ -44,7 +46,7 @@ def diagnose(
                 f"pre-asymptotic: over n = {short(rate.n[0])}..{short(rate.n[-1])} theory predicts {slope:.2f}, and "
                 f"{asymptote:.2f} in the limit; compare with the former."
             )
-    return tuple(found)
+    return tuple([*(text for text in own if not (found and text.startswith(BENDS))), *found])
 
 
 def _floor_found(rate: Rate, noise_variance: float | None) -> list[str]:

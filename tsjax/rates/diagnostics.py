@@ -124,6 +124,9 @@ def rate_warnings(
     return tuple(found)
 
 
+BENDS = ("the curve bends: ", "the local exponent drifts: ")
+
+
 def _bend_warning(x, goodness: float, drift, model: str) -> list[str]:
     drifts = drift is not None and (drift[1] > 0.0 or drift[2] < 0.0) and abs(drift[0]) > DRIFT
     if not (goodness < ALARM or drifts):
@@ -131,11 +134,11 @@ def _bend_warning(x, goodness: float, drift, model: str) -> list[str]:
     window = f"n = {short(x[0])}..{short(x[-1])}"
     if model != "power":
         return [f"the curve departs from the model {model!r} on {window}: p = {goodness:.3f}; choose another."]
-    start = "the curve bends" if goodness < ALARM else "the local exponent drifts"
+    start = BENDS[0 if goodness < ALARM else 1]
     change = "" if drift is None else f", and the local exponent changes by {drift[0]:+.2f} over the window"
     return [
-        f"{start}: one power law on {window} has p = {goodness:.3f}{change}. The rate is pre-asymptotic or the curve meets "
-        "a floor; see local_slopes and windows, narrow the window, or choose a model."
+        f"{start}one power law on {window} has p = {goodness:.3f}{change}. The rate is pre-asymptotic or the curve meets "
+        "a floor: look at the local exponents, narrow the window, or choose a model."
     ]
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .checks import bracket, plural
+from .checks import beside, plural
 
 # Below this many seeds percentiles of resamples cannot reach 95 % (two seeds have three resamples).
 FEW_SEEDS = 4
@@ -29,7 +29,7 @@ class Estimate:
 
     def __str__(self) -> str:
         note = f" ({plural(len(self.warnings), 'warning')})" if self.warnings else ""
-        return f"{self.value:.4g} {bracket(self.interval)}{note}"
+        return f"{beside(self.value, self.interval)}{note}"
 
 
 def student_quantile(seeds: float | int, level: float) -> float:

@@ -5,7 +5,7 @@ from typing import Literal, SupportsFloat
 
 import numpy as np
 
-from .checks import bracket
+from .checks import bracket, together
 from .diagnostics import open_sentence
 from .intervals import expanded_percentiles, one_sided_p
 from .rate import Rate
@@ -28,7 +28,7 @@ class Verdict:
     source: str = ""
 
     def __str__(self) -> str:
-        return f"{self.what}: {self.outcome} ({self.value:.4g}; {self.reason})"
+        return f"{self.what}: {self.outcome} ({together(self.value, *self.interval)[0]}; {self.reason})"
 
 
 def judge(
@@ -63,7 +63,7 @@ def judge(
     elif least == -np.inf and np.isfinite(most):
         within, permitted = "below", f"{most:.4g}"
     else:
-        within, permitted = "inside", bracket((least, most))
+        within, permitted = "inside", f"[{least:.4g}, {most:.4g}]"
     measured = bracket((low, high))
     if np.isnan([value, low, high]).any():
         outcome, reason = (

@@ -3,14 +3,14 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import plotly.graph_objects as go
+import numpy as np
 
 from ..sweep.result import Result
-from .charts import cloud_chart, curve_chart, heat_chart, key_of, path_chart
+from .charts import Plot, cloud_chart, curve_chart, heat_chart, key_of, path_chart
 from .grids import Grid
-from .heat import heat_maps
+from .heat import all_maps
 from .look import LIMIT_DASH, THEORY_DASH, Look, dash_of
-from .numbers import BEST_LINEAR, label_of, x_is_returned
+from .numbers import BEST_LINEAR, SUCCESS, label_of, the, x_is_returned
 from .points import points_of
 from .series import (
     Drawing,
@@ -22,21 +22,21 @@ from .series import (
 )
 
 # As many maps as a reader looks through.
-_MOST_MAPS = 24
-# Columns of the records that have a chart of their own: whether the student found its teacher, and how near its neurons are.
-_SUCCESS, _ALIGNMENT = "success", "alignment"
+MOST_MAPS = 24
+# The column of the records that says how near a student's neurons are to its teacher's.
+_ALIGNMENT = "alignment"
 
 
 class Chart(NamedTuple):
     """A figure of Plotly with the `title` above it, empty where it stands alone."""
 
     title: str
-    figure: go.Figure
+    figure: Plot
 
 
 class Entry(NamedTuple):
     """An entry of a legend: the `key` of what it switches, `name` and `note`, and how its line is drawn in SVG: `ink`, a place
-    among the colours, or -1 for that of the text; `dash`; `path` of the marker."""
+    among the colours, or -1 for that of the text; `dash`; `path` of the marker, and whether that is `hollow`."""
 
     key: str
     name: str
@@ -44,6 +44,7 @@ class Entry(NamedTuple):
     ink: int
     dash: str
     path: str
+    hollow: bool = False
 
 
 @dataclass
@@ -69,10 +70,10 @@ def curves_section(result: Result, y: str) -> Section:
     if any(series.predicted is not None for series in drawing.series):
         notes.append("Thinly dashed in a curve's colour: what theory predicts.")
     if any(series.limit is not None for series in drawing.series):
-        notes.append(f"Dotted: the {drawing.line}, below which no unbiased estimator comes on average.")
-    best = next((series.name for series in drawing.series if series.curve.name == BEST_LINEAR), None)
+        notes.append(f"Dotted: {the(drawing.line)}, below which no unbiased estimator comes on average.")
+    best = next((label_of(result, BEST_LINEAR) for one in drawing.series if one.curve.name == BEST_LINEAR), None)
     if best is not None and y == result.experiment.y[0]:
-        notes.append(f"No linear estimator, however it is tuned, lies below the {best} on average.")
+        notes.append(f"No linear estimator, however it is tuned, lies below {the(best)} on average.")
     section.caption += "".join(f" {note}" for note in notes)
     return section
 
@@ -82,7 +83,7 @@ def comparison_sections(result: Result) -> list[Section]:
     y = label_of(result, result.experiment.y[0])
     found = {"limit": limit_drawing(result), "reference": rival_drawing(result)}
     return [
-        _drawn(result, name, f"{y} relative to the {drawing.line}", drawing)
+        _drawn(result, name, f"{y} relative to {the(drawing.line)}", drawing)
         for name, drawing in found.items()
         if drawing is not None
     ]
@@ -107,7 +108,7 @@ def seeds_section(result: Result) -> Section:
     for title, clouds in points.panels.items():
         kept = [cloud for cloud in clouds if not (along and cloud.failed)]
         if kept:
-            charts.append(Chart(title, draw(result, kept, points.log_y)))
+            charts.append(Chart(title, draw(result, kept, points.x_scale, points.y_scale)))
     caption = (
         "Every line is one seed." if along else "Every point is one seed; hover or tap to see which, and how it ended."
     )
@@ -124,32 +125,31 @@ def seeds_section(result: Result) -> Section:
 
 
 def recorded_sections(result: Result) -> list[Section]:
-    """Success share and neuron alignment, where they are recorded."""
+    """Success share and neuron alignment, where they are recorded, and what else expectations are about."""
     found = []
-    for column, title in ((_SUCCESS, "Success share"), (_ALIGNMENT, "Neuron alignment")):
-        # A cosine, and a share.
-        drawing = column_drawing(result, column, most=1.0)
+    expected = [str(judged.expectation.parts["metric"]) for judged in result.judged() if judged.x is not None]
+    named = {SUCCESS: "Success share", _ALIGNMENT: "Neuron alignment"}
+    taken = [column for column in result.experiment.y if column != SUCCESS]
+    for column in dict.fromkeys([*named, *expected]):
         # What is a y of the experiment is drawn among those already, shares of successes here.
-        if drawing is not None and (column == _SUCCESS or column not in result.experiment.y):
-            found.append(_drawn(result, column, title, drawing))
+        if column in taken or column not in result.records:
+            continue
+        # A cosine, and a share.
+        drawing = column_drawing(result, column, most=1.0 if column in named else np.inf)
+        if drawing is not None:
+            found.append(_drawn(result, column, named.get(column, label_of(result, column)), drawing))
     return found
 
 
 def heat_section(result: Result) -> Section | None:
     """Maps over two axes of numbers, for the first y and for successes."""
-    charts, count = [], 0
-    for metric in dict.fromkeys([result.experiment.y[0], *(y for y in result.experiment.y if y == _SUCCESS)]):
-        z = label_of(result, metric)
-        for heat in heat_maps(result, metric):
-            count += 1
-            title = ", ".join(part for part in (z, heat.title, f"over {heat.x_label} and {heat.y_label}") if part)
-            if len(charts) < _MOST_MAPS:
-                charts.append(Chart(title, heat_chart(heat.x_label, heat.y_label, heat.x, heat.y, heat.z, z)))
-    if not charts:
+    maps = all_maps(result)
+    if not maps:
         return None
+    charts = [Chart(heat.heading, heat_chart(heat)) for heat in maps[:MOST_MAPS]]
     caption = "Means over seeds, a tile for every pair of values."
-    if count > len(charts):
-        caption += f" The first {len(charts)} of {count} maps."
+    if len(maps) > len(charts):
+        caption += f" The first {len(charts)} of {len(maps)} maps."
     return Section("maps", "Maps over two axes", caption, charts, choose=True)
 
 
@@ -168,4 +168,4 @@ def _drawn(result: Result, name: str, title: str, drawing: Drawing) -> Section:
 
 
 def _entry(look: Look, name: str, note: str = "") -> Entry:
-    return Entry(key_of(look), name, note, look.colour, look.dash, look.path)
+    return Entry(key_of(look), name, note, look.colour, look.dash, look.path, look.hollow)

@@ -10,15 +10,17 @@ from typing import Any, Literal, TypeAlias, get_args
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from ..sweep.result import Result
+from .heat import Heat
 from .look import LIMIT_DASH, THEORY_DASH
-from .numbers import label_of, short
-from .series import Drawing, Panel, limit_drawing, mean_drawing, rival_drawing, y_range
+from .numbers import digits, label_of, short
+from .series import Drawing, Panel, Scale, limit_drawing, mean_drawing, rival_drawing, ticks_at, y_range
 
 Kind: TypeAlias = Literal["png", "pdf", "svg"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -61,6 +63,7 @@ _SETTINGS: dict[Any, Any] = {
 _WIDTHS: dict[str, float] = {"column": 3.4, "page": 7.0}
 _LEGEND_ROW = 0.17
 _LEGEND_TITLE = "fitted exponent [95 % interval]"
+_OF_THEORY = "theory, in the curve's colour"
 # A curve with more points than this is drawn with a band instead of error bars.
 _DENSE = 12
 
@@ -125,51 +128,121 @@ def image(figure: Figure, kind: Kind) -> bytes:
 
 
 def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[..., Figure] = Figure) -> Figure:
-    """A drawing as a figure as wide as a `column` or a `page` of text; `make` makes it."""
+    """A drawing as a figure as wide as a `column` or a `page` of text; `make` makes it.
+
+    The legend lies below, in the order in which the curves end. Of several panels each has its own where curves have exponents,
+    which differ from panel to panel.
+    """
     if style not in _WIDTHS:
         raise ValueError(f"style = {style!r}: no such style. Allowed: {', '.join(_WIDTHS)}.")
     panels, wide = drawing.panels, style == "page"
+    noted = any(series.note for series in drawing.series)
     with matplotlib.rc_context(_SETTINGS):
-        columns = {5: 3, 6: 3, 9: 3}.get(len(panels), min(4, len(panels))) if wide else min(2, len(panels))
-        rows = -(-len(panels) // columns)
-        entries = _entries(panels, len(panels) == 1, drawing.line)
+        columns = _columns(len(panels), noted, wide)
+        rows, width = -(-len(panels) // columns), _WIDTHS[style] / columns
+        entries = _entries(panels if len(panels) > 1 else [_as_they_end(panels[0])], len(panels) == 1, drawing.line)
+        own = [_own_entries(panel, width) for panel in panels] if noted and len(panels) > 1 else []
+        if own:
+            entries = [one for one in entries if one[1] in (drawing.line, _OF_THEORY)]
         # What one entry takes: its line, and a letter of 7 points.
-        entry = 0.45 + 0.055 * max(len(label) for _, label in entries)
+        entry = 0.45 + 0.055 * max((len(line) for _, label in entries for line in label.split("\n")), default=0)
         legend_columns = max(1, min(len(entries), 4, int(_WIDTHS[style] / entry)))
+        inside = _LEGEND_ROW * max((1 + sum(label.count("\n") + 1 for _, label in one) for one in own), default=0)
+        below = _LEGEND_ROW * (-(-len(entries) // legend_columns) + 1)
         height = {1: 3.4, 2: 2.4}.get(columns, 1.8) if wide else {1: 2.3}.get(columns, 1.5)
-        if len(panels) > 1:
-            height += _LEGEND_ROW * (1 + max(sum(bool(series.note) for series in panel.series) for panel in panels))
-        below = _LEGEND_ROW * (-(-len(entries) // legend_columns) + 1) + 0.35
-        figure = make(figsize=(_WIDTHS[style], rows * height + below), layout="constrained")
+        # The plot is most of the picture, however many curves there are.
+        height = max(height, 1.9 * below if rows == 1 else 0.0, 1.6 * inside)
+        size = (_WIDTHS[style], rows * (height + inside) + below + 0.35)
+        figure = make(figsize=size, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for axes, panel in zip(grid, panels, strict=False):
             _dress(result, axes, drawing, panel, few=columns > 2 or not wide)
-            if len(panels) > 1:
-                _exponents_below(figure, axes, panel, "exponent [95 %]" if not wide and columns > 1 else _LEGEND_TITLE)
+        for axes, handles in zip(grid, own, strict=False):
+            _legend_below(figure, axes, handles)
         for axes in grid[len(panels) :]:
             axes.remove()
         # On the axes of each row rather than on the figure, whose middle lies in the legend.
         for axes in grid[: len(panels) : columns]:
             axes.set_ylabel(drawing.y_label)
-        # Below the axes: there it never covers data.
-        figure.legend(
-            *zip(*entries, strict=True),
-            loc="outside lower center",
-            ncols=legend_columns,
-            title=_LEGEND_TITLE if len(panels) == 1 and any(series.note for series in panels[0].series) else None,
-        )
+        # Outside of the axes: there it never covers data.
+        if entries:
+            figure.legend(
+                *zip(*entries, strict=True),
+                loc="outside lower center",
+                ncols=legend_columns,
+                title=_LEGEND_TITLE if noted and not own else None,
+            )
     return figure
+
+
+def heat_figure(heat: Heat, style: str = "page") -> Figure:
+    """A map as a figure: a tile for every pair of values, coloured by decades where the values span a factor 8."""
+    if style not in _WIDTHS:
+        raise ValueError(f"style = {style!r}: no such style. Allowed: {', '.join(_WIDTHS)}.")
+    with matplotlib.rc_context({**_SETTINGS, "axes.grid": False}):
+        width = min(_WIDTHS[style], 1.6 + 0.62 * len(heat.x))
+        figure = Figure(figsize=(width, 1.0 + 0.42 * len(heat.y)), layout="constrained")
+        axes = figure.subplots()
+        log, ticks = heat.decades
+        known = heat.z[np.isfinite(heat.z)]
+        norm = LogNorm(known.min(), known.max()) if log else None
+        drawn = axes.pcolormesh(
+            np.ma.masked_invalid(heat.z), cmap="viridis", norm=norm, edgecolors="white", linewidth=0.5
+        )
+        bar = figure.colorbar(drawn, ax=axes, label=heat.z_label)
+        if log:
+            bar.ax.yaxis.set_major_locator(FixedLocator(ticks.tolist()))
+            bar.ax.yaxis.set_major_formatter(FixedFormatter([f"{tick:.1g}" for tick in ticks]))
+            bar.ax.yaxis.set_minor_locator(NullLocator())
+        for axis, values in ((axes.xaxis, heat.x), (axes.yaxis, heat.y)):
+            axis.set_ticks(np.arange(len(values)) + 0.5, [short(value) for value in values])
+            axis.set_tick_params(length=0)
+        axes.set_xlabel(heat.x_label)
+        axes.set_ylabel(heat.y_label)
+        axes.set_title(heat.title)
+        if heat.z.size <= 64:
+            # Dark letters on light tiles.
+            level = np.asarray(drawn.norm(np.nan_to_num(heat.z, nan=float(known.min()) if known.size else 1.0)), float)
+            for (i, j), value in np.ndenumerate(heat.z):
+                colour = "black" if level[i, j] > 0.6 else "white"
+                axes.text(j + 0.5, i + 0.5, digits(value, 2), ha="center", va="center", fontsize=6, color=colour)
+    return figure
+
+
+def _columns(panels: int, noted: bool, wide: bool) -> int:
+    """Panels in a row: as many as leave no place empty, and few where each has a legend of its own."""
+    if not wide:
+        return 1 if noted else min(2, panels)
+    if noted:
+        return min(2 if panels in (2, 4) else 3, panels)
+    return {5: 3, 6: 3, 9: 3}.get(panels, min(4, panels))
+
+
+def _as_they_end(panel: Panel) -> Panel:
+    """The curves from the highest to the lowest at their ends."""
+    last = lambda series: next((value for value in series.mean[::-1] if np.isfinite(value)), -np.inf)
+    return panel._replace(series=sorted(panel.series, key=last, reverse=True))
 
 
 def _dress(result: Result, axes: Axes, drawing: Drawing, panel: Panel, few: bool) -> None:
     """One panel with its title and scales."""
-    low, high, log_y = y_range(drawing)
+    low, high, y_scale = y_range(drawing)
     _draw(axes, panel)
     axes.set_title(panel.title)
     axes.set_xlabel(label_of(result, result.experiment.x))
-    axes.set_yscale("log" if log_y else "linear")
+    axes.set_yscale(y_scale.kind, **_options(y_scale))
     axes.set_ylim(low, high)
-    _set_x(axes, panel, drawing.log_x, few)
+    if y_scale.kind == "symlog":
+        ticks = y_scale.ticks(np.array([low, high, y_scale.near]))
+        axes.yaxis.set_major_locator(FixedLocator(ticks.tolist()))
+        axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:.4g}" for tick in ticks]))
+        axes.yaxis.set_minor_locator(NullLocator())
+    _set_x(axes, panel, drawing.x_scale, few)
+
+
+def _options(scale: Scale) -> dict[str, Any]:
+    """Matplotlib's, of its scale of this kind."""
+    return {"linthresh": scale.near, "linscale": 0.9} if scale.kind == "symlog" else {}
 
 
 def _draw(axes: Axes, panel: Panel) -> None:
@@ -197,19 +270,14 @@ def _draw(axes: Axes, panel: Panel) -> None:
             axes.errorbar(x[bars], mean[bars], errors, fmt="none", ecolor=look["color"], capsize=2, lw=0.9)
 
 
-def _set_x(axes: Axes, panel: Panel, log: bool, few: bool) -> None:
+def _set_x(axes: Axes, panel: Panel, scale: Scale, few: bool) -> None:
     """Ticks at the x that were measured, as many as have room; round numbers along a linear axis."""
-    if not log:
+    if scale.kind == "linear":
         axes.xaxis.set_major_locator(MaxNLocator(3 if few else 6))
         return
-    axes.set_xscale("log")
-    values = np.unique(np.concatenate([series.x for series in panel.series]))
-    room = (np.log(values[-1]) - np.log(values[0])) / (3.5 if few else 7.0)
-    ticks = [values[0]]
-    for value in values[1:]:
-        if np.log(value) - np.log(ticks[-1]) >= room:
-            ticks.append(value)
-    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.set_xscale(scale.kind, **_options(scale))
+    ticks = ticks_at(scale, np.unique(np.concatenate([series.x for series in panel.series])), 3.5 if few else 7.0)
+    axes.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
     axes.xaxis.set_major_formatter(FixedFormatter([short(tick) for tick in ticks]))
     axes.xaxis.set_minor_locator(NullLocator())
 
@@ -227,21 +295,29 @@ def _entries(panels: Sequence[Panel], notes: bool, line: str) -> list[tuple[Line
     if any(series.limit is not None for series in every):
         found[line] = _handle(_LIMIT)
     if any(series.predicted is not None for series in every):
-        found["theory, in the curve's colour"] = _handle({**_THEORY, "color": _GREY})
+        found[_OF_THEORY] = _handle({**_THEORY, "color": _GREY})
     return [(handle, label) for label, handle in found.items()]
 
 
-def _exponents_below(figure: Figure, axes: Axes, panel: Panel, title: str) -> None:
-    """The exponents of one panel of many; the names are in the figure's legend."""
-    noted = [series for series in panel.series if series.note]
-    if noted:
-        below = axes.transAxes + ScaledTranslation(0, -28 / 72, figure.dpi_scale_trans)
-        axes.legend(
-            [_handle(series.look.line) for series in noted],
-            [series.note for series in noted],
-            loc="upper center",
-            bbox_to_anchor=(0.5, 0.0),
-            bbox_transform=below,
-            borderaxespad=0,
-            title=title,
-        )
+def _own_entries(panel: Panel, width: float) -> list[tuple[Line2D, str]]:
+    """The legend of one panel of many: every name with its exponent, below it where the panel is narrow."""
+    room = int((width - 0.6) / 0.055)
+    found = []
+    for series in panel.series:
+        name = series.name if len(series.name) <= room else f"{series.name[: room - 1].rstrip()}…"
+        label = f"{name}  {series.note}".strip()
+        found.append((_handle(series.look.line), label if len(label) <= room else label.replace("  ", "\n", 1)))
+    return found
+
+
+def _legend_below(figure: Figure, axes: Axes, entries: list[tuple[Line2D, str]]) -> None:
+    """The legend of one panel of many."""
+    below = axes.transAxes + ScaledTranslation(0, -28 / 72, figure.dpi_scale_trans)
+    axes.legend(
+        *zip(*entries, strict=True),
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+        bbox_transform=below,
+        borderaxespad=0,
+        title=_LEGEND_TITLE,
+    )

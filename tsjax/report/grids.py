@@ -7,20 +7,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..rates import Estimate
+from ..rates.checks import together
 from ..sweep.result import Result
 from .numbers import (
     LastPoint,
     Number,
+    at,
     counts_of,
     decimals,
     digits,
     errors_note,
     failed_of,
+    full_name,
     label_of,
     last_point,
     mean_with_error,
+    over,
     ratio_with_interval,
     short,
+    shows_rate,
+    the,
     warnings_of,
 )
 from .rivals import compare, crossing_text, reference_of
@@ -44,53 +50,64 @@ class Grid:
 
 
 def rates_grid(result: Result) -> Grid | None:
-    """Exponents with intervals, local exponents, theory, diagnostics and verdicts; None when no curve has an exponent."""
-    rates, x = result.rates(), result.experiment.x
+    """Exponents with intervals, local exponents, theory, diagnostics and verdicts, of the curves of which exponents are told;
+    None when there are none."""
+    shown = [shows_rate(result, curve) for curve in result.curves()]
+    rates = result.rates().iloc[np.flatnonzero(shown)]
     if bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
         return None
     warnings = warnings_of(result)
     columns = (
-        "curve", "exponent", "95 % interval", "theory", f"{x} → ∞", "local exponents", "power law, p",
+        "curve", "exponent", "95 % interval", "theory", "theory's limit", "local exponents", "power law, p",
         "window", "seeds", "failed", "warnings", "verdict",
     )  # fmt: skip
     rows = []
-    for curve, row in zip(result.curves(), rates.to_dict("records"), strict=True):
+    curves = [curve for curve, kept in zip(result.curves(), shown, strict=True) if kept]
+    for curve, row in zip(curves, rates.to_dict("records"), strict=True):
         try:
-            rate = result.rate(curve)
+            rate = result.rate(result.claimed(curve))
         except ValueError:  # Too few points; the warnings say so.
             rate = None
         slopes = [] if rate is None else rate.local_slopes.tolist()
-        told = sum(other is curve for other, _ in warnings)
+        told = sum(any(other is curve for other in others) for others, _ in warnings)
+        exponent, low, high = (row[name] for name in ("exponent", "low", "high"))
+        value, *ends = ("–",) * 3 if np.isnan(exponent) else together(exponent, low, high)
+        window = over(result, row["x_min"], row["x_max"])
         rows.append(
             [
-                _text(curve.label),
-                _number(row["exponent"], decimals(row["exponent"])),
-                _interval(row["low"], row["high"]),
+                _text(full_name(result, curve)),
+                _number(exponent, value),
+                _number(low, f"{ends[0]} to {ends[1]}".replace("inf", "∞")) if not np.isnan(low) else _NOTHING,
                 _number(row["predicted"], decimals(row["predicted"])),
                 _number(row["asymptote"], decimals(row["asymptote"])),
                 _number(slopes[-1], f"{slopes[0]:.2f} to {slopes[-1]:.2f}") if len(slopes) > 1 else _NOTHING,
                 _NOTHING if rate is None else _number(rate.goodness, digits(rate.goodness, 2)),
-                _number(row["x_max"], f"{x} = {short(row['x_min'])}..{short(row['x_max'])}"),
+                _number(row["x_max"], window),
                 _number(row["seeds"], str(row["seeds"])),
                 _number(failed_of(result, curve), str(failed_of(result, curve))),
                 _number(told, str(told) if told else ""),
                 _text(row["verdict"]),
             ]
         )
-    notes = [f"Exponents a in {result.experiment.y[0]} ~ {x}^(-a), fitted to the means over seeds."]
-    grid = _without_empty(Grid(f"Rates of {label_of(result, result.experiment.y[0])}", list(columns), rows))
+    y, x = label_of(result, result.experiment.y[0]), label_of(result, result.experiment.x)
+    notes = [f"Exponents a where the mean {y} falls like {x} to the power -a, fitted to the means over seeds."]
+    grid = _without_empty(Grid(f"Exponents of {y}", list(columns), rows))
     shared = [_taken_out(grid, "window"), _taken_out(grid, "seeds")]
     told = [text for text in (shared[0], shared[1] and f"{shared[1]} seeds") if text]
     if told:
         notes.append(f"All curves: {', '.join(told)}.")
+    if "window" in grid.columns:
+        notes.append("The window is the one that an expectation names, else all that was measured.")
     if "theory" in grid.columns:
         notes.append("Theory is the exponent of the predicted curve over the same window.")
-    if f"{x} → ∞" in grid.columns:
-        notes.append(f"{x} → ∞ is theory's exponent in the limit.")
+    if "theory's limit" in grid.columns:
+        notes.append("Theory's limit is the exponent at infinity.")
     if "local exponents" in grid.columns:
         notes.append("Local exponents: between the first two and the last two.")
     if "power law, p" in grid.columns:
         notes.append("A small p speaks against one power law over the whole window.")
+    if "verdict" in grid.columns:
+        notes.append("The verdict is on the exponent of the row.")
     if errors_note(rates):
         note = errors_note(rates)
         notes.append(f"{note[0].upper()}{note[1:]}.")
@@ -100,11 +117,11 @@ def rates_grid(result: Result) -> Grid | None:
 
 def last_grid(result: Result) -> Grid:
     """The first y at the largest x."""
-    x, points = result.experiment.x, [last_point(result, curve) for curve in result.curves()]
+    x, points = label_of(result, result.experiment.x), [last_point(result, curve) for curve in result.curves()]
     same = len({point.x for point in points}) == 1
     columns = ["curve", x, "mean ± s.e.", "median", "seeds", "mean / Cramér-Rao limit"]
-    rows = [_last(point, same) for point in points]
-    where = f"{x} = {short(points[0].x)}" if same else f"the largest {x}"
+    rows = [_last(result, point, same) for point in points]
+    where = at(result, points[0].x) if same else f"the largest {x}"
     title = f"{label_of(result, result.experiment.y[0])} at {where}"
     grid = _without_empty(Grid(title[:1].upper() + title[1:], columns, rows))
     if "mean / Cramér-Rao limit" in grid.columns:
@@ -112,9 +129,9 @@ def last_grid(result: Result) -> Grid:
     return grid
 
 
-def _last(point: LastPoint, same: bool) -> list[Cell]:
+def _last(result: Result, point: LastPoint, same: bool) -> list[Cell]:
     return [
-        _text(point.curve.label),
+        _text(full_name(result, point.curve)),
         _NOTHING if same else _number(point.x, short(point.x)),
         _number(point.mean, mean_with_error(point.mean, point.se)),
         _number(point.median, digits(point.median)),
@@ -125,7 +142,7 @@ def _last(point: LastPoint, same: bool) -> list[Cell]:
 
 def crossing_grid(result: Result) -> Grid | None:
     """Where every curve overtakes the reference for good, and by how much at the end."""
-    found, reference, x = compare(result), reference_of(result), result.experiment.x
+    found, reference, x = compare(result), reference_of(result), label_of(result, result.experiment.x)
     if not found or reference is None:
         return None
     name = label_of(result, reference)
@@ -134,18 +151,18 @@ def crossing_grid(result: Result) -> Grid | None:
         crossing = crossing_text(one.crossing, x)
         rows.append(
             [
-                _text(one.curve.label),
+                _text(full_name(result, one.curve)),
                 _ratio(one.ratio),
                 _number(one.x, short(one.x)),
                 _NOTHING if one.crossing is None else _number(one.crossing.value, crossing),
             ]
         )
-    columns = ["curve", "ratio of means", f"at {x}", f"crossing: below from {x} on"]
+    columns = ["curve", "ratio of means", f"at {x}", "crossing: below from"]
     note = (
-        f"Relative to the {name}, on the same seeds, with 95 % intervals. The crossing is the {x} from which on the mean stays "
-        "below, between the measured ones by interpolation of logarithms."
+        f"Relative to {the(name)}, on the same seeds, with 95 % intervals. The crossing is the {x} from which on the mean "
+        "stays below, between the measured ones by interpolation of logarithms."
     )
-    return Grid(f"Against the {name}", columns, rows, note)
+    return Grid(f"Against {the(name)}", columns, rows, note)
 
 
 def cells_grid(result: Result) -> Grid:
@@ -154,7 +171,7 @@ def cells_grid(result: Result) -> Grid:
     names = list(dict.fromkeys(name for count in counts for name in count))
     rows = [
         [
-            _text(curve.label),
+            _text(full_name(result, curve)),
             *(_number(n, str(n)) for n in (sum(count.values()), *(count.get(name, 0) for name in names))),
         ]
         for curve, count in zip(result.curves(), counts, strict=True)
@@ -177,13 +194,6 @@ def _number(value: Number, text: str) -> Cell:
 
 def _ratio(estimate: Estimate | None) -> Cell:
     return _NOTHING if estimate is None else _number(estimate.value, ratio_with_interval(estimate))
-
-
-def _interval(low: Number, high: Number) -> Cell:
-    if np.isnan(low) or np.isnan(high):
-        return _NOTHING
-    places = 3 if high - low < 0.02 else 2
-    return _number(low, f"{low:.{places}f} to {high:.{places}f}".replace("inf", "∞"))
 
 
 def _without_empty(grid: Grid) -> Grid:

@@ -7,36 +7,57 @@ import numpy as np
 from ..sweep.curve import Curve
 from ..sweep.result import Result
 from ..sweep.values import labels_of, text_of
-from .numbers import label_of, variants, x_is_returned
+from .numbers import SUCCESS, label_of, variants, x_is_returned
+from .places import is_number
 from .text import shown
 
 
 class Heat(NamedTuple):
-    """One map: `title` says of which curve; `x` (columns,) and `y` (rows,) with their labels; mean values `z` (rows, columns),
-    NaN where nothing was measured."""
+    """One map: `name` for files; `title` says of which curve; `x` (columns,) and `y` (rows,) with their labels; mean values `z`
+    (rows, columns), NaN where nothing was measured, and what they are, `z_label`."""
 
+    name: str
     title: str
     x_label: str
     y_label: str
     x: np.ndarray
     y: np.ndarray
     z: np.ndarray
+    z_label: str
+
+    @property
+    def heading(self) -> str:
+        """What is shown, of which curve, over what."""
+        parts = (self.z_label, self.title, f"over {self.x_label} and {self.y_label}")
+        return ", ".join(part for part in parts if part)
+
+    @property
+    def decades(self) -> tuple[bool, np.ndarray]:
+        """Whether colours go by decades, which they do for positive values that span a factor 8, and the values to mark."""
+        known = self.z[np.isfinite(self.z)]
+        if not known.size or known.min() <= 0 or known.max() < 8 * known.min():
+            return False, np.zeros(0)
+        decades = 10.0 ** np.arange(np.floor(np.log10(known.min())), np.ceil(np.log10(known.max())) + 1)
+        ticks = np.outer(decades, [1, 2, 5] if len(decades) < 5 else [1]).ravel()
+        return True, ticks[(ticks >= known.min()) & (ticks <= known.max())]
+
+
+def all_maps(result: Result) -> list[Heat]:
+    """Maps of the first y, and of successes."""
+    metrics = dict.fromkeys([result.experiment.y[0], *(y for y in result.experiment.y if y == SUCCESS)])
+    return [heat for metric in metrics for heat in heat_maps(result, metric)]
 
 
 def heat_maps(result: Result, metric: str) -> list[Heat]:
     """Means of `metric` over x and every other argument of numbers that varies while the rest stays the same; where cells
     return x themselves, over two such arguments, at the largest x."""
     experiment = result.experiment
-    numeric = [name for name in variants(result) if all(_is_number(curve.arguments[name]) for curve in result.curves())]
+    numeric = [name for name in variants(result) if all(is_number(curve.arguments[name]) for curve in result.curves())]
     if x_is_returned(result):
         pairs = [(numeric[0], other) for other in numeric[1:]] if numeric else []
     else:
         pairs = [(experiment.x, other) for other in numeric]
     return [heat for first, second in pairs for heat in _maps(result, metric, first, second)]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _maps(result: Result, metric: str, first: str, second: str) -> list[Heat]:
@@ -53,7 +74,7 @@ def _maps(result: Result, metric: str, first: str, second: str) -> list[Heat]:
             for name in names
         ]
         groups.setdefault(", ".join(parts), []).append(curve)
-    found = []
+    found, z_label = [], label_of(result, metric)
     for title, curves in groups.items():
         y = np.unique([curve.arguments[second] for curve in curves]).astype(float)
         own = [curve.x if along else np.array([float(curve.arguments[first])]) for curve in curves]
@@ -66,5 +87,8 @@ def _maps(result: Result, metric: str, first: str, second: str) -> list[Heat]:
             there = np.isfinite(table).sum(axis=1)
             means = np.where(there, np.nansum(table, axis=1) / np.maximum(there, 1), np.nan)
             z[np.searchsorted(y, curve.arguments[second]), np.searchsorted(x, at)] = means
-        found.append(Heat(title, label_of(result, first), label_of(result, second), x, y, z))
+        name = "_".join(
+            [metric, "over", first, "and", second, *([title.replace(" = ", "_")] if len(groups) > 1 else [])]
+        )
+        found.append(Heat(name, title, label_of(result, first), label_of(result, second), x, y, z, z_label))
     return found

@@ -6,9 +6,17 @@ and dashes differ too, so that a grey print is read as well.
 
 from typing import Any, NamedTuple
 
-# Of a light and of a dark page. The last one is that of text.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DARK_COLOURS = ("#58A6E8", "#FF8B4A", "#2EC99B", "#E79CC6", "#F2B632", "#A5DBFF", "#E6EDF3")
+# Of a light and of a dark page: those of names, of which the last is that of text, then a ramp for numbers.
+_NAMES, _RAMP = 7, 8
+INK = _NAMES - 1
+COLOURS = (
+    "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000",
+    "#440154", "#472e7c", "#3a528b", "#2c718e", "#20908d", "#2bad7f", "#5cc863", "#a2c614",
+)  # fmt: skip
+DARK_COLOURS = (
+    "#58A6E8", "#FF8B4A", "#2EC99B", "#E79CC6", "#F2B632", "#A5DBFF", "#E6EDF3",
+    "#9d7bff", "#6f92ee", "#45a5dc", "#2fb5c0", "#35c39b", "#63d06f", "#a5db3e", "#fde725",
+)  # fmt: skip
 
 # Matplotlib's name, Plotly's name, and a path for the legend of the page.
 _MARKERS = (
@@ -36,19 +44,21 @@ THEORY_DASH, LIMIT_DASH = (2.7, 1.8), (1.4, 2.1)
 
 class Look(NamedTuple):
     """What one curve looks like: `colour` is a place in `COLOURS`, `marker` Matplotlib's, `symbol` Plotly's and `path` that of
-    SVG; `dashes` in points."""
+    SVG; `dashes` in points; `hollow`: the marker is an outline, through which one sees what lies below."""
 
     colour: int
     marker: str
     symbol: str
     path: str
     dashes: tuple[float, ...]
+    hollow: bool = False
 
     @property
     def line(self) -> dict[str, Any]:
         """Matplotlib's options of a line."""
         dashes = (0.0, tuple(length / 1.3 for length in self.dashes)) if self.dashes else "-"
-        return {"color": COLOURS[self.colour], "marker": self.marker, "linestyle": dashes}
+        filled = {"markerfacecolor": "none"} if self.hollow else {}
+        return {"color": COLOURS[self.colour], "marker": self.marker, "linestyle": dashes, **filled}
 
     @property
     def dash(self) -> str:
@@ -63,4 +73,19 @@ def dash_of(dashes: tuple[float, ...]) -> str:
 
 def look_of(number: int) -> Look:
     """The look of a curve by its number: cycles of different lengths, so that no two of the first 252 agree in all."""
-    return Look(number % len(COLOURS), *_MARKERS[number % len(_MARKERS)], _DASHES[number % len(_DASHES)])
+    return _look(number % _NAMES, number, number)
+
+
+def look_within(number: int, count: int, ordered: bool, line: int, alone: bool) -> Look:
+    """The look of a curve by its place among `count` values of other arguments, which give its colour (a ramp where they are
+    `ordered` numbers), and by its learner, the `line`-th, which gives dashes and marker; `alone`: there is one learner, and the
+    markers tell the values."""
+    if ordered:
+        colour = _NAMES + (number * (_RAMP - 1)) // max(count - 1, 1) % _RAMP
+    else:
+        colour = number % _NAMES
+    return _look(colour, number if alone else line, line)
+
+
+def _look(colour: int, marker: int, dashes: int) -> Look:
+    return Look(colour, *_MARKERS[marker % len(_MARKERS)], _DASHES[dashes % len(_DASHES)], hollow=bool(marker % 2))

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..rates import Estimate, mean_ratio, share, why_no_risk
+from ..rates.checks import beside, bracket, decimals_of, significant
 from ..status import Status
 from ..sweep.coverage import Coverage
 from ..sweep.curve import Curve
@@ -20,6 +21,8 @@ Number: TypeAlias = int | float | np.floating
 
 # The column with the least risk an unbiased estimator could have, and the curve that no linear estimator beats.
 LIMIT, BEST_LINEAR = "cramer_rao", "optimal_linear"
+# The column that says whether a student found its teacher.
+SUCCESS = "success"
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,37 @@ def label_of(result: Result, name: str) -> str:
     return shown(result.experiment.labels.get(name, name))
 
 
+def the(label: str) -> str:
+    """A label within a sentence: `the NTK ridge`; as it is where it has such a word already, or is an equation."""
+    first = label.split(" ")[0]
+    return label if first in ("the", "a", "an") or first.endswith("'s") or "=" in label or not label else f"the {label}"
+
+
+def full_name(result: Result, curve: Curve) -> str:
+    """A curve by the names of its learner and of all that varies: `two-phase student (d = 5, m = 3)`."""
+    variant = variant_of(result, curve)
+    return label_of(result, curve.name) + (f" ({variant})" if variant else "")
+
+
 def x_is_returned(result: Result) -> bool:
     """Whether x is a vector that every cell returns (a path through training), rather than an argument of the grid."""
     return result.experiment.returns_x
+
+
+def at(result: Result, x: Number) -> str:
+    """`sample size n = 2048`."""
+    return f"{label_of(result, result.experiment.x)} = {short(x)}"
+
+
+def over(result: Result, low: Number, high: Number) -> str:
+    """`sample size n = 128..2048`, or the one value."""
+    return at(result, low) + ("" if low == high else f"..{short(high)}")
+
+
+def shows_rate(result: Result, curve: Curve) -> bool:
+    """Whether reports tell the exponent of a curve: where y is a power of x by what the experiment says, or by an expectation;
+    never along a returned x."""
+    return not x_is_returned(result) and (result.experiment.rates or result.claims_power_law(curve))
 
 
 def variants(result: Result) -> list[str]:
@@ -195,15 +226,24 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray | float) -> Estimate |
         return None
 
 
-def warnings_of(result: Result, model: str = "power") -> list[tuple[Curve, str]]:
-    """What to know before trusting the fitted exponents, curve by curve. Along a returned x no exponent is expected, so
-    its absence is no warning."""
-    found = []
+def warnings_of(result: Result, model: str = "power", asked: bool = False) -> list[tuple[list[Curve], str]]:
+    """What to know before trusting the fitted exponents that are shown (all of them, if they were `asked` for): each thing
+    once, with the curves that it is said of. That there is no exponent is a warning where one is claimed or was asked for."""
+    found: dict[str, list[Curve]] = {}
     for curve in result.curves():
-        texts = result.warnings(curve, model)
-        if not (x_is_returned(result) and texts and texts[0].startswith("no exponent: ")):
-            found += [(curve, text) for text in texts]
-    return found
+        if not (shows_rate(result, curve) or asked and not x_is_returned(result)):
+            continue
+        texts = result.warnings(result.claimed(curve), model)
+        if texts and texts[0].startswith("no exponent: ") and not (asked or result.claims_power_law(curve)):
+            continue
+        for text in texts:
+            found.setdefault(text, []).append(curve)
+    return [(curves, text) for text, curves in found.items()]
+
+
+def by_axis(result: Result, text: str) -> str:
+    """A sentence about a fit, which calls the axis n, with the name that the axis has."""
+    return re.sub(r"\bn\b(?!\^)", lambda _: label_of(result, result.experiment.x), text)
 
 
 def compute_seconds(result: Result) -> tuple[float, float]:
@@ -260,22 +300,23 @@ def short(value: object) -> str:
 
 def digits(value: Number, count: int = 3) -> str:
     """A measured number with `count` significant digits; a dash for NaN."""
-    return "–" if np.isnan(value) else f"{value:.{count}g}"
+    return "–" if np.isnan(value) else significant(float(value), count)
 
 
 def mean_with_error(mean: Number, se: Number) -> str:
-    """`1.23e-05 ± 4.1e-07`; the mean alone when there is no standard error."""
-    return digits(mean) if np.isnan(se) else f"{digits(mean)} ± {digits(se, 2)}"
+    """`1.23e-05 ± 0.04e-05`, with equal decimals; the mean alone when there is no standard error."""
+    if np.isnan(se) or not 0 < se < np.inf:
+        return digits(mean)
+    return " ± ".join(decimals_of((float(mean), float(se)), float(se)))
 
 
 def exponent_with_interval(exponent: Number, low: Number, high: Number, identified: bool = True) -> str:
-    """`1.01 [0.98, 1.04]`: two decimals, three where the interval is narrower than that would show; a dash for NaN;
-    `not identified [0.4, inf]`."""
+    """`1.01 [0.98, 1.04]`; a dash for NaN; `not identified [0.4, inf]`."""
     if np.isnan(exponent):
         return "–"
-    places = 3 if high - low < 0.02 else 2
-    value = f"{exponent:.{places}f}" if identified else "not identified"
-    return f"{value} [{low:.{places}f}, {high:.{places}f}]"
+    if identified:
+        return beside(float(exponent), (float(low), float(high)))
+    return f"not identified {bracket((float(low), float(high)))}"
 
 
 def exponents_of(rates: pd.DataFrame) -> list[str]:
@@ -297,8 +338,7 @@ def ratio_with_interval(estimate: Estimate | None) -> str:
     """`1.31 [1.2, 1.42]`; a dash when there is no ratio."""
     if estimate is None:
         return "–"
-    low, high = estimate.interval
-    return f"{digits(estimate.value)} [{digits(low)}, {digits(high)}]"
+    return beside(estimate.value, estimate.interval)
 
 
 def decimals(value: Number) -> str:

@@ -3,7 +3,6 @@
   const root = document.documentElement;
   const figures = JSON.parse(document.getElementById("figures").textContent);
   const touch = matchMedia("(pointer: coarse)").matches;
-  let gl; // Whether there is WebGL, found out when it is first wanted.
   const probe = document.getElementById("probe");
 
   // The colour that a name of the style sheet has in the theme of the moment, as rgb(...).
@@ -11,7 +10,9 @@
     probe.style.color = `var(--${name})`;
     return getComputedStyle(probe).color;
   };
-  const faint = (text) => text.replace("rgb(", "rgba(").replace(")", ", 0.2)");
+  const faint = (text, share) => text.replace("rgb(", "rgba(").replace(")", `, ${share})`);
+  // Narrower charts have no room for names beside their curves.
+  const ROOM = 560;
 
   const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"] };
   config.displayModeBar = touch ? false : "hover";
@@ -20,17 +21,17 @@
   const paint = (figure) => {
     const [ink, soft, line, card] = ["ink", "soft", "line", "card"].map(colour);
     for (const trace of figure.data) {
-      if (trace.type === "scattergl") {
-        gl ??= !!document.createElement("canvas").getContext("webgl");
-        if (!gl) trace.type = "scatter";
-      }
-      const { ink: own, fill } = trace.meta || {};
+      const { ink: own, fill, halo, share, edge } = trace.meta || {};
       if (own !== undefined) {
         const tint = colour(`c${own}`);
         if (trace.line) trace.line.color = tint;
         if (trace.marker) trace.marker.color = tint;
       }
-      if (fill !== undefined) trace.fillcolor = faint(colour(`c${fill}`));
+      if (fill !== undefined) {
+        trace.fillcolor = faint(colour(`c${fill}`), share);
+        trace.line.color = faint(colour(`c${fill}`), edge);
+      }
+      if (halo !== undefined) trace.line.color = trace.marker.color = faint(colour(`c${halo}`), share);
       if (trace.colorbar) trace.colorbar.tickfont = { color: ink };
     }
     const layout = figure.layout;
@@ -47,12 +48,29 @@
   };
 
   const off = new Map(); // By section: the entries of its legend that are switched off.
+  let chosen = null; // The number of the verdict that is shown alone.
   const draw = (place) => {
     const figure = paint(figures[place.dataset.figure]);
     const hidden = off.get(place.closest("section")) || new Set();
+    const meta = (trace) => trace.meta || {};
+    const about = figure.data.find((trace) => chosen !== null && meta(trace).mark === chosen);
     for (const trace of figure.data) {
-      trace.visible = ((trace.meta || {}).keys || []).some((key) => hidden.has(key)) ? "legendonly" : true;
+      const { keys = [], mark, always } = meta(trace);
+      trace.visible = keys.some((key) => hidden.has(key)) ? "legendonly" : true;
+      if (mark !== undefined && trace.visible === true) trace.visible = about ? mark === chosen : always;
+      trace.own ??= trace.opacity ?? 1;
+      const dim = about && !keys.includes(meta(about).keys[0]) && !keys.includes("limit");
+      trace.opacity = dim ? 0.35 * trace.own : trace.own;
     }
+    // Names beside the curves, each "KEY COLOUR", where there is room.
+    const layout = figure.layout;
+    figure.names ??= layout.annotations || [];
+    figure.right ??= layout.margin.r;
+    const room = place.clientWidth >= ROOM;
+    place.dataset.names = room ? "yes" : "no";
+    layout.annotations = room ? figure.names.filter(({ name }) => !hidden.has(name.split(" ")[0])) : [];
+    for (const name of layout.annotations) name.font.color = colour(`c${name.name.split(" ")[1]}`);
+    layout.margin.r = room ? figure.right : 12;
     const drawn = Plotly.react(place, figure.data, figure.layout, config);
     place.dataset.drawn = "yes";
     return drawn;
@@ -60,12 +78,18 @@
 
   const places = [...document.querySelectorAll(".chart")];
   const drawn = () => places.filter((place) => place.dataset.drawn);
+  const resized = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      if (target.dataset.drawn && (target.clientWidth >= ROOM) !== (target.dataset.names === "yes")) draw(target);
+    }
+  });
   // The first chart at once, the others when the reader comes near.
   const start = () => {
     const library = document.createElement("script");
     library.textContent = document.getElementById("library").textContent;
     document.head.append(library);
     places.forEach((place, number) => (number ? watcher.observe(place) : draw(place)));
+    places.forEach((place) => resized.observe(place));
   };
   const watcher = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
@@ -89,6 +113,28 @@
       if (on) hidden.delete(button.dataset.key);
       else hidden.add(button.dataset.key);
       drawn().filter((place) => section.contains(place)).forEach(draw);
+    });
+  }
+
+  const choose = (entry, number) => {
+    chosen = number;
+    for (const one of document.querySelectorAll(".verdicts li")) {
+      const on = one === entry && number !== null;
+      one.classList.toggle("chosen", on);
+      one.querySelector(".show")?.setAttribute("aria-pressed", String(on));
+    }
+    if (window.Plotly) drawn().forEach(draw);
+  };
+  for (const entry of document.querySelectorAll(".verdicts li")) {
+    const button = entry.querySelector(".show");
+    if (!button) continue;
+    button.hidden = false;
+    const number = Number(entry.dataset.mark);
+    button.addEventListener("click", () => {
+      choose(entry, chosen === number ? null : number);
+      const names = entry.dataset.charts.split(" ");
+      const seen = names.map((name) => places.find((place) => place.dataset.figure === name)).find(Boolean);
+      if (chosen !== null && seen) seen.scrollIntoView({ block: "nearest", behavior: "smooth" });
     });
   }
 

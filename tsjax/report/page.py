@@ -13,10 +13,10 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 
-from ..rates import Verdict
 from ..sweep.result import Result
 from ..versions import version_of
 from .blocks import (
+    MOST_MAPS,
     Section,
     comparison_sections,
     curves_section,
@@ -25,41 +25,33 @@ from .blocks import (
     recorded_sections,
     seeds_section,
 )
-from .figures import KINDS, draw, drawings, image
+from .citations import citation, short_citation
+from .figures import KINDS, draw, drawings, heat_figure, image
 from .grids import cells_grid, crossing_grid, last_grid, rates_grid
+from .heat import all_maps
 from .look import COLOURS, DARK_COLOURS
 from .numbers import (
+    by_axis,
     compute_seconds,
-    digits,
     duration,
     failed_of,
+    full_name,
     label_of,
-    last_point,
-    mean_with_error,
     notes_of,
     plural,
     prefixed,
-    ratio_with_interval,
-    short,
     summary_of,
-    variants,
     warnings_of,
     x_is_returned,
 )
 from .output import OutputError, replaced
-from .rivals import compare, reference_of
+from .sentences import headline_of, reason_of, title_of, value_of
 from .text import shown
 from .toml import spec_toml
 
-_PAPER = """@misc{akiyama2022excess,
-  title         = {Excess Risk of Two-Layer {ReLU} Neural Networks in Teacher-Student Settings and its Superiority to
-                   Kernel Methods},
-  author        = {Akiyama, Shunta and Suzuki, Taiji},
-  year          = {2022},
-  eprint        = {2205.14818},
-  archivePrefix = {arXiv},
-  primaryClass  = {stat.ML}
-}"""
+_VENDOR = Path(__file__).parent / "vendor"
+# The part of Plotly with the traces that charts are made of, as its authors publish it (npm: plotly.js-cartesian-dist-min).
+PLOTLY = _VENDOR / "plotly-cartesian.min.js"
 
 
 def write_report(result: Result, out: Path, style: str = "page") -> Path:
@@ -78,6 +70,7 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
         # it, LaTeX would run on what that file says.
         matplotlib.rcdefaults()
         figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
+        figures |= {heat.name: heat_figure(heat, style) for heat in all_maps(result)[:MOST_MAPS]}
         for figure in figures.values():
             # Laid out once for all its files.
             figure.draw_without_rendering()
@@ -108,8 +101,6 @@ def _write(path: Path, content: bytes) -> None:
 
 def render(result: Result) -> str:
     """The page as text."""
-    from plotly.offline import get_plotlyjs
-
     here = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(here),
@@ -120,26 +111,29 @@ def render(result: Result) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    verdicts = result.verdicts()
-    outcomes = [str(verdict.outcome) for verdict in verdicts]
+    outcomes = [str(verdict.outcome) for verdict in result.verdicts()]
     spec = result.spec
     sections = _sections(result)
-    library, script = get_plotlyjs(), (here / "page.js").read_text()
+    library, script = PLOTLY.read_text(), (here / "page.js").read_text()
     return environment.get_template("page.html").render(
         title=spec.claim or f"Sweep of {result.experiment.name}",
-        source=_source(spec.source, result.experiment.cite),
+        source=_source(spec.source, short_citation(result.experiment.cite)),
         summary=summary_of(result),
         overall=_overall(result, outcomes),
         notes=notes_of(result.coverage),
-        headline=_headline(result),
+        headline=headline_of(result),
         size=_size(result),
-        verdicts=[_verdict(verdict) for verdict in verdicts],
-        sections=sections,
-        warnings=[(curve.label, text) for curve, text in warnings_of(result)],
+        verdicts=_verdicts(result, sections),
+        main=sections[0],
+        sections=sections[1:],
+        warnings=[
+            (", ".join(full_name(result, curve) for curve in curves), by_axis(result, text))
+            for curves, text in warnings_of(result)
+        ],
         provenance=_provenance(result),
         reproduce=_reproduce(result),
         spec=spec_toml(spec),
-        cite=f"{_PAPER}\n\n{_software()}",
+        cite=_cite(result),
         colours=list(zip(COLOURS, DARK_COLOURS, strict=True)),
         style=Markup((here / "page.css").read_text()),
         # Only these two run; what else a page might come to hold does not.
@@ -175,7 +169,7 @@ def _sections(result: Result) -> list[Section]:
 def _data(sections: list[Section]) -> str:
     """The figures as JSON that neither ends its script nor breaks a line of it, whatever text it holds."""
     figures = {
-        f"{section.id}-{place}": json.loads(chart.figure.to_json() or "{}")
+        f"{section.id}-{place}": chart.figure.content()
         for section in sections
         for place, chart in enumerate(section.charts)
     }
@@ -200,27 +194,6 @@ def _overall(result: Result, outcomes: list[str]) -> str:
     return "undecided" if worst == "holds" and not sure else worst
 
 
-def _headline(result: Result) -> str:
-    """Which curve is lowest at the largest x, and how far below the reference; empty with fewer than two curves, or with
-    several variants, which are not to be compared."""
-    points = [last_point(result, curve) for curve in result.curves()]
-    if (
-        len(points) < 2
-        or variants(result)
-        or len({point.x for point in points}) > 1
-        or not all(point.mean > 0 for point in points)
-    ):
-        return ""
-    best = min(points, key=lambda point: point.mean)
-    x, y = result.experiment.x, label_of(result, result.experiment.y[0])
-    text = f"At {x} = {short(best.x)} the lowest mean {y} is that of {best.curve.label}: {mean_with_error(best.mean, best.se)}"
-    beside = [one for one in compare(result) if one.curve is best.curve and one.ratio is not None]
-    reference = reference_of(result)
-    if beside and reference is not None and not x_is_returned(result):
-        text += f", {ratio_with_interval(beside[0].ratio)} of that of the {label_of(result, reference)}"
-    return text + "."
-
-
 def _size(result: Result) -> str:
     run, compiling = compute_seconds(result)
     cells = len(set(result.records["cell"]))
@@ -231,14 +204,27 @@ def _size(result: Result) -> str:
     return text + f"{duration(run)} of running and {duration(compiling)} of compiling."
 
 
-def _verdict(verdict: Verdict) -> dict[str, str]:
-    return {
-        "what": verdict.what,
-        "outcome": verdict.outcome,
-        "value": digits(verdict.value, 4),
-        "reason": verdict.reason,
-        "source": verdict.source,
-    }
+def _verdicts(result: Result, sections: list[Section]) -> list[dict[str, Any]]:
+    """Those that do not hold first; each with its number and the charts that show its window and its allowed range."""
+    shown: dict[int, list[str]] = {}
+    for section in sections:
+        for place, chart in enumerate(section.charts):
+            for number in dict.fromkeys(trace.get("meta", {}).get("mark") for trace in chart.figure.data):
+                if number is not None:
+                    shown.setdefault(number, []).append(f"{section.id}-{place}")
+    found = [
+        {
+            "number": number,
+            "what": title_of(result, judged),
+            "outcome": judged.verdict.outcome,
+            "value": value_of(judged),
+            "reason": reason_of(result, judged),
+            "source": judged.verdict.source,
+            "charts": shown.get(number, []),
+        }
+        for number, judged in enumerate(result.judged(), 1)
+    ]
+    return sorted(found, key=lambda entry: ("fails", "undecided", "holds").index(str(entry["outcome"])))
 
 
 def _source(of_sweep: str, of_study: str) -> str:
@@ -281,6 +267,11 @@ def _reproduce(result: Result) -> dict[str, str]:
     if ":" in result.spec.study:
         text += f" The study is not part of tsjax: {result.spec.study.split(':')[0]} must be importable."
     return {"text": text, "commands": commands}
+
+
+def _cite(result: Result) -> list[str]:
+    """What to cite: the study, as it names itself, and the software; never what another study rests on."""
+    return [entry for entry in (citation(result.experiment.cite), _software()) if entry]
 
 
 def _software() -> str:

@@ -39,17 +39,18 @@ def rates_json(result: Result, model: str = "power") -> list[dict[str, Any]]:
       kinds of interval), `goodness`, `effective_seeds`, `parameters` (`value`, `low`, `high` each), and the curve: lists `x`,
       `mean`, `mean_error`, `residuals`, and `local_exponents` with `local_low`, `local_high` (one fewer).
     - `predicted`: theory's exponent over the same x; `asymptote`: theory's exponent in the limit.
-    - `x_min`, `x_max`, `seeds`, `failed` (cells that diverged or were singular), `counts` (cells by status).
-    - `verdict`: outcomes of the expectations on this rate, joined by commas; `warnings`: a list of sentences.
+    - `x_min`, `x_max`: the window that the sweep's first expectation of the rate names, else all x.
+    - `seeds`, `failed` (cells that diverged or were singular), `counts` (cells by status).
+    - `verdict`: outcomes of the expectations on this very exponent, joined by commas; `warnings`: a list of sentences.
     """
-    warnings = warnings_of(result, model)
+    warnings = warnings_of(result, model, asked=True)
     rows = []
     for curve, row in zip(result.curves(), result.rates(model).to_dict("records"), strict=True):
-        texts = [text for other, text in warnings if other is curve]
+        texts = [text for others, text in warnings if any(other is curve for other in others)]
         arguments = {name: value for name, value in curve.arguments.items() if name != result.experiment.x}
         own = {
             "arguments": arguments,
-            "fit": _fit_json(result, curve, model),
+            "fit": _fit_json(result, result.claimed(curve), model),
             "failed": failed_of(result, curve),
             "counts": counts_of(result, curve),
             "warnings": texts,

@@ -10,10 +10,11 @@ from ..sweep.curve import Curve
 from ..sweep.result import Result
 from .look import Look
 from .numbers import plural, table_of, x_is_returned
-from .series import name_of, names_of, title_of
+from .places import Place, key_of_curve, places_of
+from .series import LINEAR, Scale, scale_of
 
-# Points on one page, each of about 24 bytes: 2 of 8 MB.
-_MOST = 80_000
+# Points on one page, each of about 24 bytes: 2 of 8 MB; and in one panel, each an element that the browser draws.
+_MOST, _MOST_SHOWN = 80_000, 8_000
 # Along a path every seed is a line, and a few hundred of them cover one another.
 _MOST_LINES = 400
 
@@ -33,10 +34,11 @@ class Cloud(NamedTuple):
 
 
 class Points(NamedTuple):
-    """`panels` of clouds by their titles; `log_y`: whether every value is positive; `note`: what is left out, if anything."""
+    """`panels` of clouds by their titles; how the axes are divided; `note`: what is left out, if anything."""
 
     panels: dict[str, list[Cloud]]
-    log_y: bool
+    x_scale: Scale
+    y_scale: Scale
     note: str
 
 
@@ -46,36 +48,50 @@ def points_of(result: Result) -> Points:
     along, curves = x_is_returned(result), result.curves()
     most = max((len(curve.seeds) for curve in curves), default=0)
     lines = lambda seeds: sum(min(seeds, len(curve.seeds)) for curve in curves)
-    points = lambda seeds: sum(min(seeds, len(curve.seeds)) * len(curve.x) for curve in curves)
-    full = lambda seeds: max(points(seeds) / _MOST, lines(seeds) / _MOST_LINES if along else 0.0)
+    points = lambda seeds, some: sum(min(seeds, len(curve.seeds)) * len(curve.x) for curve in some)
+    groups: dict[str, list[Curve]] = {}
+    places = places_of(result)
+    for curve in curves:
+        groups.setdefault(places[key_of_curve(curve)].title, []).append(curve)
+    drawn = lambda seeds: (
+        lines(seeds) / _MOST_LINES
+        if along
+        else max(points(seeds, members) for members in groups.values()) / _MOST_SHOWN
+    )
+    full = lambda seeds: max(points(seeds, curves) / _MOST, drawn(seeds))
     # The most seeds that fit, and one at least.
     kept = max(1, bisect.bisect_right(range(1, most + 1), 1.0, key=full))
-    groups: dict[str, list[Curve]] = {}
-    for curve in curves:
-        groups.setdefault(title_of(result, curve), []).append(curve)
-    looks, panels = names_of(result), {title: [] for title in groups}
+    panels: dict[str, list[Cloud]] = {title: [] for title in groups}
+    x_scale = LINEAR if along or not curves else scale_of(np.concatenate([curve.x for curve in curves]))
     for title, members in groups.items():
         for place, curve in enumerate(members):
-            dodge = None if along else _dodge(members, place, min(kept, len(curve.seeds)))
-            panels[title] += _clouds(result, curve, looks[name_of(result, curve)], kept, dodge)
+            dodge = None if along else _dodge(x_scale, members, place, min(kept, len(curve.seeds)))
+            panels[title] += _clouds(result, curve, places[key_of_curve(curve)], kept, x_scale, dodge)
     note = ""
     if kept < most:
-        told = f"{lines(kept)} of {lines(most)} lines" if along else f"{points(kept)} of {points(most)} points"
+        told = (
+            f"{lines(kept)} of {lines(most)} lines"
+            if along
+            else f"{points(kept, curves)} of {points(most, curves)} points"
+        )
         note = f"Shown are the first {plural(kept, 'seed')} of every curve: {told}, as many as a page carries well."
     values = [cloud.y for clouds in panels.values() for cloud in clouds if not cloud.failed]
-    return Points(panels, bool(values) and all((y > 0).all() for y in values), note)
+    return Points(panels, x_scale, scale_of(np.concatenate(values)) if values else LINEAR, note)
 
 
-def _dodge(members: list[Curve], place: int, seeds: int) -> np.ndarray:
-    """Factors of x (seeds,) that set curves and seeds beside one another, within the narrowest step along x."""
-    x = np.unique(np.concatenate([curve.x for curve in members]))
-    step = min(0.6 * np.log(x[1:] / x[:-1]).min(), 0.4) if len(x) > 1 and x[0] > 0 else 0.0
+def _dodge(scale: Scale, members: list[Curve], place: int, seeds: int) -> np.ndarray:
+    """Shifts along the axis (seeds,) that set curves and seeds beside one another, within the narrowest step along x."""
+    x = scale.forward(np.unique(np.concatenate([curve.x for curve in members])))
+    step = 0.6 * np.diff(x).min() if len(x) > 1 else 0.0
+    step = step if scale.kind == "linear" else min(step, 0.17)
     # A golden sequence spreads any number of seeds evenly.
     spread = (np.arange(seeds) * 0.6180339887) % 1.0 - 0.5
-    return np.exp(step * (place - (len(members) - 1) / 2 + 0.8 * spread) / len(members))
+    return step * (place - (len(members) - 1) / 2 + 0.8 * spread) / len(members)
 
 
-def _clouds(result: Result, curve: Curve, look: Look, kept: int, dodge: np.ndarray | None) -> list[Cloud]:
+def _clouds(
+    result: Result, curve: Curve, place: Place, kept: int, scale: Scale, dodge: np.ndarray | None
+) -> list[Cloud]:
     y = curve.values[result.experiment.y[0]][:, :kept]
     status = table_of(result, curve, "status")[:, :kept]
     recorded = np.isfinite(table_of(result, curve, "seed")[:, :kept])
@@ -89,6 +105,6 @@ def _clouds(result: Result, curve: Curve, look: Look, kept: int, dodge: np.ndarr
             if len(i):
                 name = "" if code < 0 else known.get(int(code), f"status {code}")
                 x = curve.x[i]
-                shown = x if dodge is None else x * dodge[j]
-                clouds.append(Cloud(name_of(result, curve), name, failed, look, curve.seeds[j], x, shown, y[i, j]))
+                shown = x if dodge is None else scale.back(scale.forward(x) + dodge[j])
+                clouds.append(Cloud(place.name, name, failed, place.look, curve.seeds[j], x, shown, y[i, j]))
     return clouds

@@ -183,15 +183,13 @@ class Meter:
 
     def facts(self) -> list[str]:
         """Throughput, failures and resumed cells, as far as there is something to say."""
-        found = []
+        found = [f"{self.failed} failed"] if self.failed else []
         if self.cell_rate is not None:
             found.append(f"{prefixed(self.cell_rate)} cells/s")
         if self.work_rate is not None and self._plan.experiment.work is not None:
             found.append(f"{prefixed(self.work_rate)} {self._plan.experiment.work.replace('_', '-')}/s")
         if self.idle_share is not None:
             found.append(f"devices idle {100 * self.idle_share:.0f} %")
-        if self.failed:
-            found.append(f"{self.failed} failed")
         if self.resumed:
             found.append(f"{self.resumed} resumed")
         return found
@@ -223,7 +221,8 @@ class Meter:
         if current is not None:
             what = self.label(self._plan.groups[current])
             what += "" if current in self._compiled else ": compiling"
-        text = Text(what, style="cyan")
+        # One line, whatever there is to say: a display that grows and shrinks makes the terminal jump.
+        text = Text(what, style="cyan", no_wrap=True, overflow="ellipsis")
         for fact in self.facts():
             text.append("  ")
             text.append(fact, style="red" if fact.endswith(" failed") else "default")

@@ -99,14 +99,14 @@ def _content(result: Result, model: str) -> tuple[dict[str, list[str]], str]:
         "exponent [95 %]": exponents_of(rates),
         "model": list(rates["model"]),
         "theory": [decimals(value) for value in rates["predicted"]],
-        f"{x} → ∞": [decimals(value) for value in rates["asymptote"]],
+        "limit": [decimals(value) for value in rates["asymptote"]],
         "window": [f"{short(a)}–{short(b)}" for a, b in zip(rates["x_min"], rates["x_max"], strict=True)],
         f"mean at largest {x}": [mean_with_error(point.mean, point.se) for point in points],
         "/ Cramér-Rao limit": [ratio_with_interval(point.to_limit) for point in points],
         "seeds": [str(count) for count in rates["seeds"]],
         "failed": [str(failed_of(result, curve)) for curve in curves],
     }
-    caption = f"Exponents a of mean {y}, proportional to {x} to the power -a"
+    caption = f"Exponents a of mean {y}, proportional to {label_of(result, x)} to the power -a"
     if bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
         del columns["exponent [95 %]"], columns["model"]
         caption = f"{y[:1].upper()}{y[1:]}"
@@ -125,6 +125,8 @@ def _content(result: Result, model: str) -> tuple[dict[str, list[str]], str]:
         caption += f" {note[0].upper()}{note[1:]}."
     if "theory" in columns:
         caption += " Theory: exponent of the predicted curve over the same window."
+    if "limit" in columns:
+        caption += " Limit: theory's exponent at infinity."
     return columns, caption
 
 

@@ -19,12 +19,13 @@ from .numbers import (
     plural,
     ratio_at,
     shares_of,
+    shows_rate,
     table_of,
-    variant_of,
+    the,
     x_is_returned,
 )
+from .places import key_of_curve, places_of
 from .rivals import reference_of, rivals
-from .text import shown
 
 # How the y axis is made: by decades, linearly around ratios near one another, from 0 to 1, or linearly.
 Kind: TypeAlias = Literal["mean", "ratio", "share", "plain"]
@@ -33,6 +34,59 @@ _Drawn: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 # An error bar may stretch an axis beyond means and predictions by this factor, no more: with two or three seeds the
 # intervals span decades and would squeeze the curves flat.
 _STRETCH = 2.0
+
+
+class Scale(NamedTuple):
+    """How an axis is divided: `log`, `linear`, or `symlog`, which is linear between -`near` and `near`, the smallest value but
+    0, and logarithmic beyond, so that 0 has a place."""
+
+    kind: Literal["log", "linear", "symlog"]
+    near: float = 1.0
+
+    def forward(self, values: np.ndarray) -> np.ndarray:
+        """Where values lie along the axis, in decades where it is logarithmic."""
+        values = np.asarray(values, float)
+        if self.kind == "linear":
+            return values
+        if self.kind == "log":
+            return np.log10(values)
+        size = np.abs(values) / self.near
+        return np.sign(values) * np.where(size <= 1, size, 1 + np.log10(np.maximum(size, 1)))
+
+    def back(self, places: np.ndarray) -> np.ndarray:
+        """The values at some places along the axis."""
+        places = np.asarray(places, float)
+        if self.kind == "linear":
+            return places
+        if self.kind == "log":
+            return 10.0**places
+        size = np.abs(places)
+        return np.sign(places) * self.near * np.where(size <= 1, size, 10.0 ** (np.maximum(size, 1) - 1))
+
+    def ticks(self, values: np.ndarray) -> np.ndarray:
+        """Round values to mark along a symlog axis: 0, and powers of ten."""
+        size = np.abs(values[values != 0])
+        decades = 10.0 ** np.arange(np.floor(np.log10(size.min()) + 1e-9), np.ceil(np.log10(size.max()) - 1e-9) + 1)
+        every = decades[:: max(1, len(decades) // 5)]
+        low, high = values.min(), values.max()
+        return np.unique(
+            [0.0, *(one for one in (*every, *-every) if 1.0001 * low <= one <= 1.0001 * high or low < one < high)]
+        )
+
+
+LOG, LINEAR = Scale("log"), Scale("linear")
+
+
+def scale_of(values: np.ndarray) -> Scale:
+    """That on which all values are seen: logarithmic for positive ones, symlog for those among which are 0 or negative ones
+    and whose sizes span a factor 8 or more, else linear."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return LINEAR
+    if (values > 0).all():
+        return LOG
+    size = np.abs(values[values != 0])
+    return Scale("symlog", float(size.min())) if size.size and size.max() >= 8 * size.min() else LINEAR
 
 
 class Series(NamedTuple):
@@ -59,16 +113,24 @@ class Panel(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """A figure before it is drawn: `name` for files, `y_label` and `kind` of the y axis, `log_x`, `caption`, `panels`, and
-    what the `limit` of the series is, `line`."""
+    """A figure before it is drawn: `name` for files, `y_label` and `kind` of the y axis, the `x_scale`, `caption`, `panels`,
+    and what the `limit` of the series is, `line`; the `metric` that is drawn, and what it is relative to, `against` (the name
+    of a column or curve; empty for the values themselves)."""
 
     name: str
     y_label: str
     kind: Kind
-    log_x: bool
+    x_scale: Scale
     caption: str
     panels: list[Panel]
     line: str
+    metric: str = ""
+    against: str = ""
+
+    @property
+    def log_x(self) -> bool:
+        """Whether the x axis is logarithmic."""
+        return self.x_scale.kind == "log"
 
     @property
     def series(self) -> list[Series]:
@@ -105,7 +167,7 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
         f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds_of(result)}, {intervals}"
     )
     name = f"{y}_in_{experiment.x}"
-    return _drawing(result, name, label_of(result, y), "share" if shares else "mean", caption, drawn)
+    return _drawing(result, name, label_of(result, y), "share" if shares else "mean", caption, drawn, metric=y)
 
 
 def limit_drawing(result: Result) -> Drawing | None:
@@ -118,8 +180,9 @@ def limit_drawing(result: Result) -> Drawing | None:
             drawn.append(Series(curve, curve.x, mean, low, high, None, np.ones_like(limit)))
     if not drawn:
         return None
-    caption = f"Mean {label_of(result, y)} in units of the {name} (dotted), with 95 % intervals."
-    return _drawing(result, f"{y}_relative_to_limit", f"{label_of(result, y)} / {name}", "ratio", caption, drawn)
+    caption = f"Mean {label_of(result, y)} in units of {the(name)} (dotted), with 95 % intervals."
+    label = f"{label_of(result, y)} / {name}"
+    return _drawing(result, f"{y}_relative_to_limit", label, "ratio", caption, drawn, metric=y, against=LIMIT)
 
 
 def rival_drawing(result: Result) -> Drawing | None:
@@ -138,11 +201,10 @@ def rival_drawing(result: Result) -> Drawing | None:
     if not drawn:
         return None
     name = label_of(result, reference)
-    caption = (
-        f"Mean {label_of(result, y)} relative to that of the {name} on the same seeds (dotted: 1), with 95 % intervals."
-    )
+    caption = f"Mean {label_of(result, y)} relative to that of {the(name)} on the same seeds (dotted: 1), with 95 % intervals."
     label = f"{label_of(result, y)}\n/ that of {name}"
-    return _drawing(result, f"{y}_relative_to_reference", label, "ratio", caption, drawn, line=name)
+    file = f"{y}_relative_to_reference"
+    return _drawing(result, file, label, "ratio", caption, drawn, line=name, metric=y, against=reference)
 
 
 def local_drawing(result: Result) -> Drawing | None:
@@ -150,7 +212,7 @@ def local_drawing(result: Result) -> Drawing | None:
     drawn: list[Series] = []
     for curve in result.curves():
         try:
-            rate = None if x_is_returned(result) else result.rate(curve)
+            rate = result.rate(curve) if shows_rate(result, curve) else None
         except ValueError:  # Too few points; the tables say so.
             continue
         if rate is not None and len(rate.n) > 2:
@@ -183,43 +245,50 @@ def column_drawing(result: Result, column: str, most: float = np.inf) -> Drawing
     intervals = _intervals_of([] if shares else [table for _, table in tables])
     caption = f"{of} {label_of(result, column)} over {seeds_of(result)}, {intervals}"
     kind: Kind = "share" if shares else "plain"
-    return _drawing(result, f"{column}_in_{result.experiment.x}", label_of(result, column), kind, caption, drawn)
+    name = f"{column}_in_{result.experiment.x}"
+    return _drawing(result, name, label_of(result, column), kind, caption, drawn, metric=column)
 
 
-def y_range(drawing: Drawing) -> tuple[float, float, bool]:
-    """The ends of the y axes, and whether they are logarithmic. Ratios within a factor 8 read best on a linear axis."""
+def y_range(drawing: Drawing) -> tuple[float, float, Scale]:
+    """The ends of the y axes, and how they are divided. Ratios within a factor 8 read best on a linear axis."""
     if drawing.kind == "share":
-        return -0.04, 1.04, False
+        return -0.04, 1.04, LINEAR
     middle: list[np.ndarray] = []
     ends: list[np.ndarray] = []
     for series in drawing.series:
         middle += [series.mean, *(line for line in (series.predicted, series.limit) if line is not None)]
         ends += [series.low, series.high]
     values, bars = (_finite(np.concatenate(lines)) for lines in (middle, ends))
-    positive = values[values > 0]
-    near = (
-        drawing.kind == "ratio" and positive.size == values.size and values.max(initial=0) < 8 * values.min(initial=1)
-    )
-    log = bool(positive.size) and drawing.kind != "plain" and not near
-    if log:
-        values, bars = positive, bars[bars > 0]
+    near = drawing.kind == "ratio" and (values > 0).all() and values.max(initial=0) < 8 * values.min(initial=1)
+    scale = LINEAR if drawing.kind == "plain" or near else scale_of(values)
     if not values.size:
-        return 0.0, 1.0, False
+        return 0.0, 1.0, LINEAR
     low, high = values.min(), values.max()
-    if log:
-        bars = np.log(np.clip(bars, low / _STRETCH, high * _STRETCH))
-        low, high = np.log(low), np.log(high)
+    if scale.kind == "log":
+        bars = bars[bars > 0]
+        reach = (low / _STRETCH, high * _STRETCH)
     else:
-        reach = (_STRETCH - 1) * max(abs(low), abs(high))
-        bars = np.clip(bars, low - reach, high + reach)
-    low, high = min([low, *bars]), max([high, *bars])
-    margin = 0.05 * (high - low) or 0.5 * max(abs(high), 1.0)
-    low, high = float(low - margin), float(high + margin)
-    return (float(np.exp(low)), float(np.exp(high)), True) if log else (low, high, False)
+        stretch = (_STRETCH - 1) * max(abs(low), abs(high))
+        reach = (low - stretch, high + stretch)
+    places = scale.forward(np.array([low, high, *np.clip(bars, *reach)]))
+    low, high = float(places.min()), float(places.max())
+    margin = 0.05 * (high - low) or (0.2 if scale.kind == "log" else 0.5 * max(abs(high), 1.0))
+    low, high = scale.back(np.array([low - margin, high + margin]))
+    return float(low), float(high), scale
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
+
+
+def ticks_at(scale: Scale, values: np.ndarray, most: float) -> np.ndarray:
+    """Those of increasing values that lie apart by the `most`-th part of the axis or more."""
+    places = scale.forward(values)
+    room, kept = (places[-1] - places[0]) / most, [0]
+    for number, place in enumerate(places):
+        if number and place - places[kept[-1]] >= room:
+            kept.append(number)
+    return values[kept]
 
 
 def seeds_of(result: Result) -> str:
@@ -243,45 +312,36 @@ def _shows_limit(result: Result, curve: Curve) -> bool:
 
 
 def _exponent(result: Result, curve: Curve) -> str:
-    if x_is_returned(result):
+    if not shows_rate(result, curve):
         return ""
     try:
-        rate = result.rate(curve)
+        rate = result.rate(result.claimed(curve))
     except ValueError:  # Too few points; the tables say so.
         return ""
     return exponent_with_interval(rate.exponent, *rate.interval, rate.identified)
 
 
 def _drawing(
-    result: Result, name: str, y_label: str, kind: Kind, caption: str, drawn: Sequence[Series], line: str | None = None
+    result: Result,
+    name: str,
+    y_label: str,
+    kind: Kind,
+    caption: str,
+    drawn: Sequence[Series],
+    line: str | None = None,
+    *,
+    metric: str = "",
+    against: str = "",
 ) -> Drawing:
-    log_x = not x_is_returned(result) and all((series.x > 0).all() for series in drawn)
+    x_scale = LINEAR if x_is_returned(result) else scale_of(np.concatenate([series.x for series in drawn]))
     line = label_of(result, LIMIT) if line is None else line
-    return Drawing(name, y_label, kind, log_x, caption, panels_of(result, drawn), line)
-
-
-def names_of(result: Result) -> dict[str, Look]:
-    """The names that legends give to curves, with their looks: one for a name, everywhere on a page."""
-    names = dict.fromkeys(name_of(result, curve) for curve in result.curves())
-    return {name: look_of(number) for number, name in enumerate(names)}
-
-
-def name_of(result: Result, curve: Curve) -> str:
-    """The name of a curve within its panel: where no argument names the curves, their labels tell them apart."""
-    return label_of(result, curve.name) if result.experiment.curve is not None else shown(curve.label)
-
-
-def title_of(result: Result, curve: Curve) -> str:
-    """The panel that a curve belongs to: one per combination of the arguments that vary."""
-    return variant_of(result, curve) if result.experiment.curve is not None else ""
+    return Drawing(name, y_label, kind, x_scale, caption, panels_of(result, drawn), line, metric, against)
 
 
 def panels_of(result: Result, drawn: Iterable[Series]) -> list[Panel]:
     """The series of each panel, with their names and looks."""
-    looks = names_of(result)
-    panels: dict[str, list[Series]] = {}
+    places, panels = places_of(result), {}
     for series in drawn:
-        name = name_of(result, series.curve)
-        title = title_of(result, series.curve)
-        panels.setdefault(title, []).append(series._replace(name=name, look=looks[name]))
+        place = places[key_of_curve(series.curve)]
+        panels.setdefault(place.title, []).append(series._replace(name=place.name, look=place.look))
     return [Panel(title, series) for title, series in panels.items()]

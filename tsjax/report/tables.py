@@ -8,11 +8,11 @@ from rich.console import Console, ConsoleRenderable, Group
 from rich.padding import Padding
 from rich.table import Table
 
-from ..rates import Verdict
 from ..sweep.coverage import Coverage
 from ..sweep.precision import CurvePlan
 from ..sweep.result import Result
 from .numbers import (
+    by_axis,
     decimals,
     digits,
     duration,
@@ -25,9 +25,11 @@ from .numbers import (
     notes_of,
     plural,
     short,
+    shows_rate,
     summary_of,
     warnings_of,
 )
+from .sentences import headline_of, reason_of, title_of, value_of
 from .terminal import Text
 
 STYLES = {"holds": "green", "fails": "bold red", "undecided": "yellow"}
@@ -70,13 +72,16 @@ def _window(low: float, high: float) -> str:
     return first + (_BREAK if len(first + last) > 12 else "") + last
 
 
-def rates_table(result: Result, model: str = "power") -> ConsoleRenderable | None:
-    """Fitted exponents beside theory; None when no curve has one. What all curves share is told in the title. `model` as in
-    `Result.rate`."""
-    rates, curves, x = result.rates(model), result.curves(), result.experiment.x
+def rates_table(result: Result, model: str = "power", asked: bool = False) -> ConsoleRenderable | None:
+    """Fitted exponents beside theory, of all curves if they were `asked` for, else of those of which reports tell them; None
+    when there is none. What all curves share is told in the title. `model` as in `Result.rate`."""
+    kept = [asked or shows_rate(result, curve) for curve in result.curves()]
+    rates, x = result.rates(model), result.experiment.x
+    curves = [curve for curve, told in zip(result.curves(), kept, strict=True) if told]
+    rates = rates.iloc[np.flatnonzero(kept)]
     if rates.empty or bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
         return None
-    limit = f"{x} → ∞"
+    limit = "limit"
     columns: dict[str, list[str]] = {
         "curve": [curve.label for curve in curves],
         "exponent [95 %]": exponents_of(rates),
@@ -89,13 +94,15 @@ def rates_table(result: Result, model: str = "power") -> ConsoleRenderable | Non
         "verdict": [outcomes.replace(", ", "\n") for outcomes in rates["verdict"]],
     }
     window, seeds = _shared(columns, x), _shared(columns, "seeds")
-    title = f"Rates of {label_of(result, result.experiment.y[0])} in {x}"
+    title = f"Exponents of {label_of(result, result.experiment.y[0])} in {label_of(result, x)}"
     title += f" = {window.replace(_BREAK, '')}" if window else ""
     title += f", {plural(int(seeds), 'seed')}" if seeds else ""
     if model != "auto":
         del columns["model"]
         title += "" if model == "power" else f", model {model}"
-    for name, empty in (("theory", "–"), (limit, "–"), ("verdict", "")):
+    # How many seeds there are is told again with the means.
+    columns.pop("seeds", None)
+    for name, empty in (("theory", "–"), (limit, "–"), ("failed", "0"), ("verdict", "")):
         if set(columns[name]) == {empty}:
             del columns[name]
     styles = [STYLES.get(outcome, "") for outcome in columns.get("verdict", [])]
@@ -103,7 +110,7 @@ def rates_table(result: Result, model: str = "power") -> ConsoleRenderable | Non
     if "theory" in columns:
         notes.append("theory: exponent of the predicted curve over the same window")
     if limit in columns:
-        notes.append(f"{limit}: theory's exponent in the limit")
+        notes.append("limit: theory's exponent at infinity")
     if errors_note(rates):
         notes.append(errors_note(rates))
     table = compact_table(title, list(columns.items()), styles)
@@ -129,33 +136,36 @@ def last_table(result: Result) -> ConsoleRenderable | None:
     for name in ("/ Cramér-\nRao limit", "/ optimal\nlinear"):
         if set(columns[name]) == {"–"}:
             del columns[name]
-    title = f"{label_of(result, result.experiment.y[0])} at {f'{x} = {where}' if where else f'the largest {x}'}"
+    axis = label_of(result, x)
+    title = f"{label_of(result, result.experiment.y[0])} at {f'{axis} = {where}' if where else f'the largest {axis}'}"
     return compact_table(title[:1].upper() + title[1:], list(columns.items()))
 
 
-def verdicts_list(verdicts: Sequence[Verdict], summary: str) -> ConsoleRenderable:
+def verdicts_list(result: Result) -> ConsoleRenderable:
     """Every verdict with its numbers, its reason and its source, under the sentence that counts them."""
-    heading = Text(summary, style="bold")
-    if not verdicts:
+    heading = Text(summary_of(result), style="bold")
+    if not result.spec.expect:
         return heading
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for verdict in verdicts:
-        text = Text(f"{verdict.what}: {digits(verdict.value, 4)}\n")
-        text.append(verdict.reason)
-        if verdict.source:
-            text.append(f"\n{verdict.source}", style="dim")
-        grid.add_row(Text(verdict.outcome, style=STYLES[verdict.outcome]), text)
+    for judged in result.judged():
+        outcome = str(judged.verdict.outcome)
+        text = Text(": ".join(filter(None, [title_of(result, judged), value_of(judged)])) + "\n")
+        text.append(reason_of(result, judged))
+        if judged.verdict.source:
+            text.append(f"\n{judged.verdict.source}", style="dim")
+        grid.add_row(Text(outcome, style=STYLES[outcome]), text)
     return Group(heading, grid)
 
 
-def warnings_list(result: Result, model: str = "power") -> ConsoleRenderable | None:
+def warnings_list(result: Result, model: str = "power", asked: bool = False) -> ConsoleRenderable | None:
     """What to know before trusting the exponents; None when there is nothing to say."""
-    warnings = warnings_of(result, model)
+    warnings = warnings_of(result, model, asked)
     if not warnings:
         return None
-    return Group(Text("Warnings", style="bold"), marked([f"{curve.label}: {text}" for curve, text in warnings]))
+    texts = [f"{', '.join(curve.label for curve in curves)}: {by_axis(result, text)}" for curves, text in warnings]
+    return Group(Text("Warnings", style="bold"), marked(texts))
 
 
 def marked(texts: Sequence[str], style: str = "") -> ConsoleRenderable:
@@ -181,15 +191,17 @@ def print_notes(coverage: Coverage, console: Console) -> None:
         console.print(Padding(notes, (0, 0, 1, 0)), highlight=False)
 
 
-def print_result(result: Result, console: Console, model: str = "power") -> None:
-    """Claim, what the records cover, rates, risks at the largest x, verdicts and warnings."""
+def print_result(result: Result, console: Console, model: str = "power", asked: bool = False) -> None:
+    """Claim, what the records cover, the headline, rates, risks at the largest x, verdicts and warnings. Exponents of all
+    curves if they were `asked` for."""
     parts: list[ConsoleRenderable | None] = [Text(result.spec.claim, style="italic") if result.spec.claim else None]
     parts.append(notes_list(result.coverage))
     if result.records.empty:
         parts.append(Text("no records yet."))
     else:
-        parts += [rates_table(result, model), last_table(result)]
-        parts += [verdicts_list(result.verdicts(), summary_of(result)), warnings_list(result, model)]
+        headline = headline_of(result)
+        parts += [Text(headline) if headline else None, rates_table(result, model, asked), last_table(result)]
+        parts += [verdicts_list(result), warnings_list(result, model, asked)]
     for part in parts:
         if part is not None:
             console.print(Padding(part, (0, 0, 1, 0)), highlight=False)
@@ -198,7 +210,7 @@ def print_result(result: Result, console: Console, model: str = "power") -> None
 def print_verdicts(result: Result, console: Console) -> None:
     """The verdicts alone, and what they stand on, for `tsjax verify`."""
     print_notes(result.coverage, console)
-    console.print(verdicts_list(result.verdicts(), summary_of(result)), highlight=False)
+    console.print(verdicts_list(result), highlight=False)
 
 
 def print_precision(result: Result, plans: Sequence[CurvePlan], precision: float, console: Console) -> None:

@@ -6,7 +6,19 @@ import unicodedata
 # What terminals obey (ESC, BEL, CR and their kin), what turns the direction of text (Unicode's bidirectional controls), and
 # halves of characters, which no encoding writes. Line ends and tabs stay.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_ASCII = {"–": "-", "—": "-", "…": "...", "→": "->", "±": "+-", "∞": "inf", "×": "x", "≤": "<=", "≥": ">=", "²": "^2"}
+_ASCII = {
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "→": "->",
+    "±": "+-",
+    "∞": "inf",
+    "×": "x",
+    "≤": "<=",
+    "≥": ">=",
+    "²": "^2",
+    "σ": "sigma",
+}
 
 
 def escaped(text: str) -> str:

@@ -24,7 +24,7 @@ def _limit(arguments: dict[str, Any], n: np.ndarray) -> Theory:
     # A non-homogeneous neuron has an output weight of its own.
     own = d + (ACTIVATIONS[arguments["activation"]].degree is None)
     limit = np.asarray([theory.cramer_rao(m=m, d=own, n=size, noise_std=noise_std) for size in n])
-    return Theory(limit, 1.0, "Cramér-Rao limit sigma^2 m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
+    return Theory(limit, 1.0, "Cramér-Rao limit σ² m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
 
 
 def _choice(label: str, make: Make, neurons: Callable[[dict[str, Any], int], float]) -> Choice:

@@ -15,6 +15,7 @@ from ..estimators.two_phase import TwoPhaseStudent
 from ..problem import Problem, ReLUTeacher, Sphere
 from ..risk import network_risk
 from ..sweep.experiment import Arguments, experiment
+from .citations import AKIYAMA_SUZUKI
 
 
 class PaperFigureArguments(Arguments):
@@ -47,7 +48,7 @@ def _marks(steps: int, points: int) -> tuple[int, ...]:
     x="step",
     y=("risk", "train_loss"),
     curve="settings",
-    cite="arXiv:2205.14818",
+    cite=AKIYAMA_SUZUKI,
     labels={
         "step": "gradient step",
         "risk": "excess risk (exact)",

@@ -159,6 +159,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     curve="estimator",
     work="student_steps",
     cost=_cost,
+    rates=False,
     labels={"n": "sample size n", "risk": "held-out squared error / variance of y", **ESTIMATORS.labels},
 )  # fmt: skip
 def real_data(key, *, data, target, n, test_share, bias, dtype, fingerprint, **learner):

@@ -13,6 +13,7 @@ from ..recovery import recovery as measure_recovery
 from ..sweep.experiment import Arguments, experiment
 from .ablations import LEARNERS
 from .cell import problem_of, scalars, trial
+from .citations import AKIYAMA_SUZUKI
 
 
 class RecoveryArguments(Arguments):
@@ -62,7 +63,7 @@ class RecoveryArguments(Arguments):
     theory=LEARNERS.theory("learner"),
     work="total_steps",
     cost=LEARNERS.cost("learner"),
-    cite="arXiv:2205.14818",
+    cite=AKIYAMA_SUZUKI,
     labels={
         "n": "sample size n", "risk": "excess risk", "success": "success (training loss)", "cramer_rao": "Cramér-Rao limit",
         **LEARNERS.labels,

@@ -19,6 +19,7 @@ from ..estimators.phases import noisy_steps
 from ..estimators.two_phase import OracleStudent, TwoPhaseStudent
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 from .cell import Choice, Choices, problem_of, scalars, trial
+from .citations import AKIYAMA_SUZUKI
 from .linear import LINEAR, linear
 
 
@@ -28,7 +29,7 @@ def _student(label: str, make: Callable[[dict[str, Any]], AbstractEstimator], st
     def limit(arguments: dict[str, Any], n: np.ndarray) -> Theory:
         sizes = {name: arguments[name] for name in ("m", "d", "noise_std")}
         values = np.asarray([theory.cramer_rao(n=size, **sizes) for size in n])
-        return Theory(values, 1.0, "Cramér-Rao limit sigma^2 m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
+        return Theory(values, 1.0, "Cramér-Rao limit σ² m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
 
     def cost(arguments: dict[str, Any]) -> Cost:
         n, d, m = (arguments[name] for name in ("n", "d", "m"))
@@ -99,7 +100,7 @@ class SuperiorityArguments(Arguments):
     theory=ESTIMATORS.theory("estimator"),
     work="student_steps",
     cost=ESTIMATORS.cost("estimator"),
-    cite="arXiv:2205.14818",
+    cite=AKIYAMA_SUZUKI,
     labels={"n": "sample size n", "risk": "excess risk", "cramer_rao": "Cramér-Rao limit", **ESTIMATORS.labels},
 )
 def superiority(key, *, estimator, n, test_points, dtype, **rest):

@@ -36,6 +36,7 @@ class Description(BaseModel):
     labels: dict[str, str] = {}
     x64: bool = True
     cite: str = ""
+    rates: bool = True
     source: dict[str, str] = {}
     has_theory: bool = False
 

@@ -54,7 +54,9 @@ class Experiment:
     - `labels`: how to write names (arguments, values, curves) in tables and figures.
     - `x64`: whether 64-bit types are on, as they are unless this is False: networks and data of a cell are then float64 where
       no dtype is named.
-    - `cite`: the paper or report that the experiment is about, such as `arXiv:2205.14818`, for pages and tables.
+    - `cite`: the paper or report that the experiment is about, such as `arXiv:2205.14818`, or its BibTeX entry, for pages.
+    - `rates`: whether y is expected to be a power of x. Without, reports show the exponents of those curves alone of whose rate
+      a sweep expects something, and warn of no others.
 
     A value may be a vector: all vectors of one call have one length, and the record becomes that many rows.
     """
@@ -74,6 +76,7 @@ class Experiment:
     labels: Mapping[str, str] = field(default_factory=dict)
     x64: bool = True
     cite: str = ""
+    rates: bool = True
 
     def __post_init__(self):
         for name in self.arguments.model_fields:
@@ -118,6 +121,7 @@ class Experiment:
             labels=redacted(dict(self.labels)),
             x64=self.x64,
             cite=redacted(self.cite),
+            rates=self.rates,
             source=source_of(self.fn),
             has_theory=self.theory is not None,
         )

@@ -20,11 +20,11 @@ from .named import no_imports
 from .plan import Plan, plan_cells
 from .program import key_of
 from .records import failed_cells, records_of
-from .spec import SpecError, SweepSpec, find_experiment
+from .spec import Expectation, SpecError, SweepSpec, find_experiment
 from .store import Content, Store, StoreError, open_store
 from .theory import Theory, TheoryTable
 from .values import canonical, labels_of, name_of_value, redacted, text_of
-from .verdicts import Judge
+from .verdicts import Judge, Judged
 
 if TYPE_CHECKING:
     import jax
@@ -209,12 +209,14 @@ class Result:
         return self._shares[column]
 
     def rates(self, model: str = "power") -> pd.DataFrame:
-        """One row per curve: exponent, interval, the model, what the interval rests on (`errors`, as in `Rate`: `seeds` or
+        """One row per curve: exponent over x from `x_min` to `x_max` (the window that the sweep's first expectation of the
+        curve's rate names, else all x), interval, the model, what the interval rests on (`errors`, as in `Rate`: `seeds` or
         `residuals`), whether the exponent is `identified`, predicted exponent over the same window (same weights), the
-        asymptotic one, the verdict on its rate if the sweep expects one, and a list of warnings. A curve that cannot be fitted
-        has NaN and the reason among its warnings. `model` as in `rate`."""
+        asymptotic one, the verdict on this very exponent if the sweep expects one, and a list of warnings. A curve that cannot
+        be fitted has NaN and the reason among its warnings. `model` as in `rate`."""
         rows = []
-        for curve in self.curves():
+        for whole in self.curves():
+            curve = self.claimed(whole)
             row: dict[str, Any] = {"curve": curve.name, "label": curve.label}
             rate, problem = None, None
             try:
@@ -233,17 +235,55 @@ class Result:
                 row["predicted"] = rate.slope_of(predicted)
             row["asymptote"] = np.nan if curve.theory.exponent is None else curve.theory.exponent
             row |= {"x_min": curve.x[0], "x_max": curve.x[-1], "seeds": len(curve.seeds), "failed": curve.failed}
-            judge = self._judge
-            mine = [
-                judge.verdict(expectation, [curve]).outcome
-                for expectation in self.spec.expect
-                if expectation.parts["metric"] == "rate"
-                and curve in judge.chosen(expectation, expectation.parts["curve"])
-            ]
-            row["verdict"] = ", ".join(mine)
+            row["verdict"] = ", ".join(self._outcomes(curve, model))
             row["warnings"] = [str(problem)] if rate is None else self._warnings(curve, rate)
             rows.append(row)
         return pd.DataFrame(rows)
+
+    def claimed(self, curve: Curve) -> Curve:
+        """The part of a curve that its exponent is told of: the window of the first expectation of its rate that has one, else
+        all of it."""
+        for expectation in self._claims(curve):
+            window = expectation.over.get(self.experiment.x)
+            if expectation.parts["metric"] == "rate" and isinstance(window, list):
+                part = curve.between(*window)
+                return part if len(part.x) else curve
+        return curve
+
+    def claims_power_law(self, curve: Curve) -> bool:
+        """Whether some expectation speaks of the exponent of a curve, or of a model or a forecast, which rest on one."""
+        return bool(self._claims(curve))
+
+    def _claims(self, curve: Curve) -> list[Expectation]:
+        judge, found = self._judge, []
+        for expectation in self.spec.expect:
+            if expectation.parts["metric"] in ("rate", "model", "forecast"):
+                named = [
+                    expectation.parts["curve"],
+                    *([expectation.parts["other"]] if expectation.parts["other"] else []),
+                ]
+                meant = [one.arguments for name in named for one in judge.chosen(expectation, name)]
+                if curve.arguments in meant:
+                    found.append(expectation)
+        return found
+
+    def _outcomes(self, curve: Curve, model: str) -> list[str]:
+        """Of the verdicts on the very exponent that a row of rates holds: this window, this model, this interval."""
+        judge, found = self._judge, []
+        for expectation in self.spec.expect:
+            parts = expectation.parts
+            direct = parts["metric"] == "rate" and parts["other"] is None and expectation.level == 0.95
+            [whole] = [one for one in self.curves() if one.arguments == curve.arguments]
+            if (
+                direct
+                and (expectation.model or "power") == model
+                and any(one is whole for one in judge.chosen(expectation, parts["curve"]))
+            ):
+                judged = judge.judged(expectation, [whole])
+                # Where nothing could be measured, the window is not known, and the outcome is undecided whatever it is.
+                if judged.curve is None or np.array_equal(judged.curve.x, curve.x):
+                    found.append(str(judged.verdict.outcome))
+        return found
 
     @property
     def _judge(self) -> Judge:
@@ -251,7 +291,15 @@ class Result:
 
     def verdicts(self) -> list[Verdict]:
         """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers."""
-        return [self._judge.verdict(expectation) for expectation in self.spec.expect]
+        return [judged.verdict for judged in self.judged()]
+
+    def judged(self) -> list[Judged]:
+        """The verdicts with the expectations, and what each was measured on: see `Judged`."""
+        return list(self._judged)
+
+    @functools.cached_property
+    def _judged(self) -> list[Judged]:
+        return [self._judge.judged(expectation) for expectation in self.spec.expect]
 
     def to_xarray(self) -> "xarray.Dataset":
         """The records as a Dataset over the arguments that vary, x and the seed; constant arguments are attributes.

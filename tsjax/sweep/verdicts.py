@@ -35,14 +35,26 @@ class _Unmeasured(Exception):
 
 
 class _Measured(NamedTuple):
-    """A number for one curve: `where`, `value`, `interval`; `doubt`: what forbids to trust a verdict that holds; `note`: what
-    else to tell."""
+    """A number for one curve: `value` and `interval`, measured over `x` (first, last); `doubt`: what forbids to trust a verdict
+    that holds; `note`: what else to tell; `curve`: the part of the curve that was asked about."""
 
-    where: str
     value: float
     interval: tuple[float, float]
+    x: tuple[float, float]
     doubt: str = ""
     note: str = ""
+    curve: Curve | None = None
+
+
+class Judged(NamedTuple):
+    """A `verdict` on an `expectation`, with what it was measured on: `curve`, the part of a curve that the expectation means
+    (of several curves that where the claim is hardest), and `x`, the first and the last x of the measured number. None for
+    both where nothing could be measured."""
+
+    expectation: Expectation
+    verdict: Verdict
+    curve: Curve | None = None
+    x: tuple[float, float] | None = None
 
 
 class Judge:
@@ -61,8 +73,8 @@ class Judge:
         self.columns = columns
         self.is_share = is_share
 
-    def verdict(self, expectation: Expectation, curves: Sequence[Curve] | None = None) -> Verdict:
-        """The verdict on all curves that the expectation means, or on `curves`."""
+    def judged(self, expectation: Expectation, curves: Sequence[Curve] | None = None) -> Judged:
+        """The verdict on all curves that the expectation means, or on `curves`, and what it was measured on."""
         what = expectation.what
         if expectation.where:
             what += " at " + ", ".join(f"{key}={value}" for key, value in expectation.where.items())
@@ -73,19 +85,24 @@ class Judge:
             # A claim about all curves, or about a window, holds where it is hardest: the interval that is furthest out.
             # Being true everywhere, it needs no correction for the number of curves (intersection-union test).
             measured = max(
-                (self._measure(expectation, curve) for curve in meant), key=lambda m: _excess(expectation, m.interval)
+                (self._measure(expectation, curve) for curve in meant),
+                key=lambda m: _excess(expectation, m.interval),
             )
         except (_Unmeasured, ValueError) as error:
             nan = float("nan")
             verdict = judge(what, nan, (nan, nan), expectation.allowed, expectation.source)
-            return dataclasses.replace(verdict, outcome="undecided", reason=str(error))
-        where, value, interval, doubt, note = measured
-        verdict = judge(f"{what}{where}", value, interval, expectation.allowed, expectation.source)
+            return Judged(expectation, dataclasses.replace(verdict, outcome="undecided", reason=str(error)))
+        value, interval, x, doubt, note, curve = measured
+        axis = self.experiment.x
+        what += f" at {axis} = {x[0]:g}" if x[0] == x[1] else f" over {axis} = {x[0]:g}..{x[1]:g}"
+        if curve is not None and expectation.parts["curve"] == "*":
+            what += f", {curve.name}"
+        verdict = judge(what, value, interval, expectation.allowed, expectation.source)
         if note:
             verdict = dataclasses.replace(verdict, reason=f"{verdict.reason}; {note}")
         if doubt and verdict.outcome == "holds":
             verdict = dataclasses.replace(verdict, outcome="undecided", reason=f"{verdict.reason}, but {doubt}")
-        return verdict
+        return Judged(expectation, verdict, curve, x)
 
     def chosen(self, expectation: Expectation, name: str | None) -> list[Curve]:
         """The curves called `name` (`*`: all that are meant) that `where` allows."""
@@ -123,7 +140,6 @@ class Judge:
         curve: both forbid to trust a verdict that holds."""
         parts = expectation.parts
         curve = self._window(expectation, curve)
-        hardest = f", {curve.name}" if parts["curve"] == "*" else ""
         doubt = _failures(curve)
         measure = {
             "rate": self._rate,
@@ -134,7 +150,7 @@ class Judge:
         found = measure(expectation, curve)
         # Of its own means a ratio knows already.
         kind = None if measure == self._metric else no_risk(curve, self.experiment)
-        return found._replace(where=found.where + hardest, doubt=kind or found.doubt or doubt)
+        return found._replace(curve=curve, doubt=kind or found.doubt or doubt)
 
     def _window(self, expectation: Expectation, curve: Curve) -> Curve:
         axis = self.experiment.x
@@ -153,9 +169,6 @@ class Judge:
         if not rate.identified:
             raise _Unmeasured(f"{curve.name}: {open_sentence(rate.interval)}")
         return rate
-
-    def _over(self, x: np.ndarray) -> str:
-        return f" over {self.experiment.x} = {x[0]:g}..{x[-1]:g}"
 
     def _rate(self, expectation: Expectation, curve: Curve) -> _Measured:
         other = expectation.parts["other"]
@@ -186,7 +199,7 @@ class Judge:
         notes = [rate.errors_sentence] if rate.errors != "seeds" else []
         if expectation.test is not None:
             notes.append(p_value_sentence(draws, float(seeds), expectation.allowed, expectation.alpha))
-        return _Measured(self._over(rate.n), value, interval, doubt, "; ".join(notes))
+        return _Measured(value, interval, _ends(rate.n), doubt, "; ".join(notes))
 
     def _common(self, curve: Curve, rival: Curve) -> tuple[Curve, Curve]:
         """Two curves on the seeds that both have."""
@@ -211,7 +224,7 @@ class Judge:
         doubt = _failures(theirs)
         if any("heavy tail" in text for text in found.warnings):
             doubt = "a few extreme seeds carry a mean"
-        return _Measured(self._over(mine.x), found.value, found.interval, doubt)
+        return _Measured(found.value, found.interval, _ends(mine.x), doubt)
 
     def _model(self, expectation: Expectation, curve: Curve) -> _Measured:
         """AICc of the named model minus that of its best rival, +- the difference that decides nothing."""
@@ -227,7 +240,7 @@ class Judge:
         value = choice.aicc[named] - min(rivals)
         note = f"AICc prefers {choice}"
         doubt = _tail(choice.rates[named], curve)
-        return _Measured(self._over(kept.x), value, (value - UNDECIDED, value + UNDECIDED), doubt, note)
+        return _Measured(value, (value - UNDECIDED, value + UNDECIDED), _ends(kept.x), doubt, note)
 
     def _forecast(self, expectation: Expectation, curve: Curve) -> _Measured:
         """Mean at the largest x over what a fit without it foretells."""
@@ -240,19 +253,14 @@ class Judge:
         )
         assert score.ratio is not None
         note = f"foretold {score.predicted:.4g} {score.interval[0]:.4g}..{score.interval[1]:.4g}, measured {score.measured:.4g}"
-        return _Measured(
-            f" at {self.experiment.x} = {score.n:g}",
-            score.ratio.value,
-            score.ratio.interval,
-            _tail(score.rate, curve),
-            note,
-        )
+        doubt = _tail(score.rate, curve)
+        return _Measured(score.ratio.value, score.ratio.interval, (float(score.n), float(score.n)), doubt, note)
 
     def _metric(self, expectation: Expectation, curve: Curve) -> _Measured:
         candidates = [(x, self._ratio_at(expectation, curve, float(x))) for x in curve.x]
         x, worst = max(candidates, key=lambda c: _excess(expectation, c[1].interval))
-        where, alike = f" at {self.experiment.x} = {x:g}", worst.interval[0] == worst.interval[1]
-        return _Measured(where, worst.value, worst.interval, note=_ALIKE if alike else "")
+        alike = worst.interval[0] == worst.interval[1]
+        return _Measured(worst.value, worst.interval, (float(x), float(x)), note=_ALIKE if alike else "")
 
     def _ratio_at(self, expectation: Expectation, curve: Curve, x: float) -> Estimate:
         metric, other, level = expectation.parts["metric"], expectation.parts["other"], expectation.level
@@ -283,6 +291,10 @@ class Judge:
         # Paired by seed: the seeds that both have.
         mine, theirs = self._common(curve, rival)
         return mean_ratio(_at(mine, str(metric), x), _at(theirs, str(metric), x), level=level)
+
+
+def _ends(x: np.ndarray) -> tuple[float, float]:
+    return float(x[0]), float(x[-1])
 
 
 def _tail(rate: Rate, curve: Curve) -> str:

@@ -1,0 +1,147 @@
+"""What page and terminal say of a result in words: verdicts by the names of learners, and the headline."""
+
+import re
+
+import numpy as np
+
+from ..rates.checks import beside, together
+from ..sweep.curve import Curve
+from ..sweep.result import Result
+from ..sweep.verdicts import Judged
+from .numbers import (
+    LIMIT,
+    aims_at_limit,
+    at,
+    label_of,
+    last_point,
+    mean_with_error,
+    over,
+    ratio_at,
+    the,
+    variant_of,
+    x_is_returned,
+)
+from .rivals import reference_of, rivals
+
+# A ratio as near to 1 as this is told as a ratio, another one as a factor.
+_FACTOR = 1.5
+# The headline speaks of at most so many curves.
+_MOST = 3
+
+
+def title_of(result: Result, judged: Judged) -> str:
+    """What a verdict is about: `two-phase student: exponent over sample size n = 256..2048`."""
+    expectation = judged.expectation
+    metric, name, other = (expectation.parts[part] for part in ("metric", "curve", "other"))
+    if name == "*":
+        name = None if judged.curve is None else judged.curve.name
+        subject = "all curves" if name is None else f"all curves, {label_of(result, name)} the nearest to failing"
+    else:
+        subject = result.experiment.name if name is None else label_of(result, name)
+    if expectation.where:
+        where = ", ".join(f"{label_of(result, key)} = {value}" for key, value in expectation.where.items())
+        subject += f" ({where})"
+    rival = "theory's curve" if other == "predicted" else the(label_of(result, other or ""))
+    if metric == "rate":
+        what = f"exponent minus that of {rival}" if other else "exponent"
+    elif metric == "crossing":
+        what = f"{label_of(result, result.experiment.x)} from which on it stays below {rival}"
+    elif metric == "model":
+        what = f"AICc of the model {expectation.model}, relative to the best other one"
+    elif metric == "forecast":
+        y, x = (label_of(result, axis) for axis in (result.experiment.y[0], result.experiment.x))
+        what = f"{y} relative to its forecast from smaller {x}"
+    else:
+        what = label_of(result, str(metric)) + (f" relative to {rival}" if other else "")
+    if expectation.model is not None and metric != "model":
+        what += f" (model {expectation.model})"
+    window = "" if judged.x is None else f" {'at' if judged.x[0] == judged.x[1] else 'over'} {over(result, *judged.x)}"
+    return f"{subject}: {what}{window}"
+
+
+def value_of(judged: Judged) -> str:
+    """The measured value, with as many decimals as its interval has in the reason; empty where there is none."""
+    value = judged.verdict.value
+    return "" if np.isnan(value) else together(value, *judged.verdict.interval)[0]
+
+
+def reason_of(result: Result, judged: Judged) -> str:
+    """Why a verdict is as it is, with the names of curves as tables write them."""
+    labels = {curve.name: label_of(result, curve.name) for curve in result.curves()}
+    names = sorted((name for name in labels if name in result.experiment.labels), key=len, reverse=True)
+    if not names:
+        return judged.verdict.reason
+    return re.sub(rf"\b(?:{'|'.join(map(re.escape, names))})\b", lambda m: labels[m[0]], judged.verdict.reason)
+
+
+def subjects_of(result: Result) -> list[Curve]:
+    """The curves of the learner that the claim is about: of the first expectation that names one. Of several variants those
+    that it means, where they are too many to speak of."""
+    for judged in result.judged():
+        name = judged.expectation.parts["curve"]
+        mine = [curve for curve in result.curves() if name is None or curve.name == name]
+        if not mine:
+            continue
+        where = judged.expectation.where
+        meant = [curve for curve in mine if all(curve.arguments.get(key) == value for key, value in where.items())]
+        found = mine if len(mine) <= _MOST else meant
+        return found if len(found) <= _MOST else []
+    return []
+
+
+def headline_of(result: Result) -> str:
+    """What came out for the learner of the claim at its largest x, beside the Cramér-Rao limit and the reference curve; where
+    nothing is claimed of any learner, which of several has the lowest mean. Empty where there is nothing of the kind to say."""
+    curves = subjects_of(result)
+    if not result.curves() or result.is_share(result.experiment.y[0]):
+        return ""
+    if not curves:
+        return "" if any(one.expectation.parts["curve"] != "*" for one in result.judged()) else _lowest(result)
+    return " ".join(_sentence(result, curve) for curve in curves)
+
+
+def _sentence(result: Result, curve: Curve) -> str:
+    point, y = last_point(result, curve), label_of(result, result.experiment.y[0])
+    if np.isnan(point.mean):
+        return ""
+    variant = f" ({variant_of(result, curve)})" if variant_of(result, curve) else ""
+    text = f"At {at(result, point.x)} the mean {y} of {the(label_of(result, curve.name))}{variant} is "
+    text += mean_with_error(point.mean, point.se)
+    if point.to_limit is not None and aims_at_limit(result, curve):
+        text += f", {beside(point.to_limit.value, point.to_limit.interval)} times {the(label_of(result, LIMIT))}"
+    return text + _beside_reference(result, curve, point.x) + "."
+
+
+def _beside_reference(result: Result, curve: Curve, last: float) -> str:
+    reference = reference_of(result)
+    rival = next((rival for mine, rival in rivals(result) if mine is curve), None)
+    if reference is None or rival is None or x_is_returned(result):
+        return ""
+    common = np.intersect1d(curve.x, rival.x)
+    if not common.size:
+        return ""
+    x = float(common[-1])
+    # The factor by which the curve is below: the ratio that expectations of such a claim measure.
+    factor, ratio = ratio_at(result, rival, curve, x), ratio_at(result, curve, rival, x)
+    if factor is None or ratio is None:
+        return ""
+    name = the(label_of(result, reference))
+    where = "" if x == last else f" at {at(result, x)}"
+    if factor.value >= _FACTOR:
+        return f";{where} smaller than that of {name} by a factor of {beside(factor.value, factor.interval)}"
+    if ratio.value >= _FACTOR:
+        return f";{where} larger than that of {name} by a factor of {beside(ratio.value, ratio.interval)}"
+    return f";{where} {beside(ratio.value, ratio.interval)} times that of {name}"
+
+
+def _lowest(result: Result) -> str:
+    points = [last_point(result, curve) for curve in result.curves()]
+    if len(points) < 2 or len({point.x for point in points}) > 1 or not all(point.mean > 0 for point in points):
+        return ""
+    if any(variant_of(result, point.curve) for point in points):
+        # Other arguments make other questions.
+        return ""
+    best = min(points, key=lambda point: point.mean)
+    y = label_of(result, result.experiment.y[0])
+    text = f"At {at(result, best.x)} the mean {y} is lowest for {the(label_of(result, best.curve.name))}"
+    return f"{text}: {mean_with_error(best.mean, best.se)}{_beside_reference(result, best.curve, best.x)}."
