@@ -88,6 +88,7 @@ def train(
     **Raises:** ValueError for an optimizer that is none, or that asks for other arguments than the above; and where model, data
     and objective do not go together.
 
+    >>> import optax
     >>> data = ts.Dataset(x=jnp.array([[1.0], [2.0]]), y=jnp.array([2.0, 4.0]))
     >>> line = ts.TwoLayer(a=jnp.ones(1), w=jnp.ones((1, 1)))
     >>> done = ts.train(jax.random.key(0), line, ts.losses.squared, ts.FullBatch(data), optax.sgd(0.1), steps=100)
