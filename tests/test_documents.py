@@ -49,7 +49,7 @@ _MARK = "-- next block --"
 _NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
 
 
-def _same(printed, expected):
+def same(printed, expected):
     """Equal words; numbers to two digits, or as many as are given if fewer: versions of JAX differ in roundoff."""
     numbers = lambda text: [float(number) for number in _NUMBER.findall(text)]
     words = lambda text: _NUMBER.sub("#", text).split()
@@ -75,9 +75,9 @@ def test_there_are_documents_and_the_slow_ones_exist():
 
 
 def test_a_block_that_prints_something_else_is_found():
-    assert _same("risk 0.00612 True\n", "risk 0.0061 True\n")
-    assert not _same("risk 0.0065 True\n", "risk 0.0061 True\n")
-    assert not _same("risk 0.0061 False\n", "risk 0.0061 True\n")
+    assert same("risk 0.00612 True\n", "risk 0.0061 True\n")
+    assert not same("risk 0.0065 True\n", "risk 0.0061 True\n")
+    assert not same("risk 0.0061 False\n", "risk 0.0061 True\n")
     fences = [("python", 2, "print(1)\n"), ("text", 6, "1\n"), ("python", 10, "print(2)\n"), ("text", 30, "3\n")]
     script, expected = _script(fences)
     assert script.split("\n")[:3] == ["", f"print('{_MARK}')", "print(1)"]
@@ -106,7 +106,7 @@ def test_python_of_a_document_runs(path, tmp_path):
     printed = run.stdout.split(_MARK + "\n")[1:]
     assert len(printed) == len(expected)
     for got, wanted in zip(printed, expected, strict=True):
-        assert wanted is None or _same(got, wanted), f"printed\n{got}\nnot\n{wanted}"
+        assert wanted is None or same(got, wanted), f"printed\n{got}\nnot\n{wanted}"
 
 
 def test_the_promises_of_a_store_have_their_tests():
