@@ -43,13 +43,16 @@ def exponents_of_table(table: pd.DataFrame) -> set[str]:
 
 
 def ratios_of_table(table: pd.DataFrame) -> set[str]:
-    """The ratios of a table of plotted values, as captions write them."""
+    """The ratios and means of a table of plotted values, as captions write them."""
     from tsjax.rates import Estimate
     from tsjax.report.numbers import ratio_with_interval
 
     found = set()
-    for name in ("to_limit", "best_linear"):
-        if name in table:
-            rows = table[[name, f"{name}_low", f"{name}_high"]].dropna().to_numpy(float).tolist()
+    columns = {name: (f"{name}_low", f"{name}_high") for name in ("to_limit", "best_linear")} | {
+        "mean": ("low", "high")
+    }
+    for name, ends in columns.items():
+        if {name, *ends} <= set(table):
+            rows = table[[name, *ends]].dropna().to_numpy(float).tolist()
             found |= {ratio_with_interval(Estimate(value, (low, high), 0.95)) for value, low, high in rows}
     return found

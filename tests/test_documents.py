@@ -89,7 +89,7 @@ def test_a_block_that_prints_something_else_is_found():
     [pytest.param(path, marks=pytest.mark.slow if _name(path) in SLOW else []) for path in DOCUMENTS],
     ids=_name,
 )
-def test_python_of_a_document_runs(path, tmp_path):
+def test_python_of_a_document_runs(path, tmp_path, monkeypatch):
     """In a process of its own, with JAX as a reader has it: no flag is set."""
     script, expected = _script(_fences(path))
     (tmp_path / path.name).write_text(script)
@@ -107,6 +107,12 @@ def test_python_of_a_document_runs(path, tmp_path):
     assert len(printed) == len(expected)
     for got, wanted in zip(printed, expected, strict=True):
         assert wanted is None or same(got, wanted), f"printed\n{got}\nnot\n{wanted}"
+    # What SQL asks of a folder is asked of what the Python has left there.
+    for query in [code for language, _, code in _fences(path) if language == "sql"]:
+        import duckdb
+
+        monkeypatch.chdir(tmp_path)
+        assert duckdb.sql(query).fetchall()
 
 
 def test_the_promises_of_a_store_have_their_tests():
@@ -132,6 +138,30 @@ def test_the_readme_is_short_and_the_rest_is_in_the_docs():
     assert commands == set(re.findall(r"^tsjax (\w+)", read("docs/howto/cli.md").split("```")[3], re.M))
     assert {"n", "d", "m", "sigma"} <= set(re.findall(r"^\| (\w+) \|", read("docs/concepts.md"), re.M))
     assert "{{ RESULTS }}" in read("docs/performance.md")
+
+
+# What a stranger must find in the README alone: each question with the words of its answer, in their order.
+QUESTIONS = {
+    "What is it for?": "how fast learners learn.*rate.*confidence intervals.*What it is for.*as data grow",
+    "What is it not for?": "It is not a tool for",
+    "What does it show?": r"superiority\.svg.*exponents.*two-phase student.*Study superiority",
+    "What do I need, and what do I type first?": r"Python 3\.11.*pip install uv && uv run tsjax quickstart.*minutes",
+    "What does the first command leave, and what do I open?": r"runs/quickstart.*report\.html.*Open it next.*sweep\.json",
+    "What does a verdict mean?": "holds.*whole 95 % interval.*fails.*undecided",
+    "What if a run is interrupted?": "An interrupted run continues.*repeat the command",
+    "How do I use it from Python?": r"import tsjax as ts.*ts\.excess_risk.*KernelRidge",
+    "How do I bring my own learner?": "Your own learner.*A\\s+learner of your own is any JAX code.*@ts.experiment.*ts.sweep",
+    "How do I state and check a claim of my own?": r"A claim with its grid.*TOML\s+file.*tsjax verify.*sweep_file\.md",
+    "How do I use my own data?": r"your own data.*docs/guide/data\.md",
+    "How do I run it on a GPU or a cluster?": r"cluster or a GPU.*docs/howto/cluster\.md.*docs/howto/gpu\.md",
+    "How fast is it?": "Speed.*times faster.*RESULTS",
+    "Where do I get help, and how do I cite it?": r"CONTRIBUTING\.md.*report a bug.*cite.*CITATION\.cff",
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_readme_answers(question):
+    assert re.search(QUESTIONS[question], (ROOT / "README.md").read_text(), re.S)
 
 
 def test_links_of_the_readme_lead_somewhere():

@@ -83,6 +83,7 @@ def test_every_figure_has_a_caption(many_result, path_result, found_result, bare
         for panel in panels
     )
     assert "exponent" not in captioned(path_result).table and "Fitted" not in captioned(path_result).caption
+    assert re.search(r"At gradient step = 290: 0\.\d+ \[0\.\d+, 0\.\d+\] \(", captioned(path_result).caption)
     success = captioned(found_result, "success_in_n")
     assert success.caption.startswith("Share of success") and "exponent" not in success.table
 

@@ -135,7 +135,8 @@ def _caption(result: Result, drawing: Drawing, table: pd.DataFrame) -> str:
     plain = [drawing.caption]
     x = result.experiment.x
     for title, rows in table.groupby("panel" if "panel" in table else (lambda _: ""), sort=False):
-        plain += [*_exponents(str(title), rows, x), *_ratios(result, str(title), rows)]
+        said = [*_exponents(str(title), rows, x), *_ratios(result, str(title), rows)]
+        plain += said or _last_means(result, str(title), rows)
     if result.spec.expect:
         plain.append(summary_of(result))
     version = f"Study {result.spec.study}, version {result.experiment.version}, root key {result.spec.key}"
@@ -160,6 +161,20 @@ def _exponents(title: str, rows: pd.DataFrame, x: str) -> Iterator[str]:
         parts.append(f"over {x} = {short(low)} to {short(high)}, {words}")
     place = f" at {title}" if title else ""
     yield f"Fitted exponents with 95 % intervals{place}: {'; '.join(parts)}."
+
+
+def _last_means(result: Result, title: str, rows: pd.DataFrame) -> list[str]:
+    """One sentence about the means at the largest x of a panel, where there is no exponent."""
+    x = result.experiment.x
+    last = rows[rows[x] == rows[x].max()].dropna(subset="mean")
+    if len(last) > _NAMED or "low" not in last:
+        return []
+    estimates = [
+        Estimate(float(row["mean"]), (float(row["low"]), float(row["high"])), 0.95) for _, row in last.iterrows()
+    ]
+    means = [f"{ratio_with_interval(one)} ({name})" for one, name in zip(estimates, last["curve"], strict=True)]
+    place = f" and {title}" if title else ""
+    return [f"At {label_of(result, x)} = {short(rows[x].max())}{place}: {', '.join(means)}."]
 
 
 def _exponent(row: pd.Series) -> str:
