@@ -65,7 +65,9 @@ def _origin(name: str, result: Result) -> str:
 
 
 def _wrapped(text: str) -> str:
-    return textwrap.fill(text, 128, break_long_words=False, break_on_hyphens=False)
+    """Lines of 128 characters; code, and a letter with its value, stay on one."""
+    kept = re.sub(r"`[^`]*`|\w+ = \S+", lambda words: words[0].replace(" ", "\0"), text)
+    return textwrap.fill(kept, 128, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
 
 
 def figure(name: str, folder: str) -> str:
@@ -94,7 +96,7 @@ def with_figure(readme: str) -> str:
 
 def main(stores: Path | None) -> None:
     for name in FIGURES:
-        if stores is not None and (stores / name / "sweep.json").is_file():
+        if stores is not None and list((stores / name / "chunks").glob("*.parquet")):
             print(name, flush=True)
             draw(name, stores / name)
     (ROOT / "docs/gallery.md").write_text(page())
