@@ -50,8 +50,8 @@ def test_ratios_are_those_of_the_verdicts(toy_result, written):
     to_linear = mean_ratio(linear.values["risk"][-1], student.values["risk"][-1])
     assert last["to_limit"] == pytest.approx(to_limit.value) and last["best_linear"] == pytest.approx(to_linear.value)
     assert [last["to_limit_low"], last["to_limit_high"]] == pytest.approx(to_limit.interval)
-    assert f"is {ratio_with_interval(to_limit)} times the Cramér-Rao limit." in caption
-    assert f"is {ratio_with_interval(to_linear)} times that of the two-phase student." in caption
+    assert f"is {ratio_with_interval(to_limit)} times the Cramér-Rao limit at n = 1024" in caption
+    assert f"is {ratio_with_interval(to_linear)} times that of the two-phase student at n = 1024." in caption
 
 
 def test_picture_and_caption_say_the_numbers_of_the_table(written):

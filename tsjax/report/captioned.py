@@ -4,7 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import matplotlib
 import numpy as np
@@ -14,13 +14,13 @@ from ..rates import Estimate, mean_ratio
 from ..sweep.curve import Curve
 from ..sweep.result import Result
 from .export import safe
-from .figures import KINDS, draw, drawings, image
+from .figures import KINDS, Kind, draw, drawings, image
 from .numbers import (
     BEST_LINEAR,
     LIMIT,
+    digits,
     exponent_with_interval,
     label_of,
-    limit_of,
     plural,
     ratio_at,
     ratio_with_interval,
@@ -37,6 +37,10 @@ _NAMED = 8
 # Of an SVG: a hundredth of a point is less than anybody sees.
 _LONG = re.compile(r"-?\d+\.\d{3,}")
 _TAG = re.compile(r"<[^>]*>")
+
+
+# A point of a curve, by the names of the table's columns.
+_Row: TypeAlias = dict[str, Any]
 
 
 class Captioned(NamedTuple):
@@ -58,11 +62,11 @@ def captioned(result: Result, name: str | None = None) -> Captioned:
     if name is not None and name not in found:
         raise ValueError(f"there is no figure {name!r}. Allowed: {', '.join(found)}.")
     drawing = next(iter(found.values())) if name is None else found[name]
-    table = plotted_values(result, drawing)
-    return Captioned(drawing, table, _caption(result, drawing, table))
+    rows = _rows(result, drawing)
+    return Captioned(drawing, _table(rows), _caption(result, drawing, rows))
 
 
-def plotted_values(result: Result, drawing: Drawing) -> pd.DataFrame:
+def _table(rows: list[_Row]) -> pd.DataFrame:
     """What a drawing shows, a row for each point of each curve, in the order of the panels. Columns without content are left
     out.
 
@@ -73,47 +77,53 @@ def plotted_values(result: Result, drawing: Drawing) -> pd.DataFrame:
     - `to_limit` with its interval: the mean relative to that limit. `best_linear` with its interval: the mean of the optimal
       linear estimator relative to this one, on the same seeds.
     """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    said = lambda name: [row.get(name) for row in rows if not _is_empty(row.get(name))]
+    kept = [name for name in names if said(name) and (name != "failed" or any(said(name)))]
+    return pd.DataFrame(rows, columns=pd.Index(kept))
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and bool(np.isnan(value)))
+
+
+def _rows(result: Result, drawing: Drawing) -> list[_Row]:
     first = drawing.name == f"{result.experiment.y[0]}_in_{result.experiment.x}"
-    rows = [
+    return [
         {"panel": panel.title, **row}
         for panel in drawing.panels
         for series in panel.series
         for row in _points(result, series, first)
     ]
-    table = pd.DataFrame(rows)
-    empty = [name for name in table if (table[name].isna() | (table[name] == "")).all()]
-    if not table["failed"].any():
-        empty.append("failed")
-    return table.drop(columns=empty)
 
 
-def _points(result: Result, series: Series, first: bool) -> Iterator[dict[str, object]]:
+def _points(result: Result, series: Series, first: bool) -> Iterator[_Row]:
     nothing = np.full(len(series.x), np.nan)
     curve = series.curve
-    whole: dict[str, object] = {"seeds": len(curve.seeds), "failed": curve.failed}
+    whole: _Row = {"seeds": len(curve.seeds), "failed": curve.failed}
     rate = result.rate(curve) if first and series.note else None
     if rate is not None:
         whole |= {"exponent": rate.exponent, **_ends("exponent", rate.interval)}
         whole |= {"exponent_from": rate.n[0], "exponent_to": rate.n[-1], "identified": rate.identified}
     linear = _best_linear(result, curve) if first else None
     for i, x in enumerate(series.x):
-        point: dict[str, object] = {"curve": series.name, result.experiment.x: x}
+        point: _Row = {"curve": series.name, result.experiment.x: x}
         columns = {"mean": series.mean, "low": series.low, "high": series.high}
         columns |= {"predicted": series.predicted, "limit": series.limit}
         point |= {name: (nothing if values is None else values)[i] for name, values in columns.items()}
-        limit = limit_of(result, curve) if first and series.limit is not None else None
-        if limit is not None:
-            point |= _estimate("to_limit", _relative(curve.values[result.experiment.y[0]][i], float(limit[i])))
+        if first and series.limit is not None:
+            values = curve.values[result.experiment.y[0]][i]
+            point |= _estimate("to_limit", _relative(values, float(series.limit[i])))
         if linear is not None and x in linear.x:
             point |= _estimate("best_linear", ratio_at(result, linear, curve, float(x)))
         yield point | whole
 
 
-def _ends(name: str, interval: tuple[float, float]) -> dict[str, object]:
+def _ends(name: str, interval: tuple[float, float]) -> _Row:
     return {f"{name}_low": interval[0], f"{name}_high": interval[1]}
 
 
-def _estimate(name: str, estimate: Estimate | None) -> dict[str, object]:
+def _estimate(name: str, estimate: Estimate | None) -> _Row:
     return {} if estimate is None else {name: estimate.value, **_ends(name, estimate.interval)}
 
 
@@ -130,73 +140,75 @@ def _best_linear(result: Result, curve: Curve) -> Curve | None:
     return next((one for one in result.curves() if one.name == BEST_LINEAR and one is not curve and same(one)), None)
 
 
-def _caption(result: Result, drawing: Drawing, table: pd.DataFrame) -> str:
-    sentences = [f"**{markdown_text(result.spec.claim)}**"] if result.spec.claim else []
+def _caption(result: Result, drawing: Drawing, rows: list[_Row]) -> str:
     plain = [drawing.caption]
-    x = result.experiment.x
-    for title, rows in table.groupby("panel" if "panel" in table else (lambda _: ""), sort=False):
-        said = [*_exponents(str(title), rows, x), *_ratios(result, str(title), rows)]
-        plain += said or _last_means(result, str(title), rows)
+    for panel in dict.fromkeys(row["panel"] for row in rows):
+        mine = [row for row in rows if row["panel"] == panel]
+        said = [*_exponents(panel, mine, result.experiment.x), *_ratios(result, panel, mine)]
+        plain += said or _last_means(result, panel, mine)
     if result.spec.expect:
         plain.append(summary_of(result))
     version = f"Study {result.spec.study}, version {result.experiment.version}, root key {result.spec.key}"
     plain += [f"{version}, {plural(result.coverage.done, 'cell')}.", *standing(result.coverage)]
-    return " ".join([*sentences, *map(markdown_text, plain)])
+    claim = [f"**{markdown_text(result.spec.claim)}**"] if result.spec.claim else []
+    return " ".join([*claim, *map(markdown_text, plain)])
 
 
-def _exponents(title: str, rows: pd.DataFrame, x: str) -> Iterator[str]:
+def _exponents(panel: str, rows: list[_Row], x: str) -> Iterator[str]:
     """One sentence about the exponents of a panel, curves of one window together."""
-    if "exponent" not in rows or rows["exponent"].isna().all():
-        return
-    curves = rows.dropna(subset="exponent").drop_duplicates("curve")
+    curves = {row["curve"]: row for row in rows if "exponent" in row}
+    windows = dict.fromkeys((row["exponent_from"], row["exponent_to"]) for row in curves.values())
     parts = []
-    for (low, high), group in curves.groupby(["exponent_from", "exponent_to"], sort=False):
+    for low, high in windows:
+        group = [row for row in curves.values() if (row["exponent_from"], row["exponent_to"]) == (low, high)]
         if len(curves) > _NAMED and len(group) > 2:
-            least, most = group.loc[group["exponent"].idxmin()], group.loc[group["exponent"].idxmax()]
+            least, most = (choose(group, key=lambda row: row["exponent"]) for choose in (min, max))
             words = (
                 f"{len(group)} curves from {_exponent(least)} ({least['curve']}) to {_exponent(most)} ({most['curve']})"
             )
         else:
-            words = ", ".join(f"{row['curve']} {_exponent(row)}" for _, row in group.iterrows())
+            words = ", ".join(f"{row['curve']} {_exponent(row)}" for row in group)
         parts.append(f"over {x} = {short(low)} to {short(high)}, {words}")
-    place = f" at {title}" if title else ""
-    yield f"Fitted exponents with 95 % intervals{place}: {'; '.join(parts)}."
+    if parts:
+        yield f"Fitted exponents with 95 % intervals{f' at {panel}' if panel else ''}: {'; '.join(parts)}."
 
 
-def _last_means(result: Result, title: str, rows: pd.DataFrame) -> list[str]:
+def _exponent(row: _Row) -> str:
+    return exponent_with_interval(row["exponent"], row["exponent_low"], row["exponent_high"], row["identified"])
+
+
+def _ratios(result: Result, panel: str, rows: list[_Row]) -> Iterator[str]:
+    """The first curve that aims at the limit, beside that limit at its largest x, and beside the optimal linear estimator."""
+    x = result.experiment.x
+    name = next((row["curve"] for row in rows if "to_limit" in row), None)
+    mine = [row for row in rows if row["curve"] == name]
+    parts = []
+    for column, words in (
+        ("to_limit", f"the mean of the {name} is {{}} times the {label_of(result, LIMIT)}"),
+        ("best_linear", f"that of the {label_of(result, BEST_LINEAR)} is {{}} times that of the {name}"),
+    ):
+        last = next((row for row in reversed(mine) if column in row), None)
+        if last is not None:
+            parts.append(f"{words.format(_interval(last, column))} at {x} = {short(last[x])}")
+    if parts:
+        text = f"{f'at {panel} ' if panel else ''}{', and '.join(parts)}."
+        yield text[:1].upper() + text[1:]
+
+
+def _last_means(result: Result, panel: str, rows: list[_Row]) -> list[str]:
     """One sentence about the means at the largest x of a panel, where there is no exponent."""
     x = result.experiment.x
-    last = rows[rows[x] == rows[x].max()].dropna(subset="mean")
-    if len(last) > _NAMED or "low" not in last:
+    largest = max(row[x] for row in rows)
+    last = [row for row in rows if row[x] == largest and not np.isnan(row["mean"])]
+    if not 0 < len(last) <= _NAMED:
         return []
-    estimates = [
-        Estimate(float(row["mean"]), (float(row["low"]), float(row["high"])), 0.95) for _, row in last.iterrows()
-    ]
-    means = [f"{ratio_with_interval(one)} ({name})" for one, name in zip(estimates, last["curve"], strict=True)]
-    place = f" and {title}" if title else ""
-    return [f"At {label_of(result, x)} = {short(rows[x].max())}{place}: {', '.join(means)}."]
+    means = [f"{_interval(row, 'mean', 'low', 'high')} ({row['curve']})" for row in last]
+    return [f"At {label_of(result, x)} = {short(largest)}{f' and {panel}' if panel else ''}: {', '.join(means)}."]
 
 
-def _exponent(row: pd.Series) -> str:
-    return exponent_with_interval(row["exponent"], row["exponent_low"], row["exponent_high"], bool(row["identified"]))
-
-
-def _ratios(result: Result, title: str, rows: pd.DataFrame) -> Iterator[str]:
-    """The first curve that aims at the limit, beside that limit at its largest x, and beside the optimal linear estimator."""
-    x, y = result.experiment.x, label_of(result, result.experiment.y[0])
-    if "to_limit" not in rows or rows["to_limit"].isna().all():
-        return
-    name = rows.dropna(subset="to_limit")["curve"].iloc[0]
-    mine, place = rows[rows["curve"] == name], f" and {title}" if title else ""
-    for column, words in (
-        ("to_limit", f"the mean {y} of the {name} is {{}} times the {label_of(result, LIMIT)}"),
-        ("best_linear", f"the mean {y} of the {label_of(result, BEST_LINEAR)} is {{}} times that of the {name}"),
-    ):
-        if column in mine and mine[column].notna().any():
-            last = mine.dropna(subset=column).iloc[-1]
-            interval = (float(last[f"{column}_low"]), float(last[f"{column}_high"]))
-            ratio = ratio_with_interval(Estimate(float(last[column]), interval, 0.95))
-            yield f"At {x} = {short(last[x])}{place} {words.format(ratio)}."
+def _interval(row: _Row, name: str, low: str = "", high: str = "") -> str:
+    ends = (float(row[low or f"{name}_low"]), float(row[high or f"{name}_high"]))
+    return digits(row[name]) if np.isnan(ends).any() else ratio_with_interval(Estimate(float(row[name]), ends, 0.95))
 
 
 def write_captioned(result: Result, to: Path, name: str | None = None, style: str = "page") -> list[Path]:
@@ -205,7 +217,7 @@ def write_captioned(result: Result, to: Path, name: str | None = None, style: st
 
     **Raises:** OutputError when a file cannot be written; ValueError for another format, figure or style.
     """
-    kind = next((kind for kind in KINDS if to.suffix == f".{kind}"), None)
+    kind: Kind | None = next((kind for kind in KINDS if to.suffix == f".{kind}"), None)
     if kind is None:
         raise ValueError(f"{to}: the file name must end in {', '.join(f'.{kind}' for kind in KINDS)}.")
     figure = captioned(result, name)
@@ -213,12 +225,17 @@ def write_captioned(result: Result, to: Path, name: str | None = None, style: st
         # As for the page: a `matplotlibrc` of the current directory may be that of a store of others.
         matplotlib.rcdefaults()
         matplotlib.rcParams["svg.fonttype"] = "none"
+        # Every text names all fonts: the one that the figure was laid out with, and one as wide that other systems have.
+        matplotlib.rcParams["font.sans-serif"] = ["DejaVu Sans", "Verdana"]
         content = image(draw(result, figure.drawing, style), kind)
     if kind == "svg":
         content = _short(content)
     table = io.StringIO()
-    texts = {name: figure.table[name].map(safe) for name in ("panel", "curve") if name in figure.table}
-    figure.table.assign(**texts).to_csv(table, index=False, float_format="%.8g", lineterminator="\n")
+    written = figure.table.copy()
+    for name in ("panel", "curve"):
+        if name in written:
+            written[name] = [safe(text) for text in written[name]]
+    written.to_csv(table, index=False, float_format="%.8g", lineterminator="\n")
     files = {to: content, to.with_suffix(".csv"): table.getvalue().encode()}
     files[to.with_suffix(".md")] = f"{figure.caption}\n".encode()
     for path, content in files.items():
@@ -231,6 +248,6 @@ def write_captioned(result: Result, to: Path, name: str | None = None, style: st
 
 
 def _short(svg: bytes) -> bytes:
-    """An SVG whose coordinates have two decimals, half as large; its text stays as it is."""
+    """An SVG without indents, whose coordinates have two decimals: half as large. Its text stays as it is."""
     rounded = lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
-    return _TAG.sub(lambda tag: _LONG.sub(rounded, tag[0]), svg.decode()).encode()
+    return re.sub(r" *\n *", "\n", _TAG.sub(lambda tag: _LONG.sub(rounded, tag[0]), svg.decode())).encode()
