@@ -34,8 +34,8 @@ FIGURES: dict[str, str | None] = {
 _START, _END = "<!-- Written by docs/gallery.py: figure -->", "<!-- end of figure -->"
 _INTRODUCTION = """# Gallery
 
-The sweeps that ship, each with a picture. Picture, caption and table of values are computed from one store, by `tsjax figure`. The
-whole of each sweep, with all its figures, is on the page that `tsjax run NAME` writes; [What was measured](science/measured.md)
+A picture of each sweep that ships. Picture, caption and table of values are computed from one store, by `tsjax figure`. The
+whole of a sweep, with all its figures, is on the page that `tsjax run NAME` writes. [What was measured](science/measured.md)
 sums up the results.
 """
 

@@ -144,7 +144,7 @@ def test_the_readme_is_short_and_the_rest_is_in_the_docs():
 QUESTIONS = {
     "What is it for?": "how fast learners learn.*rate.*confidence intervals.*What it is for.*as data grow",
     "What is it not for?": "It is not a tool for",
-    "What does it show?": r"superiority\.svg.*exponents.*two-phase student.*Study superiority",
+    "What does it show?": r"superiority\.svg.*exponents.*two-phase\s+student.*Study\s+superiority",
     "What do I need, and what do I type first?": r"Python 3\.11.*pip install uv && uv run tsjax quickstart.*minutes",
     "What does the first command leave, and what do I open?": r"runs/quickstart.*report\.html.*Open it next.*sweep\.json",
     "What does a verdict mean?": "holds.*whole 95 % interval.*fails.*undecided",

@@ -9,7 +9,7 @@ import pytest
 from helpers import exponents_of_table, intervals_in, ratios_of_table, texts_of_svg
 
 from tsjax.rates import mean_ratio
-from tsjax.report.captioned import captioned, write_captioned
+from tsjax.report.captioned import _exponents, captioned, write_captioned
 from tsjax.report.numbers import exponent_with_interval, ratio_with_interval
 from tsjax.report.output import OutputError
 from tsjax.report.publish import markdown_text
@@ -88,11 +88,22 @@ def test_every_figure_has_a_caption(many_result, path_result, found_result, bare
     assert success.caption.startswith("Share of success") and "exponent" not in success.table
 
 
-def test_many_curves_are_summed_up(toy_result, monkeypatch):
-    monkeypatch.setattr("tsjax.report.captioned._NAMED", 2)
-    caption, rates = captioned(toy_result).caption, toy_result.rates()
+def test_many_curves_are_summed_up(toy_result):
+    rows = captioned(toy_result).table.assign(panel="").to_dict("records")
+    (sentence,) = _exponents("", rows, "n", 2)
+    rates = toy_result.rates()
     least = rates.loc[rates["exponent"].idxmin()]
-    assert f"3 curves from {exponent_with_interval(least['exponent'], least['low'], least['high'])} (" in caption
+    assert f"3 curves from {exponent_with_interval(least['exponent'], least['low'], least['high'])} (" in sentence
+
+
+def test_many_panels_are_summed_up(many_result, monkeypatch):
+    monkeypatch.setattr("tsjax.report.captioned._PANELS", 2)
+    caption = captioned(many_result).caption
+    assert (
+        caption.count("Fitted exponents") == 1
+        and caption.count("At the largest sample size n of each curve, the mean") == 1
+    )
+    assert " times the Cramér-Rao limit (two-phase student at d = " in caption
 
 
 def test_files_are_equal_for_equal_records_and_small(toy_result, written, tmp_path):

@@ -32,8 +32,8 @@ from .output import OutputError, replaced
 from .publish import markdown_text, standing
 from .series import Drawing, Series
 
-# More exponents than this are given as a range; the table has every one.
-_NAMED = 8
+# More exponents, or panels, than this are given as a range; the table has every one.
+_NAMED, _PANELS = 8, 3
 # Of an SVG: a hundredth of a point is less than anybody sees.
 _LONG = re.compile(r"-?\d+\.\d{3,}")
 _TAG = re.compile(r"<[^>]*>")
@@ -141,8 +141,12 @@ def _best_linear(result: Result, curve: Curve) -> Curve | None:
 
 
 def _caption(result: Result, drawing: Drawing, rows: list[_Row]) -> str:
-    plain = [drawing.caption]
-    for panel in dict.fromkeys(row["panel"] for row in rows):
+    plain, panels = [drawing.caption], list(dict.fromkeys(row["panel"] for row in rows))
+    if len(panels) > _PANELS:
+        named = [{**row, "curve": f"{row['curve']} at {row['panel']}"} for row in rows]
+        plain += [*_exponents("", named, result.experiment.x, 2), *_range_of_ends(result, named)]
+        panels = []
+    for panel in panels:
         mine = [row for row in rows if row["panel"] == panel]
         said = [*_exponents(panel, mine, result.experiment.x), *_ratios(result, panel, mine)]
         plain += said or _last_means(result, panel, mine)
@@ -154,14 +158,14 @@ def _caption(result: Result, drawing: Drawing, rows: list[_Row]) -> str:
     return " ".join([*claim, *map(markdown_text, plain)])
 
 
-def _exponents(panel: str, rows: list[_Row], x: str) -> Iterator[str]:
-    """One sentence about the exponents of a panel, curves of one window together."""
+def _exponents(panel: str, rows: list[_Row], x: str, named: int = _NAMED) -> Iterator[str]:
+    """One sentence about the exponents of a panel, curves of one window together; more than `named` as a range."""
     curves = {row["curve"]: row for row in rows if "exponent" in row}
     windows = dict.fromkeys((row["exponent_from"], row["exponent_to"]) for row in curves.values())
     parts = []
     for low, high in windows:
         group = [row for row in curves.values() if (row["exponent_from"], row["exponent_to"]) == (low, high)]
-        if len(curves) > _NAMED and len(group) > 2:
+        if len(curves) > named and len(group) > 2:
             least, most = (choose(group, key=lambda row: row["exponent"]) for choose in (min, max))
             words = (
                 f"{len(group)} curves from {_exponent(least)} ({least['curve']}) to {_exponent(most)} ({most['curve']})"
@@ -195,6 +199,20 @@ def _ratios(result: Result, panel: str, rows: list[_Row]) -> Iterator[str]:
         yield text[:1].upper() + text[1:]
 
 
+def _range_of_ends(result: Result, rows: list[_Row]) -> Iterator[str]:
+    """One sentence about many curves, each at its largest x: the least and the largest mean, relative to the limit if so."""
+    column, words = (
+        ("to_limit", f" times the {label_of(result, LIMIT)}")
+        if any("to_limit" in row for row in rows)
+        else ("mean", "")
+    )
+    last = {row["curve"]: row for row in rows if column in row and not np.isnan(row[column])}
+    if last:
+        least, most = (choose(last.values(), key=lambda row: row[column]) for choose in (min, max))
+        ends = [f"{_interval(row, column)}{words} ({row['curve']})" for row in (least, most)]
+        yield f"At the largest {label_of(result, result.experiment.x)} of each curve, the mean is from {' to '.join(ends)}."
+
+
 def _last_means(result: Result, panel: str, rows: list[_Row]) -> list[str]:
     """One sentence about the means at the largest x of a panel, where there is no exponent."""
     x = result.experiment.x
@@ -202,13 +220,16 @@ def _last_means(result: Result, panel: str, rows: list[_Row]) -> list[str]:
     last = [row for row in rows if row[x] == largest and not np.isnan(row["mean"])]
     if not 0 < len(last) <= _NAMED:
         return []
-    means = [f"{_interval(row, 'mean', 'low', 'high')} ({row['curve']})" for row in last]
+    means = [f"{_interval(row, 'mean')} ({row['curve']})" for row in last]
     return [f"At {label_of(result, x)} = {short(largest)}{f' and {panel}' if panel else ''}: {', '.join(means)}."]
 
 
-def _interval(row: _Row, name: str, low: str = "", high: str = "") -> str:
-    ends = (float(row[low or f"{name}_low"]), float(row[high or f"{name}_high"]))
-    return digits(row[name]) if np.isnan(ends).any() else ratio_with_interval(Estimate(float(row[name]), ends, 0.95))
+def _interval(row: _Row, column: str) -> str:
+    names = ("low", "high") if column == "mean" else (f"{column}_low", f"{column}_high")
+    ends = (float(row[names[0]]), float(row[names[1]]))
+    return (
+        digits(row[column]) if np.isnan(ends).any() else ratio_with_interval(Estimate(float(row[column]), ends, 0.95))
+    )
 
 
 def write_captioned(result: Result, to: Path, name: str | None = None, style: str = "page") -> list[Path]:
