@@ -112,7 +112,8 @@ def test_python_of_a_document_runs(path, tmp_path, monkeypatch):
         import duckdb
 
         monkeypatch.chdir(tmp_path)
-        assert duckdb.sql(query).fetchall()
+        rows = duckdb.sql(query)
+        assert rows is not None and rows.fetchall()
 
 
 def test_the_promises_of_a_store_have_their_tests():
