@@ -1,7 +1,5 @@
-"""What the site needs beside its pages: formulas as MathML, notebooks with their outputs, files from elsewhere here."""
+"""What the site needs beside its pages: formulas as MathML, notebooks with the outputs that they keep, files from elsewhere."""
 
-import functools
-import os
 import re
 from html import unescape
 from pathlib import Path
@@ -10,43 +8,28 @@ import nbformat
 from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
-from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
-from nbconvert.preprocessors import CoalesceStreamsPreprocessor
-from traitlets.config import Config
 
 ROOT = Path(__file__).parent.parent
-# Kernels talk through files of this machine, not through its network.
-_LOCAL = Config(KernelManager={"transport": "ipc"})
 _REMOTE = re.compile(r'<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)="((?:https?:)?//[^"]+)"')
 _BAR = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 
 
 def on_files(files, config):
-    """Adds the figure of the README, and every notebook as a page, executed."""
-    figure = ROOT / "sweeps/superiority.png"
-    files.append(File.generated(config, "superiority.png", abs_src_path=str(figure)))
+    """Adds every notebook as a page, with the outputs that it keeps: `docs/execute.py` makes them."""
     for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
-        page, figures = executed(path.read_text(), path.stem)
+        page, figures = exported(path.read_text(), path.stem)
         files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
         for name, content in figures.items():
             files.append(File.generated(config, f"notebooks/{name}", content=content))
     return files
 
 
-@functools.cache
-def executed(source: str, name: str) -> tuple[str, dict[str, bytes]]:
-    """A notebook as Markdown, and its figures by name. An error in a cell is an error of the build.
-
-    `TSJAX_DOCS_EXECUTE=0` leaves outputs out: a quick build for who writes.
-    """
+def exported(source: str, name: str) -> tuple[str, dict[str, bytes]]:
+    """A notebook as Markdown, and its figures by name."""
     notebook = nbformat.reads(source, as_version=4)
-    if os.environ.get("TSJAX_DOCS_EXECUTE") != "0":
-        NotebookClient(notebook, timeout=600, kernel_name="python3", config=_LOCAL).execute()
-    exporter = MarkdownExporter()
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
-    page, resources = exporter.from_notebook_node(notebook, resources={"unique_key": name})
+    page, resources = MarkdownExporter().from_notebook_node(notebook, resources={"unique_key": name})
     return page, resources["outputs"]
 
 

@@ -66,7 +66,7 @@ def toy_store(toy_file, tmp_path_factory) -> Path:
     return out
 
 
-COMMANDS = ["quickstart", "run", "plan", "status", "rates", "verify", "check", "report", "export", "list", "doctor"]
+COMMANDS = "quickstart run plan status rates verify check report figure export list doctor".split()
 
 
 def test_every_command_has_help_with_an_example(tsjax):
@@ -322,9 +322,9 @@ def test_bad_output_places(tsjax, tmp_path, toy_file, toy_store):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "full"]
 
 
-@pytest.mark.parametrize("command", ["status", "rates", "verify", "check", "report", "export"])
+@pytest.mark.parametrize("command", ["status", "rates", "verify", "check", "report", "figure", "export"])
 def test_directories_that_are_no_store(tsjax, tmp_path, command):
-    further = ["--to", "a.csv"] if command == "export" else []
+    further = {"export": ["--to", "a.csv"], "figure": ["--to", "a.svg"]}.get(command, [])
     _is_one_error(*tsjax(command, "nowhere", *further), ["there is no directory nowhere"])
     (tmp_path / "empty").mkdir()
     _is_one_error(*tsjax(command, "empty", *further), ["empty is not a tsjax store", "sweep.json"])
@@ -340,6 +340,26 @@ def test_bad_exports(tsjax, tmp_path, toy_store):
     _is_one_error(*tsjax("export", toy_store, "--to", "no/a.csv"), ["there is no directory no"])
     (tmp_path / "d.csv").mkdir()
     _is_one_error(*tsjax("export", toy_store, "--to", "d.csv"), ["d.csv"])
+
+
+def test_bad_figures(tsjax, tmp_path, toy_store):
+    _is_one_error(*tsjax("figure", toy_store, "--to", "a.jpg"), ["--to a.jpg", ".png, .pdf, .svg"])
+    _is_one_error(*tsjax("figure", toy_store, "--to", "no/a.svg"), ["there is no directory no"])
+    _is_one_error(
+        *tsjax("figure", toy_store, "--to", "a.svg", "--name", "risk"), ["no figure 'risk'", "risk_in_n", "relative"]
+    )
+    (tmp_path / "d.svg").mkdir()
+    _is_one_error(*tsjax("figure", toy_store, "--to", "d.svg"), ["d.svg"])
+    assert [path.name for path in tmp_path.iterdir()] == ["d.svg"]
+
+
+def test_a_figure_with_its_table_and_its_caption(tsjax, tmp_path, toy_store):
+    assert tsjax("figure", toy_store, "--to", "a.svg")[:2] == (0, "a.svg\na.csv\na.md\n")
+    assert (tmp_path / "a.md").read_text().startswith("**a planted law** ")
+    content = json.loads(tsjax("figure", toy_store, "--to", "b.pdf", "--style", "column", "--json")[1])
+    assert [content[name] for name in ("figure", "table", "caption")] == ["b.pdf", "b.csv", "b.md"]
+    assert content["coverage"]["whole"] and (tmp_path / "b.pdf").read_bytes().startswith(b"%PDF")
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ READING = {
     "verify": ["--partial"],
     "check": [],
     "report": ["--out", "page"],
+    "figure": ["--to", "x.svg"],
     "export": ["--to", "x.csv"],
 }
 
@@ -100,7 +101,7 @@ def _old(store: Path) -> Path:
 SAID = "These numbers stand on 60 of 96 cells"
 
 
-@pytest.mark.parametrize("command", ["rates", "verify", "report", "export"])
+@pytest.mark.parametrize("command", ["rates", "verify", "report", "figure", "export"])
 def test_damaged_work_is_said_by_every_command_that_shows_numbers(tsjax, damaged, command):
     _, out, err = tsjax(command, damaged, *READING[command])
     text = " ".join((out + err).split())
@@ -139,7 +140,7 @@ def test_json_has_no_secrets(tsjax, tmp_path, whole):
         assert json.loads(out)["claim"] == "of s3://***@bucket/x?sig=***"
 
 
-@pytest.mark.parametrize("command", ["rates", "verify", "report", "export", "status"])
+@pytest.mark.parametrize("command", ["rates", "verify", "report", "figure", "export", "status"])
 def test_a_whole_store_has_nothing_said_of_it(tsjax, whole, command):
     code, out, err = tsjax(command, whole, *READING[command])
     assert code == 0 and "stand on" not in out + err and "!" not in out + err and err == ""

@@ -49,7 +49,7 @@ _MARK = "-- next block --"
 _NUMBER = re.compile(r"-?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
 
 
-def _same(printed, expected):
+def same(printed, expected):
     """Equal words; numbers to two digits, or as many as are given if fewer: versions of JAX differ in roundoff."""
     numbers = lambda text: [float(number) for number in _NUMBER.findall(text)]
     words = lambda text: _NUMBER.sub("#", text).split()
@@ -75,9 +75,9 @@ def test_there_are_documents_and_the_slow_ones_exist():
 
 
 def test_a_block_that_prints_something_else_is_found():
-    assert _same("risk 0.00612 True\n", "risk 0.0061 True\n")
-    assert not _same("risk 0.0065 True\n", "risk 0.0061 True\n")
-    assert not _same("risk 0.0061 False\n", "risk 0.0061 True\n")
+    assert same("risk 0.00612 True\n", "risk 0.0061 True\n")
+    assert not same("risk 0.0065 True\n", "risk 0.0061 True\n")
+    assert not same("risk 0.0061 False\n", "risk 0.0061 True\n")
     fences = [("python", 2, "print(1)\n"), ("text", 6, "1\n"), ("python", 10, "print(2)\n"), ("text", 30, "3\n")]
     script, expected = _script(fences)
     assert script.split("\n")[:3] == ["", f"print('{_MARK}')", "print(1)"]
@@ -89,7 +89,7 @@ def test_a_block_that_prints_something_else_is_found():
     [pytest.param(path, marks=pytest.mark.slow if _name(path) in SLOW else []) for path in DOCUMENTS],
     ids=_name,
 )
-def test_python_of_a_document_runs(path, tmp_path):
+def test_python_of_a_document_runs(path, tmp_path, monkeypatch):
     """In a process of its own, with JAX as a reader has it: no flag is set."""
     script, expected = _script(_fences(path))
     (tmp_path / path.name).write_text(script)
@@ -106,7 +106,14 @@ def test_python_of_a_document_runs(path, tmp_path):
     printed = run.stdout.split(_MARK + "\n")[1:]
     assert len(printed) == len(expected)
     for got, wanted in zip(printed, expected, strict=True):
-        assert wanted is None or _same(got, wanted), f"printed\n{got}\nnot\n{wanted}"
+        assert wanted is None or same(got, wanted), f"printed\n{got}\nnot\n{wanted}"
+    # What SQL asks of a folder is asked of what the Python has left there.
+    for query in [code for language, _, code in _fences(path) if language == "sql"]:
+        import duckdb
+
+        monkeypatch.chdir(tmp_path)
+        rows = duckdb.sql(query)
+        assert rows is not None and rows.fetchall()
 
 
 def test_the_promises_of_a_store_have_their_tests():
@@ -132,6 +139,30 @@ def test_the_readme_is_short_and_the_rest_is_in_the_docs():
     assert commands == set(re.findall(r"^tsjax (\w+)", read("docs/howto/cli.md").split("```")[3], re.M))
     assert {"n", "d", "m", "sigma"} <= set(re.findall(r"^\| (\w+) \|", read("docs/concepts.md"), re.M))
     assert "{{ RESULTS }}" in read("docs/performance.md")
+
+
+# What a stranger must find in the README alone: each question with the words of its answer, in their order.
+QUESTIONS = {
+    "What is it for?": "how fast learners learn.*rate.*confidence intervals.*What it is for.*as data grow",
+    "What is it not for?": "It is not a tool for",
+    "What does it show?": r"superiority\.svg.*exponents.*two-phase\s+student.*Study\s+superiority",
+    "What do I need, and what do I type first?": r"Python 3\.11.*pip install uv && uv run tsjax quickstart.*minutes",
+    "What does the first command leave, and what do I open?": r"runs/quickstart.*report\.html.*Open it next.*sweep\.json",
+    "What does a verdict mean?": "holds.*whole 95 % interval.*fails.*undecided",
+    "What if a run is interrupted?": "An interrupted run continues.*repeat the command",
+    "How do I use it from Python?": r"import tsjax as ts.*ts\.excess_risk.*KernelRidge",
+    "How do I bring my own learner?": "Your own learner.*A\\s+learner of your own is any JAX code.*@ts.experiment.*ts.sweep",
+    "How do I state and check a claim of my own?": r"A claim with its grid.*TOML\s+file.*tsjax verify.*sweep_file\.md",
+    "How do I use my own data?": r"your own data.*docs/guide/data\.md",
+    "How do I run it on a GPU or a cluster?": r"cluster or a GPU.*docs/howto/cluster\.md.*docs/howto/gpu\.md",
+    "How fast is it?": "Speed.*times faster.*RESULTS",
+    "Where do I get help, and how do I cite it?": r"CONTRIBUTING\.md.*report a bug.*cite.*CITATION\.cff",
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_readme_answers(question):
+    assert re.search(QUESTIONS[question], (ROOT / "README.md").read_text(), re.S)
 
 
 def test_links_of_the_readme_lead_somewhere():

@@ -160,6 +160,40 @@ def report(
 
 
 @app.command()
+def figure(
+    directory: Directory,
+    to: Annotated[Path, typer.Option(help="figure.svg, figure.png or figure.pdf.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Option(help="Which one, as report calls it: risk_in_n. The first by default.")
+    ] = None,
+    style: Annotated[FigureStyle, typer.Option(help="As wide as a column or a page of text.")] = FigureStyle.page,
+    as_json: Json = False,
+) -> None:
+    """Write one figure, with its caption (.md) and the values that it shows (.csv) beside it.
+
+    Example: tsjax figure runs/quickstart --to quickstart.svg
+    """
+    from ..report import coverage_json, write_captioned
+    from ..report.figures import KINDS
+    from ..report.numbers import notes_of
+
+    to = to.expanduser()
+    if to.suffix[1:] not in KINDS:
+        raise ValueError(f"--to {to}: the file name must end in {', '.join(f'.{kind}' for kind in KINDS)}.")
+    if not to.parent.is_dir():
+        raise ValueError(f"--to {to}: there is no directory {to.parent}.")
+    result = load(directory)
+    paths = write_captioned(result, to, name, style.value)
+    note(notes_of(result.coverage))
+    if as_json:
+        figure, table, caption = map(str, paths)
+        content = {"figure": figure, "table": table, "caption": caption}
+        print_json({**content, "coverage": coverage_json(result.coverage)})
+    else:
+        say("\n".join(map(str, paths)))
+
+
+@app.command()
 def export(
     directory: Directory,
     to: Annotated[Path, typer.Option(help="records.csv, records.parquet or records.nc.", show_default=False)],

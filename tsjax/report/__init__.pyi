@@ -1,3 +1,4 @@
+from .captioned import write_captioned as write_captioned
 from .export import export_records as export_records
 from .figures import plot_result as plot_result
 from .figures import rate_figure as rate_figure

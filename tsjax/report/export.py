@@ -40,7 +40,7 @@ def export_records(result: Result, to: Path) -> None:
 
 def _write_csv(result: Result, to: Path) -> None:
     frame = result.records
-    columns = {_safe(name): _csv_column(frame[name]) for name in frame}
+    columns = {safe(name): _csv_column(frame[name]) for name in frame}
     texts = [column for column in columns.values() if not _is_plain(column)]
     # Python before 3.13 does not quote a lone CR, which readers take for the end of a row.
     broken = any("\r" in str(value) for column in texts for value in column.unique())
@@ -58,10 +58,10 @@ def _csv_column(series: Any) -> Any:
 def _csv_text(value: Any, mixed: bool) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
-    return _safe(text_of(value) if mixed or not isinstance(value, str) else value)
+    return safe(text_of(value) if mixed or not isinstance(value, str) else value)
 
 
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

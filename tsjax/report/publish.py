@@ -62,7 +62,7 @@ def publish_rates(result: Result, format: str = "latex", model: str = "power") -
     if result.records.empty:
         raise ValueError("there are no records to tabulate yet; run the sweep first.")
     columns, caption = _content(result, model)
-    caption = " ".join([caption, *_standing(result.coverage)])
+    caption = " ".join([caption, *standing(result.coverage)])
     rows = list(zip(*columns.values(), strict=True))
     return _latex(list(columns), rows, caption) if format == "latex" else _markdown(list(columns), rows, caption)
 
@@ -84,7 +84,7 @@ def result_card(result: Result) -> str:
     return card(title, entries, notes, f"{grid(list(columns), rows[:_ROWS])}<small>{html.escape(caption)}</small>")
 
 
-def _standing(coverage: Coverage) -> list[str]:
+def standing(coverage: Coverage) -> list[str]:
     """What a caption says of the records: how many there are of those planned, and of what origin."""
     told = [] if coverage.whole else [f"These numbers stand on {coverage.sentence}"]
     return told + notes_of(replace(coverage, cells=coverage.done, damaged=(), foreign=()))
@@ -165,10 +165,10 @@ def _latex_number(text: str) -> str:
 def _markdown(headings: list[str], rows: list[tuple[str, ...]], caption: str) -> str:
     line = lambda cells: f"| {' | '.join(cells)} |"
     marks = [":--", *("--:" for _ in headings[1:])]
-    table = [line(map(_markdown_text, headings)), line(marks), *(line(map(_markdown_text, row)) for row in rows)]
-    return "\n".join([*table, "", _markdown_text(caption)]) + "\n"
+    table = [line(map(markdown_text, headings)), line(marks), *(line(map(markdown_text, row)) for row in rows)]
+    return "\n".join([*table, "", markdown_text(caption)]) + "\n"
 
 
-def _markdown_text(text: str) -> str:
+def markdown_text(text: str) -> str:
     # Brackets stay as they are: intervals are no links, for want of an address.
     return re.sub(r"([\\`*_|<>~#&])", r"\\\1", shown(" ".join(text.split()))).replace("](", "]\\(")

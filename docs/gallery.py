@@ -1,0 +1,108 @@
+"""Pictures and captions of README and gallery, from stores of the sweeps that ship.
+
+    uv run python docs/gallery.py runs     # runs/superiority, runs/quickstart, ...: those that are there
+
+writes docs/gallery/NAME.svg, .csv (the values in the picture) and .md (the caption) by `tsjax figure`, then the page
+docs/gallery.md and the first picture of the README. Without a folder it only writes the latter two again.
+"""
+
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+from tsjax.report.captioned import write_captioned
+from tsjax.sweep.plan import plan_cells
+from tsjax.sweep.result import Result, load
+from tsjax.sweep.spec import find_experiment, load_spec
+
+ROOT = Path(__file__).parent.parent
+GALLERY = ROOT / "docs/gallery"
+# In the order of the page, each with the figure that shows its claim; None is the first of its report.
+FIGURES: dict[str, str | None] = {
+    "superiority": None,
+    "quickstart": None,
+    "recovery": None,
+    "hard_teachers": None,
+    "unknown_width": None,
+    "why_noise": None,
+    "paper_figure": None,
+    "diabetes": None,
+    "kernel_theory": None,
+    "all_linear": None,
+}
+_START, _END = "<!-- Written by docs/gallery.py: figure -->", "<!-- end of figure -->"
+_INTRODUCTION = """# Gallery
+
+A picture of each sweep that ships. Picture, caption and table of values are computed from one store, by `tsjax figure`. The
+whole of a sweep, with all its figures, is on the page that `tsjax run NAME` writes. [What was measured](science/measured.md)
+sums up the results.
+"""
+
+
+def draw(name: str, store: Path) -> None:
+    """Picture, table and caption of one sweep."""
+    result = load(store)
+    picture, _, caption = write_captioned(result, GALLERY / f"{name}.svg", FIGURES[name])
+    picture.write_text(_twice_as_large(picture.read_text()))
+    caption.write_text(f"{_wrapped(f'{caption.read_text().strip()} {_origin(name, result)}')}\n")
+
+
+def _twice_as_large(svg: str) -> str:
+    """A page of paper is narrower than one of a browser."""
+    doubled = lambda size: f'{size[1]}="{2 * float(size[2]):.0f}"'
+    return re.sub(r'\b(width|height)="([\d.]+)pt"', doubled, svg, count=2)
+
+
+def _origin(name: str, result: Result) -> str:
+    """The command, and how many of its cells were run where that is not all."""
+    spec = load_spec(ROOT / f"sweeps/{name}.toml")
+    cells = plan_cells(spec, find_experiment(spec.study)).cells
+    if (result.spec.claim, result.spec.problem) != (spec.claim, spec.problem):
+        raise SystemExit(f"{result.path} is of another sweep than sweeps/{name}.toml.")
+    done = result.coverage.done
+    return f"From `tsjax run {name}`{'' if done == cells else f', with {done} of its {cells} cells'}."
+
+
+def _wrapped(text: str) -> str:
+    """Lines of 128 characters; code, and a letter with its value, stay on one."""
+    kept = re.sub(r"`[^`]*`|\w+ = \S+", lambda words: words[0].replace(" ", "\0"), text)
+    return textwrap.fill(kept, 128, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
+
+
+def figure(name: str, folder: str) -> str:
+    """A picture, which leads to itself at full size, and its caption, in Markdown; `folder` is where the picture lies."""
+    caption = (GALLERY / f"{name}.md").read_text()
+    alternative = re.search(r"\*\* (.*?)[,.] ", " ".join(caption.split()))
+    picture = f"{folder}/{name}.svg"
+    return f"[![{alternative[1] if alternative else name}]({picture})]({picture})\n\n{caption}"
+
+
+def page() -> str:
+    """The text of docs/gallery.md."""
+    sections = [
+        f"## {name}\n\n{figure(name, 'gallery')}\n[The values in the picture](gallery/{name}.csv)\n"
+        for name in FIGURES
+        if (GALLERY / f"{name}.md").is_file()
+    ]
+    return "\n".join([_INTRODUCTION, *sections])
+
+
+def with_figure(readme: str) -> str:
+    """The README with its picture as it now is."""
+    before, rest = readme.split(_START)
+    return f"{before}{_START}\n{figure('superiority', 'docs/gallery')}{_END}{rest.split(_END)[1]}"
+
+
+def main(stores: Path | None) -> None:
+    for name in FIGURES:
+        if stores is not None and list((stores / name / "chunks").glob("*.parquet")):
+            print(name, flush=True)
+            draw(name, stores / name)
+    (ROOT / "docs/gallery.md").write_text(page())
+    readme = ROOT / "README.md"
+    readme.write_text(with_figure(readme.read_text()))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else None)
