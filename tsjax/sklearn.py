@@ -102,7 +102,9 @@ class _Regressor(RegressorMixin, BaseEstimator):
         if sample_weight is not None:
             weight = _check_sample_weight(sample_weight, x, dtype=np.float64)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        estimator = Standardized(self._estimator(x, weight), self.standardize, self.normalize_y, self._bias())
+        estimator = Standardized(
+            self._estimator(np.asarray(x), weight), self.standardize, self.normalize_y, self._bias()
+        )
         with jax.enable_x64(True):
             arrays = (jnp.asarray(x), jnp.asarray(y, jnp.float64), None if weight is None else jnp.asarray(weight))
             fit = estimator.fit(jax.random.key(seed), Dataset(*arrays))
