@@ -1,8 +1,10 @@
 import atexit
+import gc
 import os
 import shutil
 import sys
 import tempfile
+from pathlib import Path
 
 # Two CPU devices, so that sharding is exercised everywhere; the sweep and the eight-device tests choose their own.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
@@ -25,6 +27,17 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Programs that the command line keeps for its user are neither read nor written.
 jax.config.update("jax_enable_compilation_cache", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """A process may have 65 530 memory maps (vm.max_map_count), and every compiled program takes some: LLVM crashed in the
+    midst of the suite. So programs are dropped between modules once there are many."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

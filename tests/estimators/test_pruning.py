@@ -35,7 +35,7 @@ def test_the_neuron_of_the_least_increase_goes(sample, monkeypatch):
     features = np.maximum(np.asarray(net.w) @ np.asarray(x_t), 0.0)
     losses = [_least_squares_loss(np.delete(features, j, axis=0), np.asarray(y))[0] for j in range(4)]
     removed = int(np.argmin(losses))
-    pruned, width, steps = prune(net, x_t, y, 3)
+    pruned, width, steps = prune(net, ts.Dataset(x=x_t.T, y=y), 3)
     kept = [j for j in range(4) if j != removed]
     _, c = _least_squares_loss(features[kept], np.asarray(y))
     assert int(width) == 3 and int(steps) == 0 and pruned.a.tolist() == np.sign(c).tolist()
@@ -47,7 +47,7 @@ def test_duplicates_and_dead_neurons_change_nothing(sample):
     halves = ts.TwoLayer(
         a=jnp.concatenate([net.a, net.a, jnp.ones(2)]), w=jnp.concatenate([net.w / 2, net.w / 2, jnp.zeros((2, D))])
     )
-    pruned, width, steps = jax.jit(prune, static_argnums=3)(halves, x_t, y, 4)
+    pruned, width, steps = jax.jit(prune, static_argnums=2)(halves, ts.Dataset(x=x_t.T, y=y), 4)
     assert int(width) == 4 and int(steps) == 6 * pruning.REFIT_STEPS
     residual = np.asarray(pruned.samples_last(x_t) - y)
     assert np.mean(residual**2) < 1.2e-4, "noise of variance 1e-4 is left"
@@ -66,7 +66,7 @@ def test_the_width_of_the_best_criterion(sample, monkeypatch):
         removed = min(trials, key=trials.get)
         kept.remove(removed)
         scores[len(kept)] = np.log(trials[removed]) + len(kept) * D * np.log(N) / N
-    pruned, width, _ = prune(net, x_t, y, None)
+    pruned, width, _ = prune(net, ts.Dataset(x=x_t.T, y=y), None)
     assert int(width) == min(scores, key=scores.get) < 4
     assert int((pruned.a != 0).sum()) == int(width) and pruned.a.shape == (4,)
 
