@@ -1,7 +1,6 @@
 """Students of any network beside PyTorch's loop, and beside the infinitely wide network of neural-tangents. Slow."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
@@ -44,8 +43,8 @@ def test_full_batch_descent_is_that_of_pytorch(key, dtype, tolerance):
 
 
 def test_wide_ensembles_tend_to_the_infinitely_wide_network(key):
-    """The mean square distance of centred networks from `gradient_descent_mse` falls as 1 / width: an exponent of 1, that of the
-    fluctuations of the tangent kernel (Lee et al. 2019, arXiv:1902.06720, theorem 2.1 bounds the distance by width^-1/2)."""
+    """The mean square distance of centred networks from `gradient_descent_mse` falls as 1 / width: an exponent of 1, that of
+    the fluctuations of the tangent kernel (Lee et al. 2019, arXiv:1902.06720, theorem 2.1: width^-1/2 in distance)."""
     if neural_tangents.source() == "closed form":
         pytest.skip("neural-tangents is not installed")
     nt = neural_tangents.load()

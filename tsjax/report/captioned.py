@@ -101,7 +101,7 @@ def _points(result: Result, series: Series, first: bool) -> Iterator[_Row]:
     nothing = np.full(len(series.x), np.nan)
     curve = series.curve
     whole: _Row = {"seeds": len(curve.seeds), "failed": curve.failed}
-    rate = result.rate(curve) if first and series.note else None
+    rate = result.rate(result.claimed(curve)) if first and series.note else None
     if rate is not None:
         whole |= {"exponent": rate.exponent, **_ends("exponent", rate.interval)}
         whole |= {"exponent_from": rate.n[0], "exponent_to": rate.n[-1], "identified": rate.identified}

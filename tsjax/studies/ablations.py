@@ -107,7 +107,9 @@ LEARNERS = Choices(
     online=_gradient("one pass of SGD", lambda a, width: {"batch_size": min(a["n"], 32), "epochs": 1}),
     # The best output weights on random neurons, solved for exactly.
     frozen=_choice(
-        "frozen first layer", lambda a: RandomFeatures(a["explored"] or 2 * a["m"]), lambda a, width: (4000 + 1000 * width) * width
+        "frozen first layer",
+        lambda a: RandomFeatures(a["explored"] or 2 * a["m"]),
+        lambda a, width: (4000 + 1000 * width) * width,
     ),
     # Output weights of the size of the neurons: both layers take part in the kernel.
     lazy=_gradient("lazy (scale 100)", lambda a, width: {"output_scale": 100.0, "init_output_std": 0.7}),
