@@ -48,7 +48,7 @@ def path_of(name: str, gram: np.ndarray, y: np.ndarray, truth: np.ndarray):
     elif name == "gradient flow":
         candidates, shares = n / ridges, np.exp(-s / ridges)
     else:
-        candidates = np.unique(log_spaced_integers(np.float64(n - 1), _COMPONENTS))
+        candidates = np.unique(log_spaced_integers(jnp.asarray(n - 1.0), _COMPONENTS))
         shares = 1.0 * (np.arange(n)[:, None] < n - candidates)
     b, signal = u.T @ y, u.T @ truth
     with np.errstate(invalid="ignore"):

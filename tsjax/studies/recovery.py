@@ -25,7 +25,7 @@ class RecoveryArguments(Arguments):
     which has none.
     """
 
-    learner: LEARNERS.names
+    learner: LEARNERS.names  # pyright: ignore[reportInvalidTypeForm]
     n: Annotated[int, Field(ge=2)]
     d: Annotated[int, Field(ge=2)]
     m: Annotated[int, Field(ge=1)]

@@ -68,7 +68,7 @@ class SuperiorityArguments(Arguments):
     (`tsjax.estimators.tuning`); students, `optimal_linear` and `minimum_norm` have nothing to choose.
     """
 
-    estimator: ESTIMATORS.names
+    estimator: ESTIMATORS.names  # pyright: ignore[reportInvalidTypeForm]
     n: Annotated[int, Field(ge=2)]
     d: Annotated[int, Field(ge=2)]
     m: Annotated[int, Field(ge=1)]
