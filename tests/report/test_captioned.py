@@ -69,17 +69,17 @@ def test_a_caption_is_safe_and_complete(toy_result, written):
     assert "stand on" not in caption and caption.count("\n") == 1
 
 
-def test_every_figure_has_a_caption(many_result, path_result, found_result, bare_result):
-    for result in (many_result, path_result, found_result, bare_result):
+def test_every_figure_has_a_caption(many_result, panels_result, path_result, found_result, bare_result):
+    for result in (many_result, panels_result, path_result, found_result, bare_result):
         first = captioned(result)
         assert first.drawing.name.startswith(result.experiment.y[0])
         assert markdown_text(first.drawing.caption) in first.caption and len(first.table)
         assert not first.table.isna().all().any()
     assert "failed" in captioned(many_result).table and "failed" not in captioned(found_result).table
-    panels = captioned(many_result).table["panel"].unique()
+    panels = captioned(panels_result).table["panel"].unique()
     assert len(panels) == 3
     assert all(
-        f"Fitted exponents with 95 % intervals at {panel}: over n = 128 to 512, " in captioned(many_result).caption
+        f"Fitted exponents with 95 % intervals at {panel}: over n = 128 to 512, " in captioned(panels_result).caption
         for panel in panels
     )
     assert "exponent" not in captioned(path_result).table and "Fitted" not in captioned(path_result).caption
@@ -96,9 +96,9 @@ def test_many_curves_are_summed_up(toy_result):
     assert f"3 curves from {exponent_with_interval(least['exponent'], least['low'], least['high'])} (" in sentence
 
 
-def test_many_panels_are_summed_up(many_result, monkeypatch):
+def test_many_panels_are_summed_up(panels_result, monkeypatch):
     monkeypatch.setattr("tsjax.report.captioned._PANELS", 2)
-    caption = captioned(many_result).caption
+    caption = captioned(panels_result).caption
     assert (
         caption.count("Fitted exponents") == 1
         and caption.count("At the largest sample size n of each curve, the mean") == 1
