@@ -141,10 +141,7 @@ def test_pairs_of_functions_are_networks(key):
 @pytest.mark.slow
 def test_modules_of_flax_train_as_they_are(key):
     """Linen modules are (init, apply); modules of nnx are split into parameters and a function of them."""
-    flax = pytest.importorskip("flax")
-    from flax import linen, nnx
-
-    del flax
+    linen, nnx = pytest.importorskip("flax.linen"), pytest.importorskip("flax.nnx")
 
     class Net(linen.Module):
         @linen.compact
