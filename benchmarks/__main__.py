@@ -8,6 +8,7 @@ NAMES = {
     "compare": "fails when ratios of a run of `training` fell against those of another",
     "profile": "where the time of a training step goes",
     "costs": "exponents of the cost in B, n, d, m and devices, fitted by tsjax",
+    "networks": "a thousand networks with a thousand learning rates, side by side",
     "start": "seconds to the first result, and memory",
     "gpu": "students on an accelerator: the fused kernel, XLA, peers, roofline",
     "ridge_path": "kernel ridge paths, side by side",

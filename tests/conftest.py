@@ -21,6 +21,7 @@ if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+import shellingham  # noqa: E402
 from helpers import SEED  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
@@ -57,6 +58,8 @@ def tsjax(monkeypatch, capsys, tmp_path):
     """Runs a command in an empty folder: (exit code, standard output, standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    # Typer asks which shell has started this process; there may be none.
+    monkeypatch.setattr(shellingham, "detect_shell", lambda *_: ("bash", "/bin/bash"))
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["tsjax", *map(str, arguments)])
@@ -75,10 +78,12 @@ def tsjax(monkeypatch, capsys, tmp_path):
 
 
 def pytest_configure(config):
-    # Most of the time of the default tests is compilation, and unoptimised code is made in half the time. Slow tests run
-    # what users run. The flags are read when the first device is asked for, and processes that tests start inherit them.
+    # Most of the time of the default tests is compilation. Unoptimised code is made in half the time, and code that does not
+    # go through MLIR for each fusion in half of that. Slow tests run what users run. The flags are read when the first
+    # device is asked for, and processes that tests start inherit them.
     if config.option.markexpr == "not slow":
-        os.environ["XLA_FLAGS"] = f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"
+        flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}"
 
 
 def pytest_report_header(config):

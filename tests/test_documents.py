@@ -19,7 +19,7 @@ ROOT = PACKAGE.parent
 SLOW = {
     "README.md",
     *(f"docs/guide/{name}.md" for name in ("students", "linear", "rates", "data")),
-    *(f"docs/howto/{name}.md" for name in ("experiment", "kernel", "estimator", "teacher", "report")),
+    *(f"docs/howto/{name}.md" for name in ("experiment", "kernel", "estimator", "teacher", "report", "classification")),
     *(f"docs/science/{name}.md" for name in ("risk", "kernels", "limits")),
 }
 

@@ -6,11 +6,11 @@ Each is a `tsjax.Standardized` estimator behind `fit(X, y)` and `predict(X)`, so
   a pipeline has done it in another way, and inputs have a norm of about 1.
 - `normalize_y=True` centres y, which is the intercept, and divides it by its standard deviation.
 
-Both look at the training data alone, with `sample_weight` (of all but students): squared errors are weighted by it, and so are
-means, standard deviations and the criteria that choose the ridge. Integer weights are repeated rows, a row of weight 0 is none.
-y may have several columns, (n, k), which share the ridge.
+Both look at the training data alone, with `sample_weight`: squared errors are weighted by it, and so are means, standard
+deviations and the criteria that choose the ridge. Integer weights are repeated rows, a row of weight 0 is none. y may have
+several columns, (n, k), which share the ridge; students have one output.
 
- `random_state` is what it is in scikit-learn. Students train in the type of X, float32 or
+`random_state` is what it is in scikit-learn. Students train in the type of X, float32 or
 float64, on a response centred and scaled in float64 (with `normalize_y=False`, in float64). Everything else is float64,
 whatever JAX's flags. Fitted regressors can be pickled.
 
@@ -80,13 +80,13 @@ class _Regressor(RegressorMixin, BaseEstimator):
         """The `bias` of `tsjax.Standardized`."""
         return 0.0
 
-    def fit(self, X, y):
-        """Fits X (n, d), y (n,). Returns itself.
+    def fit(self, X, y, sample_weight=None):
+        """Fits X (n, d), y (n,), with weights (n,) >= 0 of the rows, 1 where None. Returns itself.
 
-        **Raises:** ValueError for data that are not numbers, not finite or of the wrong shape, for parameters out of range,
-        and where no finite answer is found.
+        **Raises:** ValueError for data that are not numbers, not finite or of the wrong shape, for weights that are negative
+        or all 0, for parameters out of range, and where no finite answer is found.
         """
-        return self._fit(X, y)
+        return self._fit(X, y, sample_weight)
 
     def _fit(self, X, y, sample_weight=None, multi_output: bool = False):
         for name, values in (("X", X), ("y", y)):

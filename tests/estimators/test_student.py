@@ -138,6 +138,23 @@ def test_pairs_of_functions_are_networks(key):
     np.testing.assert_allclose(pair.predict(X), expected, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": optax.chain(optax.adam(0.05), optax.contrib.reduce_on_plateau(patience=3))},
+        {"optimizer": optax.contrib.sam(optax.adam(0.05), optax.sgd(0.05), opaque_mode=True)},
+        {"optimizer": optax.contrib.muon, "learning_rate": 0.02},
+        {"optimizer": optax.polyak_sgd(max_learning_rate=0.1)},
+    ],
+    ids=["plateau", "sam", "muon", "polyak"],
+)
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_optimizers_that_ask_for_more_than_a_gradient(key, options, batch_size):
+    """What they ask for is that of their own batch: in steps of all rows, and in mini-batches."""
+    fit = ts.Student(mlp, **options, steps=150, batch_size=batch_size).fit(key, NUMBERS)
+    assert float(fit.stats["train_loss"]) < 0.25 * float(jnp.var(Y)) / 2 and int(fit.status) == ts.Status.STEP_LIMIT
+
+
 @pytest.mark.slow
 def test_modules_of_flax_train_as_they_are(key):
     """Linen modules are (init, apply); modules of nnx are split into parameters and a function of them."""
