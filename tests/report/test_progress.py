@@ -102,8 +102,8 @@ def test_time_left_weighs_cells_by_cost_and_counts_compilations():
     plan = _plan()
     meter = Meter(plan)
     meter.add(_done(plan, 0, range(8), seconds=4.0, compiled=3.0))
-    # 8 cells of cost 256 took 4 s. Left: 8 at 256 (4 s), 16 at 1024 (32 s), three programs of 3 s.
-    assert meter.seconds_left == 4 + 32 + 9
+    # 8 cells of cost 256 took 4 s. Left: 8 at 256 (4 s), 16 at 1024 (8 s times 4^(3/4)), three programs of 3 s.
+    assert meter.seconds_left == pytest.approx(4 + 8 * 4**0.75 + 9)
     for group in (1, 2, 3):
         meter.add(_done(plan, group, range(8)))
     assert meter.seconds_left == 0 and meter.current is None
@@ -114,10 +114,40 @@ def test_time_left_goes_by_the_nearest_cells_of_the_same_curve():
     meter = Meter(plan)
     meter.add(_done(plan, 0, range(8), seconds=1.0, compiled=0.0))
     meter.add(_done(plan, 1, range(8), seconds=10.0, compiled=0.0))
-    assert meter.seconds_left == pytest.approx(4 * 1 + 4 * 10)
-    # Four students at 1024 tell of the other four; the NTK has no better witness than before.
+    assert meter.seconds_left == pytest.approx(4**0.75 * (1 + 10))
+    # Four students at 1024 tell of the other four, and that seconds grew with the cost to the power 1/2. The NTK has no better
+    # witness than before, and goes half-way.
     meter.add(_done(plan, 2, range(4), seconds=1.0, compiled=0.0))
-    assert meter.seconds_left == pytest.approx(1 + 4 * 10)
+    assert meter.seconds_left == pytest.approx(1 + 4**0.75 * 10)
+
+
+def test_time_left_does_not_jump():
+    """A quickstart as it ran, in seconds: at every chunk within a factor of 2.5 of what then came."""
+    sizes = [128, 256, 512, 1024, 2048]
+    took = {
+        "student": [(0.274, 21), (0.322, 27), (0.537, 29), (0.916, 26), (0.959, 25)],
+        "ntk": [(0.649, 24), (0.843, 27), (1.36, 23), (3.98, 21), (17.0, 35)],
+    }
+
+    def operations(arguments):
+        n = float(arguments["n"])
+        return Cost(products=3e5 * n) if arguments["method"] == "student" else Cost(0.0, 9 * n**3)
+
+    @experiment(static=("method", "n"), curve="method", cost=operations)
+    def as_it_ran(key, *, method: str, n: int):
+        raise AssertionError("the tests of progress run nothing")
+
+    grid = {"method": list(took), "n": sizes, "seeds": 8}
+    plan = make_plan(parse_spec({"study": "test_progress:as_it_ran", "grid": grid}), as_it_ran)
+    steps = [took[group.static["method"]][sizes.index(group.static["n"])] for group in plan.groups]
+    meter, left = Meter(plan), sum(map(sum, steps))
+    for number, (seconds, compiled) in enumerate(steps):
+        ids = [cell.id for cell in plan.groups[number].cells]
+        records = pd.DataFrame({"cell": ids, "status": 0, "compile_seconds": float(compiled)})
+        meter.add(ChunkDone(plan.groups[number].static, len(ids), records, seconds, resumed=False))
+        left -= seconds + compiled
+        if number < len(steps) - 1:
+            assert meter.seconds_left is not None and 1 / 2.5 < meter.seconds_left / left < 2.5, number
 
 
 def _chunks(plan: Plan) -> list[ChunkDone]:

@@ -134,8 +134,7 @@ class Meter:
 
     @property
     def seconds_left(self) -> float | None:
-        """Programs still to compile at the average so far, and cells still to run at the speed of the group, among those of
-        their curve that have run (or of all, while none has), that is nearest in cost: speeds change with size and method."""
+        """Programs still to compile at the average so far, and cells still to run, as `_seconds_of` has them."""
         if not self._spent:
             return None
         compiling = sum(self._compiled.values()) / len(self._compiled)
@@ -143,12 +142,25 @@ class Meter:
         return programs * compiling + sum(left * self._seconds_of(i) for i, left in enumerate(self._left) if left > 0)
 
     def _seconds_of(self, group: int) -> float:
-        """Seconds of one cell of a group, by the nearest group that has run."""
-        alike = [i for i in self._spent if self._curves[i] == self._curves[group]]
+        """Seconds of one cell of a group: those of the group that has run that is nearest in cost, of its curve or of all while
+        none of that has run, times the ratio of their costs to a power.
+
+        Small cells take what calls and memory take, large ones what their operations take: with a power of 1, what was said at
+        n = 128 about n = 2048 was wrong by a factor of 50. The power is half-way between 1 and the one that was seen: between
+        the two dearest groups of the curve, else the mean of the other curves', else 1/2.
+        """
+        alike = self._run_of(self._curves[group])
         weight = self._weights[group]
         near = min(alike or self._spent, key=lambda i: abs(math.log(self._weights[i] / weight)))
-        count, seconds = self._spent[near]
-        return seconds / count * weight / self._weights[near]
+        own, others = _power(alike), (_power(self._run_of(curve)) for curve in self._curves)
+        seen = [power for power in others if power is not None] if own is None else [own]
+        power = (1.0 + (sum(seen) / len(seen) if seen else 0.5)) / 2
+        return self._run_of(self._curves[near])[near][1] * (weight / self._weights[near]) ** power
+
+    def _run_of(self, curve: dict) -> dict[int, tuple[float, float]]:
+        """Cost and seconds of a cell of each group of a curve that has run."""
+        groups = (i for i in self._spent if self._curves[i] == curve)
+        return {i: (self._weights[i], self._spent[i][1] / self._spent[i][0]) for i in groups}
 
     @property
     def current(self) -> int | None:
@@ -247,3 +259,13 @@ class Meter:
 def _weight(group: CellGroup) -> float:
     """Relative cost of one cell of a group, at least one operation; all alike when the experiment states no cost."""
     return 1.0 if group.cost is None else max(1.0, float(sum(group.cost)))
+
+
+def _power(run: dict[int, tuple[float, float]]) -> float | None:
+    """The power of the cost with which the seconds of a cell grew between the two dearest groups, in [0, 1]; None where
+    there are no two."""
+    dearest = sorted(set(run.values()))[-2:]
+    if len(dearest) < 2 or dearest[0][0] == dearest[1][0] or min(seconds for _, seconds in dearest) <= 0:
+        return None
+    (low, before), (high, after) = dearest
+    return min(1.0, max(0.0, math.log(after / before) / math.log(high / low)))
