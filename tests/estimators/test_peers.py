@@ -54,7 +54,7 @@ def test_wide_ensembles_tend_to_the_infinitely_wide_network(key):
     widths = np.array([32, 64, 128, 256, 512])
     kernel = ts.kernels.of(ts.MLP(widths=(512,), activation="erf"), "ntk")
     predict = nt.predict.gradient_descent_mse(kernel(x), y[:, None])
-    expected = np.asarray(predict(rate * steps, None, None, kernel(points, x))[1])[:, 0]
+    expected = np.asarray(predict(rate * steps, jnp.zeros((20, 1)), jnp.zeros((10, 1)), kernel(points, x))[1])[:, 0]
     distances = np.empty((len(widths), members))
     for row, width in enumerate(widths):
         mlp = ts.MLP(widths=(int(width),), activation="erf")

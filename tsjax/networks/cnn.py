@@ -27,7 +27,7 @@ from .base import (
     draw_layer,
     function_of,
     has_biases,
-    layer_keys,
+    neuron_keys,
     output_shape,
     phi_of,
     place_of,
@@ -160,10 +160,11 @@ class CNN(eqx.Module):
         """
         shape, _, stride = self._directions(point)
         dtype = jnp.dtype(dtype or jnp.result_type(float))
-        keys = layer_keys(key, len(self.channels) + 1)
+        shapes = self._shapes(shape)
+        keys = neuron_keys(key, [weights[0] for weights in shapes])
         layers = tuple(
-            draw_layer(keys[index], weights, drawn, self.biases, dtype)
-            for index, (weights, drawn) in enumerate(zip(self._shapes(shape), self._rules(shape), strict=True))
+            draw_layer(own, weights, drawn, self.biases, dtype)
+            for own, weights, drawn in zip(keys, shapes, self._rules(shape), strict=True)
         )
         function = function_of(self.activation)
         return CNNNetwork(layers, function, shape, self.outputs, stride, self.padding, self.pooling)

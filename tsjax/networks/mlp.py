@@ -28,7 +28,7 @@ from .base import (
     draw_layer,
     function_of,
     has_biases,
-    layer_keys,
+    neuron_keys,
     output_shape,
     phi_of,
     place_of,
@@ -138,7 +138,7 @@ class MLP(eqx.Module):
                 f"active has shape {self.active.shape}: map over its members, eqx.filter_vmap(MLP.init)(...)."
             )
         sizes, live = self._sizes(shape)
-        keys = layer_keys(key, len(sizes) - 1)
+        keys = neuron_keys(key, sizes[1:])
         layers = tuple(
             draw_layer(
                 keys[index],
