@@ -167,6 +167,7 @@ BAD = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_tensorboard(tsjax, tmp_path):
     (tmp_path / "toy.toml").write_text(TOY.format(tolerance=0.5))
     code, _, _ = tsjax("run", "toy.toml", "--smoke", "--quiet", "--tensorboard", "events")

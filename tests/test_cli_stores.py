@@ -123,6 +123,7 @@ def test_a_pilot_that_is_not_whole_is_said_to_be(tsjax, tmp_path, damaged):
     assert content["coverage"]["done"] == 60 and [row["curve"] for row in content["curves"]] == ["fast", "slow"]
 
 
+@pytest.mark.slow
 def test_a_tilde_is_home(tsjax, tmp_path, whole, monkeypatch):
     (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

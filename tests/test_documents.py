@@ -19,7 +19,11 @@ ROOT = PACKAGE.parent
 SLOW = {
     "README.md",
     *(f"docs/guide/{name}.md" for name in ("students", "linear", "rates", "data")),
-    *(f"docs/howto/{name}.md" for name in ("experiment", "kernel", "estimator", "teacher", "report", "classification")),
+    *(
+        f"docs/howto/{name}.md"
+        for name in ("experiment", "kernel", "estimator", "teacher", "report", "classification", "network", "online")
+    ),
+    "docs/api/networks.md",
     *(f"docs/science/{name}.md" for name in ("risk", "kernels", "limits")),
 }
 

@@ -91,6 +91,7 @@ def test_students_of_other_activations_recover_their_teacher(activation, key):
     assert abs(float(value - found.risk[0])) < 5 * float(error)
 
 
+@pytest.mark.slow
 def test_any_function_is_a_teacher(key):
     problem = ts.Problem(ts.Sphere(3), ts.FunctionTeacher(lambda x: jnp.tanh(3 * x[0]) + x[1]), 0.05)
     data = problem.sample(key, problem.sample_teacher(key), 512)

@@ -100,6 +100,7 @@ def test_the_risk_is_zero_at_the_teacher_only(key):
     assert -1e-15 <= _risk(orthonormal, orthonormal) < 1e-15
 
 
+@pytest.mark.slow
 def test_wide_networks_are_taken_in_tiles(key):
     """1100 neurons, no multiple of the side of a tile."""
     teacher = _net(key, 2, 3)
@@ -217,7 +218,7 @@ KERNEL_METHODS = {
     ("name", "activation"),
     [
         ("ntk", ts.activations.relu),
-        ("rbf", ts.activations.leaky_relu(0.3)),
+        pytest.param("rbf", ts.activations.leaky_relu(0.3), marks=pytest.mark.slow),
         *(pytest.param(name, ts.activations.relu, marks=pytest.mark.slow) for name in KERNEL_METHODS if name != "ntk"),
     ],
     ids=str,
@@ -288,6 +289,7 @@ def test_the_error_bound_holds_and_is_not_far_above_the_error(key, d, kernel):
     assert d > 3 or bound < 60 * error
 
 
+@pytest.mark.slow
 def test_risks_on_the_circle_are_not_missing(key):
     """64 points, ridge 0.01: the value was right to four digits, but the bound (.003) above the value."""
     problem = ts.Problem(ts.Sphere(2), ts.ReLUTeacher(2), 0.1)

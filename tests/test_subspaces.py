@@ -56,6 +56,7 @@ def _arrays(net):
     return jax.tree.leaves(eqx.filter(net, eqx.is_inexact_array))
 
 
+@pytest.mark.slow
 def test_a_line_is_trained_everywhere_and_kept_apart(key):
     fits = {
         repulsion: ts.Student(

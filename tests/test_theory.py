@@ -45,6 +45,7 @@ def test_slopes_of_the_optimal_linear_estimator(d, m, noise_std, powers, slope):
     np.testing.assert_allclose(_slope(n, risks), slope, atol=0.004)
 
 
+@pytest.mark.slow
 def test_the_asymptotic_exponent_is_reached():
     # In d = 3 the slope is close to the asymptote 3/5, from above.
     n = 2.0 ** np.arange(13, 18)
@@ -53,6 +54,7 @@ def test_the_asymptotic_exponent_is_reached():
     assert 0.95 * theory.optimal_linear_exponent(3) < slope < 1.1 * theory.optimal_linear_exponent(3)
 
 
+@pytest.mark.slow
 def test_noise_is_the_best_ridge_for_the_covariance_and_no_kernel_beats_it():
     n = 2.0 ** np.arange(7, 13)
     for d, m, noise_std in ((5, 3, 0.1), (10, 5, 0.5)):
@@ -209,6 +211,7 @@ def test_the_deterministic_equivalent_is_off_by_a_quarter_on_the_circle_without_
     assert abs(ratio - 0.76) < 4 * ratio * float(errors.std() / errors.mean()) / 200**0.5 + 0.01
 
 
+@pytest.mark.slow
 def test_high_dimension_has_more_harmonics_than_float64_holds():
     assert theory.largest_resolved_n(1000) == 2**62 and theory.resolving_degrees(1000, 10**6) == 200
     problem = ts.Problem(ts.Sphere(400), ts.ReLUTeacher(2), 0.1)

@@ -7,6 +7,8 @@ import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
+import pytest
+
 from tsjax.versions import version_of
 
 ROOT = Path(__file__).parent.parent
@@ -16,6 +18,7 @@ def test_installed_packages():
     assert version_of("jax") == version("jax") and version_of("no-such-package") is None
 
 
+@pytest.mark.slow
 def test_a_source_tree_that_is_not_installed(tmp_path):
     """Without the metadata of an installation: with site-packages as a plain folder that lacks tsjax."""
     shutil.copytree(ROOT / "tsjax", tmp_path / "tsjax", ignore=shutil.ignore_patterns("__pycache__"))

@@ -87,7 +87,24 @@ def points():
     return PROBLEM.inputs.sample(jr.key(SEED + 4), 7)
 
 
-@pytest.fixture(scope="module", params=list(ESTIMATORS))
+# Those that another one stands for by default: they share most of its code.
+VARIANTS = {
+    "any_in_batches",
+    "stages",
+    "oracle",
+    "linearised",
+    "arccos",
+    "fourier",
+    "cutoff",
+    "nadaraya_watson",
+    "local_linear",
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else []) for name in ESTIMATORS],
+)
 def case(request, batch):
     """An estimator and its fits in a loop."""
     estimator = ESTIMATORS[request.param]

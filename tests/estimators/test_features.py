@@ -60,6 +60,7 @@ def test_search_finds_the_brute_force_minimum(data, key, count, criterion):
     np.testing.assert_allclose(fit.stats["ridge"], (PATH * np.trace(gram) / N)[np.argmin(scores)], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_features_tend_to_their_kernel(key):
     x = jr.normal(key, (4, 3))
     phi = ReLUFeatures.sample(jr.fold_in(key, 1), 200_000, 3).features(x)

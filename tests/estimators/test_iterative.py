@@ -182,7 +182,8 @@ def test_a_search_at_full_rank_is_that_of_kernel_ridge(data, key, criterion):
     np.testing.assert_allclose(fit.alpha, exact.alpha, atol=1e-8)
 
 
-@pytest.mark.parametrize("criterion", ["gcv", pytest.param("marginal_likelihood", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("criterion", ["gcv", "marginal_likelihood"])
 def test_a_search_scores_the_approximation_with_its_tail(data, key, criterion):
     """Against dense algebra on F F^T + tail I, and close to the exact search where F holds most of K."""
     fit = _iterative(ntk(), ridge=criterion, rank=40).fit(key, data)

@@ -171,6 +171,7 @@ def test_smoothers_leave_groups_out(key, estimator):
     np.testing.assert_allclose(fit.stats["gcv"], count**2 / N * mean_squares / shares**2 + SCATTER, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_copies_are_held_out_together():
     """And those of the group at the border are in neither part; without repeats the parts are those of a permutation."""
     for seed in range(5):

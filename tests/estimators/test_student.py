@@ -1,5 +1,8 @@
 """Students of any network: against scikit-learn, under weights, in batches of settings, and what they refuse."""
 
+import subprocess
+import sys
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -153,6 +156,27 @@ def test_optimizers_that_ask_for_more_than_a_gradient(key, options, batch_size):
     """What they ask for is that of their own batch: in steps of all rows, and in mini-batches."""
     fit = ts.Student(mlp, **options, steps=150, batch_size=batch_size).fit(key, NUMBERS)
     assert float(fit.stats["train_loss"]) < 0.25 * float(jnp.var(Y)) / 2 and int(fit.status) == ts.Status.STEP_LIMIT
+
+
+@pytest.mark.slow
+def test_a_stream_of_ten_million_samples_takes_no_memory():
+    """In a process of its own, whose peak of memory grows by less than a third of what the samples would take (440 MB)."""
+    code = """
+import resource, jax, optax, tsjax as ts
+instance = ts.Problem(ts.Gaussian(10), ts.ReLUTeacher(3), 0.1).draw(jax.random.key(0))
+student = lambda size: ts.Student(ts.MLP((16,)), optimizer=optax.adam, learning_rate=0.01, steps=10_000, batch_size=size)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+student(10).fit(jax.random.key(1), instance)
+before = peak()
+fit = student(1000).fit(jax.random.key(1), instance)
+print(int(fit.stats["sample_steps"]), float(fit.stats["train_loss"]), peak() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    samples, loss, grown = map(float, done.stdout.split())
+    assert samples == 10_000_000 and grown < 140, done.stdout
+    # Half the variance of the noise is the least there is.
+    assert 0.005 * 0.8 < loss < 0.02, done.stdout
 
 
 @pytest.mark.slow

@@ -451,6 +451,7 @@ def test_all_zero_responses_are_learnt(key):
     assert float(jnp.abs(fit.predict(x)).max()) < 1e-2
 
 
+@pytest.mark.slow
 def test_correlated_inputs_take_smaller_steps():
     """Half of the largest eigenvalue of the second moments in place of their mean, where that is larger; never elsewhere."""
     rng = np.random.default_rng(SEED)

@@ -64,6 +64,7 @@ def test_blocks_are_one_shot(points, network, block):
         np.testing.assert_allclose(blocks.full(x, z), whole.full(x, z), rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_blocks(key, monkeypatch):
     """Without `block`, gradients of few points at a time where there are many parameters."""
     network = ts.MLP((50,)).init(key, 20)  # 1050 parameters
@@ -124,6 +125,7 @@ def _scaled(c):
     return lambda leaf: c * leaf if eqx.is_inexact_array(leaf) else leaf
 
 
+@pytest.mark.slow
 def test_change_falls_with_the_width_but_not_in_mup(key, points):
     """After one step of gradient descent: by about 1 / width in the NTK parameterisation, by a constant in muP."""
     x = points[0]
@@ -141,6 +143,7 @@ def test_change_falls_with_the_width_but_not_in_mup(key, points):
     assert 0.5 < mean("mup", 32) / mean("mup", 512) < 2.0
 
 
+@pytest.mark.slow
 def test_distance_from_the_infinite_network(key, points):
     x = points[0]
     distance = [

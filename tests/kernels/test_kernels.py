@@ -59,7 +59,11 @@ KERNELS = {
 }
 
 
-@pytest.fixture(params=KERNELS)
+# Those that another one stands for by default.
+VARIANTS = {"nngp", "arccos2", "ntk2_bias", "arccos_nngp2_bias", "matern3", "fourier_features"}
+
+
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else []) for name in KERNELS])
 def kernel(request):
     return KERNELS[request.param]
 
@@ -184,15 +188,11 @@ NO_SECOND = {
 }
 
 
-FEW = ("arccos1", "arccos_ntk3", "arccos_ntk2_bias", "matern3", "relu_features")
-
-
-@pytest.mark.parametrize("names", [FEW, pytest.param(tuple(KERNELS), marks=pytest.mark.slow)], ids=["few", "all"])
-def test_derivatives_where_points_are_equal_opposite_or_zero(names):
+@pytest.mark.slow
+def test_derivatives_where_points_are_equal_opposite_or_zero():
     """First ones against differences of values, in the mean of both sides where there is a kink; second ones, where they exist,
     against differences of first ones. One program for all kernels."""
     z = jr.normal(jr.key(SEED + 9), (4,))
-    chosen = {name: KERNELS[name] for name in names}
     places = {"equal": z, "zero": 0.0 * z, "opposite": -z}
     h = 1e-4
     shifts = h * jnp.concatenate([jnp.zeros((1, 4)), jnp.eye(4), -jnp.eye(4)])
@@ -207,11 +207,11 @@ def test_derivatives_where_points_are_equal_opposite_or_zero(names):
             firsts = jax.vmap(lambda p: jax.vmap(lambda s: first(p, z + s))(shifts))(points)
             return values, firsts, jax.vmap(lambda p: mixed(p, z))(points)
 
-        return {name: of_kernel(kernel) for name, kernel in {**chosen, "ntk3": ntk(3)}.items()}
+        return {name: of_kernel(kernel) for name, kernel in {**KERNELS, "ntk3": ntk(3)}.items()}
 
     found = jax.tree.map(np.asarray, everything(jnp.stack(list(places.values()))))
     for i, place in enumerate(places):
-        for name in chosen:
+        for name in KERNELS:
             values, firsts, mixed = (part[i] for part in found[name])
             scale = np.abs(found[name][0]).max()
             # At 0 a step function jumps, and a deep network has one-sided derivatives only.
@@ -287,6 +287,7 @@ def test_polynomials_are_power_series(points):
     np.testing.assert_allclose(DotProduct((0.0, 2.0))(x, z), 2.0 * x @ z.T, rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_random_features_tend_to_their_kernels(points):
     x, z = points
     for features, kernel in (

@@ -62,6 +62,7 @@ def test_the_function_is_its_formula(key, padding, pooling, kind):
         np.testing.assert_allclose(network(jnp.roll(x, (2, 1), axis=(0, 1))), truth, rtol=1e-11)
 
 
+@pytest.mark.slow
 def test_strides_and_directions(key):
     cnn = ts.CNN((3,), (3, 2), None, (2, 1), "VALID", "flatten", "tanh", bias_std=0.4)
     network, x = cnn.init(key, POINT), jr.normal(jr.fold_in(key, 1), POINT)

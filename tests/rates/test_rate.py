@@ -106,6 +106,7 @@ def test_interval_covers(rng, seeds, shared):
     assert_covers(hits, curves, most=0.97 if seeds == 4 else 0.95)
 
 
+@pytest.mark.slow
 def test_interval_of_a_difference_covers_and_is_shorter_when_paired(rng):
     curves, hits, paired_width, width = 200, 0, 0.0, 0.0
     for _ in range(curves):

@@ -128,6 +128,7 @@ def slow(key, *, n: int):
     return {"risk": jnp.mean(spin) + n}
 
 
+@pytest.mark.slow
 def test_the_devices_hardly_wait(tmp_path):
     def share(out):
         run, idle = 0.0, 0.0
