@@ -104,6 +104,7 @@ def by_torch_func(rates: np.ndarray) -> np.ndarray:
     first, second = ([torch.zeros_like(p) for p in parameters] for _ in range(2))
     with torch.no_grad():
         per_epoch = POINTS // BATCH
+        order = torch.zeros(many, POINTS, dtype=torch.long)
         for step in range(STEPS):
             if step % per_epoch == 0:
                 order = torch.rand(many, POINTS).argsort(1)
