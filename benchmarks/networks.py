@@ -29,8 +29,8 @@ def _task():
 def by_tsjax(rates: np.ndarray) -> np.ndarray:
     """Errors on the test set of one network for each learning rate, in one program."""
     train, test = _task()
-    # He's initial weights and plain learning rates, as the others have them.
-    mlp = ts.MLP((WIDTH, WIDTH), CLASSES, "relu", "standard", weight_std=2**0.5, bias_std=0.0)
+    # As the others: He's initial weights, and biases that start at 0 (with the number 0 there would be none).
+    mlp = ts.MLP((WIDTH, WIDTH), CLASSES, "relu", "standard", weight_std=2**0.5, bias_std=jnp.zeros(()))
 
     @jax.jit
     @jax.vmap
@@ -48,7 +48,7 @@ def by_a_jitted_loop(rates: np.ndarray) -> np.ndarray:
 
     def outputs(parameters, x):
         for i, (w, b) in enumerate(parameters):
-            x = x @ w + b
+            x = x @ w + b[None, :]
             x = jax.nn.relu(x) if i < len(parameters) - 1 else x
         return x
 

@@ -63,4 +63,4 @@ def test_wide_ensembles_tend_to_the_infinitely_wide_network(key):
         distances[row] = np.mean((np.asarray(fit.members(points)) - expected) ** 2, axis=1)
     found = ts.fit_rate(widths.astype(float), distances)
     print(f"exponent of the mean square distance in the width: {found.exponent:.3f} {found.interval}")
-    assert found.interval[0] < 1.0 < found.interval[1] or abs(found.exponent - 1.0) < 0.15
+    assert found.interval[0] < 1.0 < found.interval[1] and abs(found.exponent - 1.0) < 0.15

@@ -83,7 +83,10 @@ class Meter:
         self._failed = [0] * len(plan.groups)
         self._last, self._just_compiled = 0, False
         self._started = time.monotonic()
-        self._curves = [{k: v for k, v in group.static.items() if k != plan.experiment.x} for group in plan.groups]
+        # As text, since these are looked up at every refresh of the display.
+        self._curves = [
+            repr({k: v for k, v in group.static.items() if k != plan.experiment.x}) for group in plan.groups
+        ]
         # Cells (of each group and in all) and work that were run, and the seconds of the devices that they took.
         self._spent: dict[int, tuple[int, float]] = {}
         self._run, self._run_seconds = 0, 0.0
@@ -134,33 +137,31 @@ class Meter:
 
     @property
     def seconds_left(self) -> float | None:
-        """Programs still to compile at the average so far, and cells still to run, as `_seconds_of` has them."""
+        """Programs still to compile at the average so far, and cells still to run. A cell takes what one took in the group that
+        has run and is nearest in cost (of its curve, or of all while none of that has run), times the ratio of their costs to
+        a power.
+
+        Small cells take what calls and memory take, large ones what their operations take, so that a power of 1 says far too
+        much at n = 128 about n = 2048. The power is half-way between 1 and the one that was seen: between the two dearest
+        groups of the curve, else the mean of the other curves', else 1/2.
+        """
         if not self._spent:
             return None
+        run: dict[str, dict[int, tuple[float, float]]] = {}
+        for i, (count, seconds) in self._spent.items():
+            run.setdefault(self._curves[i], {})[i] = self._weights[i], seconds / count
+        powers = {curve: power for curve, groups in run.items() if (power := _power(groups)) is not None}
+        typical = sum(powers.values()) / len(powers) if powers else 0.5
+        every = {i: cell for groups in run.values() for i, cell in groups.items()}
+
+        def seconds_of(group: int) -> float:
+            curve, weight = self._curves[group], self._weights[group]
+            cost, seconds = min(run.get(curve, every).values(), key=lambda cell: abs(math.log(cell[0] / weight)))
+            return seconds * (weight / cost) ** ((1.0 + powers.get(curve, typical)) / 2)
+
         compiling = sum(self._compiled.values()) / len(self._compiled)
         programs = sum(1 for i, left in enumerate(self._left) if left > 0 and i not in self._compiled)
-        return programs * compiling + sum(left * self._seconds_of(i) for i, left in enumerate(self._left) if left > 0)
-
-    def _seconds_of(self, group: int) -> float:
-        """Seconds of one cell of a group: those of the group that has run that is nearest in cost, of its curve or of all while
-        none of that has run, times the ratio of their costs to a power.
-
-        Small cells take what calls and memory take, large ones what their operations take: with a power of 1, what was said at
-        n = 128 about n = 2048 was wrong by a factor of 50. The power is half-way between 1 and the one that was seen: between
-        the two dearest groups of the curve, else the mean of the other curves', else 1/2.
-        """
-        alike = self._run_of(self._curves[group])
-        weight = self._weights[group]
-        near = min(alike or self._spent, key=lambda i: abs(math.log(self._weights[i] / weight)))
-        own, others = _power(alike), (_power(self._run_of(curve)) for curve in self._curves)
-        seen = [power for power in others if power is not None] if own is None else [own]
-        power = (1.0 + (sum(seen) / len(seen) if seen else 0.5)) / 2
-        return self._run_of(self._curves[near])[near][1] * (weight / self._weights[near]) ** power
-
-    def _run_of(self, curve: dict) -> dict[int, tuple[float, float]]:
-        """Cost and seconds of a cell of each group of a curve that has run."""
-        groups = (i for i in self._spent if self._curves[i] == curve)
-        return {i: (self._weights[i], self._spent[i][1] / self._spent[i][0]) for i in groups}
+        return programs * compiling + sum(left * seconds_of(i) for i, left in enumerate(self._left) if left > 0)
 
     @property
     def current(self) -> int | None:
