@@ -24,7 +24,12 @@ import tsjax as ts
 from tsjax.kernels import RBF, DotProduct, Laplace
 from tsjax.sklearn import KernelRidgeRegressor, NTKRegressor, RandomFeaturesRegressor, StudentRegressor
 
-EVERY = [KernelRidgeRegressor(), NTKRegressor(), RandomFeaturesRegressor(), StudentRegressor()]
+EVERY = [
+    KernelRidgeRegressor(random_state=SEED),
+    NTKRegressor(random_state=SEED),
+    RandomFeaturesRegressor(random_state=SEED),
+    StudentRegressor(random_state=SEED),
+]
 X, Y = load_diabetes(return_X_y=True)
 SMALL = np.random.default_rng(SEED).permutation(len(Y))[:80]
 
@@ -222,8 +227,8 @@ def test_inputs_of_very_different_units(regressor):
     [
         (KernelRidgeRegressor(), 0.84),
         (NTKRegressor(), 0.84),
-        (RandomFeaturesRegressor(1000), 0.76),
-        (StudentRegressor(5, restarts=2), 0.65),
+        (RandomFeaturesRegressor(1000, random_state=SEED), 0.76),
+        (StudentRegressor(5, restarts=2, random_state=SEED), 0.65),
     ],
     ids=lambda value: type(value).__name__,
 )
