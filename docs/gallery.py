@@ -8,10 +8,10 @@ docs/gallery.md and the first picture of the README. Without a folder it only wr
 
 import re
 import sys
-import textwrap
 from pathlib import Path
 
 from tsjax.report.captioned import write_captioned
+from tsjax.report.text import wrapped
 from tsjax.sweep.plan import plan_cells
 from tsjax.sweep.result import Result, load
 from tsjax.sweep.spec import find_experiment, load_spec
@@ -24,7 +24,7 @@ FIGURES: dict[str, str | None] = {
     "quickstart": None,
     "recovery": None,
     "hard_teachers": None,
-    "unknown_width": None,
+    "unknown_width": "risk_relative_to_limit",
     "why_noise": None,
     "paper_figure": None,
     "diabetes": None,
@@ -45,7 +45,7 @@ def draw(name: str, store: Path) -> None:
     result = load(store)
     picture, _, caption = write_captioned(result, GALLERY / f"{name}.svg", FIGURES[name])
     picture.write_text(_twice_as_large(picture.read_text()))
-    caption.write_text(f"{_wrapped(f'{caption.read_text().strip()} {_origin(name, result)}')}\n")
+    caption.write_text(f"{wrapped(f'{caption.read_text().strip()} {_origin(name, result)}', 128)}\n")
 
 
 def _twice_as_large(svg: str) -> str:
@@ -62,12 +62,6 @@ def _origin(name: str, result: Result) -> str:
         raise SystemExit(f"{result.path} is of another sweep than sweeps/{name}.toml.")
     done = result.coverage.done
     return f"From `tsjax run {name}`{'' if done == cells else f', with {done} of its {cells} cells'}."
-
-
-def _wrapped(text: str) -> str:
-    """Lines of 128 characters; code, and a letter with its value, stay on one."""
-    kept = re.sub(r"`[^`]*`|\w+ = \S+", lambda words: words[0].replace(" ", "\0"), text)
-    return textwrap.fill(kept, 128, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
 
 
 def figure(name: str, folder: str) -> str:

@@ -123,6 +123,16 @@ def test_few_panels_in_a_row(make_toy):
     assert max(len(row) for row in _rows(figure)) == 3
 
 
+def test_panels_are_in_the_order_of_their_numbers(make_toy):
+    """Also where one part of the grid has numbers between those of another; names that are too long for a panel are whole."""
+    part = {"n": [128, 512], "method": ["student", "ridge", "optimal_linear"], "seeds": 4}
+    figure = rate_figure(make_toy(grid=[{**part, "d": [2, 5, 8]}, {**part, "d": [3, 4, 6]}], expect=[]))
+    titles = [axes.get_title() for axes in figure.axes]
+    assert len(titles) > 2 and titles == sorted(titles)
+    labels = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
+    assert not any("…" in label for label in labels)
+
+
 def _rows(figure) -> list[list]:
     figure.draw_without_rendering()
     rows: dict[float, list] = {}

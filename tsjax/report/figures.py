@@ -21,6 +21,7 @@ from .heat import Heat
 from .look import LIMIT_DASH, THEORY_DASH
 from .numbers import digits, label_of, short
 from .series import Drawing, Panel, Scale, limit_drawing, mean_drawing, rival_drawing, ticks_at, y_range
+from .text import wrapped
 
 Kind: TypeAlias = Literal["png", "pdf", "svg"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -300,13 +301,14 @@ def _entries(panels: Sequence[Panel], notes: bool, line: str) -> list[tuple[Line
 
 
 def _own_entries(panel: Panel, width: float) -> list[tuple[Line2D, str]]:
-    """The legend of one panel of many: every name with its exponent, below it where the panel is narrow."""
+    """The legend of one panel of many: every name with its exponent, on lines of their own where the panel is narrow."""
     room = int((width - 0.6) / 0.055)
     found = []
     for series in panel.series:
-        name = series.name if len(series.name) <= room else f"{series.name[: room - 1].rstrip()}…"
-        label = f"{name}  {series.note}".strip()
-        found.append((_handle(series.look.line), label if len(label) <= room else label.replace("  ", "\n", 1)))
+        label = f"{series.name}  {series.note}".strip()
+        if len(label) > room:
+            label = "\n".join(filter(None, [wrapped(series.name, room), series.note]))
+        found.append((_handle(series.look.line), label))
     return found
 
 

@@ -14,9 +14,11 @@ _MOST_VALUES = {1: 15, 2: 6}
 
 
 class Place(NamedTuple):
-    """Of one curve: the `title` of its panel, empty where there is only one; its `name` within it; its `look`."""
+    """Of one curve: the `title` of its panel, empty where there is only one, and its `rank` among panels; its `name` within
+    it; its `look`."""
 
     title: str
+    rank: int
     name: str
     look: Look
 
@@ -57,8 +59,8 @@ def places_of(result: Result) -> dict[str, Place]:
             line, alone = learners.index(curve.name), len(learners) == 1
             name = ", ".join(filter(None, ["" if alone else name, question]))
             look = look_within(combined[question], len(combined), ordered, line, alone)
-        title = "" if together else question
-        places[key_of_curve(curve)] = Place(title, name or shown(curve.label), look)
+        title, rank = ("", 0) if together else (question, combined[question])
+        places[key_of_curve(curve)] = Place(title, rank, name or shown(curve.label), look)
     return places
 
 

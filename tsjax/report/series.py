@@ -164,7 +164,7 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
     of = "Share of" if shares else "Mean"
     intervals = _intervals_of([] if shares else [curve.values[y] for curve in result.curves()])
     caption = (
-        f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds_of(result)}, {intervals}"
+        f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds_of(result.curves())}, {intervals}"
     )
     name = f"{y}_in_{experiment.x}"
     return _drawing(result, name, label_of(result, y), "share" if shares else "mean", caption, drawn, metric=y)
@@ -180,7 +180,8 @@ def limit_drawing(result: Result) -> Drawing | None:
             drawn.append(Series(curve, curve.x, mean, low, high, None, np.ones_like(limit)))
     if not drawn:
         return None
-    caption = f"Mean {label_of(result, y)} in units of {the(name)} (dotted), with 95 % intervals."
+    seeds = seeds_of(series.curve for series in drawn)
+    caption = f"Mean {label_of(result, y)} over {seeds} in units of {the(name)} (dotted), with 95 % intervals."
     label = f"{label_of(result, y)} / {name}"
     return _drawing(result, f"{y}_relative_to_limit", label, "ratio", caption, drawn, metric=y, against=LIMIT)
 
@@ -201,7 +202,10 @@ def rival_drawing(result: Result) -> Drawing | None:
     if not drawn:
         return None
     name = label_of(result, reference)
-    caption = f"Mean {label_of(result, y)} relative to that of {the(name)} on the same seeds (dotted: 1), with 95 % intervals."
+    seeds = seeds_of(series.curve for series in drawn)
+    caption = (
+        f"Mean {label_of(result, y)} relative to that of {the(name)} on the same {seeds} (dotted: 1), with 95 % intervals."
+    )
     label = f"{label_of(result, y)}\n/ that of {name}"
     file = f"{y}_relative_to_reference"
     return _drawing(result, file, label, "ratio", caption, drawn, line=name, metric=y, against=reference)
@@ -243,7 +247,7 @@ def column_drawing(result: Result, column: str, most: float = np.inf) -> Drawing
         drawn.append(Series(curve, curve.x, mean, low, np.minimum(high, most)))
     of = "Share of" if shares else "Mean"
     intervals = _intervals_of([] if shares else [table for _, table in tables])
-    caption = f"{of} {label_of(result, column)} over {seeds_of(result)}, {intervals}"
+    caption = f"{of} {label_of(result, column)} over {seeds_of(result.curves())}, {intervals}"
     kind: Kind = "share" if shares else "plain"
     name = f"{column}_in_{result.experiment.x}"
     return _drawing(result, name, label_of(result, column), kind, caption, drawn, metric=column)
@@ -291,9 +295,9 @@ def ticks_at(scale: Scale, values: np.ndarray, most: float) -> np.ndarray:
     return values[kept]
 
 
-def seeds_of(result: Result) -> str:
+def seeds_of(curves: Iterable[Curve]) -> str:
     """`16 to 64 seeds`."""
-    counts = sorted({len(curve.seeds) for curve in result.curves()})
+    counts = sorted({len(curve.seeds) for curve in curves})
     return plural(counts[0], "seed") if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
 
 
@@ -343,5 +347,6 @@ def panels_of(result: Result, drawn: Iterable[Series]) -> list[Panel]:
     places, panels = places_of(result), {}
     for series in drawn:
         place = places[key_of_curve(series.curve)]
-        panels.setdefault(place.title, []).append(series._replace(name=place.name, look=place.look))
-    return [Panel(title, series) for title, series in panels.items()]
+        named = series._replace(name=place.name, look=place.look)
+        panels.setdefault((place.rank, place.title), []).append(named)
+    return [Panel(title, panels[rank, title]) for rank, title in sorted(panels)]

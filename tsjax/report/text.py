@@ -1,6 +1,7 @@
 """Text of others (claims, names, labels, paths, messages) as it may be shown anywhere: no credentials, nothing that steers."""
 
 import re
+import textwrap
 import unicodedata
 
 # What terminals obey (ESC, BEL, CR and their kin), what turns the direction of text (Unicode's bidirectional controls), and
@@ -39,6 +40,12 @@ def shown(text: str) -> str:
 
         text = redacted(text)
     return escaped(text)
+
+
+def wrapped(text: str, width: int) -> str:
+    """Lines of at most `width` characters, where words allow it; code, and a letter with its value, stay on one."""
+    kept = re.sub(r"`[^`]*`|\w+ = [^\s,]+", lambda words: words[0].replace(" ", "\0"), text)
+    return textwrap.fill(kept, width, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
 
 
 def encodable(letter: str, encoding: str) -> str:
