@@ -12,7 +12,7 @@ ROOT = Path(ts.__file__).parent
 # From the bottom up: a module imports from its own layer and those before it.
 LAYERS = [
     ["display", "cache", "versions", "status"],
-    ["precision", "rates"],
+    ["precision", "rates", "size"],
     ["kernels"],
     ["activations"],
     ["network"],
@@ -76,9 +76,9 @@ def test_the_rules_of_single_modules():
     heads = lambda name: {target.split(".")[0] for target in imports[name]}
     assert not heads("precision") and not heads("display")
     assert heads("activations") <= {"kernels", "precision"} and heads("network") <= {"activations"}
-    assert heads("problem") <= {"activations", "display", "network", "precision", "task"} and heads("optim") <= {
-        "precision"
-    }
+    assert heads("problem") <= {"activations", "display", "network", "precision", "size", "task"} and heads(
+        "optim"
+    ) <= {"precision"}
     for name in imports:
         if name.startswith("rates."):
             assert heads(name) <= {"display", "rates"}, name

@@ -98,6 +98,7 @@ from .risk import kernel_risk as kernel_risk
 from .risk import monte_carlo_risk as monte_carlo_risk
 from .risk import population_risk as population_risk
 from .risk import relu_gram as relu_gram
+from .size import Size as Size
 from .status import Status as Status
 from .subspaces import Subspace as Subspace
 from .subspaces import interpolate as interpolate

@@ -22,6 +22,7 @@ from jaxtyping import Float, PRNGKeyArray
 from .estimators.base import AbstractFit
 from .precision import requires_float64
 from .risk import RiskEstimate
+from .size import Rows, Size, size_of
 from .task import AbstractInstance, AbstractTask, Dataset, check_numbers
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
@@ -48,21 +49,26 @@ def _no_numbers(column: pd.Series) -> str:
     return f"{first}. Encode it, or leave it out (DataProblem.read(..., features=[...]))."
 
 
+def _among(n: Rows, most: int, because: str = "no more may be learnt from") -> Size:
+    """n rows of at most so many. **Raises:** ValueError outside of 1 .. most."""
+    if not 1 <= (n.limit if isinstance(n, Size) else n) <= most:
+        raise ValueError(f"n must be in 1..{most}: {because}; got n={n.limit if isinstance(n, Size) else n}.")
+    return size_of(n)
+
+
 class Split(AbstractInstance):
     """Rows of real data with one choice of those that are held out, `test`."""
 
     pool: Dataset
     test: Dataset
 
-    def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Dataset:
+    def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
         """n of the rows that are not held out, at random without replacement; a smaller sample of one key is a part of a
         larger one. **Raises:** ValueError for more rows than there are."""
-        if not 1 <= n <= self.pool.n:
-            raise ValueError(
-                f"{self.pool.n} rows may be learnt from, so that n must be in 1..{self.pool.n}; got n={n}."
-            )
-        rows = jr.permutation(key, self.pool.n)[:n]
-        return Dataset(x=self.pool.x[rows].astype(dtype), y=self.pool.y[rows].astype(dtype))
+        size = _among(n, self.pool.n)
+        rows = jr.permutation(key, self.pool.n)[: size.limit]
+        x, y = self.pool.x[rows].astype(dtype), self.pool.y[rows].astype(dtype)
+        return Dataset(x=x, y=y, weight=size.weights(x.dtype))
 
 
 class DataProblem(AbstractTask):
@@ -176,25 +182,20 @@ class DataProblem(AbstractTask):
         parts = (repr(self.x.shape).encode(), self.x.tobytes(), self.y.tobytes())
         return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
-    def split(self, key: PRNGKeyArray, n: int, dtype=None) -> tuple[Dataset, Dataset]:
-        """n rows to learn from, and the rows held out, both drawn at random without replacement.
+    def split(self, key: PRNGKeyArray, n: Rows, dtype=None) -> tuple[Dataset, Dataset]:
+        """n rows to learn from, and the rows held out, both drawn at random without replacement. Of a `tsjax.Size` the rows
+        after its count have weight 0.
 
         Common random numbers: of one key, the rows held out are the same for every n, and a smaller subsample is a part of a
         larger one.
 
         **Raises:** ValueError for n outside of 1 .. `largest_n`.
         """
-        if not 1 <= n <= self.largest_n:
-            raise ValueError(
-                f"n must be in 1..{self.largest_n}: of {len(self.y)} rows {self.test_size} are held out; got n={n}."
-            )
+        size = _among(n, self.largest_n, f"of {len(self.y)} rows {self.test_size} are held out")
         order = jr.permutation(key, len(self.y))
-        held = self.test_size
-        parts = (order[held : held + n], order[:held])
-        train, test = (
-            Dataset(x=jnp.asarray(self.x, dtype)[rows], y=jnp.asarray(self.y, dtype)[rows]) for rows in parts
-        )
-        return train, test
+        held, x, y = self.test_size, jnp.asarray(self.x, dtype), jnp.asarray(self.y, dtype)
+        mine, test = order[held : held + size.limit], order[:held]
+        return Dataset(x=x[mine], y=y[mine], weight=size.weights(x.dtype)), Dataset(x=x[test], y=y[test])
 
     def draw(self, key: PRNGKeyArray, dtype=None) -> Split:
         """One choice of the rows that are held out: those of `split(key, n)`."""
@@ -203,11 +204,13 @@ class DataProblem(AbstractTask):
 
     def held_out_risk(self, fit: AbstractFit, test: Dataset) -> RiskEstimate:
         """The mean of (y - f_hat(x))^2 over the rows held out, in squared units of y, with its standard error: that of a mean
-        of independent rows, given the fit."""
+        of independent rows, given the fit. Rows of weight 0 do not count."""
         return _mean_squared_error(fit, test)
 
 
 @requires_float64
 def _mean_squared_error(fit: AbstractFit, test: Dataset) -> RiskEstimate:
     squared = (fit.predict(jnp.asarray(test.x, jnp.float64)) - jnp.asarray(test.y, jnp.float64)) ** 2
-    return RiskEstimate(jnp.mean(squared), jnp.std(squared, ddof=1) / test.n**0.5)
+    there = test.weights > 0
+    mean, count = jnp.mean(squared, where=there), jnp.sum(there)
+    return RiskEstimate(mean, jnp.std(squared, ddof=1, where=there) / count**0.5)

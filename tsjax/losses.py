@@ -18,7 +18,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .fast.loss import half_mse
+from .activations import relu
+from .fast.loss import half_mse, scaled_samples
 from .network import TwoLayer
 from .precision import is_traced
 from .task import Dataset
@@ -65,7 +66,7 @@ def weighted_mean(values: Float[Array, " n"], weight: Float[Array, " n"] | None)
 class Squared(AbstractObjective):
     r"""(1/2) sum_i w_i |f(x_i) - y_i|^2 / sum_i w_i, with |.| over the outputs: half the mean squared error.
 
-    Of `TwoLayer` relu networks without weights, value and gradient come from a kernel in C on CPUs (`tsjax.fast`).
+    Of `TwoLayer` relu networks, value and gradient come from a kernel in C on CPUs (`tsjax.fast`).
     """
 
     def __call__(self, model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
@@ -73,12 +74,17 @@ class Squared(AbstractObjective):
 
     def on(self, batch: Dataset):
         # Samples on the last axis, for networks of two layers: once, since transposing takes half of the time of a step.
-        last = batch.x.T if batch.x.ndim == 2 and batch.y.ndim == 1 else None
+        plain = batch.x.ndim == 2 and batch.y.ndim == 1
+        samples = scaled_samples(batch.x.T, batch.y, batch.weight) if plain else None
 
         def loss(model, key):
             del key
-            if isinstance(model, TwoLayer) and last is not None and batch.weight is None:
-                return half_mse(model, last, batch.y)
+            if (
+                isinstance(model, TwoLayer)
+                and samples is not None
+                and (batch.weight is None or model.activation == relu)
+            ):
+                return half_mse(model, *samples)
             outputs = outputs_of(model, batch.x)
             squares = (outputs - batch.y) ** 2
             return 0.5 * weighted_mean(squares.reshape(squares.shape[0], -1).sum(axis=1), batch.weight)

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .precision import is_traced, requires_float64
+from .size import Rows, size_of
 from .task import AbstractInstance, AbstractTask, Dataset
 
 
@@ -104,18 +105,17 @@ class MixtureInstance(AbstractInstance):
     proportions: Float[Array, " components"]
     classes: int = eqx.field(static=True)
 
-    def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Dataset:
+    def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
         """n points with their classes, y integers (n,)."""
-        if n < 1:
-            raise ValueError(f"a data set needs at least one point, got n={n}.")
+        size = size_of(n)
         dtype = self.means.dtype if dtype is None else dtype
         key_c, key_x = jr.split(key)
         # By the inverse of the distribution function: one uniform number a row.
         edges = jnp.cumsum(self.proportions)[:-1]
-        component = jnp.searchsorted(edges, jr.uniform(key_c, (n,), edges.dtype), side="right")
-        noise = jr.normal(key_x, (n, self.means.shape[1]), dtype)
+        component = jnp.searchsorted(edges, jr.uniform(key_c, (size.limit,), edges.dtype), side="right")
+        noise = jr.normal(key_x, (size.limit, self.means.shape[1]), dtype)
         x = self.means[component].astype(dtype) + self.std.astype(dtype) * noise
-        return Dataset(x=x, y=self.labels[component])
+        return Dataset(x=x, y=self.labels[component], weight=size.weights(dtype))
 
     def posterior(self, x: Float[Array, " d"]) -> Float[Array, " classes"]:
         """The probability of each class at one point."""

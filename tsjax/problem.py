@@ -19,6 +19,7 @@ from .activations import AbstractActivation, Moments, check_activation, relu
 from .display import card
 from .network import TwoLayer
 from .precision import is_traced
+from .size import Rows, size_of
 from .task import AbstractInstance, AbstractTask, Dataset
 
 # Whatever a teacher family draws: a function f* of one point.
@@ -242,7 +243,7 @@ class TeacherInstance(AbstractInstance):
     problem: "Problem"
     teacher: RegressionFunction
 
-    def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Dataset:
+    def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
         return self.problem.sample(key, self.teacher, n, dtype)
 
     @property
@@ -301,18 +302,19 @@ class Problem(AbstractTask):
         """One regression function f* from the teacher family: a callable of one point, of network families a `TwoLayer`."""
         return self.teacher.sample(key, self.d, dtype)
 
-    def sample(self, key: PRNGKeyArray, teacher, n: int, dtype=None) -> Dataset:
-        """A data set of n independent pairs (x, teacher(x) + eps); `teacher` is any function of one point x (d,)."""
-        if n < 1:
-            raise ValueError(f"a data set needs at least one point, got n={n}.")
+    def sample(self, key: PRNGKeyArray, teacher, n: Rows, dtype=None) -> Dataset:
+        """A data set of n independent pairs (x, teacher(x) + eps); `teacher` is any function of one point x (d,). Of a
+        `tsjax.Size` the rows after its count have weight 0."""
+        size = size_of(n)
         key_x, key_eps = jr.split(key)
-        x = self.inputs.sample(key_x, n, dtype)
+        x = self.inputs.sample(key_x, size.limit, dtype)
         if self.noise == "gaussian":
-            eps = jr.normal(key_eps, (n,), x.dtype)
+            eps = jr.normal(key_eps, (size.limit,), x.dtype)
         else:
-            eps = jr.uniform(key_eps, (n,), x.dtype, minval=-(3.0**0.5), maxval=3.0**0.5)
+            eps = jr.uniform(key_eps, (size.limit,), x.dtype, minval=-(3.0**0.5), maxval=3.0**0.5)
         noise_std = jnp.asarray(self.noise_std).astype(x.dtype)
-        return Dataset(x=x, y=(jax.vmap(teacher)(x) + noise_std * eps).astype(x.dtype))
+        y = (jax.vmap(teacher)(x) + noise_std * eps).astype(x.dtype)
+        return Dataset(x=x, y=y, weight=size.weights(x.dtype))
 
 
 def _number(value) -> str:

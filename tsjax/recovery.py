@@ -7,7 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .estimators.base import AbstractFit
+from .estimators.phases import row_count
 from .estimators.two_phase import NetworkFit, OracleStudent
+from .losses import weighted_mean
 from .network import TwoLayer, match_neurons
 from .precision import requires_float64
 from .problem import Problem, RegressionFunction
@@ -70,10 +72,10 @@ def recovery(
     if oracle is None:
         oracle = OracleStudent().fit(jax.random.key(0), data, oracle=(problem, teacher))
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
-    loss = lambda fit: 0.5 * jnp.mean((fit.predict(x) - y) ** 2)
+    loss = lambda fit: 0.5 * weighted_mean((fit.predict(x) - y) ** 2, data.weight)
     # Each neuron of a non-homogeneous activation has an output weight of its own.
     own = data.d + (teacher.activation.degree is None)
-    limit = cramer_rao(m=teacher.a.shape[0], d=own, n=data.n, noise_std=1.0) * problem.noise_std**2
+    limit = cramer_rao(m=teacher.a.shape[0], d=own, n=1, noise_std=1.0) * problem.noise_std**2 / row_count(data)
     missing = jnp.full((), jnp.nan)
     risk, oracle_risk = (
         missing if exact is None else exact.value

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Shaped
 
 from .precision import is_traced
+from .size import Rows
 
 
 class Dataset(eqx.Module):
@@ -82,8 +83,8 @@ class AbstractInstance(eqx.Module):
     """One learning problem that a task has drawn: it samples data, and knows the best prediction where there is one."""
 
     @abstractmethod
-    def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Dataset:
-        """n independent rows."""
+    def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
+        """n independent rows; of a `tsjax.Size` the rows after its count have weight 0."""
 
     @property
     def target(self) -> Any:

@@ -57,12 +57,13 @@ def _options(
 
 
 def start(distributed: bool = False) -> None:
-    """Settings of this process: 64-bit types on, one CPU device per core, compiled programs kept for the next run; and its
+    """Settings of this process: 64-bit types on, one CPU device per core, programs made fast and kept for the next run; and its
     place among the processes of `jax.distributed`, which come before JAX's first use."""
     import jax
 
-    from ..sweep.devices import keep_compiled, use_all_cores
+    from ..sweep.devices import compile_fast, keep_compiled, use_all_cores
 
+    compile_fast()
     use_all_cores()
     keep_compiled()
     if distributed:

@@ -17,6 +17,7 @@ from ..activations import relu
 from ..network import TwoLayer
 from ..optim import normals_at
 from . import native
+from .loss import Extent, scaled_samples
 
 # Sums and parameters are registers of every thread, of which there are 255.
 LARGEST = 96
@@ -51,9 +52,10 @@ def where_it_runs(fused, otherwise, *operands):
     return jax.lax.platform_dependent(*operands, cuda=fused, default=otherwise)
 
 
-def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, n, tile, warps_meet):
-    """`span` = (first step, end); `rates` = (eta of a, eta of w, noise of a, noise of w, 2 lambda); `start` and `theta_out`: a,
-    w and zeros up to a power of 2; x (d, padded n) and y (padded n,) with zeros after n, whose terms are 0."""
+def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, tile, warps_meet):
+    """`span` = (first step, end, samples that count); `rates` = (eta of a, eta of w, noise of a, noise of w, 2 lambda, what
+    sums over samples are divided by); `start` and `theta_out`: a, w and zeros up to a power of 2; x (d, padded n) and
+    y (padded n,) with zeros after those that count, whose terms are 0."""
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
@@ -95,9 +97,9 @@ def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, n, til
             return squares, sums_a, sums_w
 
         nothing = (zero, (zero,) * m, (zero,) * (m * d))
-        squares, sums_a, sums_w = jax.lax.fori_loop(0, x.shape[1] // tile, add, nothing)
+        squares, sums_a, sums_w = jax.lax.fori_loop(0, (span[2] + tile - 1) // tile, add, nothing)
         # The output weight is a factor of all of a neuron's sums.
-        gradient = total([*sums_a, *(a[j] * sums_w[j * d + k] for j in range(m) for k in range(d))]) / n
+        gradient = total([*sums_a, *(a[j] * sums_w[j * d + k] for j in range(m) for k in range(d))]) / rates[5]
         theta -= step_size * (gradient + rates[4] * theta)
         theta += noise * normals_at(key, i, place, m * (d + 1))
         if warps_meet:
@@ -105,7 +107,7 @@ def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, n, til
         theta_out[...] = theta
         if warps_meet:
             triton.debug_barrier()
-        return theta, jnp.sum(squares) / (2 * n)
+        return theta, jnp.sum(squares) / (2 * rates[5])
 
     theta = start[...]
     theta_out[...] = theta
@@ -119,6 +121,7 @@ def descend(
     w: Float[Array, "m d"],
     x_t: Float[Array, "d n"],
     y: Float[Array, " n"],
+    extent: Extent | None = None,
     *,
     start: Int[Array, ""],
     stop: Int[Array, ""],
@@ -130,7 +133,8 @@ def descend(
     warps: int = 4,
     interpret: bool | None = None,
 ) -> tuple[Float[Array, " m"], Float[Array, "m d"], Float[Array, ""]]:
-    """Steps `start` to `stop` of theta <- theta - eta grad(L + lambda |theta|^2) + noise xi, L the half mean squared error.
+    """Steps `start` to `stop` of theta <- theta - eta grad(L + lambda |theta|^2) + noise xi, L the half mean squared error, of
+    `tsjax.fast.loss.scaled_samples` with their `extent`.
 
     **Arguments:** `seed` and the step give xi, as in `tsjax.optim.add_langevin_noise` of (a, w); `output_weights=False` moves
     w alone; `warps` of 32 threads train one student.
@@ -142,15 +146,16 @@ def descend(
     from jax.experimental.pallas import triton
 
     m, d = w.shape
-    n, size = y.shape[0], m * (d + 1)
+    size = m * (d + 1)
     tile = 32 * warps
-    padding = -n % tile
+    padding = -y.shape[0] % tile
+    count, total = scaled_samples(x_t, y, None)[2] if extent is None else extent
     width = 1 << (size - 1).bit_length()
     seed = jnp.zeros(2, jnp.uint32) if seed is None else seed
-    rates = (step_size * output_weights, step_size, noise * output_weights, noise, 2 * penalty)
+    rates = (step_size * output_weights, step_size, noise * output_weights, noise, 2 * penalty, total)
     theta = jnp.pad(jnp.concatenate([a, w.reshape(-1)]), (0, width - size))
     interpret = _mode() == "interpret" if interpret is None else interpret
-    kernel = functools.partial(_kernel, m=m, d=d, n=n, tile=tile, warps_meet=not interpret)
+    kernel = functools.partial(_kernel, m=m, d=d, tile=tile, warps_meet=not interpret)
     theta, loss = pl.pallas_call(
         kernel,
         out_shape=(jax.ShapeDtypeStruct((width,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)),
@@ -158,7 +163,7 @@ def descend(
         interpret=interpret,
         name="tsjax_descend",
     )(
-        jnp.stack([jnp.asarray(v, jnp.int32) for v in (start, stop)]),
+        jnp.stack([jnp.asarray(v, jnp.int32) for v in (start, stop, count)]),
         jnp.stack([jnp.asarray(rate, jnp.float32) for rate in rates]),
         seed,
         theta,

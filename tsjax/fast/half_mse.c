@@ -54,7 +54,7 @@ static char *entry(const XLA_FFI_Buffer *buffer, long index, long rank, const in
   return (char *)buffer->data + offset * size;
 }
 
-/* (a, w, x, y) -> (loss, gradient in a, gradient in w), with any leading axes, which broadcast. */
+/* (a, w, x, y, count, total) -> (loss, gradient in a, gradient in w), with any leading axes, which broadcast. */
 XLA_FFI_Error *tsjax_half_mse(XLA_FFI_CallFrame *call) {
   if (call->extension_start && call->extension_start->type == XLA_FFI_Extension_Metadata) {
     XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)call->extension_start)->metadata;
@@ -63,9 +63,9 @@ XLA_FFI_Error *tsjax_half_mse(XLA_FFI_CallFrame *call) {
     return NULL;
   }
   XLA_FFI_Buffer **in = (XLA_FFI_Buffer **)call->args.args, **out = (XLA_FFI_Buffer **)call->rets.rets;
-  if (call->args.size != 4 || call->rets.size != 3)
-    return failure(call, XLA_FFI_Error_Code_INVALID_ARGUMENT, "tsjax_half_mse takes 4 arrays and returns 3");
-  XLA_FFI_Buffer *a = in[0], *w = in[1], *x = in[2], *y = in[3];
+  if (call->args.size != 6 || call->rets.size != 3)
+    return failure(call, XLA_FFI_Error_Code_INVALID_ARGUMENT, "tsjax_half_mse takes 6 arrays and returns 3");
+  XLA_FFI_Buffer *a = in[0], *w = in[1], *x = in[2], *y = in[3], *counts = in[4], *totals = in[5];
   const long rank = out[0]->rank, n = x->dims[rank + 1], d = x->dims[rank], m = a->dims[rank];
   const int64_t *dims = out[0]->dims;
   const int single = a->dtype == XLA_FFI_DataType_F32;
@@ -89,10 +89,13 @@ XLA_FFI_Error *tsjax_half_mse(XLA_FFI_CallFrame *call) {
     void *gw = entry(out[2], b, rank, dims, size);
     const void *ab = entry(a, b, rank, dims, size), *wb = entry(w, b, rank, dims, size);
     const void *xb = entry(x, b, rank, dims, size), *yb = entry(y, b, rank, dims, size);
+    long count = *(int32_t *)entry(counts, b, rank, dims, sizeof(int32_t));
+    const void *total = entry(totals, b, rank, dims, size);
+    count = count < 0 ? 0 : count > n ? n : count;
     if (single)
-      *(float *)loss = half_mse_f32(n, d, m, xb, yb, ab, wb, ga, gw, scratch);
+      *(float *)loss = half_mse_f32(n, count, *(float *)total, d, m, xb, yb, ab, wb, ga, gw, scratch);
     else
-      *(double *)loss = half_mse_f64(n, d, m, xb, yb, ab, wb, ga, gw, scratch);
+      *(double *)loss = half_mse_f64(n, count, *(double *)total, d, m, xb, yb, ab, wb, ga, gw, scratch);
   }
   return NULL;
 }

@@ -1,7 +1,8 @@
 /* Loss and gradient of a two-layer ReLU network, for REAL = float or double; included once for each type, with INT the
    integer of its size and NAME(x) the name of x for that type.
 
-   f(x) = sum_j a_j relu(<w_j, x>),  L = (1/2n) sum_i (f(x_i) - y_i)^2, samples on the last axis.
+   f(x) = sum_j a_j relu(<w_j, x>),  L = (1/2 total) sum_{i < count} (f(x_i) - y_i)^2, samples on the last axis; those after
+   `count` are not looked at.
    Two passes over tiles of samples that stay in the first cache: z = W x for blocks of neurons, the residuals, and
    gradients as sums over lanes of blocks of (neurons x coordinates), all held in registers. */
 
@@ -102,12 +103,12 @@ static int NAME(part)(long total, long start, int most) {
 static size_t NAME(scratch)(long d, long m) { return m * TILE + m * (d + 1) * LANES; }
 
 /* L, with its gradient in a (m) and w (m, d); x (d, n), y (n). A z that is NaN counts as active, so that it spreads. */
-static REAL NAME(half_mse)(long n, long d, long m, const REAL *x, const REAL *y, const REAL *a, const REAL *w, REAL *ga,
-                           REAL *gw, REAL *scratch) {
+static REAL NAME(half_mse)(long n, long count, REAL total, long d, long m, const REAL *x, const REAL *y, const REAL *a,
+                           const REAL *w, REAL *ga, REAL *gw, REAL *scratch) {
   REAL *z = scratch, *sums_w = z + m * TILE, *sums_a = sums_w + m * d * LANES;
   memset(sums_w, 0, sizeof(REAL) * m * (d + 1) * LANES);
   VEC squares = {0};
-  long whole = n / LANES * LANES;
+  long whole = count / LANES * LANES;
   for (long start = 0; start < whole; start += TILE) {
     long tile = whole - start < TILE ? whole - start : TILE;
     const REAL *xs = x + start, *ys = y + start;
@@ -153,7 +154,7 @@ static REAL NAME(half_mse)(long n, long d, long m, const REAL *x, const REAL *y,
     for (int l = 0; l < LANES; l++) sum += sums_a[j * LANES + l];
     ga[j] = sum;
   }
-  for (long i = whole; i < n; i++) {
+  for (long i = whole; i < count; i++) {
     REAL r = -y[i];
     for (long j = 0; j < m; j++) {
       REAL v = 0;
@@ -168,9 +169,9 @@ static REAL NAME(half_mse)(long n, long d, long m, const REAL *x, const REAL *y,
         for (long k = 0; k < d; k++) gw[j * d + k] += r * a[j] * x[k * n + i];
     }
   }
-  for (long j = 0; j < m * d; j++) gw[j] /= n;
-  for (long j = 0; j < m; j++) ga[j] /= n;
-  return loss / (2 * n);
+  for (long j = 0; j < m * d; j++) gw[j] /= total;
+  for (long j = 0; j < m; j++) ga[j] /= total;
+  return loss / (2 * total);
 }
 #undef ROW
 #undef VEC

@@ -4,45 +4,83 @@ Every phase differentiates `half_mse` alone. For relu on a CPU, value and gradie
 (`tsjax.fast.native`) where there is one; else, and on other devices, from XLA. Both sum the same terms in different orders.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..activations import relu
 from ..network import TwoLayer
 from . import native
 
 
-def half_mse(net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"]) -> Float[Array, ""]:
-    """L = (1/2n) sum_i (f(x_i) - y_i)^2. Differentiable as any JAX function, to any order."""
+class Extent(NamedTuple):
+    """How much of some samples counts: the first `samples`, all others being 0; and the `total` that sums are divided by."""
+
+    samples: Int[Array, ""]
+    total: Float[Array, ""]
+
+
+def scaled_samples(
+    x_t: Float[Array, "d n"], y: Float[Array, " n"], weight: Float[Array, " n"] | None
+) -> tuple[Float[Array, "d n"], Float[Array, " n"], Extent]:
+    """Samples whose plain loss is the weighted one, sum_i w_i (f(x_i) - y_i)^2 / (2 sum_i w_i), of a positively homogeneous
+    f, as relu networks without biases are: sqrt(w) (f(x) - y) = f(sqrt(w) x) - sqrt(w) y. Weights of 0 and 1 change no bit
+    of what counts."""
+    n = y.shape[0]
+    if weight is None:
+        return x_t, y, Extent(jnp.asarray(n, jnp.int32), jnp.asarray(n, y.dtype))
+    weight = weight.astype(y.dtype)
+    root, there = jnp.sqrt(weight), weight > 0
+    count = jnp.max(jnp.where(there, jnp.arange(1, n + 1), 0)).astype(jnp.int32)
+    scaled = lambda values, root, there: jnp.where(there, root * values, 0.0)
+    return (
+        scaled(x_t, root[None, :], there[None, :]),
+        scaled(y, root, there),
+        Extent(count, jnp.sum(weight)),
+    )
+
+
+def half_mse(
+    net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"], extent: Extent | None = None
+) -> Float[Array, ""]:
+    """L = (1/2n) sum_i (f(x_i) - y_i)^2. Differentiable as any JAX function, to any order. With an `extent` n is its total,
+    and samples after its last are not looked at where that saves time."""
     dtypes = {leaf.dtype for leaf in (net.a, net.w, x_t, y)}
     if net.activation == relu and dtypes in ({jnp.dtype("float32")}, {jnp.dtype("float64")}) and native.load()[0]:
-        return _relu_half_mse(net.a, net.w, x_t, y)
-    return half_mse_by_xla(net, x_t, y)
+        _, _, whole = scaled_samples(x_t, y, None)
+        return _relu_half_mse(net.a, net.w, x_t, y, *(whole if extent is None else extent))
+    return half_mse_by_xla(net, x_t, y, extent)
 
 
-def half_mse_by_xla(net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"]) -> Float[Array, ""]:
+def half_mse_by_xla(
+    net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"], extent: Extent | None = None
+) -> Float[Array, ""]:
     """`half_mse` in JAX's own operations."""
     residual = net.samples_last(x_t) - y
-    return 0.5 * jnp.mean(residual * residual)
+    squares = residual * residual
+    return 0.5 * (jnp.mean(squares) if extent is None else jnp.sum(squares) / extent.total)
 
 
-def _reference(a, w, x_t, y):
-    return half_mse_by_xla(TwoLayer(a, w), x_t, y)
+def _reference(a, w, x_t, y, count, total):
+    return half_mse_by_xla(TwoLayer(a, w), x_t, y, Extent(count, total))
 
 
 @jax.custom_jvp
-def _relu_half_mse(a, w, x_t, y):
-    return _reference(a, w, x_t, y)
+def _relu_half_mse(a, w, x_t, y, count, total):
+    return _reference(a, w, x_t, y, count, total)
 
 
 def _differential(primals, tangents):
     da, dw, *data = tangents
     if not all(isinstance(tangent, SymbolicZero) for tangent in data):
-        pairs = zip(primals, tangents, strict=True)
-        dense = [jnp.zeros_like(p) if isinstance(t, SymbolicZero) else t for p, t in pairs]
-        return jax.jvp(_reference, primals, tuple(dense))
+        *_, count, _ = primals
+        given = [(p, t) for p, t in zip(primals, tangents, strict=True) if p is not count]
+        dense = [jnp.zeros_like(p) if isinstance(t, SymbolicZero) else t for p, t in given]
+        reference = lambda a, w, x_t, y, total: _reference(a, w, x_t, y, count, total)
+        return jax.jvp(reference, tuple(p for p, _ in given), tuple(dense))
     loss, *gradient = _value_and_gradient(*primals)
     parts = [jnp.sum(g * t) for g, t in zip(gradient, (da, dw), strict=True) if not isinstance(t, SymbolicZero)]
     return loss, sum(parts, jnp.zeros_like(loss))
@@ -51,16 +89,16 @@ def _differential(primals, tangents):
 _relu_half_mse.defjvp(_differential, symbolic_zeros=True)
 
 
-def _value_and_gradient_by_xla(a, w, x_t, y):
-    loss, gradient = jax.value_and_grad(_reference, argnums=(0, 1))(a, w, x_t, y)
+def _value_and_gradient_by_xla(a, w, x_t, y, count, total):
+    loss, gradient = jax.value_and_grad(_reference, argnums=(0, 1))(a, w, x_t, y, count, total)
     return loss, *gradient
 
 
 # The kernel has no derivative of its own; a second one is XLA's.
 @jax.custom_jvp
-def _value_and_gradient(a, w, x_t, y):
+def _value_and_gradient(a, w, x_t, y, count, total):
     return jax.lax.platform_dependent(
-        a, w, x_t, y, cpu=native.half_mse_and_gradient, default=_value_and_gradient_by_xla
+        a, w, x_t, y, count, total, cpu=native.half_mse_and_gradient, default=_value_and_gradient_by_xla
     )
 
 

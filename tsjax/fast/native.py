@@ -18,7 +18,8 @@ import tempfile
 from pathlib import Path
 
 import jax
-from jaxtyping import Array, Float
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from ..cache import cache_folder, private_folder, read_private
 from ..versions import version_of
@@ -92,16 +93,23 @@ def load() -> tuple[str | None, str]:
 
 
 def half_mse_and_gradient(
-    a: Float[Array, " m"], w: Float[Array, "m d"], x_t: Float[Array, "d n"], y: Float[Array, " n"]
+    a: Float[Array, " m"],
+    w: Float[Array, "m d"],
+    x_t: Float[Array, "d n"],
+    y: Float[Array, " n"],
+    count: Int[Array, ""],
+    total: Float[Array, ""],
 ) -> tuple[Float[Array, ""], Float[Array, " m"], Float[Array, "m d"]]:
-    """L = (1/2n) sum_i (sum_j a_j relu(<w_j, x_i>) - y_i)^2 and its gradient in a and w, by the kernel that `load` found.
+    """L = (1/2 total) sum_{i < count} (sum_j a_j relu(<w_j, x_i>) - y_i)^2 and its gradient in a and w, by the kernel that
+    `load` found; it does not look at samples from `count` on.
 
-    All of one type, float32 or float64. Sums run in that type, lane by lane; `jax.vmap` passes shared data once.
+    All of one type, float32 or float64, but for `count`. Sums run in that type, lane by lane; `jax.vmap` passes shared data
+    once.
     """
     name, why = load()
     if name is None:
         raise RuntimeError(f"there is no native kernel: {why}.")
     struct = lambda like, shape: jax.ShapeDtypeStruct(shape, like.dtype)
     call = jax.ffi.ffi_call(name, (struct(a, ()), struct(a, a.shape), struct(w, w.shape)), vmap_method="expand_dims")
-    loss, grad_a, grad_w = call(a, w, x_t, y)
+    loss, grad_a, grad_w = call(a, w, x_t, y, count.astype(jnp.int32), total.astype(a.dtype))
     return loss, grad_a, grad_w

@@ -74,12 +74,13 @@ class Meter:
     def __init__(self, plan: Plan):
         self.total, self.done, self.resumed, self.failed = plan.cells, 0, 0, 0
         self._plan = plan
-        static = plan.experiment.static
+        static = plan.experiment.shaping
         self._labels = {name: labels_of(group.static[name] for group in plan.groups) for name in static}
         self._varying = [name for name in static if len(self._labels[name]) > 1]
         self._weights = [_weight(group) for group in plan.groups]
         self._left = [len(group.cells) for group in plan.groups]
-        self._compiled: dict[int, float] = {}
+        self._programs = [group.program(plan.experiment.sized) for group in plan.groups]
+        self._compiled: dict[str, float] = {}
         self._failed = [0] * len(plan.groups)
         self._last, self._just_compiled = 0, False
         self._started = time.monotonic()
@@ -106,8 +107,8 @@ class Meter:
         cells = done.records.drop_duplicates("cell")
         self._failed[group] += failures(cells)
         self.failed = sum(self._failed)
-        self._just_compiled = group not in self._compiled
-        self._compiled.setdefault(group, float(cells["compile_seconds"].iloc[0]))
+        self._just_compiled = self._programs[group] not in self._compiled
+        self._compiled.setdefault(self._programs[group], float(cells["compile_seconds"].iloc[0]))
         self._run += done.cells
         count, seconds = self._spent.get(group, (0, 0.0))
         self._spent[group] = count + done.cells, seconds + done.seconds
@@ -160,8 +161,8 @@ class Meter:
             return seconds * (weight / cost) ** ((1.0 + powers.get(curve, typical)) / 2)
 
         compiling = sum(self._compiled.values()) / len(self._compiled)
-        programs = sum(1 for i, left in enumerate(self._left) if left > 0 and i not in self._compiled)
-        return programs * compiling + sum(left * seconds_of(i) for i, left in enumerate(self._left) if left > 0)
+        programs = {self._programs[i] for i, left in enumerate(self._left) if left > 0} - self._compiled.keys()
+        return len(programs) * compiling + sum(left * seconds_of(i) for i, left in enumerate(self._left) if left > 0)
 
     @property
     def current(self) -> int | None:
@@ -212,7 +213,7 @@ class Meter:
         words = [f"cells {self.done}/{self.total}", self.label(self._plan.groups[self._last])]
         words.append(f"chunk in {duration(done.seconds)}")
         if self._just_compiled:
-            words.append(f"compiled in {duration(self._compiled[self._last])}")
+            words.append(f"compiled in {duration(self._compiled[self._programs[self._last]])}")
         words += self.facts()
         if self.seconds_left is not None and self.done < self.total:
             words.append(f"about {duration(self.seconds_left)} left")
@@ -233,7 +234,7 @@ class Meter:
         current, what = self.current, "done"
         if current is not None:
             what = self.label(self._plan.groups[current])
-            what += "" if current in self._compiled else ": compiling"
+            what += "" if self._programs[current] in self._compiled else ": compiling"
         # One line, whatever there is to say: a display that grows and shrinks makes the terminal jump.
         text = Text(what, style="cyan", no_wrap=True, overflow="ellipsis")
         for fact in self.facts():

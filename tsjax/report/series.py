@@ -163,9 +163,8 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
         drawn.append(Series(curve, curve.x, mean, low, high, predicted, limit, note))
     of = "Share of" if shares else "Mean"
     intervals = _intervals_of([] if shares else [curve.values[y] for curve in result.curves()])
-    caption = (
-        f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds_of(result.curves())}, {intervals}"
-    )
+    seeds = seeds_of(result.curves())
+    caption = f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds}, {intervals}"
     name = f"{y}_in_{experiment.x}"
     return _drawing(result, name, label_of(result, y), "share" if shares else "mean", caption, drawn, metric=y)
 
@@ -203,9 +202,8 @@ def rival_drawing(result: Result) -> Drawing | None:
         return None
     name = label_of(result, reference)
     seeds = seeds_of(series.curve for series in drawn)
-    caption = (
-        f"Mean {label_of(result, y)} relative to that of {the(name)} on the same {seeds} (dotted: 1), with 95 % intervals."
-    )
+    caption = f"Mean {label_of(result, y)} relative to that of {the(name)} on the same {seeds} (dotted: 1)"
+    caption = f"{caption}, with 95 % intervals."
     label = f"{label_of(result, y)}\n/ that of {name}"
     file = f"{y}_relative_to_reference"
     return _drawing(result, file, label, "ratio", caption, drawn, line=name, metric=y, against=reference)

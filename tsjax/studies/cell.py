@@ -13,6 +13,7 @@ from .. import activations
 from ..estimators.base import AbstractEstimator, AbstractFit
 from ..problem import AbstractInputs, Cube, Gaussian, Problem, ReLUTeacher, Sphere, TwoLayerTeacher
 from ..risk import Risk, population_risk
+from ..size import Size
 from ..sweep.experiment import Cost, Theory
 from ..task import Dataset
 
@@ -98,18 +99,18 @@ class Trial(NamedTuple):
 
 
 def trial(
-    key: PRNGKeyArray, problem: Problem, learner: AbstractEstimator, n: int, dtype: Any, test_points: int = 16384
+    key: PRNGKeyArray, problem: Problem, learner: AbstractEstimator, n: Size, dtype: Any, test_points: int = 16384
 ) -> Trial:
-    """Draws a teacher and a data set of n rows in `dtype`, fits the learner, and measures its risk, exactly where that can be,
+    """Draws a teacher and a data set of size n in `dtype`, fits the learner, and measures its risk, exactly where that can be,
     else at `test_points` fresh points.
 
     One teacher per key at every n; independent data at every n (of one key, the larger set would contain the smaller).
     """
     teacher_key, data_key, fit_key, test_key = (jax.random.fold_in(key, i) for i in range(4))
     teacher = problem.sample_teacher(teacher_key, jnp.dtype(dtype))
-    data = problem.sample(jax.random.fold_in(data_key, n), teacher, n, jnp.dtype(dtype))
+    data = problem.sample(jax.random.fold_in(data_key, n.count), teacher, n, jnp.dtype(dtype))
     oracle = {"oracle": (problem, teacher)} if learner.needs_oracle else {}
-    fit = learner.fit(jax.random.fold_in(fit_key, n), data, **oracle)
+    fit = learner.fit(jax.random.fold_in(fit_key, n.count), data, **oracle)
     return Trial(teacher, data, fit, population_risk(problem, teacher, fit, test_key, test_points))
 
 

@@ -150,8 +150,9 @@ def _cost(arguments: dict[str, Any]) -> Cost:
 
 @experiment(
     static=(
-        "data", "target", "estimator", "n", "test_share", "tuning", "width", "restarts", "bias", "dtype", "fingerprint",
+        "data", "target", "estimator", "test_share", "tuning", "width", "restarts", "bias", "dtype", "fingerprint",
     ),
+    sized=("n",),
     arguments=RealDataArguments,
     version=4,
     x="n",
@@ -176,7 +177,7 @@ def real_data(key, *, data, target, n, test_share, bias, dtype, fingerprint, **l
     student = isinstance(chosen, TwoPhaseStudent)
     train, test = problem.split(split_key, n, jnp.float64)
     seen = jax.tree.map(lambda leaf: leaf.astype(dtype), train) if student else train
-    fit = Standardized(chosen, bias=bias).fit(jax.random.fold_in(fit_key, n), seen)
+    fit = Standardized(chosen, bias=bias).fit(jax.random.fold_in(fit_key, n.count), seen)
     held_out = problem.held_out_risk(fit, test)
     values: dict[str, Any] = {
         "risk": jnp.where(failed(fit.status), jnp.nan, held_out.value / problem.variance),

@@ -54,7 +54,8 @@ class RecoveryArguments(Arguments):
 
 
 @experiment(
-    static=("learner", "n", "d", "m", "inputs", "signs", "activation", "explored", "dtype"),
+    static=("learner", "d", "m", "inputs", "signs", "activation", "explored", "dtype"),
+    sized=("n",),
     arguments=RecoveryArguments,
     version=2,
     x="n",
@@ -77,7 +78,7 @@ def recovery(key, *, learner, n, dtype, **rest):
     each of them saw, and `neuron_cost` that times the neurons trained. Risks are exact where a closed form exists, else a
     Monte-Carlo estimate.
     """
-    arguments = {"n": n, **rest}
+    arguments = {"n": n.limit, **rest}
     problem = problem_of(arguments)
     teacher, data, fit, risk = trial(key, problem, LEARNERS[learner].make(arguments), n, dtype)
     found = measure_recovery(problem, teacher, data, fit)

@@ -91,7 +91,8 @@ class SuperiorityArguments(Arguments):
 
 
 @experiment(
-    static=("estimator", "n", "d", "m", "inputs", "signs", "noise", "restarts", "tuning", "test_points", "dtype"),
+    static=("estimator", "d", "m", "inputs", "signs", "noise", "restarts", "tuning", "test_points", "dtype"),
+    sized=("n",),
     arguments=SuperiorityArguments,
     version=4,
     x="n",
@@ -110,11 +111,11 @@ def superiority(key, *, estimator, n, test_points, dtype, **rest):
     `risk_se` is then 0, or the bound of the error of a kernel's. Elsewhere, and where that bound exceeds a hundredth of the
     risk, they are Monte-Carlo estimates, and `risk_se` is their standard error.
     """
-    arguments = {"n": n, **rest}
+    arguments = {"n": n.limit, **rest}
     problem = problem_of(arguments)
     _, _, fit, risk = trial(key, problem, ESTIMATORS[estimator].make(arguments), n, dtype, test_points)
     values: dict[str, Any] = {
-        "cramer_rao": theory.cramer_rao(m=rest["m"], d=rest["d"], n=n, noise_std=1.0) * problem.noise_std**2
+        "cramer_rao": theory.cramer_rao(m=rest["m"], d=rest["d"], n=1, noise_std=1.0) * problem.noise_std**2 / n.count
     }
     if "train_loss" in fit.stats:
         values |= scalars(fit, train_loss="train_loss", restarts_run="restarts_run", student_steps="total_steps")

@@ -25,10 +25,10 @@ _RETRIES = 20
 _AHEAD = 2
 
 
-def _work(experiment: Experiment, cells: tuple[Cell, ...], key: int) -> list[ChunkDone]:
-    """Runs one chunk; in a worker of Ray."""
+def _work(experiment: Experiment, cells: tuple[Cell, ...], limits: Any, key: int) -> list[ChunkDone]:
+    """Runs one chunk, in a program for sizes up to its `limits`; in a worker of Ray."""
     keep_compiled()
-    plan = Plan(experiment, tuple(Combination(cell.arguments, [cell.seed]) for cell in cells))
+    plan = Plan(experiment, tuple(Combination(cell.arguments, [cell.seed]) for cell in cells), limits=(limits,))
     with one_blas_thread(), settings(experiment.x64):
         return list(run_plan(plan, None, key, chunk=len(cells), commit_seconds=float("inf")))
 
@@ -83,7 +83,7 @@ def run_on_ray(
             while waiting and len(running) < places and not stop.now:
                 group, cells = waiting.popleft()
                 if not errors.about(group):
-                    running[task.remote(experiment, cells, key)] = (group, cells)
+                    running[task.remote(experiment, cells, group.limits, key)] = (group, cells)
             ready, _ = ray.wait(list(running), timeout=0.2) if running else ([], [])
             for reference in ready:
                 group, cells = running.pop(reference)

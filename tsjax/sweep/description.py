@@ -37,6 +37,7 @@ class Description(BaseModel):
     x64: bool = True
     cite: str = ""
     rates: bool = True
+    sized: tuple[str, ...] = ()
     source: dict[str, str] = {}
     has_theory: bool = False
 
@@ -44,7 +45,7 @@ class Description(BaseModel):
     def _names_are_known(self):
         if not self.y:
             raise ValueError("an experiment has no metric")
-        unknown = {*self.static, *self.independent, *([self.curve] if self.curve is not None else [])} - set(
+        unknown = {*self.shaping, *self.independent, *([self.curve] if self.curve is not None else [])} - set(
             self.arguments
         )
         if unknown:
@@ -54,6 +55,11 @@ class Description(BaseModel):
         if any(len(default) > 1 for default in self.arguments.values()):
             raise ValueError("an argument has more than one default")
         return self
+
+    @property
+    def shaping(self) -> tuple[str, ...]:
+        """The arguments that are the same in all cells of a chunk: the static ones and the sizes."""
+        return (*self.static, *self.sized)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """One batch of independent runs over all local devices: vmap on each, sharded over them, no traffic between them."""
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -33,6 +34,13 @@ _POOL = "PJRT_NPROC"
 _PROGRAMS_BYTES = 2**30
 # How long a start may wait for another process that uses the folder of programs, and look for broken ones in it.
 _LOCK_SECONDS, _CHECK_SECONDS = 10.0, 1.0
+# What XLA is asked for on each platform. On CPUs, optimisation level 2 makes programs in two thirds of the time or less; they
+# run as fast and give the same bits, as the loops that take time are in LAPACK and in the kernel in C
+# (benchmarks/RESULTS.md). On GPUs, looking for the best kernels took XLA minutes for some programs and made none faster.
+_COMPILER: dict[str, dict[str, Any]] = {
+    "cpu": {"xla_backend_optimization_level": 2},
+    "gpu": {"xla_gpu_autotune_level": 0},
+}
 # What a file compressed by Zstandard begins with.
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
@@ -48,6 +56,19 @@ def use_all_cores() -> None:
     os.environ.setdefault(_POOL, str(4 * cores))
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "xla_force_host_platform" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", cores)
+
+
+def compiler_options(platform: str) -> dict[str, Any]:
+    """Options for XLA on devices of this platform, without those that the user's XLA_FLAGS are about."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    return {name: value for name, value in _COMPILER.get(platform, {}).items() if name not in flags}
+
+
+def compile_fast() -> None:
+    """Makes every program of this process by `compiler_options`, those of JAX's own functions too; before JAX's first use."""
+    options = {**compiler_options("cpu"), **compiler_options("gpu")}
+    added = " ".join(f"--{name}={value}" for name, value in options.items())
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {added}".strip()
 
 
 def keep_compiled() -> None:
@@ -181,7 +202,8 @@ def sharded_vmap(fn: Callable, devices: Sequence[Any] | None = None) -> Any:
     devices = usable_devices() if devices is None else devices
     mesh = Mesh(np.asarray(devices), ("batch",))
     spec = PartitionSpec("batch")
-    return jax.jit(jax.shard_map(jax.vmap(fn), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False))
+    sharded = jax.shard_map(jax.vmap(fn), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    return jax.jit(sharded, compiler_options=compiler_options(devices[0].platform))
 
 
 def pad_batch(tree: Any, size: int) -> Any:
@@ -232,11 +254,18 @@ def fit_many(
     chosen = tuple(usable_devices() if devices is None else devices)
     # As every fit called eagerly: what needs float64 has it, whatever JAX's flags; training keeps the type of the data.
     with one_blas_thread(), jax.enable_x64(True):
-        fits = _fit_many(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)
+        fit = _compiled(tuple(compiler_options(chosen[0].platform).items()))
+        fits = fit(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)
         return jax.block_until_ready(fits)
 
 
-@eqx.filter_jit
+@functools.cache
+def _compiled(options: tuple[tuple[str, Any], ...]) -> Callable:
+    # Equinox hands on what it does not know to jax.jit; its types do not say so.
+    jit: Any = eqx.filter_jit
+    return jit(_fit_many, compiler_options=dict(options))
+
+
 def _fit_many(estimator, keys, datasets, oracle, devices):
     problem, teachers = (None, None) if oracle is None else oracle
     # Estimator and problem are the same for every fit; only their arrays may enter the sharded function as arguments.

@@ -1,7 +1,7 @@
 """Runs a plan: compiles each group once, keeps all local devices busy with its chunks, commits what they give.
 
-Chunks are dispatched before earlier ones have been read back and committed by a thread of their own, while another thread
-compiles the next group's program: the device waits for neither the host nor the disk, and for the compiler only at first.
+Chunks are dispatched before earlier ones have been read back and committed by a thread of their own, while other threads
+compile programs, one for each core: the device waits for neither the host nor the disk, and for the compiler only at first.
 Chunks that take less than a moment share a file, so that cheap cells do not drown in files. What goes wrong stays where it
 happens. A chunk that runs out of memory is halved, and so is the memory that later programs may plan with; a cell that does
 not fit alone becomes a record of `Status.OUT_OF_MEMORY`; a program that cannot be made or run leaves its cells undone, and the
@@ -9,11 +9,12 @@ others go on.
 """
 
 import functools
+import os
 import platform
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,9 @@ from .writer import StoreWriter
 
 # Files waiting for the disk.
 _UNWRITTEN = 4
+# Where groups share a program, chunks are as small as the smallest group, but the largest is done in so many calls.
+_MOST_CALLS = 4
+_NAP = 0.1
 COMMIT_SECONDS = 2.0
 """How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
 
@@ -111,6 +115,12 @@ def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
         source=described.source,
         versions={name: _version(name) for name in ("jax", "tsjax")},
     )
+
+
+def sized_here(plan: Plan, kept: Mapping[str, tuple[int, ...] | None]) -> Plan:
+    """The plan with its sizes in classes (`Plan.sized_by`) for the devices of this process; `kept` are those of its store."""
+    platform = usable_devices()[0].platform
+    return plan.sized_by(platform, kernel_in_use(platform) != "xla", kept)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -222,7 +232,9 @@ class _Run:
         self.budget, self.in_flight = memory_budget(), IN_FLIGHT
         self.clock = _Clock()
         self.errors = GroupErrors(plan)
-        self.writer, self.compiler = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
+        # Tracing holds the interpreter's lock, compilation does not: as many at a time as there are cores.
+        self.writer, self.compiler = ThreadPoolExecutor(1), ThreadPoolExecutor(os.cpu_count())
+        self.programs: dict[str, Future] = {}
         self.unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
 
     def compile(self, group: Group, size: int) -> Program:
@@ -232,24 +244,47 @@ class _Run:
         check_outputs(self.experiment, group, program.outputs)
         return program
 
-    def compile_ahead(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Future:
-        """The program of a group, in the making."""
-        return self.compiler.submit(self.compile, group, max(map(len, waiting)))
+    def compile_all(self, todo: Iterable[tuple[Group, deque[tuple[Cell, ...]]]]) -> None:
+        """The programs of these groups, in the making, in the order in which they are needed."""
+        found: dict[str, list[tuple[Group, int]]] = {}
+        for group, waiting in todo:
+            found.setdefault(self.name(group), []).append((group, max(map(len, waiting))))
+        for name, groups in found.items():
+            sizes = [size for _, size in groups]
+            # Cells are repeated to fill a chunk: where groups have few cells, smaller chunks serve all of them.
+            size = max(min(sizes), -(-max(sizes) // _MOST_CALLS))
+            self.programs[name] = self.compiler.submit(self.compile, groups[0][0], size)
 
-    def compiled(self, promise: Future) -> Program:
-        """A program that the devices may have had to wait for."""
+    def name(self, group: Group) -> str:
+        return group.program(self.experiment.sized)
+
+    def compile_again(self, group: Group, size: int) -> Program:
+        """The program of a group for chunks of fewer cells, also for the groups that share it."""
+        self.programs[self.name(group)] = promise = self.compiler.submit(self.compile, group, size)
         start = time.perf_counter()
         try:
             return promise.result()
         finally:
             self.clock.excuse(time.perf_counter() - start)
 
-    def group(self, group: Group, promise: Future, waiting: deque[tuple[Cell, ...]]) -> Iterator[ChunkDone]:
+    def next(self, todo: list[tuple[Group, deque[tuple[Cell, ...]]]]) -> tuple[Group, deque[tuple[Cell, ...]]] | None:
+        """Takes the first group whose program is there; waits for one where there is none. None after a request to stop."""
+        start = time.perf_counter()
+        while not self.stop.now:
+            for i, (group, _) in enumerate(todo):
+                if self.programs[self.name(group)].done():
+                    self.clock.excuse(time.perf_counter() - start)
+                    return todo.pop(i)
+            # In naps: a signal is heard between them.
+            wait({self.programs[self.name(group)] for group, _ in todo}, _NAP, FIRST_COMPLETED)
+        return None
+
+    def group(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Iterator[ChunkDone]:
         """Runs the pieces of a group that are waiting."""
-        program = self.compiled(promise)
+        program = self.programs[self.name(group)].result()
         if program.bytes > self.budget and program.size > self.count:
             # Memory ran out since it was planned.
-            program = self.compiled(self.compile_ahead(group, waiting))
+            program = self.compile_again(group, program.size)
         finished = _Finished(group.static)
         try:
             for cells, values, seconds in self.chunks(group, program, waiting):
@@ -274,7 +309,7 @@ class _Run:
                     if len(cells) > program.size:
                         waiting.appendleft(cells[program.size :])
                         cells = cells[: program.size]
-                    inputs = inputs_of(cells, self.experiment, group.static, program.size, self.key)
+                    inputs = inputs_of(cells, self.experiment, group, program.size, self.key)
                     self.clock.dispatch(bool(flying) and not _ready(flying[-1][1]))
                     flying.append((cells, program.call(*inputs), time.perf_counter(), alone))
                 if not flying:
@@ -296,7 +331,7 @@ class _Run:
                     yield cells, _no_memory(len(cells), program.outputs), 0.0
                     continue
                 half = max(self.count, program.size // 2)
-                program = self.compiled(self.compiler.submit(self.compile, group, half))
+                program = self.compile_again(group, half)
                 self.budget = min(self.budget, program.bytes)
                 waiting.appendleft(cells)
                 continue
@@ -364,7 +399,7 @@ def run_plan(
     run = _Run(plan, store, key, chunk, commit_seconds, Stop() if stop is None else stop)
     done = set() if store is None else store.done()
     found: deque[tuple[Group, int]] = deque()
-    todo: deque[tuple[Group, deque[tuple[Cell, ...]]]] = deque()
+    todo: list[tuple[Group, deque[tuple[Cell, ...]]]] = []
     for group in plan.groups:
         missing, present = pieces(group, done, -(-min(chunk, len(group.cells)) // run.count) * run.count)
         if present:
@@ -376,12 +411,11 @@ def run_plan(
     try:
         for group, present in found:
             yield ChunkDone(group.static, present, None, 0.0, True, run.clock.idle)
-        promise = run.compile_ahead(*todo[0]) if todo else None
-        while todo and promise is not None and not run.stop.now:
-            group, missing = todo.popleft()
-            mine, promise = promise, run.compile_ahead(*todo[0]) if todo else None
+        run.compile_all(todo)
+        while todo and (ready := run.next(todo)) is not None:
+            group, missing = ready
             try:
-                yield from run.group(group, mine, missing)
+                yield from run.group(group, missing)
             except StoreError:
                 raise
             except Exception as error:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
 from pydantic_core import to_jsonable_python
 
+from ..size import size_of
 from .description import Description, source_of
 from .theory import Theory
 from .values import redacted
@@ -42,6 +43,8 @@ class Experiment:
     """A pure function `fn(key, **arguments) -> {name: scalar}` with what the engine needs to know about it.
 
     - `static`: arguments that fix shapes or choose code; every combination compiles once. The others are traced numbers.
+    - `sized`: sample sizes, which the function receives as a `tsjax.Size`: different values share a program, in which the rows
+      after `count` have weight 0, wherever that saves more compilation than it costs.
     - `arguments`: pydantic schema of all arguments; made from the function's signature by `experiment`.
     - `x`, `y`, `curve`: the argument (or returned vector) on the horizontal axis, the returned values to plot and fit (the
       first one carries the rate), and the argument that names a curve.
@@ -77,6 +80,7 @@ class Experiment:
     x64: bool = True
     cite: str = ""
     rates: bool = True
+    sized: tuple[str, ...] = ()
 
     def __post_init__(self):
         for name in self.arguments.model_fields:
@@ -90,7 +94,12 @@ class Experiment:
                     f"experiment {self.name!r}: x or y names {name!r}, which the engine writes itself and which is no result "
                     "of a cell. Name what the function returns."
                 )
-        for option in ("static", "independent"):
+        both = sorted(set(self.static) & set(self.sized))
+        if both:
+            raise ValueError(
+                f"experiment {self.name!r}: {both[0]!r} is in static and in sized; name it in one of them."
+            )
+        for option in ("static", "independent", "sized"):
             for name in getattr(self, option):
                 if name not in self.arguments.model_fields:
                     raise ValueError(
@@ -122,9 +131,15 @@ class Experiment:
             x64=self.x64,
             cite=redacted(self.cite),
             rates=self.rates,
+            sized=self.sized,
             source=source_of(self.fn),
             has_theory=self.theory is not None,
         )
+
+    @property
+    def shaping(self) -> tuple[str, ...]:
+        """The arguments that are the same in all cells of a chunk: the static ones and the sizes."""
+        return (*self.static, *self.sized)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -153,14 +168,16 @@ class Experiment:
         return theory
 
     def __call__(self, key, **arguments) -> Mapping[str, Any]:
-        """Runs one cell directly, as the engine does for each seed."""
-        return self.fn(key, **arguments)
+        """Runs one cell directly, as the engine does for each seed; a size may be a number."""
+        sizes = {name: size_of(arguments[name]) for name in self.sized if name in arguments}
+        return self.fn(key, **{**arguments, **sizes})
 
 
 def experiment(
     fn: Callable[..., Mapping[str, Any]] | None = None,
     *,
     static: tuple[str, ...] = (),
+    sized: tuple[str, ...] = (),
     arguments: type[BaseModel] | None = None,
     name: str | None = None,
     **options: Any,
@@ -184,7 +201,7 @@ def experiment(
     def make(fn: Callable[..., Mapping[str, Any]]) -> Experiment:
         label = name or fn.__name__
         schema = _schema_of(fn, label) if arguments is None else arguments
-        return Experiment(name=label, fn=fn, static=tuple(static), arguments=schema, **options)
+        return Experiment(name=label, fn=fn, static=tuple(static), sized=tuple(sized), arguments=schema, **options)
 
     return make if fn is None else make(fn)
 

@@ -1,5 +1,6 @@
 """From cells to chunks: cells of equal static arguments form a group (one compiled program), groups split into chunks."""
 
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -12,6 +13,7 @@ import numpy as np
 
 from .axes import MOST_CELLS
 from .checks import check_expectations
+from .classes import Sized, size_classes
 from .description import Description
 from .errors import SpecError, shown
 from .experiment import Cost, Experiment
@@ -60,12 +62,19 @@ class Combination(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Cells of equal static arguments: they share one compiled program. `cost` is that of one cell, where the experiment
-    states it."""
+    """Cells of equal static arguments and sizes (`static` holds both): they run together. `cost` is that of one cell, where
+    the experiment states it; `limits` how long arrays are for each size, where that is a number of its own: groups that
+    differ in their sizes alone then share a program."""
 
     static: dict[str, Any]
     cells: tuple[Cell, ...]
     cost: Cost | None = None
+    limits: tuple[int, ...] | None = None
+
+    def program(self, sized: tuple[str, ...]) -> str:
+        """The same text for groups that share a program; `sized` names the sizes."""
+        own = {name: value for name, value in self.static.items() if self.limits is None or name not in sized}
+        return json.dumps([own, self.limits], sort_keys=True)
 
     def chunks(self, size: int) -> list[tuple[Cell, ...]]:
         """The cells, `size` at a time: what runs, and is stored, together."""
@@ -91,6 +100,8 @@ class Plan:
     combinations: tuple[Combination, ...]
     costs: tuple[Cost | None, ...] = ()
     part: tuple[int, int] = (1, 1)
+    limits: tuple[tuple[int, ...] | None, ...] = ()
+    """Of each group of the whole plan; none for plans in which nothing is sized."""
 
     @property
     def cells(self) -> int:
@@ -104,18 +115,20 @@ class Plan:
         """The cells of each program, in the order of the grid."""
         found: dict[str, tuple[dict[str, Any], list[Cell]]] = {}
         for arguments, seeds in self.combinations:
-            static = {name: arguments[name] for name in self.experiment.static}
+            static = self._static(arguments)
             found.setdefault(json.dumps(static, sort_keys=True), (static, []))[1].extend(cells_of(arguments, seeds))
-        costs = self.costs or (None,) * len(found)
-        groups = tuple(
-            Group(static, tuple(cells), cost) for (static, cells), cost in zip(found.values(), costs, strict=True)
-        )
+        nothing = (None,) * len(found)
+        facts = zip(found.values(), self.costs or nothing, self.limits or nothing, strict=True)
+        groups = tuple(Group(static, tuple(cells), cost, limits) for (static, cells), cost, limits in facts)
         return groups if self.part == (1, 1) else tuple(_part(groups, *self.part))
+
+    def _static(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: arguments[name] for name in self.experiment.shaping}
 
     def shard(self, part: int, parts: int) -> "Plan":
         """Every `parts`-th piece of the cells, from the `part`-th (from 1): the plans of all parts together are this one,
         whatever chunks they run in. Pieces are smaller where that is needed to give every part some."""
-        return Plan(self.experiment, self.combinations, self.costs, (part, parts))
+        return dataclasses.replace(self, part=(part, parts))
 
     @functools.cached_property
     def ids(self) -> list[str]:
@@ -128,7 +141,7 @@ class Plan:
         found: dict[str, tuple[dict[str, Any], list[np.ndarray]]] = {}
         start = 0
         for arguments, seeds in self.combinations:
-            static = {name: arguments[name] for name in self.experiment.static}
+            static = self._static(arguments)
             places = np.arange(start, start + len(seeds))
             found.setdefault(json.dumps(static, sort_keys=True), (static, []))[1].append(places)
             start += len(seeds)
@@ -144,6 +157,57 @@ class Plan:
             curves.setdefault(json.dumps(static), []).append(number)
         return list(curves.values())
 
+    @property
+    def programs(self) -> int:
+        """How many programs are compiled."""
+        return len({group.program(self.experiment.sized) for group in self.groups})
+
+    def sized_by(self, platform: str, loops_end: bool, kept: Mapping[str, tuple[int, ...] | None]) -> "Plan":
+        """The plan with sizes in classes (`size_classes`), on devices of this platform; `loops_end` says whether training there
+        ends with the rows that count. Groups that are in `kept` (`classes` of a store) stay as they are, and others join their
+        classes where they fit."""
+        if not self.experiment.sized:
+            return self
+        found: dict[str, tuple[int, ...] | None] = {}
+        curves: dict[str, list[tuple[str, Sized]]] = {}
+        classes: dict[str, set[tuple[int, ...]]] = {}
+        for portion in self.portions:
+            name = json.dumps(portion.static, sort_keys=True)
+            curve = json.dumps([v for k, v in portion.static.items() if k not in self.experiment.sized], sort_keys=True)
+            if name in kept:
+                found[name] = kept[name]
+                classes.setdefault(curve, set()).update(filter(None, [kept[name]]))
+            else:
+                curves.setdefault(curve, []).append((name, self._sized(portion)))
+        for curve, members in curves.items():
+            old = sorted(classes.get(curve, ()))
+            fits = lambda one, limits: all(size <= limit for size, limit in zip(one.sizes, limits, strict=True))
+            joined = {name: next((limits for limits in old if fits(one, limits)), None) for name, one in members}
+            rest = [(name, one) for name, one in members if joined[name] is None]
+            new = size_classes([one for _, one in rest], platform, loops_end)
+            found |= joined | {name: limits for (name, _), limits in zip(rest, new, strict=True)}
+        order = [json.dumps(portion.static, sort_keys=True) for portion in self.portions]
+        return dataclasses.replace(self, limits=tuple(found[name] for name in order))
+
+    def _sized(self, portion: "Portion") -> Sized:
+        arguments, names = self._arguments_of(portion), self.experiment.sized
+        sizes, cost = tuple(portion.static[name] for name in names), getattr(self.experiment, "cost", None)
+        if cost is None:
+            return Sized(sizes, len(portion.places), None)
+        at = lambda sizes: cost({**arguments, **dict(zip(names, sizes, strict=True))})
+        return Sized(sizes, len(portion.places), at)
+
+    def _arguments_of(self, portion: "Portion") -> dict[str, Any]:
+        """The arguments of the first cell of a portion."""
+        counts = np.cumsum([len(seeds) for _, seeds in self.combinations])
+        return self.combinations[int(np.searchsorted(counts, portion.places[0], side="right"))].arguments
+
+    @property
+    def classes(self) -> dict[str, tuple[int, ...] | None]:
+        """The limits of each group of the whole plan, by its static arguments and sizes as text."""
+        names = (json.dumps(portion.static, sort_keys=True) for portion in self.portions)
+        return dict(zip(names, self.limits, strict=True)) if self.limits else {}
+
     def values(self, name: str) -> list[Any]:
         """The values of an argument, each once, in the order of the grid."""
         return list({json.dumps(one.arguments[name]): one.arguments[name] for one in self.combinations}.values())
@@ -154,7 +218,7 @@ def _part(groups: Sequence[Group], part: int, parts: int) -> Iterator[Group]:
     pieces = [(number, piece) for number, group in enumerate(groups) for piece in group.chunks(size)]
     for number, mine in itertools.groupby(pieces[part - 1 :: parts], lambda piece: piece[0]):
         group = groups[number]
-        yield Group(group.static, tuple(itertools.chain.from_iterable(piece for _, piece in mine)), group.cost)
+        yield dataclasses.replace(group, cells=tuple(itertools.chain.from_iterable(piece for _, piece in mine)))
 
 
 def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
@@ -169,7 +233,9 @@ def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
     combinations, costs = [], {}
     for arguments, seeds in expand(spec, experiment):
         for name, value in arguments.items():
-            if name not in experiment.static:
+            if name in experiment.sized:
+                _check_size(experiment, name, value)
+            elif name not in experiment.static:
                 _check_number(experiment, name, value)
         if not experiment.returns_x and not isinstance(arguments[experiment.x], int | float):
             raise SpecError(
@@ -177,7 +243,7 @@ def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
                 f"against {experiment.x}."
             )
         combinations.append(Combination(arguments, seeds))
-        static = json.dumps({name: arguments[name] for name in experiment.static}, sort_keys=True)
+        static = json.dumps({name: arguments[name] for name in experiment.shaping}, sort_keys=True)
         if static not in costs:
             costs[static] = None if experiment.cost is None else experiment.cost(arguments)
     plan = Plan(experiment, tuple(combinations), tuple(costs.values()))
@@ -198,6 +264,14 @@ def _check_names(experiment: Experiment, argument: str, values: list[Any]) -> No
                     f"called {called!r}. Write one of them otherwise, or change its label."
                 )
             names[called] = value
+
+
+def _check_size(experiment: Experiment, name: str, value: Any) -> None:
+    """Raises SpecError for what is no sample size."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
+        raise SpecError(
+            f"{experiment.name}: {name} = {shown(value)} is a sample size, so it must be a whole number >= 1."
+        )
 
 
 def _check_number(experiment: Experiment, name: str, value: Any) -> None:
@@ -223,6 +297,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "arguments": {name: _packed(redacted(values)) for name, values in columns.items()},
         "seeds": _packed(seeds),
         "costs": [None if cost is None else list(map(float, cost)) for cost in plan.costs],
+        "limits": [None if limits is None else list(limits) for limits in plan.limits],
     }
 
 
@@ -245,7 +320,12 @@ def plan_of(content: Mapping[str, Any], experiment: Description) -> Plan:
         for i, one in enumerate(_unpacked(content["seeds"], count))
     )
     costs = tuple(None if cost is None else Cost(*cost) for cost in content["costs"])
-    return Plan(experiment, combinations, costs)
+    # Stores from before sizes could share a program have none.
+    limits = tuple(None if one is None else tuple(map(int, one)) for one in content.get("limits", ()))
+    plan = Plan(experiment, combinations, costs, limits=limits)
+    if limits and len(limits) != len(plan.portions):
+        raise ValueError(f"limits of {len(limits)} groups, where there are {len(plan.portions)}")
+    return plan
 
 
 def _packed(values: list[Any]) -> dict[str, Any]:

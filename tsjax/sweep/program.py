@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..size import Size
 from .devices import sharded_vmap, usable_devices
 from .experiment import RESERVED, Experiment
 from .faults import unhashable, value_needed
@@ -46,6 +47,9 @@ class Program:
     """Of one chunk."""
 
 
+# A program of dense linear algebra takes so many times the memory of its largest array (2.4 to 3.2 where measured).
+_ARRAYS = 2.5
+
 # Root keys are of one kind, also where the user's default is another: the bits of others depend on how cells are batched.
 _KEYS = "threefry2x32"
 
@@ -65,13 +69,18 @@ def key_of(key: int, seed: int, arguments: Mapping[str, Any], independent: tuple
     return jax.random.fold_in(found, _salt(arguments, independent)) if independent else found
 
 
-def _cell_function(experiment: Experiment, static: dict[str, Any]) -> Callable:
+def _cell_function(experiment: Experiment, group: Group) -> Callable:
+    # Sizes that share a program are traced; others are numbers, and nothing is padded.
+    limits = dict(zip(experiment.sized, group.limits, strict=True)) if group.limits else {}
+    static = {name: value for name, value in group.static.items() if name not in limits}
+
     def cell(root_key_data, seed, salt, traced):
         # A cell's key depends on the root key and the seed, and on the arguments that the experiment names: estimators at one
         # seed see the same data, and a record does not depend on its place in a batch.
         key = jax.random.fold_in(jax.random.wrap_key_data(root_key_data, impl=_KEYS), seed)
         key = jax.random.fold_in(key, salt) if experiment.independent else key
-        return arrays_of(experiment, experiment(key, **static, **traced))
+        sizes = {name: Size(limit=limit, count=traced[name]) for name, limit in limits.items()}
+        return arrays_of(experiment, experiment(key, **static, **{**traced, **sizes}))
 
     return cell
 
@@ -103,10 +112,11 @@ def _salt(arguments: Mapping[str, Any], names: tuple[str, ...]) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
 
-def inputs_of(cells: tuple[Cell, ...], experiment: Experiment, static: dict[str, Any], size: int, key: int) -> tuple:
-    """Root keys, seeds, salts and traced arguments of the cells, padded to `size` by repeating the last one."""
+def inputs_of(cells: tuple[Cell, ...], experiment: Experiment, group: Group, size: int, key: int) -> tuple:
+    """Root keys, seeds, salts and traced arguments of cells of a group, padded to `size` by repeating the last one."""
     cells = (*cells, *[cells[-1]] * size)[:size]
-    names = [name for name in cells[0].arguments if name not in static]
+    traced_too = experiment.sized if group.limits else ()
+    names = [name for name in cells[0].arguments if name not in group.static or name in traced_too]
     seeds = np.asarray([cell.seed for cell in cells], np.uint32)
     mixed = experiment.independent
     salts = np.asarray([_salt(cell.arguments, mixed) if mixed else 0 for cell in cells], np.uint32)
@@ -121,16 +131,20 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
     count = len(usable_devices())
     size = -(-min(chunk, len(group.cells)) // count) * count
     budget = memory_budget() if budget is None else budget
-    start = time.perf_counter()
+    start, cut = time.perf_counter(), False
     while True:
         try:
-            traced = _traced(experiment, group.cells, group.static, size, key)
+            traced = _traced(experiment, group, size, key)
         except Exception as error:
             explained = _explained(error, experiment, group, count, key)
             if explained is None:
                 raise
             raise explained from error
-        check_sizes(traced.jaxpr)
+        guess = _ARRAYS * check_sizes(traced.jaxpr) * count
+        if guess > budget and size > count and not cut:
+            # Tracing again takes a second, compiling again ten.
+            size, cut = max(count, int(size * budget / guess) // count * count), True
+            continue
         lowered = traced.lower()
         compiled = lowered.compile()
         analysis = compiled.memory_analysis()
@@ -143,22 +157,22 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
         size = max(count, int(size * budget / needed) // count * count)
 
 
-def _traced(experiment: Experiment, cells: tuple[Cell, ...], static: dict[str, Any], size: int, key: int) -> Any:
+def _traced(experiment: Experiment, group: Group, size: int, key: int) -> Any:
     """The program of `size` cells, traced and not compiled."""
-    return sharded_vmap(_cell_function(experiment, static)).trace(*inputs_of(cells, experiment, static, size, key))
+    return sharded_vmap(_cell_function(experiment, group)).trace(*inputs_of(group.cells, experiment, group, size, key))
 
 
 def _explained(error: Exception, experiment: Experiment, group: Group, count: int, key: int) -> Exception | None:
     """What is wrong with the arguments of a function that cannot be traced, found by trial and so whatever the error: with the
     values of traced arguments it can be traced, and with one of them traced it cannot; or it can with tuples for lists. None
     where it fails in any case."""
-    first = group.cells[0].arguments
-    traced = [name for name in first if name not in group.static]
+    first, sized = group.cells[0].arguments, list(experiment.sized) if group.limits else []
+    traced = [name for name in first if name not in group.static or name in sized]
     lists = [name for name, value in group.static.items() if isinstance(value, list)]
 
     def works(static: dict[str, Any]) -> bool:
         try:
-            _traced(experiment, group.cells[:1], static, count, key)
+            _traced(experiment, Group(static, group.cells[:1]), count, key)
         except Exception:
             return False
         return True

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from .cluster import run_on_ray
 from .devices import one_blas_thread
-from .execute import COMMIT_SECONDS, ChunkDone, manifest_of, provenance, run_plan
+from .execute import COMMIT_SECONDS, ChunkDone, manifest_of, provenance, run_plan, sized_here
 from .experiment import Experiment
 from .interrupt import listening
 from .options import checked_options, plain
@@ -128,15 +128,18 @@ def run_spec(
         shard = (jax.process_index() + 1, processes)
     experiment = find_experiment(spec.study) if experiment is None else experiment
     whole = make_plan(spec, experiment)
-    plan = whole.shard(*shard)
     store = None if out is None else StoreWriter(out)
     description = experiment.description
     # Risks and kernels need float64; a user's own process keeps its flags.
     with listening() as stop, one_blas_thread(), settings(experiment.x64):
         before = [] if store is None else store.theory_before(description)
         theory = predict(experiment, whole, TheoryTable(before))
+        whole = sized_here(whole, {} if store is None else store.classes_before())
         if store is not None:
             store.open_for(spec, whole, theory, provenance(), manifest_of(spec, experiment))
+            # Another process may have made the store in the meantime.
+            whole = sized_here(whole, store.classes_before())
+        plan = whole.shard(*shard)
         stream: Iterable[ChunkDone]
         if options.engine == "ray":
             stream = run_on_ray(plan, store, spec.key, chunk=options.chunk, stop=stop, address=ray_address)

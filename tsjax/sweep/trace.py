@@ -23,7 +23,7 @@ _IMPOSSIBLE_BYTES = 2**50
 def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     """Names, shapes and types of what one cell returns. The function is traced, once for each combination of static arguments,
     and nothing is compiled. **Raises:** whatever the function raises."""
-    fixed = {name: arguments[name] for name in experiment.static}
+    fixed = {name: arguments[name] for name in experiment.shaping}
     known, static = _KNOWN.setdefault(experiment.fn, {}), json.dumps(fixed, sort_keys=True)
     if static not in known:
         traced = {name: np.asarray(value) for name, value in arguments.items() if name not in fixed}
@@ -38,8 +38,10 @@ def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, j
     return known[static]
 
 
-def check_sizes(program: Any) -> None:
-    """Raises TooLargeError for a traced program (a jaxpr) with an array that no machine can hold."""
+def check_sizes(program: Any) -> int:
+    """The bytes of the largest array in a traced program (a jaxpr). **Raises:** TooLargeError for one that no machine can
+    hold."""
+    largest = 0
     for aval in _arrays(program, set()):
         size = math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 8)
         if size > _IMPOSSIBLE_BYTES:
@@ -47,6 +49,8 @@ def check_sizes(program: Any) -> None:
                 f"an array of shape {aval.shape} and type {aval.dtype} (a chunk of cells together) would take {size:.2g} "
                 "bytes: take smaller sizes."
             )
+        largest = max(largest, int(size))
+    return largest
 
 
 def _arrays(program: Any, seen: set[int]) -> Iterator[Any]:

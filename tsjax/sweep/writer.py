@@ -126,6 +126,15 @@ class StoreWriter(Store):
         same = (before.experiment.version, before.experiment.source) == (experiment.version, experiment.source)
         return before.theory.entries() if same else []
 
+    def classes_before(self) -> dict[str, tuple[int, ...] | None]:
+        """Which sizes share a program (`Plan.classes`) in the sweep that is here, so that what goes on is what began."""
+        try:
+            if not self.files.exists() or not self._is_described() or self.is_old:
+                return {}
+            return self.content().plan.classes
+        except StoreError:
+            return {}
+
     def refuse_work(self) -> None:
         """Raises StoreError if there is work to do and nothing can be written."""
         if self.refused is not None:

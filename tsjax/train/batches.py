@@ -132,5 +132,7 @@ def some_rows(key: PRNGKeyArray, data: Dataset, count: int) -> Dataset:
     if data.weight is None:
         chosen = jr.choice(key, data.n, (count,), replace=False)
         return Dataset(x=data.x[chosen], y=data.y[chosen])
-    chosen = real_first(key, data.weight)[:count]
+    there = data.weight > 0
+    # All that count, where they are no more than asked for, stay as they are.
+    chosen = jnp.where(jnp.sum(there) <= count, jnp.argsort(~there, stable=True), real_first(key, data.weight))[:count]
     return Dataset(x=data.x[chosen], y=data.y[chosen], weight=data.weight[chosen])

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..fast import fused
+from ..fast.loss import scaled_samples
 from ..losses import AbstractObjective, Objective, Penalised, Squared, check, on, outputs_of
 from ..network import TwoLayer
 from ..optim import Descent, noise_seed
@@ -251,13 +252,12 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
         and isinstance(plain, Squared)
         and isinstance(model, TwoLayer)
         and data is not None
-        and data.weight is None
         and params.w is not None
         and fused.fits(model, data.x.T, data.y)
         and optimizer.is_constant
     ):
         return None
-    both, x_t = params.a is not None, data.x.T
+    both, (x_t, y, extent) = params.a is not None, scaled_samples(data.x.T, data.y, data.weight)
     # A penalty on output weights that do not move is a constant.
     step_size, temperature = (
         None if v is None else jnp.asarray(v) for v in (optimizer.step_size, optimizer.temperature)
@@ -270,8 +270,8 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
         a = params.a if both else model.a
         noise = 0.0 if temperature is None else jnp.sqrt(2 * step_size * temperature)
         a, w, last = fused.descend(
-            a, params.w, x_t, data.y, start=start, stop=end, step_size=step_size, seed=seed, noise=noise, penalty=penalty,
-            output_weights=both,
+            a, params.w, x_t, y, extent, start=start, stop=end, step_size=step_size, seed=seed, noise=noise,
+            penalty=penalty, output_weights=both,
         )  # fmt: skip
         params = eqx.tree_at(lambda net: net.w, params, w)
         params = eqx.tree_at(lambda net: net.a, params, a) if both else params

@@ -1,0 +1,50 @@
+"""A sample size as data rather than shape: all sizes of a curve can share one compiled program."""
+
+from typing import TypeAlias
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+class Size(eqx.Module):
+    """`count` rows, in arrays that have `limit` rows; the first `count` count, and the others have weight 0.
+
+    An experiment receives one for each argument that `sized` names. `problem.sample(key, teacher, size)` draws `limit` rows
+    that begin with those of `problem.sample(key, teacher, count)`, with weights.
+
+    - `limit`: fixes shapes, so it is static.
+    - `count`: a number, or traced, from 1 to `limit`. Where it is the number `limit` nothing is padded.
+
+    **Raises:** ValueError for a count outside of 1 .. limit, where that is known.
+
+    >>> size = ts.Size(limit=4, count=jnp.asarray(3))
+    >>> size.weights(jnp.float32).tolist()
+    [1.0, 1.0, 1.0, 0.0]
+    """
+
+    limit: int = eqx.field(static=True)
+    count: int | Int[Array, ""]
+
+    def __check_init__(self):
+        if isinstance(self.count, int) and not 1 <= self.count <= self.limit:
+            raise ValueError(f"a data set needs at least one point, got n={self.count} (of at most {self.limit}).")
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether some rows may not count."""
+        return not (isinstance(self.count, int) and self.count == self.limit)
+
+    def weights(self, dtype=None) -> Float[Array, " limit"] | None:
+        """1 for the rows that count and 0 for the others, (limit,); None where all do."""
+        dtype = jnp.result_type(float) if dtype is None else dtype
+        return (jnp.arange(self.limit) < self.count).astype(dtype) if self.is_padded else None
+
+
+# What functions that sample take.
+Rows: TypeAlias = int | Size
+
+
+def size_of(n: Rows) -> Size:
+    """A number of rows as a size that is not padded. **Raises:** ValueError below 1."""
+    return n if isinstance(n, Size) else Size(limit=int(n), count=int(n))

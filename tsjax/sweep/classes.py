@@ -1,0 +1,74 @@
+"""Which sample sizes share a compiled program: padding costs operations, and every program costs seconds of compilation.
+
+Cells that differ in the arguments that an experiment names in `sized` may run in one program, with arrays as long as the
+largest of them. Sizes next to each other are put together as long as that saves time by what programs and operations cost.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from .experiment import Cost
+
+# Seconds to make a program, and operations per second in products and in factorisations, of all devices of a kind together.
+# Orders of magnitude are enough: a machine twice as fast moves a border between classes by a quarter of an octave.
+COMPILE_SECONDS = 6.0
+SPEEDS = {"cpu": (1e10, 5e9), "gpu": (2e12, 5e11), "tpu": (2e12, 5e11)}
+# Where an experiment states no cost, sizes within this factor share a program.
+FACTOR = 4
+
+
+@dataclass(frozen=True)
+class Sized:
+    """The cells of one combination of sizes: how many there are, and the `Cost` of one of them in arrays for given sizes, None
+    where the experiment states none."""
+
+    sizes: tuple[int, ...]
+    cells: int
+    cost_at: Callable[[tuple[int, ...]], Cost] | None
+
+
+def padded_cost(own: Cost, padded: Cost, loops_end: bool) -> Cost:
+    """The cost of a cell in arrays that are longer than it needs: loops of training may end with the rows that count
+    (`tsjax.fast`), factorisations never do."""
+    return Cost(own.products if loops_end else padded.products, padded.factorisations)
+
+
+def size_classes(members: Sequence[Sized], platform: str, loops_end: bool) -> list[tuple[int, ...] | None]:
+    """The sizes of the arrays for each of the members, cells of one curve: None where a member has a program of its own.
+
+    The partition of the members, in the order of their sizes, into consecutive classes with the least sum of compilation and
+    running, by dynamic programming.
+    """
+    order = sorted(range(len(members)), key=lambda i: members[i].sizes)
+    products, factorisations = SPEEDS.get(platform, SPEEDS["gpu"])
+
+    def seconds(first: int, last: int) -> float:
+        """Of a class of the members first .. last."""
+        several = [members[i] for i in order[first : last + 1]]
+        limits, total = _largest(several), COMPILE_SECONDS
+        for one in several:
+            if one.cost_at is None:
+                if any(limit > FACTOR * own for limit, own in zip(limits, one.sizes, strict=True)):
+                    return float("inf")
+                continue
+            cost = padded_cost(one.cost_at(one.sizes), one.cost_at(limits), loops_end)
+            total += one.cells * (cost.products / products + cost.factorisations / factorisations)
+        return total
+
+    best: list[tuple[float, list[tuple[int, int]]]] = [(0.0, [])]
+    for last in range(len(order)):
+        # Of equals the one with fewer programs.
+        options = [(best[first][0] + seconds(first, last), first) for first in range(last + 1)]
+        total, first = min(options)
+        best.append((total, [*best[first][1], (first, last)]))
+    limits: list[tuple[int, ...] | None] = [None] * len(members)
+    for first, last in best[-1][1]:
+        if last > first:
+            shared = _largest([members[i] for i in order[first : last + 1]])
+            for i in order[first : last + 1]:
+                limits[i] = shared
+    return limits
+
+
+def _largest(members: Sequence[Sized]) -> tuple[int, ...]:
+    return tuple(max(sizes) for sizes in zip(*(one.sizes for one in members), strict=True))
