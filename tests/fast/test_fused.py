@@ -9,7 +9,7 @@ from helpers import SEED
 
 import tsjax as ts
 from tsjax.fast.fused import LARGEST, descend, fits
-from tsjax.fast.loss import half_mse_by_xla
+from tsjax.fast.loss import half_mse_by_xla, scaled_samples
 from tsjax.network import TwoLayer
 from tsjax.optim import counter_normals, noise_seed
 
@@ -58,6 +58,19 @@ def test_it_does_the_steps_of_gradient_descent(m, d, n, warps, output_weights):
     fused = descend(*case, **arguments, warps=warps, interpret=True)
     for one, other in zip(fused, _by_xla(*case, 2, 7, output_weights), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_it_ends_with_the_samples_that_count():
+    """What lies after them is not read, a tile at a time."""
+    a, w, x_t, y = _case(3, 5, 300)
+    weight = (jnp.arange(300) < 70).astype(jnp.float32)
+    extent = scaled_samples(x_t, y, weight)[2]
+    # A NaN in a tile that is read would spread.
+    zeros = jnp.where(jnp.arange(300) < 128, weight, jnp.nan)
+    padded = descend(a, w, x_t * zeros[None], y * zeros, extent, **_arguments(0, 5), warps=4, interpret=True)
+    alone = descend(a, w, x_t[:, :70], y[:70], **_arguments(0, 5), warps=4, interpret=True)
+    for one, other in zip(padded, alone, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_no_steps_are_no_steps():

@@ -16,7 +16,7 @@ import pytest
 from helpers import SEED
 
 from tsjax.fast import native
-from tsjax.fast.loss import half_mse, half_mse_by_xla
+from tsjax.fast.loss import half_mse, half_mse_by_xla, scaled_samples
 from tsjax.network import TwoLayer
 
 needs_kernel = pytest.mark.skipif(native.load()[0] is None, reason=f"no native kernel: {native.load()[1]}")
@@ -275,3 +275,47 @@ def test_a_library_cut_short_is_built_again(left, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, (done.returncode, done.stderr)
     assert done.stdout.split() == [f"tsjax_{library.stem}", str(library)] and library.read_bytes() == content
+
+
+def _weighted(net, x_t, y, weight):
+    """By its definition, one sample after the other."""
+    squares = [w * (net(x) - v) ** 2 for x, v, w in zip(x_t.T, y, weight, strict=True) if float(w) > 0]
+    return sum(squares) / (2 * jnp.sum(weight))
+
+
+@needs_kernel
+@pytest.mark.parametrize("n", [3, 70])
+def test_weighted_samples_are_scaled_ones(n):
+    """sqrt(w) goes into x and y, as relu is homogeneous; rows of weight 0 may hold anything."""
+    a, w, x, y = _case(3, 4, n, jnp.float64)
+    weight = jnp.asarray(np.random.default_rng(SEED).choice([0.0, 0.5, 2.0], n)).at[0].set(1.0).at[-1].set(0.0)
+    loss = lambda net, x, y: half_mse(net, *scaled_samples(x, y, weight))
+    expected = _gradients(lambda net, x, y: _weighted(net, x, y, weight), a, w, x, y)
+    _assert_close(_gradients(loss, a, w, x, y), expected, jnp.float64)
+    bad = jnp.where(weight > 0, 0.0, jnp.nan)
+    _assert_close(_gradients(loss, a, w, x + bad[None], y + bad), expected, jnp.float64)
+    hessian = lambda loss: jax.hessian(lambda w: loss(TwoLayer(a, w), x, y))(w)
+    _assert_close(hessian(loss), hessian(lambda net, x, y: _weighted(net, x, y, weight)), jnp.float64)
+
+
+@needs_kernel
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_padding_changes_no_bit(dtype):
+    """Of samples with weights 1 and then 0 the kernel looks at the first alone, in the same order; a batch may end anywhere."""
+    a, w, x, y = _case(5, 6, 900, dtype)
+    counts = jnp.asarray([1, 255, 256, 700, 900])
+    padded = jax.jit(
+        jax.vmap(
+            lambda count: _gradients(
+                lambda net, x, y: half_mse(net, *scaled_samples(x, y, (jnp.arange(900) < count).astype(dtype))),
+                a,
+                w,
+                x,
+                y,
+            )
+        )
+    )(counts)
+    for i, count in enumerate(counts.tolist()):
+        alone = _gradients(half_mse, a, w, x[:, :count], y[:count])
+        for one, other in zip(jax.tree.leaves(padded), jax.tree.leaves(alone), strict=True):
+            np.testing.assert_array_equal(one[i], other)

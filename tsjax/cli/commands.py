@@ -1,5 +1,6 @@
 """The commands that run sweeps, or say what running them takes. Heavy modules load inside them, so that help is instant."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -150,9 +151,14 @@ def plan(
     out: Annotated[
         str | None, typer.Option(help="A store to go on with: shows what it lacks, with times as measured there.")
     ] = None,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the largest program of each curve, for its exact memory.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Show cells, chunks, compilations, memory, FLOPs and expected time; run nothing.
+
+    Times and memory are those of earlier runs on this machine, where there were any.
 
     Example: tsjax plan sweeps/superiority.toml --out runs/superiority
 
@@ -173,17 +179,19 @@ def plan(
         raise ValueError("--pilot goes with --precision: say how precise exponents should be.")
     from ..report import plan_json, print_plan
     from ..sweep.estimate import estimate_plan
+    from ..sweep.execute import sized_here
     from ..sweep.plan import make_plan
     from ..sweep.records import seconds_done
     from ..sweep.store import open_store
 
-    cells, seconds = make_plan(loaded, experiment), None
+    cells, seconds, classes = make_plan(loaded, experiment, deep=compiled), None, {}
     if out is not None:
         store = open_store(out)
         check_same_sweep(loaded, store.spec, out)
-        seconds = seconds_done(store, cells)
-    with console(stderr=True).status("compiling the largest program of each curve"):
-        estimates = estimate_plan(cells, loaded.key, chunk, seconds)
+        seconds, classes = seconds_done(store, cells), store.content().plan.classes
+    cells = sized_here(cells, classes)
+    with console(stderr=True).status("compiling the largest program of each curve") if compiled else nullcontext():
+        estimates = estimate_plan(cells, loaded.key, chunk, seconds, compiled=compiled)
     if as_json:
         print_json(plan_json(estimates))
     else:

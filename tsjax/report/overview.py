@@ -29,7 +29,7 @@ def print_plan(estimate: PlanEstimate, console: Console) -> None:
             str(curve.cells),
             str(curve.chunks),
             str(curve.programs),
-            prefixed(curve.bytes, "B"),
+            "–" if curve.bytes is None else prefixed(curve.bytes, "B"),
             "–" if curve.operations is None else prefixed(curve.operations),
             "–" if curve.seconds is None else duration(curve.seconds),
         )

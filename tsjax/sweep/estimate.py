@@ -1,5 +1,6 @@
 """What a plan will cost, before it runs: programs, memory by XLA's own account, operations, and a rough time."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -11,23 +12,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .classes import SPEEDS
 from .devices import one_blas_thread, sharded_vmap, usable_devices
 from .experiment import Cost, Experiment
-from .plan import Group, Plan
+from .kept import KeptCosts
+from .plan import Plan
 from .program import compile_group, memory_budget
 
 
 @dataclass(frozen=True)
 class CurveEstimate:
     """The cost of the cells, still to be run, that share all static arguments but x. `bytes`: of one chunk of the largest
-    program, on all devices together. `seconds` and `operations` are None where neither the experiment states a cost nor
-    records tell one. `measured`: whether `seconds` stands on records of this curve."""
+    program, on all devices together; None where that was neither compiled nor is known from before. `seconds` and
+    `operations` are None where neither the experiment states a cost nor records tell one. `measured`: whether `seconds` stands
+    on cells of this curve that were run, in the store or on this machine."""
 
     static: dict[str, Any]
     cells: int
     chunks: int
     programs: int
-    bytes: int
+    bytes: int | None
     operations: float | None
     seconds: float | None
     measured: bool = False
@@ -86,50 +90,71 @@ def seconds_of(costs: list[Cost | None], measured: list[np.ndarray]) -> list[flo
     return [float(np.mean(mine[j])) * w / work[j] for w, j in zip(work, nearest, strict=True)]
 
 
-def estimate_plan(plan: Plan, key: int, chunk: int, seconds: np.ndarray | None = None) -> PlanEstimate:
-    """Compiles the largest program of each curve, and runs nothing of the sweep.
+def estimate_plan(
+    plan: Plan, key: int, chunk: int, seconds: np.ndarray | None = None, *, compiled: bool = False
+) -> PlanEstimate:
+    """What a plan will take by what its programs and cells took on this machine before (`KeptCosts`); where nothing is known of
+    a curve, by its operations at the speeds of `classes.SPEEDS`. Runs nothing of the sweep, and compiles nothing.
 
-    With the `seconds` that its cells took in a store (NaN for those not done there) the estimate is of what is missing, and
-    times are those that were measured.
+    With `compiled`, the largest program of each curve is compiled for its exact memory, and the speeds of this machine are
+    measured. With the `seconds` that its cells took in a store (NaN for those not done there) the estimate is of what is
+    missing, and times are those that were measured.
     """
     experiment = plan.experiment
     if not isinstance(experiment, Experiment):
         raise TypeError(f"the plan of {experiment.name} was read from a store and has no code to compile.")
     seconds = np.full(plan.cells, np.nan) if seconds is None else seconds
-    with one_blas_thread():
-        speeds = measure_speeds()
+    device = usable_devices()[0]
+    kept = KeptCosts(device.device_kind)
+    speeds = SPEEDS.get(device.platform, SPEEDS["gpu"])
+    if compiled:
+        with one_blas_thread():
+            speeds = measure_speeds()
+    whole = plan.groups
+    # A program that curves share is made, and counted, once: with the first of them.
+    first: dict[str, int] = {}
+    for number, group in enumerate(whole):
+        if np.isnan(seconds[plan.portions[number].places]).any():
+            first.setdefault(group.program(experiment.sized), number)
 
     def estimate(numbers: list[int]) -> CurveEstimate | None:
-        every = [plan.groups[number] for number in numbers]
-        measured = [seconds[plan.portions[number].places] for number in numbers]
+        every = [whole[number] for number in numbers]
+        took = [seconds[plan.portions[number].places] for number in numbers]
         costs = [group.cost for group in every if group.cost is not None]
         every_cost = costs if len(costs) == len(every) else None
-        per_cell = seconds_of([group.cost for group in every], measured)
-        known = per_cell is not None
-        if per_cell is None and every_cost is not None:
-            per_cell = [c.products / speeds[0] + c.factorisations / speeds[1] for c in every_cost]
+        per_cell, known = seconds_of([group.cost for group in every], took), True
+        if per_cell is None:
+            found = [kept.cell_seconds(experiment, group) for group in every]
+            per_cell = [one for one in found if one is not None]
+        if len(per_cell) < len(every):
+            per_cell, known = None, False
+            if every_cost is not None:
+                per_cell = [c.products / speeds[0] + c.factorisations / speeds[1] for c in every_cost]
         left = [
             tuple(cell for cell, missing in zip(group.cells, np.isnan(took), strict=True) if missing)
-            for group, took in zip(every, measured, strict=True)
+            for group, took in zip(every, took, strict=True)
         ]
         todo = [i for i, cells in enumerate(left) if cells]
         if not todo:
             return None
         largest = max(todo, key=lambda i: sum(every_cost[i]) if every_cost else i)
-        program = compile_group(experiment, Group(every[largest].static, left[largest]), key, chunk)
-        operations = expected = None
-        if every_cost is not None:
-            operations = sum(len(left[i]) * sum(every_cost[i]) for i in todo)
-        if per_cell is not None:
-            expected = sum(len(left[i]) * per_cell[i] for i in todo) + len(todo) * program.compile_seconds
+        rest = dataclasses.replace(every[largest], cells=left[largest])
+        size, known_program = min(chunk, len(rest.cells)), kept.program(experiment, rest)
+        program = compile_group(experiment, rest, key, chunk) if compiled else None
+        bytes = None if known_program is None else int(known_program.bytes * size)
+        programs = [whole[number] for number in first.values() if number in numbers]
+        compiling = sum(kept.compile_seconds(experiment, group) for group in programs)
+        if program is not None:
+            bytes, compiling = program.bytes, len(programs) * program.compile_seconds
+        operations = None if every_cost is None else sum(len(left[i]) * sum(every_cost[i]) for i in todo)
         return CurveEstimate(
             static={k: v for k, v in every[0].static.items() if k != experiment.x},
             cells=sum(len(left[i]) for i in todo),
-            chunks=sum(len(Group(every[i].static, left[i]).chunks(chunk)) for i in todo),
-            programs=len(todo),
-            bytes=program.bytes,
+            chunks=sum(len(dataclasses.replace(every[i], cells=left[i]).chunks(chunk)) for i in todo),
+            programs=len(programs),
+            bytes=bytes,
             operations=operations,
-            seconds=expected,
+            seconds=None if per_cell is None else sum(len(left[i]) * per_cell[i] for i in todo) + compiling,
             measured=known,
         )
 

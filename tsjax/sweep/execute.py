@@ -30,6 +30,7 @@ from .devices import usable_devices
 from .experiment import Experiment
 from .faults import raise_as_users, source_file
 from .interrupt import Stop
+from .kept import KeptCosts
 from .manifest import Manifest
 from .places import told
 from .plan import Cell, Group, Plan
@@ -235,6 +236,7 @@ class _Run:
         # Tracing holds the interpreter's lock, compilation does not: as many at a time as there are cores.
         self.writer, self.compiler = ThreadPoolExecutor(1), ThreadPoolExecutor(os.cpu_count())
         self.programs: dict[str, Future] = {}
+        self.costs = KeptCosts(self.device)
         self.unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
 
     def compile(self, group: Group, size: int) -> Program:
@@ -242,6 +244,7 @@ class _Run:
         with settings(self.experiment.x64):
             program = compile_group(self.experiment, group, self.key, size, self.budget)
         check_outputs(self.experiment, group, program.outputs)
+        self.costs.note_program(self.experiment, group, program.compile_seconds, program.bytes / program.size)
         return program
 
     def compile_all(self, todo: Iterable[tuple[Group, deque[tuple[Cell, ...]]]]) -> None:
@@ -289,6 +292,7 @@ class _Run:
         try:
             for cells, values, seconds in self.chunks(group, program, waiting):
                 finished.add(cells, values, seconds)
+                self.costs.note_cells(self.experiment, group, seconds / len(cells))
                 if time.perf_counter() - finished.since >= self.commit_seconds:
                     self.commit(finished, program)
                     finished = _Finished(group.static)
@@ -424,4 +428,5 @@ def run_plan(
     finally:
         run.writer.shutdown()
         run.compiler.shutdown(wait=False, cancel_futures=True)
+        run.costs.save()
     run.errors.raise_any()

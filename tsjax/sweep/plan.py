@@ -221,10 +221,11 @@ def _part(groups: Sequence[Group], part: int, parts: int) -> Iterator[Group]:
         yield dataclasses.replace(group, cells=tuple(itertools.chain.from_iterable(piece for _, piece in mine)))
 
 
-def make_plan(spec: SweepSpec, experiment: Experiment) -> Plan:
-    """Validates the spec and lists its cells in grid order. **Raises:** SpecError."""
+def make_plan(spec: SweepSpec, experiment: Experiment, *, deep: bool = True) -> Plan:
+    """Validates the spec and lists its cells in grid order; `deep` also asks what the experiment returns, and what theory
+    predicts, which takes seconds. **Raises:** SpecError."""
     plan = plan_cells(spec, experiment)
-    check_expectations(spec.expect, experiment, (one.arguments for one in plan.combinations))
+    check_expectations(spec.expect, experiment, (one.arguments for one in plan.combinations), deep=deep)
     return plan
 
 

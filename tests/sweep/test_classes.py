@@ -1,0 +1,258 @@
+"""Sizes that share a program: which do, and that records do not depend on it."""
+
+import itertools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import jax.random as jr
+import numpy as np
+import pytest
+from helpers import SEED
+
+import tsjax as ts
+from tsjax.size import Size, size_of
+from tsjax.sweep import plan as plans
+from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, size_classes
+from tsjax.sweep.execute import sized_here
+from tsjax.sweep.experiment import Cost
+from tsjax.sweep.plan import make_plan, plan_content, plan_of
+from tsjax.sweep.spec import find_experiment, load_spec, parse_spec
+
+ROOT = Path(ts.__file__).parent.parent
+
+
+@ts.experiment(sized=("n",), cost=lambda a: Cost(0.0, float(a["n"]) ** 3))
+def mean(key, *, n: int, scale: float = 1.0):
+    """The squared mean of n normal numbers, by weights."""
+    x = scale * jr.normal(key, (n.limit,))
+    weights = jnp.ones(n.limit) if n.weights() is None else n.weights()
+    return {"risk": (jnp.sum(weights * x) / n.count) ** 2, "limit": n.limit, "padded": n.is_padded}
+
+
+@ts.experiment(static=("n",))
+def alone(key, *, n: int, scale: float = 1.0):
+    """The same with a program for every n."""
+    return {"risk": jnp.mean(scale * jr.normal(key, (n,))) ** 2}
+
+
+def _plan(**grid):
+    spec = parse_spec({"study": "a:mean", "grid": {"seeds": 4, **grid}}, where="test")
+    return make_plan(spec, mean)
+
+
+def _seconds(cost: Cost) -> float:
+    products, factorisations = SPEEDS["cpu"]
+    return cost.products / products + cost.factorisations / factorisations
+
+
+@pytest.mark.parametrize("loops_end", [True, False])
+@pytest.mark.parametrize("power", [1, 2, 3])
+def test_classes_are_the_best_of_all_partitions(power, loops_end):
+    """Against a search of all ways to cut the sizes into classes."""
+    rng = np.random.default_rng(SEED + power)
+    cost_at = lambda sizes: Cost(1e7 * sizes[0], 30.0 * float(sizes[0]) ** power * 2048.0 ** (3 - power))
+    sizes = [128, 256, 512, 1024, 1536, 2048]
+    members = [Sized((n,), int(rng.integers(1, 40)), cost_at) for n in sizes]
+
+    def total(cuts) -> float:
+        seconds = 0.0
+        for first, last in itertools.pairwise((0, *cuts, len(sizes))):
+            limit, seconds = sizes[last - 1], seconds + COMPILE_SECONDS
+            for one in members[first:last]:
+                own, padded = cost_at(one.sizes), cost_at((limit,))
+                seconds += one.cells * _seconds(
+                    Cost(own.products if loops_end else padded.products, padded.factorisations)
+                )
+        return seconds
+
+    places = range(1, len(sizes))
+    best = min(total(cuts) for count in range(len(sizes)) for cuts in itertools.combinations(places, count))
+    found = size_classes(members, "cpu", loops_end)
+    limits = [one.sizes if limit is None else limit for one, limit in zip(members, found, strict=True)]
+    cuts = [i for i in places if limits[i] != limits[i - 1]]
+    assert total(cuts) == pytest.approx(best)
+
+
+def test_free_padding_gives_one_class_and_dear_padding_none():
+    free = [Sized((n,), 8, lambda _: Cost(0.0)) for n in (16, 4096, 64)]
+    assert size_classes(free, "cpu", True) == [(4096,)] * 3
+    dear = [Sized((n,), 8, lambda sizes: Cost(0.0, 1e20 * sizes[0])) for n in (16, 32)]
+    assert size_classes(dear, "cpu", True) == [None, None]
+    # Loops that end with the rows that count cost nothing more.
+    loops = [Sized((n,), 8, lambda sizes: Cost(1e20 * sizes[0])) for n in (16, 32)]
+    assert size_classes(loops, "cpu", True) == [(32,), (32,)] and size_classes(loops, "cpu", False) == [None, None]
+
+
+def test_without_a_cost_sizes_within_a_factor_of_4():
+    members = [Sized((n,), 8, None) for n in (1000, 16, 32, 64, 250)]
+    assert size_classes(members, "gpu", True) == [(1000,), (64,), (64,), (64,), (1000,)]
+
+
+def test_two_sizes_are_padded_together():
+    members = [Sized(sizes, 8, lambda _: Cost(0.0)) for sizes in ((8, 100), (16, 50))]
+    assert size_classes(members, "cpu", True) == [(16, 100)] * 2
+
+
+def test_a_shared_program_gives_what_programs_of_their_own_give():
+    grid = {"seeds": 6, "n": [40, 50, 64], "scale": [1.0, 2.0]}
+    shared, separate = ts.sweep(mean, **grid), ts.sweep(alone, **grid)
+    assert shared.records["limit"].unique().tolist() == [64] and shared.records["padded"].all()
+    assert shared.plan is not None and shared.plan.programs == 1
+    assert separate.plan is not None and separate.plan.programs == 3
+    order = ["n", "scale", "seed"]
+    both = [one.records.sort_values(order)["risk"].to_numpy() for one in (shared, separate)]
+    np.testing.assert_allclose(*both, rtol=1e-12)
+    # Called directly, with a number, nothing is padded.
+    direct = mean(jr.fold_in(jr.key(0), 2), n=50, scale=2.0)
+    row = shared.records.query("n == 50 and scale == 2.0 and seed == 2")["risk"].item()
+    assert not direct["padded"] and float(direct["risk"]) == pytest.approx(row, rel=1e-12)
+
+
+def test_a_store_keeps_its_classes(tmp_path, monkeypatch):
+    """Also when the sweep is extended, and where this machine would choose others."""
+    first = ts.sweep(mean, seeds=4, n=[40, 64], out=tmp_path / "s")
+    assert json.loads((tmp_path / "s/sweep.json").read_text())["plan"]["limits"] == [[64], [64]]
+    monkeypatch.setattr(plans, "size_classes", lambda members, *_: [None] * len(members))
+    more = ts.sweep(mean, seeds=6, n=[40, 48, 64, 300], out=tmp_path / "s")
+    assert more.plan is not None and more.plan.limits == ((64,), (64,), (64,), None)
+    limits = more.records.groupby("n")["limit"].first()
+    assert limits.to_dict() == {40: 64, 48: 64, 64: 64, 300: 300}
+    old = first.records.merge(more.records, on=["n", "seed"], suffixes=("", "_new"))
+    assert len(old) == 8 and (old["risk"] == old["risk_new"]).all()
+
+
+def test_plans_with_classes_are_written_and_read():
+    plan = sized_here(_plan(n=[40, 64, 300]), {})
+    again = plan_of(json.loads(json.dumps(plan_content(plan))), mean.description)
+    assert again.limits == plan.limits and [g.limits for g in again.groups] == [g.limits for g in plan.groups]
+    content = {**plan_content(plan), "limits": [[64]]}
+    with pytest.raises(ValueError, match="limits of 1 groups, where there are 3"):
+        plan_of(content, mean.description)
+    # Of before there were classes.
+    old = {key: value for key, value in plan_content(plan).items() if key != "limits"}
+    assert plan_of(old, mean.description).limits == ()
+
+
+def test_parts_of_a_plan_have_its_classes():
+    plan = sized_here(_plan(n=[40, 64], seeds=40), {})
+    parts = [plan.shard(i, 3) for i in (1, 2, 3)]
+    assert {group.limits for part in parts for group in part.groups} == {(64,)}
+    assert sum(part.cells for part in parts) == plan.cells == 80
+
+
+def test_a_function_that_needs_the_value_of_a_size_says_so():
+    @ts.experiment(sized=("n",))
+    def shaped(key, *, n: int):
+        return {"risk": jnp.mean(jr.normal(key, (int(n.count),))) ** 2}
+
+    with pytest.raises(Exception, match="argument 'n' is traced, and the function needs its value"):
+        ts.sweep(shaped, seeds=2, n=[8, 16])
+
+
+@pytest.mark.parametrize("value", [0, -3, 2.5, True])
+def test_what_is_no_size(value):
+    @ts.experiment(sized=("n",))
+    def any_n(key, *, n: float):
+        return {"risk": 1.0}
+
+    with pytest.raises(ValueError, match="is a sample size, so it must be a whole number >= 1"):
+        ts.sweep(any_n, seeds=2, n=value)
+
+
+def test_names_of_sizes():
+    with pytest.raises(ValueError, match="'n' is in static and in sized"):
+        ts.experiment(lambda key, n: {}, name="a", static=("n",), sized=("n",), arguments=mean.arguments)
+    with pytest.raises(ValueError, match="sized names 'k', which is not one of its arguments"):
+        ts.experiment(lambda key, n: {}, name="a", sized=("k",), arguments=mean.arguments)
+
+
+def test_sizes():
+    assert size_of(5).weights() is None and not size_of(5).is_padded
+    assert size_of(Size(7, 3)) == Size(7, 3)
+    padded = Size(4, jnp.asarray(4))
+    weights = padded.weights(jnp.float32)
+    assert padded.is_padded and weights is not None and weights.tolist() == [1.0] * 4
+    for limit, count in ((4, 5), (4, 0)):
+        with pytest.raises(ValueError, match="needs at least one point"):
+            Size(limit, count)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("inputs", [ts.Sphere(4), ts.Gaussian(4), ts.Cube(4)], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("noise", ["gaussian", "uniform"])
+def test_a_padded_sample_begins_with_the_sample(key, inputs, noise, dtype):
+    problem = ts.Problem(inputs, ts.ReLUTeacher(3), noise=noise)
+    teacher = problem.sample_teacher(key, dtype)
+    short = problem.sample(key, teacher, 13, dtype)
+    long = jax.jit(lambda count: problem.sample(key, teacher, Size(40, count), dtype))(13)
+    assert long.x.shape == (40, 4) and long.weight is not None and long.weight.tolist() == [1.0] * 13 + [0.0] * 27
+    assert (long.x.dtype, long.weight.dtype) == (jnp.dtype(dtype), jnp.dtype(dtype))
+    eps = 8 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(long.x[:13], short.x, rtol=eps, atol=eps)
+    np.testing.assert_allclose(long.y[:13], short.y, rtol=eps, atol=eps)
+
+
+def test_padded_samples_of_mixtures_and_of_real_data(key):
+    mixture = ts.GaussianMixture(means=jnp.eye(3)).draw(key)
+    short, long = mixture.sample(key, 9), mixture.sample(key, Size(20, jnp.asarray(9)))
+    np.testing.assert_array_equal(long.y[:9], short.y)
+    np.testing.assert_allclose(long.x[:9], short.x, rtol=1e-12)
+    rng = np.random.default_rng(SEED)
+    rows = ts.DataProblem(rng.normal(size=(50, 3)), rng.normal(size=50))
+    for draw in (lambda n: rows.split(key, n)[0], lambda n: rows.draw(key).sample(key, n)):
+        short, long = draw(9), draw(Size(20, jnp.asarray(9)))
+        np.testing.assert_array_equal(long.x[:9], short.x)
+        np.testing.assert_array_equal(long.y[:9], short.y)
+        assert long.weight is not None and int(long.weight.sum()) == 9
+    with pytest.raises(ValueError, match=r"n must be in 1..38: of 50 rows 12 are held out; got n=39"):
+        rows.split(key, Size(39, jnp.asarray(9)))
+
+
+def _both(monkeypatch, study, **grid):
+    """Records of a sweep in one program for each curve, and with a program for each size."""
+    found = []
+    for choose in (lambda members, *_: [tuple(map(max, zip(*(m.sizes for m in members), strict=True)))] * len(members),
+                   lambda members, *_: [None] * len(members)):  # fmt: skip
+        monkeypatch.setattr(plans, "size_classes", choose)
+        found.append(ts.sweep(study, **grid).records)
+    return found
+
+
+_CELLS = {"d": 3, "m": 2, "noise_std": 0.1, "dtype": "float64", "test_points": 200}
+_LINEAR = ["ntk", "optimal_linear", "nearest_neighbours"]
+
+
+@pytest.mark.parametrize("estimators", [_LINEAR, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_linear_estimators_do_not_see_padding(monkeypatch, estimators):
+    from tsjax.studies.superiority import ESTIMATORS
+
+    names = [name for name in ESTIMATORS if "student" not in name] if estimators is None else estimators
+    padded, own = _both(monkeypatch, ts.studies.superiority, seeds=4, n=[24, 40], estimator=names, **_CELLS)
+    both = padded.merge(own, on=["estimator", "n", "seed"], suffixes=("", "_own"))
+    assert len(both) == 8 * len(names) and (both["status"] == both["status_own"]).all()
+    # These two divide by what roundoff is a part of: the condition times the error of the kernel.
+    rough = both["estimator"].isin(["minimum_norm", "spectral_cutoff"])
+    np.testing.assert_allclose(both["risk"][~rough], both["risk_own"][~rough], rtol=1e-9)
+    np.testing.assert_allclose(both["risk"][rough], both["risk_own"][rough], rtol=1e-4)
+
+
+@pytest.mark.parametrize("learner", ["student", pytest.param("sgd", marks=pytest.mark.slow)])
+def test_students_do_not_see_padding(monkeypatch, learner):
+    """In float64, where roundoff has no time to grow; phase I sees a part of the rows at the larger size."""
+    settings = {"d": 3, "m": 1, "noise_std": 0.1, "dtype": "float64"}
+    padded, own = _both(monkeypatch, ts.studies.recovery, seeds=4, n=[100, 256], learner=learner, **settings)
+    both = padded.merge(own, on=["n", "seed"], suffixes=("", "_own"))
+    assert len(both) == 8 and (both["total_steps"] == both["total_steps_own"]).all()
+    np.testing.assert_allclose(both["risk"], both["risk_own"], rtol=1e-6)
+    np.testing.assert_allclose(both["train_loss"], both["train_loss_own"], rtol=1e-6)
+    np.testing.assert_allclose(both["cost"], both["cost_own"])
+
+
+def test_shipped_sweeps_have_few_programs():
+    """20 and 53 before sizes could share one."""
+    for name, most in (("quickstart", 8), ("superiority", 26)):
+        spec = load_spec(ROOT / f"sweeps/{name}.toml")
+        plan = plans.plan_cells(spec, find_experiment(spec.study))
+        assert plan.sized_by("cpu", True, {}).programs <= most < len(plan.groups)

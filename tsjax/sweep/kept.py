@@ -1,0 +1,130 @@
+"""What programs and cells have cost on this machine, kept in the cache folder: so a plan says at once what a sweep takes."""
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..cache import cache_folder, private_folder, read_private
+from .classes import COMPILE_SECONDS
+from .experiment import Cost
+from .plan import Group
+
+# Of each kind; the newest stay.
+_MOST = 4096
+_KINDS = ("programs", "cells")
+
+
+class ProgramCost(NamedTuple):
+    """Seconds to make a program, and the bytes of one cell in it."""
+
+    seconds: float
+    bytes: float
+
+
+class KeptCosts:
+    """Costs on one kind of device: those that were read, and those noted since."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.programs, self.cells = _tables(_read().get(device))
+
+    def note_program(self, experiment: Any, group: Group, seconds: float, bytes: float) -> None:
+        """`bytes` are those of one cell."""
+        self._put(self.programs, _name(experiment, group.program(experiment.sized)), [seconds, bytes])
+
+    def note_cells(self, experiment: Any, group: Group, seconds: float) -> None:
+        """`seconds` are those of one cell."""
+        self._put(self.cells, _name(experiment, json.dumps(group.static, sort_keys=True)), [_work(group.cost), seconds])
+
+    def program(self, experiment: Any, group: Group) -> ProgramCost | None:
+        """Of this very program, as it was made last."""
+        found = self.programs.get(_name(experiment, group.program(experiment.sized)))
+        return None if found is None else ProgramCost(*found)
+
+    def compile_seconds(self, experiment: Any, group: Group) -> float:
+        """Of this program; else the median of the study's; else of all; else an order of magnitude."""
+        own = self.program(experiment, group)
+        if own is not None:
+            return own.seconds
+        study = _name(experiment, "")
+        alike = [values[0] for name, values in self.programs.items() if name.startswith(study)]
+        seconds = alike or [values[0] for values in self.programs.values()]
+        return float(np.median(seconds)) if seconds else COMPILE_SECONDS
+
+    def cell_seconds(self, experiment: Any, group: Group) -> float | None:
+        """Of one cell of this group; else of the one of its curve that is nearest in cost, in proportion. None where nothing
+        is known of the curve."""
+        exact = self.cells.get(_name(experiment, json.dumps(group.static, sort_keys=True)))
+        if exact is not None:
+            return exact[1]
+        curve = _curve(experiment, group.static)
+        alike = [
+            values
+            for name, values in self.cells.items()
+            if name.startswith(_name(experiment, ""))
+            and _curve(experiment, json.loads(name.split("\n", 1)[1])) == curve
+        ]
+        if not alike or group.cost is None:
+            return None
+        work = _work(group.cost)
+        cost, seconds = min(alike, key=lambda values: abs(np.log(values[0] / work)))
+        return float(seconds * work / cost)
+
+    def save(self) -> None:
+        """Writes what was noted, beside what others have written since, unless JAX is told to keep nothing."""
+        config: Any = jax.config
+        if not config.jax_enable_compilation_cache:
+            return
+        # What cannot be kept is measured again.
+        with contextlib.suppress(OSError, RuntimeError):
+            folder = private_folder(cache_folder())
+            content = _read()
+            pairs = zip(_KINDS, _tables(content.get(self.device)), (self.programs, self.cells), strict=True)
+            content[self.device] = {
+                kind: dict(list({**theirs, **mine}.items())[-_MOST:]) for kind, theirs, mine in pairs
+            }
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                made = Path(temporary) / "costs.json"
+                made.write_text(json.dumps(content))
+                made.chmod(0o600)
+                made.replace(folder / "costs.json")
+
+    def _put(self, known: dict[str, list[float]], name: str, values: list[float]) -> None:
+        # To the end, where what is newest stands.
+        known.pop(name, None)
+        known[name] = values
+
+
+def _read() -> dict[str, Any]:
+    try:
+        content = json.loads(read_private(cache_folder() / "costs.json") or b"{}")
+    except (OSError, RuntimeError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _tables(found: Any) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Programs and cells of one kind of device; empty where the file does not hold that."""
+    try:
+        programs, cells = ({str(name): [float(v) for v in two] for name, two in found[kind].items()} for kind in _KINDS)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}, {}
+    return programs, cells
+
+
+def _name(experiment: Any, what: str) -> str:
+    return f"{experiment.name} {experiment.version}\n{what}"
+
+
+def _curve(experiment: Any, static: Mapping[str, Any]) -> str:
+    return json.dumps([v for k, v in sorted(static.items()) if k != experiment.x and k not in experiment.sized])
+
+
+def _work(cost: Cost | None) -> float:
+    return 1.0 if cost is None else max(1.0, float(sum(cost)))
