@@ -34,7 +34,7 @@ LAYERS = [
 UPWARD = {("sweep.result", "report"), ("sweep.run", "studies"), ("sweep.spec", "studies")}
 # The modules that may look at devices, files or the clock; `data` and its study read the file of the user, `fast.native`
 # compiles one into the folder that `cache` makes, `versions` reads `pyproject.toml`.
-OUTER = ("sweep", "report", "cli", "data", "studies.real_data", "fast.native", "cache", "versions")
+OUTER = ("sweep", "report", "cli", "data", "studies.real_data", "fast.native", "fast.fused", "cache", "versions")
 
 
 def _modules():

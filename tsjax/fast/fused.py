@@ -2,52 +2,141 @@
 the cache nearest to them, and noise is made inside by the counter-based generator of `tsjax.optim`.
 
 On other devices, and for students that do not fit, training is XLA's; both do the same steps with the same noise, and
-differ by rounding. It has been compared with XLA in Pallas's interpreter and lowered for CUDA, but not yet been run on a GPU,
-so it is opt-in: TSJAX_FUSED=1. `uv run python -m benchmarks gpu` measures it; TSJAX_FUSED=interpret runs it anywhere, slowly.
+differ by rounding. It is used on CUDA devices where a few of its steps agree with XLA's (`checked`), unless TSJAX_FUSED=0.
+`uv run python -m benchmarks gpu` measures it; TSJAX_FUSED=interpret runs it anywhere, slowly.
 """
 
+import contextlib
 import functools
+import hashlib
+import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from ..activations import relu
+from ..cache import cache_folder, private_folder, read_private
 from ..network import TwoLayer
-from ..optim import normals_at
+from ..optim import counter_normals, normals_at
+from ..versions import version_of
 from . import native
-from .loss import Extent, scaled_samples
+from .loss import Extent, half_mse_by_xla, scaled_samples
 
 # Sums and parameters are registers of every thread, of which there are 255.
 LARGEST = 96
+# Twenty steps of float32 numbers of order 1 agree to 1e-6; a sum that is wrong shows at once.
+_MOST_ERROR = 1e-4
 
 
 def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
-    """Whether `descend` can train this: relu, float32, at most `LARGEST` parameters; and whether it shall, TSJAX_FUSED."""
+    """Whether `descend` can train this: relu, float32, at most `LARGEST` parameters; and whether it shall (`in_use`)."""
     dtypes = {leaf.dtype for leaf in (net.a, net.w, x_t, y)}
     small = net.a.size + net.w.size <= LARGEST
-    return _mode() != "" and small and net.activation == relu and dtypes == {jnp.dtype("float32")}
+    return small and net.activation == relu and dtypes == {jnp.dtype("float32")} and in_use()[0]
 
 
-def _mode() -> str:
-    mode = os.environ.get("TSJAX_FUSED", "0")
-    if mode not in ("0", "1", "interpret"):
-        raise ValueError(f"TSJAX_FUSED must be 0 (off), 1 (on GPUs) or interpret (to test it anywhere), got {mode!r}.")
-    return "" if mode == "0" else mode
+@functools.cache
+def mode() -> str:
+    """TSJAX_FUSED: "0" (off), "1" (on), "interpret" (anywhere, slowly, for tests), or "" where it is not set. Read once in a
+    process: compiled programs do not hear of a change. **Raises:** ValueError for another value."""
+    found = os.environ.get("TSJAX_FUSED", "")
+    if found not in ("", "0", "1", "interpret"):
+        raise ValueError(
+            f"TSJAX_FUSED must be 0 (off), 1 (on, unchecked, on GPUs) or interpret (to test it anywhere), got {found!r}. "
+            "Without it the kernel is used on CUDA devices where it agrees with XLA."
+        )
+    return found
+
+
+def in_use() -> tuple[bool, str]:
+    """Whether CUDA devices train by this kernel, and why or why not."""
+    if mode() == "":
+        return checked()
+    return mode() != "0", f"by TSJAX_FUSED={mode()}"
+
+
+@functools.cache
+def checked() -> tuple[bool, str]:
+    """Whether a few steps of the kernel on the CUDA device here are those of XLA, and what was found. It is tried once for
+    each kind of device and version, and kept in the cache folder."""
+    try:
+        device = jax.local_devices(backend="cuda")[0]
+    except RuntimeError:
+        return False, "there is no CUDA device"
+    source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    facts = [device.device_kind, jax.__version__, str(version_of("jaxlib")), source]
+    name = f"fused-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
+    # Neither a folder that is not ours nor a broken file is a reason to stop.
+    with contextlib.suppress(OSError, RuntimeError, ValueError, TypeError):
+        agrees, detail = json.loads(read_private(cache_folder() / name) or b"")
+        return bool(agrees), str(detail)
+    # In a thread of its own, since whoever asks may be tracing.
+    with ThreadPoolExecutor(1) as pool:
+        agrees, detail = pool.submit(compare, device).result()
+    with contextlib.suppress(OSError, RuntimeError):
+        file = private_folder(cache_folder()) / name
+        file.write_text(json.dumps([agrees, detail]))
+        file.chmod(0o600)
+    return agrees, detail
+
+
+def compare(device: Any, interpret: bool = False) -> tuple[bool, str]:
+    """Whether 20 noisy steps of a batch by the kernel on this device are those of XLA up to rounding, and what was found."""
+    rng, m, d, n, steps = np.random.default_rng(0), 3, 5, 300, 20
+    a, w, x_t, y = (rng.normal(size=shape).astype(np.float32) for shape in ((2, m), (2, m, d), (d, n), (n,)))
+    weight = (np.arange(n) < 200).astype(np.float32)
+    seed, eta, noise, penalty = np.asarray([3, 4], np.uint32), np.float32(0.05), np.float32(0.02), np.float32(0.01)
+
+    def by_kernel(a, w):
+        arrays, span = (
+            scaled_samples(jnp.asarray(x_t), jnp.asarray(y), jnp.asarray(weight)),
+            (jnp.int32(0), jnp.int32(steps)),
+        )
+        return descend(
+            a, w, *arrays, start=span[0], stop=span[1], step_size=jnp.asarray(eta), seed=jnp.asarray(seed),
+            noise=jnp.asarray(noise), penalty=jnp.asarray(penalty), interpret=interpret,
+        )[:2]  # fmt: skip
+
+    def by_xla(a, w):
+        samples = scaled_samples(jnp.asarray(x_t), jnp.asarray(y), jnp.asarray(weight))
+        gradient = jax.grad(lambda theta: half_mse_by_xla(TwoLayer(*theta), *samples))
+
+        def step(i, theta):
+            xi = counter_normals(jnp.asarray(seed), i, m * (d + 1), jnp.float32)
+            both = (xi[:m], xi[m:].reshape(m, d))
+            move = lambda p, g, xi: p - eta * (g + 2 * penalty * p) + noise * xi
+            return jax.tree.map(move, theta, gradient(theta), both)
+
+        return jax.lax.fori_loop(0, steps, step, (a, w))
+
+    try:
+        with jax.default_device(device):
+            mine, theirs = (jax.jit(jax.vmap(fn))(a, w) for fn in (by_kernel, by_xla))
+        error = max(float(np.max(np.abs(np.subtract(*pair)))) for pair in zip(mine, theirs, strict=True))
+    # Whatever Pallas, Triton or the driver object to: training goes on by XLA.
+    except Exception as fault:
+        return False, f"it does not run: {type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}"
+    words = f"{steps} steps differ from XLA's by at most {error:.1g} on {device.device_kind}"
+    return bool(error < _MOST_ERROR), words
 
 
 def kernel_in_use(platform: str) -> str:
     """What trains relu students on devices of this platform, where a kernel of ours can: `c` (`tsjax.fast.native`), `fused`, or
     `xla`. They sum in different orders, so that their results differ by rounding."""
-    if _mode() == "interpret" or (_mode() == "1" and platform in ("cuda", "gpu")):
+    if mode() == "interpret" or (platform in ("cuda", "gpu") and in_use()[0]):
         return "fused"
     return "c" if platform == "cpu" and native.load()[0] is not None else "xla"
 
 
 def where_it_runs(fused, otherwise, *operands):
     """`fused(*operands)` on CUDA devices, `otherwise(*operands)` elsewhere; with TSJAX_FUSED=interpret, `fused` anywhere."""
-    if _mode() == "interpret":
+    if mode() == "interpret":
         return fused(*operands)
     return jax.lax.platform_dependent(*operands, cuda=fused, default=otherwise)
 
@@ -154,7 +243,7 @@ def descend(
     seed = jnp.zeros(2, jnp.uint32) if seed is None else seed
     rates = (step_size * output_weights, step_size, noise * output_weights, noise, 2 * penalty, total)
     theta = jnp.pad(jnp.concatenate([a, w.reshape(-1)]), (0, width - size))
-    interpret = _mode() == "interpret" if interpret is None else interpret
+    interpret = mode() == "interpret" if interpret is None else interpret
     kernel = functools.partial(_kernel, m=m, d=d, tile=tile, warps_meet=not interpret)
     theta, loss = pl.pallas_call(
         kernel,

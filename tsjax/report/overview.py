@@ -108,6 +108,10 @@ def print_doctor(content: dict[str, Any], console: Console) -> None:
         "kernel in C": Text(
             f"{'used on CPUs' if content['native']['used'] else 'not used'}: {content['native']['detail']}"
         ),
+        "kernel for GPUs": Text(
+            f"{'used on CUDA devices' if content['fused']['used'] else 'not used'}: {content['fused']['detail']}"
+        ),
+        "XLA": Text(content["compiler"] or "as it is by default"),
         "compilation cache": Text(
             content["compilation_cache"] or "none; set JAX_COMPILATION_CACHE_DIR to a folder to compile only once"
         ),

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..fast import native
+from ..fast import fused, native
 from ..versions import version_of
 
 _PACKAGES = (
@@ -41,7 +41,8 @@ def _bridge() -> dict[str, Any]:
 
 def examine() -> dict[str, Any]:
     """Plain values: `ok`, `versions`, `python`, `devices`, `cores`, `memory_bytes`, `x64`, `bridge`,
-    `native` (whether the kernel in C is in use on CPUs, and where it is or why not), `compilation_cache`, `blas`."""
+    `native` (whether the kernel in C is in use on CPUs, and where it is or why not), `fused` (the same of the kernel for CUDA
+    devices), `compiler` (what XLA is asked for), `compilation_cache`, `blas`."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     bridge = _bridge()
     return {
@@ -54,7 +55,9 @@ def examine() -> dict[str, Any]:
         "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
         "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "bridge": bridge,
+        "fused": dict(zip(("used", "detail"), fused.in_use(), strict=True)),
         "native": {"used": native.load()[0] is not None, "detail": native.load()[1]},
+        "compiler": os.environ.get("XLA_FLAGS", ""),
         "compilation_cache": jax.config.jax_compilation_cache_dir,  # pyright: ignore[reportAttributeAccessIssue]
         "blas": f"{blas['name']} {blas['version']}",
     }

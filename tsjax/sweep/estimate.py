@@ -141,7 +141,10 @@ def estimate_plan(
         rest = dataclasses.replace(every[largest], cells=left[largest])
         size, known_program = min(chunk, len(rest.cells)), kept.program(experiment, rest)
         program = compile_group(experiment, rest, key, chunk) if compiled else None
-        bytes = None if known_program is None else int(known_program.bytes * size)
+        bytes = None
+        if known_program is not None:
+            # Chunks are cut for memory.
+            bytes = int(known_program.bytes * min(size, max(1.0, memory_budget() // max(known_program.bytes, 1.0))))
         programs = [whole[number] for number in first.values() if number in numbers]
         compiling = sum(kept.compile_seconds(experiment, group) for group in programs)
         if program is not None:
