@@ -129,7 +129,9 @@ def test_panels_are_in_the_order_of_their_numbers(make_toy):
     figure = rate_figure(make_toy(grid=[{**part, "d": [2, 5, 8]}, {**part, "d": [3, 4, 6]}], expect=[]))
     titles = [axes.get_title() for axes in figure.axes]
     assert len(titles) > 2 and titles == sorted(titles)
-    labels = [text.get_text() for axes in figure.axes for text in axes.get_legend().get_texts()]
+    legends = [legend for axes in figure.axes if (legend := axes.get_legend()) is not None]
+    labels = [text.get_text() for legend in legends for text in legend.get_texts()]
+    assert len(legends) == len(titles)
     assert not any("…" in label for label in labels)
 
 

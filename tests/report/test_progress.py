@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from tsjax.report import progress
 from tsjax.report.progress import Meter, watch
 from tsjax.sweep.execute import ChunkDone
 from tsjax.sweep.experiment import Cost, experiment
@@ -257,3 +258,37 @@ def test_a_run_reports_through_the_listener(make_toy, tmp_path):
     lines = out.getvalue().splitlines()
     assert [line.split("  ")[0] for line in lines] == ["cells 4/8", "cells 8/8", "cells 8/12", "cells 12/12"]
     assert "8 found in the store" in lines[2]
+
+
+class _Shown:
+    """What a notebook would show: each state of one cell of output."""
+
+    def __init__(self):
+        self.states = []
+
+    def display(self, content, *, raw, display_id):
+        assert raw and display_id
+        self.states.append(content)
+        return self
+
+    def update(self, content, *, raw):
+        assert raw
+        self.states.append(content)
+
+
+def test_in_a_notebook_a_bar_that_ends_as_a_line(monkeypatch):
+    display = pytest.importorskip("IPython.display")
+    shown, plan = _Shown(), _plan()
+    monkeypatch.setattr(progress, "_is_notebook", lambda: True)
+    monkeypatch.setattr(display, "display", shown.display)
+    chunks = [_done(plan, 0, range(8)), _done(plan, 1, range(8), failed=1), _done(plan, 2, range(8), resumed=True)]
+    assert list(watch(plan, iter(chunks))) == chunks
+    assert len(shown.states) == 5
+    assert '<progress value="16" max="32"></progress> cells 16/32' in shown.states[2]["text/html"]
+    last = shown.states[-1]
+    assert last.keys() == {"text/plain"} and last["text/plain"].startswith("24 of 32 cells in ")
+    assert "1 failed" in last["text/plain"] and "8 resumed" in last["text/plain"]
+
+
+def test_no_notebook_here():
+    assert not progress._is_notebook()

@@ -15,7 +15,7 @@ import tsjax as ts
 from tsjax.fast import native
 from tsjax.kernels import ArcCosineNTK
 from tsjax.sweep import devices as devices_module
-from tsjax.sweep.devices import pad_batch
+from tsjax.sweep.devices import compile_fast, compiler_options, pad_batch
 
 PROBLEM = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.2)
 B, N = 3, 16
@@ -312,3 +312,58 @@ def test_no_traffic_between_eight_devices():
     # The kernel is called on each device's own part.
     if native.load()[0] is not None:
         assert "tsjax_half_mse" in text
+
+
+_SWEEP = """
+import sys, warnings, jax
+warnings.simplefilter("error")
+if "late" in sys.argv:
+    jax.numpy.zeros(3).block_until_ready()
+import tsjax as ts
+
+@ts.experiment(sized=("n",))
+def law(key, *, n: int):
+    return {"risk": jax.numpy.sin(jax.random.normal(key)) ** 2 / n.count}
+
+ts.sweep(law, seeds=4, n=[1, 2, 4], progress="shown" in sys.argv)
+print(len(jax.devices()), jax.config.jax_compilation_cache_dir)
+"""
+
+
+def _in_a_process(tmp_path, *arguments):
+    environment = {k: v for k, v in os.environ.items() if k not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")}
+    environment |= {"TSJAX_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    command = [sys.executable, "-c", _SWEEP, *arguments]
+    return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+
+
+def test_a_sweep_in_a_users_process_has_the_cores_and_keeps_its_programs(tmp_path):
+    done = _in_a_process(tmp_path, "shown")
+    cores = len(os.sched_getaffinity(0))
+    assert done.stdout.split() == [str(cores), str(tmp_path / "cache/jax")], done.stderr
+    assert "cells 12/12" in done.stderr
+    assert list((tmp_path / "cache/jax").glob("*-cache"))
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
+def test_what_comes_too_late_is_said(tmp_path):
+    done = _in_a_process(tmp_path, "late")
+    assert "JAX began with one CPU device" in done.stderr and "Set JAX_NUM_CPU_DEVICES=" in done.stderr
+
+
+def test_programs_are_kept_in_a_process_that_has_compiled_before(tmp_path):
+    code = _SWEEP.replace('"error"', '"ignore"')
+    environment = {**os.environ, "TSJAX_CACHE_DIR": str(tmp_path / "cache"), "XLA_FLAGS": ""}
+    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    subprocess.run([sys.executable, "-c", code, "late"], env=environment, cwd=tmp_path, check=True, timeout=300)
+    assert list((tmp_path / "cache/jax").glob("*-cache"))
+
+
+def test_what_xla_is_asked_for(monkeypatch):
+    """Unless the user's flags are about it."""
+    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=4")
+    assert compiler_options("cpu") == {"xla_backend_optimization_level": 2}
+    assert compiler_options("gpu") == {} == compiler_options("tpu")
+    compile_fast()
+    assert os.environ["XLA_FLAGS"].split() == ["--xla_gpu_autotune_level=4", "--xla_backend_optimization_level=2"]
+    assert compiler_options("cpu") == {}

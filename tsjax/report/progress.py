@@ -1,9 +1,11 @@
 """Progress of a running sweep on standard error: a live display in a terminal, one line a chunk elsewhere."""
 
+import html
 import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from rich.console import Console, ConsoleRenderable, Group
 from rich.live import Live
@@ -30,7 +32,9 @@ def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = Non
     """
     shown = standard_console(stderr=True) if console is None else console
     meter = Meter(plan)
-    if shown.is_terminal and not shown.is_dumb_terminal:
+    if console is None and _is_notebook():
+        yield from _in_notebook(meter, stream)
+    elif shown.is_terminal and not shown.is_dumb_terminal:
         # What cells print goes above the display, but never from a piped standard output to standard error.
         above = sys.stdout.isatty()
         with Live(get_renderable=meter.render, console=shown, redirect_stdout=above) as live:
@@ -40,6 +44,36 @@ def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = Non
                 yield done
     else:
         yield from _log(meter, stream, shown)
+
+
+def _is_notebook() -> bool:
+    """Whether this is the kernel of a notebook, whose output is a page."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _in_notebook(meter: "Meter", stream: Iterable[ChunkDone]) -> Iterator[ChunkDone]:
+    """A bar without widgets, which is one line of text in the end."""
+    from IPython.display import display
+
+    def shown(text: str, bar: bool) -> dict[str, str]:
+        found = {"text/plain": text}
+        if bar:
+            found["text/html"] = (
+                f'<progress value="{meter.done}" max="{max(meter.total, 1)}"></progress> {html.escape(text)}'
+            )
+        return found
+
+    start = time.monotonic()
+    handle: Any = display(shown("compiling", True), raw=True, display_id=True)
+    for done in stream:
+        meter.add(done)
+        text = f"cells {meter.done}/{meter.total}" if done.resumed or done.records is None else meter.line(done)
+        handle.update(shown(text, True), raw=True)
+        yield done
+    facts = "".join(f", {fact}" for fact in meter.facts() if "cells/s" not in fact)
+    text = f"{meter.done} of {meter.total} cells in {duration(time.monotonic() - start)}{facts}"
+    handle.update(shown(text, False), raw=True)
 
 
 def _log(meter: "Meter", stream: Iterable[ChunkDone], console: Console) -> Iterator[ChunkDone]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 from filelock import FileLock, Timeout
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key, UInt32
 
@@ -56,6 +57,28 @@ def use_all_cores() -> None:
     os.environ.setdefault(_POOL, str(4 * cores))
     if "JAX_NUM_CPU_DEVICES" not in os.environ and "xla_force_host_platform" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", cores)
+
+
+@functools.cache
+def use_machine() -> None:
+    """Gives a process of the user's what the command line has: one CPU device per core, where JAX has not begun yet, and
+    compiled programs that are kept. A warning says what came too late, once."""
+    try:
+        use_all_cores()
+    except RuntimeError:
+        cores = len(os.sched_getaffinity(0))
+        if jax.default_backend() == "cpu" and len(jax.local_devices()) == 1 < cores:
+            warnings.warn(
+                f"JAX began with one CPU device, so that one of {cores} cores is used. Set JAX_NUM_CPU_DEVICES={cores} before "
+                "Python starts, or call tsjax before any other JAX operation.",
+                stacklevel=3,
+            )
+    config: Any = jax.config
+    before = config.jax_compilation_cache_dir
+    keep_compiled()
+    if config.jax_compilation_cache_dir != before:
+        # JAX asks once whether there is a folder, when it compiles first.
+        compilation_cache.reset_cache()
 
 
 def compiler_options(platform: str) -> dict[str, Any]:
@@ -251,6 +274,7 @@ def fit_many(
             raise ValueError(
                 f"one teacher per data set: got teachers with an array of shape {leaf.shape} for {keys.shape[0]} data sets."
             )
+    use_machine()
     chosen = tuple(usable_devices() if devices is None else devices)
     # As every fit called eagerly: what needs float64 has it, whatever JAX's flags; training keeps the type of the data.
     with one_blas_thread(), jax.enable_x64(True):

@@ -1,6 +1,7 @@
 """A sweep from Python: `ts.sweep(study, ...)`, and the same for a spec."""
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, SupportsIndex
@@ -11,7 +12,7 @@ import pyarrow as pa
 from jax.experimental import multihost_utils
 
 from .cluster import run_on_ray
-from .devices import one_blas_thread
+from .devices import one_blas_thread, use_machine
 from .execute import COMMIT_SECONDS, ChunkDone, manifest_of, provenance, run_plan, sized_here
 from .experiment import Experiment
 from .interrupt import listening
@@ -41,6 +42,7 @@ def sweep(
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
     listener: Listener | None = None,
+    progress: bool | None = None,
     **arguments: Any,
 ) -> Result:
     """Runs every cell of a grid, on all local devices, and returns the result.
@@ -54,11 +56,16 @@ def sweep(
     - `chunk`: cells that run together; fewer run where they would not fit in memory.
     - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
     - `engine`, `ray_address`: the devices of this machine, or a Ray cluster; see `tsjax.sweep.run.run_spec`.
-    - `listener`: wraps the stream of finished chunks, to watch progress.
+    - `listener`: wraps the stream of finished chunks.
+    - `progress`: whether to show how far it is, on standard error or in the notebook; by default where standard error is a
+      terminal.
     - `**arguments`: the experiment's arguments: a list, array or range is an axis of the grid, anything else a fixed
       argument; of an argument that is itself a list or tuple (`widths: tuple[int, ...]`) a list of such lists is an axis;
       `zip={"d": [5, 10], "m": [3, 5]}` and `only={"where": {...}, ...}` as in a sweep file (`SweepSpec`), whose
       axes they replace.
+
+    As on the command line, all cores are used and compiled programs are kept for the next process, as far as JAX's settings
+    allow (`tsjax.sweep.devices.use_machine`).
 
     Control-C and SIGTERM stop it after the chunks in flight, everything finished committed; a second one drops these too.
 
@@ -73,6 +80,9 @@ def sweep(
     >>> len(result.records), bool(result.rates()["exponent"][0] > 0.5)
     (96, True)
     """
+    use_machine()
+    if sys.stderr.isatty() if progress is None else progress:
+        listener = _watched(listener)
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "engine": engine}
     how |= {"ray_address": ray_address, "listener": listener}
     changes = {name: plain(name, value) for name, value in arguments.items()}
@@ -85,6 +95,13 @@ def sweep(
     given |= {} if key is None else {"key": plain("key", key)}
     given["grid"] = [{**block, **changes} for block in spec.grid]
     return run_spec(parse_spec(given, where="ts.sweep"), out=out, **how)
+
+
+def _watched(listener: Listener | None) -> Listener:
+    # Here, not above: only those who look need it.
+    from ..report.progress import watch
+
+    return watch if listener is None else lambda plan, stream: watch(plan, listener(plan, stream))
 
 
 def name_of(experiment: Experiment) -> str:
