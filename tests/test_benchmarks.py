@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import compare, networks, ways
+from benchmarks import compare, gpu_sweep, networks, ways
 from benchmarks.__main__ import NAMES
 from benchmarks.training import LIMIT, OURS, draw
 from tsjax.fast import native
@@ -85,3 +85,13 @@ def test_every_name_has_its_module():
 
     for name in NAMES:
         assert callable(importlib.import_module(f"benchmarks.{name}").main)
+
+
+@pytest.mark.slow
+def test_whole_sweeps_in_fresh_processes(capsys):
+    """The tiny size of the smallest sweep, cold and warm."""
+    gpu_sweep.main(["--sweeps", "quickstart", "--platforms", "cpu", "--smoke"])
+    *_, cold, warm = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert cold[0] == warm[0] == "quickstart" and (cold[2], warm[2]) == ("cold", "warm")
+    assert int(cold[3]) == int(warm[3]) > 0 and 0 < float(cold[4]) <= float(cold[5])
+    assert float(warm[5]) < float(cold[5])
