@@ -13,12 +13,15 @@ from helpers import SEED
 
 import tsjax as ts
 from tsjax.size import Size, size_of
+from tsjax.sweep import execute, run
 from tsjax.sweep import plan as plans
 from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, size_classes
-from tsjax.sweep.execute import sized_here
+from tsjax.sweep.execute import manifest_of, provenance, sized_here
 from tsjax.sweep.experiment import Cost
 from tsjax.sweep.plan import make_plan, plan_content, plan_of
 from tsjax.sweep.spec import find_experiment, load_spec, parse_spec
+from tsjax.sweep.theory import TheoryTable
+from tsjax.sweep.writer import StoreWriter
 
 ROOT = Path(ts.__file__).parent.parent
 
@@ -256,3 +259,34 @@ def test_shipped_sweeps_have_few_programs():
         spec = load_spec(ROOT / f"sweeps/{name}.toml")
         plan = plans.plan_cells(spec, find_experiment(spec.study))
         assert plan.sized_by("cpu", True, {}).programs <= most < len(plan.groups)
+
+
+def test_a_resumed_sweep_has_the_program_that_it_began_with(tmp_path, monkeypatch):
+    """Chunks of as many cells, so that records are the same to the bit; unless hardly anything is missing."""
+    sizes, inner = [], execute.compile_group
+
+    def compiled(experiment, group, key, size, budget):
+        sizes.append(size)
+        return inner(experiment, group, key, size, budget)
+
+    monkeypatch.setattr(execute, "compile_group", compiled)
+    grid = [{"n": 40, "seeds": 60}, {"n": 64, "seeds": 20}]
+    spec = parse_spec({"study": "a:mean", "grid": grid}, where="test")
+    whole = run.run_spec(spec, out=tmp_path / "s", experiment=mean, commit_seconds=0.0).records
+    # Where the smallest group fits into the largest three times.
+    assert sizes == [20]
+    for keep, expected in (
+        (lambda n, seeds: n == 40, 20),
+        (lambda n, seeds: n == 64, 20),
+        (lambda n, seeds: seeds > 2, 3),
+    ):
+        folder = tmp_path / f"r{len(sizes)}"
+        store = StoreWriter(folder)
+        plan = sized_here(make_plan(spec, mean), {})
+        store.open_for(spec, plan, TheoryTable([]), provenance(), manifest_of(spec, mean))
+        part = whole[[bool(keep(n, seed)) for n, seed in zip(whole["n"], whole["seed"], strict=True)]]
+        store.commit(part.drop(columns="curve", errors="ignore"))
+        again = run.run_spec(spec, out=folder, experiment=mean).records
+        assert sizes[-1] == expected
+        both = whole.merge(again, on=["n", "seed"], suffixes=("", "_again"))
+        assert len(both) == 80 and (both["risk"] == both["risk_again"]).all()

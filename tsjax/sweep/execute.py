@@ -249,13 +249,18 @@ class _Run:
 
     def compile_all(self, todo: Iterable[tuple[Group, deque[tuple[Cell, ...]]]]) -> None:
         """The programs of these groups, in the making, in the order in which they are needed."""
+        whole: dict[str, list[int]] = {}
+        for group in self.plan.groups:
+            whole.setdefault(self.name(group), []).append(min(self.chunk, len(group.cells)))
         found: dict[str, list[tuple[Group, int]]] = {}
         for group, waiting in todo:
             found.setdefault(self.name(group), []).append((group, max(map(len, waiting))))
         for name, groups in found.items():
-            sizes = [size for _, size in groups]
             # Cells are repeated to fill a chunk: where groups have few cells, smaller chunks serve all of them.
-            size = max(min(sizes), -(-max(sizes) // _MOST_CALLS))
+            size = max(min(whole[name]), -(-max(whole[name]) // _MOST_CALLS))
+            # A sweep that is resumed has the program that it began with, to the bit, unless hardly anything is left to do.
+            missing = max(size for _, size in groups)
+            size = missing if missing * _MOST_CALLS <= size else size
             self.programs[name] = self.compiler.submit(self.compile, groups[0][0], size)
 
     def name(self, group: Group) -> str:
