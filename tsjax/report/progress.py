@@ -54,7 +54,7 @@ def _is_notebook() -> bool:
 
 def _in_notebook(meter: "Meter", stream: Iterable[ChunkDone]) -> Iterator[ChunkDone]:
     """A bar without widgets, which is one line of text in the end."""
-    from IPython.display import display
+    from IPython.display import display  # pyright: ignore[reportMissingImports]
 
     def shown(text: str, bar: bool) -> dict[str, str]:
         found = {"text/plain": text}
