@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -228,3 +229,20 @@ def test_the_next_program_is_compiled_while_the_devices_run(monkeypatch):
     assert sorted(set(records["n"])) == list(begun) and records["risk"].notna().all()
     # Float64, also in the thread that compiles.
     assert records["risk"].dtype == np.float64
+
+
+def test_few_programs_are_held_at_a_time(monkeypatch):
+    """Each takes memory: the one that runs, and one for each core in the making."""
+    compile_group, gone, most = execute.compile_group, [], []
+
+    def compiled(experiment, group, *args):
+        program = compile_group(experiment, group, *args)
+        # What is held by nobody any more is gone.
+        weakref.finalize(program, gone.append, 1)
+        most.append(len(most) + 1 - len(gone))
+        return program
+
+    monkeypatch.setattr(execute, "compile_group", compiled)
+    monkeypatch.setattr(execute.os, "cpu_count", lambda: 2)
+    records = ts.sweep(uneven, kind="even", n=list(range(2, 14)), seeds=2).records
+    assert len(records) == 24 and len(most) == 12 and max(most) <= 4

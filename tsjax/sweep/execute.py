@@ -12,11 +12,11 @@ import functools
 import os
 import platform
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -47,6 +47,10 @@ _MOST_CALLS = 4
 _NAP = 0.1
 COMMIT_SECONDS = 2.0
 """How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
+
+
+# A group and its pieces that are to be run.
+_Waiting: TypeAlias = tuple[Group, deque[tuple[Cell, ...]]]
 
 
 @dataclass(frozen=True)
@@ -234,8 +238,12 @@ class _Run:
         self.clock = _Clock()
         self.errors = GroupErrors(plan)
         # Tracing holds the interpreter's lock, compilation does not: as many at a time as there are cores.
-        self.writer, self.compiler = ThreadPoolExecutor(1), ThreadPoolExecutor(os.cpu_count())
+        self.cores = os.cpu_count() or 1
+        self.writer, self.compiler = ThreadPoolExecutor(1), ThreadPoolExecutor(self.cores)
+        # Programs that are there or in the making, and those that come after them. Each takes memory, so they are few.
         self.programs: dict[str, Future] = {}
+        self.coming: deque[tuple[str, Group, int]] = deque()
+        self.needed: Counter[str] = Counter()
         self.costs = KeptCosts(self.device)
         self.unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
 
@@ -247,24 +255,44 @@ class _Run:
         self.costs.note_program(self.experiment, group, program.compile_seconds, program.bytes / program.size)
         return program
 
-    def compile_all(self, todo: Iterable[tuple[Group, deque[tuple[Cell, ...]]]]) -> None:
-        """The programs of these groups, in the making, in the order in which they are needed."""
+    def compile_for(self, todo: Iterable[_Waiting]) -> None:
+        """Begins to make the programs of these groups, in the order in which they are needed."""
         whole: dict[str, list[int]] = {}
         for group in self.plan.groups:
             whole.setdefault(self.name(group), []).append(min(self.chunk, len(group.cells)))
         found: dict[str, list[tuple[Group, int]]] = {}
         for group, waiting in todo:
             found.setdefault(self.name(group), []).append((group, max(map(len, waiting))))
+        self.needed = Counter({name: len(groups) for name, groups in found.items()})
         for name, groups in found.items():
             # Cells are repeated to fill a chunk: where groups have few cells, smaller chunks serve all of them.
             size = max(min(whole[name]), -(-max(whole[name]) // _MOST_CALLS))
             # A sweep that is resumed has the program that it began with, to the bit, unless hardly anything is left to do.
             missing = max(size for _, size in groups)
             size = missing if missing * _MOST_CALLS <= size else size
-            self.programs[name] = self.compiler.submit(self.compile, groups[0][0], size)
+            self.coming.append((name, groups[0][0], size))
+        self.compile_next()
+
+    def compile_next(self) -> None:
+        """Makes programs, one on each core, beside the one that runs."""
+        while self.coming and len(self.programs) <= self.cores:
+            name, group, size = self.coming.popleft()
+            self.programs[name] = self.compiler.submit(self.compile, group, size)
+
+    def drop(self, group: Group) -> None:
+        """Lets go of the program of a group that is done, unless another one needs it."""
+        name = self.name(group)
+        self.needed[name] -= 1
+        if not self.needed[name]:
+            del self.programs[name]
+            self.compile_next()
+
+    @functools.cached_property
+    def _names(self) -> dict[int, str]:
+        return {id(group): group.program(self.experiment.sized) for group in self.plan.groups}
 
     def name(self, group: Group) -> str:
-        return group.program(self.experiment.sized)
+        return self._names[id(group)]
 
     def compile_again(self, group: Group, size: int) -> Program:
         """The program of a group for chunks of fewer cells, also for the groups that share it."""
@@ -275,16 +303,17 @@ class _Run:
         finally:
             self.clock.excuse(time.perf_counter() - start)
 
-    def next(self, todo: list[tuple[Group, deque[tuple[Cell, ...]]]]) -> tuple[Group, deque[tuple[Cell, ...]]] | None:
+    def next(self, todo: list[_Waiting]) -> _Waiting | None:
         """Takes the first group whose program is there; waits for one where there is none. None after a request to stop."""
         start = time.perf_counter()
         while not self.stop.now:
-            for i, (group, _) in enumerate(todo):
-                if self.programs[self.name(group)].done():
+            there = {name for name, promise in self.programs.items() if promise.done()}
+            for i, (group, _) in enumerate(todo if there else ()):
+                if self.name(group) in there:
                     self.clock.excuse(time.perf_counter() - start)
                     return todo.pop(i)
             # In naps: a signal is heard between them.
-            wait({self.programs[self.name(group)] for group, _ in todo}, _NAP, FIRST_COMPLETED)
+            wait(self.programs.values(), _NAP, FIRST_COMPLETED)
         return None
 
     def group(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Iterator[ChunkDone]:
@@ -408,7 +437,7 @@ def run_plan(
     run = _Run(plan, store, key, chunk, commit_seconds, Stop() if stop is None else stop)
     done = set() if store is None else store.done()
     found: deque[tuple[Group, int]] = deque()
-    todo: list[tuple[Group, deque[tuple[Cell, ...]]]] = []
+    todo: list[_Waiting] = []
     for group in plan.groups:
         missing, present = pieces(group, done, -(-min(chunk, len(group.cells)) // run.count) * run.count)
         if present:
@@ -420,7 +449,7 @@ def run_plan(
     try:
         for group, present in found:
             yield ChunkDone(group.static, present, None, 0.0, True, run.clock.idle)
-        run.compile_all(todo)
+        run.compile_for(todo)
         while todo and (ready := run.next(todo)) is not None:
             group, missing = ready
             try:
@@ -429,6 +458,8 @@ def run_plan(
                 raise
             except Exception as error:
                 run.errors.add(group, error)
+            finally:
+                run.drop(group)
         yield from run.committed(0)
     finally:
         run.writer.shutdown()
