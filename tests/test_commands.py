@@ -58,6 +58,7 @@ NOT_RUN = {
     "tsjax run sweeps/superiority.toml --engine ray --ray-address ray.example:6379": "needs a Ray cluster",
     "uv run --extra cuda13 tsjax doctor": "needs a GPU, and downloads CUDA",
     "uv run --extra cuda13 python -m benchmarks gpu": "needs a GPU",
+    "uv run --extra cuda13 python -m benchmarks gpu_sweep": "needs a GPU; test_benchmarks.py runs the tiny size on CPUs",
     "uv run --group peers python -m benchmarks training --json new.json": _LONG,
     **{
         f"uv run python -m benchmarks {name}": _LONG

@@ -323,6 +323,7 @@ def test_plan_status_and_doctor():
         "devices": ["cpu:0"],
         "cores": 2, "memory_bytes": 2e9, "x64": True, "bridge": {"ok": False, "difference": None, "detail": "[gone]"},
         "native": {"used": False, "detail": "there is no C compiler"},
+        "fused": {"used": False, "detail": "there is no CUDA device"}, "compiler": "--xla_backend_optimization_level=2",
         "compilation_cache": None, "blas": "openblas",
     }  # fmt: skip
     text = _printed(print_doctor, doctor)

@@ -224,7 +224,7 @@ def _both(monkeypatch, study, **grid):
 
 
 _CELLS = {"d": 3, "m": 2, "noise_std": 0.1, "dtype": "float64", "test_points": 200}
-_LINEAR = ["ntk", "optimal_linear", "nearest_neighbours"]
+_LINEAR = ["rbf", "nearest_neighbours"]
 
 
 @pytest.mark.parametrize("estimators", [_LINEAR, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
