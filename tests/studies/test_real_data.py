@@ -13,6 +13,9 @@ from sklearn.preprocessing import StandardScaler
 import tsjax as ts
 from tsjax.studies.linear import LINEAR
 from tsjax.studies.real_data import RealDataArguments
+from tsjax.sweep.execute import sized_here
+from tsjax.sweep.plan import plan_cells
+from tsjax.sweep.spec import parse_spec
 
 CELL = {"data": "diabetes", "estimator": "linear", "n": 30}
 OWN = ts.KernelRidge(ts.kernels.RBF(2.0), ridge=0.1)
@@ -42,6 +45,16 @@ def test_an_estimator_of_ones_own(monkeypatch):
     rbf, own = result.curves()
     assert own.failed == 0 and own.name == "mine:OWN" and own.theory == ts.Theory()
     assert np.corrcoef(rbf.values["risk"][0], own.values["risk"][0])[0, 1] > 0.5
+
+
+def test_an_estimator_of_ones_own_is_never_padded(monkeypatch):
+    """It may take rows of weight 0 for data."""
+    monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
+    grid = {"n": [60, 100], "seeds": 2, "data": "diabetes", "estimator": ["rbf", "mine:OWN"]}
+    spec = parse_spec({"study": "real_data", "grid": grid}, where="test")
+    plan = sized_here(plan_cells(spec, ts.studies.real_data), {})
+    limits = {(group.static["estimator"], group.static["n"]): group.limits for group in plan.groups}
+    assert limits == {("rbf", 60): (100,), ("rbf", 100): (100,), ("mine:OWN", 60): None, ("mine:OWN", 100): None}
 
 
 def test_the_cell_knows_its_data(tmp_path):

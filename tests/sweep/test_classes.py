@@ -15,7 +15,7 @@ import tsjax as ts
 from tsjax.size import Size, size_of
 from tsjax.sweep import execute, run
 from tsjax.sweep import plan as plans
-from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, size_classes
+from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, joined_class, size_classes
 from tsjax.sweep.execute import manifest_of, provenance, sized_here
 from tsjax.sweep.experiment import Cost
 from tsjax.sweep.plan import make_plan, plan_content, plan_of
@@ -93,6 +93,18 @@ def test_without_a_cost_sizes_within_a_factor_of_4():
     assert size_classes(members, "gpu", True) == [(1000,), (64,), (64,), (64,), (1000,)]
 
 
+def test_a_new_size_joins_a_class_where_that_costs_least():
+    cubic = Sized((100,), 10, lambda sizes: Cost(0.0, float(sizes[0]) ** 3))
+    classes = [(64,), (128,), (4096,)]
+    assert joined_class(cubic, classes, "cpu", True) == (128,)
+    # 10 x 4096^3 operations take longer than another program.
+    assert joined_class(cubic, [(64,), (4096,)], "cpu", True) is None
+    assert joined_class(Sized((100,), 10, lambda _: Cost(1e3)), [(64,), (4096,)], "cpu", True) == (4096,)
+    assert joined_class(Sized((100,), 10, None), [(400,), (4096,)], "cpu", True) == (400,)
+    assert joined_class(Sized((100,), 10, None), [(401,)], "cpu", True) is None
+    assert joined_class(cubic, [], "cpu", True) is None
+
+
 def test_two_sizes_are_padded_together():
     members = [Sized(sizes, 8, lambda _: Cost(0.0)) for sizes in ((8, 100), (16, 50))]
     assert size_classes(members, "cpu", True) == [(16, 100)] * 2
@@ -111,6 +123,15 @@ def test_a_shared_program_gives_what_programs_of_their_own_give():
     direct = mean(jr.fold_in(jr.key(0), 2), n=50, scale=2.0)
     row = shared.records.query("n == 50 and scale == 2.0 and seed == 2")["risk"].item()
     assert not direct["padded"] and float(direct["risk"]) == pytest.approx(row, rel=1e-12)
+
+
+def test_cells_that_do_not_know_weights_are_not_padded():
+    @ts.experiment(static=("kind",), sized=("n",), pads=lambda a: a["kind"] == "knows")
+    def some(key, *, n: int, kind: str):
+        return {"risk": 1.0 / n.count, "padded": n.is_padded}
+
+    records = ts.sweep(some, seeds=2, n=[8, 16], kind=["knows", "ignores"]).records
+    assert records.groupby("kind")["padded"].first().to_dict() == {"knows": True, "ignores": False}
 
 
 def test_a_store_keeps_its_classes(tmp_path, monkeypatch):

@@ -33,6 +33,29 @@ def padded_cost(own: Cost, padded: Cost, loops_end: bool) -> Cost:
     return Cost(own.products if loops_end else padded.products, padded.factorisations)
 
 
+def seconds_in(one: Sized, limits: tuple[int, ...], platform: str, loops_end: bool) -> float:
+    """What the cells of a member take in arrays for these sizes; infinity where they do not fit, or where no cost is known
+    and the sizes are too far apart."""
+    if any(own > limit for own, limit in zip(one.sizes, limits, strict=True)):
+        return float("inf")
+    if one.cost_at is None:
+        far = any(limit > FACTOR * own for limit, own in zip(limits, one.sizes, strict=True))
+        return float("inf") if far else 0.0
+    products, factorisations = SPEEDS.get(platform, SPEEDS["gpu"])
+    cost = padded_cost(one.cost_at(one.sizes), one.cost_at(limits), loops_end)
+    return one.cells * (cost.products / products + cost.factorisations / factorisations)
+
+
+def joined_class(
+    one: Sized, classes: Sequence[tuple[int, ...]], platform: str, loops_end: bool
+) -> tuple[int, ...] | None:
+    """The class, of those that are there, in which a new member costs least; None where a program of its own costs less."""
+    costs = {limits: seconds_in(one, limits, platform, loops_end) for limits in classes}
+    best = min(costs, key=lambda limits: costs[limits], default=None)
+    own = COMPILE_SECONDS + seconds_in(one, one.sizes, platform, loops_end)
+    return best if best is not None and costs[best] < own else None
+
+
 def size_classes(members: Sequence[Sized], platform: str, loops_end: bool) -> list[tuple[int, ...] | None]:
     """The sizes of the arrays for each of the members, cells of one curve: None where a member has a program of its own.
 
@@ -40,20 +63,12 @@ def size_classes(members: Sequence[Sized], platform: str, loops_end: bool) -> li
     running, by dynamic programming.
     """
     order = sorted(range(len(members)), key=lambda i: members[i].sizes)
-    products, factorisations = SPEEDS.get(platform, SPEEDS["gpu"])
 
     def seconds(first: int, last: int) -> float:
         """Of a class of the members first .. last."""
         several = [members[i] for i in order[first : last + 1]]
-        limits, total = _largest(several), COMPILE_SECONDS
-        for one in several:
-            if one.cost_at is None:
-                if any(limit > FACTOR * own for limit, own in zip(limits, one.sizes, strict=True)):
-                    return float("inf")
-                continue
-            cost = padded_cost(one.cost_at(one.sizes), one.cost_at(limits), loops_end)
-            total += one.cells * (cost.products / products + cost.factorisations / factorisations)
-        return total
+        limits = _largest(several)
+        return COMPILE_SECONDS + sum(seconds_in(one, limits, platform, loops_end) for one in several)
 
     best: list[tuple[float, list[tuple[int, int]]]] = [(0.0, [])]
     for last in range(len(order)):

@@ -45,6 +45,8 @@ class Experiment:
     - `static`: arguments that fix shapes or choose code; every combination compiles once. The others are traced numbers.
     - `sized`: sample sizes, which the function receives as a `tsjax.Size`: different values share a program, in which the rows
       after `count` have weight 0, wherever that saves more compilation than it costs.
+    - `pads(arguments)`: whether a cell with these arguments knows what weights of 0 mean, so that its sizes may share a
+      program; every cell does unless this says otherwise.
     - `arguments`: pydantic schema of all arguments; made from the function's signature by `experiment`.
     - `x`, `y`, `curve`: the argument (or returned vector) on the horizontal axis, the returned values to plot and fit (the
       first one carries the rate), and the argument that names a curve.
@@ -81,6 +83,7 @@ class Experiment:
     cite: str = ""
     rates: bool = True
     sized: tuple[str, ...] = ()
+    pads: Callable[[dict[str, Any]], bool] | None = None
 
     def __post_init__(self):
         for name in self.arguments.model_fields:

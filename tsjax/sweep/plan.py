@@ -13,7 +13,7 @@ import numpy as np
 
 from .axes import MOST_CELLS
 from .checks import check_expectations
-from .classes import Sized, size_classes
+from .classes import Sized, joined_class, size_classes
 from .description import Description
 from .errors import SpecError, shown
 from .experiment import Cost, Experiment
@@ -165,7 +165,8 @@ class Plan:
     def sized_by(self, platform: str, loops_end: bool, kept: Mapping[str, tuple[int, ...] | None]) -> "Plan":
         """The plan with sizes in classes (`size_classes`), on devices of this platform; `loops_end` says whether training there
         ends with the rows that count. Groups that are in `kept` (`classes` of a store) stay as they are, and others join their
-        classes where they fit."""
+        classes where that costs least."""
+        pads = getattr(self.experiment, "pads", None)
         if not self.experiment.sized:
             return self
         found: dict[str, tuple[int, ...] | None] = {}
@@ -174,15 +175,16 @@ class Plan:
         for portion in self.portions:
             name = json.dumps(portion.static, sort_keys=True)
             curve = json.dumps([v for k, v in portion.static.items() if k not in self.experiment.sized], sort_keys=True)
-            if name in kept:
+            if pads is not None and not pads(self._arguments_of(portion)):
+                found[name] = None
+            elif name in kept:
                 found[name] = kept[name]
                 classes.setdefault(curve, set()).update(filter(None, [kept[name]]))
             else:
                 curves.setdefault(curve, []).append((name, self._sized(portion)))
         for curve, members in curves.items():
             old = sorted(classes.get(curve, ()))
-            fits = lambda one, limits: all(size <= limit for size, limit in zip(one.sizes, limits, strict=True))
-            joined = {name: next((limits for limits in old if fits(one, limits)), None) for name, one in members}
+            joined = {name: joined_class(one, old, platform, loops_end) for name, one in members}
             rest = [(name, one) for name, one in members if joined[name] is None]
             new = size_classes([one for _, one in rest], platform, loops_end)
             found |= joined | {name: limits for (name, _), limits in zip(rest, new, strict=True)}
