@@ -256,8 +256,9 @@ def test_linear_estimators_do_not_see_padding(monkeypatch, estimators):
     padded, own = _both(monkeypatch, ts.studies.superiority, seeds=4, n=[24, 40], estimator=names, **_CELLS)
     both = padded.merge(own, on=["estimator", "n", "seed"], suffixes=("", "_own"))
     assert len(both) == 8 * len(names) and (both["status"] == both["status_own"]).all()
-    # These two divide by what roundoff is a part of: the condition times the error of the kernel.
-    rough = both["estimator"].isin(["minimum_norm", "spectral_cutoff"])
+    # These divide by what roundoff is a part of: the condition times the error of the kernel, and regressions on few points,
+    # up to 5e-8 for the latter.
+    rough = both["estimator"].isin(["minimum_norm", "spectral_cutoff", "local_linear"])
     np.testing.assert_allclose(both["risk"][~rough], both["risk_own"][~rough], rtol=1e-9)
     np.testing.assert_allclose(both["risk"][rough], both["risk_own"][rough], rtol=1e-4)
 
