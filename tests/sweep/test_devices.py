@@ -347,8 +347,10 @@ def test_a_sweep_in_a_users_process_has_the_cores_and_keeps_its_programs(tmp_pat
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
 def test_what_comes_too_late_is_said(tmp_path):
-    done = _in_a_process(tmp_path, "late")
-    assert "JAX began with one CPU device" in done.stderr and "Set JAX_NUM_CPU_DEVICES=" in done.stderr
+    done = _in_a_process(tmp_path, "late", "shown")
+    assert done.returncode == 0, done.stderr
+    assert "JAX began with one CPU device" in done.stderr and ": set JAX_NUM_CPU_DEVICES=" in done.stderr
+    assert _in_a_process(tmp_path, "late").stderr == ""
 
 
 def test_programs_are_kept_in_a_process_that_has_compiled_before(tmp_path):

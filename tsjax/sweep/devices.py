@@ -60,18 +60,18 @@ def use_all_cores() -> None:
 
 
 @functools.cache
-def use_machine() -> None:
+def use_machine() -> str:
     """Gives a process of the user's what the command line has: one CPU device per core, where JAX has not begun yet, and
-    compiled programs that are kept. A warning says what came too late, once."""
+    compiled programs that are kept. Returns what came too late, and what to do, or an empty text."""
+    late = ""
     try:
         use_all_cores()
     except RuntimeError:
         cores = len(os.sched_getaffinity(0))
         if jax.default_backend() == "cpu" and len(jax.local_devices()) == 1 < cores:
-            warnings.warn(
-                f"JAX began with one CPU device, so that one of {cores} cores is used. Set JAX_NUM_CPU_DEVICES={cores} before "
-                "Python starts, or call tsjax before any other JAX operation.",
-                stacklevel=3,
+            late = (
+                f"JAX began with one CPU device, so that one of {cores} cores is used: set JAX_NUM_CPU_DEVICES={cores} before "
+                "Python starts."
             )
     config: Any = jax.config
     before = config.jax_compilation_cache_dir
@@ -79,6 +79,7 @@ def use_machine() -> None:
     if config.jax_compilation_cache_dir != before:
         # JAX asks once whether there is a folder, when it compiles first.
         compilation_cache.reset_cache()
+    return late
 
 
 def compiler_options(platform: str) -> dict[str, Any]:

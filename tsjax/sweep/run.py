@@ -65,7 +65,7 @@ def sweep(
       axes they replace.
 
     As on the command line, all cores are used and compiled programs are kept for the next process, as far as JAX's settings
-    allow (`tsjax.sweep.devices.use_machine`).
+    allow; what came too late for this process is said beside the progress (`tsjax.sweep.devices.use_machine`).
 
     Control-C and SIGTERM stop it after the chunks in flight, everything finished committed; a second one drops these too.
 
@@ -80,8 +80,10 @@ def sweep(
     >>> len(result.records), bool(result.rates()["exponent"][0] > 0.5)
     (96, True)
     """
-    use_machine()
+    late = use_machine()
     if sys.stderr.isatty() if progress is None else progress:
+        if late:
+            print(late, file=sys.stderr)
         listener = _watched(listener)
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "engine": engine}
     how |= {"ray_address": ray_address, "listener": listener}
