@@ -13,9 +13,10 @@ import pytest
 from sweep.toys import power, power_spec, stored
 
 import tsjax as ts
-from tsjax.sweep import execute
+from tsjax.sweep import execute, programs
 from tsjax.sweep.execute import GroupError
 from tsjax.sweep.interrupt import Interrupted, Stop, listening
+from tsjax.sweep.program import Program
 from tsjax.sweep.run import run_spec
 
 
@@ -31,7 +32,7 @@ def uneven(key, *, kind: str, n: int):
 
 def _sizes_only(monkeypatch, largest):
     """Makes programs for more than `largest` cells run out of memory; returns the sizes that ran."""
-    compile_group, ran = execute.compile_group, []
+    compile_group, ran = programs.compile_group, []
 
     def compiled(*args, **kwargs):
         program = compile_group(*args, **kwargs)
@@ -42,9 +43,9 @@ def _sizes_only(monkeypatch, largest):
             ran.append(program.size)
             return program.call(*inputs)
 
-        return execute.Program(call, program.size, program.bytes, program.compile_seconds, program.outputs)
+        return Program(call, program.size, program.bytes, program.compile_seconds, program.outputs)
 
-    monkeypatch.setattr(execute, "compile_group", compiled)
+    monkeypatch.setattr(programs, "compile_group", compiled)
     return ran
 
 
@@ -62,9 +63,9 @@ def test_the_memory_that_was_found_out_is_remembered(monkeypatch):
     """The second group plans with what the first one learned, but for the program that was made ahead."""
     _sizes_only(monkeypatch, 4)
     sizes = []
-    inner = execute.compile_group
+    inner = programs.compile_group
     monkeypatch.setattr(
-        execute, "compile_group", lambda *a, **k: (program := inner(*a, **k), sizes.append(program.size))[0]
+        programs, "compile_group", lambda *a, **k: (program := inner(*a, **k), sizes.append(program.size))[0]
     )
     run_spec(power_spec(), experiment=power, chunk=48)
     assert sizes[:6] == [48, 48, 24, 12, 6, 4] and max(sizes[6:]) <= 4
@@ -82,7 +83,7 @@ def test_cells_that_do_not_fit_alone_are_records(tmp_path):
 
 def test_chunks_that_fit_only_one_at_a_time_are_no_failures(monkeypatch):
     """The smallest program runs out of memory whenever another chunk is on its way."""
-    compile_group, flying = execute.compile_group, []
+    compile_group, flying = programs.compile_group, []
 
     def compiled(*args, **kwargs):
         program = compile_group(*args, **kwargs)
@@ -93,10 +94,10 @@ def test_chunks_that_fit_only_one_at_a_time_are_no_failures(monkeypatch):
             flying.append(1)
             return program.call(*inputs)
 
-        return execute.Program(call, program.size, program.bytes, program.compile_seconds, program.outputs)
+        return Program(call, program.size, program.bytes, program.compile_seconds, program.outputs)
 
     device_get = jax.device_get
-    monkeypatch.setattr(execute, "compile_group", compiled)
+    monkeypatch.setattr(programs, "compile_group", compiled)
     monkeypatch.setattr(execute.jax, "device_get", lambda tree: (flying.clear(), device_get(tree))[1])
     records = run_spec(power_spec(), experiment=power, chunk=2).records
     assert (records["status"] == 0).all() and len(records) == 96 and np.isfinite(records["risk"]).all()
@@ -210,7 +211,7 @@ def test_independent_arguments_have_their_own_draws():
 
 
 def test_the_next_program_is_compiled_while_the_devices_run(monkeypatch):
-    compile_group, begun = execute.compile_group, {n: threading.Event() for n in (100, 200, 300)}
+    compile_group, begun = programs.compile_group, {n: threading.Event() for n in (100, 200, 300)}
 
     def compiled(experiment, group, *args):
         n = group.static["n"]
@@ -222,9 +223,9 @@ def test_the_next_program_is_compiled_while_the_devices_run(monkeypatch):
             assert n == 300 or begun[n + 100].wait(30)
             return program.call(*inputs)
 
-        return execute.Program(call, program.size, program.bytes, program.compile_seconds, program.outputs)
+        return Program(call, program.size, program.bytes, program.compile_seconds, program.outputs)
 
-    monkeypatch.setattr(execute, "compile_group", compiled)
+    monkeypatch.setattr(programs, "compile_group", compiled)
     records = ts.sweep(uneven, kind="even", n=list(begun), seeds=2).records
     assert sorted(set(records["n"])) == list(begun) and records["risk"].notna().all()
     # Float64, also in the thread that compiles.
@@ -233,7 +234,7 @@ def test_the_next_program_is_compiled_while_the_devices_run(monkeypatch):
 
 def test_few_programs_are_held_at_a_time(monkeypatch):
     """Each takes memory: the one that runs, and one for each core in the making."""
-    compile_group, gone, most = execute.compile_group, [], []
+    compile_group, gone, most = programs.compile_group, [], []
 
     def compiled(experiment, group, *args):
         program = compile_group(experiment, group, *args)
@@ -242,7 +243,7 @@ def test_few_programs_are_held_at_a_time(monkeypatch):
         most.append(len(most) + 1 - len(gone))
         return program
 
-    monkeypatch.setattr(execute, "compile_group", compiled)
-    monkeypatch.setattr(execute.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(programs, "compile_group", compiled)
+    monkeypatch.setattr(programs.os, "cpu_count", lambda: 2)
     records = ts.sweep(uneven, kind="even", n=list(range(2, 14)), seeds=2).records
     assert len(records) == 24 and len(most) == 12 and max(most) <= 4

@@ -94,17 +94,12 @@ def compare(device: Any, interpret: bool = False) -> tuple[bool, str]:
     seed, eta, noise, penalty = np.asarray([3, 4], np.uint32), np.float32(0.05), np.float32(0.02), np.float32(0.01)
 
     def by_kernel(a, w):
-        arrays, span = (
-            scaled_samples(jnp.asarray(x_t), jnp.asarray(y), jnp.asarray(weight)),
-            (jnp.int32(0), jnp.int32(steps)),
-        )
         return descend(
-            a, w, *arrays, start=span[0], stop=span[1], step_size=jnp.asarray(eta), seed=jnp.asarray(seed),
+            a, w, *samples, start=jnp.int32(0), stop=jnp.int32(steps), step_size=jnp.asarray(eta), seed=jnp.asarray(seed),
             noise=jnp.asarray(noise), penalty=jnp.asarray(penalty), interpret=interpret,
         )[:2]  # fmt: skip
 
     def by_xla(a, w):
-        samples = scaled_samples(jnp.asarray(x_t), jnp.asarray(y), jnp.asarray(weight))
         gradient = jax.grad(lambda theta: half_mse_by_xla(TwoLayer(*theta), *samples))
 
         def step(i, theta):
@@ -117,9 +112,10 @@ def compare(device: Any, interpret: bool = False) -> tuple[bool, str]:
 
     try:
         with jax.default_device(device):
+            samples = scaled_samples(jnp.asarray(x_t), jnp.asarray(y), jnp.asarray(weight))
             mine, theirs = (jax.jit(jax.vmap(fn))(a, w) for fn in (by_kernel, by_xla))
         error = max(float(np.max(np.abs(np.subtract(*pair)))) for pair in zip(mine, theirs, strict=True))
-    # Whatever Pallas, Triton or the driver object to: training goes on by XLA.
+    # If Pallas, Triton or the driver fails in any way, XLA trains instead.
     except Exception as fault:
         return False, f"it does not run: {type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}"
     words = f"{steps} steps differ from XLA's by at most {error:.1g} on {device.device_kind}"

@@ -8,13 +8,13 @@ not fit alone becomes a record of `Status.OUT_OF_MEMORY`; a program that cannot 
 others go on.
 """
 
+import contextlib
 import functools
-import os
 import platform
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -34,7 +34,8 @@ from .kept import KeptCosts
 from .manifest import Manifest
 from .places import told
 from .plan import Cell, Group, Plan
-from .program import IN_FLIGHT, Program, check_outputs, compile_group, inputs_of, memory_budget, settings
+from .program import IN_FLIGHT, Program, inputs_of
+from .programs import Programs
 from .spec import SweepSpec
 from .store import StoreError, identity_of
 from .values import hashable, redacted
@@ -42,8 +43,6 @@ from .writer import StoreWriter
 
 # Files waiting for the disk.
 _UNWRITTEN = 4
-# Where groups share a program, chunks are as small as the smallest group, but the largest is done in so many calls.
-_MOST_CALLS = 4
 _NAP = 0.1
 COMMIT_SECONDS = 2.0
 """How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
@@ -217,10 +216,15 @@ class _Clock:
             self.idle += now - self._busy
         self._busy = now
 
-    def excuse(self, seconds: float) -> None:
-        """Of this much waiting the cause was compilation."""
-        if self._busy is not None:
-            self._busy += seconds
+    @contextlib.contextmanager
+    def excused(self) -> Iterator[None]:
+        """Of the waiting inside the cause is compilation."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            if self._busy is not None:
+                self._busy += time.perf_counter() - start
 
 
 class _Run:
@@ -234,94 +238,34 @@ class _Run:
         self.experiment = plan.experiment
         self.device, self.count = usable_devices()[0].device_kind, len(usable_devices())
         self.kernel = kernel_in_use(usable_devices()[0].platform)
-        self.budget, self.in_flight = memory_budget(), IN_FLIGHT
-        self.clock = _Clock()
-        self.errors = GroupErrors(plan)
-        # Tracing holds the interpreter's lock, compilation does not: as many at a time as there are cores.
-        self.cores = os.cpu_count() or 1
-        self.writer, self.compiler = ThreadPoolExecutor(1), ThreadPoolExecutor(self.cores)
-        # Programs that are there or in the making, and those that come after them. Each takes memory, so they are few.
-        self.programs: dict[str, Future] = {}
-        self.coming: deque[tuple[str, Group, int]] = deque()
-        self.needed: Counter[str] = Counter()
+        self.in_flight, self.clock = IN_FLIGHT, _Clock()
+        self.errors, self.writer = GroupErrors(plan), ThreadPoolExecutor(1)
         self.costs = KeptCosts(self.device)
+        self.programs = Programs(self.experiment, plan.groups, key, chunk, self.costs)
         self.unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
 
-    def compile(self, group: Group, size: int) -> Program:
-        # The flags are a thread's own.
-        with settings(self.experiment.x64):
-            program = compile_group(self.experiment, group, self.key, size, self.budget)
-        check_outputs(self.experiment, group, program.outputs)
-        self.costs.note_program(self.experiment, group, program.compile_seconds, program.bytes / program.size)
-        return program
-
-    def compile_for(self, todo: Iterable[_Waiting]) -> None:
-        """Begins to make the programs of these groups, in the order in which they are needed."""
-        whole: dict[str, list[int]] = {}
-        for group in self.plan.groups:
-            whole.setdefault(self.name(group), []).append(min(self.chunk, len(group.cells)))
-        found: dict[str, list[tuple[Group, int]]] = {}
-        for group, waiting in todo:
-            found.setdefault(self.name(group), []).append((group, max(map(len, waiting))))
-        self.needed = Counter({name: len(groups) for name, groups in found.items()})
-        for name, groups in found.items():
-            # Cells are repeated to fill a chunk: where groups have few cells, smaller chunks serve all of them.
-            size = max(min(whole[name]), -(-max(whole[name]) // _MOST_CALLS))
-            # A sweep that is resumed has the program that it began with, to the bit, unless hardly anything is left to do.
-            missing = max(size for _, size in groups)
-            size = missing if missing * _MOST_CALLS <= size else size
-            self.coming.append((name, groups[0][0], size))
-        self.compile_next()
-
-    def compile_next(self) -> None:
-        """Makes programs, one on each core, beside the one that runs."""
-        while self.coming and len(self.programs) <= self.cores:
-            name, group, size = self.coming.popleft()
-            self.programs[name] = self.compiler.submit(self.compile, group, size)
-
-    def drop(self, group: Group) -> None:
-        """Lets go of the program of a group that is done, unless another one needs it."""
-        name = self.name(group)
-        self.needed[name] -= 1
-        if not self.needed[name]:
-            del self.programs[name]
-            self.compile_next()
-
-    @functools.cached_property
-    def _names(self) -> dict[int, str]:
-        return {id(group): group.program(self.experiment.sized) for group in self.plan.groups}
-
-    def name(self, group: Group) -> str:
-        return self._names[id(group)]
-
-    def compile_again(self, group: Group, size: int) -> Program:
-        """The program of a group for chunks of fewer cells, also for the groups that share it."""
-        self.programs[self.name(group)] = promise = self.compiler.submit(self.compile, group, size)
-        start = time.perf_counter()
-        try:
-            return promise.result()
-        finally:
-            self.clock.excuse(time.perf_counter() - start)
+    def smaller(self, group: Group, size: int) -> Program:
+        """The program of a group for chunks of fewer cells."""
+        with self.clock.excused():
+            return self.programs.smaller(group, size)
 
     def next(self, todo: list[_Waiting]) -> _Waiting | None:
         """Takes the first group whose program is there; waits for one where there is none. None after a request to stop."""
-        start = time.perf_counter()
-        while not self.stop.now:
-            there = {name for name, promise in self.programs.items() if promise.done()}
-            for i, (group, _) in enumerate(todo if there else ()):
-                if self.name(group) in there:
-                    self.clock.excuse(time.perf_counter() - start)
-                    return todo.pop(i)
-            # In naps: a signal is heard between them.
-            wait(self.programs.values(), _NAP, FIRST_COMPLETED)
+        with self.clock.excused():
+            while not self.stop.now:
+                for i, (group, _) in enumerate(todo):
+                    if self.programs.is_there(group):
+                        return todo.pop(i)
+                # In naps: a signal is heard between them.
+                self.programs.wait(_NAP)
         return None
 
     def group(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Iterator[ChunkDone]:
         """Runs the pieces of a group that are waiting."""
-        program = self.programs[self.name(group)].result()
-        if program.bytes > self.budget and program.size > self.count:
+        program = self.programs.of(group)
+        if program.bytes > self.programs.budget and program.size > self.count:
             # Memory ran out since it was planned.
-            program = self.compile_again(group, program.size)
+            program = self.smaller(group, program.size)
         finished = _Finished(group.static)
         try:
             for cells, values, seconds in self.chunks(group, program, waiting):
@@ -369,8 +313,8 @@ class _Run:
                     yield cells, _no_memory(len(cells), program.outputs), 0.0
                     continue
                 half = max(self.count, program.size // 2)
-                program = self.compile_again(group, half)
-                self.budget = min(self.budget, program.bytes)
+                program = self.smaller(group, half)
+                self.programs.budget = min(self.programs.budget, program.bytes)
                 waiting.appendleft(cells)
                 continue
             now = time.perf_counter()
@@ -449,7 +393,7 @@ def run_plan(
     try:
         for group, present in found:
             yield ChunkDone(group.static, present, None, 0.0, True, run.clock.idle)
-        run.compile_for(todo)
+        run.programs.begin((group, max(map(len, missing))) for group, missing in todo)
         while todo and (ready := run.next(todo)) is not None:
             group, missing = ready
             try:
@@ -459,10 +403,10 @@ def run_plan(
             except Exception as error:
                 run.errors.add(group, error)
             finally:
-                run.drop(group)
+                run.programs.done(group)
         yield from run.committed(0)
     finally:
         run.writer.shutdown()
-        run.compiler.shutdown(wait=False, cancel_futures=True)
+        run.programs.close()
         run.costs.save()
     run.errors.raise_any()

@@ -77,7 +77,8 @@ class KeptCosts:
         return float(seconds * work / cost)
 
     def save(self) -> None:
-        """Writes what was noted, beside what others have written since, unless JAX is told to keep nothing."""
+        """Adds what was noted to the file, where other processes may have written in the meantime. Does nothing if JAX's
+        compilation cache is switched off."""
         config: Any = jax.config
         if not config.jax_enable_compilation_cache:
             return

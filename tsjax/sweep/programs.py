@@ -1,0 +1,104 @@
+"""The programs of a run: made ahead, as many at a time as there are cores, shared by groups that differ in their sizes alone,
+and let go of when the last of these is done."""
+
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from .experiment import Experiment
+from .kept import KeptCosts
+from .plan import Group
+from .program import Program, check_outputs, compile_group, memory_budget, settings
+
+# Where groups share a program, chunks are as small as the smallest group, but the largest is done in so many calls.
+_MOST_CALLS = 4
+
+
+class Programs:
+    """The programs of `groups`, those of a whole plan, for chunks of at most `chunk` cells."""
+
+    def __init__(self, experiment: Experiment, groups: Sequence[Group], key: int, chunk: int, costs: KeptCosts):
+        self.experiment, self.key, self.costs = experiment, key, costs
+        self.budget = memory_budget()
+        """Bytes that a chunk may take; lowered when memory runs out."""
+        self._names = {id(group): group.program(experiment.sized) for group in groups}
+        # Cells of a chunk are repeated to fill it: where groups have few cells, smaller chunks serve all of them. This
+        # depends on the whole plan, so that a sweep that is resumed has the programs that it began with, to the bit.
+        self._largest: dict[str, Group] = {}
+        smallest: dict[str, int] = {}
+        for group in groups:
+            name, cells = self._names[id(group)], min(chunk, len(group.cells))
+            smallest[name] = min(cells, smallest.get(name, cells))
+            self._largest[name] = max(group, self._largest.get(name, group), key=lambda one: len(one.cells))
+        most = {name: min(chunk, len(group.cells)) for name, group in self._largest.items()}
+        self._sizes = {name: max(smallest[name], -(-most[name] // _MOST_CALLS)) for name in most}
+        # Tracing holds the interpreter's lock, compilation does not.
+        self._cores = os.cpu_count() or 1
+        self._compiler = ThreadPoolExecutor(self._cores)
+        # Programs that are there or in the making, and those that come after them. Each takes memory, so they are few.
+        self._made: dict[str, Future[Program]] = {}
+        self._coming: deque[tuple[str, int]] = deque()
+        self._needed: Counter[str] = Counter()
+
+    def begin(self, missing: Iterable[tuple[Group, int]]) -> None:
+        """Begins to make the programs of these groups, in the order in which they are needed; with each the number of cells of
+        its largest chunk that is missing."""
+        most: dict[str, int] = {}
+        for group, cells in missing:
+            name = self._names[id(group)]
+            self._needed[name] += 1
+            most[name] = max(cells, most.get(name, 0))
+        for name, cells in most.items():
+            # A small program where hardly anything is left to do.
+            size = self._sizes[name]
+            self._coming.append((name, cells if cells * _MOST_CALLS <= size else size))
+        self._make_next()
+
+    def is_there(self, group: Group) -> bool:
+        """Whether `of(group)` would not wait."""
+        promise = self._made.get(self._names[id(group)])
+        return promise is not None and promise.done()
+
+    def wait(self, seconds: float) -> None:
+        """Until one more is there, or so long."""
+        wait(self._made.values(), seconds, FIRST_COMPLETED)
+
+    def of(self, group: Group) -> Program:
+        """The program of a group. **Raises:** what its function, or the compiler, raised."""
+        return self._made[self._names[id(group)]].result()
+
+    def smaller(self, group: Group, size: int) -> Program:
+        """The program of a group for chunks of fewer cells, or for the `budget` as it is now; also for those that share it."""
+        name = self._names[id(group)]
+        self._made[name] = self._submit(name, size)
+        return self._made[name].result()
+
+    def done(self, group: Group) -> None:
+        """Lets go of the program of a group, unless another one needs it."""
+        name = self._names[id(group)]
+        self._needed[name] -= 1
+        if not self._needed[name]:
+            del self._made[name]
+            self._make_next()
+
+    def close(self) -> None:
+        """Makes no more programs."""
+        self._compiler.shutdown(wait=False, cancel_futures=True)
+
+    def _make_next(self) -> None:
+        # One on each core, beside the one that runs.
+        while self._coming and len(self._made) <= self._cores:
+            name, size = self._coming.popleft()
+            self._made[name] = self._submit(name, size)
+
+    def _submit(self, name: str, size: int) -> Future[Program]:
+        return self._compiler.submit(self._compile, self._largest[name], size)
+
+    def _compile(self, group: Group, size: int) -> Program:
+        # The flags are a thread's own.
+        with settings(self.experiment.x64):
+            program = compile_group(self.experiment, group, self.key, size, self.budget)
+        check_outputs(self.experiment, group, program.outputs)
+        self.costs.note_program(self.experiment, group, program.compile_seconds, program.bytes / program.size)
+        return program
