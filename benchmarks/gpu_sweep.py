@@ -35,14 +35,13 @@ def run_one(name: str, out: str, smoke: bool) -> dict[str, Any]:
     from tsjax.sweep.run import run_spec
     from tsjax.sweep.spec import load_spec
 
-    seen: dict[str, Any] = {"first": None, "programs": 0, "idle": 0.0, "run": 0.0, "chunks": 0}
+    seen: dict[str, Any] = {"first": None, "programs": 0, "idle": 0.0, "run": 0.0}
 
     def listener(plan: Plan, stream: Iterable[ChunkDone]) -> Iterator[ChunkDone]:
         seen["programs"] = plan.programs
         for done in stream:
             seen["first"] = seen["first"] or time.perf_counter() - start
             seen["idle"], seen["run"] = done.idle_seconds, seen["run"] + done.seconds
-            seen["chunks"] += 1
             yield done
 
     spec = load_spec(ROOT / f"sweeps/{name}.toml")

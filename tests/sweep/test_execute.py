@@ -14,7 +14,7 @@ from sweep.toys import power, power_spec, stored
 
 import tsjax as ts
 from tsjax.sweep import execute, programs
-from tsjax.sweep.execute import GroupError
+from tsjax.sweep.faults import GroupError
 from tsjax.sweep.interrupt import Interrupted, Stop, listening
 from tsjax.sweep.program import Program
 from tsjax.sweep.run import run_spec

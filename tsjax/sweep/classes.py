@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from .experiment import Cost
 
-# Seconds to make a program, and operations per second in products and in factorisations, of all devices of a kind together.
-# Orders of magnitude are enough: a machine twice as fast moves a border between classes by a quarter of an octave.
+# Seconds to make a program, and operations per second in products and in factorisations, of all devices of a kind together: on
+# CPUs as in quickstart on two cores; on GPUs and TPUs assumed, not measured. Orders of magnitude are enough: where costs grow
+# as n^3, a machine twice as fast moves a border between classes by a third of an octave.
 COMPILE_SECONDS = 6.0
 SPEEDS = {"cpu": (1e10, 5e9), "gpu": (2e12, 5e11), "tpu": (2e12, 5e11)}
 # Where an experiment states no cost, sizes within this factor share a program.

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from .devices import keep_compiled, one_blas_thread
-from .execute import ChunkDone, GroupErrors, pieces, run_plan
+from .execute import ChunkDone, pieces, run_plan
 from .experiment import Experiment
+from .faults import GroupErrors
 from .interrupt import Stop
 from .plan import Cell, Combination, Group, Plan
 from .program import settings

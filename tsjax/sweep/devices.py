@@ -35,9 +35,9 @@ _POOL = "PJRT_NPROC"
 _PROGRAMS_BYTES = 2**30
 # How long a start may wait for another process that uses the folder of programs, and look for broken ones in it.
 _LOCK_SECONDS, _CHECK_SECONDS = 10.0, 1.0
-# What XLA is asked for on each platform. On CPUs, optimisation level 2 makes programs in two thirds of the time or less; they
-# run as fast and give the same bits, as the loops that take time are in LAPACK and in the kernel in C
-# (benchmarks/RESULTS.md). On GPUs, looking for the best kernels took XLA minutes for some programs and made none faster.
+# What XLA is asked for on each platform. On CPUs, optimisation level 2 makes programs in about two thirds of the time, and they
+# run as fast, as the loops that take time are in LAPACK and in the kernel in C (benchmarks/RESULTS.md). On GPUs, the search
+# for the best kernels took XLA minutes for some programs and made none faster.
 _COMPILER: dict[str, dict[str, Any]] = {
     "cpu": {"xla_backend_optimization_level": 2},
     "gpu": {"xla_gpu_autotune_level": 0},

@@ -28,11 +28,10 @@ from ..status import Status
 from ..versions import version_of
 from .devices import usable_devices
 from .experiment import Experiment
-from .faults import raise_as_users, source_file
+from .faults import GroupErrors
 from .interrupt import Stop
 from .kept import KeptCosts
 from .manifest import Manifest
-from .places import told
 from .plan import Cell, Group, Plan
 from .program import IN_FLIGHT, Program, inputs_of
 from .programs import Programs
@@ -67,12 +66,6 @@ class ChunkDone:
     resumed: bool
     idle_seconds: float = 0.0
     kernel: str = "xla"
-
-
-class GroupError(ValueError):
-    """Programs that could not be made or run. The cells of all others are done."""
-
-    exit_code = 3
 
 
 @functools.cache
@@ -161,37 +154,6 @@ class _Finished:
             jax=jax.__version__,
             tsjax=_version("tsjax"),
         )
-
-
-class GroupErrors:
-    """The groups that could not be made or run, and why."""
-
-    def __init__(self, plan: Plan):
-        self.experiment = plan.experiment
-        self.groups = len(plan.groups)
-        self._found: dict[str, tuple[Group, Exception]] = {}
-
-    def add(self, group: Group, error: Exception) -> None:
-        """Notes the first error of a group."""
-        self._found.setdefault(repr(group.static), (group, error))
-
-    def about(self, group: Group) -> bool:
-        """Whether the group has failed."""
-        return repr(group.static) in self._found
-
-    def raise_any(self) -> None:
-        """Raises GroupError if some groups failed; if all did, the error of the first, with a note of the cells where the
-        experiment's own function is at fault."""
-        if not self._found:
-            return
-        group, first = next(iter(self._found.values()))
-        where = ", ".join(f"{name}={value}" for name, value in group.static.items())
-        if len(self._found) == self.groups:
-            raise_as_users(first, self.experiment, where)
-        raise GroupError(
-            f"{len(self._found)} of {self.groups} programs failed, all other cells are done. The first was at {where}: "
-            f"{told(first, source_file(self.experiment))}"
-        ) from first
 
 
 def pieces(group: Group, done: set[str], size: int) -> tuple[deque[tuple[Cell, ...]], int]:

@@ -1,4 +1,4 @@
-"""Errors of a user's own experiment, told apart from faults of tsjax."""
+"""Errors of a user's own experiment, told apart from faults of tsjax; and the groups of a run that failed."""
 
 import inspect
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from .errors import TooLargeError
 from .experiment import Experiment
 from .places import place_of, told
+from .plan import Group, Plan
 
 # How a note on an error begins, to be found again among those of others.
 _NOTE = "experiment "
@@ -83,3 +84,40 @@ def users_mistake(error: BaseException) -> str | None:
     if not notes and place_of(error) is None:
         return None
     return ": ".join([*notes[:1], told(error)])
+
+
+class GroupError(ValueError):
+    """Programs that could not be made or run. The cells of all others are done."""
+
+    exit_code = 3
+
+
+class GroupErrors:
+    """The groups that could not be made or run, and why."""
+
+    def __init__(self, plan: Plan):
+        self.experiment = plan.experiment
+        self.groups = len(plan.groups)
+        self._found: dict[str, tuple[Group, Exception]] = {}
+
+    def add(self, group: Group, error: Exception) -> None:
+        """Notes the first error of a group."""
+        self._found.setdefault(repr(group.static), (group, error))
+
+    def about(self, group: Group) -> bool:
+        """Whether the group has failed."""
+        return repr(group.static) in self._found
+
+    def raise_any(self) -> None:
+        """Raises GroupError if some groups failed; if all did, the error of the first, with a note of the cells where the
+        experiment's own function is at fault."""
+        if not self._found:
+            return
+        group, first = next(iter(self._found.values()))
+        where = ", ".join(f"{name}={value}" for name, value in group.static.items())
+        if len(self._found) == self.groups:
+            raise_as_users(first, self.experiment, where)
+        raise GroupError(
+            f"{len(self._found)} of {self.groups} programs failed, all other cells are done. The first was at {where}: "
+            f"{told(first, source_file(self.experiment))}"
+        ) from first

@@ -40,7 +40,7 @@ class KeptCosts:
 
     def note_cells(self, experiment: Any, group: Group, seconds: float) -> None:
         """`seconds` are those of one cell."""
-        self._put(self.cells, _name(experiment, json.dumps(group.static, sort_keys=True)), [_work(group.cost), seconds])
+        self._put(self.cells, _cell(experiment, group), [_work(group.cost), seconds])
 
     def program(self, experiment: Any, group: Group) -> ProgramCost | None:
         """Of this very program, as it was made last."""
@@ -60,16 +60,11 @@ class KeptCosts:
     def cell_seconds(self, experiment: Any, group: Group) -> float | None:
         """Of one cell of this group; else of the one of its curve that is nearest in cost, in proportion. None where nothing
         is known of the curve."""
-        exact = self.cells.get(_name(experiment, json.dumps(group.static, sort_keys=True)))
+        exact = self.cells.get(_cell(experiment, group))
         if exact is not None:
             return exact[1]
-        curve = _curve(experiment, group.static)
-        alike = [
-            values
-            for name, values in self.cells.items()
-            if name.startswith(_name(experiment, ""))
-            and _curve(experiment, json.loads(name.split("\n", 1)[1])) == curve
-        ]
+        curve = _name(experiment, _curve(experiment, group.static))
+        alike = [values for name, values in self.cells.items() if name.startswith(f"{curve}\n")]
         if not alike or group.cost is None:
             return None
         work = _work(group.cost)
@@ -121,6 +116,11 @@ def _tables(found: Any) -> tuple[dict[str, list[float]], dict[str, list[float]]]
 
 def _name(experiment: Any, what: str) -> str:
     return f"{experiment.name} {experiment.version}\n{what}"
+
+
+def _cell(experiment: Any, group: Group) -> str:
+    """The name of a group, which begins with that of its curve."""
+    return _name(experiment, f"{_curve(experiment, group.static)}\n{json.dumps(group.static, sort_keys=True)}")
 
 
 def _curve(experiment: Any, static: Mapping[str, Any]) -> str:
