@@ -31,7 +31,7 @@ LAYERS = [
     ["cli"],
 ]
 # Imports inside functions that go up: how a result reports itself, and where a study is looked up by its name.
-UPWARD = {("sweep.result", "report"), ("sweep.run", "report"), ("sweep.run", "studies"), ("sweep.spec", "studies")}
+UPWARD = {("sweep.result", "report"), ("sweep.run", "report"), ("sweep.warm", "studies"), ("sweep.spec", "studies")}
 # The modules that may look at devices, files or the clock; `data` and its study read the file of the user, `fast.native`
 # compiles one into the folder that `cache` makes, `versions` reads `pyproject.toml`.
 OUTER = ("sweep", "report", "cli", "data", "studies.real_data", "fast.native", "fast.fused", "cache", "versions")

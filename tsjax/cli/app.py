@@ -62,10 +62,12 @@ def start(distributed: bool = False) -> None:
     import jax
 
     from ..sweep.devices import compile_fast, keep_compiled, use_all_cores
+    from ..sweep.warm import keep_traced
 
     compile_fast()
     use_all_cores()
     keep_compiled()
+    keep_traced()
     if distributed:
         jax.distributed.initialize()
     jax.config.update("jax_enable_x64", True)

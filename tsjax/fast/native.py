@@ -43,10 +43,7 @@ def build(source: Path, folder: Path, includes: tuple[str, ...] = (), flags: tup
         raise RuntimeError("there is no C compiler: install one (cc), or set CC to its path.")
     command = [compiler, *_FLAGS, *flags, *(f"-I{include}" for include in includes)]
     texts = [path.read_bytes() for path in sorted(source.parent.glob("*.[ch]"))]
-    # Code for one processor is an illegal instruction on another that shares the home folder.
-    cpu = Path("/proc/cpuinfo").read_text().split("\n\n")[0] if os.path.exists("/proc/cpuinfo") else ""
-    features = "".join(line for line in cpu.splitlines() if line.startswith(("flags", "Features", "model name")))
-    facts = [*command, jax.__version__, str(version_of("jaxlib")), platform.machine(), features]
+    facts = [*command, jax.__version__, str(version_of("jaxlib")), processor()]
     digest = hashlib.sha256(b"".join(texts) + "\0".join(facts).encode()).hexdigest()[:16]
     folder, stem = private_folder(folder), f"{source.stem}-{digest}"
     for library in sorted(folder.glob(f"{stem}-*.so")):
@@ -66,6 +63,13 @@ def build(source: Path, folder: Path, includes: tuple[str, ...] = (), flags: tup
         # Another process may make the same one; whichever comes last stays.
         made.replace(library)
     return library
+
+
+def processor() -> str:
+    """What this processor can do. Code for one is an illegal instruction on another that shares the home folder."""
+    cpu = Path("/proc/cpuinfo").read_text().split("\n\n")[0] if os.path.exists("/proc/cpuinfo") else ""
+    features = [line for line in cpu.splitlines() if line.startswith(("flags", "Features", "model name"))]
+    return "\n".join([platform.machine(), *features])
 
 
 def _name(stem: str, content: bytes) -> str:

@@ -11,8 +11,8 @@ from .errors import AbsentError, SpecError, nearest, shown
 from .expectation import Expectation
 from .experiment import Experiment
 from .metrics import TIMES, no_measurement, no_ratio
-from .trace import outputs_of
-from .values import name_of_value, within
+from .trace import outputs_of, theory_of
+from .values import hashable, name_of_value, within
 
 # Words that are no metric but say what is made of one.
 _FITS = ("rate", "crossing", "model", "forecast")
@@ -246,11 +246,12 @@ class _Check:
                 f"{self.where}: {self.expectation.what!r}, but {experiment.name} has no theory: give the experiment one "
                 "(theory=...), or compare with a curve or a recorded value."
             )
-        numbers = self._in_window(curve)[:1]
-        if not deep or not numbers:
+        if not deep or not curve.x:
             return
         try:
-            theory = experiment.theory_at(curve.arguments, np.asarray(numbers, float))
+            # As the sweep asks when it runs, at all x.
+            arguments = {name: hashable(value) for name, value in curve.arguments.items()}
+            theory = theory_of(experiment, arguments, sorted(set(map(float, curve.x))))
         except Exception as error:
             raise SpecError(
                 f"{self.where}: the theory of {experiment.name} fails for the curve {curve.name}: {type(error).__name__}: "

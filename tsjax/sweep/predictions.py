@@ -8,6 +8,7 @@ import pandas as pd
 from .experiment import Experiment
 from .plan import Plan
 from .theory import TheoryTable
+from .trace import theory_of
 from .values import canonical, hashable, redacted
 
 
@@ -31,5 +32,5 @@ def predict(experiment: Experiment, plan: Plan, table: TheoryTable, records: pd.
     for curve, x in curves.values():
         wanted = sorted(set(x))
         if not table.has(redacted(curve), wanted):
-            table.add(redacted(curve), wanted, experiment.theory_at(curve, np.array(wanted)))
+            table.add(redacted(curve), wanted, theory_of(experiment, curve, wanted))
     return table

@@ -1,6 +1,7 @@
 """From a group of cells to a compiled program: keys, batches, and the memory that XLA says it takes."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import time
@@ -11,14 +12,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import serialize_executable
 
+from ..fast import native
 from ..size import Size
 from .devices import sharded_vmap, usable_devices
 from .experiment import RESERVED, Experiment
 from .faults import unhashable, value_needed
 from .plan import Cell, Group
-from .trace import check_sizes
+from .trace import check_sizes, shapes, structs
 from .values import hashable, redacted
+from .warm import warm_of
 
 IN_FLIGHT = 2
 """Chunks on the device at a time, the one that runs included."""
@@ -124,6 +128,45 @@ def inputs_of(cells: tuple[Cell, ...], experiment: Experiment, group: Group, siz
     traced = {name: np.asarray([cell.arguments[name] for cell in cells]) for name in names}
     root = np.asarray(jax.random.key_data(jax.random.key(key, impl=_KEYS)))
     return np.broadcast_to(root, (size, *root.shape)), seeds, salts, traced
+
+
+def kept_program(experiment: Experiment, group: Group, chunk: int, budget: int) -> Program | None:
+    """What `compile_group` made of these arguments in an earlier run of the command line (`tsjax.sweep.warm`), or None."""
+    warm, start = warm_of(experiment), time.perf_counter()
+    # Whatever XLA objects to: the program is made again.
+    with contextlib.suppress(Exception):
+        found = None if warm is None else warm.read(_kept_name(experiment, group, chunk, budget))
+        if found is not None:
+            executable, size, bytes, outputs = found
+            _register_calls()
+            call = serialize_executable.deserialize_and_load(*executable, execution_devices=usable_devices())
+            return Program(call, size, bytes, time.perf_counter() - start, structs(outputs))
+    return None
+
+
+def keep_program(experiment: Experiment, group: Group, chunk: int, budget: int, program: Program) -> None:
+    """Keeps what `compile_group` made of these arguments, for `kept_program`."""
+    warm, compiled = warm_of(experiment), program.call
+    # Not all devices and programs can be written, and JAX says so by different errors. Calls into Python never can: they are
+    # addresses in this process.
+    with contextlib.suppress(Exception):
+        if warm is not None and isinstance(compiled, jax.stages.Compiled) and "callback" not in str(compiled.as_text()):
+            content = serialize_executable.serialize(compiled), program.size, program.bytes, shapes(program.outputs)
+            warm.write(_kept_name(experiment, group, chunk, budget), content)
+
+
+def _kept_name(experiment: Experiment, group: Group, chunk: int, budget: int) -> str:
+    # Of inputs, shapes and types alone enter a program.
+    inputs = jax.tree.map(lambda leaf: str(leaf.dtype), inputs_of(group.cells[:1], experiment, group, 1, 0))
+    cells, static = min(chunk, len(group.cells)), group.program(experiment.sized)
+    return json.dumps(["program", experiment.name, static, str(inputs), cells, budget, experiment.x64])
+
+
+@functools.cache
+def _register_calls() -> None:
+    """Makes functions in C known to XLA, as lowering does: those of LAPACK, and our own."""
+    native.load()
+    jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((2, 2), jnp.float32))
 
 
 def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, budget: int | None = None) -> Program:

@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from .experiment import Experiment
 from .kept import KeptCosts
 from .plan import Group
-from .program import Program, check_outputs, compile_group, memory_budget, settings
+from .program import Program, check_outputs, compile_group, keep_program, kept_program, memory_budget, settings
 
 # Where groups share a program, chunks are as small as the smallest group, but the largest is done in so many calls.
 _MOST_CALLS = 4
@@ -98,7 +98,11 @@ class Programs:
     def _compile(self, group: Group, size: int) -> Program:
         # The flags are a thread's own.
         with settings(self.experiment.x64):
+            program = kept_program(self.experiment, group, size, self.budget)
+            if program is not None:
+                return program
             program = compile_group(self.experiment, group, self.key, size, self.budget)
         check_outputs(self.experiment, group, program.outputs)
         self.costs.note_program(self.experiment, group, program.compile_seconds, program.bytes / program.size)
+        keep_program(self.experiment, group, size, self.budget, program)
         return program

@@ -26,6 +26,7 @@ from .spec import SweepSpec, find_experiment, load_spec, parse_spec
 from .store import StoreError, argument_kinds
 from .table import to_table
 from .theory import TheoryTable
+from .warm import is_shipped
 from .writer import StoreWriter
 
 Listener = Callable[[Plan, Iterable[ChunkDone]], Iterable[ChunkDone]]
@@ -108,10 +109,7 @@ def _watched(listener: Listener | None) -> Listener:
 
 def name_of(experiment: Experiment) -> str:
     """How a spec names an experiment: the short name of one that ships, else module:name."""
-    from ..studies import SHIPPED
-
-    shipped = SHIPPED.get(experiment.name) == experiment.fn.__module__
-    return experiment.name if shipped else f"{experiment.fn.__module__}:{experiment.name}"
+    return experiment.name if is_shipped(experiment) else f"{experiment.fn.__module__}:{experiment.name}"
 
 
 def run_spec(

@@ -1,9 +1,9 @@
-"""What an experiment returns, and how large its arrays are, found out without compiling or running it."""
+"""What an experiment returns, how large its arrays are, and what theory says of it: known before anything runs."""
 
 import json
 import math
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,9 +12,13 @@ import numpy as np
 
 from .errors import TooLargeError
 from .experiment import Experiment
+from .theory import Theory
+from .values import canonical
+from .warm import warm_of
 
-# By function, then by the static arguments as text.
+# By function, then by the static arguments, or the curve, as text.
 _KNOWN: weakref.WeakKeyDictionary[Callable, dict[str, dict[str, jax.ShapeDtypeStruct]]] = weakref.WeakKeyDictionary()
+_THEORIES: weakref.WeakKeyDictionary[Callable, dict[str, Theory]] = weakref.WeakKeyDictionary()
 
 # No machine has so much memory. From about 2^63 bytes on XLA does not raise an error but ends the process.
 _IMPOSSIBLE_BYTES = 2**50
@@ -25,6 +29,10 @@ def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, j
     and nothing is compiled. **Raises:** whatever the function raises."""
     fixed = {name: arguments[name] for name in experiment.shaping}
     known, static = _KNOWN.setdefault(experiment.fn, {}), json.dumps(fixed, sort_keys=True)
+    warm, name = warm_of(experiment), f"outputs of {experiment.name} at {static}"
+    if static not in known and warm is not None:
+        kept = warm.read(name)
+        known |= {} if kept is None else {static: structs(kept)}
     if static not in known:
         traced = {name: np.asarray(value) for name, value in arguments.items() if name not in fixed}
 
@@ -35,7 +43,39 @@ def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, j
         with jax.enable_x64(experiment.x64):
             key = jax.eval_shape(lambda: jax.random.key(0))
             known[static] = dict(jax.eval_shape(returned, key, traced))
+        if warm is not None:
+            warm.write(name, shapes(known[static]))
     return known[static]
+
+
+def theory_of(experiment: Experiment, curve: Mapping[str, Any], x: Sequence[float]) -> Theory:
+    """`Experiment.theory_at`, asked once for a curve and these x, since quadratures take seconds. **Raises:** whatever the
+    theory raises."""
+    if experiment.theory is None:
+        return Theory()
+    known, name = (
+        _THEORIES.setdefault(experiment.theory, {}),
+        f"theory of {experiment.name}: {canonical({**curve, '': [*x]})}",
+    )
+    warm = warm_of(experiment)
+    if name not in known and warm is not None:
+        kept = warm.read(name)
+        known |= {} if kept is None else {name: kept}
+    if name not in known:
+        known[name] = experiment.theory_at(curve, np.array(x, float))
+        if warm is not None:
+            warm.write(name, known[name])
+    return known[name]
+
+
+def shapes(outputs: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shapes and types alone, which can be kept (`Warm.write`)."""
+    return {name: (tuple(value.shape), np.dtype(value.dtype)) for name, value in outputs.items()}
+
+
+def structs(kept: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, jax.ShapeDtypeStruct]:
+    """The same as JAX has it."""
+    return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in kept.items()}
 
 
 def check_sizes(program: Any) -> int:
