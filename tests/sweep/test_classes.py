@@ -234,14 +234,13 @@ def test_padded_samples_of_mixtures_and_of_real_data(key):
         rows.split(key, Size(39, jnp.asarray(9)))
 
 
-def _both(monkeypatch, study, **grid):
-    """Records of a sweep in one program for each curve, and with a program for each size."""
-    found = []
-    for choose in (lambda members, *_: [tuple(map(max, zip(*(m.sizes for m in members), strict=True)))] * len(members),
-                   lambda members, *_: [None] * len(members)):  # fmt: skip
-        monkeypatch.setattr(plans, "size_classes", choose)
-        found.append(ts.sweep(study, **grid).records)
-    return found
+def _both(monkeypatch, study, n, **grid):
+    """Records at the sizes n of a sweep in one program for each curve, and of the smaller ones in programs of their own."""
+    largest = lambda members, *_: [tuple(map(max, zip(*(m.sizes for m in members), strict=True)))] * len(members)
+    monkeypatch.setattr(plans, "size_classes", largest)
+    padded = ts.sweep(study, n=n, **grid).records
+    monkeypatch.setattr(plans, "size_classes", lambda members, *_: [None] * len(members))
+    return padded, ts.sweep(study, n=n[:-1], **grid).records
 
 
 _CELLS = {"d": 3, "m": 2, "noise_std": 0.1, "dtype": "float64", "test_points": 200}
@@ -253,9 +252,9 @@ def test_linear_estimators_do_not_see_padding(monkeypatch, estimators):
     from tsjax.studies.superiority import ESTIMATORS
 
     names = [name for name in ESTIMATORS if "student" not in name] if estimators is None else estimators
-    padded, own = _both(monkeypatch, ts.studies.superiority, seeds=4, n=[24, 40], estimator=names, **_CELLS)
+    padded, own = _both(monkeypatch, ts.studies.superiority, n=[24, 40], seeds=4, estimator=names, **_CELLS)
     both = padded.merge(own, on=["estimator", "n", "seed"], suffixes=("", "_own"))
-    assert len(both) == 8 * len(names) and (both["status"] == both["status_own"]).all()
+    assert len(both) == 4 * len(names) and (both["status"] == both["status_own"]).all()
     # What these make of roundoff is the subject of the next test.
     exact = ~both["estimator"].isin(["minimum_norm", "spectral_cutoff", "local_linear"])
     np.testing.assert_allclose(both["risk"][exact], both["risk_own"][exact], rtol=1e-9)
@@ -284,13 +283,22 @@ def test_padding_is_no_more_than_another_order_of_the_rows(estimator):
         assert float(differs) <= max(3 * float(ordered), 1e-12)
 
 
-@pytest.mark.parametrize("learner", ["student", pytest.param("sgd", marks=pytest.mark.slow)])
-def test_students_do_not_see_padding(monkeypatch, learner):
-    """In float64, where roundoff has no time to grow; phase I sees a part of the rows at the larger size."""
+@pytest.mark.parametrize(
+    ("learner", "n"),
+    [
+        # Phase I sees 192 rows at most.
+        ("student", [200, 256]),
+        pytest.param("student", [100, 256], marks=pytest.mark.slow),
+        pytest.param("sgd", [200, 256], marks=pytest.mark.slow),
+    ],
+    ids=["a part", "all rows", "sgd"],
+)
+def test_students_do_not_see_padding(monkeypatch, learner, n):
+    """In float64, where roundoff has no time to grow."""
     settings = {"d": 3, "m": 1, "noise_std": 0.1, "dtype": "float64"}
-    padded, own = _both(monkeypatch, ts.studies.recovery, seeds=4, n=[100, 256], learner=learner, **settings)
+    padded, own = _both(monkeypatch, ts.studies.recovery, n=n, seeds=4, learner=learner, **settings)
     both = padded.merge(own, on=["n", "seed"], suffixes=("", "_own"))
-    assert len(both) == 8 and (both["total_steps"] == both["total_steps_own"]).all()
+    assert len(both) == 4 and (both["total_steps"] == both["total_steps_own"]).all()
     np.testing.assert_allclose(both["risk"], both["risk_own"], rtol=1e-6)
     np.testing.assert_allclose(both["train_loss"], both["train_loss_own"], rtol=1e-6)
     np.testing.assert_allclose(both["cost"], both["cost_own"])

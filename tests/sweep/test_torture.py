@@ -10,7 +10,7 @@ import time
 import pandas as pd
 import pytest
 from helpers import SEED
-from sweep.torture import OPTIONS, SPEC, run_until_killed, try_bad_inputs
+from sweep.torture import OPTIONS, SHORT, SPEC, run_until_killed, try_bad_inputs
 from sweep.toys import power, power_spec, stored
 
 import tsjax as ts
@@ -34,8 +34,8 @@ def whole() -> pd.DataFrame:
     return run_spec(SPEC, experiment=power).records
 
 
-def _assert_whole(out, whole):
-    result = run_spec(SPEC, out=out, **OPTIONS)
+def _assert_whole(out, whole, spec=SPEC):
+    result = run_spec(spec, out=out, **OPTIONS)
     pd.testing.assert_frame_equal(result.records[METRICS], whole[METRICS], check_exact=True)
     assert stored(out)["cell"].nunique() == len(whole)
 
@@ -127,12 +127,12 @@ def test_two_hundred_bad_inputs(tmp_path, processes, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
-def test_several_processes_on_one_store(tmp_path, processes, whole, count):
-    out = tmp_path / "s"
+def test_several_processes_on_one_store(tmp_path, processes, count):
+    out, whole = tmp_path / "s", run_spec(SHORT, experiment=power).records
     children = []
     for i in range(count):
         ready = processes.Event()
-        child = processes.Process(target=run_until_killed, args=(out, i, 0, ready))
+        child = processes.Process(target=run_until_killed, args=(out, i, 0, ready, SHORT))
         child.start()
         children.append((child, ready))
     # One is killed on the way.
@@ -142,7 +142,7 @@ def test_several_processes_on_one_store(tmp_path, processes, whole, count):
     for child, _ in children:
         child.join(600)
     assert [child.exitcode for child, _ in children][1:] == [0] * (count - 1)
-    _assert_whole(out, whole)
+    _assert_whole(out, whole, SHORT)
     result = ts.load(out, power)
     pd.testing.assert_frame_equal(result.records[METRICS], whole[METRICS], check_exact=True)
 

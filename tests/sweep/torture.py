@@ -10,11 +10,13 @@ from sweep.toys import power, power_spec
 import tsjax as ts
 from tsjax.sweep.run import run_spec
 
-SPEC = power_spec(grid={"n": [16, 32, 64, 128], "method": ["fast", "slow"], "seeds": 1200})
+GRID = {"n": [16, 32, 64, 128], "method": ["fast", "slow"]}
+SPEC = power_spec(grid={**GRID, "seeds": 1200})
+SHORT = power_spec(grid={**GRID, "seeds": 300})
 OPTIONS = {"experiment": power, "chunk": 8, "commit_seconds": 0.0}
 
 
-def run_until_killed(out, seed, at_rename, ready):
+def run_until_killed(out, seed, at_rename, ready, spec=SPEC):
     """Runs the sweep until it is killed; `at_rename` kills itself before or after one of its renames."""
     # A test run in the background of a shell ignores SIGINT, and its children would.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -39,7 +41,7 @@ def run_until_killed(out, seed, at_rename, ready):
             yield done
 
     ready.set() if at_rename else None
-    run_spec(SPEC, out=out, listener=listener, **OPTIONS)
+    run_spec(spec, out=out, listener=listener, **OPTIONS)
 
 
 def _bad_inputs(rng):
