@@ -7,6 +7,7 @@ import numpy as np
 
 from .diagnostics import ALIKE, few_seeds_warning, heavy_tail_sentence
 from .intervals import FEW_SEEDS, Estimate, expanded_percentiles, student_quantile
+from .means import LEAST_VARIANCE
 from .metrics import check_risks
 from .models import AbstractModel, Method
 from .rate import Rate, contrast, fit_rate
@@ -22,10 +23,6 @@ from .table import (
     plural,
     tail_share,
 )
-
-# The least variance of a resample, relative to that of the sample. Simulated (benchmarks/RESULTS.md): from 8 seeds on it
-# changes the coverage by less than a point, while without it some intervals are wider by orders of magnitude.
-_LEAST_VARIANCE = 0.1
 
 
 def compare_rates(
@@ -303,7 +300,7 @@ def mean_ratio(
     if least < FEW_SEEDS or variance == 0:
         q = student_quantile(least, level) * np.array([1.0, -1.0])
     else:
-        t = shifts / np.sqrt(np.maximum(variances, _LEAST_VARIANCE * variance))
+        t = shifts / np.sqrt(np.maximum(variances, LEAST_VARIANCE * variance))
         q = np.quantile(t, [0.5 + level / 2, 0.5 - level / 2])
     with np.errstate(over="ignore"):
         low, high = ratio * np.exp(-q * np.sqrt(variance))

@@ -1,0 +1,120 @@
+"""What kind of number a metric is, and so which interval its mean has: declared by an experiment, or seen from the values."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, SupportsFloat
+
+import numpy as np
+
+from .compare import mean_ratio, share
+from .intervals import Estimate
+from .means import mean, mean_difference, share_difference, share_of_trials
+from .metrics import why_no_risk
+from .table import Numbers
+
+
+@dataclass(frozen=True)
+class Positive:
+    """A positive number that varies continuously, such as a risk, a loss or a cost: means and their ratios have the interval
+    of `mean_ratio`, differences that of `mean_difference`."""
+
+    name: ClassVar[str] = "positive"
+    has_ratios: ClassVar[bool] = True
+
+    def mean(self, values: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
+        """The mean over seeds. **Raises:** ValueError for values that are no positive numbers (`mean_ratio`)."""
+        del trials
+        return mean_ratio(values, 1.0, level=level)
+
+    def minus(self, a: Numbers, b: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
+        """The difference of two means, paired by seed."""
+        del trials
+        return mean_difference(a, b, level=level)
+
+    def ratio(self, a: Numbers, b: Numbers | SupportsFloat, *, level: float = 0.95) -> Estimate:
+        """The ratio of two means, paired by seed."""
+        return mean_ratio(a, b, level=level)
+
+    def why_not(self, values: np.ndarray, name: str) -> str | None:
+        """Why values (seeds,) are not of this kind; None where they are."""
+        return why_no_risk(values, name)
+
+
+@dataclass(frozen=True)
+class Signed(Positive):
+    """A number of any sign, whose mean may be 0, such as a drift or a difference: the interval is that of `mean`."""
+
+    name: ClassVar[str] = "signed"
+    has_ratios: ClassVar[bool] = False
+
+    def mean(self, values: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
+        """The mean over seeds."""
+        del trials
+        return mean(values, level=level)
+
+    def why_not(self, values: np.ndarray, name: str) -> str | None:
+        """Every number is one."""
+        return None
+
+
+@dataclass(frozen=True)
+class Indicator(Positive):
+    """A truth value, or 0 or 1, of each seed: its mean is a share of seeds, with the exact interval of `share`."""
+
+    name: ClassVar[str] = "indicator"
+    has_ratios: ClassVar[bool] = False
+
+    def mean(self, values: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
+        """The share of seeds."""
+        del trials
+        return share(values, level=level)
+
+    def minus(self, a: Numbers, b: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
+        """The difference of two shares, paired by seed (`share_difference`)."""
+        return share_difference(a, b, lambda values: self.mean(values, level=level), level=level)
+
+    def why_not(self, values: np.ndarray, name: str) -> str | None:
+        """Why values (seeds,) are not of this kind; None where they are."""
+        wrong = values[~np.isnan(values) & (values != 0) & (values != 1)]
+        return f"{name} is declared an indicator, and {wrong[0]:g} is neither 0 nor 1." if wrong.size else None
+
+
+@dataclass(frozen=True)
+class Share(Indicator):
+    """A share of trials, such as an error rate on test points: the interval is that of `share_of_trials`.
+
+    `trials` is how many, or the name of the argument or the recorded column that says it.
+    """
+
+    trials: int | str = "test_points"
+    name: ClassVar[str] = "share"
+
+    def mean(self, values: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
+        """The mean share, over seeds and trials."""
+        return share_of_trials(values, self.trials if trials is None else trials, level=level)
+
+    def minus(self, a: Numbers, b: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
+        """The difference of two mean shares, paired by seed (`share_difference`); `trials` is one number."""
+        return share_difference(a, b, lambda values: self.mean(values, trials, level=level), level=level)
+
+    def why_not(self, values: np.ndarray, name: str) -> str | None:
+        """Why values (seeds,) are not of this kind; None where they are."""
+        wrong = values[~np.isnan(values) & ((values < 0) | (values > 1))]
+        return f"{name} is declared a share, and {wrong[0]:g} is not in [0, 1]." if wrong.size else None
+
+
+Kind = Positive
+"""Any of the kinds."""
+KINDS: dict[str, type[Positive]] = {kind.name: kind for kind in (Positive, Signed, Indicator, Share)}
+
+
+def kind_content(kind: Kind) -> dict[str, Any]:
+    """A kind as plain values, for a store."""
+    return {"kind": kind.name, **asdict(kind)}
+
+
+def kind_of(content: dict[str, Any]) -> Kind:
+    """The kind that `kind_content` wrote. **Raises:** ValueError for another content."""
+    options = {key: value for key, value in content.items() if key != "kind"}
+    if content.get("kind") not in KINDS or not set(options) <= {"trials"}:
+        raise ValueError(f"{content!r} is no kind of metric; there are {', '.join(KINDS)}.")
+    return KINDS[content["kind"]](**options)
