@@ -84,16 +84,20 @@ def _spec(expect, grid=None, **rest):
             r"'compile_seconds' is no measurement of single seeds",
         ),
         ({"what": "done of fast relative to slow"}, None, r"'done' holds truth values, whose mean is a share of seeds"),
-        ({"what": "limit of fast relative to done"}, None, r"'done' holds truth values.* or compare risks\."),
+        (
+            {"what": "limit of fast relative to done"},
+            None,
+            r"'done' holds truth values.* expect the difference, 'done of CURVE minus OTHER'",
+        ),
         (
             {"what": "draw of *", "at_most": None, "value": 0.0, "tolerance": 0.5},
             None,
-            r"with value = 0 is about a mean that",
+            r"'draw of \*' is about a mean that may be 0",
         ),
         (
             {"what": "draw of fast", "at_least": -1.0},
             None,
-            r"with at_least = -1 and at_most = 1 is about a mean that may be 0",
+            r"'draw' is not declared to be signed: give the experiment metrics=",
         ),
     ],
 )

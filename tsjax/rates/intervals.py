@@ -39,6 +39,13 @@ def student_quantile(seeds: float | int, level: float) -> float:
     return float(stdtrit(seeds - 1.0, 0.5 + level / 2))
 
 
+def normal_quantile(level: float) -> float:
+    """The quantile of the normal law that bounds a two-sided interval: 1.96 for 95 %."""
+    from scipy.special import ndtri
+
+    return float(ndtri(0.5 + level / 2))
+
+
 def expanded_percentiles(
     draws: np.ndarray, value: float, seeds: float | int, level: float
 ) -> tuple[tuple[float, float], float]:

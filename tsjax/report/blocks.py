@@ -127,7 +127,7 @@ def seeds_section(result: Result) -> Section:
 def recorded_sections(result: Result) -> list[Section]:
     """Success share and neuron alignment, where they are recorded, and what else expectations are about."""
     found = []
-    expected = [str(judged.expectation.parts["metric"]) for judged in result.judged() if judged.x is not None]
+    expected = [judged.expectation.phrase.metric or "" for judged in result.judged() if judged.x is not None]
     named = {SUCCESS: "Success share", _ALIGNMENT: "Neuron alignment"}
     taken = [column for column in result.experiment.y if column != SUCCESS]
     for column in dict.fromkeys([*named, *expected]):

@@ -58,26 +58,34 @@ class _Y(NamedTuple):
 
 def _shape(result: Result, drawing: Drawing, judged: Judged, series: Series, y: _Y) -> _Shape | None:
     """None where the drawing shows something else than what was judged."""
-    metric, other = str(judged.expectation.parts["metric"]), judged.expectation.parts["other"]
-    curve, first = judged.curve, result.experiment.y[0]
+    phrase, curve = judged.expectation.phrase, judged.curve
+    form, other = phrase.form, phrase.other
     assert curve is not None and judged.x is not None
     low, high = judged.verdict.allowed
-    about_first = metric in ("rate", "crossing", "model", "forecast")
-    if drawing.metric != (first if about_first else metric):
+    # Along other arguments, and of differences and medians, there is no drawing.
+    drawn = phrase.fits or (form == "mean" and phrase.operator != "minus")
+    if (
+        not drawn
+        or phrase.than
+        or judged.expectation.than
+        or (phrase.axis or result.experiment.x) != result.experiment.x
+    ):
         return None
-    if metric == "crossing":
+    if drawing.metric != (phrase.metric or result.experiment.y[0]):
+        return None
+    if form == "crossing":
         if drawing.against not in ("", other):
             return None
         x = np.array([max(low, series.x[0]), min(high, series.x[-1])])
         area = _around(x, np.full(2, y.ends[0]), np.full(2, y.ends[1]))
         return [area], [(np.full(2, end), np.array(y.ends)) for end in (low, high) if np.isfinite(end)]
-    if about_first and drawing.against:
+    if phrase.fits and drawing.against:
         return None
-    if metric == "model":
+    if form == "model":
         return [], []
-    if metric == "rate":
+    if form == "rate":
         return _wedge(result, judged, curve)
-    if metric == "forecast":
+    if form == "forecast":
         # Measured over foretold is the value.
         x = np.array([judged.x[0]])
         return _range(drawing.x_scale, series, x, series.mean[series.x == x] / judged.verdict.value, (low, high), y)
@@ -100,7 +108,7 @@ def _wedge(result: Result, judged: Judged, curve: Curve) -> _Shape:
 
 def _unit(result: Result, drawing: Drawing, judged: Judged, curve: Curve) -> np.ndarray | None:
     """What an allowed ratio is a multiple of, at each x of the curve: 1 where the axis shows that ratio."""
-    other = judged.expectation.parts["other"]
+    other = judged.expectation.phrase.other
     ones = np.ones(len(curve.x))
     if drawing.against:
         return ones if drawing.against == other else None

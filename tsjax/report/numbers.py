@@ -72,9 +72,10 @@ def at(result: Result, x: Number) -> str:
     return f"{label_of(result, result.experiment.x)} = {short(x)}"
 
 
-def over(result: Result, low: Number, high: Number) -> str:
-    """`sample size n = 128..2048`, or the one value."""
-    return at(result, low) + ("" if low == high else f"..{short(high)}")
+def over(result: Result, low: Number, high: Number, axis: str | None = None) -> str:
+    """`sample size n = 128..2048`, or the one value; of another argument than x."""
+    start = at(result, low) if axis is None else f"{label_of(result, axis)} = {short(low)}"
+    return start + ("" if low == high else f"..{short(high)}")
 
 
 def shows_rate(result: Result, curve: Curve) -> bool:

@@ -29,7 +29,7 @@ def reference_of(result: Result) -> str | None:
         return None
     if BEST_LINEAR in names:
         return BEST_LINEAR
-    others = [expectation.parts["other"] for expectation in result.spec.expect]
+    others = [expectation.phrase.other for expectation in result.spec.expect]
     return max(names, key=lambda name: (others.count(name), -names.index(name)))
 
 

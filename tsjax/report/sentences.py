@@ -31,32 +31,62 @@ _MOST = 3
 
 def title_of(result: Result, judged: Judged) -> str:
     """What a verdict is about: `two-phase student: exponent over sample size n = 256..2048`."""
-    expectation = judged.expectation
-    metric, name, other = (expectation.parts[part] for part in ("metric", "curve", "other"))
+    expectation, phrase = judged.expectation, judged.expectation.phrase
+    name, x = phrase.curve, phrase.axis or result.experiment.x
     if name == "*":
         name = None if judged.curve is None else judged.curve.name
         subject = "all curves" if name is None else f"all curves, {label_of(result, name)} the nearest to failing"
     else:
         subject = result.experiment.name if name is None else label_of(result, name)
-    if expectation.where:
-        where = ", ".join(f"{label_of(result, key)} = {value}" for key, value in expectation.where.items())
-        subject += f" ({where})"
-    rival = "theory's curve" if other == "predicted" else the(label_of(result, other or ""))
-    if metric == "rate":
-        what = f"exponent minus that of {rival}" if other else "exponent"
-    elif metric == "crossing":
-        what = f"{label_of(result, result.experiment.x)} from which on it stays below {rival}"
-    elif metric == "model":
-        what = f"AICc of the model {expectation.model}, relative to the best other one"
-    elif metric == "forecast":
-        y, x = (label_of(result, axis) for axis in (result.experiment.y[0], result.experiment.x))
-        what = f"{y} relative to its forecast from smaller {x}"
-    else:
-        what = label_of(result, str(metric)) + (f" relative to {rival}" if other else "")
-    if expectation.model is not None and metric != "model":
+    where = dict(expectation.where)
+    if phrase.at is not None and phrase.at[0] != x:
+        where[phrase.at[0]] = phrase.at[1]
+    if where:
+        subject += f" ({', '.join(f'{label_of(result, key)} = {value}' for key, value in where.items())})"
+    what = _measured(result, judged)
+    if expectation.model is not None and phrase.form != "model":
         what += f" (model {expectation.model})"
-    window = "" if judged.x is None else f" {'at' if judged.x[0] == judged.x[1] else 'over'} {over(result, *judged.x)}"
+    axis = phrase.outer or x
+    window = (
+        "" if judged.x is None else f" {'at' if judged.x[0] == judged.x[1] else 'over'} {over(result, *judged.x, axis)}"
+    )
     return f"{subject}: {what}{window}"
+
+
+def _measured(result: Result, judged: Judged) -> str:
+    """The number of a phrase, in words."""
+    expectation, phrase = judged.expectation, judged.expectation.phrase
+    metric = label_of(result, phrase.metric or result.experiment.y[0])
+    x = label_of(result, phrase.axis or result.experiment.x)
+    # Of the first metric exponents are told of without its name.
+    of = "" if phrase.metric in (None, result.experiment.y[0]) else f" of {metric}"
+    than = ", ".join(
+        f"{label_of(result, key)} = {value}"
+        for key, value in {**expectation.than, **dict([phrase.than] if phrase.than else [])}.items()
+    )
+    rival = "theory's curve" if phrase.other == "predicted" else the(label_of(result, phrase.other or ""))
+    rival = f"{rival} ({than})" if phrase.other and than else than or rival
+    versus = (
+        f" {'minus' if phrase.operator == 'minus' else 'relative to'} that at {than}"
+        if than and not phrase.other
+        else ""
+    )
+    versus = versus or (f" {phrase.operator} {rival}" if phrase.operator else "")
+    rise = "smallest" if expectation.at_least is not None else "largest"
+    return {
+        "rate": f"exponent{of}"
+        + (f" minus that {'at' if than and not phrase.other else 'of'} {rival}" if phrase.operator else ""),
+        "exponent": f"exponent in {label_of(result, phrase.outer or '')} of the exponent{of}",
+        "crossing": f"{x} from which on it stays below {rival}",
+        "model": f"AICc of the model {expectation.model}, relative to the best other one",
+        "forecast": f"{metric} relative to its forecast from smaller {x}",
+        "median": f"median {metric}",
+        "trend": f"rank correlation of {metric} with {phrase.z}"
+        + (f", relative to {phrase.rival}" if phrase.rival else ""),
+        "spread": f"largest {metric} over the smallest",
+        "monotone": f"{rise} {metric} over an earlier one",
+        "best": f"{x} of the smallest {metric}",
+    }.get(phrase.form, f"{metric}{versus}")
 
 
 def value_of(judged: Judged) -> str:
@@ -78,7 +108,7 @@ def subjects_of(result: Result) -> list[Curve]:
     """The curves of the learner that the claim is about: of the first expectation that names one. Of several variants those
     that it means, where they are too many to speak of."""
     for judged in result.judged():
-        name = judged.expectation.parts["curve"]
+        name = judged.expectation.phrase.curve
         mine = [curve for curve in result.curves() if name is None or curve.name == name]
         if not mine:
             continue
@@ -96,7 +126,7 @@ def headline_of(result: Result) -> str:
     if not result.curves() or result.is_share(result.experiment.y[0]):
         return ""
     if not curves:
-        return "" if any(one.expectation.parts["curve"] != "*" for one in result.judged()) else _lowest(result)
+        return "" if any(one.expectation.phrase.curve != "*" for one in result.judged()) else _lowest(result)
     return " ".join(_sentence(result, curve) for curve in curves)
 
 

@@ -6,36 +6,26 @@ from typing import Any
 
 import numpy as np
 
+from ..rates import Share
 from .axes import same
 from .errors import AbsentError, SpecError, nearest, shown
 from .expectation import Expectation
 from .experiment import Experiment
-from .metrics import TIMES, no_measurement, no_ratio
+from .metrics import TIMES, kind_in, no_measurement, no_ratio
+from .phrase import names_in
+from .selection import chosen, rivals_of, subject_of
 from .trace import outputs_of, theory_of
 from .values import hashable, name_of_value, within
-
-# Words that are no metric but say what is made of one.
-_FITS = ("rate", "crossing", "model", "forecast")
 
 
 @dataclass
 class _Curve:
-    """The cells that differ in x and seed alone: all arguments but x, and the values of x where x is an argument."""
+    """The cells that differ in one axis and the seed alone: all other arguments, and the values of the axis where it is an
+    argument."""
 
     name: str
     arguments: dict[str, Any]
     x: list[Any] = field(default_factory=list)
-
-
-def _curves_of(cells: Iterable[dict[str, Any]], experiment: Experiment) -> list[_Curve]:
-    found: dict[str, _Curve] = {}
-    for cell in cells:
-        arguments = {name: value for name, value in cell.items() if name != experiment.x}
-        name = experiment.name if experiment.curve is None else name_of_value(arguments.get(experiment.curve))
-        curve = found.setdefault(repr(arguments), _Curve(name, arguments))
-        if experiment.x in cell:
-            curve.x.append(cell[experiment.x])
-    return list(found.values())
 
 
 def check_expectations(
@@ -45,7 +35,7 @@ def check_expectations(
     that the cells do not have; AbsentError where another grid might have it. `deep` also asks the experiment: what it
     returns, and whether theory predicts a curve."""
     if expectations:
-        grid = _Grid(experiment, _curves_of(cells, experiment))
+        grid = _Grid(experiment, list(cells))
         for number, expectation in enumerate(expectations):
             _Check(grid, expectation, f"[[expect]] number {number + 1}").run(deep)
 
@@ -54,7 +44,7 @@ def possible(
     expectations: Sequence[Expectation], experiment: Experiment, cells: Iterable[dict[str, Any]]
 ) -> list[Expectation]:
     """Those of the expectations that a grid can judge: the others are about curves, values or windows that it lacks."""
-    grid, kept = _Grid(experiment, _curves_of(cells, experiment)), []
+    grid, kept = _Grid(experiment, list(cells)), []
     for number, expectation in enumerate(expectations):
         try:
             _Check(grid, expectation, f"[[expect]] number {number + 1}").run(deep=False)
@@ -67,7 +57,27 @@ def possible(
 @dataclass(frozen=True)
 class _Grid:
     experiment: Experiment
-    curves: list[_Curve]
+    cells: list[dict[str, Any]]
+    _known: dict[str, list[_Curve]] = field(default_factory=dict)
+
+    def along(self, axis: str) -> list[_Curve]:
+        """The curves along an argument."""
+        if axis not in self._known:
+            found: dict[str, _Curve] = {}
+            curve_by = None if self.experiment.curve == axis else self.experiment.curve
+            for cell in self.cells:
+                arguments = {name: value for name, value in cell.items() if name != axis}
+                name = self.experiment.name if curve_by is None else name_of_value(arguments.get(curve_by))
+                curve = found.setdefault(repr(arguments), _Curve(name, arguments))
+                if axis in cell:
+                    curve.x.append(cell[axis])
+            self._known[axis] = list(found.values())
+        return self._known[axis]
+
+    @property
+    def curves(self) -> list[_Curve]:
+        """Those along x."""
+        return self.along(self.experiment.x)
 
     @property
     def names(self) -> list[str]:
@@ -85,44 +95,46 @@ class _Grid:
             return None
 
 
-@dataclass(frozen=True)
 class _Check:
-    grid: _Grid
-    expectation: Expectation
-    where: str
+    def __init__(self, grid: _Grid, expectation: Expectation, where: str):
+        self.grid, self.expectation, self.where = grid, expectation, where
+        self.experiment, self.phrase = grid.experiment, expectation.phrase
+        self.subject = subject_of(expectation, self.experiment.description, grid.names)
+        self.than = {**expectation.than, **dict([self.phrase.than] if self.phrase.than else [])}
 
     def run(self, deep: bool) -> None:
-        parts, experiment = self.expectation.parts, self.grid.experiment
-        metric, name, other = str(parts["metric"]), parts["curve"], parts["other"]
-        self._names()
+        metric, other, experiment = self.subject.metric, self.phrase.other, self.experiment
         for word in (metric, other):
             if word in TIMES:
                 raise SpecError(f"{self.where}: {self.expectation.what!r}: {no_measurement(word)}")
-        curves = self._meant(name)
+        self._names()
+        curves = self._meant()
         for curve in curves:
             self._window(curve)
         if other == "predicted":
-            self._predicted(curves[0], deep and name != "*")
-        elif other is not None and self._is_curve(other, metric):
-            rival = self._one(other)
-            self._window(rival)
+            self._predicted(curves[0], deep and self.subject.curve != "*")
+        elif self.than or (other is not None and self._is_curve(other)):
             for curve in curves:
-                self._common(curve, rival, every=metric not in _FITS)
-        if deep and metric not in (*_FITS, *experiment.y):
+                self._rival(curve)
+        if deep and metric not in experiment.y:
             for one in dict.fromkeys(curve.name for curve in curves):
-                self._recorded(metric, one)
-        if deep and other not in (None, "predicted", *experiment.y) and not self._is_curve(str(other), metric):
-            self._recorded(str(other), curves[0].name)
-        if deep and metric not in _FITS:
-            self._kind(metric, other, curves[0].name)
+                self._recorded(metric, self._name(one))
+        if deep and other not in (None, "predicted", *experiment.y) and not self._is_curve(str(other)):
+            self._recorded(str(other), self._name(curves[0].name))
+        if deep:
+            self._kind(self._name(curves[0].name))
+
+    def _name(self, name: str) -> str:
+        """A curve along x of that name: along the argument that names curves, any of them."""
+        return name if name in self.grid.names else self.grid.names[0]
 
     def _names(self) -> None:
         """What is named is there at all."""
-        expectation, experiment = self.expectation, self.grid.experiment
+        expectation, experiment, phrase = self.expectation, self.experiment, self.phrase
         names = list(experiment.arguments.model_fields)
-        curve, axis, other = (expectation.parts[part] for part in ("curve", "axis", "other"))
+        curve, axis, other = self.subject.curve, self.subject.axis, phrase.other
         named = [] if curve is None or curve == "*" else [curve]
-        if expectation.parts["metric"] in _FITS and other not in (None, "predicted"):
+        if phrase.fits and other not in (None, "predicted"):
             named.append(str(other))
         for name in named + expectation.excluding:
             if name not in self.grid.names:
@@ -133,63 +145,85 @@ class _Check:
             raise SpecError(
                 f"{self.where}: excluding = ... goes with '*' only, but {expectation.what!r} is about one curve."
             )
-        if curve is None and experiment.curve is not None:
+        if curve is None and experiment.curve is not None and phrase.form != "trend" and axis != experiment.curve:
             raise SpecError(f"{self.where}: say of which {experiment.curve}: {', '.join(sorted(self.grid.names))}.")
-        if axis is not None and axis != experiment.x:
-            raise SpecError(f"{self.where}: {experiment.name} has rates in {experiment.x!r}, not in {axis!r}.")
-        for key in expectation.over:
-            if key != experiment.x:
+        along = [*names, experiment.x]
+        if axis not in along:
+            raise SpecError(f"{self.where}: {experiment.name} has no axis {axis!r}.{nearest(axis, along)}")
+        for name in (phrase.outer, *(phrase.than or ())[:1]):
+            if name is not None and name not in along:
+                raise SpecError(f"{self.where}: {experiment.name} has no argument {name!r}.{nearest(name, names)}")
+        for expression in filter(None, (phrase.z, phrase.rival)):
+            for name in names_in(expression):
+                if name not in along:
+                    raise SpecError(f"{self.where}: {expression!r} names {name!r}.{nearest(name, along)}")
+        if axis != experiment.x or phrase.outer is not None:
+            self._numbers(str(phrase.outer or axis))
+        for key in self.subject.windows:
+            if key not in (axis, experiment.x):
                 hint = " A curve is picked by where = {...}." if key in names else ""
                 raise SpecError(f"{self.where}: over names {key!r}; it restricts {experiment.x!r} alone.{hint}")
-        for key, value in expectation.where.items():
+        for key, value in self.subject.where.items():
             if key not in names:
                 raise SpecError(f"{self.where}: where names {key!r}.{nearest(key, names)}")
-            if key == experiment.x:
+            if key == axis:
                 raise SpecError(
-                    f"{self.where}: where picks a curve; write over = {{ {key} = {shown(value)} }} for its x."
+                    f"{self.where}: where picks a curve; write over = {{ {key} = {shown(value)} }} for its {self._x(key)}."
                 )
             self._value(key, value)
+        for key, value in self.than.items():
+            if key not in names:
+                raise SpecError(f"{self.where}: than names {key!r}.{nearest(key, names)}")
+            self._value(key, value, "than")
 
-    def _value(self, key: str, value: Any) -> None:
+    def _x(self, key: str) -> str:
+        return "x" if key == self.experiment.x else key
+
+    def _numbers(self, axis: str) -> None:
+        """Along an argument there are curves where it is a number, at two values or more."""
+        values = {repr(cell[axis]): cell[axis] for cell in self.grid.cells if axis in cell}
+        if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values.values()):
+            raise SpecError(f"{self.where}: {axis!r} is no number in this sweep, so that nothing runs along it.")
+        if len(values) < 2 and axis in self.experiment.arguments.model_fields:
+            raise AbsentError(f"{self.where}: {axis!r} has one value in this sweep, {shown(list(values.values()))}.")
+
+    def _value(self, key: str, value: Any, option: str = "where") -> None:
         values: list[Any] = []
-        for curve in self.grid.curves:
-            mine = curve.arguments[key]
+        for cell in self.grid.cells:
+            mine = cell[key]
             if same(mine, value):
                 return
             if not any(same(mine, other) for other in values):
                 values.append(mine)
         hint = " Give one value." if isinstance(value, list) else ""
         raise AbsentError(
-            f"{self.where}: where = {{ {key} = {shown(value)} }}, but no curve of this sweep has that.{hint} Its values of "
+            f"{self.where}: {option} = {{ {key} = {shown(value)} }}, but no curve of this sweep has that.{hint} Its values of "
             f"{key} are {shown(values)}."
         )
 
-    def _chosen(self, name: str | None) -> list[_Curve]:
-        where = self.expectation.where
-        return [
-            curve
-            for curve in self.grid.curves
-            if (name is None or name == "*" or curve.name == name)
-            and all(same(curve.arguments[key], value) for key, value in where.items())
-        ]
+    def _meant(self) -> list[_Curve]:
+        subject, name = self.subject, self.subject.curve
+        found = chosen(self.grid.along(subject.axis), subject, name)
+        if name == "*":
+            left_out = (self.phrase.other, *self.expectation.excluding)
+            found = [curve for curve in found if curve.name not in left_out]
+            if not found:
+                raise AbsentError(
+                    f"{self.where}: {self.expectation.what!r} is about no curve of this sweep: where = "
+                    f"{shown(subject.where)} allows none, or only those that are left out ({shown(left_out)})."
+                )
+            return found
+        several = self.phrase.form == "trend" or self.phrase.outer is not None
+        if several or (subject.axis != self.experiment.x and self.experiment.x in subject.windows):
+            if not found:
+                raise AbsentError(f"{self.where}: {self.expectation.what!r} is about no curve of this sweep.")
+            return found
+        return [self._only(found, name)]
 
-    def _meant(self, name: str | None) -> list[_Curve]:
-        if name != "*":
-            return [self._one(name)]
-        left_out = (self.expectation.parts["other"], *self.expectation.excluding)
-        curves = [curve for curve in self._chosen(name) if curve.name not in left_out]
-        if not curves:
-            raise AbsentError(
-                f"{self.where}: {self.expectation.what!r} is about no curve of this sweep: where = "
-                f"{shown(self.expectation.where)} allows none, or only those that are left out ({shown(left_out)})."
-            )
-        return curves
-
-    def _one(self, name: str | None) -> _Curve:
-        found = self._chosen(name)
+    def _only(self, found: list[_Curve], name: str | None) -> _Curve:
         if not found:
             raise AbsentError(
-                f"{self.where}: no curve {name or ''} of this sweep has {shown(self.expectation.where)} all at once; change "
+                f"{self.where}: no curve {name or ''} of this sweep has {shown(self.subject.where)} all at once; change "
                 "where."
             )
         if len(found) > 1:
@@ -203,12 +237,24 @@ class _Check:
             )
         return found[0]
 
+    def _rival(self, curve: _Curve) -> None:
+        """The second operand is one curve, which has the x where the two are compared."""
+        name, than, axis = self.phrase.other or curve.name, dict(self.than), self.subject.axis
+        if self.experiment.curve in than and self.phrase.other is None:
+            name = name_of_value(than.pop(self.experiment.curve))
+        elsewhere = {key: value for key, value in than.items() if key != axis}
+        found = rivals_of(self.grid.along(axis), self.subject, name, curve, elsewhere, self.experiment.curve)
+        rival = self._only(found, name)
+        if axis in than:
+            if not any(same(x, than[axis]) for x in rival.x):
+                raise AbsentError(f"{self.where}: {rival.name} has no {axis} = {shown(than[axis])}: {shown(rival.x)}.")
+            return
+        self._window(rival)
+        self._common(curve, rival, every=not self.phrase.fits)
+
     def _bounds(self) -> tuple[float, float] | None:
-        """Of the window in x; None for all x, and where x is not a number."""
-        window = self.expectation.over.get(self.grid.experiment.x)
-        if window is None:
-            return None
-        return (window[0], window[1]) if isinstance(window, list) else (window, window)
+        """Of the window along the axis; None for all of it."""
+        return self.subject.window(self.subject.axis)
 
     def _in_window(self, curve: _Curve) -> list[Any]:
         bounds = self._bounds()
@@ -217,15 +263,15 @@ class _Check:
     def _window(self, curve: _Curve) -> None:
         """Some x of the curve lies in the window. Values of x that the experiment returns are not known yet."""
         if curve.x and not self._in_window(curve):
-            axis = self.grid.experiment.x
+            axis = self.subject.axis
             raise AbsentError(
-                f"{self.where}: over = {shown(self.expectation.over)} holds no {axis} of the curve {curve.name}: its values "
-                f"are {shown(sorted(set(curve.x)))}."
+                f"{self.where}: over = {shown(self.expectation.over or self.phrase.at)} holds no {axis} of the curve "
+                f"{curve.name}: its values are {shown(sorted(set(curve.x)))}."
             )
 
     def _common(self, curve: _Curve, rival: _Curve, every: bool) -> None:
         """The rival has the x where the two are compared: all of them, or at least one."""
-        axis, mine, theirs = self.grid.experiment.x, self._in_window(curve), set(self._in_window(rival))
+        axis, mine, theirs = self.subject.axis, self._in_window(curve), set(self._in_window(rival))
         lacking = [x for x in mine if x not in theirs]
         if lacking and (every or len(lacking) == len(mine)):
             raise AbsentError(
@@ -233,9 +279,9 @@ class _Check:
                 f": its values are {shown(sorted(theirs))}. Restrict the comparison by over = {{ {axis} = [LOW, HIGH] }}."
             )
 
-    def _is_curve(self, name: str, metric: str) -> bool:
-        """Whether OTHER of 'relative to OTHER' is a curve; a recorded value of that name comes first."""
-        if metric in _FITS:
+    def _is_curve(self, name: str) -> bool:
+        """Whether OTHER is a curve; a recorded value of that name comes first."""
+        if self.phrase.fits:
             return True
         return name in self.grid.names and name not in self.grid.experiment.y
 
@@ -273,33 +319,47 @@ class _Check:
         if returned is None or name in returned:
             return
         allowed = sorted({*returned, *experiment.y} - {"status", experiment.x})
-        role = "curves and recorded values" if name == self.expectation.parts["other"] else "recorded values"
-        if name == self.expectation.parts["other"]:
+        role = "curves and recorded values" if name == self.phrase.other else "recorded values"
+        if name == self.phrase.other:
             allowed = [*self.grid.names, *allowed, "predicted"]
         raise SpecError(
             f"{self.where}: {self.expectation.what!r}: {name!r} is not among the {role} of {curve}.{nearest(name, allowed)}"
         )
 
-    def _kind(self, metric: str, other: str | None, curve: str) -> None:
-        """The metric is of a kind whose mean, or ratio of means, has an interval, as far as types and bounds tell. One curve is
-        looked at, since a column has one type in all of them."""
+    def _kind(self, curve: str) -> None:
+        """The metric is of a kind that has such a number, as far as declarations, types and bounds tell. One curve is looked
+        at, since a column has one type in all of them."""
+        metric, other = self.subject.metric, self.phrase.other
         low, high = self.expectation.allowed
-        middle = self.expectation.value
-        signed = high <= 0 or -np.inf < low < 0 and (middle is None or middle <= 0)
-        if other is None and not signed:
-            return
         returned = self.grid.outputs(curve) or {}
-        truth = [name for name in (metric, other) if name in returned and returned[name].dtype == bool]
-        if truth and other is not None:
-            raise SpecError(f"{self.where}: {self.expectation.what!r}: {no_ratio(truth[0])}")
-        if signed and metric in returned and np.issubdtype(returned[metric].dtype, np.floating):
-            bounds = " and ".join(
-                f"{name} = {bound:g}"
-                for name, bound in (("value", middle), ("at_least", low), ("at_most", high))
-                if bound is not None and np.isfinite(bound) and (middle is None or name == "value")
-            )
+        kinds = {
+            name: kind_in(self.experiment.description, name, name in returned and returned[name].dtype == bool)
+            for name in (metric, other)
+            if name is not None and (name == metric or not self._is_curve(name))
+        }
+        kind = kinds[metric]
+        if self.phrase.form == "mean" and self.phrase.operator == "relative to":
+            for name, one in kinds.items():
+                if not one.has_ratios:
+                    raise SpecError(f"{self.where}: {self.expectation.what!r}: {no_ratio(name, one)}")
+        if self.phrase.fits and kind.name in ("signed", "indicator") and self.phrase.form != "crossing":
             raise SpecError(
-                f"{self.where}: {self.expectation.what!r} with {bounds} is about a mean that may be 0 or negative, and tsjax "
-                "has intervals for means of risks alone, which are positive. Expect something of a positive quantity, such as "
-                "a square or an absolute value, or return a truth value, whose mean is a share."
+                f"{self.where}: {self.expectation.what!r}: {metric!r} is of kind {kind.name}, and only positive numbers "
+                "and shares have rates."
+            )
+        if isinstance(kind, Share) and isinstance(kind.trials, str):
+            known = {*self.experiment.arguments.model_fields, *returned}
+            if returned and kind.trials not in known:
+                raise SpecError(
+                    f"{self.where}: {metric!r} is a share of {kind.trials!r} trials, which {self.experiment.name} neither "
+                    f"takes nor returns.{nearest(kind.trials, sorted(known))}"
+                )
+        middle, declared = self.expectation.middle, metric in self.experiment.metrics
+        signed = high <= 0 or (-np.inf < low < 0 and (middle is None or middle <= 0))
+        plain_mean = self.phrase.form in ("mean", "median") and not self.phrase.operator
+        floating = metric in returned and np.issubdtype(returned[metric].dtype, np.floating)
+        if signed and plain_mean and floating and not declared and self.phrase.form == "mean":
+            raise SpecError(
+                f"{self.where}: {self.expectation.what!r} is about a mean that may be 0 or negative, and {metric!r} is not "
+                f'declared to be signed: give the experiment metrics={{"{metric}": ts.Signed()}}, and its mean has an interval.'
             )

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .description import Description
 from .table import WHOLE, numbers
 from .values import text_of
 
@@ -38,15 +37,23 @@ def distinct(column: Any, codes: np.ndarray) -> list[Any]:
     return [plain(value) for value in column.iloc[np.sort(first)]]
 
 
+def is_number(column: Any) -> bool:
+    """Whether a column holds numbers alone."""
+    if column.dtype == object:
+        return all(isinstance(value, int | float) and not isinstance(value, bool) for value in column)
+    return pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
+
+
 def tables_of(
-    rows: pd.DataFrame, metrics: list[str], experiment: Description
+    rows: pd.DataFrame, metrics: list[str], axis: str, repeats: bool
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """x (k,), seeds (s,) and each metric (k, s) of the records of one curve."""
-    along, seeds = rows[experiment.x].to_numpy(float), rows["seed"].to_numpy(np.int64)
+    """x (k,), seeds (s,) and each metric (k, s) of the records of one curve along an axis; `repeats` says whether one cell may
+    come to the same x again, as the vectors that cells return do."""
+    along, seeds = rows[axis].to_numpy(float), rows["seed"].to_numpy(np.int64)
     places = np.zeros(len(rows), np.int64)
-    if experiment.returns_x:
+    if repeats:
         # A vector may come to the same x again: both entries stay.
-        places = rows.groupby(["cell", experiment.x], sort=False).cumcount().to_numpy()
+        places = rows.groupby(["cell", axis], sort=False).cumcount().to_numpy()
     seeds, j = np.unique(seeds, return_inverse=True)
     x, i = np.unique(along, return_inverse=True)
     if places.any():
@@ -54,7 +61,7 @@ def tables_of(
         x, i = keys[:, 0], i.reshape(-1)
     if np.bincount(i * len(seeds) + j).max() > 1:
         raise ValueError(
-            f"the records hold several values for one {experiment.x} and seed of one curve: they are not those of one sweep."
+            f"the records hold several values for one {axis} and seed of one curve: they are not those of one sweep."
         )
     values = {}
     for name in metrics:

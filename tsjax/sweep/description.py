@@ -1,6 +1,7 @@
 """What readers need of an experiment, as data: a store holds it, so that reading a store runs no code of its study."""
 
 import ast
+import functools
 import hashlib
 import inspect
 import sys
@@ -11,12 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from ..rates.kinds import Kind, kind_of
 from .places import is_users
 
 
 class Description(BaseModel):
     """An experiment without its functions; the fields are those of `Experiment`.
 
+    - `metrics`: the kinds of metrics, as plain values (`kinds` holds them).
     - `arguments`: the name of every argument, with its default in a list of one, or an empty list where it has none.
     - `source`: a hash of the code of the experiment's function, and of each function of its module that it uses.
     - `has_theory`: whether theory says something of the curves.
@@ -38,6 +41,7 @@ class Description(BaseModel):
     cite: str = ""
     rates: bool = True
     sized: tuple[str, ...] = ()
+    metrics: dict[str, dict[str, Any]] = {}
     source: dict[str, str] = {}
     has_theory: bool = False
 
@@ -52,9 +56,16 @@ class Description(BaseModel):
             raise ValueError(
                 f"no argument is called {', '.join(sorted(unknown))}; there are {', '.join(self.arguments)}"
             )
+        for content in self.metrics.values():
+            kind_of(content)
         if any(len(default) > 1 for default in self.arguments.values()):
             raise ValueError("an argument has more than one default")
         return self
+
+    @functools.cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """The declared kind of each metric."""
+        return {name: kind_of(content) for name, content in self.metrics.items()}
 
     @property
     def shaping(self) -> tuple[str, ...]:

@@ -14,6 +14,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
 from pydantic_core import to_jsonable_python
 
+from ..rates import Positive
+from ..rates.kinds import kind_content
 from ..size import size_of
 from .description import Description, source_of
 from .theory import Theory
@@ -47,6 +49,9 @@ class Experiment:
       after `count` have weight 0, wherever that saves more compilation than it costs.
     - `pads(arguments)`: whether a cell with these arguments knows what weights of 0 mean, so that its sizes may share a
       program; every cell does unless this says otherwise.
+    - `metrics`: the kind of each returned value that is judged or drawn: `{"risk": ts.Positive(), "error":
+      ts.Share(trials="test_points"), "drift": ts.Signed(), "stuck": ts.Indicator()}`. It says which interval a mean has. Truth
+      values are indicators, and others positive, where nothing is said.
     - `arguments`: pydantic schema of all arguments; made from the function's signature by `experiment`.
     - `x`, `y`, `curve`: the argument (or returned vector) on the horizontal axis, the returned values to plot and fit (the
       first one carries the rate), and the argument that names a curve.
@@ -83,6 +88,7 @@ class Experiment:
     cite: str = ""
     rates: bool = True
     sized: tuple[str, ...] = ()
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     pads: Callable[[dict[str, Any]], bool] | None = None
 
     def __post_init__(self):
@@ -96,6 +102,12 @@ class Experiment:
                 raise ValueError(
                     f"experiment {self.name!r}: x or y names {name!r}, which the engine writes itself and which is no result "
                     "of a cell. Name what the function returns."
+                )
+        for name, kind in self.metrics.items():
+            if not isinstance(kind, Positive):
+                raise ValueError(
+                    f"experiment {self.name!r}: metrics says that {name!r} is {kind!r}, which is no kind of metric; give "
+                    "ts.Positive(), ts.Share(trials=...), ts.Signed() or ts.Indicator()."
                 )
         both = sorted(set(self.static) & set(self.sized))
         if both:
@@ -135,6 +147,7 @@ class Experiment:
             cite=redacted(self.cite),
             rates=self.rates,
             sized=self.sized,
+            metrics={name: kind_content(kind) for name, kind in self.metrics.items()},
             source=source_of(self.fn),
             has_theory=self.theory is not None,
         )

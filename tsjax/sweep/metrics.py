@@ -1,6 +1,7 @@
 """What may be said of the mean of a recorded column: truth values have shares, risks means and ratios, and times nothing."""
 
-from ..rates import why_no_risk
+from ..rates import Indicator, Positive
+from ..rates.kinds import Kind
 from .curve import Curve
 from .description import Description
 
@@ -21,19 +22,30 @@ def no_measurement(time: str) -> str:
     )
 
 
-def no_ratio(share: str) -> str:
-    """Why no ratio is drawn from a column of truth values."""
+def no_ratio(metric: str, kind: Kind) -> str:
+    """Why no ratio is drawn of a metric of this kind."""
+    what = {
+        "indicator": "holds truth values, whose mean is a share of seeds",
+        "share": "is a share of trials",
+        "signed": "may be 0 or negative",
+    }[kind.name]
     return (
-        f"{share!r} holds truth values, whose mean is a share of seeds. tsjax has an exact interval for a share and none for a "
-        "ratio with one: expect the share itself, of one curve at a time, or compare risks."
+        f"{metric!r} {what}, and tsjax has no interval for a ratio with such a mean: expect the difference, "
+        f"'{metric} of CURVE minus OTHER', or the mean itself."
     )
 
 
+def kind_in(experiment: Description, metric: str, is_share: bool) -> Kind:
+    """The kind of a metric: as declared, else an indicator for truth values, else positive."""
+    return experiment.kinds.get(metric) or (Indicator() if is_share else Positive())
+
+
 def no_risk(curve: Curve, experiment: Description) -> str | None:
-    """Why the means of the first y of a curve have no interval, at the first x where they have none; None for risks."""
+    """Why the means of the first y of a curve have no interval, at the first x where they have none; None where they do."""
     y = experiment.y[0]
+    kind = kind_in(experiment, y, False)
     for x, row in zip(curve.x, curve.values[y], strict=True):
-        reason = why_no_risk(row, f"{y} at {experiment.x} = {x:g}")
+        reason = kind.why_not(row, f"{y} at {experiment.x} = {x:g}")
         if reason is not None:
             return reason
     return None

@@ -1,20 +1,22 @@
 """What a sweep gives back: records, curves, rates and verdicts."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
-from ..rates import Rate, Verdict, choose_model, diagnose, fit_rate
-from .columns import codes_of, compact, distinct, holds_truth, plain, tables_of
+from ..rates import Estimate, Rate, Verdict, choose_model, diagnose, fit_rate
+from .columns import codes_of, compact, distinct, holds_truth, is_number, plain, tables_of
 from .coverage import Coverage
 from .curve import Curve
 from .description import Description
 from .errors import nearest
 from .experiment import Experiment
+from .measure import Measure, Unmeasured
 from .metrics import TIMES, no_measurement, no_risk
 from .named import no_imports
 from .plan import Plan, plan_cells
@@ -24,7 +26,7 @@ from .spec import Expectation, SpecError, SweepSpec, find_experiment
 from .store import Content, Store, StoreError, open_store
 from .theory import Theory, TheoryTable
 from .values import canonical, labels_of, name_of_value, redacted, text_of
-from .verdicts import Judge, Judged
+from .verdicts import Judged, judged
 
 if TYPE_CHECKING:
     import jax
@@ -74,6 +76,7 @@ class Result:
         self._theory = theory
         self._rates: dict[tuple[str, bytes, str, str], Rate] = {}
         self._shares: dict[str, bool] = {}
+        self._others: dict[tuple[str, tuple[str, ...]], list[Curve]] = {}
 
     def __repr__(self) -> str:
         where = "in memory" if self.path is None else redacted(str(self.path))
@@ -89,15 +92,40 @@ class Result:
 
     @functools.cached_property
     def _curves(self) -> list[tuple[Curve, np.ndarray]]:
-        """The curves, and the rows of each one in the records."""
+        """The curves along x, and the rows of each one in the records."""
+        metrics = [name for name in (*self.experiment.y, *self._references()) if name in self.records]
+        return self._along(self.experiment.x, tuple(metrics))
+
+    def along(self, axis: str, metrics: Sequence[str] = ()) -> list[Curve]:
+        """The curves along an argument, or along x, in the order of the grid: the cells that differ in it and the seed alone,
+        with tables of some recorded values, the experiment's y among them.
+
+        **Raises:** ValueError for an axis that is no number."""
+        wanted = [name for name in (*self.experiment.y, *metrics) if name in self.records]
+        if axis == self.experiment.x and all(name in self._curves[0][0].values for name in wanted if self._curves):
+            return self.curves()
+        key = (axis, tuple(dict.fromkeys(wanted)))
+        if key not in self._others:
+            self._others[key] = [curve for curve, _ in self._along(*key)]
+        return self._others[key]
+
+    def _along(self, axis: str, metrics: tuple[str, ...]) -> list[tuple[Curve, np.ndarray]]:
         experiment, records = self.experiment, self.records
         if records.empty:
             return []
-        names = [name for name in experiment.names if name != experiment.x]
+        if axis not in records or not is_number(records[axis]):
+            numbers = [
+                name for name in (*experiment.names, experiment.x) if name in records and is_number(records[name])
+            ]
+            raise ValueError(
+                f"{axis!r} is no number along which there are curves.{nearest(axis, sorted(set(numbers)))}"
+            )
+        names = [name for name in dict.fromkeys([*experiment.names, experiment.x]) if name != axis]
+        # x may be no argument, where cells return it.
         codes = {name: codes_of(records[name]) for name in names}
-        varying = [name for name in names if name != experiment.curve and codes[name].max() > 0]
+        curve_by = None if experiment.curve == axis else experiment.curve
+        varying = [name for name in names if name != curve_by and codes[name].max() > 0]
         labels = {name: labels_of(distinct(records[name], codes[name])) for name in varying}
-        metrics = [name for name in (*experiment.y, *self._references()) if name in records]
         which = np.zeros(len(records), np.int64)
         for name in names:
             which = compact(which * (int(codes[name].max()) + 1) + codes[name])
@@ -106,10 +134,10 @@ class Result:
         # Cells of one curve lie together, in the order of the grid.
         for rows in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
             arguments = {name: plain(records[name].iloc[rows[0]]) for name in names}
-            name = experiment.name if experiment.curve is None else name_of_value(arguments[experiment.curve])
+            name = experiment.name if curve_by is None else name_of_value(arguments[curve_by])
             extra = ", ".join(f"{key}={labels[key][text_of(arguments[key])]}" for key in varying)
             title = experiment.labels.get(name, name)
-            x, seeds, values = tables_of(records.iloc[rows], metrics, experiment)
+            x, seeds, values = tables_of(records.iloc[rows], list(metrics), axis, axis not in experiment.names)
             curve = Curve(
                 name=name,
                 label=f"{title} ({extra})" if extra else title,
@@ -118,7 +146,7 @@ class Result:
                 seeds=seeds,
                 values=values,
                 failed=failed_cells(records.iloc[rows], experiment.y[0]),
-                theory=self._theory(arguments, x),
+                theory=self._theory(arguments, x) if axis == experiment.x else Theory(),
             )
             curves.append((curve, rows))
         return curves
@@ -158,8 +186,8 @@ class Result:
 
     def _references(self) -> list[str]:
         """Columns that expectations compare with."""
-        parts = [expectation.parts for expectation in self.spec.expect]
-        names = {name for part in parts for name in (part["metric"], part["other"]) if name is not None}
+        phrases = [expectation.phrase for expectation in self.spec.expect]
+        names = {name for phrase in phrases for name in (phrase.metric, phrase.other) if name is not None}
         return sorted(name for name in names if name in self.records and name not in self.experiment.y)
 
     def rate(self, curve: Curve, metric: str | None = None, model: str = "power") -> Rate:
@@ -245,7 +273,7 @@ class Result:
         all of it."""
         for expectation in self._claims(curve):
             window = expectation.over.get(self.experiment.x)
-            if expectation.parts["metric"] == "rate" and isinstance(window, list):
+            if expectation.phrase.form == "rate" and isinstance(window, list):
                 part = curve.between(*window)
                 return part if len(part.x) else curve
         return curve
@@ -255,39 +283,67 @@ class Result:
         return bool(self._claims(curve))
 
     def _claims(self, curve: Curve) -> list[Expectation]:
-        judge, found = self._judge, []
+        found = []
         for expectation in self.spec.expect:
-            if expectation.parts["metric"] in ("rate", "model", "forecast"):
-                named = [
-                    expectation.parts["curve"],
-                    *([expectation.parts["other"]] if expectation.parts["other"] else []),
-                ]
-                meant = [one.arguments for name in named for one in judge.chosen(expectation, name)]
+            phrase = expectation.phrase
+            if phrase.form in ("rate", "model", "forecast", "exponent") and phrase.metric in (
+                None,
+                self.experiment.y[0],
+            ):
+                names = [phrase.curve, *([phrase.other] if phrase.other else [])]
+                meant = [one.arguments for name in names for one in self._measure.curves(expectation, name)]
                 if curve.arguments in meant:
                     found.append(expectation)
         return found
 
     def _outcomes(self, curve: Curve, model: str) -> list[str]:
         """Of the verdicts on the very exponent that a row of rates holds: this window, this model, this interval."""
-        judge, found = self._judge, []
+        found = []
         for expectation in self.spec.expect:
-            parts = expectation.parts
-            direct = parts["metric"] == "rate" and parts["other"] is None and expectation.level == 0.95
-            [whole] = [one for one in self.curves() if one.arguments == curve.arguments]
-            if (
-                direct
-                and (expectation.model or "power") == model
-                and any(one is whole for one in judge.chosen(expectation, parts["curve"]))
-            ):
-                judged = judge.judged(expectation, [whole])
+            phrase = expectation.phrase
+            direct = phrase.form == "rate" and not phrase.operator and expectation.level == 0.95
+            if not direct or (expectation.model or "power") != model:
+                continue
+            meant = self._measure.curves(expectation, phrase.curve)
+            if phrase.metric in (None, self.experiment.y[0]) and curve.arguments in [one.arguments for one in meant]:
+                # Of `*` this curve alone.
+                alone = expectation.model_copy(update={"where": {**expectation.where, **curve.arguments}})
+                found_here = judged(alone, self._measure)
                 # Where nothing could be measured, the window is not known, and the outcome is undecided whatever it is.
-                if judged.curve is None or np.array_equal(judged.curve.x, curve.x):
-                    found.append(str(judged.verdict.outcome))
+                if found_here.curve is None or np.array_equal(found_here.curve.x, curve.x):
+                    found.append(str(found_here.verdict.outcome))
         return found
 
-    @property
-    def _judge(self) -> Judge:
-        return Judge(self.curves(), self.experiment, list(self.records.columns), self.is_share)
+    def estimate(self, phrase: str, *, level: float = 0.95, **options: Any) -> Estimate:
+        """The number that a phrase speaks of, with its interval: any claim of `[[expect]]` (`tsjax.sweep.phrase.FORMS`) without
+        bounds.
+
+        **Arguments:** `options` are keys of an expectation: `where`, `over`, `than`, `excluding`, `model`, `floor`. Of several
+        curves or x that are meant there is one estimate only: name one by `where` and `over`, or `at AXIS = VALUE`.
+
+        **Raises:** SpecError for another phrase or option; ValueError where nothing can be measured, or for several numbers.
+
+        >>> result.estimate("risk of student relative to ntk at n = 1024")  # doctest: +SKIP
+        """
+        bound = {} if phrase.split(" ")[0] == "model" else {"at_most": 0.0}
+        try:
+            expectation = Expectation.model_validate({"what": phrase, **bound, **options})
+            found = self._measure(expectation, level)
+        except ValidationError as error:
+            raise SpecError(f"{phrase!r}: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+        except Unmeasured as error:
+            raise ValueError(f"{phrase!r}: {error}") from None
+        if len(found) > 1:
+            raise ValueError(
+                f"{phrase!r} is about {len(found)} numbers: name one {self.experiment.x} by 'at {self.experiment.x} = ...', "
+                "and one curve by where = {...}."
+            )
+        (one,) = found
+        return Estimate(one.value, one.interval, level, tuple(filter(None, (one.doubt, one.note))))
+
+    @functools.cached_property
+    def _measure(self) -> Measure:
+        return Measure(self.along, self.experiment, list(self.records.columns), self.is_share)
 
     def verdicts(self) -> list[Verdict]:
         """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers."""
@@ -299,7 +355,7 @@ class Result:
 
     @functools.cached_property
     def _judged(self) -> list[Judged]:
-        return [self._judge.judged(expectation) for expectation in self.spec.expect]
+        return [judged(expectation, self._measure) for expectation in self.spec.expect]
 
     def to_xarray(self) -> "xarray.Dataset":
         """The records as a Dataset over the arguments that vary, x and the seed; constant arguments are attributes.

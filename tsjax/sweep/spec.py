@@ -51,8 +51,9 @@ class SweepSpec(BaseModel):
         return [grid] if isinstance(grid, Mapping) else grid
 
     def at_smoke_size(self, experiment: Experiment | None = None) -> "SweepSpec":
-        """The same sweep with the axes of `[smoke]` in place of the grid's, and without expectations about curves, values or
-        windows that are only in the grid. `experiment` is needed only where the study cannot be imported."""
+        """The same sweep with the axes of `[smoke]` in place of the grid's, expectations with their own bounds and windows for
+        it, and without those about curves, values or windows that are only in the grid. `experiment` is needed only where the
+        study cannot be imported."""
         if not self.smoke:
             raise SpecError("this sweep has no [smoke] size.")
         grid = [{**block, **{k: v for k, v in self.smoke.items() if k in block}} for block in self.grid]
@@ -66,7 +67,8 @@ class SweepSpec(BaseModel):
         experiment = find_experiment(self.study) if experiment is None else experiment
         # A misspelt name is an error, not something that the smoke size lacks: the whole grid tells them apart.
         check_expectations(self.expect, experiment, (cell for cell, _ in expand(self, experiment)), deep=False)
-        kept = possible(self.expect, experiment, (cell for cell, _ in expand(small, experiment)))
+        own = filter(None, (expectation.at_smoke_size() for expectation in self.expect))
+        kept = possible(list(own), experiment, (cell for cell, _ in expand(small, experiment)))
         return small.model_copy(update={"expect": kept})
 
     @property

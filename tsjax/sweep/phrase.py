@@ -1,0 +1,277 @@
+"""The words of a claim: what is measured, of which curve, against what, along which axis. `FORMS` is the whole grammar."""
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from .errors import nearest
+from .values import value_of
+
+_NAME = r"[\w.-]+"
+
+
+class Form(NamedTuple):
+    """One form of phrase: how it is written, what number it is, and an example."""
+
+    written: str
+    number: str
+    example: str
+
+
+FORMS = {
+    "rate": Form(
+        "rate of [METRIC of] CURVE [relative to OTHER] in AXIS",
+        "the exponent of a power law, or of `model`; relative to a curve the difference of both, paired by seed",
+        "rate of student relative to ntk in n",
+    ),
+    "exponent": Form(
+        "exponent in ARGUMENT of rate of [METRIC of] CURVE in AXIS",
+        "the exponent g of rate ~ ARGUMENT^-g over the curves that differ in this argument",
+        "exponent in d of rate of ntk in n",
+    ),
+    "mean": Form(
+        "METRIC of CURVE [relative to OTHER | minus OTHER]",
+        "the mean over seeds; a ratio or a difference of means, paired by seed",
+        "error of student minus ntk at n = 1024",
+    ),
+    "median": Form(
+        "median METRIC of CURVE",
+        "the median over seeds",
+        "median risk of student",
+    ),
+    "crossing": Form(
+        "crossing of [METRIC of] CURVE relative to OTHER in AXIS",
+        "the x from which on the mean stays below that of OTHER",
+        "crossing of student relative to ntk in n",
+    ),
+    "model": Form(
+        "model of [METRIC of] CURVE in AXIS",
+        "AICc of `model` minus that of the best other one",
+        "model of student in n",
+    ),
+    "forecast": Form(
+        "forecast of [METRIC of] CURVE in AXIS",
+        "the mean at the largest x over what a fit without it foretells",
+        "forecast of student in n",
+    ),
+    "trend": Form(
+        "trend of METRIC [of CURVE] in Z [relative to Z]",
+        "Spearman's rank correlation with Z, an argument or an expression of some, over all runs; relative to a rival Z the "
+        "difference of both sizes",
+        "trend of risk in n*d**-2 relative to n",
+    ),
+    "spread": Form(
+        "spread of METRIC [of CURVE] in AXIS",
+        "the largest mean over the smallest along the axis; their difference, where the metric is not positive",
+        "spread of risk of student in width",
+    ),
+    "monotone": Form(
+        "monotone of METRIC [of CURVE] in AXIS",
+        "the largest mean over an earlier one along the axis, at most 1 where it falls throughout; with at_least the smallest "
+        "one over an earlier one; differences, where the metric is not positive. Means below `floor` count as `floor`",
+        "monotone of risk of student in n",
+    ),
+    "best": Form(
+        "best of METRIC [of CURVE] in AXIS",
+        "the place on the axis where the mean is smallest, with all places that may be it",
+        "best of risk of student in width",
+    ),
+}
+"""The forms of a phrase. CURVE may be `*` for all curves where one is meant; OTHER is a curve, a recorded value, `predicted`
+(theory's mean of the curve), or `AXIS = VALUE`: the same curve at another argument. A form may end with `at AXIS = VALUE`."""
+
+# Forms of one name that is a metric, where others name a curve.
+_OF_METRIC = ("trend", "spread", "monotone", "best", "mean", "median")
+# Which forms have an axis, and a second operand.
+_ALONG = ("rate", "exponent", "crossing", "model", "forecast", "spread", "monotone", "best")
+_OPERATORS = {"rate": ("relative to", "minus"), "mean": ("relative to", "minus"), "crossing": ("relative to",)}
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """The parts of a phrase.
+
+    - `form`: a key of `FORMS`. `metric`: None for the experiment's first y. `curve`: None where only one is meant.
+    - `operator`: "relative to", "minus" or "". `other`: the second operand, or None. `than`: an argument and its value, where
+      the second operand is the same curve elsewhere.
+    - `axis`: None for the experiment's x. `outer`: the argument of `exponent in ARGUMENT of ...`.
+    - `z`, `rival`: the expressions of a trend. `at`: an argument and its value, from the end of the phrase.
+    """
+
+    form: str
+    metric: str | None = None
+    curve: str | None = None
+    operator: str = ""
+    other: str | None = None
+    than: tuple[str, Any] | None = None
+    axis: str | None = None
+    outer: str | None = None
+    z: str | None = None
+    rival: str | None = None
+    at: tuple[str, Any] | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether it rests on the shape of a curve, rather than on means at single x."""
+        return self.form in ("rate", "exponent", "crossing", "model", "forecast")
+
+
+def parse(text: str) -> Phrase:
+    """The parts of a phrase. **Raises:** ValueError that says how it may be written.
+
+    >>> from tsjax.sweep.phrase import parse
+    >>> phrase = parse("error of student minus ntk at n = 1024")
+    >>> phrase.form, phrase.metric, phrase.curve, phrase.operator, phrase.other, phrase.at
+    ('mean', 'error', 'student', 'minus', 'ntk', ('n', 1024))
+    """
+    rest, at = " ".join(text.split()), None
+    match = re.search(rf" at (\w+) = ({_NAME}|\"[^\"]*\")$", rest)
+    if match:
+        rest, at = rest[: match.start()], (match[1], value_of(match[2]))
+    head = rest.split(" of ")[0].split(" ")
+    # `rate in n` is that of the only curve.
+    about = " of " in rest or rest.startswith((f"{head[0]} in ", f"{head[0]} relative to "))
+    form = head[0] if head[0] in FORMS and about and head[0] != "mean" else "mean"
+    if form == "trend":
+        return _trend(text, rest, at)
+    outer, axis = None, None
+    if form == "exponent":
+        match = re.match(r"exponent in (\w+) of rate of ", rest)
+        if not match:
+            raise _unknown(text, form)
+        outer, rest = match[1], rest[match.end() :]
+    elif form == "median":
+        rest = rest.removeprefix("median ")
+    elif form != "mean":
+        rest = rest.removeprefix(form)
+    if form in _ALONG:
+        match = re.search(r" in (\w+)$", rest)
+        if not match:
+            raise _unknown(text, form)
+        rest, axis = rest[: match.start()], match[1]
+    match = re.search(rf" (relative to|minus) (?:(\w+) = )?({_NAME}|\"[^\"]*\")$", rest)
+    operator_, than, other = "", None, None
+    if match:
+        rest, operator_ = rest[: match.start()], match[1]
+        than, other = ((match[2], value_of(match[3])), None) if match[2] else (None, match[3])
+    if form not in ("mean", "median", "exponent"):
+        rest = rest.removeprefix(" of ")
+        if not rest and form in ("rate", "model", "forecast"):
+            return Phrase(form, None, None, operator_, other, than, axis, at=at)
+    names = rest.split(" of ")
+    if not 1 <= len(names) <= 2 or not all(re.fullmatch(rf"{_NAME}|\*", name) for name in names):
+        raise _unknown(text, form)
+    metric, curve = (names[0], names[1]) if len(names) == 2 else (None, names[0])
+    if len(names) == 1 and form in _OF_METRIC:
+        metric, curve = names[0], None
+    if operator_ not in ("", *_OPERATORS.get(form, ())) or (form == "crossing" and not operator_):
+        raise _unknown(text, form)
+    if form == "crossing" and other == "predicted":
+        raise ValueError("a crossing is that of two curves: write 'crossing of CURVE relative to OTHER in AXIS'")
+    return Phrase(form, metric, curve, operator_, other, than, axis, outer, at=at)
+
+
+def _trend(text: str, rest: str, at: tuple[str, Any] | None) -> Phrase:
+    match = re.fullmatch(rf"trend of ({_NAME})(?: of ({_NAME}|\*))? in (.+?)(?: relative to (.+))?", rest)
+    if not match:
+        raise _unknown(text, "trend")
+    for expression in (match[3], match[4]):
+        if expression is not None:
+            names_in(expression)
+    return Phrase("trend", match[1], match[2], "relative to" if match[4] else "", z=match[3], rival=match[4], at=at)
+
+
+def _unknown(text: str, form: str) -> ValueError:
+    first = text.split(" ")[0] if text else ""
+    if form != "mean":
+        return ValueError(f"write {FORMS[form].written!r}, such as {FORMS[form].example!r}")
+    guess = nearest(first, [*FORMS]) if first else ""
+    near = guess.split("'")[1] if "Did you mean" in guess else None
+    forms = "; ".join(one.written for one in FORMS.values())
+    hint = f"{guess} Write {FORMS[near].written!r}" if near in FORMS and near != "mean" else f" The forms are: {forms}"
+    return ValueError(f"{text!r} is no claim that can be measured.{hint}")
+
+
+_OPERATIONS: dict[type, Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
+_FUNCTIONS: dict[str, Callable[[float], float]] = {"log": math.log, "exp": math.exp, "sqrt": math.sqrt, "abs": abs}
+
+
+def names_in(expression: str) -> list[str]:
+    """The arguments in an expression of numbers, names, + - * / ** and log, exp, sqrt, abs. **Raises:** ValueError for any
+    other: nothing else is ever evaluated."""
+    tree = _parsed(expression)
+    functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    return sorted({node.id for node in names if id(node) not in functions})
+
+
+def evaluate(expression: str, values: Mapping[str, Any]) -> float:
+    """The value of an expression with these arguments. **Raises:** ValueError for an argument that is unknown or no number, or
+    where the expression has no value.
+
+    >>> from tsjax.sweep.phrase import evaluate
+    >>> evaluate("n*mu**4/d", {"n": 8, "mu": 2, "d": 4})
+    32.0
+    """
+
+    def at(node: ast.AST) -> Any:
+        if isinstance(node, ast.BinOp):
+            return _OPERATIONS[type(node.op)](at(node.left), at(node.right))
+        if isinstance(node, ast.UnaryOp):
+            return _OPERATIONS[type(node.op)](at(node.operand))
+        if isinstance(node, ast.Call):
+            return _FUNCTIONS[node.func.id](at(node.args[0]))  # pyright: ignore[reportAttributeAccessIssue]
+        if isinstance(node, ast.Constant):
+            return float(node.value)  # pyright: ignore[reportArgumentType]
+        assert isinstance(node, ast.Name)
+        value = values.get(node.id)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{node.id} = {value!r} in {expression!r} is no number")
+        return float(value)
+
+    try:
+        found = at(_parsed(expression))
+    except (ArithmeticError, TypeError) as error:
+        raise ValueError(f"{expression!r} has no value at {dict(values)}: {error}") from None
+    if isinstance(found, complex) or not math.isfinite(found):
+        raise ValueError(f"{expression!r} has no finite real value at {dict(values)}")
+    return found
+
+
+def _parsed(expression: str) -> ast.AST:
+    wrong = ValueError(
+        f"{expression!r} is no expression of arguments: use their names, numbers, + - * / **, and {', '.join(_FUNCTIONS)}"
+    )
+    try:
+        tree = ast.parse(expression, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError):
+        raise wrong from None
+    for node in ast.walk(tree):
+        number = (
+            isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool)
+        )
+        one = (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in _FUNCTIONS
+            and len(node.args) == 1
+            and not node.keywords
+        )
+        operation = isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) in _OPERATIONS
+        if not (
+            number or one or operation or isinstance(node, ast.Name | ast.expr_context | ast.operator | ast.unaryop)
+        ):
+            raise wrong
+    return tree
