@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from ..rates import Estimate, mean_ratio, share, why_no_risk
+from ..rates import Estimate, Share, mean_ratio, why_no_risk
 from ..rates.checks import beside, bracket, decimals_of, significant
 from ..status import Status
 from ..sweep.coverage import Coverage
@@ -177,11 +177,26 @@ def means_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return mean, mean * np.exp(-reach), mean * np.exp(reach)
 
 
-def shares_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shares of ones over seeds of a table (k, seeds) of zeros and ones, with the ends of their exact 95 % intervals."""
-    estimates = [share(row) for row in table]
-    low, high = np.asarray([estimate.interval for estimate in estimates]).T
-    return np.asarray([estimate.value for estimate in estimates]), low, high
+def drawn_means(
+    result: Result, curve: Curve, metric: str, table: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Means of a recorded column, table (k, seeds), with the ends of the 95 % intervals of its kind, each (k,); NaN where there
+    is none. Of positive numbers they are `means_of`."""
+    kind = result.kind(metric)
+    if kind.has_ratios:
+        return means_of(table)
+    name = kind.trials if isinstance(kind, Share) else None
+    counts = table_of(result, curve, name) if isinstance(name, str) else None
+    found = np.full((3, len(table)), np.nan)
+    for i, row in enumerate(table):
+        if np.isfinite(row).any():
+            try:
+                estimate = kind.mean(row, None if counts is None else counts[i])
+            except ValueError:  # Values of another kind, as the verdicts say: a mean without an interval.
+                found[0, i] = np.nanmean(row)
+                continue
+            found[:, i] = estimate.value, *(end if np.isfinite(end) else np.nan for end in estimate.interval)
+    return found[0], found[1], found[2]
 
 
 def last_point(result: Result, curve: Curve) -> LastPoint:

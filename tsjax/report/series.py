@@ -12,13 +12,13 @@ from .look import Look, look_of
 from .numbers import (
     LIMIT,
     aims_at_limit,
+    drawn_means,
     exponent_with_interval,
     label_of,
     limit_of,
     means_of,
     plural,
     ratio_at,
-    shares_of,
     shows_rate,
     table_of,
     the,
@@ -151,18 +151,18 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
     if not result.curves():
         raise ValueError("there are no records to draw yet.")
     # Truth values are successes, and their mean is a share.
-    shares = result.is_share(y) and all(np.isfinite(curve.values[y]).any(axis=1).all() for curve in result.curves())
+    shares = result.kind(y).name == "indicator"
     # Theory and rates speak of the first y.
     first = y == experiment.y[0]
     drawn: list[Series] = []
     for curve in result.curves():
-        mean, low, high = (shares_of if shares else means_of)(curve.values[y])
+        mean, low, high = drawn_means(result, curve, y, curve.values[y])
         limit = limit_of(result, curve) if first and _shows_limit(result, curve) else None
         predicted = curve.theory.predicted if first and limit is None else None
         note = _exponent(result, curve) if first else ""
         drawn.append(Series(curve, curve.x, mean, low, high, predicted, limit, note))
     of = "Share of" if shares else "Mean"
-    intervals = _intervals_of([] if shares else [curve.values[y] for curve in result.curves()])
+    intervals = _intervals_of([curve.values[y] for curve in result.curves()] if result.kind(y).has_ratios else [])
     seeds = seeds_of(result.curves())
     caption = f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds}, {intervals}"
     name = f"{y}_in_{experiment.x}"
@@ -238,13 +238,14 @@ def column_drawing(result: Result, column: str, most: float = np.inf) -> Drawing
     tables = [(curve, table) for curve, table in tables if np.isfinite(table).any(axis=1).all()]
     if not tables:
         return None
-    shares = result.is_share(column)
+    kind_of_column = result.kind(column)
+    shares = kind_of_column.name == "indicator"
     drawn: list[Series] = []
     for curve, table in tables:
-        mean, low, high = (shares_of if shares else means_of)(table)
+        mean, low, high = drawn_means(result, curve, column, table)
         drawn.append(Series(curve, curve.x, mean, low, np.minimum(high, most)))
     of = "Share of" if shares else "Mean"
-    intervals = _intervals_of([] if shares else [table for _, table in tables])
+    intervals = _intervals_of([table for _, table in tables] if kind_of_column.has_ratios else [])
     caption = f"{of} {label_of(result, column)} over {seeds_of(result.curves())}, {intervals}"
     kind: Kind = "share" if shares else "plain"
     name = f"{column}_in_{result.experiment.x}"

@@ -10,6 +10,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from ..rates import Estimate, Rate, Verdict, choose_model, diagnose, fit_rate
+from ..rates.kinds import Kind
 from .columns import codes_of, compact, distinct, holds_truth, is_number, plain, tables_of
 from .coverage import Coverage
 from .curve import Curve
@@ -17,7 +18,7 @@ from .description import Description
 from .errors import nearest
 from .experiment import Experiment
 from .measure import Measure, Unmeasured
-from .metrics import TIMES, no_measurement, no_risk
+from .metrics import TIMES, kind_in, no_measurement, no_risk
 from .named import no_imports
 from .plan import Plan, plan_cells
 from .program import key_of
@@ -235,6 +236,10 @@ class Result:
         if column not in self._shares:
             self._shares[column] = column not in self.experiment.names and holds_truth(self.records, column)
         return self._shares[column]
+
+    def kind(self, metric: str) -> Kind:
+        """The kind of a recorded value: as the experiment declares it, else an indicator for truth values, else positive."""
+        return kind_in(self.experiment, metric, self.is_share(metric))
 
     def rates(self, model: str = "power") -> pd.DataFrame:
         """One row per curve: exponent over x from `x_min` to `x_max` (the window that the sweep's first expectation of the
