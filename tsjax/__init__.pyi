@@ -79,11 +79,13 @@ from .rates import equivalence as equivalence
 from .rates import fit_joint_rate as fit_joint_rate
 from .rates import fit_rate as fit_rate
 from .rates import forecast as forecast
+from .rates import holm as holm
 from .rates import judge as judge
 from .rates import mean_ratio as mean_ratio
 from .rates import next_seeds as next_seeds
 from .rates import plan_seeds as plan_seeds
 from .rates import score_forecast as score_forecast
+from .rates import sequential as sequential
 from .rates import share as share
 from .rates import simultaneous as simultaneous
 from .rates import superiority as superiority

@@ -16,6 +16,10 @@ from .forecasts import score_forecast as score_forecast
 from .intervals import Estimate as Estimate
 from .joint import JointRate as JointRate
 from .joint import fit_joint_rate as fit_joint_rate
+from .looks import at_level as at_level
+from .looks import look_bounds as look_bounds
+from .looks import look_level as look_level
+from .looks import sequential as sequential
 from .losses import Huber as Huber
 from .metrics import why_no_risk as why_no_risk
 from .models import MODELS as MODELS
@@ -27,6 +31,7 @@ from .models import LogFactor as LogFactor
 from .models import LogPower as LogPower
 from .models import PowerLaw as PowerLaw
 from .models import find_model as find_model
+from .multiplicity import holm as holm
 from .planning import SeedPlan as SeedPlan
 from .planning import next_seeds as next_seeds
 from .planning import plan_seeds as plan_seeds
