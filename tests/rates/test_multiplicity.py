@@ -26,7 +26,7 @@ def _claims(values):
 @pytest.mark.parametrize("shift", [0.0, 2.0, -2.5])
 def test_the_claims_are_those_of_holms_p_values(rng, shift):
     decided = 0
-    for _ in range(40):
+    for _ in range(12):
         values = rng.normal(size=8) + shift * (np.arange(8) < 5)
         found = holm(_claims(values), alpha=0.1)
         for outcome, sign in (("holds", 1), ("fails", -1)):
@@ -34,7 +34,7 @@ def test_the_claims_are_those_of_holms_p_values(rng, shift):
             wanted = multipletests(np.minimum(2 * stats.norm.sf(sign * values), 1.0), 0.1, method="holm")[0]
             assert [verdict.outcome == outcome for verdict in found.values()] == wanted.tolist()
             decided += wanted.sum()
-    assert shift == 0.0 or decided > 60
+    assert shift == 0.0 or decided > 15
 
 
 def test_false_claims_of_a_family(rng):
