@@ -19,6 +19,7 @@ NAMES = {
     "store_scale": "what reading a million records, or 14 000 files, costs",
     "coverage": "coverage of intervals, model choice, errors of tests",
     "peeking": "errors of verdicts that are looked at while seeds are added",
+    "league": "intervals of exponents and forecasts, by tsjax and by what else people use",
 }
 
 
