@@ -22,7 +22,7 @@ broken. Methods with one curve only fit that. Where a recipe fits one value at e
 import itertools
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy.optimize import OptimizeWarning, curve_fit, least_squares, minimize
@@ -71,7 +71,7 @@ def by_curve_fit(n, risks, model, rng):
     return Found((theta[1] - reach, theta[1] + reach), lambda at: float(curve(np.log(at), *theta)))
 
 
-def by_log_ols(covariance: str):
+def by_log_ols(covariance: Literal["nonrobust", "HC3"]):
     """`statsmodels` on logarithms."""
 
     def fit(n, risks, model, rng):

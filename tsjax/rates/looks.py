@@ -144,7 +144,7 @@ def crossing_bounds(times: tuple[float, ...], spent: tuple[float, ...]) -> tuple
     By the recursion of Armitage, McPherson & Rowe (Journal of the Royal Statistical Society A 132, 1969): the density of B on
     the paths that have not left is carried from look to look, on Gauss-Legendre nodes.
     """
-    from scipy.optimize import brentq
+    from scipy.optimize import root_scalar
     from scipy.special import ndtr
     from scipy.stats import norm
 
@@ -152,8 +152,10 @@ def crossing_bounds(times: tuple[float, ...], spent: tuple[float, ...]) -> tuple
     steps = np.sqrt(np.diff(times, prepend=0.0))
     for k, (time, new) in enumerate(zip(times, np.diff(spent, prepend=0.0), strict=True)):
         leaves = lambda b, nodes, mass, sd, new: 2.0 * mass @ ndtr((nodes - b) / sd) - new
-        bound = float(brentq(leaves, 0.0, 40.0 * np.sqrt(time), args=(nodes, mass, steps[k], new), xtol=1e-13))
-        bounds.append(bound / np.sqrt(time))
+        bound = root_scalar(
+            leaves, (nodes, mass, steps[k], new), method="brentq", bracket=(0.0, 40.0 * np.sqrt(time)), xtol=1e-13
+        ).root
+        bounds.append(float(bound / np.sqrt(time)))
         if k + 1 == len(times):
             break
         # Nodes lie closer than half of the standard deviation of the steps on both sides.
