@@ -24,9 +24,11 @@ def _claims(values):
 
 
 @pytest.mark.parametrize("shift", [0.0, 2.0, -2.5])
-def test_the_claims_are_those_of_holms_p_values(rng, shift):
+def test_the_claims_are_those_of_holms_p_values(rng, monkeypatch, shift):
+    # statsmodels collects garbage at every call, which takes a third of a second in a process with JAX.
+    monkeypatch.setattr("gc.collect", lambda *_: 0)
     decided = 0
-    for _ in range(12):
+    for _ in range(40):
         values = rng.normal(size=8) + shift * (np.arange(8) < 5)
         found = holm(_claims(values), alpha=0.1)
         for outcome, sign in (("holds", 1), ("fails", -1)):
@@ -34,7 +36,7 @@ def test_the_claims_are_those_of_holms_p_values(rng, shift):
             wanted = multipletests(np.minimum(2 * stats.norm.sf(sign * values), 1.0), 0.1, method="holm")[0]
             assert [verdict.outcome == outcome for verdict in found.values()] == wanted.tolist()
             decided += wanted.sum()
-    assert shift == 0.0 or decided > 15
+    assert shift == 0.0 or decided > 60
 
 
 def test_false_claims_of_a_family(rng):
