@@ -18,6 +18,8 @@ NAMES = {
     "sweep_overhead": "what the engine itself costs",
     "store_scale": "what reading a million records, or 14 000 files, costs",
     "coverage": "coverage of intervals, model choice, errors of tests",
+    "peeking": "errors of verdicts that are looked at while seeds are added",
+    "league": "intervals of exponents and forecasts, by tsjax and by what else people use",
 }
 
 

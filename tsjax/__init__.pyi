@@ -85,6 +85,7 @@ from .rates import exponent_of_rates as exponent_of_rates
 from .rates import fit_joint_rate as fit_joint_rate
 from .rates import fit_rate as fit_rate
 from .rates import forecast as forecast
+from .rates import holm as holm
 from .rates import judge as judge
 from .rates import largest_rise as largest_rise
 from .rates import mean as mean
@@ -94,6 +95,7 @@ from .rates import median as median
 from .rates import next_seeds as next_seeds
 from .rates import plan_seeds as plan_seeds
 from .rates import score_forecast as score_forecast
+from .rates import sequential as sequential
 from .rates import share as share
 from .rates import share_difference as share_difference
 from .rates import share_of_trials as share_of_trials

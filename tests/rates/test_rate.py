@@ -294,7 +294,7 @@ def test_ratio_of_means(rng):
     assert paired.warnings == ("1 of 32 seeds left out because a risk is missing (NaN).",)
     assert unpaired.warnings == ("1 of 64 seeds left out because a risk is missing (NaN).",)
     assert mean_ratio([0.2], 0.1) == Estimate(
-        2.0, (0.0, np.inf), 0.95, ("one seed: there is no interval. Give at least 4 seeds.",)
+        2.0, (0.0, np.inf), 0.95, ("one seed: there is no interval. Give at least 4 seeds.",), "log"
     )
     two = mean_ratio([0.2, 0.3], 0.1)
     assert 0.0 < two.interval[0] < 2.5 < two.interval[1] < np.inf

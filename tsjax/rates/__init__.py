@@ -20,6 +20,10 @@ from .kinds import Indicator as Indicator
 from .kinds import Positive as Positive
 from .kinds import Share as Share
 from .kinds import Signed as Signed
+from .looks import at_level as at_level
+from .looks import look_bounds as look_bounds
+from .looks import look_level as look_level
+from .looks import sequential as sequential
 from .losses import Huber as Huber
 from .means import mean as mean
 from .means import mean_difference as mean_difference
@@ -36,6 +40,7 @@ from .models import LogFactor as LogFactor
 from .models import LogPower as LogPower
 from .models import PowerLaw as PowerLaw
 from .models import find_model as find_model
+from .multiplicity import holm as holm
 from .planning import SeedPlan as SeedPlan
 from .planning import next_seeds as next_seeds
 from .planning import plan_seeds as plan_seeds

@@ -186,7 +186,7 @@ def crossing(
         for x, row, ok in zip(table.x, table.risks, table.there, strict=True):
             if tail_share(row[ok]) > TAIL_SHARE:
                 notes.append(f"{name}: " + heavy_tail_sentence(tail_share(row[ok]), f"at n = {x:g}"))
-    return Estimate(float(np.exp(value)), interval, float(level), tuple(notes))
+    return Estimate(float(np.exp(value)), interval, float(level), tuple(notes), "log")
 
 
 def _last_fall(u: np.ndarray, difference: np.ndarray) -> np.ndarray:
@@ -287,7 +287,7 @@ def mean_ratio(
     warnings += few_seeds_warning(least)
     ratio = float(a.mean() / b.mean())
     if least == 1:
-        return Estimate(ratio, (0.0, np.inf), float(level), tuple(warnings))
+        return Estimate(ratio, (0.0, np.inf), float(level), tuple(warnings), "log")
 
     if together:
         shifts, variance, variances = _log_ratio_resamples(a, b, draws, seed)
@@ -304,7 +304,7 @@ def mean_ratio(
         q = np.quantile(t, [0.5 + level / 2, 0.5 - level / 2])
     with np.errstate(over="ignore"):
         low, high = ratio * np.exp(-q * np.sqrt(variance))
-    return Estimate(ratio, (float(low), float(high)), float(level), tuple(warnings))
+    return Estimate(ratio, (float(low), float(high)), float(level), tuple(warnings), "log")
 
 
 def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
@@ -335,7 +335,7 @@ def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
     from scipy.stats import binomtest
 
     result = binomtest(int(kept.sum()), kept.size).proportion_ci(level, method="exact")
-    return Estimate(float(kept.mean()), (float(result.low), float(result.high)), float(level), warnings)
+    return Estimate(float(kept.mean()), (float(result.low), float(result.high)), float(level), warnings, "exact")
 
 
 def _log_ratio_resamples(a, b, draws: int, seed: int):

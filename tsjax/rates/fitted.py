@@ -124,7 +124,9 @@ class Rate:
             (low, high), _ = expanded_percentiles(draws[~np.isnan(draws)], value, self.effective_seeds, self.level)
             with np.errstate(over="ignore"):
                 ends = (float(np.exp(low)), float(np.exp(high))) if log else (low, high)
-            found["constant" if log else name] = Estimate(float(np.exp(value)) if log else value, ends, self.level)
+            found["constant" if log else name] = Estimate(
+                float(np.exp(value)) if log else value, ends, self.level, scale="log" if log else "linear"
+            )
         return found
 
     def interval_at(self, level: float | None = None, kind: IntervalKind = "expanded") -> tuple[float, float]:

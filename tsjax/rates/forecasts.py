@@ -102,14 +102,14 @@ def score_forecast(
         if not from_seeds:
             # The new point has an error of its own, which the interval of the forecast holds.
             ends = (measured / one.interval[1], measured / one.interval[0]) if one.interval[0] > 0 else (0.0, np.inf)
-            ratio = Estimate(measured / one.predicted, ends, level, rate.warnings)
+            ratio = Estimate(measured / one.predicted, ends, level, rate.warnings, "log")
         if resampled is not None:
             at = table.x[i : i + 1]
             shift = resampled.log_mean[:, i] - rate.model.evaluate(rate.theta_draws, at)[0][:, 0]
             value = float(data.log_mean[i] - np.log(one.predicted))
             ends, _ = expanded_percentiles(shift[np.isfinite(shift)], value, rate.effective_seeds, level)
             ratio = Estimate(
-                float(np.exp(value)), (float(np.exp(ends[0])), float(np.exp(ends[1]))), level, rate.warnings
+                float(np.exp(value)), (float(np.exp(ends[0])), float(np.exp(ends[1]))), level, rate.warnings, "log"
             )
         scores.append(Forecast(one.n, one.predicted, one.interval, one.seeds, rate, measured, ratio))
     return tuple(scores)

@@ -9,6 +9,7 @@ seeds; BCa in place of (ii) covers 86-90 % at 4-8. `python -m benchmarks coverag
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,12 +21,17 @@ FEW_SEEDS = 4
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval: `value`, `interval` (low, high) at `level`, and what to know before trusting it."""
+    """A number with its interval: `value`, `interval` (low, high) at `level`, and what to know before trusting it, `warnings`.
+
+    `scale` is that on which the interval was made: `log` of positive numbers such as ratios of means, and `exact` where no
+    standard error stands behind it, as for shares.
+    """
 
     value: float
     interval: tuple[float, float]
     level: float
     warnings: tuple[str, ...] = ()
+    scale: Literal["linear", "log", "exact"] = "linear"
 
     def __str__(self) -> str:
         note = f" ({plural(len(self.warnings), 'warning')})" if self.warnings else ""

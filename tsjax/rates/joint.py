@@ -130,7 +130,9 @@ def fit_joint_rate(
     elif np.isnan(goodness):
         warnings.append("too few points to see whether a product of powers holds.")
     with np.errstate(over="ignore"):
-        constant = Estimate(float(np.exp(theta[0])), (float(np.exp(ends[0])), float(np.exp(ends[1]))), float(level))
+        constant = Estimate(
+            float(np.exp(theta[0])), (float(np.exp(ends[0])), float(np.exp(ends[1]))), float(level), scale="log"
+        )
     return JointRate(found, constant, residuals, goodness, errors, thetas[:, 1:], tuple(warnings))
 
 
