@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from ..sweep.devices import peak_memory
-from ..sweep.execute import ChunkDone
+from ..sweep.commits import ChunkDone
 from ..sweep.plan import Group as CellGroup
 from ..sweep.plan import Plan
 from ..sweep.values import labels_of, name_of_value, text_of

@@ -11,8 +11,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from .commits import ChunkDone, pieces
 from .devices import keep_compiled, one_blas_thread
-from .execute import ChunkDone, pieces, run_plan
+from .execute import run_plan
 from .experiment import Experiment
 from .faults import GroupErrors
 from .interrupt import Stop

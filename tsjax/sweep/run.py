@@ -12,8 +12,9 @@ import pyarrow as pa
 from jax.experimental import multihost_utils
 
 from .cluster import run_on_ray
+from .commits import COMMIT_SECONDS, ChunkDone
 from .devices import one_blas_thread, use_machine
-from .execute import COMMIT_SECONDS, ChunkDone, manifest_of, provenance, run_plan, sized_here
+from .execute import manifest_of, provenance, run_plan, sized_here
 from .experiment import Experiment
 from .interrupt import listening
 from .options import checked_options, plain
