@@ -40,6 +40,7 @@ class Description(BaseModel):
     sized: tuple[str, ...] = ()
     source: dict[str, str] = {}
     has_theory: bool = False
+    black_box: bool = False
 
     @model_validator(mode="after")
     def _names_are_known(self):
