@@ -19,8 +19,12 @@ def trees(seed: int, *, learner: str, n: int, members: int = 5):
     x, test = rng.uniform(size=(n, 5)), rng.uniform(size=(500, 5))
     f = lambda x: 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2 + 10 * x[:, 3] + 5 * x[:, 4]
     make = {"forest": RandomForestRegressor, "gbt": GradientBoostingRegressor}[learner]
-    fit = make(members, random_state=seed).fit(x, f(x) + rng.normal(size=n))
-    return {"risk": np.mean((fit.predict(test) - f(test)) ** 2), "accuracy": fit.score(test, f(test)), "pid": os.getpid()}
+    fit = make(n_estimators=members, random_state=seed).fit(x, f(x) + rng.normal(size=n))
+    return {
+        "risk": np.mean((fit.predict(test) - f(test)) ** 2),
+        "accuracy": fit.score(test, f(test)),
+        "pid": os.getpid(),
+    }
 
 
 @ts.black_box(curve="kind", timeout=1.5)

@@ -1,7 +1,9 @@
 """Black boxes: any function, in processes that may hang, crash or be killed."""
 
 import os
+import threading
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -64,16 +66,28 @@ def test_what_goes_wrong_is_a_record(tmp_path):
         for seed in (1, 2):
             found = records.loc[(kind, seed)]
             assert (found["status"], found["failure"][: len(text)]) == (status, text) and np.isnan(found["risk"])
-    assert (records.loc["dies once"]["status"] == 0).all() and list(records.loc["dies once"]["risk"]) == [1 / 8, 2 / 8, 3 / 8]
+    assert (records.loc["dies once"]["status"] == 0).all() and list(records.loc["dies once"]["risk"]) == [
+        1 / 8,
+        2 / 8,
+        3 / 8,
+    ]
     # The shell that a cell had started is gone with it.
-    for seed in (1, 2):
-        with pytest.raises(ProcessLookupError):
-            os.kill(int((tmp_path / str(seed)).read_text()), 0)
+    assert not any(_runs(int((tmp_path / str(seed)).read_text())) for seed in (1, 2))
     # Readers count them, say why, and run none of them again.
     found = sweep_status(tmp_path / "s")
-    assert found["failed"] == 10 and found["done"] == 18 and found["failures"]["MemoryError: too much"] == 2
+    assert (
+        found["failed"] == 10
+        and found["done"] == 18
+        and {reason.split(" (at")[0]: n for reason, n in found["failures"].items()}["MemoryError: too much"] == 2
+    )
     assert ts.sweep(troubled, out=tmp_path / "s", kind=kinds, n=8, seeds=3, folder=str(tmp_path)).coverage.whole
     assert [curve.failed for curve in result.curves()] == [2, 2, 2, 2, 2, 0]
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process that has not ended (and perhaps waits for somebody to ask how)."""
+    status = Path(f"/proc/{process}/status")
+    return status.exists() and "State:\tZ" not in status.read_text()
 
 
 def test_retry_runs_what_failed(tmp_path):
@@ -106,13 +120,11 @@ def test_returned_values_are_checked():
         "no risk": "y names 'risk', which is not returned",
         "table": "nothing may have more axes",
     }
-    result = "4 of 7 programs failed"
     with pytest.raises(GroupError, match="6 of 7 programs failed, all other cells are done"):
         ts.sweep(returning, what=["well", *expected], n=1, seeds=2)
     for what, text in expected.items():
         with pytest.raises(ValueError, match=text):
             ts.sweep(returning, what=what, n=1, seeds=1)
-    del result
 
 
 def test_vectors(tmp_path):
@@ -145,9 +157,15 @@ def test_functions_that_no_other_process_can_import():
         return {"risk": offset * n + _helper(seed)}
 
     assert list(ts.sweep(local, n=3, seeds=2).records["risk"]) == [6.0, 16.0]
-    unpicklable = ts.black_box(lambda seed, lock=__import__("threading").Lock(): {"risk": 1.0}, arguments=ts.Arguments, x="risk")
+    lock = threading.Lock()
+
+    @ts.black_box
+    def locked(seed: int, *, n: int):
+        with lock:
+            return {"risk": float(n)}
+
     with pytest.raises(TypeError, match="pickle"):
-        ts.sweep(unpicklable, seeds=1)
+        ts.sweep(locked, n=1, seeds=1)
 
 
 def _helper(seed):
@@ -173,7 +191,7 @@ def test_wrong_options_are_named():
         ts.black_box(lambda key: {})
     with pytest.raises(ValueError, match="black box 'f': static is for experiments in JAX"):
         ts.black_box(name="f", static=("n",))(lambda seed: {})
-    for timeout in (0, -1.0, float("inf"), float("nan"), "long"):
+    for timeout in (0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="timeout = .*: give the seconds"):
             ts.black_box(timeout=timeout, arguments=ts.Arguments)(lambda seed: {"risk": 1.0})
     with pytest.raises(ValueError, match="timeout is for black boxes"):
@@ -218,22 +236,34 @@ def test_plans_run_nothing(tmp_path):
     assert (curve.cells, curve.programs, curve.bytes) == (2, 0, None)
 
 
+OWN = """
+import os, random
+import tsjax as ts
+
+@ts.black_box(timeout=30)
+def own(seed: int, *, n: int):
+    print("cells may print")
+    if (seed, n) == (2, 4) and not os.path.exists("mended"):
+        raise ValueError("unlucky")
+    return {"risk": (1 + 0.1 * random.Random(seed).random()) / n}
+"""
+
+
 def test_from_the_command_line(tsjax, tmp_path):
     (tmp_path / "box.toml").write_text(
-        'claim = "It falls."\nstudy = "own_box:own"\n[grid]\nn = [4, 8, 16, 32]\nseeds = 3\n'
+        'claim = "It falls."\nstudy = "own_box:own"\n[grid]\nn = [4, 8, 16, 32]\nseeds = 8\n'
         '[[expect]]\nwhat = "rate in n"\nvalue = 1.0\ntolerance = 0.5\n'
     )
-    (tmp_path / "own_box.py").write_text(
-        "import random, tsjax as ts\n@ts.black_box(timeout=30)\ndef own(seed: int, *, n: int):\n"
-        "    print('cells may print')\n    if (seed, n) == (2, 4):\n        raise ValueError('unlucky')\n"
-        "    return {'risk': (1 + 0.1 * random.Random(seed).random()) / n}\n"
-    )
+    (tmp_path / "own_box.py").write_text(OWN)
     code, out, err = tsjax("plan", "box.toml")
-    assert code == 0 and "12 cells" in out and "nothing to compile" in out, err
+    assert code == 0 and "32 cells" in out and "nothing to compile" in out, err
     code, out, err = tsjax("run", "box.toml", "--workers", 2)
-    assert code == 0 and "cells 12/12" in err and "compiled" not in err and "1 failed" in err, err
+    assert code == 0 and "cells 32/32" in err and "compiled" not in err and "1 failed" in err, err
     code, out, err = tsjax("status", "runs/box")
     assert code == 0 and "1 failed: ValueError: unlucky (at" in out
-    assert tsjax("verify", "runs/box")[0] == 0
+    code, out, err = tsjax("verify", "runs/box")
+    assert code == 1 and "but 1 cell of own failed" in " ".join(out.split())
+    (tmp_path / "mended").touch()
     code, out, err = tsjax("run", "runs/box", "--retry", "--trust")
-    assert code == 0 and "cells 12/12" in err
+    assert code == 0 and "cells 32/32" in err and "31 resumed" in err
+    assert tsjax("verify", "runs/box")[0] == 0

@@ -11,7 +11,7 @@ from .experiment import Experiment, schema_of
 def black_box(
     fn: Callable[..., Mapping[str, Any]] | None = None,
     *,
-    timeout: float | None = None,
+    timeout: int | float | None = None,
     arguments: type[BaseModel] | None = None,
     name: str | None = None,
     **options: Any,

@@ -42,17 +42,20 @@ def tables_of(
     rows: pd.DataFrame, metrics: list[str], experiment: Description
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """x (k,), seeds (s,) and each metric (k, s) of the records of one curve."""
+    every_seed = np.unique(rows["seed"].to_numpy(np.int64))
+    # A cell of a black box that failed has no x to return.
+    rows = rows.loc[rows[experiment.x].notna()]
     along, seeds = rows[experiment.x].to_numpy(float), rows["seed"].to_numpy(np.int64)
     places = np.zeros(len(rows), np.int64)
     if experiment.returns_x:
         # A vector may come to the same x again: both entries stay.
         places = rows.groupby(["cell", experiment.x], sort=False).cumcount().to_numpy()
-    seeds, j = np.unique(seeds, return_inverse=True)
+    seeds, j = every_seed, np.searchsorted(every_seed, seeds)
     x, i = np.unique(along, return_inverse=True)
     if places.any():
         keys, i = np.unique(np.stack([along, places], axis=1), axis=0, return_inverse=True)
         x, i = keys[:, 0], i.reshape(-1)
-    if np.bincount(i * len(seeds) + j).max() > 1:
+    if np.bincount(i * len(seeds) + j).max(initial=0) > 1:
         raise ValueError(
             f"the records hold several values for one {experiment.x} and seed of one curve: they are not those of one sweep."
         )

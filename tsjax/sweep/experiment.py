@@ -89,7 +89,7 @@ class Experiment:
     sized: tuple[str, ...] = ()
     pads: Callable[[dict[str, Any]], bool] | None = None
     black_box: bool = False
-    timeout: float | None = None
+    timeout: int | float | None = None
 
     def __post_init__(self):
         for name in self.arguments.model_fields:

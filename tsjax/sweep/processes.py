@@ -8,8 +8,8 @@ three workers have died of it. Failures are records: a run that is resumed leave
 """
 
 import contextlib
-import importlib.util
 import inspect
+import itertools
 import os
 import signal
 import subprocess
@@ -67,11 +67,17 @@ def _sent(fn: Callable[..., Any]) -> tuple[Named | None, bytes]:
 
 
 def _importable(name: str, file: str | None) -> bool:
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return False
-    return found is not None and found.origin is not None and file is not None and os.path.samefile(found.origin, file)
+    """Whether a process without any modules, but with this path, would import this very file under that name."""
+    found, path = None, None
+    for part in itertools.accumulate(name.split("."), "{}.{}".format):
+        # Not importlib.util.find_spec, which answers from the modules that this process has.
+        specs = (finder.find_spec(part, path) for finder in sys.meta_path)
+        found = next(filter(None, specs), None)
+        if found is None:
+            return False
+        path = found.submodule_search_locations
+    origin = None if found is None else found.origin
+    return origin is not None and file is not None and os.path.exists(origin) and os.path.samefile(origin, file)
 
 
 @dataclass(eq=False)

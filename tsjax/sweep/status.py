@@ -1,10 +1,10 @@
 """How far a sweep is: read from its store, so it works from any process while others run it."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from .estimate import seconds_of
 from .records import FAILED, read_columns
@@ -65,5 +65,4 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
 
 
 def _failures(column: Any) -> dict[str, int]:
-    texts = pd.Series(column).fillna("")
-    return {str(text): int(count) for text, count in texts[texts != ""].value_counts().items()}
+    return dict(Counter(text for text in column if isinstance(text, str) and text).most_common())
