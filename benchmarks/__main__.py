@@ -18,6 +18,7 @@ NAMES = {
     "sweep_overhead": "what the engine itself costs",
     "store_scale": "what reading a million records, or 14 000 files, costs",
     "coverage": "coverage of intervals, model choice, errors of tests",
+    "splits": "coverage of learning curves from splits of one data set",
 }
 
 

@@ -81,6 +81,7 @@ from .rates import fit_rate as fit_rate
 from .rates import forecast as forecast
 from .rates import judge as judge
 from .rates import mean_ratio as mean_ratio
+from .rates import needed_n as needed_n
 from .rates import next_seeds as next_seeds
 from .rates import plan_seeds as plan_seeds
 from .rates import score_forecast as score_forecast
