@@ -1,9 +1,9 @@
 """How well learning curves from one data set know the expected error: coverage under four ideas of what splits share.
 
 Data are drawn from a known law, an estimator is fitted to nested subsamples of 20 splits, and the interval of the mean error is
-compared with the expected error over data sets: exact for least squares, by 3000 fresh data sets for the others. The bar, set before
-the run: the idea of least width whose intervals of nominal 95 % cover 92 % or more in every row. `tsjax.sklearn.RateDisplay`
-uses it.
+compared with the expected error over data sets: exact for least squares, by 3000 fresh data sets for the others. The bar, set
+before the run: the idea of least width whose intervals of nominal 95 % for the mean error cover 92 % or more in every row.
+`tsjax.sklearn.RateDisplay` uses it.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """Learning curves of scikit-learn estimators: against direct computation, and the coverage of their intervals."""
 
+import joblib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -34,11 +35,12 @@ def _splits():
 
 
 def test_errors_are_those_of_a_loop():
-    """The same subsamples, the same fits, in a pipeline and in two processes."""
+    """The same subsamples, the same fits, in a pipeline and in two threads."""
     pipeline, splits, sizes = make_pipeline(StandardScaler(), Ridge(1.0)), list(_splits()), [20, 40, 80, 160, 320]
-    display = RateDisplay.from_estimator(
-        pipeline, X, Y, train_sizes=sizes, cv=splits, model="power", random_state=3, n_jobs=2
-    )
+    with joblib.parallel_config(backend="threading"):
+        display = RateDisplay.from_estimator(
+            pipeline, X, Y, train_sizes=sizes, cv=splits, model="power", random_state=3, n_jobs=2
+        )
     random = np.random.RandomState(3)  # noqa: NPY002 (as scikit-learn draws)
     expected = np.zeros((5, 6))
     members = np.zeros((5, 6, len(Y)), bool)
@@ -64,6 +66,7 @@ def test_errors_are_those_of_a_loop():
     assert width(display.rate) > width(naive)
 
 
+@pytest.mark.slow
 def test_a_forest_on_digits_again_and_in_parallel():
     x, y = load_digits(return_X_y=True)
     options = {"train_sizes": [40, 80, 160, 320], "cv": 4, "model": "power", "random_state": 1}
@@ -107,7 +110,7 @@ def test_forecast_and_samples_for_an_error():
     # Band and number are two views of one interval: where the band's upper end is the error, the needed n ends.
     low, high = (rate.predict([end]) for end in found.interval)
     assert low[1][0] == pytest.approx(0.004, rel=0.01) and high[2][0] == pytest.approx(0.004, rel=0.01)
-    assert power.forecast(4000).interval == ts.forecast(rate, 4000).interval
+    assert power.forecast(4000).interval == ts.forecast(rate, 4000.0).interval
 
 
 def test_needed_n_of_curved_models():
