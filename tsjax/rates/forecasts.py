@@ -131,7 +131,7 @@ def needed_n(rate: Rate, risk: float, *, level: float | None = None) -> Estimate
     >>> n = 2.0 ** np.arange(7, 13)
     >>> rate = ts.fit_rate(n, 1 / n[:, None] * np.random.default_rng(0).chisquare(15, (6, 64)) / 15)
     >>> print(ts.needed_n(rate, 1e-4))  # planted: 10 000
-    9.99e+03 [9.18e+03, 1.1e+04]
+    9801 [8946, 10760]
     """
     level = rate.level if level is None else level
     check_options(level)
