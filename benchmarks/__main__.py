@@ -20,6 +20,7 @@ NAMES = {
     "coverage": "coverage of intervals, model choice, errors of tests",
     "peeking": "errors of verdicts that are looked at while seeds are added",
     "league": "intervals of exponents and forecasts, by tsjax and by what else people use",
+    "splits": "coverage of learning curves from splits of one data set",
 }
 
 

@@ -30,7 +30,7 @@ def run_one(name: str, out: str, smoke: bool) -> dict[str, Any]:
     start_process()
     import jax
 
-    from tsjax.sweep.execute import ChunkDone
+    from tsjax.sweep.commits import ChunkDone
     from tsjax.sweep.plan import Plan
     from tsjax.sweep.run import run_spec
     from tsjax.sweep.spec import load_spec

@@ -21,7 +21,17 @@ SLOW = {
     *(f"docs/guide/{name}.md" for name in ("students", "linear", "rates", "data")),
     *(
         f"docs/howto/{name}.md"
-        for name in ("experiment", "kernel", "estimator", "teacher", "report", "classification", "network", "online")
+        for name in (
+            "experiment",
+            "kernel",
+            "estimator",
+            "teacher",
+            "report",
+            "classification",
+            "network",
+            "online",
+            "sklearn",
+        )
     ),
     "docs/api/networks.md",
     *(f"docs/science/{name}.md" for name in ("risk", "kernels", "limits")),

@@ -92,6 +92,7 @@ from .rates import mean as mean
 from .rates import mean_difference as mean_difference
 from .rates import mean_ratio as mean_ratio
 from .rates import median as median
+from .rates import needed_n as needed_n
 from .rates import next_seeds as next_seeds
 from .rates import plan_seeds as plan_seeds
 from .rates import score_forecast as score_forecast
@@ -118,6 +119,7 @@ from .size import Size as Size
 from .status import Status as Status
 from .subspaces import Subspace as Subspace
 from .subspaces import interpolate as interpolate
+from .sweep.black_box import black_box as black_box
 from .sweep.curve import Curve as Curve
 from .sweep.devices import fit_many as fit_many
 from .sweep.experiment import Arguments as Arguments

@@ -18,6 +18,10 @@ class Status(enum.IntEnum):
     """A linear system could not be solved to a finite answer."""
     OUT_OF_MEMORY = 4
     """A sweep could not run the cell: it does not fit in memory, not even alone."""
+    FAILED = 5
+    """The function of a black box raised an error, or the processes that ran it died; the record says why."""
+    TIMED_OUT = 6
+    """A cell of a black box took longer than its timeout."""
 
     @property
     def words(self) -> str:
@@ -26,5 +30,5 @@ class Status(enum.IntEnum):
 
 
 def failed(status: Int[Array, "*batch"]) -> Bool[Array, "*batch"]:
-    """Whether a fit is none to measure: it diverged, could not be solved, or did not fit in memory."""
+    """Whether a fit is none to measure: it diverged, could not be solved, or did not end with a result."""
     return status >= Status.DIVERGED

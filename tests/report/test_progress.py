@@ -7,7 +7,7 @@ from rich.console import Console
 
 from tsjax.report import progress
 from tsjax.report.progress import Meter, watch
-from tsjax.sweep.execute import ChunkDone
+from tsjax.sweep.commits import ChunkDone
 from tsjax.sweep.experiment import Cost, experiment
 from tsjax.sweep.plan import Plan, make_plan
 from tsjax.sweep.spec import parse_spec

@@ -46,6 +46,12 @@ def run(
         Engine, typer.Option(help="Where chunks run: on this machine, or as tasks of Ray.")
     ] = Engine.local,
     ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; a local one by default.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes for the cells of a black box; all cores by default.")
+    ] = None,
+    retry: Annotated[
+        bool, typer.Option("--retry", metavar="", help="Of a black box: run cells again that failed before.")
+    ] = False,
     distributed: Annotated[
         bool,
         typer.Option(
@@ -103,7 +109,7 @@ def run(
     from ..sweep.run import run_spec
 
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "shard": parts, "engine": engine.value}
-    how |= {"ray_address": ray_address, "listener": None if quiet else watch}
+    how |= {"ray_address": ray_address, "workers": workers, "retry": retry, "listener": None if quiet else watch}
     if tensorboard is not None:
         scalars = tensorboard_scalars(tensorboard.expanduser())
         how["listener"] = scalars if quiet else lambda plan, stream: watch(plan, scalars(plan, stream))

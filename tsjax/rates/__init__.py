@@ -12,6 +12,7 @@ from .compare import simultaneous as simultaneous
 from .diagnosis import diagnose as diagnose
 from .forecasts import Forecast as Forecast
 from .forecasts import forecast as forecast
+from .forecasts import needed_n as needed_n
 from .forecasts import score_forecast as score_forecast
 from .intervals import Estimate as Estimate
 from .joint import JointRate as JointRate

@@ -6,7 +6,7 @@ from typing import SupportsFloat
 import numpy as np
 
 from .diagnostics import ALIKE, few_seeds_warning, heavy_tail_sentence
-from .intervals import FEW_SEEDS, Estimate, expanded_percentiles, student_quantile
+from .intervals import FEW_SEEDS, Estimate, expanded_percentiles, last_fall, student_quantile
 from .means import LEAST_VARIANCE
 from .metrics import check_risks
 from .models import AbstractModel, Method
@@ -170,11 +170,11 @@ def crossing(
             f"a paired comparison needs the same seeds in both tables, got {a.number} and {b.number} columns. "
             "Give the common seeds, or pass paired=False."
         )
-    value = float(_last_fall(np.log(a.x), (a.means().log_mean - b.means().log_mean)[None])[0])
+    value = float(last_fall(np.log(a.x), (a.means().log_mean - b.means().log_mean)[None])[0])
     streams = (seed, seed if paired else seed + 1)
     logs = [table.means(table.resamples(draws, s, paired)).log_mean for table, s in zip(tables, streams, strict=True)]
     difference = logs[0] - logs[1]
-    found = _last_fall(np.log(a.x), difference[np.isfinite(difference).all(axis=1)])
+    found = last_fall(np.log(a.x), difference[np.isfinite(difference).all(axis=1)])
     least = float(min(a.units_present.min(), b.units_present.min()))
     if least < FEW_SEEDS:
         interval = (0.0, np.inf)
@@ -187,20 +187,6 @@ def crossing(
             if tail_share(row[ok]) > TAIL_SHARE:
                 notes.append(f"{name}: " + heavy_tail_sentence(tail_share(row[ok]), f"at n = {x:g}"))
     return Estimate(float(np.exp(value)), interval, float(level), tuple(notes), "log")
-
-
-def _last_fall(u: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """Where piecewise linear functions (b, k) on u (k,) last fall through 0; -inf when always below, inf when not below
-    at the end."""
-    above = difference >= 0.0
-    # The last point that is not below; k - 1 minus its distance from the end.
-    last = difference.shape[1] - 1 - np.argmax(above[:, ::-1], axis=1)
-    i = np.minimum(last, len(u) - 2)
-    rows = np.arange(len(difference))
-    left, right = difference[rows, i], difference[rows, i + 1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inside = u[i] + (u[i + 1] - u[i]) * left / (left - right)
-    return np.where(~above.any(axis=1), -np.inf, np.where(above[:, -1], np.inf, inside))
 
 
 def mean_ratio(

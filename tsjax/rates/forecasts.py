@@ -1,11 +1,11 @@
-"""How well a fit on the smaller n foretells the larger ones."""
+"""What a fit says of other n, how well it foretells the larger ones, and at which n it reaches a risk."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from .checks import Numbers, check_options
-from .intervals import Estimate, expanded_percentiles, student_quantile
+from .intervals import Estimate, expanded_percentiles, last_fall, student_quantile
 from .losses import Method, is_typical
 from .models import AbstractModel, find_model
 from .rate import Rate, fit_table
@@ -113,3 +113,41 @@ def score_forecast(
             )
         scores.append(Forecast(one.n, one.predicted, one.interval, one.seeds, rate, measured, ratio))
     return tuple(scores)
+
+
+# The fitted curve is looked at from a thousandth of the smallest n to so many times the largest, at so many points.
+_REACH, _POINTS = 1e6, 800
+
+
+def needed_n(rate: Rate, risk: float, *, level: float | None = None) -> Estimate:
+    """The n from which on the fitted mean risk stays below `risk`, with its interval: f(n) = risk is solved for every resample
+    of the fit, by linear interpolation of log f in log n on a fine grid.
+
+    Infinite where the curve comes to rest above `risk`, or has not reached it at a million times the largest n. It trusts
+    the model, as `forecast` does, and is about the mean, not about one run.
+
+    **Raises:** ValueError for a risk that is not finite and positive.
+
+    >>> n = 2.0 ** np.arange(7, 13)
+    >>> rate = ts.fit_rate(n, 1 / n[:, None] * np.random.default_rng(0).chisquare(15, (6, 64)) / 15)
+    >>> print(ts.needed_n(rate, 1e-4))  # planted: 10 000
+    9801 [8946, 10760]
+    """
+    level = rate.level if level is None else level
+    check_options(level)
+    if not 0.0 < risk < np.inf:
+        raise ValueError(f"risk must be finite and positive, got {risk:g}: a power law reaches no other.")
+    u = np.linspace(np.log(rate.n[0] / 1e3), np.log(rate.n[-1] * _REACH), _POINTS)
+
+    def solve(theta: np.ndarray) -> np.ndarray:
+        # A curve with a negative floor is below any risk where it has no logarithm.
+        log_risk = rate.model.evaluate(theta, np.exp(u))[0]
+        return last_fall(u, np.where(np.isnan(log_risk), -np.inf, log_risk) - np.log(risk))
+
+    value = float(solve(rate.theta[None])[0])
+    found = solve(rate.theta_draws[np.isfinite(rate.theta_draws).all(axis=1)])
+    low, high = expanded_percentiles(found, value, rate.effective_seeds, level)[0]
+    with np.errstate(over="ignore"):
+        return Estimate(
+            float(np.exp(value)), (float(np.exp(low)), float(np.exp(high))), float(level), tuple(rate.warnings)
+        )

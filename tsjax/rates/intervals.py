@@ -130,3 +130,17 @@ def bca(draws: np.ndarray, value: float, left_out: np.ndarray, level: float) -> 
     z0, z = ndtri(share), ndtri(0.5 + level / 2)
     ends = np.array([z0 - z, z0 + z])
     return _quantiles(draws, ndtr(z0 + ends / (1.0 - a * ends)))
+
+
+def last_fall(u: np.ndarray, difference: np.ndarray) -> np.ndarray:
+    """Where piecewise linear functions (b, k) on u (k,) last fall through 0; -inf when always below, inf when not below
+    at the end."""
+    above = difference >= 0.0
+    # The last point that is not below; k - 1 minus its distance from the end.
+    last = difference.shape[1] - 1 - np.argmax(above[:, ::-1], axis=1)
+    i = np.minimum(last, len(u) - 2)
+    rows = np.arange(len(difference))
+    left, right = difference[rows, i], difference[rows, i + 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inside = u[i] + (u[i + 1] - u[i]) * left / (left - right)
+    return np.where(~above.any(axis=1), -np.inf, np.where(above[:, -1], np.inf, inside))

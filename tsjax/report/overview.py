@@ -13,6 +13,9 @@ from .numbers import duration, notes_of, prefixed
 from .tables import compact_table, marked
 from .terminal import Text
 
+# Different reasons why cells failed that are shown.
+_REASONS = 5
+
 
 def print_plan(estimate: PlanEstimate, console: Console) -> None:
     """Cells, chunks, programs, memory, operations and time, curve by curve and in all."""
@@ -40,11 +43,13 @@ def print_plan(estimate: PlanEstimate, console: Console) -> None:
     console.print(table, highlight=False)
     seconds = [curve.seconds for curve in curves if curve.seconds is not None]
     total = Text(f"{sum(curve.cells for curve in curves)} cells in {sum(curve.chunks for curve in curves)} chunks, ")
-    total.append(f"{sum(curve.programs for curve in curves)} programs to compile")
+    programs = sum(curve.programs for curve in curves)
+    total.append(f"{programs} programs to compile" if programs else "nothing to compile")
     total.append(f", about {duration(sum(seconds))} on this machine" if len(seconds) == len(curves) else "")
     measured = sum(curve.measured for curve in curves)
     total.append(f" (measured for {measured} of {len(curves)} rows)." if measured else ".")
-    total.append(f" A chunk may take {prefixed(estimate.budget, 'B')} of memory.")
+    if programs:
+        total.append(f" A chunk may take {prefixed(estimate.budget, 'B')} of memory.")
     console.print(total, highlight=False)
 
 
@@ -62,6 +67,8 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     left = status["seconds_left"]
     text.append(f", about {duration(left)} left." if left else ".")
     console.print(text, highlight=False)
+    for reason, count in list(status["failures"].items())[:_REASONS]:
+        console.print(Text(f"{count} failed: {reason}", style="red"), highlight=False)
     coverage = Coverage(
         cells,
         done,

@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from ..sweep.commits import ChunkDone
 from ..sweep.devices import peak_memory
-from ..sweep.execute import ChunkDone
 from ..sweep.plan import Group as CellGroup
 from ..sweep.plan import Plan
 from ..sweep.values import labels_of, name_of_value, text_of
@@ -246,7 +246,7 @@ class Meter:
         """One line about a chunk that was run: `cells 64/448  student n=256  12.3 cells/s  ...  about 40 s left`."""
         words = [f"cells {self.done}/{self.total}", self.label(self._plan.groups[self._last])]
         words.append(f"chunk in {duration(done.seconds)}")
-        if self._just_compiled:
+        if self._just_compiled and not self._plan.experiment.black_box:
             words.append(f"compiled in {duration(self._compiled[self._programs[self._last]])}")
         words += self.facts()
         if self.seconds_left is not None and self.done < self.total:
@@ -268,7 +268,8 @@ class Meter:
         current, what = self.current, "done"
         if current is not None:
             what = self.label(self._plan.groups[current])
-            what += "" if self._programs[current] in self._compiled else ": compiling"
+            compiles = not self._plan.experiment.black_box and self._programs[current] not in self._compiled
+            what += ": compiling" if compiles else ""
         # One line, whatever there is to say: a display that grows and shrinks makes the terminal jump.
         text = Text(what, style="cyan", no_wrap=True, overflow="ellipsis")
         for fact in self.facts():

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from ..sweep.commits import ChunkDone
 from ..sweep.devices import peak_memory
-from ..sweep.execute import ChunkDone
 from ..sweep.plan import Plan
 from .progress import Meter
 from .text import shown

@@ -11,8 +11,10 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from .commits import ChunkDone, pieces
 from .devices import keep_compiled, one_blas_thread
-from .execute import ChunkDone, pieces, run_plan
+from .errors import SpecError
+from .execute import run_plan
 from .experiment import Experiment
 from .faults import GroupErrors
 from .interrupt import Stop
@@ -54,6 +56,16 @@ def connect(address: str | None) -> Any:
             options = {"address": "local", "include_dashboard": False, "runtime_env": local}
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
     return ray
+
+
+def check_for_ray(experiment: Experiment) -> None:
+    """Raises SpecError for an experiment that Ray cannot run."""
+    if experiment.black_box:
+        raise SpecError(
+            f"engine = 'ray' runs experiments in JAX, and {experiment.name!r} is a black box, which runs in processes of one "
+            "machine: leave engine out. Several machines share a sweep by shard=(I, K), --shard I/K, and one store that all of "
+            "them reach."
+        )
 
 
 def run_on_ray(

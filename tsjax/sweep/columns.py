@@ -49,17 +49,20 @@ def tables_of(
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """x (k,), seeds (s,) and each metric (k, s) of the records of one curve along an axis; `repeats` says whether one cell may
     come to the same x again, as the vectors that cells return do."""
+    every_seed = np.unique(rows["seed"].to_numpy(np.int64))
+    # A cell of a black box that failed has no x to return.
+    rows = rows.loc[rows[axis].notna()]
     along, seeds = rows[axis].to_numpy(float), rows["seed"].to_numpy(np.int64)
     places = np.zeros(len(rows), np.int64)
     if repeats:
         # A vector may come to the same x again: both entries stay.
         places = rows.groupby(["cell", axis], sort=False).cumcount().to_numpy()
-    seeds, j = np.unique(seeds, return_inverse=True)
+    seeds, j = every_seed, np.searchsorted(every_seed, seeds)
     x, i = np.unique(along, return_inverse=True)
     if places.any():
         keys, i = np.unique(np.stack([along, places], axis=1), axis=0, return_inverse=True)
         x, i = keys[:, 0], i.reshape(-1)
-    if np.bincount(i * len(seeds) + j).max() > 1:
+    if np.bincount(i * len(seeds) + j).max(initial=0) > 1:
         raise ValueError(
             f"the records hold several values for one {axis} and seed of one curve: they are not those of one sweep."
         )

@@ -44,6 +44,7 @@ class Description(BaseModel):
     metrics: dict[str, dict[str, Any]] = {}
     source: dict[str, str] = {}
     has_theory: bool = False
+    black_box: bool = False
 
     @model_validator(mode="after")
     def _names_are_known(self):

@@ -24,6 +24,18 @@ def nearest(name: str, allowed: Sequence[str]) -> str:
     return f" Did you mean {match[0]!r}?" if match else f" Allowed: {', '.join(allowed)}."
 
 
+def no_dict(values: Any) -> str:
+    """What is wrong with what a cell returned, if that is no dict."""
+    return f'returned a {type(values).__name__}; return a dict of numbers, such as {{"risk": ...}}.'
+
+
+def no_number(name: str) -> str:
+    """What is wrong with a value that a cell returned, if that is no number."""
+    return (
+        f"returned {name!r}, which is no real number or truth value (nor a vector of them), so no record can hold it."
+    )
+
+
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict, _SHORT.maxstring = 3, 12, 12, 12, 120
 # A value longer than this is cut: a message is one line.

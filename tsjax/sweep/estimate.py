@@ -17,6 +17,7 @@ from .devices import one_blas_thread, sharded_vmap, usable_devices
 from .experiment import Cost, Experiment
 from .kept import KeptCosts
 from .plan import Plan
+from .processes import DEVICE
 from .program import compile_group, memory_budget
 
 
@@ -97,15 +98,15 @@ def estimate_plan(
     a curve, by its operations at the speeds of `classes.SPEEDS`. Runs nothing of the sweep, and compiles nothing.
 
     With `compiled`, the largest program of each curve is compiled for its exact memory, and the speeds of this machine are
-    measured. With the `seconds` that its cells took in a store (NaN for those not done there) the estimate is of what is
-    missing, and times are those that were measured.
+    measured. A black box has no programs. With the `seconds` that its cells took in a store (NaN for those not done there) the
+    estimate is of what is missing, and times are those that were measured.
     """
     experiment = plan.experiment
     if not isinstance(experiment, Experiment):
         raise TypeError(f"the plan of {experiment.name} was read from a store and has no code to compile.")
     seconds = np.full(plan.cells, np.nan) if seconds is None else seconds
-    device = usable_devices()[0]
-    kept = KeptCosts(device.device_kind)
+    device, boxed = usable_devices()[0], experiment.black_box
+    kept, compiled = KeptCosts(DEVICE if boxed else device.device_kind), compiled and not boxed
     speeds = SPEEDS.get(device.platform, SPEEDS["gpu"])
     if compiled:
         with one_blas_thread():
@@ -114,7 +115,7 @@ def estimate_plan(
     # A program that curves share is made, and counted, once: with the first of them.
     first: dict[str, int] = {}
     for number, group in enumerate(whole):
-        if np.isnan(seconds[plan.portions[number].places]).any():
+        if not boxed and np.isnan(seconds[plan.portions[number].places]).any():
             first.setdefault(group.program(experiment.sized), number)
 
     def estimate(numbers: list[int]) -> CurveEstimate | None:

@@ -9,23 +9,19 @@ others go on.
 """
 
 import contextlib
-import functools
 import platform
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import jax
 import numpy as np
-import pandas as pd
 
 from ..fast.fused import kernel_in_use
 from ..kernels import neural_tangents
 from ..status import Status
-from ..versions import version_of
+from .commits import COMMIT_SECONDS, ChunkDone, Commits, Finished, pieces, version
 from .devices import usable_devices
 from .experiment import Experiment
 from .faults import GroupErrors
@@ -37,66 +33,23 @@ from .program import IN_FLIGHT, Program, inputs_of
 from .programs import Programs
 from .spec import SweepSpec
 from .store import StoreError, identity_of
-from .values import hashable, redacted
 from .writer import StoreWriter
 
-# Files waiting for the disk.
-_UNWRITTEN = 4
 _NAP = 0.1
-COMMIT_SECONDS = 2.0
-"""How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
-
 
 # A group and its pieces that are to be run.
 _Waiting: TypeAlias = tuple[Group, deque[tuple[Cell, ...]]]
-
-
-@dataclass(frozen=True)
-class ChunkDone:
-    """What happened: cells were run and committed, or found done in the store.
-
-    `seconds` is the time of the devices, `idle_seconds` an upper bound of the time that they waited since the first
-    program was compiled, compilation aside: in all so far. `kernel`: what trained relu students (`kernel_in_use`).
-    """
-
-    static: dict[str, Any]
-    cells: int
-    records: pd.DataFrame | None
-    seconds: float
-    resumed: bool
-    idle_seconds: float = 0.0
-    kernel: str = "xla"
-
-
-@functools.cache
-def _version(name: str) -> str:
-    return version_of(name) or "not installed"
 
 
 def provenance() -> dict[str, Any]:
     """Versions and devices, for `sweep.json`."""
     packages = ("tsjax", "jax", "jaxlib", "numpy", "scipy", "optax", "neural-tangents")
     return {
-        "versions": {name: _version(name) for name in packages},
+        "versions": {name: version(name) for name in packages},
         "python": platform.python_version(),
         "devices": [device.device_kind for device in usable_devices()],
         "platform": jax.default_backend(),
     }
-
-
-def _records(cells: list[Cell], static: dict[str, Any], values: dict[str, np.ndarray]) -> pd.DataFrame:
-    """One row per cell; vectors of length L give L rows per cell."""
-    vectors = {name: value for name, value in values.items() if value.ndim > 1}
-    repeat = next(iter(vectors.values())).shape[1] if vectors else 1
-    column = lambda listed: np.repeat(np.asarray(listed), repeat)
-    # A static argument may be a word, a list or None, the same in all rows; the others are numbers.
-    constant = lambda value: pd.Series([hashable(redacted(value))] * (len(cells) * repeat))
-    columns: dict[str, Any] = {"cell": column([cell.id for cell in cells])}
-    for name in cells[0].arguments:
-        columns[name] = constant(static[name]) if name in static else column([cell.arguments[name] for cell in cells])
-    columns["seed"] = column([cell.seed for cell in cells])
-    columns |= {name: value.reshape(-1) if name in vectors else column(value) for name, value in values.items()}
-    return pd.DataFrame(columns)
 
 
 def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
@@ -110,7 +63,7 @@ def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
         ntk=neural_tangents.source(),
         x64=described.x64,
         source=described.source,
-        versions={name: _version(name) for name in ("jax", "tsjax")},
+        versions={name: version(name) for name in ("jax", "tsjax")},
     )
 
 
@@ -122,45 +75,6 @@ def sized_here(plan: Plan, kept: Mapping[str, tuple[int, ...] | None]) -> Plan:
 
 def _out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-
-
-@dataclass
-class _Finished:
-    """Chunks of one group that were run and are not committed yet."""
-
-    static: dict[str, Any]
-    cells: list[Cell] = field(default_factory=list)
-    values: list[dict[str, np.ndarray]] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
-    since: float = 0.0
-
-    def add(self, cells: tuple[Cell, ...], values: dict[str, np.ndarray], seconds: float) -> None:
-        if not self.cells:
-            self.since = time.perf_counter() - seconds
-        self.cells += cells
-        self.values.append({name: value[: len(cells)] for name, value in values.items()})
-        self.seconds.append(seconds)
-        self.sizes.append(len(cells))
-
-    def records(self, compile_seconds: float, device: str) -> pd.DataFrame:
-        values = {name: np.concatenate([part[name] for part in self.values]) for name in self.values[0]}
-        records = _records(self.cells, self.static, values)
-        per_cell = np.repeat(np.divide(self.seconds, self.sizes), self.sizes)
-        return records.assign(
-            compile_seconds=compile_seconds,
-            run_seconds=np.repeat(per_cell, len(records) // len(self.cells)),
-            device=device,
-            jax=jax.__version__,
-            tsjax=_version("tsjax"),
-        )
-
-
-def pieces(group: Group, done: set[str], size: int) -> tuple[deque[tuple[Cell, ...]], int]:
-    """The chunks to run, and how many cells are done. The chunks are those of an undisturbed run; of a chunk that was made
-    at another size only missing cells are run."""
-    missing = [tuple(cell for cell in part if cell.id not in done) for part in group.chunks(size)]
-    return deque(filter(None, missing)), len(group.cells) - sum(map(len, missing))
 
 
 class _Clock:
@@ -201,10 +115,9 @@ class _Run:
         self.device, self.count = usable_devices()[0].device_kind, len(usable_devices())
         self.kernel = kernel_in_use(usable_devices()[0].platform)
         self.in_flight, self.clock = IN_FLIGHT, _Clock()
-        self.errors, self.writer = GroupErrors(plan), ThreadPoolExecutor(1)
+        self.errors, self.commits = GroupErrors(plan), Commits(store)
         self.costs = KeptCosts(self.device)
         self.programs = Programs(self.experiment, plan.groups, key, chunk, self.costs)
-        self.unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
 
     def smaller(self, group: Group, size: int) -> Program:
         """The program of a group for chunks of fewer cells."""
@@ -228,15 +141,15 @@ class _Run:
         if program.bytes > self.programs.budget and program.size > self.count:
             # Memory ran out since it was planned.
             program = self.smaller(group, program.size)
-        finished = _Finished(group.static)
+        finished = Finished(group.static)
         try:
             for cells, values, seconds in self.chunks(group, program, waiting):
                 finished.add(cells, values, seconds)
                 self.costs.note_cells(self.experiment, group, seconds / len(cells))
                 if time.perf_counter() - finished.since >= self.commit_seconds:
                     self.commit(finished, program)
-                    finished = _Finished(group.static)
-                yield from self.committed(_UNWRITTEN)
+                    finished = Finished(group.static)
+                yield from self.commits.committed()
         finally:
             # Also what was finished before something failed.
             self.commit(finished, program)
@@ -294,26 +207,15 @@ class _Run:
             nap = min(2 * nap, 0.02)
         return True
 
-    def commit(self, finished: _Finished, program: Program) -> None:
+    def commit(self, finished: Finished, program: Program) -> None:
         """Hands finished chunks to the disk."""
-        if not finished.cells:
-            return
-        records = finished.records(program.compile_seconds, self.device)
-        seconds = sum(finished.seconds)
-        done = ChunkDone(finished.static, len(finished.cells), records, seconds, False, self.clock.idle, self.kernel)
-        future = None if self.store is None else self.writer.submit(self.store.commit, records, self.kernel)
-        self.unwritten.append((future, done))
-
-    def committed(self, allowed: int) -> Iterator[ChunkDone]:
-        """What has reached the disk; waits until at most `allowed` have not."""
-        while self.unwritten:
-            future, done = self.unwritten[0]
-            if future is not None:
-                if not future.done() and len(self.unwritten) <= allowed:
-                    return
-                future.result()
-            self.unwritten.popleft()
-            yield done
+        self.commits.add(
+            finished,
+            device=self.device,
+            kernel=self.kernel,
+            compile_seconds=program.compile_seconds,
+            idle_seconds=self.clock.idle,
+        )
 
 
 def _ready(promise: Any) -> bool:
@@ -366,9 +268,9 @@ def run_plan(
                 run.errors.add(group, error)
             finally:
                 run.programs.done(group)
-        yield from run.committed(0)
+        yield from run.commits.committed(0)
     finally:
-        run.writer.shutdown()
+        run.commits.close()
         run.programs.close()
         run.costs.save()
     run.errors.raise_any()

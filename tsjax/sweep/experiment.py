@@ -31,7 +31,9 @@ class Cost(NamedTuple):
 
 
 # Columns of the records, and keys of a sweep file, that the engine writes itself.
-RESERVED = ("cell", "seed", "seeds", "zip", "only", "compile_seconds", "run_seconds", "device", "jax", "tsjax")
+RESERVED = (
+    "cell", "seed", "seeds", "zip", "only", "failure", "compile_seconds", "run_seconds", "device", "jax", "tsjax",
+)  # fmt: skip
 
 
 class Arguments(BaseModel):
@@ -65,6 +67,8 @@ class Experiment:
     - `x64`: whether 64-bit types are on, as they are unless this is False: networks and data of a cell are then float64 where
       no dtype is named.
     - `cite`: the paper or report that the experiment is about, such as `arXiv:2205.14818`, or its BibTeX entry, for pages.
+    - `black_box`, `timeout`: whether the function is no JAX code and runs in worker processes, with an integer for a key; and
+      the seconds that one of its cells may take. See `tsjax.black_box`.
     - `rates`: whether y is expected to be a power of x. Without, reports show the exponents of those curves alone of whose rate
       a sweep expects something, and warn of no others.
 
@@ -90,6 +94,8 @@ class Experiment:
     sized: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     pads: Callable[[dict[str, Any]], bool] | None = None
+    black_box: bool = False
+    timeout: int | float | None = None
 
     def __post_init__(self):
         for name in self.arguments.model_fields:
@@ -120,6 +126,17 @@ class Experiment:
                     raise ValueError(
                         f"experiment {self.name!r}: {option} names {name!r}, which is not one of its arguments."
                     )
+        if self.timeout is not None:
+            if not self.black_box:
+                raise ValueError(
+                    f"experiment {self.name!r}: timeout is for black boxes (ts.black_box), whose cells run in processes that "
+                    "can be ended; leave it out."
+                )
+            if not isinstance(self.timeout, int | float) or not 0.0 < self.timeout < np.inf:
+                raise ValueError(
+                    f"experiment {self.name!r}: timeout = {self.timeout!r}: give the seconds that a cell may take, a positive "
+                    "number, or None."
+                )
         if self.curve is not None and self.curve not in self.arguments.model_fields:
             raise ValueError(
                 f"experiment {self.name!r}: curve names {self.curve!r}, which is not one of its arguments."
@@ -150,6 +167,7 @@ class Experiment:
             metrics={name: kind_content(kind) for name, kind in self.metrics.items()},
             source=source_of(self.fn),
             has_theory=self.theory is not None,
+            black_box=self.black_box,
         )
 
     @property
@@ -216,16 +234,17 @@ def experiment(
 
     def make(fn: Callable[..., Mapping[str, Any]]) -> Experiment:
         label = name or fn.__name__
-        schema = _schema_of(fn, label) if arguments is None else arguments
+        schema = schema_of(fn, label) if arguments is None else arguments
         return Experiment(name=label, fn=fn, static=tuple(static), sized=tuple(sized), arguments=schema, **options)
 
     return make if fn is None else make(fn)
 
 
-def _schema_of(fn: Callable, name: str) -> type[BaseModel]:
+def schema_of(fn: Callable, name: str, first: str = "key") -> type[BaseModel]:
+    """The schema of a function's arguments by its signature, after its `first` parameter. **Raises:** ValueError."""
     parameters = list(inspect.signature(fn, eval_str=True).parameters.values())
-    if not parameters or parameters[0].name != "key":
-        raise ValueError(f"experiment {name!r}: the first parameter must be called key, then arguments by keyword.")
+    if not parameters or parameters[0].name != first:
+        raise ValueError(f"experiment {name!r}: the first parameter must be called {first}, then arguments by keyword.")
     fields: dict[str, Any] = {}
     for parameter in parameters[1:]:
         if parameter.annotation is inspect.Parameter.empty:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from .errors import TooLargeError
 from .experiment import Experiment
 from .places import place_of, told
-from .plan import Group, Plan
+from .plan import Cell, Group, Plan
 
 # How a note on an error begins, to be found again among those of others.
 _NOTE = "experiment "
@@ -46,6 +46,15 @@ def unhashable(error: Exception, experiment: Experiment, names: Sequence[str]) -
     return ExperimentError(
         f"experiment {experiment.name!r}: the static {what}, which cannot be hashed: annotate {named} as a tuple, such as "
         f"tuple[int, ...]. {_first_words(error, experiment)}"
+    )
+
+
+def no_jax(error: Exception, experiment: Experiment) -> ExperimentError:
+    """The error of an experiment whose function hands a traced array to NumPy, or to what is written in it."""
+    return ExperimentError(
+        f"experiment {experiment.name!r}: its function hands a traced array to code that is not JAX, such as NumPy or "
+        "scikit-learn. Use the functions of jax.numpy; or make the function a black box, @ts.black_box with the parameter "
+        f"seed instead of key, which runs any Python code in worker processes. {_first_words(error, experiment)}"
     )
 
 
@@ -90,6 +99,16 @@ class GroupError(ValueError):
     """Programs that could not be made or run. The cells of all others are done."""
 
     exit_code = 3
+
+
+def every_cell_failed(experiment: Experiment, failures: Sequence[tuple[Cell, str]]) -> GroupError:
+    """The error of a black box of whose cells none has a result, though each has its record."""
+    cell, text = failures[0]
+    where = ", ".join(f"{name}={value}" for name, value in {**cell.arguments, "seed": cell.seed}.items())
+    return GroupError(
+        f"experiment {experiment.name!r}: all {len(failures)} cells failed. The first was at {where}: {text}. When the "
+        "function is mended, run again with retry=True (--retry), which runs cells that failed before."
+    )
 
 
 class GroupErrors:

@@ -24,6 +24,7 @@ class RunOptions:
     engine: str
     ray_address: str | None
     shard: tuple[int, int]
+    workers: int
 
 
 def checked_options(
@@ -33,6 +34,7 @@ def checked_options(
     engine: Any = "local",
     ray_address: Any = None,
     shard: Any = (1, 1),
+    workers: Any = None,
 ) -> RunOptions:
     """The options of a run as plain numbers. **Raises:** SpecError for what they may not be."""
     size = _integer(chunk)
@@ -56,7 +58,13 @@ def checked_options(
         )
     if ray_address is not None and not isinstance(ray_address, str):
         raise SpecError(f"ray_address = {shown(ray_address)}: give the address of a cluster as a text, or None.")
-    return RunOptions(size, seconds, str(engine), ray_address, checked_shard(shard))
+    number = len(os.sched_getaffinity(0)) if workers is None else _integer(workers)
+    if number is None or number < 1:
+        raise SpecError(
+            f"workers = {shown(workers)}: give the number of processes that run the cells of a black box, an integer >= 1; all "
+            "cores by default."
+        )
+    return RunOptions(size, seconds, str(engine), ray_address, checked_shard(shard), number)
 
 
 def checked_shard(shard: Any) -> tuple[int, int]:

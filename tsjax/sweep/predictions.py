@@ -27,7 +27,7 @@ def predict(experiment: Experiment, plan: Plan, table: TheoryTable, records: pd.
     if experiment.returns_x:
         if records is None or records.empty:
             return table
-        along = np.unique(records[experiment.x].to_numpy(float)).tolist()
+        along = np.unique(records[experiment.x].dropna().to_numpy(float)).tolist()
         curves = {text: (curve, along) for text, (curve, _) in curves.items()}
     for curve, x in curves.values():
         wanted = sorted(set(x))

@@ -17,8 +17,9 @@ from jax.experimental import serialize_executable
 from ..fast import native
 from ..size import Size
 from .devices import sharded_vmap, usable_devices
+from .errors import no_dict, no_number
 from .experiment import RESERVED, Experiment
-from .faults import unhashable, value_needed
+from .faults import no_jax, unhashable, value_needed
 from .plan import Cell, Group
 from .trace import check_sizes, shapes, structs
 from .values import hashable, redacted
@@ -55,6 +56,9 @@ class Program:
 # chunks are then smaller than they need be, which costs less than compiling a program that does not fit.
 _ARRAYS = 2.5
 
+# What is raised where a traced array meets NumPy, or what is written in it.
+_NO_JAX = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
+
 # Root keys are of one kind, also where the user's default is another: the bits of others depend on how cells are batched.
 _KEYS = "threefry2x32"
 
@@ -72,6 +76,15 @@ def key_of(key: int, seed: int, arguments: Mapping[str, Any], independent: tuple
     """The key of a cell: folded from the sweep's root key, the seed, and a hash of the `independent` arguments if any."""
     found = jax.random.fold_in(jax.random.key(key, impl=_KEYS), seed)
     return jax.random.fold_in(found, _salt(arguments, independent)) if independent else found
+
+
+def seed_of(key: int, seed: int, arguments: Mapping[str, Any], independent: tuple[str, ...]) -> int:
+    """The integer that a black box gets for its seed: the seed itself where the sweep's key is 0 and nothing is `independent`;
+    else the seed with the bits of a hash of both flipped, so that different seeds stay different."""
+    if key == 0 and not independent:
+        return seed
+    named = {name: redacted(arguments[name]) for name in independent}
+    return seed ^ _hashed(json.dumps([key, named], sort_keys=True))
 
 
 def _cell_function(experiment: Experiment, group: Group) -> Callable:
@@ -93,10 +106,7 @@ def _cell_function(experiment: Experiment, group: Group) -> Callable:
 def arrays_of(experiment: Experiment, values: Any) -> dict[str, jax.Array]:
     """What a cell returned, as arrays. **Raises:** ValueError for anything but numbers by name."""
     if not isinstance(values, Mapping):
-        raise ValueError(
-            f"experiment {experiment.name!r} returned a {type(values).__name__}; return a dict of numbers, such as "
-            '{"risk": ...}.'
-        )
+        raise ValueError(f"experiment {experiment.name!r} {no_dict(values)}")
     arrays = {}
     for name, value in values.items():
         try:
@@ -105,15 +115,15 @@ def arrays_of(experiment: Experiment, values: Any) -> dict[str, jax.Array]:
         except (TypeError, ValueError):
             known = False
         if not known or jnp.issubdtype(arrays[name].dtype, jnp.complexfloating):
-            raise ValueError(
-                f"experiment {experiment.name!r} returned {name!r}, which is no real number or truth value (nor a vector of "
-                "them), so no record can hold it."
-            )
+            raise ValueError(f"experiment {experiment.name!r} {no_number(name)}")
     return arrays
 
 
 def _salt(arguments: Mapping[str, Any], names: tuple[str, ...]) -> int:
-    text = json.dumps({name: redacted(arguments[name]) for name in names}, sort_keys=True)
+    return _hashed(json.dumps({name: redacted(arguments[name]) for name in names}, sort_keys=True))
+
+
+def _hashed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 
 
@@ -224,13 +234,13 @@ def _explained(error: Exception, experiment: Experiment, group: Group, count: in
     if lists and works({name: hashable(value) for name, value in group.static.items()}):
         return unhashable(error, experiment, lists)
     if not traced or not works(first):
-        return None
+        return no_jax(error, experiment) if isinstance(error, _NO_JAX) else None
     needed = [name for name in traced if not works({key: value for key, value in first.items() if key != name})]
     return value_needed(error, experiment, needed) if needed else None
 
 
-def check_outputs(experiment: Experiment, group: Group, outputs: dict[str, jax.ShapeDtypeStruct]) -> None:
-    """Raises ValueError for what a record cannot hold, before anything runs."""
+def check_outputs(experiment: Experiment, group: Group, outputs: Mapping[str, Any]) -> None:
+    """Raises ValueError for what a record cannot hold; `outputs` are arrays, or their shapes, with an axis of cells."""
     lengths = {value.shape[1:] for value in outputs.values() if len(value.shape) > 1}
     if len(lengths) > 1 or any(len(shape) > 1 for shape in lengths):
         raise ValueError(

@@ -13,9 +13,19 @@ from .coverage import Coverage, coverage_of
 from .description import Description
 from .plan import Plan
 from .store import Chunks, Store, StoreError, description_of
-from .table import ENGINE_COLUMNS, WHOLE, columns_of, common_columns, in_columns, numbers, to_frame, whole_columns
+from .table import (
+    ENGINE_COLUMNS,
+    WHOLE,
+    columns_of,
+    common_columns,
+    in_columns,
+    is_failure,
+    numbers,
+    to_frame,
+    whole_columns,
+)
 
-FAILED = (int(Status.DIVERGED), int(Status.SINGULAR), int(Status.OUT_OF_MEMORY))
+FAILED = tuple(int(status) for status in Status if status >= Status.DIVERGED)
 """Statuses that count as failures in every table."""
 # Two runs of one cell, on other devices or in batches of other size, agree up to the rounding of their sums.
 _ROUNDING = 1e-6
@@ -56,13 +66,14 @@ class Places:
 def read_columns(store: Store, plan: Plan, columns: Sequence[str]) -> tuple[pd.DataFrame, Coverage]:
     """Some columns of a store's records, `cell` not among them: one row for every cell, in no order, indexed by the place of
     the cell in the plan. **Raises:** StoreError."""
-    found = store.read(["cell", *columns])
+    found = store.read(list(dict.fromkeys(["cell", "failure", *columns])))
     kinds = common_columns([columns_of(table) for table in found.tables.values()], description_of(plan))
     if not kinds:
         return pd.DataFrame(), coverage_of(plan.cells, 0, 0, found, 0, not store.is_old)
     table = pa.concat_tables([in_columns(table, kinds) for table in found.tables.values()])
+    table = table.take(np.argsort(is_failure(table), kind="stable"))
     places = _places(table["cell"], plan.ids)
-    frame = table.drop_columns("cell").to_pandas().set_index(pd.Index(places.code))
+    frame = table.select([name for name in columns if name in kinds]).to_pandas().set_index(pd.Index(places.code))
     return frame[~frame.index.duplicated()], places.coverage(found, 0, not store.is_old)
 
 
@@ -82,6 +93,7 @@ def assemble(
     columns = common_columns([columns_of(table) for table in tables], experiment)
     table = pa.concat_tables([in_columns(one, columns) for one in tables])
     chunk = np.repeat(np.arange(len(tables)), [one.num_rows for one in tables])
+    table, chunk = _without_superseded(table, chunk)
     places = _places(table["cell"], plan.ids)
     code = places.code
     first = np.full(int(code.max()) + 1, len(tables))
@@ -96,6 +108,20 @@ def assemble(
     frame = to_frame(table, order, experiment)
     frame.attrs[WHOLE] = whole_columns(columns)
     return _without_spoilt(frame, experiment), places.coverage(chunks, repeated, verified)
+
+
+def _without_superseded(table: pa.Table, chunk: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    """Without the failures of cells that were run again: a result takes the place of a failure, and of several failures one
+    stays. They are not two results that would have to agree."""
+    failure = is_failure(table)
+    if not failure.any():
+        return table, chunk
+    code = pc.call_function("dictionary_encode", [table["cell"].combine_chunks()]).indices.to_numpy()
+    first = np.full(int(code.max()) + 1, table.num_rows)
+    # Results come before all failures.
+    np.minimum.at(first, code, np.where(failure, np.arange(table.num_rows), -1))
+    rows = np.flatnonzero(~failure | (first[code] == np.arange(table.num_rows)))
+    return table.take(rows), chunk[rows]
 
 
 def _places(cells: pa.ChunkedArray, ids: Sequence[str]) -> Places:

@@ -21,7 +21,7 @@ from .measure import Measure, Unmeasured
 from .metrics import TIMES, kind_in, no_measurement, no_risk
 from .named import no_imports
 from .plan import Plan, plan_cells
-from .program import key_of
+from .program import key_of, seed_of
 from .records import failed_cells, records_of
 from .spec import Expectation, SpecError, SweepSpec, find_experiment
 from .store import Content, Store, StoreError, open_store
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class CellCall(NamedTuple):
     """What `Result.cell` gives: the experiment called as `experiment(key, **arguments)` returns the record's values."""
 
-    key: "jax.Array"
+    key: "jax.Array | int"
     arguments: dict[str, Any]
 
 
@@ -171,6 +171,8 @@ class Result:
         """The key and the arguments of a record, by its place in `records`, to run its cell again by hand: with 64-bit types
         on (`jax.enable_x64(True)`, unless the experiment says x64=False), `experiment(key, **arguments)` gives its values.
 
+        Of a black box the key is the integer that its function got, and no flag matters.
+
         >>> key, arguments = result.cell(17)  # doctest: +SKIP
         """
         record = self.records.iloc[row]
@@ -178,7 +180,8 @@ class Result:
         if self.plan is not None and record["cell"] in self._places:
             # A column of 1 and 2.5 holds 1.0, and the plan what was asked for.
             arguments = dict(self.plan.combinations[self._places[record["cell"]]].arguments)
-        key = key_of(self.spec.key, int(record["seed"]), arguments, self.experiment.independent)
+        make = seed_of if self.experiment.black_box else key_of
+        key = make(self.spec.key, int(record["seed"]), arguments, self.experiment.independent)
         return CellCall(key, arguments)
 
     def curves(self) -> list[Curve]:

@@ -11,14 +11,17 @@ import numpy as np
 import pyarrow as pa
 from jax.experimental import multihost_utils
 
-from .cluster import run_on_ray
+from .cluster import check_for_ray, run_on_ray
+from .commits import COMMIT_SECONDS, ChunkDone
 from .devices import one_blas_thread, use_machine
-from .execute import COMMIT_SECONDS, ChunkDone, manifest_of, provenance, run_plan, sized_here
+from .errors import SpecError, shown
+from .execute import manifest_of, provenance, run_plan, sized_here
 from .experiment import Experiment
 from .interrupt import listening
 from .options import checked_options, plain
 from .plan import DEFAULT_CHUNK, Plan, make_plan
 from .predictions import predict
+from .processes import run_in_processes
 from .program import settings
 from .records import in_memory, records_of
 from .result import Result
@@ -42,6 +45,8 @@ def sweep(
     commit_seconds: float = COMMIT_SECONDS,
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
+    workers: SupportsIndex | None = None,
+    retry: bool = False,
     listener: Listener | None = None,
     progress: bool | None = None,
     **arguments: Any,
@@ -54,9 +59,12 @@ def sweep(
     - `out`: directory of the store. A store that exists is resumed and extended. None keeps the records in memory.
     - `key`: root key of the sweep, that of the file or 0 by default; `seeds`: how many seeds in every cell, or a list or
       range of seeds. Numbers and arrays may be those of any library.
-    - `chunk`: cells that run together; fewer run where they would not fit in memory.
+    - `chunk`: cells that run together; fewer run where they would not fit in memory. Cells of a black box run one by one, and
+      so many of them are committed together at most.
     - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
     - `engine`, `ray_address`: the devices of this machine, or a Ray cluster; see `tsjax.sweep.run.run_spec`.
+    - `workers`, `retry`: of a black box (`tsjax.black_box`): the number of processes, all cores by default; and whether cells
+      that failed before are run again.
     - `listener`: wraps the stream of finished chunks.
     - `progress`: whether to show how far it is, on standard error or in the notebook; by default where standard error is a
       terminal.
@@ -87,7 +95,7 @@ def sweep(
             print(late, file=sys.stderr)
         listener = _watched(listener)
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "engine": engine}
-    how |= {"ray_address": ray_address, "listener": listener}
+    how |= {"ray_address": ray_address, "workers": workers, "retry": retry, "listener": listener}
     changes = {name: plain(name, value) for name, value in arguments.items()}
     changes = changes if seeds is None else {**changes, "seeds": plain("seeds", seeds)}
     if isinstance(study, Experiment):
@@ -112,6 +120,20 @@ def name_of(experiment: Experiment) -> str:
     return experiment.name if is_shipped(experiment) else f"{experiment.fn.__module__}:{experiment.name}"
 
 
+def _check_kind(experiment: Experiment, engine: str, workers: Any, retry: Any) -> None:
+    """Raises SpecError for options that this kind of experiment does not have."""
+    if engine == "ray":
+        check_for_ray(experiment)
+    if not isinstance(retry, bool):
+        raise SpecError(f"retry = {shown(retry)}: say True or False.")
+    name = "workers" if workers is not None else "retry" if retry else None
+    if name is not None and not experiment.black_box:
+        raise SpecError(
+            f"{name} is for black boxes, whose cells run in processes, and {experiment.name!r} is an experiment in JAX, which "
+            "runs on all devices: leave it out."
+        )
+
+
 def run_spec(
     spec: SweepSpec,
     *,
@@ -121,6 +143,8 @@ def run_spec(
     shard: tuple[int, int] = (1, 1),
     engine: Literal["local", "ray"] = "local",
     ray_address: str | None = None,
+    workers: SupportsIndex | None = None,
+    retry: bool = False,
     listener: Listener | None = None,
     experiment: Experiment | None = None,
 ) -> Result:
@@ -135,7 +159,12 @@ def run_spec(
     between them), and wait for each other at the end; `out` must then be a store that all of them reach.
     """
     options = checked_options(
-        chunk=chunk, commit_seconds=commit_seconds, engine=engine, ray_address=ray_address, shard=shard
+        chunk=chunk,
+        commit_seconds=commit_seconds,
+        engine=engine,
+        ray_address=ray_address,
+        shard=shard,
+        workers=workers,
     )
     shard = options.shard
     processes = jax.process_count()
@@ -144,6 +173,7 @@ def run_spec(
             raise ValueError("several processes of jax.distributed need one store, out=..., and no shard.")
         shard = (jax.process_index() + 1, processes)
     experiment = find_experiment(spec.study) if experiment is None else experiment
+    _check_kind(experiment, options.engine, workers, retry)
     whole = make_plan(spec, experiment)
     store = None if out is None else StoreWriter(out)
     description = experiment.description
@@ -158,12 +188,14 @@ def run_spec(
             whole = sized_here(whole, store.classes_before())
         plan = whole.shard(*shard)
         stream: Iterable[ChunkDone]
+        how: dict[str, Any] = {"chunk": options.chunk, "stop": stop}
         if options.engine == "ray":
-            stream = run_on_ray(plan, store, spec.key, chunk=options.chunk, stop=stop, address=ray_address)
+            stream = run_on_ray(plan, store, spec.key, address=ray_address, **how)
+        elif experiment.black_box:
+            how |= {"commit_seconds": options.commit_seconds, "workers": options.workers, "retry": retry}
+            stream = run_in_processes(plan, store, spec.key, **how)
         else:
-            stream = run_plan(
-                plan, store, spec.key, chunk=options.chunk, commit_seconds=options.commit_seconds, stop=stop
-            )
+            stream = run_plan(plan, store, spec.key, commit_seconds=options.commit_seconds, **how)
         parts: dict[str, pa.Table] = {}
         kinds, writable = argument_kinds(whole), store is not None
         try:

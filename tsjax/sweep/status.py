@@ -1,5 +1,6 @@
 """How far a sweep is: read from its store, so it works from any process while others run it."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from .values import name_of_value, redacted
 def sweep_status(path: str | Path) -> dict[str, Any]:
     """Plain values: `cells`, `done`, `failed` (diverged or singular), `seconds` of compute, `seconds_left` (of the devices
     that made the records, compilation not included; None while some curve has no record), `damaged` and `foreign` files among
-    the chunks, whether they are `verified`, and `curves`, a list of the same counts per curve. **Raises:** StoreError."""
+    the chunks, whether they are `verified`, `curves`, a list of the same counts per curve, and `failures`, why cells of a black
+    box failed, with the number of cells, the most frequent first. **Raises:** StoreError."""
     store = open_store(path)
     content = content_of(store)
     plan, experiment, spec = content.plan, content.experiment, content.spec
-    records, coverage = read_columns(store, plan, ["status", "run_seconds"])
+    records, coverage = read_columns(store, plan, ["status", "run_seconds", "failure"])
     done, failed = np.zeros(plan.cells, bool), np.zeros(plan.cells, bool)
     seconds = np.full(plan.cells, np.nan)
     mine = records[records.index < plan.cells]
@@ -58,4 +60,9 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
         "beyond_plan": coverage.beyond,
         "notes": list(coverage.mixed),
         "curves": list(curves.values()),
+        "failures": _failures(mine["failure"]) if "failure" in mine else {},
     }
+
+
+def _failures(column: Any) -> dict[str, int]:
+    return dict(Counter(text for text in column if isinstance(text, str) and text).most_common())

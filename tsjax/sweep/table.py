@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from .description import Description
 from .values import hashable, text_of, value_of
 
-ENGINE_COLUMNS = ("compile_seconds", "run_seconds", "device", "jax", "tsjax")
-"""What the engine writes beside arguments and values: seconds, and what ran the cell."""
+ENGINE_COLUMNS = ("failure", "compile_seconds", "run_seconds", "device", "jax", "tsjax")
+"""What the engine writes beside arguments and values: why a cell of a black box failed, seconds, and what ran the cell."""
 
 WHOLE = "whole numbers"
 """Where a table of records names its columns of truth values and integers (`DataFrame.attrs`): with a failed cell among them
@@ -125,6 +125,13 @@ def in_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
         else:
             arrays[name] = pc.cast(table[name], _TYPES[kind], safe=False)
     return pa.table(arrays)
+
+
+def is_failure(table: pa.Table) -> np.ndarray:
+    """Which rows are of cells of a black box that ended without a result."""
+    if "failure" not in table.column_names:
+        return np.zeros(table.num_rows, bool)
+    return pc.fill_null(pc.call_function("not_equal", [table["failure"], ""]), False).to_numpy()
 
 
 def to_frame(table: pa.Table, rows: np.ndarray, experiment: Description) -> pd.DataFrame:

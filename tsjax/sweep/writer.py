@@ -15,7 +15,7 @@ from .manifest import SCHEMA, Manifest, pack
 from .plan import Plan, plan_content
 from .spec import SweepSpec
 from .store import Chunks, DamagedError, Store, StoreError, argument_kinds, description_of, identity_of, sealed
-from .table import columns_of, common_columns, in_columns, to_table
+from .table import columns_of, common_columns, in_columns, is_failure, to_table
 from .theory import TheoryTable
 from .values import redacted
 
@@ -197,16 +197,17 @@ class StoreWriter(Store):
             raise self._unwritable(error, "/chunks") from None
         return name
 
-    def done(self) -> set[str]:
-        """Ids of the cells with a record in a chunk that checks. Chunks that do not are set aside, into `damaged/`, so that
-        their cells are run again. **Raises:** StoreError."""
-        found = self.read(["cell"])
+    def done(self, *, retry: bool = False) -> set[str]:
+        """Ids of the cells with a record in a chunk that checks; with `retry`, without those of a black box that failed. Chunks
+        that do not check are set aside, into `damaged/`, so that their cells are run again. **Raises:** StoreError."""
+        found = self.read(["cell", "failure"])
         if found.damaged and self.refused is None:
             try:
                 self.files.move([f"chunks/{name}" for name in found.damaged], "damaged")
             except OSError as error:
                 self.refused = error
-        return set(itertools.chain.from_iterable(table["cell"].to_pylist() for table in found.tables.values()))
+        with_result = lambda table: table.filter(~is_failure(table)) if retry else table
+        return set(itertools.chain.from_iterable(with_result(t)["cell"].to_pylist() for t in found.tables.values()))
 
     def tidy(self, *, every: bool = True) -> None:
         """Gives all chunks the same columns, and joins small ones where there are many. The records stay as they are: files

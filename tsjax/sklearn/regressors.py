@@ -1,58 +1,29 @@
-"""The estimators of tsjax as scikit-learn regressors: for pipelines, grid searches and cross-validation.
-
-Each is a `tsjax.Standardized` estimator behind `fit(X, y)` and `predict(X)`, so that data may have any scale and origin:
-
-- `standardize=True` centres and scales inputs, so that E|z|^2 is about 1 (`tsjax.estimators.standardized`). Switch it off where
-  a pipeline has done it in another way, and inputs have a norm of about 1.
-- `normalize_y=True` centres y, which is the intercept, and divides it by its standard deviation.
-
-Both look at the training data alone, with `sample_weight`: squared errors are weighted by it, and so are means, standard
-deviations and the criteria that choose the ridge. Integer weights are repeated rows, a row of weight 0 is none. y may have
-several columns, (n, k), which share the ridge; students have one output.
-
-`random_state` is what it is in scikit-learn. Students train in the type of X, float32 or
-float64, on a response centred and scaled in float64 (with `normalize_y=False`, in float64). Everything else is float64,
-whatever JAX's flags. Fitted regressors can be pickled.
-
-A fit that went wrong is an error or a warning here: ValueError where no finite answer was found, ConvergenceWarning where
-the step limit came first.
-"""
+"""The four regressors; what they have in common is in `tsjax.sklearn`."""
 
 import warnings
 from abc import abstractmethod
 from typing import Any
 
-try:
-    from sklearn.base import BaseEstimator, RegressorMixin
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.utils import check_random_state
-    from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-except ModuleNotFoundError as error:
-    if (error.name or "").split(".")[0] != "sklearn":
-        raise
-    raise ImportError(
-        "tsjax.sklearn needs scikit-learn, which is not installed: pip install 'tsjax[sklearn]', or pip install scikit-learn."
-    ) from error
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from .activations import relu
-from .estimators.base import AbstractEstimator
-from .estimators.features import RandomFeatures
-from .estimators.phases import NoisyPhase, VanillaPhase
-from .estimators.repeats import count_distinct
-from .estimators.ridge import KernelRidge
-from .estimators.standardized import Standardized, StandardizedFit
-from .estimators.two_phase import TwoPhaseStudent
-from .kernels import RBF, ntk
-from .status import Status
-from .task import Dataset, check_numbers
-
-# Constructors take anything, as scikit-learn asks of them; `fit` checks it.
-__all__ = ["KernelRidgeRegressor", "NTKRegressor", "RandomFeaturesRegressor", "StudentRegressor"]
+from ..activations import relu
+from ..estimators.base import AbstractEstimator
+from ..estimators.features import RandomFeatures
+from ..estimators.phases import NoisyPhase, VanillaPhase
+from ..estimators.repeats import count_distinct
+from ..estimators.ridge import KernelRidge
+from ..estimators.standardized import Standardized, StandardizedFit
+from ..estimators.two_phase import TwoPhaseStudent
+from ..kernels import RBF, ntk
+from ..status import Status
+from ..task import Dataset, check_numbers
 
 _ADVICE = {
     Status.SINGULAR: "its linear system is singular to the precision of the kernel: give a larger ridge, or another kernel",

@@ -1,0 +1,135 @@
+"""Finished cells on their way to the disk: what every way of executing a plan shares."""
+
+import functools
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from ..versions import version_of
+from .plan import Cell, Group
+from .values import hashable, redacted
+from .writer import StoreWriter
+
+COMMIT_SECONDS = 2.0
+"""How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
+# Files waiting for the disk.
+UNWRITTEN = 4
+
+
+@dataclass(frozen=True)
+class ChunkDone:
+    """What happened: cells were run and committed, or found done in the store.
+
+    `seconds` is the time of the devices, `idle_seconds` an upper bound of the time that they waited since the first
+    program was compiled, compilation aside: in all so far. `kernel`: what trained relu students (`kernel_in_use`).
+    """
+
+    static: dict[str, Any]
+    cells: int
+    records: pd.DataFrame | None
+    seconds: float
+    resumed: bool
+    idle_seconds: float = 0.0
+    kernel: str = "xla"
+
+
+@functools.cache
+def version(name: str) -> str:
+    """Of a package, or `not installed`."""
+    return version_of(name) or "not installed"
+
+
+def pieces(group: Group, done: set[str], size: int) -> tuple[deque[tuple[Cell, ...]], int]:
+    """The chunks to run, and how many cells are done. The chunks are those of an undisturbed run; of a chunk that was made
+    at another size only missing cells are run."""
+    missing = [tuple(cell for cell in part if cell.id not in done) for part in group.chunks(size)]
+    return deque(filter(None, missing)), len(group.cells) - sum(map(len, missing))
+
+
+@dataclass
+class Finished:
+    """Chunks of one group that were run and are not committed yet."""
+
+    static: dict[str, Any]
+    cells: list[Cell] = field(default_factory=list)
+    values: list[Mapping[str, np.ndarray]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    since: float = 0.0
+
+    def add(self, cells: tuple[Cell, ...], values: Mapping[str, np.ndarray], seconds: float) -> None:
+        """Cells that ran together, with values of leading axis len(cells) or more."""
+        if not self.cells:
+            self.since = time.perf_counter() - seconds
+        self.cells += cells
+        self.values.append({name: value[: len(cells)] for name, value in values.items()})
+        self.seconds.append(seconds)
+        self.sizes.append(len(cells))
+
+    def records(self, compile_seconds: float, device: str) -> pd.DataFrame:
+        """One row per cell; vectors of length L give L rows per cell."""
+        values = {name: np.concatenate([part[name] for part in self.values]) for name in self.values[0]}
+        records = _records(self.cells, self.static, values)
+        per_cell = np.repeat(np.divide(self.seconds, self.sizes), self.sizes)
+        return records.assign(
+            compile_seconds=compile_seconds,
+            run_seconds=np.repeat(per_cell, len(records) // len(self.cells)),
+            device=device,
+            jax=jax.__version__,
+            tsjax=version("tsjax"),
+        )
+
+
+def _records(cells: list[Cell], static: dict[str, Any], values: dict[str, np.ndarray]) -> pd.DataFrame:
+    vectors = {name: value for name, value in values.items() if value.ndim > 1}
+    repeat = next(iter(vectors.values())).shape[1] if vectors else 1
+    column = lambda listed: np.repeat(np.asarray(listed), repeat)
+    # A static argument may be a word, a list or None, the same in all rows; the others are numbers.
+    constant = lambda value: pd.Series([hashable(redacted(value))] * (len(cells) * repeat))
+    columns: dict[str, Any] = {"cell": column([cell.id for cell in cells])}
+    for name in cells[0].arguments:
+        columns[name] = constant(static[name]) if name in static else column([cell.arguments[name] for cell in cells])
+    columns["seed"] = column([cell.seed for cell in cells])
+    columns |= {name: value.reshape(-1) if name in vectors else column(value) for name, value in values.items()}
+    return pd.DataFrame(columns)
+
+
+class Commits:
+    """Writes what is finished by a thread of its own, and says what has reached the disk, in order."""
+
+    def __init__(self, store: StoreWriter | None):
+        self.store, self._writer = store, ThreadPoolExecutor(1)
+        self._unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
+
+    def add(
+        self, finished: Finished, *, device: str, kernel: str, compile_seconds: float = 0.0, idle_seconds: float = 0.0
+    ) -> None:
+        """Hands finished cells to the disk."""
+        if not finished.cells:
+            return
+        records, seconds = finished.records(compile_seconds, device), sum(finished.seconds)
+        done = ChunkDone(finished.static, len(finished.cells), records, seconds, False, idle_seconds, kernel)
+        future = None if self.store is None else self._writer.submit(self.store.commit, records, kernel)
+        self._unwritten.append((future, done))
+
+    def committed(self, allowed: int = UNWRITTEN) -> Iterator[ChunkDone]:
+        """What has reached the disk; waits until at most `allowed` have not. **Raises:** StoreError."""
+        while self._unwritten:
+            future, done = self._unwritten[0]
+            if future is not None:
+                if not future.done() and len(self._unwritten) <= allowed:
+                    return
+                future.result()
+            self._unwritten.popleft()
+            yield done
+
+    def close(self) -> None:
+        """Waits for the disk."""
+        self._writer.shutdown()

@@ -1,0 +1,327 @@
+"""Runs the plan of a black box: cell by cell, in processes that may hang, crash or be killed without harm to the others.
+
+Every worker (`tsjax.sweep.worker`) is a new Python process with one thread for linear algebra and OpenMP, unless the
+environment says otherwise, so that records do not depend on how many workers there are. A cell over its time is ended with all
+that it started, and recorded as `Status.TIMED_OUT`; one whose function raises an error is recorded as `Status.FAILED`, with
+the error's text in the column `failure`. A cell whose worker died is run again by another one, and recorded as failed when
+three workers have died of it. Failures are records: a run that is resumed leaves them as they are, and `retry` runs them again.
+"""
+
+import contextlib
+import inspect
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.connection import wait
+from typing import Any
+
+import numpy as np
+
+from ..status import Status
+from .commits import COMMIT_SECONDS, ChunkDone, Commits, Finished
+from .experiment import Experiment
+from .faults import ExperimentError, GroupErrors, every_cell_failed
+from .interrupt import Stop
+from .kept import KeptCosts
+from .plan import Cell, Group, Plan
+from .program import check_outputs, seed_of
+from .worker import Named
+from .writer import StoreWriter
+
+DEVICE = "cpu"
+"""What records say of the device: processes run on the cores."""
+# So many workers may die of one cell, and so many in a row before they have begun.
+_DEATHS, _FALSE_STARTS = 3, 20
+# Signals and deaths are noticed within this many seconds.
+_NAP = 0.1
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_START = "import sys; sys.path[:] = {path!r}; from tsjax.sweep.worker import serve; serve({handle})"
+
+
+def _sent(fn: Callable[..., Any]) -> tuple[Named | None, bytes]:
+    """A function as a worker takes it: by name where the worker can import it, else as it is."""
+    module = inspect.getmodule(fn)
+    name = getattr(module, "__name__", "__main__")
+    if module is not None and name != "__main__" and _importable(name, getattr(module, "__file__", None)):
+        for attribute, value in vars(module).items():
+            if value is fn or (isinstance(value, Experiment) and value.fn is fn):
+                return Named(name, attribute), b""
+        module = None
+    import cloudpickle
+
+    if module is None or name == "__main__":
+        return None, cloudpickle.dumps(fn)
+    # What the function uses of a module that no other process finds travels with it.
+    cloudpickle.register_pickle_by_value(module)
+    try:
+        return None, cloudpickle.dumps(fn)
+    finally:
+        cloudpickle.unregister_pickle_by_value(module)
+
+
+def _importable(name: str, file: str | None) -> bool:
+    """Whether a process without any modules, but with this path, would import this very file under that name."""
+    found, path = None, None
+    for part in itertools.accumulate(name.split("."), "{}.{}".format):
+        # Not importlib.util.find_spec, which answers from the modules that this process has.
+        specs = (finder.find_spec(part, path) for finder in sys.meta_path)
+        found = next(filter(None, specs), None)
+        if found is None:
+            return False
+        path = found.submodule_search_locations
+    origin = None if found is None else found.origin
+    return origin is not None and file is not None and os.path.exists(origin) and os.path.samefile(origin, file)
+
+
+@dataclass(eq=False)
+class _Task:
+    """A cell that is to be run, and how many workers have died of it."""
+
+    group: Group
+    cell: Cell
+    deaths: int = 0
+
+
+class _Worker:
+    """A worker process as seen from the process that started it."""
+
+    def __init__(self, sent: tuple[Named | None, bytes]):
+        self.connection, theirs = Pipe()
+        handle = theirs.fileno()
+        environment = {**dict.fromkeys(_ONE_THREAD, "1"), **os.environ}
+        command = [sys.executable, "-c", _START.format(path=sys.path, handle=handle)]
+        # What a cell prints goes to standard error: standard output may be JSON.
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=2, pass_fds=[handle], env=environment, start_new_session=True
+        )
+        theirs.close()
+        self.ready, self.task, self.since = False, None, 0.0
+        # One that dies at once is noticed where its messages are read.
+        with contextlib.suppress(OSError):
+            self.connection.send(sent)
+
+    def run(self, task: _Task, seed: int) -> None:
+        self.task, self.since = task, time.monotonic()
+        with contextlib.suppress(OSError):
+            self.connection.send((seed, task.cell.arguments))
+
+    def message(self) -> tuple[str, Any, float] | None:
+        """What it has said, if anything; `dead` once it is."""
+        # In this order: what it said before it ended counts.
+        gone = self.process.poll() is not None
+        try:
+            if self.connection.poll():
+                return self.connection.recv()
+        except (EOFError, OSError):
+            gone = True
+        return ("dead", None, 0.0) if gone else None
+
+    def end(self) -> str:
+        """Ends it and all that it has started; returns how it ended."""
+        # A group without a living member is gone.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        code = self.process.wait()
+        self.connection.close()
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        if code >= 0:
+            return f"with exit code {code}"
+        note = ", as where memory runs out" if code == -signal.SIGKILL else ""
+        return f"by {signal.Signals(-code).name}{note}"
+
+
+@dataclass
+class _Run:
+    """The state of `run_in_processes`."""
+
+    plan: Plan
+    experiment: Experiment
+    key: int
+    workers: int
+    commits: Commits
+    tasks: deque[_Task]
+    any_success: bool
+    errors: GroupErrors = field(init=False)
+    costs: KeptCosts = field(default_factory=lambda: KeptCosts(DEVICE))
+    finished: dict[tuple, Finished] = field(default_factory=dict)
+    pool: list[_Worker] = field(default_factory=list)
+    failures: list[tuple[Cell, str]] = field(default_factory=list)
+    false_starts: int = 0
+
+    def __post_init__(self):
+        self.errors, self.sent = GroupErrors(self.plan), _sent(self.experiment.fn)
+
+    @property
+    def busy(self) -> list[_Worker]:
+        return [worker for worker in self.pool if worker.task is not None]
+
+    def hand_out(self) -> None:
+        """Gives waiting cells to idle workers, and starts workers while there are cells for them."""
+        for worker in self.pool:
+            while worker.ready and worker.task is None and self.tasks:
+                task = self.tasks.popleft()
+                if not self.errors.about(task.group):
+                    arguments = task.cell.arguments
+                    worker.run(task, seed_of(self.key, task.cell.seed, arguments, self.experiment.independent))
+        starting = sum(not worker.ready for worker in self.pool)
+        while len(self.pool) < self.workers and starting < len(self.tasks):
+            self.pool.append(_Worker(self.sent))
+            starting += 1
+
+    def listen(self) -> None:
+        """Takes what workers have said since, after a nap at most."""
+        due = [worker.since + self.experiment.timeout for worker in self.busy if self.experiment.timeout is not None]
+        nap = min([_NAP, *(max(0.0, at - time.monotonic()) for at in due)])
+        wait([worker.connection for worker in self.pool], nap)
+        for worker in list(self.pool):
+            message = worker.message()
+            if message is not None:
+                self.take(worker, *message)
+            elif worker.task is not None and self.experiment.timeout is not None:
+                seconds = time.monotonic() - worker.since
+                if seconds >= self.experiment.timeout:
+                    self.drop(worker)
+                    text = f"it took more than {self.experiment.timeout:g} seconds, the timeout"
+                    self.failed(worker.task, Status.TIMED_OUT, text, seconds)
+
+    def take(self, worker: _Worker, kind: str, value: Any, seconds: float) -> None:
+        """Deals with a message of a worker."""
+        task, worker.task = worker.task, None
+        if kind == "broken":
+            raise ExperimentError(
+                f"experiment {self.experiment.name!r}: its function cannot be loaded in a worker process: {value}. Put it "
+                "into a module that can be imported, and what it needs too."
+            )
+        if kind == "dead":
+            self.died(worker, task)
+        elif kind == "ready":
+            worker.ready, self.false_starts = True, 0
+        elif task is None:
+            raise RuntimeError(f"a worker said {kind!r} of no cell.")
+        elif kind == "wrong":
+            self.errors.add(task.group, ValueError(f"experiment {self.experiment.name!r} {value}"))
+        elif kind == "returned":
+            self.succeeded(task, value, seconds)
+        else:
+            status = Status.OUT_OF_MEMORY if kind == "memory" else Status.FAILED
+            self.failed(task, status, value, seconds)
+
+    def died(self, worker: _Worker, task: _Task | None) -> None:
+        how = self.drop(worker)
+        if not worker.ready:
+            self.false_starts += 1
+            if self.false_starts >= _FALSE_STARTS:
+                raise ExperimentError(
+                    f"experiment {self.experiment.name!r}: {_FALSE_STARTS} worker processes in a row ended before they had "
+                    f"loaded its function, the last one {how}."
+                )
+        if task is None:
+            return
+        task.deaths += 1
+        if task.deaths < _DEATHS:
+            self.tasks.appendleft(task)
+        else:
+            seconds = time.monotonic() - worker.since
+            self.failed(task, Status.FAILED, f"{_DEATHS} worker processes ended in it, the last one {how}", seconds)
+
+    def drop(self, worker: _Worker) -> str:
+        self.pool.remove(worker)
+        return worker.end()
+
+    def succeeded(self, task: _Task, returned: dict[str, np.ndarray], seconds: float) -> None:
+        try:
+            values = {name: array[None] for name, array in returned.items()}
+            check_outputs(self.experiment, task.group, values)
+        except ValueError as error:
+            self.errors.add(task.group, error)
+            return
+        self.any_success = True
+        values = {"status": np.array([int(Status.CONVERGED)])} | values
+        self.finish(task, values | {"failure": np.array([""], object)}, seconds)
+        self.costs.note_cells(self.experiment, task.group, seconds / self.workers)
+
+    def failed(self, task: _Task, status: Status, text: str, seconds: float) -> None:
+        self.failures.append((task.cell, text))
+        values = {name: np.array([np.nan]) for name in self.experiment.y}
+        # Of a vector there is one row, at no x.
+        values |= {self.experiment.x: np.array([np.nan])} if self.experiment.returns_x else {}
+        values |= {"status": np.array([int(status)]), "failure": np.array([text], object)}
+        self.finish(task, values, seconds)
+
+    def finish(self, task: _Task, values: dict[str, np.ndarray], seconds: float) -> None:
+        # Cells that returned the same names, types and lengths are one table.
+        like = tuple(sorted((name, value.dtype.kind, value.shape) for name, value in values.items()))
+        place = (id(task.group), like)
+        # As on devices: the time that a cell takes of all workers together.
+        self.finished.setdefault(place, Finished(task.group.static)).add((task.cell,), values, seconds / self.workers)
+
+    def commit(self, seconds: float, most: int) -> None:
+        """Hands over what is finished for so long, or so much of it; all of a group that has nothing more to run."""
+        unfinished = {id(task.group) for task in self.tasks} | {id(one.task.group) for one in self.busy if one.task}
+        now = time.perf_counter()
+        for place, found in list(self.finished.items()):
+            if now - found.since >= seconds or len(found.cells) >= most or place[0] not in unfinished:
+                self.commits.add(self.finished.pop(place), device=DEVICE, kernel="none")
+
+    def close(self) -> None:
+        for worker in self.pool:
+            worker.end()
+        self.commits.close()
+        self.costs.save()
+
+
+def run_in_processes(
+    plan: Plan,
+    store: StoreWriter | None,
+    key: int,
+    *,
+    chunk: int,
+    workers: int,
+    commit_seconds: float = COMMIT_SECONDS,
+    retry: bool = False,
+    stop: Stop | None = None,
+) -> Iterator[ChunkDone]:
+    """As `run_plan`, of a black box, in so many worker processes; `chunk` is how many cells are committed together at most.
+    With `retry`, cells that failed before are run again.
+
+    **Raises:** StoreError at once; ExperimentError where workers cannot load the function; at the end GroupError for cells
+    whose function returned what no record can hold, and where all cells that were run failed and none has a result.
+    """
+    stop = Stop() if stop is None else stop
+    if not isinstance(plan.experiment, Experiment):
+        raise TypeError(f"the plan of {plan.experiment.name} was read from a store and has no code to run.")
+    done = set() if store is None else store.done(retry=retry)
+    resumed = [(group, sum(cell.id in done for cell in group.cells)) for group in plan.groups]
+    tasks = deque(_Task(group, cell) for group in plan.groups for cell in group.cells if cell.id not in done)
+    if tasks and store is not None:
+        store.refuse_work()
+    run = _Run(plan, plan.experiment, key, workers, Commits(store), tasks, any(count for _, count in resumed))
+    try:
+        for group, count in resumed:
+            if count:
+                yield ChunkDone(group.static, count, None, 0.0, True)
+        while (run.tasks or run.busy) and not stop.overdue:
+            if not stop.now:
+                run.hand_out()
+            elif not run.busy:
+                break
+            run.listen()
+            run.commit(commit_seconds, chunk)
+            yield from run.commits.committed()
+        run.commit(0.0, 1)
+        yield from run.commits.committed(0)
+    finally:
+        # Also what was finished before something failed.
+        run.commit(0.0, 1)
+        run.close()
+    run.errors.raise_any()
+    if run.failures and not run.any_success and not stop.now:
+        raise every_cell_failed(run.experiment, run.failures)

@@ -1,0 +1,99 @@
+"""A worker process of a black box: it is sent a function, then cells one by one, and answers with what each of them returned.
+
+It runs in a new interpreter that loads nothing of JAX unless the function does. It is the head of a process group of its own,
+so that programs which the function starts end with it; and it ends when the process that started it is gone.
+"""
+
+import contextlib
+import importlib
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from .errors import no_dict, no_number
+from .places import told
+
+
+class Named(NamedTuple):
+    """A function that is imported: its module, and the name there of the function or of the experiment made of it."""
+
+    module: str
+    attribute: str
+
+
+def serve(handle: int) -> None:
+    """Answers over the connection with this file descriptor until it is closed; see `tsjax.sweep.processes`.
+
+    A message is (kind, value, seconds): `ready`; `returned` with the arrays that a cell returned, `wrong` with what is wrong
+    with them, `raised` with the text of an error, `memory` with that of a MemoryError; `broken` with the text of the error that
+    loading the function raised.
+    """
+    os.set_inheritable(handle, False)
+    _end_with_parent()
+    parent = Connection(handle)
+    try:
+        fn = _load(*parent.recv())
+    except BaseException as error:
+        parent.send(("broken", told(error), 0.0))
+        return
+    parent.send(("ready", None, 0.0))
+    while True:
+        try:
+            seed, arguments = parent.recv()
+        except EOFError:
+            return
+        start = time.perf_counter()
+        kind, value = _call(fn, seed, arguments)
+        seconds = time.perf_counter() - start
+        try:
+            parent.send((kind, value, seconds))
+        except OSError:
+            return
+
+
+def _load(named: Named | None, pickled: bytes) -> Callable[..., Any]:
+    if named is None:
+        return pickle.loads(pickled)
+    found = getattr(importlib.import_module(named.module), named.attribute)
+    return getattr(found, "fn", found)
+
+
+def _call(fn: Callable[..., Any], seed: int, arguments: dict[str, Any]) -> tuple[str, Any]:
+    import numpy as np
+
+    try:
+        values = fn(seed, **arguments)
+        if not isinstance(values, Mapping):
+            return "wrong", no_dict(values)
+        # As plain arrays: a number of another library would make the receiver load that library.
+        arrays = {str(name): np.asarray(value) for name, value in values.items()}
+        for name, array in arrays.items():
+            if array.dtype.kind not in "biuf":
+                return "wrong", no_number(name)
+        return "returned", arrays
+    except MemoryError as error:
+        return "memory", told(error)
+    # Also sys.exit, which would end the worker.
+    except BaseException as error:
+        return "raised", told(error)
+
+
+def _end_with_parent() -> None:
+    """Ends this process and all that it has started when the other end of standard input is closed, as when the process that
+    holds it is killed. The function finds an empty standard input."""
+    lifeline = os.dup(sys.stdin.fileno())
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            os.read(lifeline, 1)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
