@@ -62,7 +62,17 @@ def run(
         float | None,
         typer.Option(help="Add seeds until every exponent is known to +- this (half of its 95 % interval)."),
     ] = None,
-    max_seeds: Annotated[int, typer.Option(min=4, help="With --until-precision: most seeds in any cell.")] = 1024,
+    until_verdict: Annotated[
+        bool,
+        typer.Option(
+            "--until-verdict",
+            metavar="",
+            help="Add seeds until every verdict is decided, by intervals that hold at every look.",
+        ),
+    ] = False,
+    max_seeds: Annotated[
+        int, typer.Option(min=4, help="With --until-precision or --until-verdict: most seeds in any cell.")
+    ] = 1024,
     tensorboard: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write progress there, as TensorBoard scalars.")
     ] = None,
@@ -103,10 +113,15 @@ def run(
         directory = str(usual if out is None else out)
     if until_precision is not None and shard != "1/1":
         raise ValueError("--until-precision looks at all records after each round: run it without --shard.")
+    if until_verdict and (shard != "1/1" or until_precision is not None):
+        raise ValueError(
+            "--until-verdict looks at all records after each round: run it without --shard and --until-precision."
+        )
     parts = shard_of(shard)
     from ..report import tensorboard_scalars, watch
     from ..sweep.precision import run_until
     from ..sweep.run import run_spec
+    from ..sweep.until import run_until_verdict
 
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "shard": parts, "engine": engine.value}
     how |= {"ray_address": ray_address, "workers": workers, "retry": retry, "listener": None if quiet else watch}
@@ -115,12 +130,15 @@ def run(
         how["listener"] = scalars if quiet else lambda plan, stream: watch(plan, scalars(plan, stream))
     run_once = lambda wanted: run_spec(wanted, out=directory, **how)
     try:
-        if until_precision is None:
+        if until_verdict:
+            result = run_until_verdict(loaded, run_once, max_seeds, out=directory)
+        elif until_precision is None:
             result = run_once(loaded)
         else:
             result = run_until(loaded, run_once, until_precision, most=max_seeds)
     except KeyboardInterrupt as stop:
         raise Stopped(getattr(stop, "exit_code", 130)) from None
+    result.look()
     show(result, as_json)
     if shard == "1/1":
         _report(result, usual if "://" in directory else None, as_json)

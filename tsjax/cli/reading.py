@@ -65,6 +65,12 @@ def verify(
         bool,
         typer.Option("--partial", metavar="", help="Judge what is there, though cells are missing or not verified."),
     ] = False,
+    corrected: Annotated[
+        bool,
+        typer.Option(
+            "--corrected", metavar="", help="Allow for the number of verdicts (Holm): for one picked out of many."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Exit with 0 only if every expected verdict of the sweep holds, on all its cells.
@@ -80,16 +86,17 @@ def verify(
         result = load(directory)
     except NoRecords as error:
         raise Incomplete(str(error)) from None
-    verdicts = result.verdicts()
+    result.look()
+    verdicts = result.verdicts(corrected)
     if not verdicts:
         raise ValueError(
             f"{directory}: this sweep expects nothing: its file has no [[expect]] tables, or "
             "it ran at smoke size, which none of them fits."
         )
     if as_json:
-        print_json({"verdicts": verdicts_json(result), "coverage": coverage_json(result.coverage)})
+        print_json({"verdicts": verdicts_json(result, corrected), "coverage": coverage_json(result.coverage)})
     else:
-        print_verdicts(result, console())
+        print_verdicts(result, console(), corrected)
     if not partial and not result.coverage.whole:
         raise Incomplete(
             f"{directory} is not complete: {result.coverage.sentence[:-1]}. Run the sweep again, or judge what is there by "

@@ -88,7 +88,7 @@ def median(values: Numbers, *, level: float = 0.95) -> Estimate:
     kept, warnings = _present(values, "values")
     found = quantile_test(kept, q=0, p=0.5).confidence_interval(level)
     low, high = (end if np.isfinite(end) else sign * np.inf for end, sign in zip(found, (-1.0, 1.0), strict=True))
-    return Estimate(float(np.median(kept)), (float(low), float(high)), float(level), warnings)
+    return Estimate(float(np.median(kept)), (float(low), float(high)), float(level), warnings, "exact")
 
 
 def share_of_trials(shares: Numbers, trials: Numbers | SupportsFloat, *, level: float = 0.95) -> Estimate:
@@ -131,7 +131,7 @@ def share_of_trials(shares: Numbers, trials: Numbers | SupportsFloat, *, level: 
         )
     value, size, total = float(kept.mean()), len(kept), float(counts.sum())
     if size == 1:
-        return Estimate(value, (0.0, 1.0), float(level), (*warnings, *few_seeds_warning(1)))
+        return Estimate(value, (0.0, 1.0), float(level), (*warnings, *few_seeds_warning(1)), "exact")
     variance = float(kept.var(ddof=1) / size)
     effective = total
     if variance > 0 and 0 < value < 1:
@@ -148,7 +148,7 @@ def share_of_trials(shares: Numbers, trials: Numbers | SupportsFloat, *, level: 
     hits = value * effective
     low = 0.0 if hits <= 0 else float(beta.ppf(0.5 - level / 2, hits, effective - hits + 1))
     high = 1.0 if hits >= effective else float(beta.ppf(0.5 + level / 2, hits + 1, effective - hits))
-    return Estimate(value, (low, high), float(level), (*warnings, *few_seeds_warning(size)))
+    return Estimate(value, (low, high), float(level), (*warnings, *few_seeds_warning(size)), "exact")
 
 
 def share_difference(
@@ -177,7 +177,7 @@ def share_difference(
     reach = lambda x, y: np.sqrt(max(x**2 - 2 * r * x * y + y**2, 0.0))
     value = one.value - two.value
     ends = (max(-1.0, float(value - reach(down, up_two))), min(1.0, float(value + reach(up, down_two))))
-    return Estimate(value, ends, float(level), tuple(dict.fromkeys((*one.warnings, *two.warnings))))
+    return Estimate(value, ends, float(level), tuple(dict.fromkeys((*one.warnings, *two.warnings))), "exact")
 
 
 def _present(values: Numbers, name: str) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -84,7 +84,9 @@ def best(
         raise ValueError(f"one x for each row of values: got x {places.shape} for {len(pairs.value)} rows.")
     possible = places[(pairs.low <= 0).all(axis=1)]
     smallest = places[int(np.argmin(pairs.means))]
-    return Estimate(float(smallest), (float(possible.min()), float(possible.max())), float(level), pairs.warnings)
+    return Estimate(
+        float(smallest), (float(possible.min()), float(possible.max())), float(level), pairs.warnings, "exact"
+    )
 
 
 class _Pairs:
@@ -154,7 +156,8 @@ class _Pairs:
         if self.positive:
             with np.errstate(over="ignore"):
                 value, low, high = (float(np.exp(one)) for one in (value, low, high))
-        return Estimate(value, (low, high), float(self.level), self.warnings)
+        scale = "log" if self.positive else "linear"
+        return Estimate(value, (low, high), float(self.level), self.warnings, scale)
 
 
 def _squares(parts: np.ndarray) -> np.ndarray:

@@ -283,9 +283,9 @@ def verdict_summary(outcomes: list[str]) -> str:
     return ", ".join([text, *(other.replace("fails", "failed") for other in others)]) + "."
 
 
-def summary_of(result: Result) -> str:
+def summary_of(result: Result, corrected: bool = False) -> str:
     """`verdict_summary` of a result, and on how many of its cells it stands where some are missing."""
-    text = verdict_summary([str(verdict.outcome) for verdict in result.verdicts()])
+    text = verdict_summary([str(verdict.outcome) for verdict in result.verdicts(corrected)])
     coverage = result.coverage
     if coverage.whole or not result.spec.expect:
         return text

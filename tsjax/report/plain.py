@@ -84,7 +84,7 @@ def _fit_json(result: Result, curve: Curve, model: str) -> dict[str, Any] | None
     }
 
 
-def verdicts_json(result: Result) -> list[dict[str, Any]]:
+def verdicts_json(result: Result, corrected: bool = False) -> list[dict[str, Any]]:
     """One object per `[[expect]]`, in order: `what`, `outcome` (holds, fails, undecided), the measured `value` with its
     interval `low`, `high`, the allowed range `allowed_low`, `allowed_high`, `reason` and `source`."""
     return [
@@ -101,7 +101,7 @@ def verdicts_json(result: Result) -> list[dict[str, Any]]:
                 "source": verdict.source,
             }
         )
-        for verdict in result.verdicts()
+        for verdict in result.verdicts(corrected)
     ]
 
 

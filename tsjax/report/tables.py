@@ -141,15 +141,16 @@ def last_table(result: Result) -> ConsoleRenderable | None:
     return compact_table(title[:1].upper() + title[1:], list(columns.items()))
 
 
-def verdicts_list(result: Result) -> ConsoleRenderable:
-    """Every verdict with its numbers, its reason and its source, under the sentence that counts them."""
-    heading = Text(summary_of(result), style="bold")
+def verdicts_list(result: Result, corrected: bool = False) -> ConsoleRenderable:
+    """Every verdict with its numbers, its reason and its source, under the sentence that counts them; `corrected` for their
+    number."""
+    heading = Text(summary_of(result, corrected), style="bold")
     if not result.spec.expect:
         return heading
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    for judged in result.judged():
+    for judged in result.judged(corrected):
         outcome = str(judged.verdict.outcome)
         text = Text(": ".join(filter(None, [title_of(result, judged), value_of(judged)])) + "\n")
         text.append(reason_of(result, judged))
@@ -207,10 +208,10 @@ def print_result(result: Result, console: Console, model: str = "power", asked: 
             console.print(Padding(part, (0, 0, 1, 0)), highlight=False)
 
 
-def print_verdicts(result: Result, console: Console) -> None:
+def print_verdicts(result: Result, console: Console, corrected: bool = False) -> None:
     """The verdicts alone, and what they stand on, for `tsjax verify`."""
     print_notes(result.coverage, console)
-    console.print(verdicts_list(result), highlight=False)
+    console.print(verdicts_list(result, corrected), highlight=False)
 
 
 def print_precision(result: Result, plans: Sequence[CurvePlan], precision: float, console: Console) -> None:

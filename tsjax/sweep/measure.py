@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -43,7 +43,8 @@ class Unmeasured(Exception):
 
 class Measured(NamedTuple):
     """A number for one curve: `value` and `interval`, measured over `x` (first, last); `doubt`: what forbids to trust a verdict
-    that holds; `note`: what else to tell; `curve`: the part of the curve that was asked about."""
+    that holds; `note`: what else to tell; `curve`: the part of the curve that was asked about. `scale` is that of the interval
+    (`tsjax.rates.intervals.Estimate`), and `seeds` how many it rests on: so it can be had at another level."""
 
     value: float
     interval: tuple[float, float]
@@ -51,6 +52,8 @@ class Measured(NamedTuple):
     doubt: str = ""
     note: str = ""
     curve: Curve | None = None
+    scale: Literal["linear", "log", "exact"] = "linear"
+    seeds: float = np.inf
 
 
 class Measure:
@@ -200,7 +203,9 @@ class _Task:
         for x in curve.x:
             estimate = how(curve, float(x))
             note = _ALIKE if estimate.interval[0] == estimate.interval[1] else ""
-            found.append(Measured(estimate.value, estimate.interval, (float(x), float(x)), note=note))
+            seeds = int((~np.isnan(_at(curve, self.metric, float(x)))).sum())
+            place = (float(x), float(x))
+            found.append(Measured(estimate.value, estimate.interval, place, "", note, None, estimate.scale, seeds))
         return found
 
     def _median_at(self, curve: Curve, x: float) -> Estimate:
@@ -304,7 +309,7 @@ class _Task:
         notes = [rate.errors_sentence] if rate.errors != "seeds" else []
         if self.expectation.test is not None:
             notes.append(p_value_sentence(draws, float(seeds), self.expectation.allowed, self.expectation.alpha))
-        return [Measured(value, interval, _ends(rate.n), doubt, "; ".join(notes))]
+        return [Measured(value, interval, _ends(rate.n), doubt, "; ".join(notes), seeds=float(seeds))]
 
     def _exponent(self) -> Measured:
         """Of the rates of the curves that differ in one argument."""
@@ -329,7 +334,8 @@ class _Task:
             for curve, rate in zip(found, rates, strict=True)
         ]
         x = (float(found[0].arguments[outer]), float(found[-1].arguments[outer]))
-        return Measured(estimate.value, estimate.interval, x, next(filter(None, doubts), ""))
+        least = min(rate.effective_seeds for rate in rates)
+        return Measured(estimate.value, estimate.interval, x, next(filter(None, doubts), ""), seeds=float(least))
 
     def _crossing(self, curve: Curve) -> list[Measured]:
         """Where the curve overtakes the other for good: from there on its risk is below."""
@@ -343,7 +349,7 @@ class _Task:
         doubt = _failures(theirs)
         if any("heavy tail" in text for text in found.warnings):
             doubt = "a few extreme seeds carry a mean"
-        return [Measured(found.value, found.interval, _ends(mine.x), doubt)]
+        return [Measured(found.value, found.interval, _ends(mine.x), doubt, scale="log", seeds=len(mine.seeds))]
 
     def _model(self, curve: Curve) -> list[Measured]:
         """AICc of the named model minus that of its best rival, +- the difference that decides nothing."""
@@ -356,7 +362,7 @@ class _Task:
             raise Unmeasured(f"no other model could be compared on {len(kept.x)} {self.subject.axis}")
         value = choice.aicc[named] - min(rivals)
         note, doubt = f"AICc prefers {choice}", _tail(choice.rates[named], curve)
-        return [Measured(value, (value - UNDECIDED, value + UNDECIDED), _ends(kept.x), doubt, note)]
+        return [Measured(value, (value - UNDECIDED, value + UNDECIDED), _ends(kept.x), doubt, note, scale="exact")]
 
     def _forecast(self, curve: Curve) -> list[Measured]:
         """Mean at the largest x over what a fit without it foretells."""
@@ -366,7 +372,8 @@ class _Task:
         ends = f"{score.interval[0]:.4g}..{score.interval[1]:.4g}"
         note = f"foretold {score.predicted:.4g} {ends}, measured {score.measured:.4g}"
         x = (float(score.n), float(score.n))
-        return [Measured(score.ratio.value, score.ratio.interval, x, _tail(score.rate, curve), note)]
+        ratio, seeds = score.ratio, score.rate.effective_seeds
+        return [Measured(ratio.value, ratio.interval, x, _tail(score.rate, curve), note, None, ratio.scale, seeds)]
 
     def _profile(self, curve: Curve) -> list[Measured]:
         """Along the axis as a whole."""
@@ -385,7 +392,7 @@ class _Task:
                 values = np.where(low[:, None] & ~np.isnan(values), floor, values)
             found = largest_rise(values, falls=self.expectation.at_least is not None, **how)
         note = _ALIKE if found.interval[0] == found.interval[1] and self.phrase.form != "best" else ""
-        return [Measured(found.value, found.interval, _ends(kept.x), note=note)]
+        return [Measured(found.value, found.interval, _ends(kept.x), "", note, None, found.scale, len(kept.seeds))]
 
     def _trend(self) -> Measured:
         """Over all cells of the curves that are meant."""
@@ -409,7 +416,7 @@ class _Task:
         doubt = next(filter(None, map(_failures, found)), "")
         x = (min(float(curve.x[0]) for curve in found), max(float(curve.x[-1]) for curve in found))
         note = _ALIKE if estimate.interval[0] == estimate.interval[1] and len(seeds) > 1 else ""
-        return Measured(estimate.value, estimate.interval, x, doubt, note)
+        return Measured(estimate.value, estimate.interval, x, doubt, note, seeds=len(seeds))
 
     def _expressions(self) -> list[str]:
         return [expression for expression in (self.phrase.z, self.phrase.rival) if expression is not None]

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from ..rates import Estimate, Rate, Verdict, choose_model, diagnose, fit_rate
+from ..rates import Estimate, Rate, Verdict, choose_model, diagnose, fit_rate, holm
 from ..rates.kinds import Kind
 from .columns import codes_of, compact, distinct, holds_truth, is_number, plain, tables_of
 from .coverage import Coverage
@@ -17,6 +18,7 @@ from .curve import Curve
 from .description import Description
 from .errors import nearest
 from .experiment import Experiment
+from .looks import Looks, read_looks, write_looks
 from .measure import Measure, Unmeasured
 from .metrics import TIMES, kind_in, no_measurement, no_risk
 from .named import no_imports
@@ -77,6 +79,7 @@ class Result:
         self._theory = theory
         self._rates: dict[tuple[str, bytes, str, str], Rate] = {}
         self._shares: dict[str, bool] = {}
+        self._looks = read_looks(path)
         self._others: dict[tuple[str, tuple[str, ...]], list[Curve]] = {}
 
     def __repr__(self) -> str:
@@ -353,17 +356,55 @@ class Result:
     def _measure(self) -> Measure:
         return Measure(self.along, self.experiment, list(self.records.columns), self.is_share)
 
-    def verdicts(self) -> list[Verdict]:
-        """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers."""
-        return [judged.verdict for judged in self.judged()]
+    def verdicts(self, corrected: bool = False) -> list[Verdict]:
+        """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers.
 
-    def judged(self) -> list[Judged]:
+        `corrected` allows for their number by Holm's procedure (`tsjax.holm`): needed for "one of them fails", or for one that
+        was picked out because it holds, and not for "all of them hold".
+        """
+        return [judged.verdict for judged in self.judged(corrected)]
+
+    @property
+    def seeds(self) -> int:
+        """The most seeds of any curve; 0 without records."""
+        return max((len(curve.seeds) for curve in self.curves()), default=0)
+
+    @property
+    def looks(self) -> Looks:
+        """When the verdicts were looked at, as the store remembers it."""
+        return self._looks
+
+    def look(self, looks: Looks | None = None) -> None:
+        """Notes that the verdicts are looked at now, in the store too; or takes over looks that were noted."""
+        if looks is None:
+            looks = self._looks.adding(self.spec.expect, self.seeds) if self.seeds else self._looks
+            if looks is not self._looks:
+                write_looks(self.path, looks)
+        self._looks = looks
+        self.__dict__.pop("_judged", None)
+
+    def _judged_at(self, expectation: Expectation, level: float) -> Judged:
+        """A verdict by the interval that holds with this probability, at every planned look."""
+        if not self.seeds:
+            return judged(expectation, self._measure)
+        # Of a test at alpha the interval is that of 1 - 2 alpha.
+        own = 1.0 - (1.0 - level) * (1.0 - expectation.level) / 0.05
+        found = judged(expectation, self._measure, self._looks.level(expectation, self.seeds, own))
+        note = self._looks.note(expectation, self.seeds)
+        reason = f"{found.verdict.reason}; {note}" if note else found.verdict.reason
+        return found._replace(verdict=replace(found.verdict, reason=reason))
+
+    def judged(self, corrected: bool = False) -> list[Judged]:
         """The verdicts with the expectations, and what each was measured on: see `Judged`."""
-        return list(self._judged)
+        if not corrected or not self._judged:
+            return list(self._judged)
+        claim = lambda expectation: lambda alpha: self._judged_at(expectation, 1.0 - alpha).verdict
+        found = holm({str(i): claim(one.expectation) for i, one in enumerate(self._judged)}).values()
+        return [one._replace(verdict=verdict) for one, verdict in zip(self._judged, found, strict=True)]
 
     @functools.cached_property
     def _judged(self) -> list[Judged]:
-        return [judged(expectation, self._measure) for expectation in self.spec.expect]
+        return [self._judged_at(expectation, 0.95) for expectation in self.spec.expect]
 
     def to_xarray(self) -> "xarray.Dataset":
         """The records as a Dataset over the arguments that vary, x and the seed; constant arguments are attributes.

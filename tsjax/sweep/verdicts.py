@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..rates import Verdict, judge
+from .. import rates
+from ..rates import Estimate, Verdict, judge
 from ..rates.intervals import normal_quantile
 from .curve import Curve
 from .expectation import Expectation
@@ -36,7 +37,7 @@ def judged(expectation: Expectation, measure: Measure, level: float | None = Non
         nan = float("nan")
         verdict = judge(what, nan, (nan, nan), expectation.allowed, expectation.source)
         return Judged(expectation, dataclasses.replace(verdict, outcome="undecided", reason=str(error)))
-    value, interval, x, doubt, note, curve = measured
+    value, interval, x, doubt, note, curve, *_ = measured
     axis = expectation.phrase.outer or expectation.phrase.axis or measure.experiment.x
     what += f" at {axis} = {x[0]:g}" if x[0] == x[1] else f" over {axis} = {x[0]:g}..{x[1]:g}"
     if curve is not None and expectation.phrase.curve == "*":
@@ -56,16 +57,33 @@ def hardest(expectation: Expectation, measure: Measure, level: float | None = No
     window, is true everywhere, and needs no correction for their number (intersection-union test).
 
     **Raises:** Unmeasured, or ValueError, with the reason why there is nothing."""
-    found = [_widened(one, expectation) for one in measure(expectation, level)]
+    found = [_widened(one, expectation, level) for one in at_level(expectation, measure, level)]
     return max(found, key=lambda one: _excess(expectation, one.interval))
 
 
-def _widened(measured: Measured, expectation: Expectation) -> Measured:
+def at_level(expectation: Expectation, measure: Measure, level: float | None) -> list[Measured]:
+    """What is measured, with intervals at a level. From resamples they are those of the expectation's own level, moved by
+    quantiles of Student's law (`tsjax.rates.at_level`), since a level of 99.99 % is beyond what 2000 resamples resolve; exact
+    ones are made anew. The margin of AICc is no error of sampling, and stays."""
+    own = expectation.level
+    found = measure(expectation)
+    if level is None or abs(level - own) < 1e-12 or expectation.phrase.form == "model":
+        return found
+    if any(one.scale == "exact" for one in found):
+        return measure(expectation, level)
+    moved = []
+    for one in found:
+        estimate = Estimate(one.value, one.interval, own, scale=one.scale)
+        moved.append(one._replace(interval=rates.at_level(estimate, level, one.seeds).interval))
+    return moved
+
+
+def _widened(measured: Measured, expectation: Expectation, level: float | None) -> Measured:
     """With the error of the published figure that it is compared with: the two are independent, so squares of half-lengths
     add."""
     if not expectation.error:
         return measured
-    more = normal_quantile(expectation.level) * expectation.error
+    more = normal_quantile(level or expectation.level) * expectation.error
     low, high = (np.hypot(end - measured.value, more) for end in measured.interval)
     return measured._replace(interval=(float(measured.value - low), float(measured.value + high)))
 
