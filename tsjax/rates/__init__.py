@@ -21,11 +21,17 @@ from .metrics import why_no_risk as why_no_risk
 from .models import MODELS as MODELS
 from .models import AbstractModel as AbstractModel
 from .models import Broken as Broken
+from .models import BrokenScaling as BrokenScaling
+from .models import Exponential as Exponential
 from .models import FiniteSample as FiniteSample
 from .models import Floor as Floor
 from .models import LogFactor as LogFactor
+from .models import Logistic as Logistic
 from .models import LogPower as LogPower
+from .models import MorganMercerFlodin as MorganMercerFlodin
 from .models import PowerLaw as PowerLaw
+from .models import ShiftedPower as ShiftedPower
+from .models import Weibull as Weibull
 from .models import find_model as find_model
 from .planning import SeedPlan as SeedPlan
 from .planning import next_seeds as next_seeds

@@ -101,7 +101,10 @@ def fit_joint_rate(
         warnings = few_seeds_warning(int(seeds))
     else:
         # Each parameter has its own degrees of freedom, and resamples that are scaled to them.
-        scatters = [scatter_of(float(value), residuals, design, weights, errors, i) for i, value in enumerate(theta)]
+        scatters = [
+            scatter_of(float(value), residuals, design, weights, errors, one)
+            for value, one in zip(theta, np.eye(len(theta)), strict=True)
+        ]
         freedoms = np.array([scatter.freedom + 1.0 for scatter in scatters])
         curves = [residual_draws(design @ theta, one, weights, errors, draws, seed) for one in scatters]
         thetas = np.stack([solve_linear(design, one, weights)[:, i] for i, one in enumerate(curves)], axis=-1)
