@@ -62,6 +62,7 @@ from .rates import Exponential as Exponential
 from .rates import FiniteSample as FiniteSample
 from .rates import Floor as Floor
 from .rates import Forecast as Forecast
+from .rates import Frontier as Frontier
 from .rates import Huber as Huber
 from .rates import JointRate as JointRate
 from .rates import LogFactor as LogFactor
@@ -73,6 +74,7 @@ from .rates import PowerLaw as PowerLaw
 from .rates import Rate as Rate
 from .rates import SeedPlan as SeedPlan
 from .rates import ShiftedPower as ShiftedPower
+from .rates import Surface as Surface
 from .rates import Verdict as Verdict
 from .rates import Weibull as Weibull
 from .rates import WindowChoice as WindowChoice
@@ -84,6 +86,7 @@ from .rates import diagnose as diagnose
 from .rates import equivalence as equivalence
 from .rates import fit_joint_rate as fit_joint_rate
 from .rates import fit_rate as fit_rate
+from .rates import fit_surface as fit_surface
 from .rates import forecast as forecast
 from .rates import judge as judge
 from .rates import mean_ratio as mean_ratio

@@ -13,6 +13,7 @@ from .diagnosis import diagnose as diagnose
 from .forecasts import Forecast as Forecast
 from .forecasts import forecast as forecast
 from .forecasts import score_forecast as score_forecast
+from .frontier import Frontier as Frontier
 from .intervals import Estimate as Estimate
 from .joint import JointRate as JointRate
 from .joint import fit_joint_rate as fit_joint_rate
@@ -41,6 +42,8 @@ from .rate import fit_rate as fit_rate
 from .selection import CANDIDATES as CANDIDATES
 from .selection import ModelChoice as ModelChoice
 from .selection import choose_model as choose_model
+from .surface import Surface as Surface
+from .surface import fit_surface as fit_surface
 from .verdict import Verdict as Verdict
 from .verdict import equivalence as equivalence
 from .verdict import judge as judge

@@ -29,9 +29,9 @@ class AbstractModel(abc.ABC):
 
     @abc.abstractmethod
     def starts(self, x: np.ndarray, log_y: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Parameters (curves, *grid, p) near which the best fits to log_y (curves, k) may lie: those with the least squares for
-        each value of the nonlinear parameters on a grid, one axis a parameter. One exact solution when the model is linear in
-        theta."""
+        """Parameters (curves, *grid, p) near which the best fits to log_y (curves, k) may lie: those with the least squares
+        for each value of the nonlinear parameters on a grid, one axis a parameter; NaN where none is to be tried. One exact
+        solution when the model is linear in theta."""
 
     def curve(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
         """log y (..., k) alone, where the derivatives would take memory."""
@@ -136,3 +136,13 @@ def starts_above_floor(
 def solve_offsets(offsets: np.ndarray, columns: np.ndarray, log_y: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """theta (curves, g, q) of the least squares log y = offset + columns @ theta for each of the offsets (g, k)."""
     return solve_linear(columns, log_y[:, None, :] - offsets, weight[:, None, :])
+
+
+def lowest_around(loss: np.ndarray) -> np.ndarray:
+    """Whether a loss (curves, *grid) is no higher than that of its neighbours along every axis of the grid."""
+    found = np.ones(loss.shape, bool)
+    for axis in range(1, loss.ndim):
+        one = np.moveaxis(loss, axis, -1)
+        padded = np.pad(one, [(0, 0)] * (one.ndim - 1) + [(1, 1)], constant_values=np.inf)
+        found &= np.moveaxis((one <= padded[..., :-2]) & (one <= padded[..., 2:]), -1, axis)
+    return found
