@@ -55,8 +55,10 @@ from .problem import Sphere as Sphere
 from .problem import TeacherInstance as TeacherInstance
 from .problem import TwoLayerTeacher as TwoLayerTeacher
 from .rates import AbstractModel as AbstractModel
+from .rates import AveragedForecast as AveragedForecast
 from .rates import Broken as Broken
 from .rates import BrokenScaling as BrokenScaling
+from .rates import CurveShape as CurveShape
 from .rates import Estimate as Estimate
 from .rates import Exponential as Exponential
 from .rates import FiniteSample as FiniteSample
@@ -93,6 +95,7 @@ from .rates import mean_ratio as mean_ratio
 from .rates import next_seeds as next_seeds
 from .rates import plan_seeds as plan_seeds
 from .rates import score_forecast as score_forecast
+from .rates import shape_of as shape_of
 from .rates import share as share
 from .rates import simultaneous as simultaneous
 from .rates import superiority as superiority

@@ -10,6 +10,7 @@ from .compare import mean_ratio as mean_ratio
 from .compare import share as share
 from .compare import simultaneous as simultaneous
 from .diagnosis import diagnose as diagnose
+from .forecasts import AveragedForecast as AveragedForecast
 from .forecasts import Forecast as Forecast
 from .forecasts import forecast as forecast
 from .forecasts import score_forecast as score_forecast
@@ -42,6 +43,8 @@ from .rate import fit_rate as fit_rate
 from .selection import CANDIDATES as CANDIDATES
 from .selection import ModelChoice as ModelChoice
 from .selection import choose_model as choose_model
+from .shape import CurveShape as CurveShape
+from .shape import shape_of as shape_of
 from .surface import Surface as Surface
 from .surface import fit_surface as fit_surface
 from .verdict import Verdict as Verdict
