@@ -73,35 +73,34 @@ class SumOfPowers(AbstractModel):
         # In units of the largest power on x.
         logs = [-grid[:, None] * u[:, i] for i, grid in enumerate((a, b))]
         top = [one.max(axis=1) for one in logs]
-        P, Q = (np.exp(one - most[:, None]) for one, most in zip(logs, top, strict=True))
+        first, second = (np.exp(one - most[:, None]) for one, most in zip(logs, top, strict=True))
         scale = log_y.max(axis=-1, keepdims=True)
         y = np.exp(log_y - scale)
         v = weight / y**2
         v = v / v.sum(axis=-1, keepdims=True)
-        mean = (v * y).sum(axis=-1)
-        cP, cQ, middle = (v @ P.T, v @ Q.T, mean) if self.floor else (0.0 * (v @ P.T), 0.0 * (v @ Q.T), 0.0 * mean)
-        PP, QQ = v @ (P**2).T - cP**2, v @ (Q**2).T - cQ**2
-        Py, Qy = (v * y) @ P.T - middle[:, None] * cP, (v * y) @ Q.T - middle[:, None] * cQ
-        PQ = (v @ (P[:, None] * Q).reshape(-1, len(x)).T).reshape(-1, len(a), len(b)) - cP[:, :, None] * cQ[:, None, :]
-        PP, Py, QQ, Qy = PP[:, :, None], Py[:, :, None], QQ[:, None, :], Qy[:, None, :]
+        # Moments of the powers and of y, (curves, grid of a, grid of b), about their means where there is a floor.
+        mean, pair = (v * y).sum(axis=-1)[:, None, None], (first[:, None] * second).reshape(-1, len(x))
+        means = [(v @ first.T)[:, :, None], (v @ second.T)[:, None, :]]
+        p, q, middle = (*means, mean) if self.floor else (0.0, 0.0, 0.0)
+        pp, qq = (v @ (first**2).T)[:, :, None] - p**2, (v @ (second**2).T)[:, None, :] - q**2
+        py, qy = ((v * y) @ first.T)[:, :, None] - middle * p, ((v * y) @ second.T)[:, None, :] - middle * q
+        pq = (v @ pair.T).reshape(-1, len(a), len(b)) - p * q
         with np.errstate(divide="ignore", invalid="ignore"):
-            free = PP * QQ - PQ**2
-            A, B = (Py * QQ - Qy * PQ) / free, (Qy * PP - Py * PQ) / free
+            free = pp * qq - pq**2
+            both = (py * qq - qy * pq) / free, (qy * pp - py * pq) / free
             # Where a coefficient would be negative it is 0, and the other one fits alone, if it gains by that.
-            alone = (Py > 0) & ((Qy <= 0) | (Py**2 / PP >= Qy**2 / QQ))
-            inside = (A > 0) & (B > 0)
-            A, B = (
-                np.where(inside, A, np.where(alone, Py / PP, 0.0)),
-                np.where(inside, B, np.where(alone, 0.0, Qy / QQ)),
-            )
-        flat = FLAT * mean[:, None, None]
-        A, B = np.maximum(A, flat), np.maximum(B, flat)
-        E = (middle[:, None, None] - A * cP[:, :, None] - B * cQ[:, None, :]) * np.exp(scale)[..., None]
+            inside = (both[0] > 0) & (both[1] > 0)
+            alone = (py > 0) & ((qy <= 0) | (py**2 / pp >= qy**2 / qq))
+            one = np.where(alone, py / pp, 0.0), np.where(alone, 0.0, qy / qq)
+        coefficients = [np.maximum(np.where(inside, *pair), FLAT * mean) for pair in zip(both, one, strict=True)]
+        constants = [np.log(each) + scale[..., None] for each in coefficients]
         # Each curve is evaluated, in the fit's own loss, in the valleys of these squares only.
-        valley = lowest_around(-A * Py - B * Qy)
-        parts = [np.log(A) - top[0][:, None] + scale[..., None], a[:, None], np.log(B) - top[1] + scale[..., None], b]
-        found = [np.broadcast_to(part, A.shape) for part in (*parts, *([E] if self.floor else []))]
-        return np.where(valley[..., None], np.stack(found, axis=-1), np.nan)
+        valley = lowest_around(-coefficients[0] * py - coefficients[1] * qy)
+        parts = [constants[0] - top[0][:, None], a[:, None], constants[1] - top[1], b]
+        if self.floor:
+            parts.append((middle - coefficients[0] * p - coefficients[1] * q) * np.exp(scale)[..., None])
+        found = np.stack([np.broadcast_to(part, valley.shape) for part in parts], axis=-1)
+        return np.where(valley[..., None], found, np.nan)
 
 
 def _limits_of(u: np.ndarray) -> tuple[float, float]:

@@ -121,7 +121,7 @@ def _tests(table: Table, first, last, alpha: float, paired: bool) -> tuple[np.nd
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
         found = test(units[last], units[first], **options)
-    two_sided, change = np.asarray(found.pvalue, float), np.asarray(found.statistic, float)
+    change, two_sided = (np.asarray(part, float) for part in tuple(found))
     change = np.where(np.abs(table.mean[last] / table.mean[first] - 1.0) <= ROUNDING, 0.0, change)
     return change, np.where(np.isnan(two_sided), 0.0, alpha / len(change) / np.maximum(two_sided / 2.0, 1e-300))
 
