@@ -4,11 +4,13 @@ import numpy as np
 
 from .checks import Numbers, short
 from .criteria import UNDECIDED, criteria, criteria_of, needed_points
-from .diagnostics import BENDS, DRIFT, floor_sentences
+from .diagnostics import ALARM, BENDS, DRIFT, floor_sentences
 from .fitting import fit_model
+from .intervals import FEW_SEEDS
 from .losses import Huber, find_method
 from .models import Floor, PowerLaw
 from .rate import Rate, fit_table
+from .shape import shape_of_table
 
 
 def diagnose(
@@ -20,6 +22,7 @@ def diagnose(
 ) -> tuple[str, ...]:
     """All that should be known before quoting an exponent: the fit's own `warnings`, and what takes theory or another fit.
 
+    - the curve peaks, dips or is flat (`tsjax.shape_of`, at 1 %), so that no falling curve describes it;
     - a few units carry the exponent (seeds missing at the n that decide);
     - a floor: `Floor` fits better than the power law by more than 2 in AICc and its F is above 0 at 99 %; what it may be
       (the variance of noise on labels, rounding);
@@ -35,6 +38,7 @@ def diagnose(
         own.append(
             f"the exponent rests on {rate.effective_seeds:.0f} of {rate.units} seeds: those at the n with few seeds decide."
         )
+    own += _shape_found(rate)
     power = isinstance(rate.model, PowerLaw)
     enough = rate.errors != "seeds" or rate.table.units_present.min() >= 4
     if power and len(rate.n) >= needed_points(3, rate.errors) and enough and rate.delta_error > 0:
@@ -47,6 +51,21 @@ def diagnose(
                 f"{asymptote:.2f} in the limit; compare with the former."
             )
     return tuple([*(text for text in own if not (found and text.startswith(BENDS))), *found])
+
+
+def _shape_found(rate: Rate) -> list[str]:
+    present = rate.table.units_present
+    if present.min() < FEW_SEEDS and (present.max() > 1 or len(rate.n) <= FEW_SEEDS):
+        return []
+    shape = shape_of_table(rate.table, ALARM, rate.paired)
+    if shape.well_behaved and shape.shape != "flat":
+        return []
+    advice = (
+        "say so beside the exponent."
+        if shape.shape == "flat"
+        else "no falling curve describes it: fit the part that falls."
+    )
+    return [f"the curve is {shape}; {advice}"]
 
 
 def _floor_found(rate: Rate, noise_variance: float | None) -> list[str]:

@@ -80,9 +80,12 @@ def rate_warnings(
     open_interval: tuple[float, float] | None,
     errors: FoundErrors,
     scatter: Scatter,
+    local: bool = False,
 ) -> tuple[str, ...]:
     """What to print beside a fitted exponent. `drift`: the change of the local exponent from the first to the last x,
-    and its interval at 99 %; None when it was not tested. `open_interval`: that of an exponent that is not identified."""
+    and its interval at 99 %; None when it was not tested. `open_interval`: that of an exponent that is not identified.
+    `local`: whether the model has no exponent in the limit.
+    """
     x, present, seeds, found = table.x, table.present, table.risks.shape[1], []
     if (present < seeds).any():
         where = ", ".join(f"{short(a)} ({seeds - c})" for a, c in zip(x, present, strict=True) if c < seeds)
@@ -97,6 +100,11 @@ def rate_warnings(
             + " The weighted fit all but ignores such an n: give median and success share beside the rate."
         )
     least = int(table.units_present.min())
+    if local:
+        found.append(
+            f"the model {model!r} falls faster than any power, and has no exponent in the limit: the exponent is the local "
+            f"one, of the part above the floor, at n = {short(x[-1])}."
+        )
     if open_interval is not None:
         found.append(open_sentence(open_interval))
     if errors == "seeds":

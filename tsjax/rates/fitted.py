@@ -29,7 +29,8 @@ class Rate:
 
     **Fields:**
 
-    - `exponent`, `interval`, `level`, `standard_error`: risk falls as n^{-exponent}; positive means falling.
+    - `exponent`, `interval`, `level`, `standard_error`: risk falls as n^{-exponent}; positive means falling. `model.meaning`
+      says which exponent it is: in the limit of large n, or the local one of a model that falls faster than any power.
       `interval_at` gives other levels and kinds of intervals.
     - `identified`: whether the data bound the exponent on both sides at `level`. They do not where curves with ever larger (or
       smaller) exponents fit as well: a flat curve, a floor that is reached at once, a break at the end of the window. An end
@@ -158,7 +159,7 @@ class Rate:
         if self.errors != "seeds":
             return self._scatter.left_out
         if not self.paired or self.units > _MOST_REFITS:
-            coefficients = rows_of_fit(self.model.evaluate(self.theta, self.n)[1], self.weights)[1]
+            coefficients = self._gradient @ rows_of_fit(self.model.evaluate(self.theta, self.n)[1], self.weights)
             influence = coefficients[:, None] * self.table.influence(typical)
             return self.exponent - (influence.sum(axis=0) if self.paired else influence.ravel())
         counts = 1.0 - np.eye(self.units)
@@ -169,7 +170,11 @@ class Rate:
     @property
     def _scatter(self):
         jacobian = self.model.evaluate(self.theta, self.n)[1]
-        return scatter_of(self.exponent, self.residuals, jacobian, self.weights, self.errors)
+        return scatter_of(self.exponent, self.residuals, jacobian, self.weights, self.errors, self._gradient)
+
+    @property
+    def _gradient(self) -> np.ndarray:
+        return self.model.exponent_gradient(self.theta, self.n)
 
     def p_value(self, bound: float, side: Literal["above", "below"]) -> float:
         """One-sided p-value of "the exponent is above `bound`" (against at or below it), or "below"; it is at most alpha
@@ -202,7 +207,8 @@ class Rate:
                 f"got shape {y.shape}. Evaluate the curve at rate.n."
             )
         check_positive(y, "values", "Leave the points at or below zero out of the measured fit too.")
-        return float(fit_model(self.model, self.n, np.log(y), self.weights, self.method)[0][1])
+        theta = fit_model(self.model, self.n, np.log(y), self.weights, self.method)[0]
+        return float(self.model.exponents(theta, self.n))
 
     def minus(self, other: "Rate") -> Estimate:
         """The difference of two exponents, self - other, with an interval that uses the pairing of the seeds.
@@ -284,6 +290,7 @@ class Rate:
         entries = {
             "exponent": f"{found}, {100 * self.level:g} % interval [{low:.3f}, {high:.3f}]",
             "model": f"{self.model.formula}, {self.method}",
+            "which exponent": self.model.meaning,
             "window": f"n = {short(self.n[0])}..{short(self.n[-1])}, {plural(self.seeds, 'seed')}",
             "local exponents": ", ".join(f"{slope:.2f}" for slope in self.local_slopes),
         }

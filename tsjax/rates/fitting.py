@@ -3,7 +3,7 @@
 The loss of a curved model has several local minima, and which one is lowest differs from resample to resample: a resample
 that starts where the whole table ended stays in that valley, and its interval is too short (simulated: for risk 0.5 + 2/n
 on n = 32..4096 and 16 seeds such intervals of nominal 95 % covered 72 % of 400 curves). So every curve is profiled over
-the model's nonlinear parameter: the others follow from it by linear least squares (Golub & Pereyra, SIAM Journal on
+the model's nonlinear parameters: the others follow from them by linear least squares (Golub & Pereyra, SIAM Journal on
 Numerical Analysis 10, 1973), for all curves and all values on a grid at once; the lowest valleys of this profile are then
 descended.
 """
@@ -12,12 +12,12 @@ import numpy as np
 
 from .linear import solve_damped, solve_linear
 from .losses import FoundMethod, Huber, loss_of
-from .models import AbstractModel
+from .model import AbstractModel, lowest_around
 
 # So many valleys of a profile are descended, and none whose loss on the grid is so many times that of the lowest.
 _VALLEYS, _FAR = 2, 4.0
 # Numbers of a block of profiles: 2000 resamples of eight n are one block.
-_BLOCK = 2**20
+_BLOCK, _LEAST_STARTS = 2**20, 16
 
 
 def fit_model(
@@ -38,7 +38,8 @@ def fit_model(
         return np.empty((*batch, p)), np.empty(batch)
     flat, weights = target.reshape(-1, k), np.broadcast_to(weight, target.shape).reshape(-1, k)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        count = model.starts(x, flat[:1], weights[:1]).shape[1]
+        # Starts that are NaN take no memory.
+        count = max(int(np.isfinite(model.starts(x, flat[:1], weights[:1])).all(axis=-1).sum()), _LEAST_STARTS)
         size = max(1, _BLOCK // (count * k))
         parts = [
             _fit_block(model, x, flat[i : i + size], weights[i : i + size], method) for i in range(0, len(flat), size)
@@ -49,12 +50,16 @@ def fit_model(
 
 def _fit_block(model: AbstractModel, x, target, weight, method: FoundMethod) -> tuple[np.ndarray, np.ndarray]:
     starts = model.starts(x, target, weight)
-    residual = target[:, None, :] - model.evaluate(starts, x)[0]
-    loss = loss_of(residual, weight[:, None, :], method)[0]
+    grid = starts.shape[1:-1]
+    starts = starts.reshape(len(target), -1, starts.shape[-1])
+    known = np.isfinite(starts).all(axis=-1)
+    if known.all():
+        loss = loss_of(target[:, None, :] - model.curve(starts, x), weight[:, None, :], method)[0]
+    else:
+        curve, loss = np.nonzero(known)[0], np.full(known.shape, np.inf)
+        loss[known] = loss_of(target[curve] - model.curve(starts[known], x), weight[curve], method)[0]
     loss = np.where(np.isfinite(loss), loss, np.inf)
-    # A valley: no higher than its neighbours along the path of starts.
-    padded = np.pad(loss, ((0, 0), (1, 1)), constant_values=np.inf)
-    valley = np.where((loss <= padded[:, :-2]) & (loss <= padded[:, 2:]), loss, np.inf)
+    valley = np.where(lowest_around(loss.reshape(-1, *grid)).reshape(loss.shape), loss, np.inf)
     number = min(_VALLEYS, valley.shape[1])
     which = np.argsort(valley, axis=1)[:, :number]
     taken = np.take_along_axis(starts, which[..., None], axis=1)
@@ -77,7 +82,7 @@ def _fit_block(model: AbstractModel, x, target, weight, method: FoundMethod) -> 
 
 # Steps of Levenberg and Marquardt (all shipped models need 5 to 30, Huber's loss with a small delta more), and the damping's
 # first value.
-_STEPS, _DAMPING = 100, 1e-2
+_STEPS, _DAMPING = 200, 1e-2
 
 
 def _minimise(model, x, target, weight, method: FoundMethod, theta) -> tuple[np.ndarray, np.ndarray]:
@@ -88,6 +93,7 @@ def _minimise(model, x, target, weight, method: FoundMethod, theta) -> tuple[np.
     log_y, jacobian = model.evaluate(theta, x)
     loss, gradient, matrix_weight = loss_of(target - log_y, weight, method)
     jacobian, matrix_weight = np.array(jacobian), np.array(matrix_weight)
+    rest_at = 1e-13 if isinstance(method, Huber) else 1e-9
     damping, active = np.full(loss.shape, _DAMPING), np.isfinite(loss)
     for _ in range(_STEPS):
         at = np.flatnonzero(active)
@@ -109,6 +115,6 @@ def _minimise(model, x, target, weight, method: FoundMethod, theta) -> tuple[np.
         loss[took], matrix_weight[took] = new_loss[better], new_weight[better]
         damping[at] = np.where(better, lam / 5.0, lam * 5.0)
         # A loss is of the order of its degrees of freedom: it is at rest when it changes by less than 1e-9 of that.
-        rest = np.where(better, (old - new_loss < 1e-9 * (1e-6 + new_loss)) & (lam < 1e-3), lam > 1e8)
+        rest = np.where(better, (old - new_loss < rest_at * (1e-6 + new_loss)) & (lam < 1e-3), lam > 1e8)
         active[at[rest]] = False
     return theta, loss

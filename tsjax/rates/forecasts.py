@@ -1,5 +1,6 @@
 """What a fit says of other n, how well it foretells the larger ones, and at which n it reaches a risk."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,15 +53,74 @@ def forecast(rate: Rate, n: float, *, seeds: int | None = None, level: float | N
     seeds = rate.units if seeds is None else seeds
     if seeds < 1:
         raise ValueError(f"a mean is over at least one seed, got seeds={seeds}.")
+    value, error, s = log_forecast(rate, n, seeds, level)
+    reach = student_quantile(s, level) * error if s > 1.5 else np.inf
+    return Forecast(
+        float(n), float(np.exp(value)), (float(np.exp(value - reach)), float(np.exp(value + reach))), seeds, rate
+    )
+
+
+def log_forecast(rate: Rate, n: float, seeds: int, level: float) -> tuple[float, float, float]:
+    """The log of the risk that a fit foretells at n, the standard error of the mean of `seeds` new seeds about it, and the
+    effective number of seeds."""
     at = np.array([float(n)])
     value = float(rate.model.evaluate(rate.theta, at)[0][0])
     draws = rate.model.evaluate(rate.theta_draws, at)[0][:, 0]
     s = rate.effective_seeds
     _, error = expanded_percentiles(draws[np.isfinite(draws)], value, s, level)
     one = float((rate.variance * rate.table.units_present).mean())
-    reach = student_quantile(s, level) * np.sqrt(error**2 + one / seeds) if s > 1.5 else np.inf
-    return Forecast(
-        float(n), float(np.exp(value)), (float(np.exp(value - reach)), float(np.exp(value + reach))), seeds, rate
+    return value, float(np.sqrt(error**2 + one / seeds)), s
+
+
+@dataclass(frozen=True, eq=False)
+class AveragedForecast:
+    """A forecast averaged over models; see `ModelChoice.forecast`.
+
+    - `n`; `predicted`, the weighted geometric mean of the models' predictions; `interval` at `level`.
+    - `weights` of the models, and their own forecasts `by_model`.
+    - `spread`: the part of the variance of the log of the prediction that is between models.
+    """
+
+    n: float
+    predicted: float
+    interval: tuple[float, float]
+    level: float
+    weights: dict[str, float]
+    by_model: dict[str, Forecast]
+    spread: float
+
+
+def average_forecasts(
+    rates: Mapping[str, Rate], weights: Mapping[str, float], n: float, seeds: int | None, level: float | None
+) -> AveragedForecast:
+    """Forecasts of several fits of one curve, averaged with weights that add up to 1; see `ModelChoice.forecast`."""
+    from scipy.special import ndtri
+
+    each = {name: forecast(rate, n, seeds=seeds, level=level) for name, rate in rates.items()}
+    first = next(iter(rates.values()))
+    level = first.level if level is None else level
+    parts = [log_forecast(rate, n, each[name].seeds, level) for name, rate in rates.items()]
+    value, error, units = np.array(parts).T
+    w = np.array([weights[name] for name in rates])
+    # A model whose curve is not positive at n foretells nothing there.
+    known = np.isfinite(value)
+    if not w[known].sum() > 0:
+        raise ValueError(f"no model with any weight has a positive risk at n = {n:g}; forecast nearer to the window.")
+    w = np.where(known, w, 0.0) / w[known].sum()
+    value, error = np.where(known, value, 0.0), np.where(known, error, 0.0)
+    z = float(ndtri(0.5 + level / 2))
+    middle = float(w @ value)
+    apart = (value - middle) ** 2
+    tails = np.array([student_quantile(s, level) / z if s > 1.5 else np.inf for s in units])
+    reach = z * float(w @ np.sqrt(np.where(w > 0, (tails * error) ** 2 + apart, 0.0)))
+    return AveragedForecast(
+        n=float(n),
+        predicted=float(np.exp(middle)),
+        interval=(float(np.exp(middle - reach)), float(np.exp(middle + reach))),
+        level=float(level),
+        weights=dict(zip(rates, w.tolist(), strict=True)),
+        by_model=each,
+        spread=float(w @ apart),
     )
 
 

@@ -1,6 +1,6 @@
 """Exponents in several axes at once: risk = C n^{-a} d^{-b} ..."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,13 +79,7 @@ def fit_joint_rate(
         check_positive(column, name, "A power law has no point there; leave it out.")
         columns.append(-np.log(column))
     design = np.stack(columns, axis=-1)
-    centred = design[:, 1:] - design[:, 1:].mean(axis=0)
-    size = np.sqrt((centred**2).sum(axis=0))
-    if not (size > 0).all() or np.linalg.cond(centred / size) > 1e6:
-        raise ValueError(
-            f"the exponents in {', '.join(axes)} cannot be told apart: an axis does not vary, or two vary together. "
-            "Give points where each axis varies while the others stay."
-        )
+    check_apart(design[:, 1:], tuple(axes))
     errors = find_errors(errors, table)
     data = table.means()
     weights = 1.0 / data.variance
@@ -101,7 +95,10 @@ def fit_joint_rate(
         warnings = few_seeds_warning(int(seeds))
     else:
         # Each parameter has its own degrees of freedom, and resamples that are scaled to them.
-        scatters = [scatter_of(float(value), residuals, design, weights, errors, i) for i, value in enumerate(theta)]
+        scatters = [
+            scatter_of(float(value), residuals, design, weights, errors, one)
+            for value, one in zip(theta, np.eye(len(theta)), strict=True)
+        ]
         freedoms = np.array([scatter.freedom + 1.0 for scatter in scatters])
         curves = [residual_draws(design @ theta, one, weights, errors, draws, seed) for one in scatters]
         thetas = np.stack([solve_linear(design, one, weights)[:, i] for i, one in enumerate(curves)], axis=-1)
@@ -134,6 +131,17 @@ def fit_joint_rate(
             float(np.exp(theta[0])), (float(np.exp(ends[0])), float(np.exp(ends[1]))), float(level), scale="log"
         )
     return JointRate(found, constant, residuals, goodness, errors, thetas[:, 1:], tuple(warnings))
+
+
+def check_apart(logs: np.ndarray, names: Sequence[str]) -> None:
+    """Raises ValueError where the logs of the axes (k, axes) do not vary, or vary together."""
+    centred = logs - logs.mean(axis=0)
+    size = np.sqrt((centred**2).sum(axis=0))
+    if not (size > 0).all() or np.linalg.cond(centred / size) > 1e6:
+        raise ValueError(
+            f"the exponents in {', '.join(names)} cannot be told apart: an axis does not vary, or two vary together. "
+            "Give points where each axis varies while the others stay."
+        )
 
 
 def _goodness(

@@ -50,7 +50,8 @@ def fit_rate(
     - `n`: (k,) sample sizes, or any other positive axis (width, steps, dimension); strictly increasing, k >= 2.
     - `risks`: (k, seeds); NaN marks a risk that is missing. Means are over the seeds that are there; `missing` and
       `warnings` say how many are not. A failed student left out makes its curve look better than it is.
-    - `model`: a name in `tsjax.rates.MODELS`, or a model such as `FiniteSample(scale=m * d)`.
+    - `model`: a name in `tsjax.rates.MODELS`, or a model such as `FiniteSample(scale=m * d)`. Its `meaning` says what
+      its exponent is the exponent of.
     - `method`: `wls`, as above; `gamma`, maximum likelihood when risks are gamma with a common shape at all n (chi-square
       risks of efficient students), which weights an n by its number of seeds; `student_t`, maximum likelihood of the typical
       risk at each n under Student's law with 4 degrees of freedom for log risks, then weighted least squares: failed seeds
@@ -111,11 +112,12 @@ def fit_table(
     exponent = float(model.exponents(theta, x))
     least = float(table.units_present.min())
 
-    scatter = scatter_of(exponent, residuals, jacobian, weights, errors)
+    gradient = model.exponent_gradient(theta, x)
+    scatter = scatter_of(exponent, residuals, jacobian, weights, errors, gradient)
     if errors == "seeds":
         kept, good = _usable(summarise(table.resamples(draws, seed, paired)))
-        # Row 1 of (J' W J)^{-1} J' W: how the exponent follows log mean risks.
-        delta, effective = table.variance_of(rows_of_fit(jacobian, weights)[1], paired, typical)
+        # How the exponent follows log mean risks, by (J' W J)^{-1} J' W.
+        delta, effective = table.variance_of(gradient @ rows_of_fit(jacobian, weights), paired, typical)
         delta_error = float(np.sqrt(delta)) if least > 1 else np.inf
         effective = effective if least >= FEW_SEEDS else min(effective, least)
         variance, refit_weights = data.variance, weights_of(kept, method)
@@ -216,6 +218,7 @@ def fit_table(
             open_interval=None if identified else interval,
             errors=errors,
             scatter=scatter,
+            local=not model.asymptotic,
         ),
     )
 

@@ -53,14 +53,19 @@ def find_errors(errors: Errors, table: Table) -> FoundErrors:
 
 
 def scatter_of(
-    exponent: float, residuals: np.ndarray, jacobian: np.ndarray, weights: np.ndarray, errors: FoundErrors, row: int = 1
+    exponent: float,
+    residuals: np.ndarray,
+    jacobian: np.ndarray,
+    weights: np.ndarray,
+    errors: FoundErrors,
+    gradient: np.ndarray,
 ) -> Scatter:
-    """The scatter of the points about a fit with derivatives `jacobian` (k, p); `row` is the exponent's place among the
-    parameters."""
+    """The scatter of the points about a fit with derivatives `jacobian` (k, p); `gradient` (p,) is the derivative of the
+    exponent in the parameters."""
     k, p = jacobian.shape
     w = weights / weights.mean()
     rows = rows_of_fit(jacobian, weights)
-    own = rows[row]
+    own = gradient @ rows
     leverage = np.einsum("kp,pk->k", jacobian, rows)
     free = np.maximum(1.0 - leverage, 1e-6)
     r = np.where(np.abs(residuals) < ROUNDING, 0.0, residuals)

@@ -11,6 +11,7 @@ from .criteria import UNDECIDED as UNDECIDED
 from .criteria import criteria_of, needed_points
 from .fitted import weights_of
 from .fitting import fit_model
+from .forecasts import AveragedForecast, average_forecasts
 from .losses import FoundMethod, Huber, Method, find_method, is_typical
 from .models import AbstractModel, find_model
 from .rate import Rate, fit_table
@@ -34,6 +35,8 @@ class ModelChoice:
     - `errors`: whether variances are known from `seeds` or estimated from `residuals`.
     - `held_out`: error of each in log risk at the largest n when fitted without it; NaN when it has too few n for that.
     - `skipped`: why a model was not fitted.
+
+    Where no model `wins`, `forecast` averages over them.
     """
 
     best: str
@@ -50,6 +53,26 @@ class ModelChoice:
     def rate(self) -> Rate:
         """The fit of the chosen model."""
         return self.rates[self.best]
+
+    @property
+    def wins(self) -> bool:
+        """Whether the chosen model alone is supported: every other one is worse by more than 2 (Burnham & Anderson 2002)."""
+        scores = self.aicc if self.criterion == "aicc" else self.bic
+        others = [value for name, value in scores.items() if name != self.best]
+        return all(value > scores[self.best] + UNDECIDED for value in others)
+
+    def forecast(self, n: float, *, seeds: int | None = None, level: float | None = None) -> AveragedForecast:
+        """The mean risk of `seeds` new seeds at n, averaged over all models with their weights `probability` w_m.
+
+        With the models' forecasts y_m of log risk and their standard errors e_m, as in `tsjax.forecast`, it is
+        y = sum w_m y_m, and the interval y -+ z sum w_m sqrt((t_m / z)^2 e_m^2 + (y_m - y)^2) holds the spread between models
+        (Buckland, Burnham & Augustin, Biometrics 53, 1997, equation 9; with Student's quantiles t_m, Burnham & Anderson 2002,
+        section 4.3.3). Where one model wins, its weight is nearly 1 and this is its own forecast. Exponents are not
+        averaged: those of two models are not the exponent of the same thing.
+
+        Raises ValueError as `tsjax.forecast`, and where no model that has weight is positive at n.
+        """
+        return average_forecasts(self.rates, self.probability, n, seeds, level)
 
     def __str__(self) -> str:
         scores = self.aicc if self.criterion == "aicc" else self.bic

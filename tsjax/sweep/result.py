@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
-from ..rates import Estimate, Rate, Verdict, choose_model, diagnose, fit_rate, holm
+from ..rates import Estimate, Rate, Surface, Verdict, choose_model, diagnose, fit_rate, holm
 from ..rates.kinds import Kind
 from .columns import codes_of, compact, distinct, holds_truth, is_number, plain, tables_of
 from .coverage import Coverage
@@ -27,6 +27,7 @@ from .program import key_of, seed_of
 from .records import failed_cells, records_of
 from .spec import Expectation, SpecError, SweepSpec, find_experiment
 from .store import Content, Store, StoreError, open_store
+from .surface import surface_of
 from .theory import Theory, TheoryTable
 from .values import canonical, labels_of, name_of_value, redacted, text_of
 from .verdicts import Judged, judged
@@ -218,6 +219,23 @@ class Result:
                 choose_model(kept.x, table).rate if model == "auto" else fit_rate(kept.x, table, model=model)
             )
         return self._rates[name]
+
+    def surface(
+        self, n: str, d: str, metric: str | None = None, *, at: Mapping[str, Any] | None = None, **options
+    ) -> Surface:
+        """E + A/n^a + B/d^b fitted over two numeric arguments of the sweep, at the values `at` of the others that vary; see
+        `tsjax.fit_surface`, also for the `options`. `metric` is one of the experiment's y, by default the first.
+
+        Raises ValueError for wrong names, arguments that still vary, and as `fit_surface`.
+
+        >>> result.surface("width", "n", at={"learner": "student"}).frontier(cost=6.0)  # doctest: +SKIP
+        """
+        metric = self.experiment.y[0] if metric is None else metric
+        if metric not in self.experiment.y:
+            raise ValueError(
+                f"{metric!r} is not among the y of {self.experiment.name}.{nearest(metric, list(self.experiment.y))}"
+            )
+        return surface_of(self.curves(), self.experiment.x, metric, n, d, at or {}, options)
 
     def warnings(self, curve: Curve, model: str = "power") -> list[str]:
         """What to know before trusting the exponent of a curve; see `tsjax.diagnose`. The reason why it has none, if so."""
