@@ -12,6 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 import tsjax as ts
+from tsjax.sweep.phrase import FORMS
 
 PACKAGE = Path(ts.__file__).parent
 ROOT = PACKAGE.parent
@@ -27,6 +28,7 @@ SLOW = {
             "estimator",
             "teacher",
             "report",
+            "claims",
             "classification",
             "network",
             "online",
@@ -245,3 +247,9 @@ def test_the_reference_has_every_public_name():
     missing |= {f"tsjax.studies.{name}.{name}" for name in ts.studies.SHIPPED} - entries
     assert not missing
     assert not [entry for entry in entries if not entry.startswith("tsjax.")]
+
+
+def test_the_table_of_claims_is_the_grammar():
+    rows = re.findall(r"^\| `(.+)` \| (.+) \| `(.+)` \|$", (ROOT / "docs/howto/claims.md").read_text(), re.M)
+    forms = [(one.written.replace("|", r"\|"), one.number, one.example) for one in FORMS.values()]
+    assert [row for row in rows if row in forms] == forms

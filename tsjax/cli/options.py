@@ -81,7 +81,9 @@ Commit = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        help="Curve to fit: power, floor, finite, log, logq, broken, or auto (least AICc).", autocompletion=_models
+        help="Curve to fit: power, floor, finite, log, logq, broken, bnsl, logistic, exponential, pow4, mmf4, wbl4; auto: "
+        "that of the least AICc.",
+        autocompletion=_models,
     ),
 ]
 Smoke = Annotated[bool, typer.Option("--smoke", metavar="", help="The tiny size of the sweep: its smoke table.")]

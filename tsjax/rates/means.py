@@ -26,7 +26,7 @@ def mean(values: Numbers, *, level: float = 0.95, draws: int = 2000, seed: int =
     **Raises:** ValueError for values that are infinite or all missing.
 
     >>> print(ts.mean(np.random.default_rng(0).normal(0.1, 1.0, 64)))
-    0.187 [-0.03, 0.397]
+    0.167 [-0.071, 0.394]
     """
     check_options(level, draws)
     kept, warnings = _present(values, "values")
@@ -62,7 +62,7 @@ def mean_difference(
     >>> rng = np.random.default_rng(0)
     >>> teacher = rng.normal(size=32)
     >>> print(ts.mean_difference(teacher + 0.5, teacher + 0.1 * rng.normal(size=32)))
-    0.491 [0.451, 0.525]
+    0.471 [0.437, 0.509]
     """
     first, second = as_array(a, "a"), as_array(b, "b")
     if second.ndim and first.shape != second.shape:
@@ -80,7 +80,7 @@ def median(values: Numbers, *, level: float = 0.95) -> Estimate:
     **Arguments:** `values` (seeds,), NaN where missing. **Raises:** ValueError for values that are infinite or all missing.
 
     >>> print(ts.median(np.arange(1.0, 31.0)))
-    15.5 [10, 21]
+    15.5 [10.0, 21.0]
     """
     from scipy.stats import quantile_test
 
@@ -108,7 +108,7 @@ def share_of_trials(shares: Numbers, trials: Numbers | SupportsFloat, *, level: 
     **Raises:** ValueError for shares that are no whole number of trials, or outside of [0, 1].
 
     >>> print(ts.share_of_trials(np.array([0.01, 0.02, 0.0, 0.01]), 100))
-    0.010 [0.003, 0.025]
+    0.0100 [0.0015, 0.0333]
     """
     from scipy.stats import beta
 

@@ -40,7 +40,7 @@ def trend(
     >>> rng = np.random.default_rng(0)
     >>> z = np.arange(1.0, 9.0)
     >>> print(ts.trend(z, -z[:, None] + 2 * rng.normal(size=(8, 32))))
-    -0.763 [-0.797, -0.724]
+    -0.771 [-0.822, -0.711]
     """
     from scipy.special import ndtri
 

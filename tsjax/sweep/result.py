@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from ..rates import Estimate, Rate, Surface, Verdict, choose_model, diagnose, fit_rate, holm
 from ..rates.kinds import Kind
-from .columns import codes_of, compact, distinct, holds_truth, is_number, plain, tables_of
+from .columns import holds_truth, plain
 from .coverage import Coverage
 from .curve import Curve
+from .curves import curves_along
 from .description import Description
 from .errors import nearest
 from .experiment import Experiment
@@ -24,12 +25,12 @@ from .metrics import TIMES, kind_in, no_measurement, no_risk
 from .named import no_imports
 from .plan import Plan, plan_cells
 from .program import key_of, seed_of
-from .records import failed_cells, records_of
+from .records import records_of
 from .spec import Expectation, SpecError, SweepSpec, find_experiment
 from .store import Content, Store, StoreError, open_store
 from .surface import surface_of
 from .theory import Theory, TheoryTable
-from .values import canonical, labels_of, name_of_value, redacted, text_of
+from .values import canonical, redacted
 from .verdicts import Judged, judged
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Result:
     def _curves(self) -> list[tuple[Curve, np.ndarray]]:
         """The curves along x, and the rows of each one in the records."""
         metrics = [name for name in (*self.experiment.y, *self._references()) if name in self.records]
-        return self._along(self.experiment.x, tuple(metrics))
+        return curves_along(self.records, self.experiment, self.experiment.x, metrics, self._theory)
 
     def along(self, axis: str, metrics: Sequence[str] = ()) -> list[Curve]:
         """The curves along an argument, or along x, in the order of the grid: the cells that differ in it and the seed alone,
@@ -111,50 +112,9 @@ class Result:
             return self.curves()
         key = (axis, tuple(dict.fromkeys(wanted)))
         if key not in self._others:
-            self._others[key] = [curve for curve, _ in self._along(*key)]
+            found = curves_along(self.records, self.experiment, axis, key[1], self._theory)
+            self._others[key] = [curve for curve, _ in found]
         return self._others[key]
-
-    def _along(self, axis: str, metrics: tuple[str, ...]) -> list[tuple[Curve, np.ndarray]]:
-        experiment, records = self.experiment, self.records
-        if records.empty:
-            return []
-        if axis not in records or not is_number(records[axis]):
-            numbers = [
-                name for name in (*experiment.names, experiment.x) if name in records and is_number(records[name])
-            ]
-            raise ValueError(
-                f"{axis!r} is no number along which there are curves.{nearest(axis, sorted(set(numbers)))}"
-            )
-        names = [name for name in dict.fromkeys([*experiment.names, experiment.x]) if name != axis]
-        # x may be no argument, where cells return it.
-        codes = {name: codes_of(records[name]) for name in names}
-        curve_by = None if experiment.curve == axis else experiment.curve
-        varying = [name for name in names if name != curve_by and codes[name].max() > 0]
-        labels = {name: labels_of(distinct(records[name], codes[name])) for name in varying}
-        which = np.zeros(len(records), np.int64)
-        for name in names:
-            which = compact(which * (int(codes[name].max()) + 1) + codes[name])
-        curves = []
-        order = np.argsort(which, kind="stable")
-        # Cells of one curve lie together, in the order of the grid.
-        for rows in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
-            arguments = {name: plain(records[name].iloc[rows[0]]) for name in names}
-            name = experiment.name if curve_by is None else name_of_value(arguments[curve_by])
-            extra = ", ".join(f"{key}={labels[key][text_of(arguments[key])]}" for key in varying)
-            title = experiment.labels.get(name, name)
-            x, seeds, values = tables_of(records.iloc[rows], list(metrics), axis, axis not in experiment.names)
-            curve = Curve(
-                name=name,
-                label=f"{title} ({extra})" if extra else title,
-                arguments=arguments,
-                x=x,
-                seeds=seeds,
-                values=values,
-                failed=failed_cells(records.iloc[rows], experiment.y[0]),
-                theory=self._theory(arguments, x) if axis == experiment.x else Theory(),
-            )
-            curves.append((curve, rows))
-        return curves
 
     def rows(self, curve: Curve) -> pd.DataFrame:
         """The records of one curve."""
@@ -430,40 +390,9 @@ class Result:
         Axes of numbers, or of truth values, keep them as coordinates; others (words, lists, None beside numbers) have texts,
         as curves are labelled. Where a returned x has equal values within a cell, its axis is the place in the vector, `entry`.
         """
-        import xarray
+        from .cube import cube_of
 
-        del xarray
-        experiment, records = self.experiment, self.records
-        codes = {name: codes_of(records[name]) for name in experiment.names}
-        varying = [name for name in experiment.names if codes[name].max() > 0]
-        along = experiment.x
-        frame = records.drop(columns=["cell", "device", "jax", "tsjax"], errors="ignore")
-        if experiment.returns_x and records.duplicated(["cell", experiment.x]).any():
-            along = "entry"
-            frame = frame.assign(entry=records.groupby("cell", sort=False).cumcount())
-        dims = list(dict.fromkeys([*varying, along, "seed"]))
-        constant = {name: plain(records[name].iloc[0]) for name in experiment.names if name not in dims}
-        orders = {}
-        for name in varying:
-            if frame[name].dtype == object:
-                labels = labels_of(distinct(records[name], codes[name]))
-                frame[name] = [labels[text_of(plain(value))] for value in records[name]]
-            if not pd.api.types.is_numeric_dtype(frame[name].dtype):
-                # Words have the order of the grid, not that of the alphabet.
-                orders[name] = list(dict.fromkeys(frame[name]))
-        # Numbers that some cells lack.
-        for name in [name for name in frame if name not in dims and frame[name].dtype == object]:
-            frame[name] = pd.to_numeric(frame[name], errors="coerce")
-        dataset = frame.drop(columns=list(constant)).set_index(dims).to_xarray().sel(orders)
-        for name in TIMES:
-            if name in dataset:
-                dataset[name].attrs["comment"] = no_measurement(name)
-        dataset.attrs = {"claim": self.spec.claim, "study": self.spec.study} | {
-            name: value if isinstance(value, int | float | str) and not isinstance(value, bool) else text_of(value)
-            for name, value in constant.items()
-            if value is not None
-        }
-        return dataset
+        return cube_of(self.records, self.experiment, self.spec)
 
     def report(self, out: str | Path | None = None, style: str = "page") -> Path:
         """Writes figures (PNG, PDF, SVG; as wide as a `column` or a `page` of text) and the HTML page into `out` (the store by
