@@ -663,6 +663,30 @@ def test_run_until_a_precision(tsjax, toy_file):
     assert code == 2 and "run it without --shard" in err
 
 
+def test_run_until_verdicts_are_decided(tsjax, toy_file):
+    code, out, _ = tsjax("run", toy_file, "--out", "s", "--quiet", "--json", "--until-verdict", "--max-seeds", "64")
+    content = json.loads(out)
+    assert code == 0 and content["verdicts"]
+    assert all("holds at every look up to 64 seeds" in verdict["reason"] for verdict in content["verdicts"])
+    decided = all(verdict["outcome"] != "undecided" for verdict in content["verdicts"])
+    seeds = {row["seeds"] for row in content["rates"]}
+    assert len(seeds) == 1 and (decided or seeds == {64})
+    # `verify` judges as the run did, and looking again is no new look.
+    _, out, _ = tsjax("verify", "s", "--json")
+    assert json.loads(out)["verdicts"] == content["verdicts"]
+    code, _, err = tsjax("run", toy_file, "--out", "s", "--until-verdict", "--max-seeds", "128")
+    assert code == 2 and "by a plan for at most 64" in err and "or with --max-seeds 64" in err
+    code, _, err = tsjax("run", toy_file, "--out", "t", "--until-verdict", "--shard", "1/2")
+    assert code == 2 and "run it without --shard" in err
+    assert not Path("t").exists()
+
+
+def test_verify_corrected_for_the_number_of_verdicts(tsjax, toy_store):
+    _, plain, _ = tsjax("verify", toy_store)
+    _, corrected, _ = tsjax("verify", toy_store, "--corrected")
+    assert "Holm's correction" in corrected and "Holm's correction" not in plain
+
+
 @pytest.mark.parametrize(
     "arguments", [["plan", "--precision", "-1", "--pilot"], ["run", "--until-precision", "0", "--out"]]
 )
