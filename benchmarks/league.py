@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from typing import NamedTuple
 
 import numpy as np
@@ -171,7 +172,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     table: list[Scores] = []
     sizes = np.diff(np.linspace(0, options.curves, options.processes + 1).astype(int)).tolist()
-    with ProcessPoolExecutor(options.processes) as pool:
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
         for i in range(len(ROWS)):
             streams = np.random.SeedSequence([options.seed, i]).spawn(options.processes)
             parts = pool.map(partial(play, i), [int(one.generate_state(1)[0]) for one in streams], sizes)

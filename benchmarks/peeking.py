@@ -18,6 +18,7 @@ import argparse
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -119,7 +120,7 @@ def main(arguments: list[str]) -> None:
     )
     print("| noise | looks | covers at 16 | at 256 | fixed: missed | held | sequential: missed | held | width at 256 |")
     print("|---|---|---|---|---|---|---|---|---|")
-    with ProcessPoolExecutor(options.processes) as pool:
+    with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
         for i, law in enumerate(LAWS):
             for j, (schedule, looks) in enumerate(SCHEDULES.items()):
                 if options.law not in (None, i) or options.schedule not in (None, schedule):

@@ -147,7 +147,7 @@ BAD = {
     "seeds twice over": (_with("seeds = 2", "seeds = [[1]]"), [], ["seeds = [[1]]"]),
     "list in [problem]": (_with("d = 4", "d = [4, 5]"), [], ["[problem]", "d = [4, 5]", "[grid]"]),
     "empty axis": (_with("n = [16, 32]", "n = []"), [], ["[grid]", "'n'", "empty"]),
-    "bad what": (_with("rate of ntk in n", "the rate of ntk"), [], ["the rate of ntk", "'rate of CURVE in AXIS'"]),
+    "bad what": (_with("rate of ntk in n", "the rate of ntk"), [], ["the rate of ntk", "rate of [METRIC of] CURVE"]),
     "value alone": (_with("at_least = 0.0", "value = 1.0"), [], ["value and tolerance go together"]),
     "unknown curve": (_with("rate of ntk", "rate of ntks"), [], ["'ntks'", "'ntk'"]),
     "bad window": (BASE + "over = { n = [32, 16] }\n", [], ["window of n", "[low, high]"]),

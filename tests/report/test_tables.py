@@ -312,7 +312,8 @@ def test_plan_status_and_doctor():
     status = {
         "path": "runs/[x]", "claim": "A claim.", "study": "toy", "cells": 10, "done": 5, "failed": 1, "seconds": 3.0,
         "seconds_left": 600.0, "damaged": ["a.parquet"], "foreign": [], "verified": True, "notes": ["they are mixed"],
-             "curves": [{"curve": "student", "cells": 10, "done": 5, "failed": 1}],
+        "failures": {"ValueError: no such law": 1},
+        "curves": [{"curve": "student", "cells": 10, "done": 5, "failed": 1}],
     }  # fmt: skip
     text = _printed(print_status, status)
     assert "about 10 min" in text

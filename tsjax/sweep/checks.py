@@ -149,7 +149,7 @@ class _Check:
             )
         if curve is None and experiment.curve is not None and phrase.form != "trend" and axis != experiment.curve:
             raise SpecError(f"{self.where}: say of which {experiment.curve}: {', '.join(sorted(self.grid.names))}.")
-        along = [*names, experiment.x]
+        along = list(dict.fromkeys([*names, experiment.x]))
         if axis not in along:
             raise SpecError(f"{self.where}: {experiment.name} has no axis {axis!r}.{nearest(axis, along)}")
         for name in (phrase.outer, *(phrase.than or ())[:1]):

@@ -168,9 +168,9 @@ def parse(text: str) -> Phrase:
     metric, curve = (names[0], names[1]) if len(names) == 2 else (None, names[0])
     if len(names) == 1 and form in _OF_METRIC:
         metric, curve = names[0], None
-    if operator_ not in ("", *_OPERATORS.get(form, ())) or (form == "crossing" and not operator_):
+    if operator_ not in ("", *_OPERATORS.get(form, ())):
         raise _unknown(text, form)
-    if form == "crossing" and other == "predicted":
+    if form == "crossing" and (not operator_ or other == "predicted"):
         raise ValueError("a crossing is that of two curves: write 'crossing of CURVE relative to OTHER in AXIS'")
     return Phrase(form, metric, curve, operator_, other, than, axis, outer, at=at)
 

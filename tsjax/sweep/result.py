@@ -328,7 +328,8 @@ class Result:
                 "and one curve by where = {...}."
             )
         (one,) = found
-        return Estimate(one.value, one.interval, level, tuple(filter(None, (one.doubt, one.note))))
+        warnings = tuple(filter(None, (one.doubt, one.note)))
+        return Estimate(one.value, one.interval, level, warnings, one.scale)
 
     @functools.cached_property
     def _measure(self) -> Measure:
