@@ -187,7 +187,7 @@ def test_specs_that_cannot_run(change, message):
         ({"what": "crossing of fast in n", "at_most": 1}, "a crossing is that of two curves"),
         (
             {"what": "model of fast relative to slow in n", "model": "power"},
-            "write 'model of [METRIC of] CURVE in AXIS'",
+            r"write 'model of \[METRIC of\] CURVE in AXIS'",
         ),
         ({"what": "model of fast in n"}, "name the expected model: power, floor"),
         ({"what": "model of fast in n", "model": "power", "at_most": 1}, "compares by AICc: give model alone"),
