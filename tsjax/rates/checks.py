@@ -61,8 +61,8 @@ def together(*values: float) -> list[str]:
     half the distance between the outermost is worth. Numbers that lie decades apart have three digits each.
 
     >>> from tsjax.rates.checks import together
-    >>> together(14.02, 10.96, 16.13), together(7.761e-4, 7.2e-4, 8.31e-4)
-    (['14.0', '11.0', '16.1'], ['7.76e-04', '7.20e-04', '8.31e-04'])
+    >>> together(14.02, 10.96, 16.13), together(7.761e-4, 7.2e-4, 8.31e-4), together(0.0, 0.0, 1.54e-4)
+    (['14.0', '11.0', '16.1'], ['7.76e-04', '7.20e-04', '8.31e-04'], ['0', '0', '1.54e-04'])
     """
     finite = [float(value) for value in values if math.isfinite(value)]
     if not finite:
@@ -88,7 +88,9 @@ def decimals_of(values: Sequence[float], error: float) -> list[str]:
     least = 2 - (math.floor(math.log10(scale / 10.0**power)) if scale else 0)
     places = min(max(places, least, 0), 6)
     ending = f"e{power:+03d}" if power else ""
-    return [f"{value / 10.0**power:.{places}f}{ending}" if math.isfinite(value) else f"{value:g}" for value in values]
+    # 0 has no power of ten.
+    plain = lambda value: not math.isfinite(value) or (power and value == 0)
+    return [f"{value:g}" if plain(value) else f"{value / 10.0**power:.{places}f}{ending}" for value in values]
 
 
 def significant(value: float, count: int = 3) -> str:
