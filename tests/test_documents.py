@@ -251,5 +251,5 @@ def test_the_reference_has_every_public_name():
 
 def test_the_table_of_claims_is_the_grammar():
     rows = re.findall(r"^\| `(.+)` \| (.+) \| `(.+)` \|$", (ROOT / "docs/howto/claims.md").read_text(), re.M)
-    forms = [(one.written.replace("|", r"\|"), one.number, one.example) for one in FORMS.values()]
+    forms = [(one.written, one.number, one.example) for one in FORMS.values()]
     assert [row for row in rows if row in forms] == forms

@@ -34,7 +34,7 @@ FORMS = {
         "exponent in d of rate of ntk in n",
     ),
     "mean": Form(
-        "METRIC of CURVE [relative to OTHER | minus OTHER]",
+        "METRIC of CURVE [relative to OTHER or minus OTHER]",
         "the mean over seeds; a ratio or a difference of means, paired by seed",
         "error of student minus ntk at n = 1024",
     ),
