@@ -166,7 +166,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks league", description="Intervals of exponents, compared."
     )
-    parser.add_argument("--curves", type=int, default=100, help="synthetic curves of each row (100)")
+    parser.add_argument("--curves", type=int, default=80, help="synthetic curves of each row (80)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulations (0)")
     parser.add_argument("--processes", type=int, default=2, help="side by side (2)")
     options = parser.parse_args(arguments)

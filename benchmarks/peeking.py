@@ -25,7 +25,7 @@ import numpy as np
 from tsjax import rates
 
 from .coverage import chi_square, failed_cells, failed_seeds, gaussian, scattered, shared
-from .coverage_curves import DRAWS, SHORT, share_with_interval
+from .coverage_curves import SHORT, share_with_interval
 
 FIRST, MOST, TRUTH = 16, 256, 1.0
 SCHEDULES = {"double": [16, 32, 64, 128, 256], "8-more": list(range(FIRST, MOST + 1, 8))}
@@ -65,7 +65,7 @@ LAWS: dict[str, Callable] = {
 }
 
 
-def simulate(law: str, looks: list[int], seed: int, curves: int) -> np.ndarray:
+def simulate(law: str, looks: list[int], draws: int, seed: int, curves: int) -> np.ndarray:
     """Ends of intervals (kind, look, curve, 2): the fixed ones, and the sequential ones."""
     rng = np.random.default_rng(seed)
     tables = [LAWS[law](rng, len(SHORT), MOST) / SHORT[:, None] for _ in range(curves)]
@@ -73,7 +73,7 @@ def simulate(law: str, looks: list[int], seed: int, curves: int) -> np.ndarray:
     # Looks outside, curves inside: the resamples of one number of seeds are made once.
     for k, seeds in enumerate(looks):
         for i, risks in enumerate(tables):
-            rate = rates.fit_rate(SHORT, risks[:, :seeds], draws=DRAWS)
+            rate = rates.fit_rate(SHORT, risks[:, :seeds], draws=draws)
             ends[:, k, i] = rate.interval, rates.sequential(rate, looks[: k + 1], MOST).interval
     return ends
 
@@ -110,6 +110,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--curves", type=int, default=2000, help="simulated runs of each law (2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulations (0)")
+    parser.add_argument("--draws", type=int, default=2000, help="resamples of each fit (2000, as fit_rate's own)")
     parser.add_argument("--processes", type=int, default=2, help="side by side (2)")
     parser.add_argument("--law", type=int, choices=range(len(LAWS)), help="the rows of one law alone")
     parser.add_argument("--schedule", choices=list(SCHEDULES), help="the rows of one schedule alone")
@@ -128,5 +129,5 @@ def main(arguments: list[str]) -> None:
                 streams = np.random.SeedSequence([options.seed, i, j]).spawn(options.processes)
                 sizes = np.diff(np.linspace(0, options.curves, options.processes + 1).astype(int)).tolist()
                 seeds = [int(one.generate_state(1)[0]) for one in streams]
-                parts = list(pool.map(partial(simulate, law, looks), seeds, sizes))
+                parts = list(pool.map(partial(simulate, law, looks, options.draws), seeds, sizes))
                 print(row(law, schedule, np.concatenate(parts, axis=2)), flush=True)

@@ -88,13 +88,13 @@ def test_what_falsely_holds_is_decided_by_the_first_look_outside():
 def test_the_table_of_peeking(capsys):
     """Few runs of the schedule that doubles: the counts are those of a loop over looks, and the width is that of the plan."""
     looks = peeking.SCHEDULES["double"]
-    ends = peeking.simulate("gamma, shape 20", looks, 3, 12)
+    ends = peeking.simulate("gamma, shape 20", looks, 400, 3, 12)
     assert ends.shape == (2, 5, 12, 2) and (ends[1, ..., 0] <= ends[0, ..., 0]).all() and np.isfinite(ends).all()
     line = [cell.strip() for cell in peeking.row("gamma, shape 20", "double", ends).split("|")[1:-1]]
     missed = sum(any(not low <= 1.0 <= high for low, high in ends[0, :, i]) for i in range(12))
     assert line[4].startswith(f"{100 * missed / 12:.1f} [") and float(line[-1]) == pytest.approx(1.03, abs=0.01)
     # As many columns as the heading has.
-    peeking.main(["--curves", "2", "--processes", "1", "--law", "1", "--schedule", "double"])
+    peeking.main(["--curves", "2", "--draws", "400", "--processes", "1", "--law", "1", "--schedule", "double"])
     *_, heading, _, printed = capsys.readouterr().out.strip().splitlines()
     assert heading.count("|") == printed.count("|") == len(line) + 1
 
