@@ -125,10 +125,10 @@ def fit_surface(
     r"""Fits log L = log(E + A/N^a + B/D^b) over points (N, D), where A, B, a, b > 0.
 
     Weights, resamples and intervals are those of `fit_rate`: with seeds, means and weights of every resample are refitted; with
-    one run at every point the interval rests on the scatter of the points about the surface (residual bootstrap). Every fit is
-    profiled over a grid of both exponents, for given ones of which the model is linear in E, A, B with A, B >= 0 (variable
-    projection), and its lowest valleys are descended by Levenberg and Marquardt's method in all parameters at once: no resample
-    depends on where the whole table's fit ended.
+    one run at every point the interval rests on the scatter of the points about the surface (residual bootstrap). For
+    given exponents the model is linear in E, A and B, with A, B >= 0 (variable projection), so every fit is first profiled over
+    a grid of both exponents. From the lowest valleys Levenberg and Marquardt's method then descends in all parameters at once:
+    no resample depends on where the whole table's fit ended.
 
     **Arguments:**
 

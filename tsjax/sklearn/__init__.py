@@ -15,7 +15,7 @@ several columns, (n, k), which share the ridge; students have one output.
 
 `random_state` is what it is in scikit-learn. Students train in the type of X, float32 or
 float64, on a response centred and scaled in float64 (with `normalize_y=False`, in float64). Everything else is float64,
-whatever JAX's flags. Fitted regressors can be pickled.
+also where JAX's 64-bit types are off. Fitted regressors can be pickled.
 
 A fit that went wrong is an error or a warning here: ValueError where no finite answer was found, ConvergenceWarning where
 the step limit came first.

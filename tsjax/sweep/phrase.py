@@ -1,4 +1,4 @@
-"""The words of a claim: what is measured, of which curve, against what, along which axis. `FORMS` is the whole grammar."""
+"""The words of a claim: the number, the curve, the second operand and the axis. `FORMS` is the whole grammar."""
 
 import ast
 import math

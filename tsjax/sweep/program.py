@@ -143,7 +143,7 @@ def inputs_of(cells: tuple[Cell, ...], experiment: Experiment, group: Group, siz
 def kept_program(experiment: Experiment, group: Group, chunk: int, budget: int) -> Program | None:
     """What `compile_group` made of these arguments in an earlier run of the command line (`tsjax.sweep.warm`), or None."""
     warm, start = warm_of(experiment), time.perf_counter()
-    # Whatever XLA objects to: the program is made again.
+    # If XLA refuses a kept program for any reason, the program is made again.
     with contextlib.suppress(Exception):
         found = None if warm is None else warm.read(_kept_name(experiment, group, chunk, budget))
         if found is not None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ..rates import Estimate, Rate, Surface, Verdict, choose_model, diagnose, fit_rate, holm
 from ..rates.kinds import Kind
+from .asked import Source, Unmeasured
 from .columns import holds_truth, plain
 from .coverage import Coverage
 from .curve import Curve
@@ -20,7 +21,7 @@ from .description import Description
 from .errors import nearest
 from .experiment import Experiment
 from .looks import Looks, read_looks, write_looks
-from .measure import Measure, Unmeasured
+from .measure import Measure
 from .metrics import TIMES, kind_in, no_measurement, no_risk
 from .named import no_imports
 from .plan import Plan, plan_cells
@@ -333,7 +334,7 @@ class Result:
 
     @functools.cached_property
     def _measure(self) -> Measure:
-        return Measure(self.along, self.experiment, list(self.records.columns), self.is_share)
+        return Measure(Source(self.along, self.experiment, list(self.records.columns), self.is_share))
 
     def verdicts(self, corrected: bool = False) -> list[Verdict]:
         """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers.

@@ -49,8 +49,8 @@ def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, j
 
 
 def theory_of(experiment: Experiment, curve: Mapping[str, Any], x: Sequence[float]) -> Theory:
-    """`Experiment.theory_at`, asked once for a curve and these x, since quadratures take seconds. **Raises:** whatever the
-    theory raises."""
+    """`Experiment.theory_at`, asked once for a curve and these x, since quadratures take seconds. **Raises:** the errors of
+    the theory."""
     if experiment.theory is None:
         return Theory()
     known, name = (

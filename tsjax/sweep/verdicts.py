@@ -8,9 +8,10 @@ import numpy as np
 from .. import rates
 from ..rates import Estimate, Verdict, judge
 from ..rates.intervals import normal_quantile
+from .asked import Measured, Unmeasured
 from .curve import Curve
 from .expectation import Expectation
-from .measure import Measure, Measured, Unmeasured
+from .measure import Measure
 
 
 class Judged(NamedTuple):

@@ -1,0 +1,94 @@
+"""Means, medians, ratios and differences at single x."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from ..rates import Estimate, mean_difference, median
+from ..rates.kinds import Share
+from .asked import ALIKE, Asked, Measured, Unmeasured, at, common
+from .curve import Curve
+from .metrics import no_ratio
+
+
+class Points(Asked):
+    """Measures a curve at each of its x."""
+
+    def points(self, curve: Curve) -> list[Measured]:
+        how = self._median_at if self.phrase.form == "median" else self._mean_at
+        found = []
+        for x in curve.x:
+            estimate = how(curve, float(x))
+            note = ALIKE if estimate.interval[0] == estimate.interval[1] else ""
+            seeds = int((~np.isnan(at(curve, self.metric, float(x)))).sum())
+            place = (float(x), float(x))
+            found.append(Measured(estimate.value, estimate.interval, place, "", note, None, estimate.scale, seeds))
+        return found
+
+    def _median_at(self, curve: Curve, x: float) -> Estimate:
+        return median(at(curve, self.metric, x), level=self.level)
+
+    def _mean_at(self, curve: Curve, x: float) -> Estimate:
+        mine, kind = at(curve, self.metric, x), self.kind
+        trials = self._trials(curve, x)
+        if not self.phrase.operator:
+            return kind.mean(mine, trials, level=self.level)
+        theirs = self._operand(curve, x)
+        if self.phrase.operator == "minus":
+            if isinstance(theirs, float):
+                own = kind.mean(mine, trials, level=self.level)
+                ends = (own.interval[0] - theirs, own.interval[1] - theirs)
+                return dataclasses.replace(own, value=own.value - theirs, interval=ends)
+            first, second = theirs if isinstance(theirs, tuple) else (mine, theirs)
+            other = self.source.kind(str(self.phrase.other)) if self._is_column() else kind
+            if isinstance(trials, np.ndarray):
+                raise Unmeasured(f"differences of shares need one number of trials, and {self.metric!r} has several")
+            if type(other) is not type(kind):
+                return mean_difference(first, second, level=self.level)
+            return kind.minus(first, second, trials, level=self.level)
+        if not kind.has_ratios or (self._is_column() and not self.source.kind(str(self.phrase.other)).has_ratios):
+            which = self.metric if not kind.has_ratios else str(self.phrase.other)
+            raise Unmeasured(no_ratio(which, self.source.kind(which)))
+        first, second = theirs if isinstance(theirs, tuple) else (mine, theirs)
+        return kind.ratio(first, second, level=self.level)
+
+    def _is_column(self) -> bool:
+        """Whether the second operand is a recorded value; a curve of that name comes second."""
+        return self.phrase.other is not None and self.phrase.other in self.source.columns
+
+    def _trials(self, curve: Curve, x: float) -> Any:
+        if not isinstance(self.kind, Share) or isinstance(self.kind.trials, int):
+            return None
+        name = self.kind.trials
+        if name == self.subject.axis:
+            return x
+        if name in curve.arguments:
+            return curve.arguments[name]
+        if name not in curve.values:
+            raise Unmeasured(
+                f"{self.metric!r} is a share of {name!r} trials, which is neither an argument nor recorded"
+            )
+        # The same at all seeds, or one for each.
+        row = at(curve, name, x)
+        counts = np.unique(row[~np.isnan(row)])
+        return float(counts[0]) if len(counts) == 1 else row
+
+    def _operand(self, curve: Curve, x: float) -> float | np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """The second operand at x: a number, the values of the same seeds, or the values of both at their common seeds."""
+        other = self.phrase.other
+        if other == "predicted":
+            if curve.theory.predicted is None or self.metric != self.experiment.y[0]:
+                raise Unmeasured(f"theory predicts no {self.metric} for {curve.name}")
+            return float(curve.theory.predicted[int(np.flatnonzero(curve.x == x)[0])])
+        if self._is_column():
+            theirs = at(curve, str(other), x)
+            # An argument, or what does not depend on the seed, is a known number.
+            return float(theirs[0]) if (theirs == theirs[0]).all() else theirs
+        rival = self.rival(curve)
+        place = float(self.than.get(self.subject.axis, x))
+        if place not in rival.x:
+            raise Unmeasured(f"{rival.name} has no records at {self.subject.axis} = {place:g}")
+        # Paired by seed: the seeds that both have.
+        mine, theirs = common(curve, rival)
+        return at(mine, self.metric, x), at(theirs, self.metric, place)
