@@ -144,7 +144,6 @@ def test_kinds_say_what_is_not_of_them():
     for kind in (ts.Positive(), ts.Indicator(), ts.Share(trials=10)):
         assert "drift" in str(kind.why_not(values, "drift"))
     assert ts.Indicator().why_not(np.array([0.0, 1.0]), "stuck") is None
-    assert ts.Positive().ratio([2.0, 4.0], [1.0, 2.0]).value == 2.0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What kind of number a metric is, and so which interval its mean has: declared by an experiment, or seen from the values."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, SupportsFloat
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,8 +13,29 @@ from .metrics import why_no_risk
 from .table import Numbers
 
 
+class Kind(ABC):
+    """What kind of number a metric is. `name` says it in a store, and `has_ratios` whether its means are positive, so that they
+    have ratios and logarithms."""
+
+    name: ClassVar[str]
+    has_ratios: ClassVar[bool] = False
+
+    @abstractmethod
+    def mean(self, values: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
+        """The mean over seeds; `trials` is how many a share is of."""
+
+    def minus(self, a: Numbers, b: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
+        """The difference of two means, paired by seed."""
+        del trials
+        return mean_difference(a, b, level=level)
+
+    def why_not(self, values: np.ndarray, name: str) -> str | None:
+        """Why values (seeds,) are not of this kind; None where they are."""
+        return None
+
+
 @dataclass(frozen=True)
-class Positive:
+class Positive(Kind):
     """A positive number that varies continuously, such as a risk, a loss or a cost: means and their ratios have the interval
     of `mean_ratio`, differences that of `mean_difference`."""
 
@@ -25,43 +47,28 @@ class Positive:
         del trials
         return mean_ratio(values, 1.0, level=level)
 
-    def minus(self, a: Numbers, b: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
-        """The difference of two means, paired by seed."""
-        del trials
-        return mean_difference(a, b, level=level)
-
-    def ratio(self, a: Numbers, b: Numbers | SupportsFloat, *, level: float = 0.95) -> Estimate:
-        """The ratio of two means, paired by seed."""
-        return mean_ratio(a, b, level=level)
-
     def why_not(self, values: np.ndarray, name: str) -> str | None:
         """Why values (seeds,) are not of this kind; None where they are."""
         return why_no_risk(values, name)
 
 
 @dataclass(frozen=True)
-class Signed(Positive):
+class Signed(Kind):
     """A number of any sign, whose mean may be 0, such as a drift or a difference: the interval is that of `mean`."""
 
     name: ClassVar[str] = "signed"
-    has_ratios: ClassVar[bool] = False
 
     def mean(self, values: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
         """The mean over seeds."""
         del trials
         return mean(values, level=level)
 
-    def why_not(self, values: np.ndarray, name: str) -> str | None:
-        """Every number is one."""
-        return None
-
 
 @dataclass(frozen=True)
-class Indicator(Positive):
+class Indicator(Kind):
     """A truth value, or 0 or 1, of each seed: its mean is a share of seeds, with the exact interval of `share`."""
 
     name: ClassVar[str] = "indicator"
-    has_ratios: ClassVar[bool] = False
 
     def mean(self, values: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
         """The share of seeds."""
@@ -102,14 +109,12 @@ class Share(Indicator):
         return f"{name} is declared a share, and {wrong[0]:g} is not in [0, 1]." if wrong.size else None
 
 
-Kind = Positive
-"""Any of the kinds."""
-KINDS: dict[str, type[Positive]] = {kind.name: kind for kind in (Positive, Signed, Indicator, Share)}
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Positive, Signed, Indicator, Share)}
 
 
 def kind_content(kind: Kind) -> dict[str, Any]:
     """A kind as plain values, for a store."""
-    return {"kind": kind.name, **asdict(kind)}
+    return {"kind": kind.name, **vars(kind)}
 
 
 def kind_of(content: dict[str, Any]) -> Kind:

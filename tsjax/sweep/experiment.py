@@ -14,8 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
 from pydantic_core import to_jsonable_python
 
-from ..rates import Positive
-from ..rates.kinds import kind_content
+from ..rates.kinds import Kind, kind_content
 from ..size import size_of
 from .description import Description, source_of
 from .theory import Theory
@@ -110,7 +109,7 @@ class Experiment:
                     "of a cell. Name what the function returns."
                 )
         for name, kind in self.metrics.items():
-            if not isinstance(kind, Positive):
+            if not isinstance(kind, Kind):
                 raise ValueError(
                     f"experiment {self.name!r}: metrics says that {name!r} is {kind!r}, which is no kind of metric; give "
                     "ts.Positive(), ts.Share(trials=...), ts.Signed() or ts.Indicator()."

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..rates import Estimate, mean_difference, median
+from ..rates import Estimate, mean_difference, mean_ratio, median
 from ..rates.kinds import Share
 from .asked import ALIKE, Asked, Measured, Unmeasured, at, common
 from .curve import Curve
@@ -51,7 +51,7 @@ class Points(Asked):
             which = self.metric if not kind.has_ratios else str(self.phrase.other)
             raise Unmeasured(no_ratio(which, self.source.kind(which)))
         first, second = theirs if isinstance(theirs, tuple) else (mine, theirs)
-        return kind.ratio(first, second, level=self.level)
+        return mean_ratio(first, second, level=self.level)
 
     def _is_column(self) -> bool:
         """Whether the second operand is a recorded value; a curve of that name comes second."""
