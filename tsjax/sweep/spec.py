@@ -30,13 +30,15 @@ class SweepSpec(BaseModel):
     `zip`, a table of axes or a list of such tables, makes axes go together; `only`, likewise, holds axes for some cells:
     `only = { where = { estimator = "student" }, restarts = [1, 4] }`. Of an argument that is itself a list (`widths:
     tuple[int, ...]`), `widths = [64, 64]` is one value and `widths = [[64], [64, 64]]` an axis of two. `seeds` is a number of
-    seeds, a list, or a range. `minutes` is how long the sweep took on two CPU cores, for `tsjax list`.
+    seeds, a list, or a range. `minutes` is how long the sweep took on two CPU cores, for `tsjax list`. `reproduces` is the
+    paper that `tsjax reproduce` runs this sweep for, such as `arXiv:2205.14818`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     claim: str = ""
     source: str = ""
+    reproduces: str = ""
     study: str
     key: int = Field(default=0, ge=0, lt=2**32, strict=True)
     problem: dict[str, Any] = {}
@@ -49,6 +51,13 @@ class SweepSpec(BaseModel):
     @classmethod
     def _one_or_many(cls, grid: Any) -> Any:
         return [grid] if isinstance(grid, Mapping) else grid
+
+    @field_validator("reproduces")
+    @classmethod
+    def _is_a_paper(cls, paper: str) -> str:
+        if paper and not re.fullmatch(r"arXiv:\d{4}\.\d{4,5}", paper):
+            raise ValueError("write the number of a paper, such as arXiv:2205.14818")
+        return paper
 
     def at_smoke_size(self, experiment: Experiment | None = None) -> "SweepSpec":
         """The same sweep with the axes of `[smoke]` in place of the grid's, expectations with their own bounds and windows for
