@@ -66,7 +66,7 @@ def toy_store(toy_file, tmp_path_factory) -> Path:
     return out
 
 
-COMMANDS = "quickstart run plan status rates verify check report figure export list doctor".split()
+COMMANDS = "quickstart run reproduce plan status rates verify check report figure export list doctor".split()
 
 
 def test_every_command_has_help_with_an_example(tsjax):
@@ -694,3 +694,70 @@ def test_a_precision_that_is_none_is_refused_before_anything_runs(tsjax, toy_fil
     command, *options = arguments
     code, out, err = tsjax(command, toy_file, *options, toy_store)
     assert code == 2 and out == "" and "precision is a half-width of the exponent's interval, positive; got" in err
+
+
+PAPER = """
+claim = "{claim}"
+reproduces = "arXiv:1234.5678"
+study = "sweep.toys:power"
+grid = {{ n = [16, 32, 64], method = ["fast", "slow"], seeds = 8 }}
+smoke = {{ n = [16, 32], seeds = 4 }}
+[[expect]]
+what = "rate of fast in n"
+published = {{ value = {published}, error = 0.01, place = "Table 1" }}
+tolerance = 0.5
+smoke = {{ at_least = 0.2, over = {{ n = [16, 32] }} }}
+"""
+
+
+@pytest.fixture
+def paper(tmp_path, monkeypatch):
+    """A folder of shipped sweeps: two of one paper, and one that reproduces nothing."""
+    folder = tmp_path / "shipped"
+    folder.mkdir()
+    (folder / "right.toml").write_text(PAPER.format(claim="a law that holds", published=1.0))
+    (folder / "wrong.toml").write_text(PAPER.format(claim="a law that is false", published=2.5))
+    (folder / "other.toml").write_text(TOY.format(tolerance=0.5))
+    monkeypatch.setattr("tsjax.cli.specs.shipped_sweeps", lambda: folder)
+    return folder
+
+
+def test_a_paper_is_reproduced(tsjax, paper, tmp_path):
+    code, out, err = tsjax("reproduce", "arXiv:1234.5678v2", "--quiet")
+    # One of the two claims is false.
+    assert code == 1, err
+    words = " ".join(out.split())
+    assert "a law that holds" in words and "a law that is false" in words
+    assert "1 ± 0.01" in words and "2.5 ± 0.01" in words and "less than a minute" in words
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"right", "wrong"}
+    assert (tmp_path / "runs/right/report.html").is_file()
+    # What was run is not run again, and JSON says the same.
+    chunks = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.parquet")}
+    code, out, _ = tsjax("reproduce", "1234.5678", "--quiet", "--json")
+    assert code == 1 and chunks == {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("*.parquet")}
+    right, wrong = json.loads(out)["1234.5678"]
+    assert [right["sweep"], wrong["sweep"]] == ["right", "wrong"]
+    (row,) = right["claims"]
+    direct = ts.load(tmp_path / "runs/right").verdicts()[0]
+    assert row["verdict"] == "holds" and row["ours"].startswith(f"{direct.value:.2f} [")
+    assert wrong["claims"][0]["verdict"] == "fails" and wrong["claims"][0]["allowed"] == "2 to 3"
+
+
+def test_every_paper_at_smoke_size(tsjax, paper, tmp_path):
+    (paper / "wrong.toml").unlink()
+    code, out, err = tsjax("reproduce", "--all", "--smoke", "--quiet", "--out", tmp_path / "small")
+    assert code == 0, (out, err)
+    assert [path.name for path in (tmp_path / "small").iterdir()] == ["right-smoke"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "name a paper, or give --all"),
+        (("1234.5679",), "Did you mean '1234.5678'?"),
+        (("Akiyama",), "Those that can be reproduced: 1234.5678 (right, wrong)"),
+    ],
+)
+def test_papers_that_nothing_reproduces(tsjax, paper, arguments, said):
+    code, out, err = tsjax("reproduce", *arguments)
+    assert code == 2 and said in err and not out

@@ -141,10 +141,11 @@ def run(
     result.look()
     show(result, as_json)
     if shard == "1/1":
-        _report(result, usual if "://" in directory else None, as_json)
+        write_page(result, usual if "://" in directory else None, as_json)
 
 
-def _report(result: "Result", out: Path | None, as_json: bool) -> None:
+def write_page(result: "Result", out: Path | None, as_json: bool) -> None:
+    """The page of a sweep that ran, in its store or in `out`; without room on a disk the sweep is still done."""
     from ..report.output import OutputError
 
     try:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .specs import shipped_names
+from .specs import papers, shipped_names
 
 
 def _stores(incomplete: str) -> list[str]:
@@ -24,6 +24,11 @@ def _specs(incomplete: str) -> list[str]:
     files = [str(path) for path in start.glob("*.toml")]
     folders = [f"{path}/" for path in start.glob("[!.]*") if path.is_dir()]
     return sorted(name for name in (*files, *folders, *shipped_names()) if name.startswith(incomplete))
+
+
+def papers_like(incomplete: str) -> list[str]:
+    """Completion: the papers that can be reproduced."""
+    return [number for number in papers() if number.startswith(incomplete)]
 
 
 def _models(incomplete: str) -> list[str]:

@@ -23,6 +23,18 @@ def shipped_names() -> list[str]:
     return sorted(path.stem for path in shipped_sweeps().glob("*.toml"))
 
 
+def papers() -> "dict[str, dict[str, SweepSpec]]":
+    """The papers that shipped sweeps reproduce, by their numbers on arXiv, with those sweeps by name."""
+    from ..sweep.spec import load_spec
+
+    found: dict[str, dict[str, SweepSpec]] = {}
+    for name in shipped_names():
+        spec = load_spec(shipped_sweeps() / f"{name}.toml")
+        if spec.reproduces:
+            found.setdefault(spec.reproduces.removeprefix("arXiv:"), {})[name] = spec
+    return dict(sorted(found.items()))
+
+
 def search_here() -> None:
     """From now on modules are also looked for in the current directory, after all packages. To run a sweep is to trust its
     file; to read a store is not, so this is for commands that run what the user has named or trusts."""

@@ -6,11 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ..sweep.result import Result
-from .charts import Plot, cloud_chart, curve_chart, heat_chart, key_of, path_chart
+from .charts import curve_chart, heat_chart
+from .clouds import cloud_chart, path_chart
+from .derived import derived_drawings
 from .grids import Grid
 from .heat import all_maps
 from .look import LIMIT_DASH, THEORY_DASH, Look, dash_of
 from .numbers import BEST_LINEAR, SUCCESS, label_of, the, x_is_returned
+from .plot import Plot, key_of
 from .points import points_of
 from .series import (
     Drawing,
@@ -25,6 +28,8 @@ from .series import (
 MOST_MAPS = 24
 # The column of the records that says how near a student's neurons are to its teacher's.
 _ALIGNMENT = "alignment"
+# The marker of published figures in the legend.
+_STAR = "M0,-6L1.4,-1.9L5.7,-1.9L2.2,0.7L3.5,4.9L0,2.3L-3.5,4.9L-2.2,0.7L-5.7,-1.9L-1.4,-1.9z"
 
 
 class Chart(NamedTuple):
@@ -86,6 +91,14 @@ def comparison_sections(result: Result) -> list[Section]:
         _drawn(result, name, f"{y} relative to {the(drawing.line)}", drawing)
         for name, drawing in found.items()
         if drawing is not None
+    ]
+
+
+def derived_sections(result: Result) -> list[Section]:
+    """What is drawn against something else than x: exponents against an argument, and means against what they collapse on."""
+    return [
+        _drawn(result, drawing.name, f"{drawing.y_label} against {drawing.x_label}", drawing)
+        for drawing in derived_drawings(result)
     ]
 
 
@@ -159,6 +172,8 @@ def _drawn(result: Result, name: str, title: str, drawing: Drawing) -> Section:
     entries = {series.name: _entry(series.look, series.name, series.note if alone else "") for series in drawing.series}
     if any(series.limit is not None for series in drawing.series):
         entries["limit"] = Entry("limit", drawing.line, "", -1, dash_of(LIMIT_DASH), "")
+    if any(series.published is not None for series in drawing.series):
+        entries["published"] = Entry("published", "published", "", -1, "", _STAR)
     if any(series.predicted is not None for series in drawing.series):
         entries["theory"] = Entry("theory", "theory", "", -1, dash_of(THEORY_DASH), "")
     caption = drawing.caption

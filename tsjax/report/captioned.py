@@ -71,7 +71,8 @@ def _table(rows: list[_Row]) -> pd.DataFrame:
     out.
 
     - `panel`, `curve`: names as in the figure; then x, by its own name; `mean` with its 95 % interval `low`, `high`;
-      `predicted` by theory, or the `limit` of Cramér and Rao; `seeds`, and how many cells of the curve `failed`.
+      `predicted` by theory, or the `limit` of Cramér and Rao; what was `published`; `seeds`, and how many cells of the
+      curve `failed`.
     - `exponent` of the curve with its 95 % interval `exponent_low`, `exponent_high`, fitted over `exponent_from` to
       `exponent_to`; `identified`: whether the data determine it.
     - `to_limit` with its interval: the mean relative to that limit. `best_linear` with its interval: the mean of the optimal
@@ -93,11 +94,11 @@ def _rows(result: Result, drawing: Drawing) -> list[_Row]:
         {"panel": panel.title, **row}
         for panel in drawing.panels
         for series in panel.series
-        for row in _points(result, series, first)
+        for row in _points(result, series, drawing.x, first)
     ]
 
 
-def _points(result: Result, series: Series, first: bool) -> Iterator[_Row]:
+def _points(result: Result, series: Series, axis: str, first: bool) -> Iterator[_Row]:
     nothing = np.full(len(series.x), np.nan)
     curve = series.curve
     whole: _Row = {"seeds": len(curve.seeds), "failed": curve.failed}
@@ -107,9 +108,10 @@ def _points(result: Result, series: Series, first: bool) -> Iterator[_Row]:
         whole |= {"exponent_from": rate.n[0], "exponent_to": rate.n[-1], "identified": rate.identified}
     linear = _best_linear(result, curve) if first else None
     for i, x in enumerate(series.x):
-        point: _Row = {"curve": series.name, result.experiment.x: x}
+        point: _Row = {"curve": series.name, axis: x}
         columns = {"mean": series.mean, "low": series.low, "high": series.high}
         columns |= {"predicted": series.predicted, "limit": series.limit}
+        columns |= {"published": _at_each(series.x, series.published)}
         point |= {name: (nothing if values is None else values)[i] for name, values in columns.items()}
         if first and series.limit is not None:
             values = curve.values[result.experiment.y[0]][i]
@@ -117,6 +119,12 @@ def _points(result: Result, series: Series, first: bool) -> Iterator[_Row]:
         if linear is not None and x in linear.x:
             point |= _estimate("best_linear", ratio_at(result, linear, curve, float(x)))
         yield point | whole
+
+
+def _at_each(x: np.ndarray, published: np.ndarray | None) -> np.ndarray | None:
+    """The published figure at each x, NaN where there is none."""
+    figures = {} if published is None else {place: value for place, value, _ in published}
+    return np.array([figures.get(place, np.nan) for place in x]) if figures else None
 
 
 def _ends(name: str, interval: tuple[float, float]) -> _Row:
@@ -142,6 +150,9 @@ def _best_linear(result: Result, curve: Curve) -> Curve | None:
 
 def _caption(result: Result, drawing: Drawing, rows: list[_Row]) -> str:
     plain, panels = [drawing.caption], list(dict.fromkeys(row["panel"] for row in rows))
+    if drawing.x != result.experiment.x:
+        # The caption says it all: the sentences below are about x.
+        panels = []
     if len(panels) > _PANELS:
         named = [{**row, "curve": f"{row['curve']} at {row['panel']}"} for row in rows]
         plain += [*_exponents("", named, result.experiment.x, 2), *_range_of_ends(result, named)]

@@ -17,10 +17,11 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 from matplotlib.transforms import ScaledTranslation
 
 from ..sweep.result import Result
+from .derived import derived_drawings
 from .heat import Heat
 from .look import LIMIT_DASH, THEORY_DASH
-from .numbers import digits, label_of, short
-from .series import Drawing, Panel, Scale, limit_drawing, mean_drawing, rival_drawing, ticks_at, y_range
+from .numbers import digits, short
+from .series import Drawing, Panel, Scale, limit_drawing, marked_x, mean_drawing, rival_drawing, ticks_at, y_range
 from .text import wrapped
 
 Kind: TypeAlias = Literal["png", "pdf", "svg"]
@@ -65,6 +66,8 @@ _WIDTHS: dict[str, float] = {"column": 3.4, "page": 7.0}
 _LEGEND_ROW = 0.17
 _LEGEND_TITLE = "fitted exponent [95 % interval]"
 _OF_THEORY = "theory, in the curve's colour"
+_PUBLISHED: dict[str, Any] = {"marker": "*", "linestyle": "", "markersize": 10, "markeredgecolor": "white"}
+_OF_PAPER = "published"
 # A curve with more points than this is drawn with a band instead of error bars.
 _DENSE = 12
 
@@ -87,9 +90,11 @@ def ratio_figure(result: Result, style: str = "page") -> Figure | None:
 
 
 def drawings(result: Result) -> list[Drawing]:
-    """All that is drawn of a result on paper: every y, then the risk relative to the limit and to the reference curve."""
+    """All that is drawn of a result on paper: every y, then the risk relative to the limit and to the reference curve, and what
+    is drawn against something else than x."""
     found = [mean_drawing(result, y) for y in result.experiment.y]
-    return found + [drawing for drawing in (limit_drawing(result), rival_drawing(result)) if drawing is not None]
+    found += [drawing for drawing in (limit_drawing(result), rival_drawing(result)) if drawing is not None]
+    return found + derived_drawings(result)
 
 
 def plot_result(
@@ -144,7 +149,7 @@ def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[.
         entries = _entries(panels if len(panels) > 1 else [_as_they_end(panels[0])], len(panels) == 1, drawing.line)
         own = [_own_entries(panel, width) for panel in panels] if noted and len(panels) > 1 else []
         if own:
-            entries = [one for one in entries if one[1] in (drawing.line, _OF_THEORY)]
+            entries = [one for one in entries if one[1] in (drawing.line, _OF_THEORY, _OF_PAPER)]
         # What one entry takes: its line, and a letter of 7 points.
         entry = 0.45 + 0.055 * max((len(line) for _, label in entries for line in label.split("\n")), default=0)
         legend_columns = max(1, min(len(entries), 4, int(_WIDTHS[style] / entry)))
@@ -230,7 +235,7 @@ def _dress(result: Result, axes: Axes, drawing: Drawing, panel: Panel, few: bool
     low, high, y_scale = y_range(drawing)
     _draw(axes, panel)
     axes.set_title(panel.title)
-    axes.set_xlabel(label_of(result, result.experiment.x))
+    axes.set_xlabel(drawing.x_label)
     axes.set_yscale(y_scale.kind, **_options(y_scale))
     axes.set_ylim(low, high)
     if y_scale.kind == "symlog":
@@ -238,7 +243,7 @@ def _dress(result: Result, axes: Axes, drawing: Drawing, panel: Panel, few: bool
         axes.yaxis.set_major_locator(FixedLocator(ticks.tolist()))
         axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:.4g}" for tick in ticks]))
         axes.yaxis.set_minor_locator(NullLocator())
-    _set_x(axes, panel, drawing.x_scale, few)
+    _set_x(axes, marked_x(result, drawing, panel), drawing.x_scale, few)
 
 
 def _options(scale: Scale) -> dict[str, Any]:
@@ -269,15 +274,19 @@ def _draw(axes: Axes, panel: Panel) -> None:
         else:
             errors = np.maximum(np.stack([mean - low, high - mean])[:, bars], 0.0)
             axes.errorbar(x[bars], mean[bars], errors, fmt="none", ecolor=look["color"], capsize=2, lw=0.9)
+        if series.published is not None:
+            x, value, error = series.published.T
+            axes.errorbar(x, value, error, color=look["color"], zorder=4, elinewidth=0.9, **_PUBLISHED)
 
 
-def _set_x(axes: Axes, panel: Panel, scale: Scale, few: bool) -> None:
-    """Ticks at the x that were measured, as many as have room; round numbers along a linear axis."""
+def _set_x(axes: Axes, x: np.ndarray | None, scale: Scale, few: bool) -> None:
+    """Ticks at the x that are to be marked, as many as have room; else round numbers."""
+    axes.set_xscale(scale.kind, **_options(scale))
     if scale.kind == "linear":
         axes.xaxis.set_major_locator(MaxNLocator(3 if few else 6))
+    if x is None:
         return
-    axes.set_xscale(scale.kind, **_options(scale))
-    ticks = ticks_at(scale, np.unique(np.concatenate([series.x for series in panel.series])), 3.5 if few else 7.0)
+    ticks = ticks_at(scale, x, 3.5 if few else 7.0)
     axes.xaxis.set_major_locator(FixedLocator(ticks.tolist()))
     axes.xaxis.set_major_formatter(FixedFormatter([short(tick) for tick in ticks]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -297,6 +306,8 @@ def _entries(panels: Sequence[Panel], notes: bool, line: str) -> list[tuple[Line
         found[line] = _handle(_LIMIT)
     if any(series.predicted is not None for series in every):
         found[_OF_THEORY] = _handle({**_THEORY, "color": _GREY})
+    if any(series.published is not None for series in every):
+        found[_OF_PAPER] = _handle({**_PUBLISHED, "color": _GREY})
     return [(handle, label) for label, handle in found.items()]
 
 

@@ -20,6 +20,7 @@ from .blocks import (
     Section,
     comparison_sections,
     curves_section,
+    derived_sections,
     heat_section,
     local_section,
     recorded_sections,
@@ -151,7 +152,7 @@ def _sections(result: Result) -> list[Section]:
     for name, grid in (("rates", rates_grid(result)), ("last", last_grid(result))):
         if grid is not None:
             parts.append(Section(name, grid.title, grids=[grid]))
-    parts += [local_section(result)]
+    parts += [local_section(result), *derived_sections(result)]
     compared = comparison_sections(result)
     crossings = crossing_grid(result)
     if crossings is not None and compared and not x_is_returned(result):

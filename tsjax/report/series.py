@@ -91,7 +91,8 @@ def scale_of(values: np.ndarray) -> Scale:
 
 class Series(NamedTuple):
     """What is drawn of one curve, all (k,): `mean` with interval `low`, `high` at `x`, theory's `predicted`, or the `limit` of
-    Cramér and Rao where theory predicts that; `name` and `note` are the legend's words, `look` goes with the name."""
+    Cramér and Rao where theory predicts that; `name` and `note` are the legend's words, `look` goes with the name. `published`
+    are figures of a paper, rows (x, value, standard error)."""
 
     curve: Curve
     x: np.ndarray
@@ -103,6 +104,7 @@ class Series(NamedTuple):
     note: str = ""
     name: str = ""
     look: Look = look_of(0)
+    published: np.ndarray | None = None
 
 
 class Panel(NamedTuple):
@@ -115,7 +117,7 @@ class Panel(NamedTuple):
 class Drawing(NamedTuple):
     """A figure before it is drawn: `name` for files, `y_label` and `kind` of the y axis, the `x_scale`, `caption`, `panels`,
     and what the `limit` of the series is, `line`; the `metric` that is drawn, and what it is relative to, `against` (the name
-    of a column or curve; empty for the values themselves)."""
+    of a column or curve; empty for the values themselves); the name of the x axis, `x`, and its `x_label`."""
 
     name: str
     y_label: str
@@ -126,11 +128,8 @@ class Drawing(NamedTuple):
     line: str
     metric: str = ""
     against: str = ""
-
-    @property
-    def log_x(self) -> bool:
-        """Whether the x axis is logarithmic."""
-        return self.x_scale.kind == "log"
+    x: str = ""
+    x_label: str = ""
 
     @property
     def series(self) -> list[Series]:
@@ -160,7 +159,8 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
         limit = limit_of(result, curve) if first and _shows_limit(result, curve) else None
         predicted = curve.theory.predicted if first and limit is None else None
         note = _exponent(result, curve) if first else ""
-        drawn.append(Series(curve, curve.x, mean, low, high, predicted, limit, note))
+        series = Series(curve, curve.x, mean, low, high, predicted, limit, note)
+        drawn.append(series._replace(published=_published(result, curve, y)))
     of = "Share of" if shares else "Mean"
     intervals = _intervals_of([curve.values[y] for curve in result.curves()] if result.kind(y).has_ratios else [])
     seeds = seeds_of(result.curves())
@@ -259,6 +259,7 @@ def y_range(drawing: Drawing) -> tuple[float, float, Scale]:
     middle: list[np.ndarray] = []
     ends: list[np.ndarray] = []
     for series in drawing.series:
+        middle += [] if series.published is None else [series.published[:, 1]]
         middle += [series.mean, *(line for line in (series.predicted, series.limit) if line is not None)]
         ends += [series.low, series.high]
     values, bars = (_finite(np.concatenate(lines)) for lines in (middle, ends))
@@ -284,6 +285,17 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
 
 
+def marked_x(result: Result, drawing: Drawing, panel: Panel) -> np.ndarray | None:
+    """The x that were measured, to be marked along the axis. None where it is linear, or where x was computed from several
+    arguments: there round numbers say more."""
+    if drawing.x_scale.kind == "linear" or drawing.x not in (result.experiment.x, *result.experiment.names):
+        return None
+    # Exponents between neighbours stand between the x of their curve.
+    own = drawing.x == result.experiment.x
+    x = _finite(np.concatenate([series.curve.x if own else series.x for series in panel.series]))
+    return np.unique(x) if x.size else None
+
+
 def ticks_at(scale: Scale, values: np.ndarray, most: float) -> np.ndarray:
     """Those of increasing values that lie apart by the `most`-th part of the axis or more."""
     places = scale.forward(values)
@@ -307,6 +319,20 @@ def _intervals_of(tables: Sequence[np.ndarray]) -> str:
             "with 95 % intervals but where some values are negative, or exactly 0 or 1: of such means there are none."
         )
     return "with 95 % intervals."
+
+
+def _published(result: Result, curve: Curve, metric: str) -> np.ndarray | None:
+    """The published means of a metric at single x of a curve, rows (x, value, standard error)."""
+    rows = []
+    for judged in result.judged():
+        figure, phrase = judged.expectation.published, judged.expectation.phrase
+        of_mean = phrase.form == "mean" and not phrase.operator and not judged.expectation.than
+        if figure is None or judged.curve is None or judged.x is None or not of_mean:
+            continue
+        mine = key_of_curve(judged.curve) == key_of_curve(curve)
+        if mine and judged.x[0] == judged.x[1] and metric == (phrase.metric or result.experiment.y[0]):
+            rows.append((judged.x[0], figure.value, figure.error))
+    return np.array(rows) if rows else None
 
 
 def _shows_limit(result: Result, curve: Curve) -> bool:
@@ -338,7 +364,8 @@ def _drawing(
 ) -> Drawing:
     x_scale = LINEAR if x_is_returned(result) else scale_of(np.concatenate([series.x for series in drawn]))
     line = label_of(result, LIMIT) if line is None else line
-    return Drawing(name, y_label, kind, x_scale, caption, panels_of(result, drawn), line, metric, against)
+    x, panels = result.experiment.x, panels_of(result, drawn)
+    return Drawing(name, y_label, kind, x_scale, caption, panels, line, metric, against, x, label_of(result, x))
 
 
 def panels_of(result: Result, drawn: Iterable[Series]) -> list[Panel]:

@@ -1,0 +1,119 @@
+"""What a sweep is drawn against beside its own x: the exponents of curves against an argument in which these differ, and means
+against the quantity on which they are claimed to collapse."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..sweep.curve import Curve
+from ..sweep.phrase import Phrase, evaluate
+from ..sweep.result import Result
+from ..sweep.values import canonical, labels_of, text_of
+from .look import look_of
+from .numbers import drawn_means, label_of, shows_rate, table_of, variants
+from .places import is_number
+from .series import Drawing, Panel, Series, panels_of, scale_of, seeds_of
+
+# Exponents at so many values of an argument are a curve.
+_LEAST = 3
+
+
+def derived_drawings(result: Result) -> list[Drawing]:
+    """The drawings of this module, those on which a claim rests first."""
+    return [*collapse_drawings(result), *exponent_drawings(result)]
+
+
+def exponent_drawings(result: Result) -> list[Drawing]:
+    """Fitted exponents, with 95 % intervals and theory's over the same window, against every argument of numbers that has three
+    values or more among curves which are otherwise alike."""
+    fitted = [
+        (curve, row)
+        for curve, row in zip(result.curves(), result.rates().to_dict("records"), strict=True)
+        if shows_rate(result, curve)
+    ]
+    found = []
+    for argument in variants(result) if fitted else ():
+        groups: dict[str, list[tuple[Curve, Mapping]]] = {}
+        for curve, row in fitted:
+            if is_number(curve.arguments[argument]):
+                others = {name: value for name, value in curve.arguments.items() if name != argument}
+                groups.setdefault(canonical(others), []).append((curve, row))
+        drawn = [_exponents(argument, group) for group in groups.values()]
+        drawn = [series for series in drawn if np.isfinite(series.mean).sum() >= _LEAST]
+        if not drawn:
+            continue
+        named = [
+            series._replace(name=_name_without(result, series.curve, argument), look=look_of(place))
+            for place, series in enumerate(drawn)
+        ]
+        y, label = label_of(result, result.experiment.y[0]), label_of(result, argument)
+        caption = f"Exponents of {y} in {label_of(result, result.experiment.x)} against {label}, with 95 % intervals."
+        scale = scale_of(np.concatenate([series.x for series in named]))
+        found.append(
+            Drawing(
+                f"exponent_in_{argument}", f"exponent of {y}", "plain", scale, caption, [Panel("", named)], "",
+                x=argument, x_label=label,
+            )
+        )  # fmt: skip
+    return found
+
+
+def _exponents(argument: str, group: list[tuple[Curve, Mapping]]) -> Series:
+    """The exponents of curves that differ in one argument, from their rows of `Result.rates`."""
+    ordered = sorted(group, key=lambda pair: pair[0].arguments[argument])
+    x = np.array([curve.arguments[argument] for curve, _ in ordered], float)
+    columns = ("exponent", "low", "high", "predicted")
+    exponent, low, high, theory = (np.array([row[name] for _, row in ordered], float) for name in columns)
+    sure = np.isfinite(low) & np.isfinite(high)
+    low, high = np.where(sure, low, np.nan), np.where(sure, high, np.nan)
+    return Series(ordered[0][0], x, exponent, low, high, theory if np.isfinite(theory).any() else None)
+
+
+def _name_without(result: Result, curve: Curve, argument: str) -> str:
+    """The name of a curve and what else tells it apart, but for an argument."""
+    curves, parts = result.curves(), [label_of(result, curve.name)]
+    for name in variants(result):
+        if name != argument:
+            words = labels_of(other.arguments[name] for other in curves)
+            parts.append(f"{label_of(result, name)} = {words[text_of(curve.arguments[name])]}")
+    return ", ".join(parts)
+
+
+def collapse_drawings(result: Result) -> list[Drawing]:
+    """Means against the quantity z, and against its rival, of every expectation `trend of METRIC in Z relative to Z'`: where z
+    alone decides, the curves are one."""
+    found: dict[tuple[str, str], Drawing] = {}
+    for expectation in result.spec.expect:
+        phrase = expectation.phrase
+        if phrase.form == "trend":
+            for z in filter(None, (phrase.z, phrase.rival)):
+                metric = phrase.metric or result.experiment.y[0]
+                # Against x itself every metric is drawn anyway.
+                if (metric, z) not in found and z != result.experiment.x:
+                    drawing = _against(result, phrase, expectation.where, metric, z)
+                    found |= {} if drawing is None else {(metric, z): drawing}
+    return list(found.values())
+
+
+def _against(result: Result, phrase: Phrase, where: Mapping, metric: str, z: str) -> Drawing | None:
+    """The means of one metric against z; None where z has no value, or nothing was measured."""
+    drawn, axis = [], result.experiment.x
+    for curve in result.curves():
+        meant = phrase.curve in (None, "*", curve.name)
+        if not meant or any(curve.arguments.get(name) != value for name, value in where.items()):
+            continue
+        try:
+            places = np.array([evaluate(z, {**curve.arguments, axis: float(x)}) for x in curve.x])
+        except ValueError:
+            continue
+        mean, low, high = drawn_means(result, curve, metric, table_of(result, curve, metric))
+        order = np.argsort(places, kind="stable")
+        drawn.append(Series(curve, places[order], mean[order], low[order], high[order]))
+    if not drawn:
+        return None
+    # As it is written in a paper.
+    label, x_label = label_of(result, metric), z.replace("**", "^").replace("*", "·")
+    caption = f"Mean {label} against {x_label}, over {seeds_of(series.curve for series in drawn)}, with 95 % intervals."
+    scale, name = scale_of(np.concatenate([series.x for series in drawn])), f"{metric}_in_{z}"
+    kind = "share" if result.kind(metric).name == "indicator" else "mean"
+    return Drawing(name, label, kind, scale, caption, panels_of(result, drawn), "", x=z, x_label=x_label)
