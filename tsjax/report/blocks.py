@@ -11,8 +11,9 @@ from .clouds import cloud_chart, path_chart
 from .derived import derived_drawings
 from .grids import Grid
 from .heat import all_maps
-from .look import LIMIT_DASH, THEORY_DASH, Look, dash_of
+from .look import LIMIT_DASH, THEORY_DASH, Look, dash_of, look_of
 from .numbers import BEST_LINEAR, SUCCESS, label_of, the, x_is_returned
+from .pictures import picture_chart, pictures_of
 from .plot import Plot, key_of
 from .points import points_of
 from .series import (
@@ -164,6 +165,19 @@ def heat_section(result: Result) -> Section | None:
     if len(maps) > len(charts):
         caption += f" The first {len(charts)} of {len(maps)} maps."
     return Section("maps", "Maps over two axes", caption, charts, choose=True)
+
+
+def pictures_section(result: Result) -> Section | None:
+    """Arrays that cells return."""
+    pictures = pictures_of(result)
+    if not pictures:
+        return None
+    charts = [Chart(f"{', '.join(picture.arrays)}: {picture.title}", picture_chart(picture)) for picture in pictures]
+    names = dict.fromkeys(label for picture in pictures for label in picture.arrays if picture.kind != "map")
+    together = max((list(picture.arrays) for picture in pictures if picture.kind != "map"), key=len, default=[])
+    legend = [_entry(look_of(place), label) for place, label in enumerate(together)] if len(names) > 1 else []
+    caption = "Arrays of single cells: at the largest x, of the first seed that has any."
+    return Section("arrays", "Arrays", caption, charts, legend, choose=True)
 
 
 def _drawn(result: Result, name: str, title: str, drawing: Drawing) -> Section:

@@ -139,26 +139,24 @@ def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[.
     The legend lies below, in the order in which the curves end. Of several panels each has its own where curves have exponents,
     which differ from panel to panel.
     """
-    if style not in _WIDTHS:
-        raise ValueError(f"style = {style!r}: no such style. Allowed: {', '.join(_WIDTHS)}.")
-    panels, wide = drawing.panels, style == "page"
+    panels, wide, full = drawing.panels, style == "page", width_of(style)
     noted = any(series.note for series in drawing.series)
     with matplotlib.rc_context(_SETTINGS):
         columns = _columns(len(panels), noted, wide)
-        rows, width = -(-len(panels) // columns), _WIDTHS[style] / columns
+        rows, width = -(-len(panels) // columns), full / columns
         entries = _entries(panels if len(panels) > 1 else [_as_they_end(panels[0])], len(panels) == 1, drawing.line)
         own = [_own_entries(panel, width) for panel in panels] if noted and len(panels) > 1 else []
         if own:
             entries = [one for one in entries if one[1] in (drawing.line, _OF_THEORY, _OF_PAPER)]
         # What one entry takes: its line, and a letter of 7 points.
         entry = 0.45 + 0.055 * max((len(line) for _, label in entries for line in label.split("\n")), default=0)
-        legend_columns = max(1, min(len(entries), 4, int(_WIDTHS[style] / entry)))
+        legend_columns = max(1, min(len(entries), 4, int(full / entry)))
         inside = _LEGEND_ROW * max((1 + sum(label.count("\n") + 1 for _, label in one) for one in own), default=0)
         below = _LEGEND_ROW * (-(-len(entries) // legend_columns) + 1)
         height = {1: 3.4, 2: 2.4}.get(columns, 1.8) if wide else {1: 2.3}.get(columns, 1.5)
         # The plot is most of the picture, however many curves there are.
         height = max(height, 1.9 * below if rows == 1 else 0.0, 1.6 * inside)
-        size = (_WIDTHS[style], rows * (height + inside) + below + 0.35)
+        size = (full, rows * (height + inside) + below + 0.35)
         figure = make(figsize=size, layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for axes, panel in zip(grid, panels, strict=False):
@@ -183,10 +181,8 @@ def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[.
 
 def heat_figure(heat: Heat, style: str = "page") -> Figure:
     """A map as a figure: a tile for every pair of values, coloured by decades where the values span a factor 8."""
-    if style not in _WIDTHS:
-        raise ValueError(f"style = {style!r}: no such style. Allowed: {', '.join(_WIDTHS)}.")
-    with matplotlib.rc_context({**_SETTINGS, "axes.grid": False}):
-        width = min(_WIDTHS[style], 1.6 + 0.62 * len(heat.x))
+    with settings(grid=False):
+        width = min(width_of(style), 1.6 + 0.62 * len(heat.x))
         figure = Figure(figsize=(width, 1.0 + 0.42 * len(heat.y)), layout="constrained")
         axes = figure.subplots()
         log, ticks = heat.decades
@@ -213,6 +209,18 @@ def heat_figure(heat: Heat, style: str = "page") -> Figure:
                 colour = "black" if level[i, j] > 0.6 else "white"
                 axes.text(j + 0.5, i + 0.5, digits(value, 2), ha="center", va="center", fontsize=6, color=colour)
     return figure
+
+
+def settings(grid: bool = True) -> Any:
+    """Matplotlib's settings of all figures, for a `with` statement."""
+    return matplotlib.rc_context({**_SETTINGS, "axes.grid": grid})
+
+
+def width_of(style: str) -> float:
+    """Inches of a `column` or a `page` of text. **Raises:** ValueError for another style."""
+    if style not in _WIDTHS:
+        raise ValueError(f"style = {style!r}: no such style. Allowed: {', '.join(_WIDTHS)}.")
+    return _WIDTHS[style]
 
 
 def _columns(panels: int, noted: bool, wide: bool) -> int:

@@ -23,6 +23,7 @@ from .blocks import (
     derived_sections,
     heat_section,
     local_section,
+    pictures_section,
     recorded_sections,
     seeds_section,
 )
@@ -46,6 +47,7 @@ from .numbers import (
     x_is_returned,
 )
 from .output import OutputError, replaced
+from .pictures import picture_figure, pictures_of
 from .sentences import headline_of, reason_of, title_of, value_of
 from .text import shown
 from .toml import spec_toml
@@ -72,6 +74,7 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
         matplotlib.rcdefaults()
         figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
         figures |= {heat.name: heat_figure(heat, style) for heat in all_maps(result)[:MOST_MAPS]}
+        figures |= {picture.name: picture_figure(picture, style) for picture in pictures_of(result)}
         for figure in figures.values():
             # Laid out once for all its files.
             figure.draw_without_rendering()
@@ -161,7 +164,7 @@ def _sections(result: Result) -> list[Section]:
     recorded = recorded_sections(result)
     taken = {f"curves-{section.id}" for section in recorded}
     parts += [*compared, *(section for section in others if section.id not in taken), seeds_section(result), *recorded]
-    parts.append(heat_section(result))
+    parts += [heat_section(result), pictures_section(result)]
     cells = cells_grid(result)
     parts.append(Section("cells", cells.title, grids=[cells]))
     return [part for part in parts if part is not None]

@@ -3,7 +3,7 @@
 import functools
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -55,9 +55,10 @@ def pieces(group: Group, done: set[str], size: int) -> tuple[deque[tuple[Cell, .
 
 @dataclass
 class Finished:
-    """Chunks of one group that were run and are not committed yet."""
+    """Chunks of one group that were run and are not committed yet; `arrays` are names of values that are kept whole."""
 
     static: dict[str, Any]
+    arrays: Collection[str] = ()
     cells: list[Cell] = field(default_factory=list)
     values: list[Mapping[str, np.ndarray]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
@@ -74,9 +75,9 @@ class Finished:
         self.sizes.append(len(cells))
 
     def records(self, compile_seconds: float, device: str) -> pd.DataFrame:
-        """One row per cell; vectors of length L give L rows per cell."""
+        """One row per cell; vectors of length L give L rows per cell, the first of which holds the arrays."""
         values = {name: np.concatenate([part[name] for part in self.values]) for name in self.values[0]}
-        records = _records(self.cells, self.static, values)
+        records = _records(self.cells, self.static, values, self.arrays)
         per_cell = np.repeat(np.divide(self.seconds, self.sizes), self.sizes)
         return records.assign(
             compile_seconds=compile_seconds,
@@ -87,8 +88,10 @@ class Finished:
         )
 
 
-def _records(cells: list[Cell], static: dict[str, Any], values: dict[str, np.ndarray]) -> pd.DataFrame:
-    vectors = {name: value for name, value in values.items() if value.ndim > 1}
+def _records(
+    cells: list[Cell], static: dict[str, Any], values: dict[str, np.ndarray], arrays: Collection[str]
+) -> pd.DataFrame:
+    vectors = {name: value for name, value in values.items() if value.ndim > 1 and name not in arrays}
     repeat = next(iter(vectors.values())).shape[1] if vectors else 1
     column = lambda listed: np.repeat(np.asarray(listed), repeat)
     # A static argument may be a word, a list or None, the same in all rows; the others are numbers.
@@ -97,7 +100,12 @@ def _records(cells: list[Cell], static: dict[str, Any], values: dict[str, np.nda
     for name in cells[0].arguments:
         columns[name] = constant(static[name]) if name in static else column([cell.arguments[name] for cell in cells])
     columns["seed"] = column([cell.seed for cell in cells])
-    columns |= {name: value.reshape(-1) if name in vectors else column(value) for name, value in values.items()}
+    for name, value in values.items():
+        if name in arrays:
+            columns[name] = np.empty(len(cells) * repeat, object)
+            columns[name][::repeat] = [*value]
+        else:
+            columns[name] = value.reshape(-1) if name in vectors else column(value)
     return pd.DataFrame(columns)
 
 

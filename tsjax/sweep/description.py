@@ -42,6 +42,7 @@ class Description(BaseModel):
     rates: bool = True
     sized: tuple[str, ...] = ()
     metrics: dict[str, dict[str, Any]] = {}
+    arrays: dict[str, tuple[str, ...]] = {}
     source: dict[str, str] = {}
     has_theory: bool = False
     black_box: bool = False

@@ -141,14 +141,14 @@ class _Run:
         if program.bytes > self.programs.budget and program.size > self.count:
             # Memory ran out since it was planned.
             program = self.smaller(group, program.size)
-        finished = Finished(group.static)
+        finished = Finished(group.static, self.experiment.arrays)
         try:
             for cells, values, seconds in self.chunks(group, program, waiting):
                 finished.add(cells, values, seconds)
                 self.costs.note_cells(self.experiment, group, seconds / len(cells))
                 if time.perf_counter() - finished.since >= self.commit_seconds:
                     self.commit(finished, program)
-                    finished = Finished(group.static)
+                    finished = Finished(group.static, self.experiment.arrays)
                 yield from self.commits.committed()
         finally:
             # Also what was finished before something failed.

@@ -29,6 +29,9 @@ class Cost(NamedTuple):
     factorisations: float = 0.0
 
 
+# Of an array that a cell returns.
+MOST_AXES = 4
+
 # Columns of the records, and keys of a sweep file, that the engine writes itself.
 RESERVED = (
     "cell", "seed", "seeds", "zip", "only", "failure", "compile_seconds", "run_seconds", "device", "jax", "tsjax",
@@ -56,6 +59,8 @@ class Experiment:
     - `arguments`: pydantic schema of all arguments; made from the function's signature by `experiment`.
     - `x`, `y`, `curve`: the argument (or returned vector) on the horizontal axis, the returned values to plot and fit (the
       first one carries the rate), and the argument that names a curve.
+    - `arrays`: returned arrays that are kept beside the record of a cell, with the names of their axes: `{"atoms": ("neuron",
+      "coordinate")}`. They are read by `Result.arrays`, and are in no table.
     - `theory(arguments, x)`: the `Theory` of the curve at `arguments`, for the values x.
     - `work`: a returned value that counts work done (for instance gradient steps), shown as throughput while running.
     - `cost(arguments)`: the `Cost` of one cell; without it `tsjax plan` tells no time.
@@ -71,7 +76,8 @@ class Experiment:
     - `rates`: whether y is expected to be a power of x. Without, reports show the exponents of those curves alone of whose rate
       a sweep expects something, and warn of no others.
 
-    A value may be a vector: all vectors of one call have one length, and the record becomes that many rows.
+    A value that is not among `arrays` may be a vector: all vectors of one call have one length, and the record becomes that
+    many rows.
     """
 
     name: str
@@ -92,6 +98,7 @@ class Experiment:
     rates: bool = True
     sized: tuple[str, ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    arrays: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pads: Callable[[dict[str, Any]], bool] | None = None
     black_box: bool = False
     timeout: int | float | None = None
@@ -113,6 +120,21 @@ class Experiment:
                 raise ValueError(
                     f"experiment {self.name!r}: metrics says that {name!r} is {kind!r}, which is no kind of metric; give "
                     "ts.Positive(), ts.Share(trials=...), ts.Signed() or ts.Indicator()."
+                )
+        for name, axes in self.arrays.items():
+            if name in (self.x, *self.y, *self.metrics, *self.arguments.model_fields) or name in RESERVED:
+                raise ValueError(
+                    f"experiment {self.name!r}: arrays names {name!r}, which is an argument, x, y, a metric or a name of the "
+                    "engine; an array is none of these, so return it under a name of its own."
+                )
+            if (
+                isinstance(axes, str)
+                or not 1 <= len(axes) <= MOST_AXES
+                or not all(isinstance(one, str) for one in axes)
+            ):
+                raise ValueError(
+                    f"experiment {self.name!r}: arrays says that {name!r} has the axes {axes!r}; name 1 to {MOST_AXES} of "
+                    'them, such as ("neuron", "coordinate").'
                 )
         both = sorted(set(self.static) & set(self.sized))
         if both:
@@ -164,6 +186,7 @@ class Experiment:
             rates=self.rates,
             sized=self.sized,
             metrics={name: kind_content(kind) for name, kind in self.metrics.items()},
+            arrays={name: tuple(axes) for name, axes in self.arrays.items()},
             source=source_of(self.fn),
             has_theory=self.theory is not None,
             black_box=self.black_box,

@@ -261,7 +261,9 @@ class _Run:
         like = tuple(sorted((name, value.dtype.kind, value.shape) for name, value in values.items()))
         place = (id(task.group), like)
         # As on devices: the time that a cell takes of all workers together.
-        self.finished.setdefault(place, Finished(task.group.static)).add((task.cell,), values, seconds / self.workers)
+        self.finished.setdefault(place, Finished(task.group.static, self.experiment.arrays)).add(
+            (task.cell,), values, seconds / self.workers
+        )
 
     def commit(self, seconds: float, most: int) -> None:
         """Hands over what is finished for so long, or so much of it; all of a group that has nothing more to run."""

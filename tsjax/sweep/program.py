@@ -241,11 +241,18 @@ def _explained(error: Exception, experiment: Experiment, group: Group, count: in
 
 def check_outputs(experiment: Experiment, group: Group, outputs: Mapping[str, Any]) -> None:
     """Raises ValueError for what a record cannot hold; `outputs` are arrays, or their shapes, with an axis of cells."""
-    lengths = {value.shape[1:] for value in outputs.values() if len(value.shape) > 1}
+    for name, axes in experiment.arrays.items():
+        if name in outputs and len(outputs[name].shape) != 1 + len(axes):
+            raise ValueError(
+                f"experiment {experiment.name!r} returned {name!r} with shape {outputs[name].shape[1:]}, and arrays says that "
+                f"it has {len(axes)} axes: {', '.join(axes)}."
+            )
+    vectors = {name: value for name, value in outputs.items() if name not in experiment.arrays}
+    lengths = {value.shape[1:] for value in vectors.values() if len(value.shape) > 1}
     if len(lengths) > 1 or any(len(shape) > 1 for shape in lengths):
         raise ValueError(
             f"experiment {experiment.name!r} returned vectors of different shapes {sorted(lengths)}: all vectors of a call "
-            "must share one length, and nothing may have more axes."
+            "must share one length, and nothing may have more axes but what @experiment(arrays=...) names."
         )
     arguments = group.cells[0].arguments
     if lengths and experiment.x in arguments:

@@ -20,6 +20,7 @@ from .table import (
     common_columns,
     in_columns,
     is_failure,
+    is_list,
     numbers,
     to_frame,
     whole_columns,
@@ -144,7 +145,7 @@ def _check_repeats(
 ) -> int:
     """The number of cells that were run more than once; raises StoreError if their records differ."""
     skipped = {"cell", "seed", *experiment.names, *ENGINE_COLUMNS}
-    values = [name for name in table.column_names if name not in skipped]
+    values = [name for name in table.column_names if name not in skipped and not is_list(table[name].type)]
     results = table.select(values)
     repeated = np.unique(code[~kept])
     mine = np.flatnonzero(kept & np.isin(code, repeated))

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ..rates import Estimate, Rate, Surface, Verdict, choose_model, diagnose, fit_rate, holm
 from ..rates.kinds import Kind
+from .arrays import split, stacked
 from .asked import Source, Unmeasured
 from .columns import holds_truth, plain
 from .coverage import Coverage
@@ -67,9 +68,9 @@ class Result:
         coverage: Coverage | None = None,
         theory: Callable[[Mapping[str, Any], np.ndarray], Theory] | None = None,
     ):
-        self.records = records
         self.spec = spec
         self.experiment = experiment.description if isinstance(experiment, Experiment) else experiment
+        self.records, self._arrays = split(records, self.experiment)
         self.provenance = provenance
         self.path = path
         self.plan = plan
@@ -395,6 +396,17 @@ class Result:
         from .cube import cube_of
 
         return cube_of(self.records, self.experiment, self.spec)
+
+    def arrays(self, name: str, curve: Curve | None = None) -> "xarray.DataArray":
+        """An array that cells return (`@experiment(arrays={name: axes})`), of all cells, or of those of a curve or a part of
+        one: of dimensions ("cell", *axes), with the arguments that vary and the seed as coordinates of its cells.
+
+        **Raises:** ValueError for a name that the experiment does not declare, or where cells have arrays of different shapes.
+        """
+        rows = self.records if curve is None else self.rows(curve)
+        if curve is not None and not self.experiment.returns_x:
+            rows = rows.iloc[np.flatnonzero(np.isin(rows[self.experiment.x].to_numpy(float), curve.x))]
+        return stacked(self._arrays, rows, self.experiment, name)
 
     def report(self, out: str | Path | None = None, style: str = "page") -> Path:
         """Writes figures (PNG, PDF, SVG; as wide as a `column` or a `page` of text) and the HTML page into `out` (the store by

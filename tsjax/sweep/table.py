@@ -1,7 +1,7 @@
 """Records as Arrow tables: one type for every column of a store, so that other tools read its folder as one table.
 
 Integers are stored as int64, other numbers as float64, and arguments whose values are lists, or of several kinds, as text
-(`tsjax.sweep.values.text_of`). A column that some cells lack is null there.
+(`tsjax.sweep.values.text_of`). Arrays that cells return are lists. A column that some cells lack is null there.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .description import Description
+from .experiment import MOST_AXES
 from .values import hashable, text_of, value_of
 
 ENGINE_COLUMNS = ("failure", "compile_seconds", "run_seconds", "device", "jax", "tsjax")
@@ -24,6 +25,10 @@ pandas holds such a column as numbers with a point."""
 
 _BOOL, _INT, _FLOAT, _TEXT = "bool", "int64", "double", "string"
 _TYPES: dict[str, Any] = {_BOOL: pa.bool_(), _INT: pa.int64(), _FLOAT: pa.float64(), _TEXT: pa.string()}
+# Arrays that a cell returns are lists of numbers, of lists of numbers, ...: "array2" has two axes.
+_ARRAY = "array"
+for _axes in range(1, MOST_AXES + 1):
+    _TYPES[f"{_ARRAY}{_axes}"] = pa.list_(_TYPES.get(f"{_ARRAY}{_axes - 1}", pa.float64()))
 
 
 def kind_of(values: Iterable[Any]) -> str:
@@ -41,8 +46,8 @@ def kind_of(values: Iterable[Any]) -> str:
 def _union(kinds: Sequence[str]) -> str:
     """The type that holds the values of columns of these types."""
     order = (_BOOL, _INT, _FLOAT)
-    if set(kinds) == {_TEXT}:
-        return _TEXT
+    if len(set(kinds)) == 1:
+        return kinds[0]
     return _TEXT if _TEXT in kinds else max(kinds, key=order.index)
 
 
@@ -51,7 +56,9 @@ def to_table(records: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
     columns = {}
     for name in records.columns:
         series = pd.Series(records[name])
-        if name in kinds:
+        if series.dtype == object and any(isinstance(value, np.ndarray) for value in series):
+            columns[name] = _lists(series)
+        elif name in kinds:
             columns[name] = _argument(series, kinds[name])
         elif series.dtype == bool:
             columns[name] = pa.array(series.to_numpy(), pa.bool_())
@@ -73,6 +80,30 @@ def _argument(series: pd.Series, kind: str) -> pa.Array:
     return _encoded(series, lambda value: None if value is None else encode(value), _TYPES[kind])
 
 
+def _lists(series: pd.Series) -> pa.Array:
+    """Arrays as nested lists, null where there is none."""
+    axes = next(value.ndim for value in series if isinstance(value, np.ndarray))
+    values = [None if value is None else np.asarray(value, np.float64).tolist() for value in series]
+    return pa.array(values, _TYPES[f"{_ARRAY}{axes}"])
+
+
+def is_list(type: Any) -> bool:
+    """Whether a column holds arrays."""
+    return pa.types.is_list(type)
+
+
+def _array_of(cell: Any) -> np.ndarray | None:
+    """An array from its nested lists."""
+    values, shape = cell.values, []
+    if values is None:
+        return None
+    while True:
+        shape.append(len(values) // int(np.prod(shape, dtype=int)))
+        if not is_list(values.type):
+            return values.to_numpy(zero_copy_only=False).reshape(shape)
+        values = values.flatten()
+
+
 def _encoded(series: pd.Series, encode, type: Any = None) -> pa.Array:
     values = series.tolist()
     if values and all(value is values[0] or value == values[0] for value in values):
@@ -90,8 +121,17 @@ def _kind(type: Any) -> str:
         return _BOOL
     if pa.types.is_integer(type):
         return _INT
+    if is_list(type):
+        return _axes_of(type)
     # A column without any value may be of any type.
     return _FLOAT if pa.types.is_floating(type) or pa.types.is_null(type) else _TEXT
+
+
+def _axes_of(type: Any) -> str:
+    axes = 0
+    while is_list(type):
+        axes, type = axes + 1, type.value_type
+    return f"{_ARRAY}{axes}"
 
 
 def _is_text(type: Any) -> bool:
@@ -142,7 +182,12 @@ def to_frame(table: pa.Table, rows: np.ndarray, experiment: Description) -> pd.D
         # One column at a time: of a million records a whole table more is a lot of memory.
         column = table[name].take(pa.array(rows)).combine_chunks()
         argument = name in experiment.names
-        if argument and (pa.types.is_string(column.type) or column.null_count):
+        if is_list(column.type):
+            # One by one: NumPy would make one array of arrays of one shape.
+            frame[name] = np.empty(len(column), object)
+            for row, cell in enumerate(column):
+                frame[name][row] = _array_of(cell)
+        elif argument and (pa.types.is_string(column.type) or column.null_count):
             frame[name] = _decoded(column)
         elif pa.types.is_string(column.type):
             # Few different texts (devices, versions), or ids.

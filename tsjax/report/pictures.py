@@ -1,0 +1,137 @@
+"""Pictures of the arrays that cells return: points of two coordinates, lines, and maps, of one cell of every curve."""
+
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..sweep.curve import Curve
+from ..sweep.result import Result
+from .figures import settings, width_of
+from .look import COLOURS, look_of
+from .numbers import full_name, label_of, short
+from .plot import Plot, key_of, layout_of, words
+
+Kind: TypeAlias = Literal["points", "line", "map"]
+
+# As many pictures of one kind as a reader looks through.
+MOST = 12
+
+
+class Picture(NamedTuple):
+    """Arrays of one cell, by their labels: rows of two coordinates are `points`, all of one plane in one picture; (k,) is a
+    `line`, and (k, l) a `map`. `name` for files, `title` says of which cell, `axes` are their names."""
+
+    name: str
+    title: str
+    kind: Kind
+    axes: tuple[str, ...]
+    arrays: dict[str, np.ndarray]
+
+
+def pictures_of(result: Result) -> list[Picture]:
+    """The pictures of a result: for each array of one or two axes, and each curve, the cell of the least seed at the largest x,
+    of at most `MOST` curves."""
+    found = []
+    for name, axes in result.experiment.arrays.items():
+        if len(axes) > 2:
+            continue
+        for place, curve in enumerate(result.curves()[:MOST]):
+            cell = _cell(result, name, curve)
+            if cell is None:
+                continue
+            array, where = cell
+            kind = "line" if array.ndim == 1 else "points" if array.shape[1] == 2 else "map"
+            title = f"{full_name(result, curve)}{where}"
+            same = lambda one, title=title, axes=axes: (
+                one.kind == "points" and one.title == title and one.axes[1:] == axes[1:]
+            )
+            plane = next((one for one in found if kind == "points" and same(one)), None)
+            if plane is None:
+                found.append(Picture(f"{name}_{place}", title, kind, axes, {label_of(result, name): array}))
+            else:
+                plane.arrays[label_of(result, name)] = array
+    return found
+
+
+def _cell(result: Result, name: str, curve: Curve) -> tuple[np.ndarray, str] | None:
+    """The array of one cell, and which cell it is in words; None where there is none, or no number in it."""
+    x = result.experiment.x
+    # A returned x is a part of every cell.
+    part = curve if result.experiment.returns_x else curve.rows(np.array([len(curve.x) - 1]))
+    arrays = result.arrays(name, part)
+    for cell in arrays:
+        if np.isfinite(cell).any():
+            where = "" if result.experiment.returns_x else f", {label_of(result, x)} = {short(part.x[0])}"
+            return cell.to_numpy(), f"{where}, seed {int(cell['seed'])}"
+    return None
+
+
+def picture_chart(picture: Picture) -> Plot:
+    """A picture for the page."""
+    plot = Plot(layout=layout_of())
+    first, second = _labels(picture)
+    if picture.kind == "map":
+        ((_, values),) = picture.arrays.items()
+        plot.add("heatmap", z=values, colorscale="RdBu", zmid=0.0, colorbar={"thickness": 12, "outlinewidth": 0})
+    for place, (label, values) in enumerate(picture.arrays.items() if picture.kind != "map" else ()):
+        look = look_of(place)
+        points = picture.kind == "points"
+        x, y = values.T if points else (np.arange(len(values)), values)
+        plot.add(
+            "scatter", x=x, y=y, name=words(label), mode="markers" if points else "lines",
+            marker={
+                "symbol": look.symbol + ("-open" if look.hollow else ""),
+                "size": 9 if points else 0,
+                "color": COLOURS[look.colour],
+                "line": {"width": 1.5 if look.hollow else 0},
+            },
+            line={"width": 2, "color": COLOURS[look.colour]},
+            hovertemplate=f"{words(label)}<br>%{{x:.4g}}, %{{y:.4g}}<extra></extra>",
+            meta={"keys": [key_of(look)], "ink": look.colour},
+        )  # fmt: skip
+    plot.layout["xaxis"] |= {"title": {"text": words(first)}}
+    plot.layout["yaxis"] |= {"title": {"text": words(second), "standoff": 6}}
+    if picture.kind == "points":
+        # Directions are seen as they are.
+        plot.layout["yaxis"] |= {"scaleanchor": "x", "zeroline": True}
+        plot.layout["xaxis"] |= {"zeroline": True}
+    return plot
+
+
+def picture_figure(picture: Picture, style: str = "page") -> Figure:
+    """A picture on paper."""
+    with settings(grid=picture.kind == "line"):
+        size = min(width_of(style), 4.2)
+        figure = Figure(figsize=(size, 0.85 * size), layout="constrained")
+        axes = figure.subplots()
+        if picture.kind == "map":
+            ((label, values),) = picture.arrays.items()
+            most = float(np.nanmax(np.abs(values))) or 1.0
+            drawn = axes.pcolormesh(values, cmap="RdBu", vmin=-most, vmax=most)
+            figure.colorbar(drawn, ax=axes, label=label)
+        for place, (label, values) in enumerate(picture.arrays.items() if picture.kind != "map" else ()):
+            look = look_of(place).line
+            if picture.kind == "points":
+                axes.plot(*values.T, label=label, **{**look, "linestyle": ""})
+            else:
+                axes.plot(values, label=label, **{**look, "marker": ""})
+        if picture.kind == "points":
+            axes.set_aspect("equal", adjustable="datalim")
+            for line in (axes.axhline, axes.axvline):
+                line(0.0, color="#bbbbbb", linewidth=0.6, zorder=0)
+        if len(picture.arrays) > 1:
+            axes.legend()
+        first, second = _labels(picture)
+        axes.set_xlabel(first)
+        axes.set_ylabel(second)
+        axes.set_title(picture.title)
+    return figure
+
+
+def _labels(picture: Picture) -> tuple[str, str]:
+    """Of the x and the y axis."""
+    label = next(iter(picture.arrays))
+    if picture.kind == "points":
+        return f"{picture.axes[1]} 1", f"{picture.axes[1]} 2"
+    return (picture.axes[0], label) if picture.kind == "line" else (picture.axes[1], picture.axes[0])
