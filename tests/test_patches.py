@@ -58,7 +58,7 @@ def test_sizes_and_types(key):
     def sample(length, flip, key):
         return ts.SignalNoisePatches(length * MU.astype(jnp.float32), flip).draw(key).sample(key, 5).x
 
-    many = jax.jit(jax.vmap(sample))(jnp.array([1.0, 2.0]), jnp.array([0.1, 0.2]), jnp.stack([key, key]))
+    many = jax.jit(jax.vmap(sample))(jnp.array([1.0, 2.0], jnp.float32), jnp.array([0.1, 0.2]), jnp.stack([key, key]))
     np.testing.assert_array_equal(many[0], one.x)
     np.testing.assert_array_equal(many[1, :, 0], 2 * one.x[:, 0])
 
@@ -66,7 +66,6 @@ def test_sizes_and_types(key):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"signal": jnp.ones((2, 2))}, r"one vector \(d,\), got shape \(2, 2\)"),
         ({"flip": 0.5}, r"below 1/2, .*; got 0\.5"),
         ({"std": 0.0}, r"std must be finite and > 0"),
         ({"patches": 1}, r"at least 2 patches, .* got patches=1"),

@@ -83,5 +83,5 @@ def test_bad_contours_are_errors(rng, change, message):
 def test_a_curve_without_values_is_an_error(rng):
     values = _errors(rng, 4)
     values[2] = np.nan
-    with pytest.raises(ValueError, match="it is missing"):
+    with pytest.raises(ValueError, match="it is nan and nan"):
         ts.contour(D, MU, values, 0.4)

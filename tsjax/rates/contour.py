@@ -42,7 +42,7 @@ def contour(
     >>> mu = np.array([1.0, 1.5, 2.0, 3.0, 4.0])
     >>> error = 1 / (1 + mu**4 / d[:, None] * 10)
     >>> print(ts.contour(d, mu, error[..., None] + 0.01 * rng.normal(size=(3, 5, 32)), 0.5))
-    0.25 [0.248, 0.252]
+    0.2519 [0.2496, 0.2542]
     """
     check_options(level, draws)
     places, along, table = as_array(argument, "argument"), as_array(x, "x"), as_array(values, "values")
@@ -57,22 +57,21 @@ def contour(
             raise ValueError(f"{name} needs two values or more, increasing; got {[float(v) for v in one]}.")
     check_not_infinite(table, "values")
     there = ~np.isnan(table)
-    kept = there.any(axis=2)
     size = int(there.any(axis=(0, 1)).sum())
     u = np.log(places) - np.log(places).mean()
-    weights = u / (u @ u)
-    whole = [_means(one[rows], np.ones((1, table.shape[2]))) for one, rows in zip(table, kept, strict=True)]
+    weights, all_seeds = u / (u @ u), np.ones((1, table.shape[2]))
     curves = []
-    for place, one, rows, mean in zip(places, table, kept, whole, strict=True):
-        side = mean[0, [0, -1]] - height if rows.any() else np.zeros(1)
-        if len(side) < 2 or side[0] * side[1] >= 0:
-            ends = " and ".join(short(end + height) for end in side) if rows.any() else "missing"
+    for place, one in zip(places, table, strict=True):
+        rows = np.flatnonzero((~np.isnan(one)).any(axis=1))
+        ends = _means(one[rows], all_seeds)[0, [0, -1]] if len(rows) else np.full(2, np.nan)
+        side = np.sign(ends - height)
+        if not side[0] * side[1] < 0:
             raise ValueError(
                 f"the mean does not pass {short(height)} where the argument is {short(place)}: at its first and last x it is "
-                f"{ends}. Give x on both sides of the contour, or another height."
+                f"{short(ends[0])} and {short(ends[1])}. Give x on both sides of the contour, or another height."
             )
-        curves.append((np.log(along[rows]), one[rows], float(np.sign(side[0]))))
-    value = float(_slopes(curves, weights, height, np.ones((1, table.shape[2])))[0])
+        curves.append((np.log(along[rows]), one[rows], float(side[0])))
+    value = float(_slopes(curves, weights, height, all_seeds)[0])
     (found,) = Resamples(table.shape[2], draws, seed).each(lambda counts: (_slopes(curves, weights, height, counts),))
     # What has no sign may be anything.
     unknown = np.isnan(found)
