@@ -238,15 +238,17 @@ class _Task(Points):
     def _average(self) -> Measured:
         """Over all cells of the curves that are meant: the mean of each seed's averages."""
         cells = self._cells()
-        counts = np.unique([float(count) for count in cells.trials if isinstance(count, int | float)])
-        if cells.trials and len(counts) != 1:
+        counts = {float(count) if isinstance(count, int | float) else None for count in cells.trials}
+        if None in counts or len(counts) > 1:
             raise Unmeasured(
                 f"averages of shares need one number of trials in all cells, and {self.metric!r} has several"
             )
         # Seeds with all cells, where every one counts alike.
         average = cells.values.mean(axis=0)
-        trials = float(counts[0]) * len(cells.places) if len(counts) else None
-        return self._pooled(cells, self.kind.mean(average[~np.isnan(average)], trials, level=self.level))
+        trials = sum(cells.trials) if counts else None
+        kept = ~np.isnan(average)
+        estimate = self.kind.mean(average[kept], trials, level=self.level)
+        return self._pooled(cells._replace(values=cells.values[:, kept]), estimate)
 
     def _pooled(self, cells: _Cells, estimate: Estimate) -> Measured:
         doubt = next(filter(None, map(_failures, cells.curves)), "")
