@@ -129,9 +129,9 @@ def one_run(key, *, setting, mu, d, n, flip, filters, rate, test_points):
     cost=_cost,
     rates=False,
     labels={
-        "mu": "|mu|", "d": "dimension d", "error": "test error", "clean_error": "error on clean labels",
+        "mu": "|mu|", "error": "test error", "clean_error": "error on clean labels",
         "train_loss": "training loss", "train_accuracy": "training accuracy",
-        "authors": "the authors' setting", "theorem": "the theorem's setting",
+        "authors": "authors' setting", "theorem": "theorem's setting",
     },
     metrics={
         "error": Share(trials="tests"), "clean_error": Share(trials="tests"),
