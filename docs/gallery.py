@@ -30,6 +30,7 @@ FIGURES: dict[str, str | None] = {
     "diabetes": None,
     "kernel_theory": None,
     "all_linear": None,
+    "benign_overfitting": "error_in_n*mu**4/d",
 }
 _START, _END = "<!-- Written by docs/gallery.py: figure -->", "<!-- end of figure -->"
 _INTRODUCTION = """# Gallery

@@ -21,7 +21,7 @@ LAYERS = [
     ["fast"],
     ["losses"],
     ["attacks", "subspaces", "train"],
-    ["problem", "mixtures"],
+    ["problem", "mixtures", "patches"],
     ["estimators"],
     ["risk", "theory"],
     ["classification", "recovery", "data", "sklearn"],

@@ -46,6 +46,8 @@ from .networks.cnn import CNN as CNN
 from .networks.mlp import MLP as MLP
 from .optim import add_langevin_noise as add_langevin_noise
 from .optim import noisy_gradient_descent as noisy_gradient_descent
+from .patches import PatchInstance as PatchInstance
+from .patches import SignalNoisePatches as SignalNoisePatches
 from .problem import Cube as Cube
 from .problem import FunctionTeacher as FunctionTeacher
 from .problem import Gaussian as Gaussian
@@ -88,6 +90,7 @@ from .rates import best as best
 from .rates import choose_model as choose_model
 from .rates import choose_window as choose_window
 from .rates import compare_rates as compare_rates
+from .rates import contour as contour
 from .rates import crossing as crossing
 from .rates import diagnose as diagnose
 from .rates import equivalence as equivalence

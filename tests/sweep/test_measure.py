@@ -107,6 +107,23 @@ CLAIMS = [
     ("undecided", {"what": "trend of error of a in width at n = 64", "at_least": 0.0, "where": {"d": 2}}),
     ("holds", {"what": "trend of risk of a in n**(-2/d) relative to n", "at_least": 0.02, "where": {"width": 4}}),
     ("fails", {"what": "trend of risk of a in n relative to n**(-2/d)", "at_least": 0.0, "where": {"width": 4}}),
+    # In a window of an expression: n = 64 .. 256 at d = 2, 32 .. 128 at d = 4.
+    ("holds", {"what": "trend of error of a in n", "at_most": -0.5, "where": {"width": 4}, "over": {"n*d": [128, 512]}}),
+    # The means of 1 / sqrt(n) over all n, and over n >= 64.
+    ("holds", {"what": "average of error of a", "value": 0.14052, "tolerance": 0.01, "where": HERE}),
+    ("fails", {"what": "average of error of a", "at_least": 0.16, "where": HERE}),
+    ("holds", {"what": "average of error of a", "value": 0.09197, "tolerance": 0.01, "over": {"n": [64, 256]}}),
+    ("holds", {"what": "average of error of a", "value": 0.0625, "tolerance": 0.01, "over": {"n/d": [128, 1000]}}),
+    ("holds", {"what": "average of drift of a", "value": 0.5, "tolerance": 0.4, "where": {"d": 2}}),
+    ("holds", {"what": "average of none of a", "at_most": 1e-4, "where": HERE}),
+    # Of both learners: (64^-1 + 64^-1/2 + 64^-1/2 + 64^-1/4) / 4 times the mean of 1.5, 1 and 1.5.
+    ("holds", {"what": "average of risk at n = 64", "value": 0.2059, "tolerance": 0.02}),
+    ("fails", {"what": "average of risk at n = 64", "at_most": 0.15}),
+    # Errors of chance 1 / sqrt(n) are 0.15 at one n, whatever d; risks of n^(-2/d), interpolated, at a d that grows.
+    ("holds", {"what": "contour in d of error of a = 0.15 in n", "value": 0.0, "tolerance": 0.2, "where": {"width": 4}}),
+    ("fails", {"what": "contour in d of error of a = 0.15 in n", "at_least": 0.5, "where": {"width": 4}}),
+    ("holds", {"what": "contour in n of risk of a = 0.05 in d", "value": 0.197, "tolerance": 0.05, "where": {"width": 4},
+               "over": {"n": [32, 128]}}),
     # Along an axis.
     ("holds", {"what": "spread of risk of a in width at n = 64", "value": 1.5, "tolerance": 0.5, "where": {"d": 2}}),
     ("fails", {"what": "spread of risk of a in width at n = 64", "at_most": 1.1, "where": {"d": 2}}),
@@ -202,6 +219,12 @@ def test_estimates_that_are_not_one_number(result):
         ({"what": "drift of a relative to b", "at_most": 1.0, "where": HERE}, "may be 0 or negative"),
         ({"what": "rate of drift of a in n", "at_most": 1.0, "where": HERE}, "is of kind signed, and only positive"),
         ({"what": "exponent in depth of rate of a in n", "at_most": 1.0}, "no argument 'depth'"),
+        ({"what": "contour in depth of error of a = 0.1 in n", "at_most": 1.0}, "no argument 'depth'"),
+        ({"what": "contour in d of error = 0.1 in n", "at_most": 1.0}, "say of which learner: a, b"),
+        ({"what": "contour in d of error of a = low in n", "at_most": 1.0}, "write 'contour in ARGUMENT of METRIC"),
+        ({"what": "average of error of a in n", "at_most": 1.0}, "write 'average of METRIC"),
+        ({"what": "trend of risk in n", "at_most": 1.0, "over": {"widht*n": [0, 1]}}, "names 'widht'. Did you mean 'width'"),
+        ({"what": "trend of risk in n", "at_most": 1.0, "over": {"d*n": [0, 1]}}, "holds no cell of this sweep"),
         ({"what": "median risk of a relative to b", "at_most": 1.0}, "write 'median METRIC of CURVE'"),
         ({"what": "monotone of risk of a in n", "value": 1.0, "tolerance": 0.1}, "give one of them"),
         ({"what": "risk of a", "at_most": 1.0, "floor": 0.1}, "floor goes with 'monotone of' alone"),

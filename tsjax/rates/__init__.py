@@ -9,6 +9,7 @@ from .compare import crossing as crossing
 from .compare import mean_ratio as mean_ratio
 from .compare import share as share
 from .compare import simultaneous as simultaneous
+from .contour import contour as contour
 from .diagnosis import diagnose as diagnose
 from .forecasts import AveragedForecast as AveragedForecast
 from .forecasts import Forecast as Forecast

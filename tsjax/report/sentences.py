@@ -83,6 +83,10 @@ def _measured(result: Result, judged: Judged) -> str:
         "median": f"median {metric}",
         "trend": f"rank correlation of {metric} with {phrase.z}"
         + (f", relative to {phrase.rival}" if phrase.rival else ""),
+        "average": f"{metric} on average over all cells",
+        "contour": f"exponent in {label_of(result, phrase.outer or '')} of the {x} where {metric} is {phrase.height:g}"
+        if phrase.height is not None
+        else "",
         "spread": f"largest {metric} over the smallest",
         "monotone": f"{rise} {metric} over an earlier one",
         "best": f"{x} of the smallest {metric}",

@@ -9,3 +9,12 @@ AKIYAMA_SUZUKI = """@misc{akiyama2022excess,
   archivePrefix = {arXiv},
   primaryClass  = {stat.ML}
 }"""
+
+KOU_CHEN_CHEN_GU = """@inproceedings{kou2023benign,
+  title         = {Benign Overfitting in Two-layer {ReLU} Convolutional Neural Networks},
+  author        = {Kou, Yiwen and Chen, Zixiang and Chen, Yuanzhou and Gu, Quanquan},
+  booktitle     = {International Conference on Machine Learning},
+  year          = {2023},
+  eprint        = {2303.04145},
+  archivePrefix = {arXiv}
+}"""

@@ -13,7 +13,7 @@ from .expectation import Expectation
 from .experiment import Experiment
 from .metrics import TIMES, kind_in, no_measurement, no_ratio
 from .phrase import names_in
-from .selection import chosen, rivals_of, subject_of
+from .selection import chosen, in_expressions, rivals_of, subject_of
 from .trace import outputs_of, theory_of
 from .values import hashable, name_of_value, within
 
@@ -113,6 +113,8 @@ class _Check:
         curves = self._meant()
         for curve in curves:
             self._window(curve)
+        if self.phrase.pools:
+            self._cells(curves)
         if other == "predicted":
             self._predicted(curves[0], deep and self.subject.curve != "*")
         elif self.than or (other is not None and self._is_curve(other)):
@@ -147,7 +149,7 @@ class _Check:
             raise SpecError(
                 f"{self.where}: excluding = ... goes with '*' only, but {expectation.what!r} is about one curve."
             )
-        if curve is None and experiment.curve is not None and phrase.form != "trend" and axis != experiment.curve:
+        if curve is None and experiment.curve is not None and not phrase.pools and axis != experiment.curve:
             raise SpecError(f"{self.where}: say of which {experiment.curve}: {', '.join(sorted(self.grid.names))}.")
         along = list(dict.fromkeys([*names, experiment.x]))
         if axis not in along:
@@ -155,14 +157,15 @@ class _Check:
         for name in (phrase.outer, *(phrase.than or ())[:1]):
             if name is not None and name not in along:
                 raise SpecError(f"{self.where}: {experiment.name} has no argument {name!r}.{nearest(name, names)}")
-        for expression in filter(None, (phrase.z, phrase.rival)):
+        windows = self.subject.windows if phrase.pools else {}
+        for expression in filter(None, (phrase.z, phrase.rival, *windows)):
             for name in names_in(expression):
                 if name not in along:
                     raise SpecError(f"{self.where}: {expression!r} names {name!r}.{nearest(name, along)}")
         if axis != experiment.x or phrase.outer is not None:
             self._numbers(str(phrase.outer or axis))
         for key in self.subject.windows:
-            if key not in (axis, experiment.x):
+            if key not in (axis, experiment.x) and not phrase.pools:
                 hint = " A curve is picked by where = {...}." if key in names else ""
                 raise SpecError(f"{self.where}: over names {key!r}; it restricts {experiment.x!r} alone.{hint}")
         for key, value in self.subject.where.items():
@@ -215,7 +218,7 @@ class _Check:
                     f"{shown(subject.where)} allows none, or only those that are left out ({shown(left_out)})."
                 )
             return found
-        several = self.phrase.form == "trend" or self.phrase.outer is not None
+        several = self.phrase.pools or self.phrase.outer is not None
         if several or (subject.axis != self.experiment.x and self.experiment.x in subject.windows):
             if not found:
                 raise AbsentError(f"{self.where}: {self.expectation.what!r} is about no curve of this sweep.")
@@ -270,6 +273,16 @@ class _Check:
                 f"{self.where}: over = {shown(self.expectation.over or self.phrase.at)} holds no {axis} of the curve "
                 f"{curve.name}: its values are {shown(sorted(set(curve.x)))}."
             )
+
+    def _cells(self, curves: Sequence[_Curve]) -> None:
+        """Some cell of the curves lies in all windows, also those of expressions."""
+        axis, windows = self.subject.axis, self.subject.windows
+        cells = [{**curve.arguments, axis: x} for curve in curves for x in curve.x]
+        try:
+            if cells and not any(in_expressions(cell, windows) for cell in cells):
+                raise AbsentError(f"{self.where}: over = {shown(windows)} holds no cell of this sweep.")
+        except ValueError as error:
+            raise error if isinstance(error, SpecError) else SpecError(f"{self.where}: {error}") from error
 
     def _common(self, curve: _Curve, rival: _Curve, every: bool) -> None:
         """The rival has the x where the two are compared: all of them, or at least one."""

@@ -33,8 +33,9 @@ class Expectation(BaseModel):
     - `value` +- `tolerance`, or `at_least` and/or `at_most`. `model of` needs `model` alone.
     - `published`: a figure of a paper, a number or `{ value, error, place }`, shown beside ours. With `tolerance`, and no
       `value`, it is what ours is compared with; its error then widens our interval, as the two are independent.
-    - `over` restricts an axis to a value or to [low, high]; `where` picks the curve when several differ in other arguments;
-      `than` holds arguments in which the second operand differs from the first.
+    - `over` restricts an axis to a value or to [low, high]; of `trend` and `average`, an expression of arguments too. `where`
+      picks the curve when several differ in other arguments; `than` holds arguments in which the second operand differs from
+      the first.
     - `excluding`: curves that `*` does not mean, beside OTHER. Against `predicted`, `*` means every curve that has a
       prediction. The verdict is that of the curve where the claim is hardest.
     - `floor`: of `monotone`: means below it count as it.

@@ -1,14 +1,16 @@
 """What an expectation speaks of, measured on the curves of a sweep: a number with its interval, and what to doubt."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..rates import (
+    Estimate,
     Rate,
     best,
     choose_model,
+    contour,
     crossing,
     exponent_of_rates,
     fit_rate,
@@ -19,13 +21,14 @@ from ..rates import (
     trend,
 )
 from ..rates.diagnostics import open_sentence
+from ..rates.kinds import Share
 from ..rates.selection import CANDIDATES, UNDECIDED
 from .asked import ALIKE, Measured, Source, Unmeasured, common, is_meant, pick
 from .curve import Curve
 from .expectation import Expectation
 from .phrase import evaluate
 from .points import Points
-from .selection import chosen
+from .selection import chosen, in_expressions
 
 
 class Measure:
@@ -49,14 +52,28 @@ class Measure:
         return [curve for curve in found if name != "*" or is_meant(expectation, curve)]
 
 
+class _Cells(NamedTuple):
+    """Cells of several curves together: the arguments of each, `values` (cells, seeds), NaN where missing, the trials that a
+    share is of (empty for other metrics), and the curve of each."""
+
+    places: list[Mapping[str, Any]]
+    values: np.ndarray
+    trials: list[Any]
+    curves: list[Curve]
+
+
 class _Task(Points):
     """Measures a curve as a whole too."""
 
     def all(self) -> list[Measured]:
-        if self.phrase.form == "trend":
-            return [self._trend()]
-        if self.phrase.form == "exponent":
-            return [self._exponent()]
+        alone = {
+            "trend": self._trend,
+            "average": self._average,
+            "exponent": self._exponent,
+            "contour": self._contour,
+        }.get(self.phrase.form)
+        if alone is not None:
+            return [alone()]
         how = {
             "rate": self._rate,
             "crossing": self._crossing,
@@ -111,6 +128,33 @@ class _Task(Points):
 
     def _exponent(self) -> Measured:
         """Of the rates of the curves that differ in one argument."""
+        outer, found = self._family()
+        rates = [self._fit(curve) for curve in found]
+        estimate = exponent_of_rates([curve.arguments[outer] for curve in found], rates, level=self.level)
+        doubts = [
+            self.why_not(curve) or _tail(rate, curve) or _failures(curve)
+            for curve, rate in zip(found, rates, strict=True)
+        ]
+        x = (float(found[0].arguments[outer]), float(found[-1].arguments[outer]))
+        least = min(rate.effective_seeds for rate in rates)
+        return Measured(estimate.value, estimate.interval, x, next(filter(None, doubts), ""), seeds=float(least))
+
+    def _contour(self) -> Measured:
+        """Along which a mean has one level, over the curves that differ in one argument."""
+        outer, found = self._family()
+        x = np.unique(np.concatenate([curve.x for curve in found]))
+        values = np.full((len(found), len(x), len(found[0].seeds)), np.nan)
+        for table, curve in zip(values, found, strict=True):
+            table[np.searchsorted(x, curve.x)] = curve.values[self.metric]
+        places = np.array([float(curve.arguments[outer]) for curve in found])
+        assert self.phrase.height is not None
+        estimate = contour(places, x, values, self.phrase.height, level=self.level)
+        doubt = next(filter(None, map(_failures, found)), "")
+        seeds = len(found[0].seeds)
+        return Measured(estimate.value, estimate.interval, _ends(places), doubt, seeds=float(seeds))
+
+    def _family(self) -> tuple[str, list[Curve]]:
+        """The argument in which the curves that are meant differ, and these curves in its order, on their common seeds."""
         outer, found = str(self.phrase.outer), chosen(self.curves, self.subject, self.subject.curve)
         if len({curve.name for curve in found}) > 1 and outer != self.experiment.curve:
             raise Unmeasured(f"name the curve: {', '.join(sorted({curve.name for curve in found}))}")
@@ -124,16 +168,7 @@ class _Task(Points):
         seeds = sorted(set.intersection(*(set(curve.seeds.tolist()) for curve in found)))
         if not seeds:
             raise Unmeasured("the curves have no seed in common")
-        found = [pick(curve, np.searchsorted(curve.seeds, seeds)) for curve in found]
-        rates = [self._fit(curve) for curve in found]
-        estimate = exponent_of_rates([curve.arguments[outer] for curve in found], rates, level=self.level)
-        doubts = [
-            self.why_not(curve) or _tail(rate, curve) or _failures(curve)
-            for curve, rate in zip(found, rates, strict=True)
-        ]
-        x = (float(found[0].arguments[outer]), float(found[-1].arguments[outer]))
-        least = min(rate.effective_seeds for rate in rates)
-        return Measured(estimate.value, estimate.interval, x, next(filter(None, doubts), ""), seeds=float(least))
+        return outer, [pick(curve, np.searchsorted(curve.seeds, seeds)) for curve in found]
 
     def _crossing(self, curve: Curve) -> list[Measured]:
         """Where the curve overtakes the other for good: from there on its risk is below."""
@@ -194,6 +229,37 @@ class _Task(Points):
 
     def _trend(self) -> Measured:
         """Over all cells of the curves that are meant."""
+        cells = self._cells()
+        expressions = [one for one in (self.phrase.z, self.phrase.rival) if one is not None]
+        z = [np.array([evaluate(one, place) for place in cells.places]) for one in expressions]
+        estimate = trend(z[0], cells.values, rival=z[1] if len(z) > 1 else None, level=self.level)
+        return self._pooled(cells, estimate)
+
+    def _average(self) -> Measured:
+        """Over all cells of the curves that are meant: the mean of each seed's averages."""
+        cells = self._cells()
+        counts = {float(count) if isinstance(count, int | float) else None for count in cells.trials}
+        if None in counts or len(counts) > 1:
+            raise Unmeasured(
+                f"averages of shares need one number of trials in all cells, and {self.metric!r} has several"
+            )
+        # Seeds with all cells, where every one counts alike.
+        average = cells.values.mean(axis=0)
+        trials = sum(cells.trials) if counts else None
+        kept = ~np.isnan(average)
+        estimate = self.kind.mean(average[kept], trials, level=self.level)
+        return self._pooled(cells._replace(values=cells.values[:, kept]), estimate)
+
+    def _pooled(self, cells: _Cells, estimate: Estimate) -> Measured:
+        doubt = next(filter(None, map(_failures, cells.curves)), "")
+        x = [place[self.subject.axis] for place in cells.places]
+        seeds = cells.values.shape[1]
+        note = ALIKE if estimate.interval[0] == estimate.interval[1] and seeds > 1 else ""
+        ends = (float(min(x)), float(max(x)))
+        return Measured(estimate.value, estimate.interval, ends, doubt, note, None, estimate.scale, seeds)
+
+    def _cells(self) -> _Cells:
+        """All cells of the curves that are meant, in the windows of arguments and of expressions."""
         found, axis = chosen(self.curves, self.subject, self.subject.curve), self.subject.axis
         if self.subject.curve == "*":
             found = [curve for curve in found if curve.name not in self.expectation.excluding]
@@ -201,23 +267,22 @@ class _Task(Points):
             raise Unmeasured("no records of any such curve yet")
         found = [self.window(curve) for curve in found]
         seeds = np.unique(np.concatenate([curve.seeds for curve in found]))
-        places: list[Mapping[str, Any]] = []
-        rows = []
+        places, rows, trials, there = [], [], [], []
         for curve in found:
             at = np.searchsorted(seeds, curve.seeds)
             for x, values in zip(curve.x, curve.values[self.metric], strict=True):
-                places.append({**curve.arguments, axis: float(x)})
+                place = {**curve.arguments, axis: float(x)}
+                if not in_expressions(place, self.subject.windows):
+                    continue
+                places.append(place)
+                there.append(curve)
                 rows.append(np.full(len(seeds), np.nan))
                 rows[-1][at] = values
-        z = [np.array([evaluate(expression, place) for place in places]) for expression in self._expressions()]
-        estimate = trend(z[0], np.array(rows), rival=z[1] if len(z) > 1 else None, level=self.level)
-        doubt = next(filter(None, map(_failures, found)), "")
-        x = (min(float(curve.x[0]) for curve in found), max(float(curve.x[-1]) for curve in found))
-        note = ALIKE if estimate.interval[0] == estimate.interval[1] and len(seeds) > 1 else ""
-        return Measured(estimate.value, estimate.interval, x, doubt, note, seeds=len(seeds))
-
-    def _expressions(self) -> list[str]:
-        return [expression for expression in (self.phrase.z, self.phrase.rival) if expression is not None]
+                if isinstance(self.kind, Share) and self.phrase.form == "average":
+                    trials.append(self.kind.trials if isinstance(self.kind.trials, int) else self._trials(curve, x))
+        if not places:
+            raise Unmeasured("no records in that window")
+        return _Cells(places, np.array(rows), trials, there)
 
 
 def _ends(x: np.ndarray) -> tuple[float, float]:

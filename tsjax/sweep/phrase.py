@@ -64,6 +64,16 @@ FORMS = {
         "difference of both sizes",
         "trend of risk in n*d**-2 relative to n",
     ),
+    "average": Form(
+        "average of METRIC [of CURVE]",
+        "the mean over seeds and over all cells, each of which counts alike",
+        "average of risk of student",
+    ),
+    "contour": Form(
+        "contour in ARGUMENT of METRIC [of CURVE] = LEVEL in AXIS",
+        "the exponent g of x ~ ARGUMENT^g, with x the place on the axis where the mean passes the level",
+        "contour in d of error of student = 0.3 in signal",
+    ),
     "spread": Form(
         "spread of METRIC [of CURVE] in AXIS",
         "the largest mean over the smallest along the axis; their difference, where the metric is not positive",
@@ -85,7 +95,7 @@ FORMS = {
 (theory's mean of the curve), or `AXIS = VALUE`: the same curve at another argument. A form may end with `at AXIS = VALUE`."""
 
 # Forms of one name that is a metric, where others name a curve.
-_OF_METRIC = ("trend", "spread", "monotone", "best", "mean", "median")
+_OF_METRIC = ("trend", "average", "spread", "monotone", "best", "mean", "median")
 # Which forms have an axis, and a second operand.
 _ALONG = ("rate", "exponent", "crossing", "model", "forecast", "spread", "monotone", "best")
 _OPERATORS = {"rate": ("relative to", "minus"), "mean": ("relative to", "minus"), "crossing": ("relative to",)}
@@ -98,7 +108,8 @@ class Phrase:
     - `form`: a key of `FORMS`. `metric`: None for the experiment's first y. `curve`: None where only one is meant.
     - `operator`: "relative to", "minus" or "". `other`: the second operand, or None. `than`: an argument and its value, where
       the second operand is the same curve elsewhere.
-    - `axis`: None for the experiment's x. `outer`: the argument of `exponent in ARGUMENT of ...`.
+    - `axis`: None for the experiment's x. `outer`: the argument of `exponent in ARGUMENT of ...` and of `contour in ...`, and
+      `height` the level of a contour.
     - `z`, `rival`: the expressions of a trend. `at`: an argument and its value, from the end of the phrase.
     """
 
@@ -112,12 +123,18 @@ class Phrase:
     outer: str | None = None
     z: str | None = None
     rival: str | None = None
+    height: float | None = None
     at: tuple[str, Any] | None = None
 
     @property
     def fits(self) -> bool:
         """Whether it rests on the shape of a curve, rather than on means at single x."""
         return self.form in ("rate", "exponent", "crossing", "model", "forecast")
+
+    @property
+    def pools(self) -> bool:
+        """Whether it is one number of the cells of several curves together."""
+        return self.form in ("trend", "average")
 
 
 def parse(text: str) -> Phrase:
@@ -138,6 +155,8 @@ def parse(text: str) -> Phrase:
     form = head[0] if head[0] in FORMS and about and head[0] != "mean" else "mean"
     if form == "trend":
         return _trend(text, rest, at)
+    if form == "contour":
+        return _contour(text, rest, at)
     outer, axis = None, None
     if form == "exponent":
         match = re.match(r"exponent in (\w+) of rate of ", rest)
@@ -183,6 +202,14 @@ def _trend(text: str, rest: str, at: tuple[str, Any] | None) -> Phrase:
         if expression is not None:
             names_in(expression)
     return Phrase("trend", match[1], match[2], "relative to" if match[4] else "", z=match[3], rival=match[4], at=at)
+
+
+def _contour(text: str, rest: str, at: tuple[str, Any] | None) -> Phrase:
+    match = re.fullmatch(rf"contour in (\w+) of ({_NAME})(?: of ({_NAME}))? = ({_NAME}) in (\w+)", rest)
+    height = None if match is None else value_of(match[4])
+    if match is None or isinstance(height, bool) or not isinstance(height, int | float):
+        raise _unknown(text, "contour")
+    return Phrase("contour", match[2], match[3], axis=match[5], outer=match[1], height=float(height), at=at)
 
 
 def _unknown(text: str, form: str) -> ValueError:

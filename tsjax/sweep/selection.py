@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 from .axes import same
 from .description import Description
 from .expectation import Expectation
+from .phrase import evaluate
 from .values import within
 
 
@@ -66,6 +67,11 @@ def in_windows(arguments: Mapping[str, Any], windows: Mapping[str, tuple[float, 
     """Whether arguments lie in these windows, as far as they are among them."""
     numbers = {name: arguments[name] for name in windows if name in arguments}
     return all(bool(within(value, *windows[name])) for name, value in numbers.items())
+
+
+def in_expressions(place: Mapping[str, Any], windows: Mapping[str, tuple[float, float]]) -> bool:
+    """Whether a cell, all its arguments and x, lies in the windows, whose names may be expressions of arguments."""
+    return all(bool(within(evaluate(name, place), *window)) for name, window in windows.items())
 
 
 def chosen(curves: Iterable[C], subject: Subject, name: str | None = None) -> list[C]:
