@@ -1,3 +1,4 @@
+from .gaussian_mixture import gaussian_mixture as gaussian_mixture
 from .paper_figure import paper_figure as paper_figure
 from .real_data import real_data as real_data
 from .recovery import recovery as recovery
