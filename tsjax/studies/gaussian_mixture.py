@@ -113,9 +113,8 @@ def features_error(f: Float[np.ndarray, "d features"], std: float) -> float:
     for Gaussian in each component. The lengths |f_j| do not matter: they change no span.
     """
     d = f.shape[0]
-    means, y = np.asarray(xor(d, std).means), np.array([1.0, -1.0, 1.0, -1.0])
-    s = std * np.linalg.norm(f, axis=0) / d**0.5
-    r = means @ f / (d**0.5 * s[None])
+    y, s = np.array([1.0, -1.0, 1.0, -1.0]), std * np.linalg.norm(f, axis=0) / d**0.5
+    r = np.concatenate([f[:2], -f[:2]]) / (d**0.5 * s[None])  # The means are the first two axes, and their opposites.
     cdf, pdf = norm.cdf(r), norm.pdf(r)
     m = s[None] * (r * cdf + pdf)
     # Of the variance, what the first order does not hold.
