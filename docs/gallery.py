@@ -30,6 +30,8 @@ FIGURES: dict[str, str | None] = {
     "diabetes": None,
     "kernel_theory": None,
     "all_linear": None,
+    "gaussian_mixture": None,
+    "gaussian_mixture_width": None,
 }
 _START, _END = "<!-- Written by docs/gallery.py: figure -->", "<!-- end of figure -->"
 _INTRODUCTION = """# Gallery

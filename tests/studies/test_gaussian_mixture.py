@@ -120,12 +120,12 @@ def test_the_analytical_error_is_the_published_one(d):
 
 def test_theory_of_every_learner():
     arguments = {**STUDY.arguments.model_validate(CELL).model_dump(), "d": None}
-    d = np.array([10, 20])
+    d = np.array([60, 100])
     net, ntk = (STUDY.theory({**arguments, "learner": learner}, d) for learner in ("net", "ntk"))
     np.testing.assert_allclose(net.predicted, float(bayes_error(STD)))
     assert ntk == ts.Theory()
     features = STUDY.theory({**arguments, "learner": "random_features"}, d).predicted
-    assert features.tolist() == [mean_features_error(10, 20, STD), mean_features_error(20, 40, STD)]
+    assert features.tolist() == [mean_features_error(60, 120, STD), mean_features_error(100, 200, STD)]
     more = STUDY.theory({**arguments, "learner": "random_features", "features_per_d": 6}, d).predicted
     assert (more < features).all()
 
