@@ -31,6 +31,8 @@ FIGURES: dict[str, str | None] = {
     "kernel_theory": None,
     "all_linear": None,
     "benign_overfitting": "error_in_n*mu**4/d",
+    "gaussian_mixture": None,
+    "gaussian_mixture_width": None,
 }
 _START, _END = "<!-- Written by docs/gallery.py: figure -->", "<!-- end of figure -->"
 _INTRODUCTION = """# Gallery

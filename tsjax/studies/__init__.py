@@ -8,6 +8,7 @@ SHIPPED = {
     "paper_figure": "tsjax.studies.paper_figure",
     "real_data": "tsjax.studies.real_data",
     "benign_overfitting": "tsjax.studies.benign_overfitting",
+    "gaussian_mixture": "tsjax.studies.gaussian_mixture",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)
