@@ -1,23 +1,26 @@
-"""Pictures and captions of README and gallery, from stores of the sweeps that ship.
+"""Pictures and captions of README and gallery, and the results of papers, from stores of the sweeps that ship.
 
     uv run python docs/gallery.py runs     # runs/superiority, runs/quickstart, ...: those that are there
 
-writes docs/gallery/NAME.svg, .csv (the values in the picture) and .md (the caption) by `tsjax figure`, then the page
-docs/gallery.md and the first picture of the README. Without a folder it only writes the latter two again.
+writes docs/gallery/NAME.svg, .csv (the values in the picture) and .md (the caption) by `tsjax figure`, and NAME.claims.md of
+the sweeps that reproduce a paper; then the pages docs/gallery.md and docs/studies/index.md, and the first picture of the
+README. Without a folder it only writes the latter three again.
 """
 
 import re
 import sys
 from pathlib import Path
 
+from tsjax.cli.specs import papers
 from tsjax.report.captioned import write_captioned
+from tsjax.report.claims import claims_markdown
 from tsjax.report.text import wrapped
 from tsjax.sweep.plan import plan_cells
 from tsjax.sweep.result import Result, load
 from tsjax.sweep.spec import find_experiment, load_spec
 
 ROOT = Path(__file__).parent.parent
-GALLERY = ROOT / "docs/gallery"
+GALLERY, STUDIES = ROOT / "docs/gallery", ROOT / "docs/studies"
 # In the order of the page, each with the figure that shows its claim; None is the first of its report.
 FIGURES: dict[str, str | None] = {
     "superiority": None,
@@ -41,6 +44,13 @@ A picture of each sweep that ships. Picture, caption and table of values are com
 whole of a sweep, with all its figures, is on the page that `tsjax run NAME` writes. [What was measured](science/measured.md)
 sums up the results.
 """
+_RESULTS = """# Papers reproduced
+
+`tsjax reproduce 2205.14818` runs the sweeps of a paper and prints the tables below: each claim, what was published of it, what
+is allowed, our value with its 95 % interval, and the verdict. A claim holds if the whole interval lies in the allowed range,
+fails if all of it lies outside, and is undecided otherwise. Bars were set before the sweeps ran, by the paper or by pilot runs
+at other seeds. Minutes are those on two CPU cores. What the papers say, and where we differ, is on the page of each study.
+"""
 
 
 def draw(name: str, store: Path) -> None:
@@ -49,6 +59,8 @@ def draw(name: str, store: Path) -> None:
     picture, _, caption = write_captioned(result, GALLERY / f"{name}.svg", FIGURES[name])
     picture.write_text(_twice_as_large(picture.read_text()))
     caption.write_text(f"{wrapped(f'{caption.read_text().strip()} {_origin(name, result)}', 128)}\n")
+    if load_spec(ROOT / f"sweeps/{name}.toml").reproduces:
+        (GALLERY / f"{name}.claims.md").write_text(claims_markdown(result))
 
 
 def _twice_as_large(svg: str) -> str:
@@ -85,6 +97,27 @@ def page() -> str:
     return "\n".join([_INTRODUCTION, *sections])
 
 
+def results() -> str:
+    """The text of docs/studies/index.md: every claim of every paper that is reproduced."""
+    rows, sections = [], []
+    for number, specs in papers().items():
+        source = next(iter(specs.values())).source.replace(
+            f"arXiv:{number}", f"[arXiv:{number}](https://arxiv.org/abs/{number})"
+        )
+        sections.append(f"## {number}\n\n{source}.\n")
+        for name, spec in specs.items():
+            page = STUDIES / f"{spec.study}.md"
+            table = (GALLERY / f"{name}.claims.md").read_text()
+            outcomes = [line.split("|")[-2].strip() for line in table.splitlines()[2:]]
+            counts = [str(outcomes.count(outcome)) for outcome in ("holds", "undecided", "fails")]
+            minutes = "" if spec.minutes is None else f"{spec.minutes:g}"
+            link = f"[{name}]({page.name})" if page.is_file() else f"[{name}](../gallery.md#{name})"
+            rows.append(f"| {number} | {link} | {' | '.join(counts)} | {minutes} |")
+            sections.append(f"### {name}\n\n{spec.claim}\n\n{table}")
+    head = "| paper | sweep | hold | undecided | fail | minutes |\n|---|---|---|---|---|---|"
+    return "\n".join([_RESULTS, head, *rows, "", *sections])
+
+
 def with_figure(readme: str) -> str:
     """The README with its picture as it now is."""
     before, rest = readme.split(_START)
@@ -97,6 +130,7 @@ def main(stores: Path | None) -> None:
             print(name, flush=True)
             draw(name, stores / name)
     (ROOT / "docs/gallery.md").write_text(page())
+    (STUDIES / "index.md").write_text(results())
     readme = ROOT / "README.md"
     readme.write_text(with_figure(readme.read_text()))
 

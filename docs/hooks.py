@@ -16,6 +16,17 @@ _BAR = '<mo stretchy="false" lspace="0" rspace="0">|</mo>'
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.S)
 
 
+def on_config(config):
+    """Adds the pages of studies below that of their results, in the order of their titles, so that a study is one page more."""
+    folder = ROOT / "docs/studies"
+    titles = {path.read_text().split("\n")[0].removeprefix("# "): path for path in folder.glob("*.md")}
+    pages = [{title: f"studies/{path.name}"} for title, path in sorted(titles.items()) if path.stem != "index"]
+    for entry in config["nav"]:
+        if isinstance(entry, dict) and "Papers reproduced" in entry:
+            entry["Papers reproduced"] = [*entry["Papers reproduced"], *pages]
+    return config
+
+
 def on_files(files, config):
     """Adds every notebook as a page, with the outputs that it keeps: `docs/execute.py` makes them."""
     for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
