@@ -7,6 +7,7 @@ SHIPPED = {
     "recovery": "tsjax.studies.recovery",
     "paper_figure": "tsjax.studies.paper_figure",
     "real_data": "tsjax.studies.real_data",
+    "learnability": "tsjax.studies.learnability",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

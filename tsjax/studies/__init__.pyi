@@ -1,3 +1,4 @@
+from .learnability import learnability as learnability
 from .paper_figure import paper_figure as paper_figure
 from .real_data import real_data as real_data
 from .recovery import recovery as recovery
