@@ -13,6 +13,7 @@ The paper's gradient descent has steps that depend on the norms of the neurons, 
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -136,12 +137,11 @@ def shift(d: int, m: int, signs: str) -> tuple[float, float]:
 
 def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
     slope, _ = shift(*(arguments[name] for name in ("d", "m", "signs")))
-    lam = x if arguments["lam"] is None else np.full(len(x), arguments["lam"])
-    return Theory(slope * np.asarray(lam, float), None, "the minimiser to first order in lam, with n infinite")
+    return Theory(slope * x, None, "the minimiser to first order in lam, with n infinite")
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
-    return Cost(6.0 * np.prod([float(arguments[name]) for name in ("steps", "width", "n", "d")]))
+    return Cost(6.0 * math.prod(arguments[name] for name in ("steps", "width", "n", "d")))
 
 
 def trained(
