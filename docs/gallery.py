@@ -30,6 +30,9 @@ FIGURES: dict[str, str | None] = {
     "diabetes": None,
     "kernel_theory": None,
     "all_linear": None,
+    "learnability": None,
+    "learnability_width": None,
+    "learnability_circle": None,
 }
 _START, _END = "<!-- Written by docs/gallery.py: figure -->", "<!-- end of figure -->"
 _INTRODUCTION = """# Gallery
