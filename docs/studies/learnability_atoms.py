@@ -18,15 +18,17 @@ from tsjax.report.figures import image
 from tsjax.studies.learnability import atoms, trained
 
 FILE = Path(__file__).with_suffix(".svg")
-_SEEDS = 4
+_SEEDS = 3
+_PANELS = ((0.0, 20000), (1e-4, 20000), (1e-3, 20000), (1e-4, 200000))
 # Of the teacher's mass; smaller atoms are a cloud of dots that says nothing.
-_LEAST = 1e-3
+_LEAST = 3e-3
 _COLOURS = {1.0: "#0072b2", -1.0: "#d55e00"}
 
 
-def atoms_of(result: ts.Result, lam: float) -> tuple[np.ndarray, np.ndarray]:
-    """Positions (k, 2), in the basis of the teacher's two neurons, and signs (k,) of the atoms of the first seeds at lam."""
-    rows = np.flatnonzero((result.records["lam"] == lam) & (result.records["seed"] < _SEEDS))
+def atoms_of(result: ts.Result, lam: float, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions (k, 2), in the basis of the teacher's two neurons, and signs (k,) of the atoms of the first seeds."""
+    records = result.records
+    rows = np.flatnonzero((records["lam"] == lam) & (records["steps"] == steps) & (records["seed"] < _SEEDS))
     positions, signs = [], []
     with jax.enable_x64(True):
         for row in rows:
@@ -39,22 +41,32 @@ def atoms_of(result: ts.Result, lam: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def picture(result: ts.Result) -> Figure:
-    """One circle for each lam: dots are atoms, their area is the mass; long ticks are the teacher's neurons."""
-    penalties = np.unique(result.records["lam"])
-    figure = Figure(figsize=(7.0, 2.3), layout="constrained")
+    """One circle for each lam: dots are atoms, larger ones of more mass; ticks outside are the teacher's neurons."""
+    figure = Figure(figsize=(7.0, 2.1), layout="constrained")
     turn = np.linspace(0, 2 * np.pi, 181)
-    for axes, lam in zip(figure.subplots(1, len(penalties)), penalties, strict=True):
+    for axes, (lam, steps) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
         axes.plot(np.cos(turn), np.sin(turn), color="#bbbbbb", linewidth=0.8, zorder=1)
         for (x, y), sign in (((1, 0), 1.0), ((0, 1), -1.0)):
-            axes.plot([1.08 * x, 1.35 * x], [1.08 * y, 1.35 * y], color=_COLOURS[sign], linewidth=2)
-        position, sign = atoms_of(result, lam)
+            axes.plot([1.2 * x, 1.45 * x], [1.2 * y, 1.45 * y], color=_COLOURS[sign], linewidth=2.5)
+        position, sign = atoms_of(result, lam, steps)
         mass = np.linalg.norm(position, axis=1)
+        place = position / np.maximum(mass, 1e-300)[:, None]
+        # Sizes in steps of a factor 2: dots of one size are one shape in the file.
+        size = 2.0 ** np.round(np.log2(np.maximum(mass, 1e-300)))
         for colour in _COLOURS:
-            kept = (sign == colour) & (mass > _LEAST)
-            place = position[kept] / mass[kept, None]
-            axes.scatter(*place.T, s=200 * mass[kept], color=_COLOURS[colour], alpha=0.5, linewidths=0, zorder=2)
-        axes.set_title("no penalty" if lam == 0 else f"lambda = {lam:g}", fontsize=8)
-        axes.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), aspect="equal")
+            for one in np.unique(size[mass > _LEAST]):
+                kept = (sign == colour) & (mass > _LEAST) & (size == one)
+                axes.plot(
+                    *place[kept].T,
+                    "o",
+                    color=_COLOURS[colour],
+                    markersize=3 + 12 * one**0.5,
+                    alpha=0.5,
+                    markeredgewidth=0,
+                )
+        penalty = "no penalty" if lam == 0 else f"lambda = {lam:g}"
+        axes.set_title(f"{penalty}\n{steps} steps", fontsize=8)
+        axes.set(xlim=(-1.5, 1.5), ylim=(-1.5, 1.5), aspect="equal")
         axes.axis("off")
     return figure
 

@@ -143,7 +143,7 @@ def test_what_the_sweep_expects_of_theory():
     assert shift(5, 4, "alternating") == pytest.approx((21.975, 39.688), abs=1e-3)
     full = {**LearnabilityArguments(lam=0.0).model_dump(), "lam": None}
     theory = learnability.theory(full, np.array([0.0, 1e-3]))
-    np.testing.assert_allclose(theory.predicted, [0.0, 0.021975], rtol=1e-4)
+    np.testing.assert_allclose(theory.predicted, [np.nan, 0.021975], rtol=1e-4)
     assert against_width.theory is None and against_width.x == "width" and against_width.fn is learnability.fn
 
 

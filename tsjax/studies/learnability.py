@@ -137,7 +137,8 @@ def shift(d: int, m: int, signs: str) -> tuple[float, float]:
 
 def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
     slope, _ = shift(*(arguments[name] for name in ("d", "m", "signs")))
-    return Theory(slope * x, None, "the minimiser to first order in lam, with n infinite")
+    # At lam = 0 every student that fits is a minimiser, so that nothing is predicted.
+    return Theory(np.where(x > 0, slope * x, np.nan), None, "the minimiser to first order in lam, with n infinite")
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
