@@ -33,6 +33,7 @@ def atoms_of(result: ts.Result, lam: float, steps: int) -> tuple[np.ndarray, np.
     with jax.enable_x64(True):
         for row in rows:
             key, arguments = result.cell(int(row))
+            assert not isinstance(key, int)
             _, teacher, fit = trained(key, **arguments)
             placed = atoms(fit.model)
             positions.append(np.asarray(placed.position) @ np.asarray(teacher.w).T)

@@ -175,7 +175,8 @@ def trained(
     labels={
         "lam": "penalty lambda", "n": "sample size n", "angle": "angle to the teacher (radians)",
         "near": "share of the mass within 0.1", "recovered": "mass within 0.1 / the teacher's", "risk": "excess risk",
-        "success": "success (risk below 0.001)",
+        "success": "success (risk below 0.001)", "width": "width of the student", "steps": "gradient steps",
+        "learnability": "penalised student", "learnability_width": "penalised student",
     },
 )  # fmt: skip
 def learnability(key, *, lam, width, n, d, m, signs, steps, step_size, start) -> Mapping[str, Any]:
