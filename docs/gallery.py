@@ -36,6 +36,9 @@ FIGURES: dict[str, str | None] = {
     "benign_overfitting": "error_in_n*mu**4/d",
     "gaussian_mixture": None,
     "gaussian_mixture_width": None,
+    "learnability": None,
+    "learnability_width": None,
+    "learnability_circle": None,
 }
 _START, _END = "<!-- Written by docs/gallery.py: figure -->", "<!-- end of figure -->"
 _INTRODUCTION = """# Gallery

@@ -9,6 +9,7 @@ SHIPPED = {
     "real_data": "tsjax.studies.real_data",
     "benign_overfitting": "tsjax.studies.benign_overfitting",
     "gaussian_mixture": "tsjax.studies.gaussian_mixture",
+    "learnability": "tsjax.studies.learnability",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

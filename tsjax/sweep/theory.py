@@ -12,7 +12,7 @@ from .values import canonical
 class Theory(NamedTuple):
     """What theory says of one curve y(x).
 
-    - `predicted`: y at the given x, or None.
+    - `predicted`: y at the given x, NaN where theory says nothing, or None.
     - `exponent`: the asymptotic exponent of y ~ x^{-exponent}, or None.
     - `source`: where both come from.
     """
@@ -66,8 +66,10 @@ class TheoryTable:
         """Notes what theory says of a curve at some x, beside what it says at others."""
         entry = self._known.get(canonical(dict(curve)), {"x": [], "predicted": None})
         known = dict(zip(entry["x"], entry["predicted"] or [None] * len(entry["x"]), strict=True))
-        values = [None] * len(x) if theory.predicted is None else np.asarray(theory.predicted, float).tolist()
-        known |= dict(zip(map(float, x), values, strict=True))
+        values = np.full(len(x), np.nan) if theory.predicted is None else np.asarray(theory.predicted, float)
+        # Of an x of which theory says nothing it says None, since JSON has no NaN.
+        told = [None if np.isnan(value) else value for value in values.tolist()]
+        known |= dict(zip(map(float, x), told, strict=True))
         self._known[canonical(dict(curve))] = {
             "curve": dict(curve),
             "x": list(known),
