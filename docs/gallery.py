@@ -21,25 +21,17 @@ from tsjax.sweep.spec import find_experiment, load_spec
 
 ROOT = Path(__file__).parent.parent
 GALLERY, STUDIES = ROOT / "docs/gallery", ROOT / "docs/studies"
-# In the order of the page, each with the figure that shows its claim; None is the first of its report.
-FIGURES: dict[str, str | None] = {
-    "superiority": None,
-    "quickstart": None,
-    "recovery": None,
-    "hard_teachers": None,
-    "unknown_width": "risk_relative_to_limit",
-    "why_noise": None,
-    "paper_figure": None,
-    "diabetes": None,
-    "kernel_theory": None,
-    "all_linear": None,
-    "benign_overfitting": "error_in_n*mu**4/d",
-    "gaussian_mixture": None,
-    "gaussian_mixture_width": None,
-    "learnability": None,
-    "learnability_width": None,
-    "learnability_circle": None,
-}
+# The page begins with these; the others follow by name.
+_FIRST = (
+    "superiority",
+    "quickstart",
+    "recovery",
+    "hard_teachers",
+    "unknown_width",
+    "why_noise",
+    "paper_figure",
+    "diabetes",
+)
 _START, _END = "<!-- Written by docs/gallery.py: figure -->", "<!-- end of figure -->"
 _INTRODUCTION = """# Gallery
 
@@ -56,13 +48,20 @@ at other seeds. Minutes are those on two CPU cores. What the papers say, and whe
 """
 
 
+def names() -> list[str]:
+    """Every sweep that ships, in the order of the page."""
+    return [*_FIRST, *sorted({path.stem for path in (ROOT / "sweeps").glob("*.toml")} - set(_FIRST))]
+
+
 def draw(name: str, store: Path) -> None:
     """Picture, table and caption of one sweep."""
     result = load(store)
-    picture, _, caption = write_captioned(result, GALLERY / f"{name}.svg", FIGURES[name])
+    picture, _, caption = write_captioned(
+        result, GALLERY / f"{name}.svg", load_spec(ROOT / f"sweeps/{name}.toml").figure or None
+    )
     picture.write_text(_twice_as_large(picture.read_text()))
     caption.write_text(f"{wrapped(f'{caption.read_text().strip()} {_origin(name, result)}', 128)}\n")
-    if load_spec(ROOT / f"sweeps/{name}.toml").reproduces:
+    if spec.reproduces:
         (GALLERY / f"{name}.claims.md").write_text(claims_markdown(result))
 
 
@@ -94,7 +93,7 @@ def page() -> str:
     """The text of docs/gallery.md."""
     sections = [
         f"## {name}\n\n{figure(name, 'gallery')}\n[The values in the picture](gallery/{name}.csv)\n"
-        for name in FIGURES
+        for name in names()
         if (GALLERY / f"{name}.md").is_file()
     ]
     return "\n".join([_INTRODUCTION, *sections])
@@ -109,8 +108,10 @@ def results() -> str:
         )
         sections.append(f"## {number}\n\n{source}.\n")
         for name, spec in specs.items():
-            page = STUDIES / f"{spec.study}.md"
-            table = (GALLERY / f"{name}.claims.md").read_text()
+            page, claims = STUDIES / f"{spec.study}.md", GALLERY / f"{name}.claims.md"
+            if not claims.is_file():
+                continue
+            table = claims.read_text()
             outcomes = [line.split("|")[-2].strip() for line in table.splitlines()[2:]]
             counts = [str(outcomes.count(outcome)) for outcome in ("holds", "undecided", "fails")]
             minutes = "" if spec.minutes is None else f"{spec.minutes:g}"
@@ -128,7 +129,7 @@ def with_figure(readme: str) -> str:
 
 
 def main(stores: Path | None) -> None:
-    for name in FIGURES:
+    for name in names():
         if stores is not None and list((stores / name / "chunks").glob("*.parquet")):
             print(name, flush=True)
             draw(name, stores / name)

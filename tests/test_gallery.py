@@ -11,6 +11,7 @@ import pytest
 from helpers import exponents_of_table, intervals_in, ratios_of_table, texts_of_svg
 
 import tsjax as ts
+from tsjax.cli.specs import papers
 from tsjax.report.numbers import short
 from tsjax.report.publish import markdown_text
 from tsjax.sweep.spec import find_experiment, load_spec
@@ -35,8 +36,9 @@ def _script() -> ModuleType:
 def test_every_shipped_sweep_has_its_picture_table_and_caption():
     assert {"superiority", "quickstart"} <= set(SWEEPS) and set(SHIPPED) >= WITHOUT
     expected = {f"{name}{suffix}" for name in SWEEPS for suffix in (".svg", ".csv", ".md")}
+    expected |= {f"{name}.claims.md" for specs in papers().values() for name in specs}
     assert {path.name for path in GALLERY.iterdir()} == expected
-    assert set(_script().FIGURES) == set(SHIPPED)
+    assert set(_script().names()) == set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
@@ -103,10 +105,29 @@ seeds = 8
 """
 
 
+@pytest.mark.parametrize("name", [name for specs in papers().values() for name in specs])
+def test_the_results_of_a_paper_are_those_of_its_sweep(name):
+    """A row for every claim; what was published is what the sweep file says."""
+    spec = load_spec(ROOT / f"sweeps/{name}.toml")
+    heading, _, *rows = (GALLERY / f"{name}.claims.md").read_text().splitlines()
+    columns = [cell.strip() for cell in heading.strip("|").split("|")]
+    cells = [dict(zip(columns, (cell.strip() for cell in row[1:-1].split(" | ")), strict=True)) for row in rows]
+    assert len(cells) == len(spec.expect)
+    for row, expectation in zip(cells, spec.expect, strict=True):
+        assert row["verdict"] in ("holds", "undecided", "fails")
+        value, low, high = (float(number) for number in re.findall(r"-?\d[\d.]*(?:e[-+]\d+)?", row["ours [95 %]"]))
+        assert low <= value <= high
+        if expectation.published is not None:
+            assert row["published"].startswith(f"{expectation.published.value:g}")
+    page = (ROOT / "docs/studies/index.md").read_text()
+    assert page == _script().results(), "run python docs/gallery.py"
+    assert "\n".join(rows) in page
+
+
 def test_one_command_makes_everything_from_stores(tmp_path, monkeypatch):
     from tsjax.sweep.run import run_spec
 
-    for folder in ("sweeps", "docs/gallery", "runs"):
+    for folder in ("sweeps", "docs/gallery", "docs/studies", "runs"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "sweeps/superiority.toml").write_text(_TOY)
     shutil.copy(ROOT / "README.md", tmp_path)
@@ -115,6 +136,7 @@ def test_one_command_makes_everything_from_stores(tmp_path, monkeypatch):
     script = _script()
     monkeypatch.setattr(script, "ROOT", tmp_path)
     monkeypatch.setattr(script, "GALLERY", tmp_path / "docs/gallery")
+    monkeypatch.setattr(script, "STUDIES", tmp_path / "docs/studies")
     script.main(tmp_path / "runs")
     caption = (tmp_path / "docs/gallery/superiority.md").read_text()
     assert caption.startswith("**A planted law.** ") and caption.split("From")[1].strip() == "`tsjax run superiority`."

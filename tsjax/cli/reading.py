@@ -171,7 +171,7 @@ def figure(
     directory: Directory,
     to: Annotated[Path, typer.Option(help="figure.svg, figure.png or figure.pdf.", show_default=False)],
     name: Annotated[
-        str | None, typer.Option(help="Which one, as report calls it: risk_in_n. The first by default.")
+        str | None, typer.Option(help="Which one, as report calls it: risk_in_n. By default that of the claim.")
     ] = None,
     style: Annotated[FigureStyle, typer.Option(help="As wide as a column or a page of text.")] = FigureStyle.page,
     as_json: Json = False,

@@ -52,13 +52,14 @@ class Captioned(NamedTuple):
 
 
 def captioned(result: Result, name: str | None = None) -> Captioned:
-    """A figure of a result by its name, the first by default: that of the mean of the first y.
+    """A figure of a result by its name; by default that which the sweep names, else that of the mean of the first y.
 
     **Raises:** ValueError when there are no records, or no such figure.
     """
     if result.records.empty:
         raise ValueError("there are no records to draw yet; run the sweep first.")
     found = {drawing.name: drawing for drawing in drawings(result)}
+    name = name or result.spec.figure or None
     if name is not None and name not in found:
         raise ValueError(f"there is no figure {name!r}. Allowed: {', '.join(found)}.")
     drawing = next(iter(found.values())) if name is None else found[name]

@@ -31,7 +31,8 @@ class SweepSpec(BaseModel):
     `only = { where = { estimator = "student" }, restarts = [1, 4] }`. Of an argument that is itself a list (`widths:
     tuple[int, ...]`), `widths = [64, 64]` is one value and `widths = [[64], [64, 64]]` an axis of two. `seeds` is a number of
     seeds, a list, or a range. `minutes` is how long the sweep took on two CPU cores, for `tsjax list`. `reproduces` is the
-    paper that `tsjax reproduce` runs this sweep for, such as `arXiv:2205.14818`.
+    paper that `tsjax reproduce` runs this sweep for, such as `arXiv:2205.14818`, and `figure` the one that shows the claim, by
+    the name that `tsjax figure --name` takes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +40,7 @@ class SweepSpec(BaseModel):
     claim: str = ""
     source: str = ""
     reproduces: str = ""
+    figure: str = ""
     study: str
     key: int = Field(default=0, ge=0, lt=2**32, strict=True)
     problem: dict[str, Any] = {}
