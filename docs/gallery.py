@@ -55,10 +55,8 @@ def names() -> list[str]:
 
 def draw(name: str, store: Path) -> None:
     """Picture, table and caption of one sweep."""
-    result = load(store)
-    picture, _, caption = write_captioned(
-        result, GALLERY / f"{name}.svg", load_spec(ROOT / f"sweeps/{name}.toml").figure or None
-    )
+    result, spec = load(store), load_spec(ROOT / f"sweeps/{name}.toml")
+    picture, _, caption = write_captioned(result, GALLERY / f"{name}.svg", spec.figure or None)
     picture.write_text(_twice_as_large(picture.read_text()))
     caption.write_text(f"{wrapped(f'{caption.read_text().strip()} {_origin(name, result)}', 128)}\n")
     if spec.reproduces:
