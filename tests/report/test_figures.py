@@ -2,6 +2,7 @@ import dataclasses
 import io
 import itertools
 import re
+import warnings
 from xml.etree import ElementTree
 
 import jax
@@ -312,3 +313,17 @@ def test_shares_have_an_axis_from_0_to_1():
     # The exact interval of 8 successes of 8 reaches down to 0.025^(1/8).
     lowest = min(segment[:, 1].min() for bars in axes.collections for segment in bars.get_segments())
     assert lowest == pytest.approx(0.025 ** (1 / 8), rel=1e-6)
+
+
+def test_a_single_x_is_drawn_without_a_warning():
+    @experiment(static=("learner",), curve="learner")
+    def cell(key, *, learner: str, n: int, d: float):
+        return {"risk": d / n * (1.0 + jax.random.uniform(key))}
+
+    result = sweep(cell, seeds=4, learner=["a", "b", "c"], n=[100], d=[2.0, 4.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = rate_figure(result)
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        assert low < 100 < high and len(axes.lines) >= 3

@@ -289,6 +289,9 @@ def _draw(axes: Axes, panel: Panel) -> None:
 
 def _set_x(axes: Axes, x: np.ndarray | None, scale: Scale, few: bool) -> None:
     """Ticks at the x that are to be marked, as many as have room; else round numbers."""
+    if scale.kind == "log" and x is not None and len(x) == 1:
+        # Matplotlib warns of an axis that begins where it ends.
+        axes.set_xlim(float(x[0]) / 2.0, float(x[0]) * 2.0)
     axes.set_xscale(scale.kind, **_options(scale))
     if scale.kind == "linear":
         axes.xaxis.set_major_locator(MaxNLocator(3 if few else 6))
