@@ -76,10 +76,33 @@ def noise_seed(key: PRNGKeyArray) -> UInt32[Array, "2"]:
     return jr.bits(key, (2,), jnp.uint32)
 
 
-class LangevinNoiseState(NamedTuple):
-    """State of `add_langevin_noise`: steps done."""
+class StepState(NamedTuple):
+    """State of what depends on the step alone: steps done."""
 
     step: Int[Array, ""]
+
+
+def _at(value: ScalarOrSchedule, step: Int[Array, ""]):
+    return value(step) if callable(value) else value
+
+
+def subtract_weight_decay(step_size: ScalarOrSchedule, decay: ScalarOrSchedule) -> optax.GradientTransformation:
+    r"""Adds decoupled weight decay to finished updates: u <- u - eta lambda theta, whatever the optimizer does with gradients
+    (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2, with lambda times the learning rate eta as in optax and PyTorch).
+
+    After `optax.adam(eta)` it is `optax.adamw(eta, weight_decay=decay)`, and `decay` may be traced and mapped over.
+    """
+
+    def init(params) -> StepState:
+        del params
+        return StepState(step=jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None):
+        scale = jnp.asarray(_at(step_size, state.step)) * _at(decay, state.step)
+        shrunk = jax.tree.map(lambda u, theta: u - scale.astype(theta.dtype) * theta, updates, params)
+        return shrunk, StepState(step=state.step + 1)
+
+    return optax.GradientTransformation(init, update)
 
 
 def add_langevin_noise(
@@ -107,21 +130,18 @@ def add_langevin_noise(
     # Once: deriving a key in every step would cost as much as the noise.
     seed = noise_seed(key)
 
-    def at(value: ScalarOrSchedule, count):
-        return value(count) if callable(value) else value
-
-    def init(params) -> LangevinNoiseState:
+    def init(params) -> StepState:
         del params
-        return LangevinNoiseState(step=jnp.zeros((), jnp.int32))
+        return StepState(step=jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
         del params
         # One draw for all leaves: the generator's code is then compiled once, and no block of it is wasted.
         flat, unravel = ravel_pytree(updates)
-        scale = jnp.sqrt(2 * jnp.asarray(at(step_size, state.step)) * at(temperature, state.step))
+        scale = jnp.sqrt(2 * jnp.asarray(_at(step_size, state.step)) * _at(temperature, state.step))
         xi = counter_normals(seed, state.step, flat.shape[0], flat.dtype)
         flat = flat + scale.astype(flat.dtype) * xi
-        return unravel(flat), LangevinNoiseState(step=state.step + 1)
+        return unravel(flat), StepState(step=state.step + 1)
 
     return optax.GradientTransformation(init, update)
 

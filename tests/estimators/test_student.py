@@ -259,9 +259,30 @@ def test_two_layers_reach_the_fast_kernel(key, monkeypatch):
     np.testing.assert_allclose(fit.model.w, expected.w, rtol=1e-5, atol=1e-6)
 
 
+def test_weight_decay_is_decoupled(key):
+    """After Adam it is optax's AdamW, under a schedule too; after gradient descent it is a penalty; and it is mapped over."""
+    rate = optax.cosine_decay_schedule(0.1, 30)
+    decays = jnp.array([1e-2, 0.5])
+    shared = {"steps": 30, "batch_size": 8}
+    mapped = jax.vmap(
+        lambda decay: ts.Student(linear(), optimizer=optax.adam, learning_rate=rate, weight_decay=decay, **shared).fit(
+            key, NUMBERS
+        )
+    )(decays)
+    for place, decay in enumerate((1e-2, 0.5)):
+        expected = ts.Student(linear(), optimizer=optax.adamw(rate, weight_decay=decay), **shared).fit(key, NUMBERS)
+        np.testing.assert_allclose(mapped.model.w[place], expected.model.w, rtol=1e-10)
+        np.testing.assert_allclose(mapped.model.b[place], expected.model.b, rtol=1e-10)
+    descent = ts.Student(linear(), learning_rate=0.1, steps=30, weight_decay=0.5).fit(key, NUMBERS)
+    penalised = ts.Student(linear(), learning_rate=0.1, steps=30, penalty=0.25).fit(key, NUMBERS)
+    np.testing.assert_allclose(descent.model.w, penalised.model.w, rtol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: ts.Student(mlp, optimizer=optax.adam(0.1), weight_decay=0.1), r"weight_decay is times the step size"),
+        (lambda: ts.Student(mlp, learning_rate=0.1, weight_decay=-1.0), r"weight_decay must be finite and at least 0"),
         (lambda: ts.Student(mlp), r"gradient descent needs a learning_rate"),
         (lambda: ts.Student(3, learning_rate=0.1), r"model makes a network: .* got 3"),
         (lambda: ts.Student(mlp, optimizer=optax.adam), r"this optimizer needs a learning_rate"),

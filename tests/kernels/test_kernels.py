@@ -22,6 +22,7 @@ from tsjax.kernels import (
     Polynomial,
     RationalQuadratic,
     ReLUFeatures,
+    Stretched,
     nngp,
     ntk,
 )
@@ -55,6 +56,7 @@ KERNELS = {
     "relu_features": ReLUFeatures.sample(jr.key(1), 30, 4),
     "fourier_features": FourierFeatures.sample(jr.key(2), 30, 4),
     "empirical_ntk": EmpiricalNTK(_mlp, NETWORK),
+    "stretched": Stretched(ntk(2, bias_std=0.7), 1.5),
     "sum_product": 0.5 * RBF(1.3) * ntk() + Laplace(0.9) * 2.0,
 }
 
@@ -101,6 +103,26 @@ def test_float32_stays_float32(kernel, points):
     x, z = (p.astype(jnp.float32) for p in points)
     assert kernel(x, z).dtype == jnp.float32
     np.testing.assert_allclose(kernel(x, z), kernel(*points), rtol=1e-4, atol=1e-5)
+
+
+def test_a_length_scale_for_any_kernel(points):
+    """k(x / l, z / l); of a network with biases the bias that is b times as large, over b^2; of one without a multiple."""
+    x, z = points
+    lengths = jnp.array([0.5, 3.0])
+    values = jax.vmap(lambda length: Stretched(ntk(2, bias_std=1.0), length)(x, z))(lengths)
+    for length, value in zip((0.5, 3.0), values, strict=True):
+        np.testing.assert_allclose(value, ntk(2, bias_std=length)(x, z) / length**2, rtol=1e-9)
+    np.testing.assert_allclose(Stretched(ntk(), 3.0)(x), ntk()(x) / 9.0, rtol=1e-12)
+    stretched = Stretched(Laplace(1.0), 2.0)
+    np.testing.assert_allclose(stretched(x, z), Laplace(2.0)(x, z), rtol=1e-12)
+    np.testing.assert_allclose(stretched.tile(x, z), Laplace(2.0)(x, z), rtol=1e-6)
+    assert (
+        stretched.rotation_invariant and not Stretched(DotProduct([1.0]) + KERNELS["relu_features"]).rotation_invariant
+    )
+    np.testing.assert_allclose(Stretched(ntk(2), 2.0).error(x), ntk(2).error(x / 2.0), rtol=1e-12)
+    for length in (0.0, -1.0, np.inf):
+        with pytest.raises(ValueError, match="Stretched: length_scale must be finite and > 0"):
+            Stretched(ntk(), length)
 
 
 def test_hyper_parameters_are_leaves(points):

@@ -135,6 +135,33 @@ def test_validation_returns_the_best_model(key, data):
     assert int(trained.status) == ts.Status.CONVERGED and np.argmin(expected) == len(expected) - 4
 
 
+def test_validation_without_patience_trains_through_and_returns_the_best_model(key, data):
+    """Two step sizes at once, each with the best of all its looks, by runs that end at each look."""
+    held = ts.Dataset(x=data.x[:4], y=data.y[:4])
+    stop = ts.Validation(data=held, objective=_quadratic_loss, patience=None, every=2)
+    rates = jnp.array([0.05, 0.01])
+    train = lambda rate: ts.train(
+        key, jnp.zeros(D), _quadratic_loss, MiniBatches(data, 5), optax.sgd(rate), steps=40, stop=stop
+    )
+    trained = jax.vmap(train)(rates)
+    for model, rate in zip(trained.model, rates, strict=True):
+        looks = [jnp.zeros(D)]
+        for steps in range(2, 41, 2):
+            looks.append(
+                ts.train(key, jnp.zeros(D), _quadratic_loss, MiniBatches(data, 5), optax.sgd(rate), steps=steps).model
+            )
+        losses = [float(_quadratic_loss(look, held, None)) for look in looks]
+        np.testing.assert_allclose(model, looks[int(np.argmin(losses))], rtol=1e-10)
+    assert trained.steps.tolist() == [40, 40] and trained.status.tolist() == [ts.Status.STEP_LIMIT] * 2
+    # One order for the batch, as long as the step is one number: what sorts in `cond` stays in it.
+    text = str(jax.make_jaxpr(jax.vmap(train))(rates))
+    ending = jax.make_jaxpr(jax.vmap(lambda rate: ts.train(
+        key, jnp.zeros(D), _quadratic_loss, MiniBatches(data, 5), optax.sgd(rate), steps=40,
+        stop=ts.Validation(data=held, objective=_quadratic_loss, patience=50, every=2),
+    )))(rates)  # fmt: skip
+    assert text.count("cond[") > str(ending).count("cond[")
+
+
 def test_divergence_is_a_status(key, data):
     done = ts.train(key, jnp.zeros(D), _quadratic_loss, FullBatch(data), optax.sgd(1e200), steps=100)
     assert int(done.status) == ts.Status.DIVERGED

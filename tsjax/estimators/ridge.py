@@ -173,7 +173,13 @@ def search_gram(criterion: str, gram, rows: Distinct, error, target) -> Solution
         score = squared_error(target, rows.root[:, None, None] * path.solutions)
     best = best_score(jnp.where(beyond, jnp.inf, score))
     alpha = rows.root[:, None] * path.solutions[:, best]
-    return Solution(alpha, status_of(alpha), {"ridge": ridges[best], "dof": dof[best], "gcv": gcv[best]})
+    stats = {"ridge": ridges[best], "dof": dof[best], "gcv": gcv[best]} | _truth(criterion, score[best])
+    return Solution(alpha, status_of(alpha), stats)
+
+
+def _truth(criterion: str, score: Float[Array, ""]) -> dict[str, Array]:
+    """The score that only the truth gives, for whoever chooses a kernel by it too."""
+    return {"oracle": score} if criterion == "oracle" else {}
 
 
 def _without_others(path: Shifted, diagonal: Float[Array, " p"], rows: Distinct) -> Shifted:
@@ -219,7 +225,8 @@ def search_primal(criterion: str, phi, rows: Distinct, error, target) -> Solutio
         score = squared_error(target, path.solutions)
     best = best_score(jnp.where(beyond, jnp.inf, score))
     c = path.solutions[:, best]
-    return Solution(c, status_of(c), {"ridge": ridges[best], "dof": count - unexplained[best], "gcv": gcv[best]})
+    stats = {"ridge": ridges[best], "dof": count - unexplained[best], "gcv": gcv[best]} | _truth(criterion, score[best])
+    return Solution(c, status_of(c), stats)
 
 
 def squared_error(target, solutions: Float[Array, "n p k"]) -> Float[Array, " p"]:
@@ -251,8 +258,8 @@ class KernelFit(AbstractFit):
     """f(x) = k(x, X) alpha; alpha is (n,) for y (n,), and (n, k) for y (n, k).
 
     `stats`: the hyper-parameter under its name; `dof`, the effective degrees of freedom (trace of the hat matrix H); `gcv`,
-    and `loo` where the solver gives it, the scores of `tsjax.estimators.tuning`; and where there was an eigendecomposition,
-    `cut`, the number of eigenvalues that are below the kernel's own error and count as zero.
+    `loo` where the solver gives it, and `oracle` where that chose, the scores of `tsjax.estimators.tuning`; and where there was
+    an eigendecomposition, `cut`, the number of eigenvalues that are below the kernel's own error and count as zero.
     """
 
     kernel: AbstractKernel

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..losses import AbstractObjective, Objective, Penalised, check, on, outputs_of, squared
 from ..network import TwoLayer
-from ..optim import Descent, add_langevin_noise, as_leaf
+from ..optim import Descent, add_langevin_noise, as_leaf, subtract_weight_decay
 from ..task import AbstractInstance, Dataset
 from ..train import NEVER, AbstractBatches, AbstractStop, FullBatch, MiniBatches, Never, Online, Validation, train
 from ..train.batches import real_first
@@ -100,6 +100,8 @@ class Student(AbstractEstimator):
     - `penalty`: adds penalty times the sum of the squares of all parameters to the loss.
     - `temperature`: T of the noise sqrt(2 eta T) xi of gradient Langevin dynamics, added to every update; a number or a
       schedule. eta is the `learning_rate`.
+    - `weight_decay`: lambda of decoupled weight decay: every update also subtracts eta lambda theta, eta the `learning_rate`;
+      with `optax.adam` that is AdamW. A number, which is traced, or a schedule.
     - `init_scale`: multiplies all initial parameters.
     - `output_scale`: alpha trains alpha (f - f_0) on loss / alpha^2, which keeps the speed of the outputs under the
       squared loss: `1.0` centres the network, large values make training lazy.
@@ -129,6 +131,7 @@ class Student(AbstractEstimator):
     epochs: int | None = eqx.field(static=True, default=None)
     penalty: float | Float[Array, ""] | None = None
     temperature: Any = None
+    weight_decay: Any = None
     init_scale: float | Float[Array, ""] | None = None
     output_scale: float | Float[Array, ""] | None = None
     trainable: Callable[[Any], Any] = eqx.field(static=True, default=eqx.is_inexact_array)
@@ -165,12 +168,18 @@ class Student(AbstractEstimator):
                 "the noise of temperature needs the step size: give learning_rate and a function such as optax.sgd as the "
                 "optimizer, or chain tsjax.add_langevin_noise yourself."
             )
+        if self.weight_decay is not None and made:
+            raise ValueError(
+                "weight_decay is times the step size: give learning_rate and a function such as optax.adam as the optimizer, "
+                "or an optimizer with a decay of its own, such as optax.adamw."
+            )
         check_at_least("Student", steps=(self.steps, 0), batch_size=(self.batch_size, 1), epochs=(self.epochs, 1))
         check_at_least(
             "Student", penalty=(self.penalty, 0), init_scale=(self.init_scale, 0), patience=(self.patience, 1)
         )
         check_at_least("Student", output_scale=(self.output_scale, 1e-6))
-        for name, value in (("learning_rate", self.learning_rate), ("temperature", self.temperature)):
+        for name in ("learning_rate", "temperature", "weight_decay"):
+            value = getattr(self, name)
             if not callable(value):
                 check_at_least("Student", **{name: (value, 0)})
         if self.epochs is not None and (self.batch_size is None or self.steps is not None):
@@ -307,14 +316,16 @@ def _optimizer(student: Student, key, dtype) -> optax.GradientTransformation:
         """A number in the type of training; a schedule, or None, as it is."""
         return value if value is None or callable(value) else as_leaf(value, dtype)
 
-    rate, temperature = leaf(student.learning_rate), leaf(student.temperature)
+    rate, temperature, decay = (leaf(v) for v in (student.learning_rate, student.temperature, student.weight_decay))
     if isinstance(student.optimizer, optax.GradientTransformation):
         return student.optimizer
-    if student.optimizer is None:
-        # By its own class, which the fast paths know.
-        return Descent(rate, temperature, key)
-    optimizer = student.optimizer(rate)
-    return optimizer if temperature is None else optax.chain(optimizer, add_langevin_noise(rate, temperature, key))
+    # Plain descent by its own class, which the fast paths know.
+    optimizer = Descent(rate, temperature, key) if student.optimizer is None else student.optimizer(rate)
+    if decay is not None:
+        optimizer = optax.chain(optimizer, subtract_weight_decay(rate, decay))
+    if temperature is None or student.optimizer is None:
+        return optimizer
+    return optax.chain(optimizer, add_langevin_noise(rate, temperature, key))
 
 
 def _split(key, data: Dataset, share: float) -> tuple[Dataset, Dataset]:

@@ -21,5 +21,6 @@ from .radial import Matern as Matern
 from .radial import RationalQuadratic as RationalQuadratic
 from .stax import nngp as nngp
 from .stax import ntk as ntk
+from .stretched import Stretched as Stretched
 from .zonal import ZonalSpectrum as ZonalSpectrum
 from .zonal import gegenbauer as gegenbauer

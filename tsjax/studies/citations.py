@@ -18,3 +18,14 @@ KOU_CHEN_CHEN_GU = """@inproceedings{kou2023benign,
   eprint        = {2303.04145},
   archivePrefix = {arXiv}
 }"""
+
+SUH_CHENG = """@article{suh2025survey,
+  title         = {A Survey on Statistical Theory of Deep Learning: Approximation, Training Dynamics, and Generative Models},
+  author        = {Suh, Namjoon and Cheng, Guang},
+  journal       = {Annual Review of Statistics and Its Application},
+  volume        = {12},
+  year          = {2025},
+  eprint        = {2401.07187},
+  archivePrefix = {arXiv},
+  primaryClass  = {stat.ML}
+}"""

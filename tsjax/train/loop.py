@@ -154,6 +154,7 @@ def train(
         """To step `end`, or until the rule stops it, unless `through`."""
         if stop.every is None:
             return several(state, end)
+        through = through or not stop.ends
         going = lambda s: (s.step < end) if through else (s.step < end) & ~s.done
         return jax.lax.while_loop(going, lambda s: segment(s, end), state)
 

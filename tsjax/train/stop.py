@@ -34,6 +34,12 @@ class AbstractStop(eqx.Module):
         del state
         return model
 
+    @property
+    def ends(self) -> bool:
+        """Whether it may end training. One that only looks keeps the number of steps the same in all runs of a batch, which
+        spares `jax.vmap` both sides of every `cond` in a step, such as the new order of an epoch."""
+        return True
+
 
 class Never(AbstractStop):
     """Training runs through all its steps."""
@@ -89,18 +95,24 @@ class Validation(AbstractStop):
 
     - `data`: the validation rows. `tsjax.Student(validation=0.2)` holds out a fifth of its data.
     - `objective`: the loss; that of training by default in `tsjax.Student`.
+    - `patience`: None never stops: training runs through all its steps, and the best model of all looks is returned.
+    - `every`: steps from look to look.
     """
 
     data: Dataset
     objective: Objective
-    patience: int = eqx.field(static=True, default=5)
+    patience: int | None = eqx.field(static=True, default=5)
     every: int | None = eqx.field(static=True, default=50)
 
     def __check_init__(self):
-        if self.every is None or self.every < 1 or self.patience < 1:
+        if self.every is None or self.every < 1 or (self.patience is not None and self.patience < 1):
             raise ValueError(
                 f"Validation: every and patience must be at least 1; got every={self.every}, patience={self.patience}."
             )
+
+    @property
+    def ends(self) -> bool:
+        return self.patience is not None
 
     def start(self, model: Any) -> Any:
         arrays = eqx.filter(model, eqx.is_inexact_array)
@@ -117,7 +129,8 @@ class Validation(AbstractStop):
             lambda new, old: jnp.where(better, new, old), eqx.filter(model, eqx.is_inexact_array), arrays
         )
         waited = jnp.where(better, 0, waited + 1)
-        return (jnp.where(better, now, lowest), arrays, waited), waited >= self.patience
+        out_of_patience = jnp.zeros((), bool) if self.patience is None else waited >= self.patience
+        return (jnp.where(better, now, lowest), arrays, waited), out_of_patience
 
     def chosen(self, state: Any, model: Any) -> Any:
         return eqx.combine(state[1], model)
