@@ -183,7 +183,6 @@ def test_sizes_that_share_a_program_give_the_same_risk():
     padded = jax.jit(lambda key, count: STUDY(key, **{**arguments, "n": ts.Size(32, count)}))(jax.random.key(4), 20)
     np.testing.assert_allclose(padded["risk"], alone["risk"], rtol=1e-6)
     assert int(alone["status"]) == ts.Status.CONVERGED and 0 < float(alone["risk_se"]) < 0.2 * float(alone["risk"])
-    assert STUDY.pads({"learner": "ntk"}) and not STUDY.pads({"learner": "mlp"})
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from helpers import SEED
 import tsjax as ts
 from tsjax.size import Size, size_of
 from tsjax.sweep import plan as plans
-from tsjax.sweep import programs, run
+from tsjax.sweep import program, programs, run
 from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, joined_class, size_classes
 from tsjax.sweep.execute import manifest_of, provenance, sized_here
 from tsjax.sweep.experiment import Cost
@@ -123,6 +123,26 @@ def test_a_shared_program_gives_what_programs_of_their_own_give():
     direct = mean(jr.fold_in(jr.key(0), 2), n=50, scale=2.0)
     row = shared.records.query("n == 50 and scale == 2.0 and seed == 2")["risk"].item()
     assert not direct["padded"] and float(direct["risk"]) == pytest.approx(row, rel=1e-12)
+
+
+def test_what_a_size_decides_is_decided_once():
+    """A size is one number in a chunk, so that `cond` on it stays one; on an argument of each cell it becomes a choice of both
+    sides."""
+
+    @ts.experiment(sized=("n",))
+    def sides(key, *, n: int, scale: float = 1.0):
+        by_size = jax.lax.cond(n.count > 4, jnp.sin, jnp.cos, jr.normal(key, ()))
+        return {"risk": by_size**2, "other": jax.lax.cond(scale > 1.0, jnp.sin, jnp.cos, jr.normal(key, ()))}
+
+    spec = parse_spec({"study": "a:sides", "grid": {"seeds": 4, "n": [4, 8]}}, where="test")
+    plan = sized_here(make_plan(spec, sides), {})
+    assert all(group.limits == (8,) for group in plan.groups)
+    assert str(program._traced(sides, plan.groups[0], 2, 0).jaxpr).count("cond[") == 1
+    found = ts.sweep(sides, seeds=4, n=[4, 8], scale=[0.5, 2.0]).records
+    for row in found.itertuples():
+        normal = jr.normal(program.key_of(0, row.seed, {}, ()), ())
+        assert row.risk == pytest.approx(float((jnp.sin if row.n > 4 else jnp.cos)(normal)) ** 2)
+        assert row.other == pytest.approx(float((jnp.sin if row.scale > 1 else jnp.cos)(normal)))
 
 
 def test_cells_that_do_not_know_weights_are_not_padded():

@@ -156,8 +156,6 @@ def cost(arguments: dict[str, Any]) -> Cost:
 @experiment(
     static=("learner", "d", "steps", "held_out", "test_points"),
     sized=("n",),
-    # Under a number of rows that is data every step of a mini-batch would sort all of them.
-    pads=lambda arguments: arguments["learner"] != "mlp",
     arguments=EffectiveDimensionArguments,
     x="n",
     y=("risk",),

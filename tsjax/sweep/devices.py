@@ -223,11 +223,16 @@ _CORE_CACHE_BYTES = 384 * 1024
 def sharded_vmap(fn: Callable, devices: Sequence[Any] | None = None) -> Any:
     """`jax.jit(jax.vmap(fn))` with the batch axis sharded over `devices` (`usable_devices()`); the batch must be a multiple
     of their number. Every device runs its part on its own, loops with data-dependent length included."""
+    return sharded(jax.vmap(fn), devices)
+
+
+def sharded(fn: Callable, devices: Sequence[Any] | None = None) -> Any:
+    """`sharded_vmap` of a function that maps over the batch itself, and on each device sees that device's part."""
     devices = usable_devices() if devices is None else devices
     mesh = Mesh(np.asarray(devices), ("batch",))
     spec = PartitionSpec("batch")
-    sharded = jax.shard_map(jax.vmap(fn), mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
-    return jax.jit(sharded, compiler_options=compiler_options(devices[0].platform))
+    parts = jax.shard_map(fn, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+    return jax.jit(parts, compiler_options=compiler_options(devices[0].platform))
 
 
 def pad_batch(tree: Any, size: int) -> Any:

@@ -16,7 +16,7 @@ from jax.experimental import serialize_executable
 
 from ..fast import native
 from ..size import Size
-from .devices import sharded_vmap, usable_devices
+from .devices import sharded, usable_devices
 from .errors import no_dict, no_number
 from .experiment import RESERVED, Experiment
 from .faults import no_jax, unhashable, value_needed
@@ -101,6 +101,21 @@ def _cell_function(experiment: Experiment, group: Group) -> Callable:
         return arrays_of(experiment, experiment(key, **static, **{**traced, **sizes}))
 
     return cell
+
+
+def _chunk_function(experiment: Experiment, group: Group) -> Callable:
+    """All cells of a chunk have the same sizes: a size stays one number, where other arguments have one for each cell. What it
+    decides by `lax.cond`, such as whether an epoch is over, is then done only where it holds, and not both ways for all."""
+    cell, shared = _cell_function(experiment, group), experiment.sized if group.limits else ()
+
+    def chunk(root_key_data, seeds, salts, traced):
+        sizes = {name: traced[name][0] for name in shared}
+        own = {name: values for name, values in traced.items() if name not in sizes}
+        return jax.vmap(lambda root, seed, salt, values: cell(root, seed, salt, {**values, **sizes}))(
+            root_key_data, seeds, salts, own
+        )
+
+    return chunk
 
 
 def arrays_of(experiment: Experiment, values: Any) -> dict[str, jax.Array]:
@@ -213,7 +228,7 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
 
 def _traced(experiment: Experiment, group: Group, size: int, key: int) -> Any:
     """The program of `size` cells, traced and not compiled."""
-    return sharded_vmap(_cell_function(experiment, group)).trace(*inputs_of(group.cells, experiment, group, size, key))
+    return sharded(_chunk_function(experiment, group)).trace(*inputs_of(group.cells, experiment, group, size, key))
 
 
 def _explained(error: Exception, experiment: Experiment, group: Group, count: int, key: int) -> Exception | None:
