@@ -61,6 +61,14 @@ def test_exponents_against_an_argument(result):
     np.testing.assert_allclose(series.mean, direct)
 
 
+def test_theory_that_has_no_curve_shows_its_limit():
+    limits = ts.experiment(
+        law.fn, static=("learner",), curve="learner", theory=lambda arguments, x: ts.Theory(None, 3.0 / arguments["d"])
+    )
+    (drawing,) = exponent_drawings(ts.sweep(limits, learner=["a"], n=[8, 16, 32], d=[2.0, 4.0, 8.0], seeds=4))
+    np.testing.assert_allclose(drawing.series[0].predicted, [1.5, 0.75, 0.375])
+
+
 def test_two_values_are_no_curve(result):
     few = ts.sweep(law, learner=["a"], n=[8, 16, 32], d=[2.0, 4.0], seeds=4)
     assert exponent_drawings(few) == [] and collapse_drawings(few) == []

@@ -24,8 +24,8 @@ def derived_drawings(result: Result) -> list[Drawing]:
 
 
 def exponent_drawings(result: Result) -> list[Drawing]:
-    """Fitted exponents, with 95 % intervals and theory's over the same window, against every argument of numbers that has three
-    values or more among curves which are otherwise alike."""
+    """Fitted exponents, with 95 % intervals, and theory's over the same window, or in the limit where it has no curve, against
+    every argument of numbers that has three values or more among curves which are otherwise alike."""
     fitted = [
         (curve, row)
         for curve, row in zip(result.curves(), result.rates().to_dict("records"), strict=True)
@@ -62,8 +62,9 @@ def _exponents(argument: str, group: list[tuple[Curve, Mapping]]) -> Series:
     """The exponents of curves that differ in one argument, from their rows of `Result.rates`."""
     ordered = sorted(group, key=lambda pair: pair[0].arguments[argument])
     x = np.array([curve.arguments[argument] for curve, _ in ordered], float)
-    columns = ("exponent", "low", "high", "predicted")
-    exponent, low, high, theory = (np.array([row[name] for _, row in ordered], float) for name in columns)
+    columns = ("exponent", "low", "high", "predicted", "asymptote")
+    exponent, low, high, theory, limit = (np.array([row[name] for _, row in ordered], float) for name in columns)
+    theory = theory if np.isfinite(theory).any() else limit
     sure = np.isfinite(low) & np.isfinite(high)
     low, high = np.where(sure, low, np.nan), np.where(sure, high, np.nan)
     return Series(ordered[0][0], x, exponent, low, high, theory if np.isfinite(theory).any() else None)

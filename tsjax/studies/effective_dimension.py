@@ -129,7 +129,7 @@ def network(key, problem: Problem, teacher, data: Dataset, steps: int, held_out:
     def score(decay):
         student = Student(
             mlp, optimizer=optax.adam, learning_rate=_cosine(steps), weight_decay=decay, steps=steps, batch_size=_BATCH,
-            stop=Validation(held, squared, patience=None, every=_EVERY),
+            stop=Validation(data=held, objective=squared, patience=None, every=_EVERY),
         )  # fmt: skip
         fit = student.fit(fit_key, data)
         return fit, squared(fit.model, held)
