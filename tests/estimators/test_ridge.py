@@ -81,6 +81,8 @@ def test_oracle_is_the_best_of_the_path(problem, teacher, data, key):
         risks.append(float(jnp.mean((KernelRidge(ntk(), ridge=ridge).fit(key, data).predict(x) - truth) ** 2)))
     risk = float(jnp.mean((fit.predict(x) - truth) ** 2))
     assert risk <= min(risks) * 1.01
+    # It tells what it saw, on its own points.
+    np.testing.assert_allclose(fit.stats["oracle"], risk, rtol=0.1)
     gcv = KernelRidge(ntk()).fit(key, data)
     assert risk <= float(jnp.mean((gcv.predict(x) - truth) ** 2)) * 1.01
 

@@ -156,6 +156,8 @@ def cost(arguments: dict[str, Any]) -> Cost:
 @experiment(
     static=("learner", "d", "steps", "held_out", "test_points"),
     sized=("n",),
+    # Among 2048 rows of which 128 count, to put these into a new order takes longer than the steps of their epoch.
+    pads=lambda arguments: arguments["learner"] != "mlp",
     arguments=EffectiveDimensionArguments,
     x="n",
     y=("risk",),
