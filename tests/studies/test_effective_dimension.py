@@ -175,6 +175,7 @@ def test_the_network_is_adamw_in_numpy_with_the_best_look_and_decay():
     )
 
 
+@pytest.mark.slow
 def test_sizes_that_share_a_program_give_the_same_risk():
     """Of kernels: rows of weight 0 are not there. A network has a program for each size, and says so."""
     arguments = {**EffectiveDimensionArguments.model_validate({**CELL, "learner": "laplace"}).model_dump(), "n": 20}
@@ -182,6 +183,7 @@ def test_sizes_that_share_a_program_give_the_same_risk():
     alone = jax.jit(lambda key: STUDY(key, **arguments))(jax.random.key(4))
     padded = jax.jit(lambda key, count: STUDY(key, **{**arguments, "n": ts.Size(32, count)}))(jax.random.key(4), 20)
     np.testing.assert_allclose(padded["risk"], alone["risk"], rtol=1e-6)
+    assert STUDY.pads({"learner": "ntk"}) and not STUDY.pads({"learner": "mlp"})
     assert int(alone["status"]) == ts.Status.CONVERGED and 0 < float(alone["risk_se"]) < 0.2 * float(alone["risk"])
 
 
