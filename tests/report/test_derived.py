@@ -52,6 +52,7 @@ def test_exponents_against_an_argument(result):
     (drawing,) = exponent_drawings(result)
     (series,) = drawing.series
     assert drawing.name == "exponent_in_d" and drawing.x == "d"
+    assert drawing.caption == "Exponents of risk in n against d, over 16 seeds, with 95 % intervals."
     np.testing.assert_array_equal(series.x, [2.0, 4.0, 8.0])
     planted = np.array([EXPONENTS[d] for d in (2, 4, 8)])
     np.testing.assert_allclose(series.predicted, planted, rtol=1e-9)

@@ -47,7 +47,9 @@ def exponent_drawings(result: Result) -> list[Drawing]:
             for place, series in enumerate(drawn)
         ]
         y, label = label_of(result, result.experiment.y[0]), label_of(result, argument)
-        caption = f"Exponents of {y} in {label_of(result, result.experiment.x)} against {label}, with 95 % intervals."
+        seeds = seeds_of(curve for group in groups.values() for curve, _ in group)
+        x_name = label_of(result, result.experiment.x)
+        caption = f"Exponents of {y} in {x_name} against {label}, over {seeds}, with 95 % intervals."
         scale = scale_of(np.concatenate([series.x for series in named]))
         found.append(
             Drawing(
