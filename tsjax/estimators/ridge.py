@@ -178,7 +178,7 @@ def search_gram(criterion: str, gram, rows: Distinct, error, target) -> Solution
 
 
 def _truth(criterion: str, score: Float[Array, ""]) -> dict[str, Array]:
-    """The score that only the truth gives, for whoever chooses a kernel by it too."""
+    """The score that only the truth gives, by which a kernel can be chosen too."""
     return {"oracle": score} if criterion == "oracle" else {}
 
 

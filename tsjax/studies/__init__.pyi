@@ -1,7 +1,7 @@
 from .benign_overfitting import benign_overfitting as benign_overfitting
+from .effective_dimension import effective_dimension as effective_dimension
 from .gaussian_mixture import gaussian_mixture as gaussian_mixture
 from .learnability import learnability as learnability
-from .effective_dimension import effective_dimension as effective_dimension
 from .paper_figure import paper_figure as paper_figure
 from .real_data import real_data as real_data
 from .recovery import recovery as recovery
