@@ -754,7 +754,8 @@ def test_every_paper_at_smoke_size(tsjax, paper, tmp_path):
     ("arguments", "said"),
     [
         ((), "name a paper, or give --all"),
-        (("1234.5679",), "Did you mean '1234.5678'?"),
+        (("12345.5678",), "no sweep reproduces '12345.5678'"),
+        (("1234.5678", "--all"), "give one of them"),
         (("Akiyama",), "Those that can be reproduced: 1234.5678 (right, wrong)"),
     ],
 )

@@ -115,7 +115,7 @@ def test_the_results_of_a_paper_are_those_of_its_sweep(name):
     assert len(cells) == len(spec.expect)
     for row, expectation in zip(cells, spec.expect, strict=True):
         assert row["verdict"] in ("holds", "undecided", "fails")
-        value, low, high = (float(number) for number in re.findall(r"-?\d[\d.]*(?:e[-+]\d+)?", row["ours [95 %]"]))
+        value, low, high = (float(number) for number in re.findall(r"-?\d[\d.]*(?:e[-+]\d+)?", row["ours [interval]"]))
         assert low <= value <= high
         if expectation.published is not None:
             assert row["published"].startswith(f"{expectation.published.value:g}")

@@ -79,3 +79,12 @@ def test_bad_patches_are_errors(options, message):
 def test_a_sample_has_a_point(key):
     with pytest.raises(ValueError, match="at least one point, got n=0"):
         ts.SignalNoisePatches(MU).draw(key).sample(jr.key(1), 0)
+
+
+def test_whole_numbers_and_lists_make_a_signal():
+    for signal in ([2, 0, 0], np.array([2, 0, 0]), jnp.array([2, 0, 0])):
+        task = ts.SignalNoisePatches(signal=signal, flip=0.3, std=0.5)
+        data = task.draw(jax.random.key(0)).sample(jax.random.key(1), 2000)
+        # Neither the flips nor the noise are rounded to whole numbers.
+        wrong = np.mean(np.asarray(data.y) != (np.asarray(data.x)[:, 0, 0] > 0))
+        assert task.d == 3 and abs(wrong - 0.3) < 0.05 and abs(float(jnp.std(data.x[:, 1])) - 0.5) < 0.02

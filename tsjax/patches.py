@@ -12,6 +12,12 @@ from .size import Rows, size_of
 from .task import AbstractInstance, AbstractTask, Dataset
 
 
+def _floating(signal: Any) -> Array:
+    """Whole numbers and lists make a signal too."""
+    array = jnp.asarray(signal)
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
 class SignalNoisePatches(AbstractTask):
     r"""Points of several patches (patches, d): the first is s mu with a random sign s = +-1, the others are noise
     xi ~ N(0, sigma^2 I_d). The class is 1 where s = 1, else 0, and is flipped with probability p.
@@ -38,7 +44,7 @@ class SignalNoisePatches(AbstractTask):
     ((4, 2, 3), [2.0, 2.0, 2.0, 2.0])
     """
 
-    signal: Float[Array, " d"]
+    signal: Float[Array, " d"] = eqx.field(converter=_floating)
     flip: float | Float[Array, ""] = 0.0
     std: float | Float[Array, ""] = 1.0
     patches: int = eqx.field(static=True, default=2)
@@ -101,5 +107,5 @@ class PatchInstance(AbstractInstance):
     @property
     def target(self) -> Any:
         """The Bayes rule: the class by the sign of the signal, 1 where <x_1, mu> > 0 for the first patch x_1. Its error is
-        `flip`."""
+        `flip`, if the signal is not 0."""
         return lambda x: (jnp.dot(x[0], self.signal.astype(x.dtype), precision="highest") > 0).astype(jnp.int32)

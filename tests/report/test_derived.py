@@ -103,12 +103,27 @@ def test_published_figures_stand_beside_ours(result):
     assert table["published"].dropna().tolist() == [0.5]
 
 
+def test_a_sweep_may_name_the_figure_of_its_claim(result):
+    original = result.spec
+    try:
+        result.spec = original.model_copy(update={"figure": "exponent_in_d"})
+        assert captioned(result).drawing.name == "exponent_in_d"
+        # What a small or unfinished sweep does not have yet is no error.
+        result.spec = original.model_copy(update={"figure": "exponent_in_m"})
+        assert captioned(result).drawing.name == "risk_in_n"
+        with pytest.raises(ValueError, match="no figure 'exponent_in_m'"):
+            captioned(result, "exponent_in_m")
+    finally:
+        result.spec = original
+
+
 def test_the_report_has_them(result, tmp_path):
     page = write_report(result, tmp_path).read_text()
     assert "error against n^2/d" in page.lower() and "exponent of risk against d" in page.lower()
     # Against x itself a metric is drawn once.
     assert len({drawing.name for drawing in drawings(result)}) == len(drawings(result))
+    # Names of files stay different where expressions differ in one sign.
     names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
-    assert {"exponent_in_d", "error_in_n__2_d"} <= names
+    assert {"exponent_in_d", "error_in_n_2_over_d", "error_in_n_2_times_d"} <= names
     caption = captioned(result, "error_in_n**2/d").caption
     assert "against" in caption and "16 seeds" in caption

@@ -14,6 +14,7 @@ from tsjax.report.pictures import picture_chart, picture_figure, pictures_of
     static=("learner",),
     curve="learner",
     arrays={
+        "confusion": ("true", "predicted"),
         "atoms": ("neuron", "coordinate"), "truth": ("neuron", "coordinate"), "path": ("step",), "weights": ("neuron", "input"),
         "cube": ("a", "b", "c"),
     },
@@ -27,7 +28,7 @@ def cell(key, *, learner: str, n: int):
         "path": jnp.arange(4) * n,
         "weights": jnp.outer(jnp.arange(3), jnp.ones(4)),
     }
-    return {"risk": 1.0 / n, "cube": jnp.zeros((2, 2, 2)), **values}
+    return {"risk": 1.0 / n, "confusion": jnp.eye(2), "cube": jnp.zeros((2, 2, 2)), **values}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,9 @@ def result():
 
 def test_one_cell_of_every_curve(result):
     found = pictures_of(result)
-    # Atoms and the truth lie in one plane and are one picture; an array of three axes has none.
+    # Atoms and the truth lie in one plane and are one picture; an array of three axes has none. Two columns are no plane.
+    assert [(picture.kind, tuple(picture.arrays)) for picture in found[:2]] == [("map", ("confusion",))] * 2
+    found = found[2:]
     assert [(picture.kind, tuple(picture.arrays)) for picture in found] == [
         *[("points", ("atoms", "truth"))] * 2, *[("line", ("path",))] * 2, *[("map", ("weights",))] * 2,
     ]  # fmt: skip
@@ -50,8 +53,8 @@ def test_one_cell_of_every_curve(result):
 
 
 def test_charts_hold_the_numbers(result):
-    points, _, line, _, heat, _ = (picture_chart(picture) for picture in pictures_of(result))
-    atoms = pictures_of(result)[0].arrays["atoms"]
+    points, _, line, _, heat, _ = (picture_chart(picture) for picture in pictures_of(result)[2:])
+    atoms = pictures_of(result)[2].arrays["atoms"]
     np.testing.assert_array_equal(np.stack([points.data[0]["x"], points.data[0]["y"]], axis=1), atoms)
     assert points.data[0]["mode"] == "markers" and points.layout["yaxis"]["scaleanchor"] == "x"
     np.testing.assert_array_equal(line.data[0]["y"], 2 * np.arange(4))
@@ -59,9 +62,9 @@ def test_charts_hold_the_numbers(result):
 
 
 def test_figures_and_the_page(result, tmp_path):
-    figure = picture_figure(pictures_of(result)[0])
+    figure = picture_figure(pictures_of(result)[2])
     axes = figure.axes[0]
-    np.testing.assert_array_equal(axes.lines[0].get_xydata(), pictures_of(result)[0].arrays["atoms"])
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), pictures_of(result)[2].arrays["atoms"])
     assert axes.get_xlabel() == "coordinate 1" and axes.get_legend() is not None
     page = write_report(result, tmp_path).read_text()
     assert "Arrays of single cells" in page

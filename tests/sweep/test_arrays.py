@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import tsjax as ts
 from tsjax.sweep.program import key_of
+from tsjax.sweep.table import columns_of, common_columns
 
 
 @ts.experiment(static=("width",), x="scale", arrays={"atoms": ("neuron", "coordinate"), "path": ("step",)})
@@ -110,6 +112,26 @@ def test_errors_say_what_is_allowed(result):
     ):
         with pytest.raises(ValueError, match=said):
             ts.experiment(cell, static=("n",), arrays=arrays)
+
+
+def test_empty_arrays_are_refused():
+    def cell(key, *, n: int):
+        return {"risk": 1.0, "atoms": jnp.zeros((0, 3))}
+
+    with pytest.raises(ValueError, match="without any number in it"):
+        ts.sweep(ts.experiment(cell, static=("n",), arrays={"atoms": ("neuron", "coordinate")}), seeds=1, n=[1])
+
+
+def test_chunks_of_other_arrays_are_named():
+    numbers, arrays = pa.table({"a": [1.0]}), pa.table({"a": [[1.0]]})
+    description = planted.description
+    assert (
+        common_columns([columns_of(one) for one in (arrays, pa.table({"a": pa.nulls(1)}))], description)["a"]
+        == "array1"
+    )
+    with pytest.raises(ValueError, match="'a' is an array of array1 and of array2 in different chunks"):
+        common_columns([columns_of(arrays), columns_of(pa.table({"a": [[[1.0]]]}))], description)
+    assert columns_of(numbers) == {"a": "double"}
 
 
 def test_without_the_declaration_nothing_has_two_axes():

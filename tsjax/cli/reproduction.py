@@ -42,6 +42,8 @@ def reproduce(
 
     Example: tsjax reproduce --all --smoke
     """
+    if everything and paper is not None:
+        raise ValueError(f"--all runs every paper, and {paper} is one: give one of them.")
     known = papers()
     wanted = list(known) if everything else [_number(paper, known)]
     start()
@@ -69,15 +71,12 @@ def reproduce(
 
 def _number(paper: str | None, known: "dict[str, dict[str, SweepSpec]]") -> str:
     """The number of a known paper. **Raises:** ValueError that names those that are."""
-    from ..sweep.spec import nearest
-
     every = ", ".join(f"{number} ({', '.join(names)})" for number, names in known.items())
     if paper is None:
         raise ValueError(f"name a paper, or give --all. Those that can be reproduced: {every}.")
-    found = re.search(r"(\d{4}\.\d{4,5})(v\d+)?$", paper.strip())
+    found = re.search(r"(?<!\d)(\d{4}\.\d{4,5})(v\d+)?(\.pdf)?$", paper.strip())
     if found is None or found[1] not in known:
-        hint = nearest(found[1] if found else paper, list(known))
-        raise ValueError(f"no sweep reproduces {paper}.{hint} Those that can be reproduced: {every}.")
+        raise ValueError(f"no sweep reproduces {paper!r}. Those that can be reproduced: {every}.")
     return found[1]
 
 

@@ -30,7 +30,9 @@ class Stretched(AbstractKernel):
         check_positive("Stretched", length_scale=self.length_scale)
 
     def _at(self, x: Any) -> Any:
-        return x / jnp.asarray(self.length_scale, x.dtype)
+        # Whole numbers are points too.
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        return x.astype(dtype) / jnp.asarray(self.length_scale, dtype)
 
     def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         first = self._at(x1)

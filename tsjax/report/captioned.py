@@ -59,7 +59,9 @@ def captioned(result: Result, name: str | None = None) -> Captioned:
     if result.records.empty:
         raise ValueError("there are no records to draw yet; run the sweep first.")
     found = {drawing.name: drawing for drawing in drawings(result)}
-    name = name or result.spec.figure or None
+    if name is None and result.spec.figure in found:
+        # A sweep that is not done, or a small one, may not have it yet.
+        name = result.spec.figure
     if name is not None and name not in found:
         raise ValueError(f"there is no figure {name!r}. Allowed: {', '.join(found)}.")
     drawing = next(iter(found.values())) if name is None else found[name]

@@ -55,6 +55,8 @@ def print_claims(name: str, result: Result, minutes: float, console: Console) ->
     rows = claims_of(result)
     took = "less than a minute" if minutes < 1.0 else plural(round(minutes), "minute")
     console.print(Text(f"{name}, {took}: {summary_of(result)}", style="bold"), highlight=False)
+    if not rows:
+        return
     columns = list(zip(Claim._fields, zip(*rows, strict=True), strict=True))
     # Sweeps without published figures keep the room for words.
     columns = [(heading, cells) for heading, cells in columns if heading != "published" or set(cells) != {"–"}]
@@ -67,7 +69,7 @@ def claims_markdown(result: Result) -> str:
     rows, fields = claims_of(result), list(Claim._fields)
     if all(row.published == "–" for row in rows):
         fields.remove("published")
-    headings = [field.replace("ours", "ours [95 %]") for field in fields]
+    headings = [field.replace("ours", "ours [interval]") for field in fields]
     lines = [headings, ["---"] * len(fields), *([getattr(row, field) for field in fields] for row in rows)]
     return "\n".join(f"| {' | '.join(_escaped(line))} |" for line in lines) + "\n"
 

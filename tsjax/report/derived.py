@@ -6,7 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..sweep.curve import Curve
-from ..sweep.phrase import Phrase, evaluate
+from ..sweep.expectation import Expectation
+from ..sweep.phrase import evaluate
 from ..sweep.result import Result
 from ..sweep.values import canonical, labels_of, text_of
 from .look import look_of
@@ -85,25 +86,30 @@ def _name_without(result: Result, curve: Curve, argument: str) -> str:
 def collapse_drawings(result: Result) -> list[Drawing]:
     """Means against the quantity z, and against its rival, of every expectation `trend of METRIC in Z relative to Z'`: where z
     alone decides, the curves are one."""
-    found: dict[tuple[str, str], Drawing] = {}
+    asked: dict[tuple[str, str], list[Expectation]] = {}
     for expectation in result.spec.expect:
         phrase = expectation.phrase
         if phrase.form == "trend":
             for z in filter(None, (phrase.z, phrase.rival)):
-                metric = phrase.metric or result.experiment.y[0]
                 # Against x itself every metric is drawn anyway.
-                if (metric, z) not in found and z != result.experiment.x:
-                    drawing = _against(result, phrase, expectation.where, metric, z)
-                    found |= {} if drawing is None else {(metric, z): drawing}
-    return list(found.values())
+                if z != result.experiment.x:
+                    asked.setdefault((phrase.metric or result.experiment.y[0], z), []).append(expectation)
+    drawings = (_against(result, metric, z, expectations) for (metric, z), expectations in asked.items())
+    return [drawing for drawing in drawings if drawing is not None]
 
 
-def _against(result: Result, phrase: Phrase, where: Mapping, metric: str, z: str) -> Drawing | None:
-    """The means of one metric against z; None where z has no value, or nothing was measured."""
+def _is_meant(curve: Curve, expectation: Expectation) -> bool:
+    name = expectation.phrase.curve
+    named = name in (None, curve.name) or (name == "*" and curve.name not in expectation.excluding)
+    return named and all(curve.arguments.get(key) == value for key, value in expectation.where.items())
+
+
+def _against(result: Result, metric: str, z: str, expectations: list[Expectation]) -> Drawing | None:
+    """The means of one metric against z, of all curves that one of the expectations means, in and out of its window; None
+    where z has no value, or nothing was measured."""
     drawn, axis = [], result.experiment.x
     for curve in result.curves():
-        meant = phrase.curve in (None, "*", curve.name)
-        if not meant or any(curve.arguments.get(name) != value for name, value in where.items()):
+        if not any(_is_meant(curve, expectation) for expectation in expectations):
             continue
         try:
             places = np.array([evaluate(z, {**curve.arguments, axis: float(x)}) for x in curve.x])

@@ -94,8 +94,10 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
 
 
 def _file_name(name: str) -> str:
-    """Names of returned values may hold anything."""
-    return re.sub(r"[^\w.-]", "_", name)
+    """Names of returned values, and expressions, may hold anything; different ones stay different."""
+    for sign, word in (("**", "^"), ("/", " over "), ("*", " times "), ("+", " plus "), ("(", " of ")):
+        name = name.replace(sign, word)
+    return re.sub(r"[^\w.-]+", "_", name).strip("_")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -14,13 +14,17 @@ from .plot import Plot, key_of, layout_of, words
 
 Kind: TypeAlias = Literal["points", "line", "map"]
 
+# From blue by white to red, as Matplotlib's RdBu_r.
+_COLOURS = [[0.0, "#053061"], [0.25, "#4393c3"], [0.5, "#f7f7f7"], [0.75, "#d6604d"], [1.0, "#67001f"]]
+# The second axis of points in a plane is called so.
+_PLANE = "coordinate"
 # As many pictures of one kind as a reader looks through.
 MOST = 12
 
 
 class Picture(NamedTuple):
-    """Arrays of one cell, by their labels: rows of two coordinates are `points`, all of one plane in one picture; (k,) is a
-    `line`, and (k, l) a `map`. `name` for files, `title` says of which cell, `axes` are their names."""
+    """Arrays of one cell, by their labels: rows of two numbers along an axis `coordinate` are `points`, all of them in one
+    picture; (k,) is a `line`, and (k, l) a `map`. `name` for files, `title` says of which cell, `axes` are their names."""
 
     name: str
     title: str
@@ -41,16 +45,17 @@ def pictures_of(result: Result) -> list[Picture]:
             if cell is None:
                 continue
             array, where = cell
-            kind = "line" if array.ndim == 1 else "points" if array.shape[1] == 2 else "map"
+            plane = array.shape[1:] == (2,) and axes[1] == _PLANE
+            kind = "line" if array.ndim == 1 else "points" if plane else "map"
             title = f"{full_name(result, curve)}{where}"
             same = lambda one, title=title, axes=axes: (
                 one.kind == "points" and one.title == title and one.axes[1:] == axes[1:]
             )
-            plane = next((one for one in found if kind == "points" and same(one)), None)
-            if plane is None:
+            other = next((one for one in found if kind == "points" and same(one)), None)
+            if other is None:
                 found.append(Picture(f"{name}_{place}", title, kind, axes, {label_of(result, name): array}))
             else:
-                plane.arrays[label_of(result, name)] = array
+                other.arrays[label_of(result, name)] = array
     return found
 
 
@@ -73,7 +78,7 @@ def picture_chart(picture: Picture) -> Plot:
     first, second = _labels(picture)
     if picture.kind == "map":
         ((_, values),) = picture.arrays.items()
-        plot.add("heatmap", z=values, colorscale="RdBu", zmid=0.0, colorbar={"thickness": 12, "outlinewidth": 0})
+        plot.add("heatmap", z=values, colorscale=_COLOURS, zmid=0.0, colorbar={"thickness": 12, "outlinewidth": 0})
     for place, (label, values) in enumerate(picture.arrays.items() if picture.kind != "map" else ()):
         look = look_of(place)
         points = picture.kind == "points"
@@ -108,7 +113,7 @@ def picture_figure(picture: Picture, style: str = "page") -> Figure:
         if picture.kind == "map":
             ((label, values),) = picture.arrays.items()
             most = float(np.nanmax(np.abs(values))) or 1.0
-            drawn = axes.pcolormesh(values, cmap="RdBu", vmin=-most, vmax=most)
+            drawn = axes.pcolormesh(values, cmap="RdBu_r", vmin=-most, vmax=most)
             figure.colorbar(drawn, ax=axes, label=label)
         for place, (label, values) in enumerate(picture.arrays.items() if picture.kind != "map" else ()):
             look = look_of(place).line

@@ -50,6 +50,12 @@ def title_of(result: Result, judged: Judged) -> str:
     window = (
         "" if judged.x is None else f" {'at' if judged.x[0] == judged.x[1] else 'over'} {over(result, *judged.x, axis)}"
     )
+    # Windows of expressions restrict cells of every x.
+    window += "".join(
+        f", where {name} is {short(ends[0])} to {short(ends[1])}"
+        for name, ends in expectation.over.items()
+        if not name.isidentifier() and isinstance(ends, list)
+    )
     return f"{subject}: {what}{window}"
 
 
@@ -83,7 +89,7 @@ def _measured(result: Result, judged: Judged) -> str:
         "median": f"median {metric}",
         "trend": f"rank correlation of {metric} with {phrase.z}"
         + (f", relative to {phrase.rival}" if phrase.rival else ""),
-        "average": f"{metric} on average over all cells",
+        "average": f"{metric} on average over the cells",
         "contour": f"exponent in {label_of(result, phrase.outer or '')} of the {x} where {metric} is {phrase.height:g}"
         if phrase.height is not None
         else "",

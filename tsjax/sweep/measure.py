@@ -247,6 +247,10 @@ class _Task(Points):
         average = cells.values.mean(axis=0)
         trials = sum(cells.trials) if counts else None
         kept = ~np.isnan(average)
+        if not kept.any():
+            raise Unmeasured(
+                f"an average is one of seeds that all cells have, and no seed of {self.metric!r} has them all"
+            )
         estimate = self.kind.mean(average[kept], trials, level=self.level)
         return self._pooled(cells._replace(values=cells.values[:, kept]), estimate)
 

@@ -262,6 +262,8 @@ def check_outputs(experiment: Experiment, group: Group, outputs: Mapping[str, An
                 f"experiment {experiment.name!r} returned {name!r} with shape {outputs[name].shape[1:]}, and arrays says that "
                 f"it has {len(axes)} axes: {', '.join(axes)}."
             )
+        if name in outputs and 0 in outputs[name].shape:
+            raise ValueError(f"experiment {experiment.name!r} returned {name!r} without any number in it.")
     vectors = {name: value for name, value in outputs.items() if name not in experiment.arrays}
     lengths = {value.shape[1:] for value in vectors.values() if len(value.shape) > 1}
     if len(lengths) > 1 or any(len(shape) > 1 for shape in lengths):

@@ -43,11 +43,20 @@ def kind_of(values: Iterable[Any]) -> str:
     return _FLOAT if kinds <= {int, float} and float in kinds and small else _TEXT
 
 
-def _union(kinds: Sequence[str]) -> str:
-    """The type that holds the values of columns of these types."""
+def _union(kinds: Sequence[str], name: str = "") -> str:
+    """The type that holds the values of columns of these types. **Raises:** ValueError for arrays beside something else."""
     order = (_BOOL, _INT, _FLOAT)
     if len(set(kinds)) == 1:
         return kinds[0]
+    arrays = {kind for kind in kinds if kind.startswith(_ARRAY)}
+    if arrays:
+        # A column of nulls has the type of numbers.
+        if len(arrays) > 1 or set(kinds) - arrays - {_FLOAT}:
+            raise ValueError(
+                f"{name!r} is an array of {' and of '.join(sorted(set(kinds)))} in different chunks of one store. The "
+                "experiment has changed what it returns: raise its version, and run it into a new store."
+            )
+        return arrays.pop()
     return _TEXT if _TEXT in kinds else max(kinds, key=order.index)
 
 
@@ -146,7 +155,7 @@ def common_columns(found: Iterable[Mapping[str, str]], experiment: Description) 
             kinds.setdefault(name, []).append(kind)
     head = ["cell", *experiment.names, "seed", "status", *experiment.y]
     order = [name for name in dict.fromkeys([*head, *sorted(kinds)]) if name in kinds and name not in ENGINE_COLUMNS]
-    return {name: _union(kinds[name]) for name in (*order, *(name for name in ENGINE_COLUMNS if name in kinds))}
+    return {name: _union(kinds[name], name) for name in (*order, *(name for name in ENGINE_COLUMNS if name in kinds))}
 
 
 def whole_columns(columns: Mapping[str, str]) -> list[str]:
