@@ -45,7 +45,7 @@ def pictures_of(result: Result) -> list[Picture]:
             if cell is None:
                 continue
             array, where = cell
-            plane = array.shape[1:] == (2,) and axes[1] == _PLANE
+            plane = array.shape[1:] == (2,) and axes[1:] == (_PLANE,)
             kind = "line" if array.ndim == 1 else "points" if plane else "map"
             title = f"{full_name(result, curve)}{where}"
             same = lambda one, title=title, axes=axes: (

@@ -17,6 +17,7 @@ from .numbers import (
     mean_with_error,
     over,
     ratio_at,
+    short,
     the,
     variant_of,
     x_is_returned,
