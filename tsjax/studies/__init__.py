@@ -10,6 +10,7 @@ SHIPPED = {
     "benign_overfitting": "tsjax.studies.benign_overfitting",
     "gaussian_mixture": "tsjax.studies.gaussian_mixture",
     "learnability": "tsjax.studies.learnability",
+    "finite_width": "tsjax.studies.finite_width",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

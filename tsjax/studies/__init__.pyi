@@ -1,4 +1,5 @@
 from .benign_overfitting import benign_overfitting as benign_overfitting
+from .finite_width import finite_width as finite_width
 from .gaussian_mixture import gaussian_mixture as gaussian_mixture
 from .learnability import learnability as learnability
 from .paper_figure import paper_figure as paper_figure

@@ -18,3 +18,15 @@ KOU_CHEN_CHEN_GU = """@inproceedings{kou2023benign,
   eprint        = {2303.04145},
   archivePrefix = {arXiv}
 }"""
+
+LEE_FINITE_INFINITE = """@inproceedings{lee2020finite,
+  title         = {Finite Versus Infinite Neural Networks: an Empirical Study},
+  author        = {Lee, Jaehoon and Schoenholz, Samuel S. and Pennington, Jeffrey and Adlam, Ben and Xiao, Lechao and
+                   Novak, Roman and Sohl-Dickstein, Jascha},
+  booktitle     = {Advances in Neural Information Processing Systems},
+  volume        = {33},
+  year          = {2020},
+  eprint        = {2007.15801},
+  archivePrefix = {arXiv},
+  primaryClass  = {cs.LG}
+}"""
