@@ -150,9 +150,8 @@ _SIZES = (2, 4, 8)
         "width": "width M", "distance": "root mean square distance to the NTK", "accuracy": "test accuracy of one network",
         "distance_flow": "distance to the NTK's gradient flow", "accuracy_ensemble": "test accuracy of the ensemble",
         "accuracy_ntk": "test accuracy of the NTK", "accuracy_nngp": "test accuracy of the NNGP",
-        "gain": "test accuracy of the NTK minus that of one network",
+        "gain": "test accuracy of the NTK minus that of one network", "l2": "L2 penalty", "large_rate": "large learning rate",
         **{f"distance_{size}": f"distance of ensembles of {size} to the NTK" for size in _SIZES},
-        "l2": "L2 penalty", "large_rate": "large learning rate",
     },
 )  # fmt: skip
 def finite_width(key, *, variant, width, n, steps, members, others, test_points):
