@@ -11,6 +11,7 @@ SHIPPED = {
     "gaussian_mixture": "tsjax.studies.gaussian_mixture",
     "learnability": "tsjax.studies.learnability",
     "effective_dimension": "tsjax.studies.effective_dimension",
+    "finite_width": "tsjax.studies.finite_width",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,5 +1,6 @@
 from .benign_overfitting import benign_overfitting as benign_overfitting
 from .effective_dimension import effective_dimension as effective_dimension
+from .finite_width import finite_width as finite_width
 from .gaussian_mixture import gaussian_mixture as gaussian_mixture
 from .learnability import learnability as learnability
 from .paper_figure import paper_figure as paper_figure
