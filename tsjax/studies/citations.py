@@ -28,6 +28,8 @@ SUH_CHENG = """@article{suh2025survey,
   eprint        = {2401.07187},
   archivePrefix = {arXiv},
   primaryClass  = {stat.ML}
+}"""
+
 LEE_FINITE_INFINITE = """@inproceedings{lee2020finite,
   title         = {Finite Versus Infinite Neural Networks: an Empirical Study},
   author        = {Lee, Jaehoon and Schoenholz, Samuel S. and Pennington, Jeffrey and Adlam, Ben and Xiao, Lechao and
