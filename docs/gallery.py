@@ -106,7 +106,8 @@ def results() -> str:
         )
         sections.append(f"## {number}\n\n{source}.\n")
         for name, spec in specs.items():
-            page, claims = STUDIES / f"{spec.study}.md", GALLERY / f"{name}.claims.md"
+            module = spec.study.partition(":")[0].rpartition(".")[2]
+            page, claims = STUDIES / f"{module}.md", GALLERY / f"{name}.claims.md"
             if not claims.is_file():
                 continue
             table = claims.read_text()
