@@ -327,3 +327,14 @@ def test_a_single_x_is_drawn_without_a_warning():
     for axes in figure.axes:
         low, high = axes.get_xlim()
         assert low < 100 < high and len(axes.lines) >= 3
+
+
+def test_zero_stands_at_the_edge_of_a_symlog_axis():
+    @experiment(x="strength")
+    def cell(key, *, strength: float):
+        return {"risk": 1.0 + strength + jax.random.uniform(key)}
+
+    (axes,) = rate_figure(sweep(cell, seeds=4, strength=[0.0, 1e-5, 1e-4, 1e-3])).axes
+    low, high = axes.get_xlim()
+    places = axes.transData.transform([[low, 1.0], [0.0, 1.0], [high, 1.0]])[:, 0]
+    assert 0.0 < (places[1] - places[0]) / (places[2] - places[0]) < 0.1

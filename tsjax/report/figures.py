@@ -293,6 +293,11 @@ def _set_x(axes: Axes, x: np.ndarray | None, scale: Scale, few: bool) -> None:
         # Matplotlib warns of an axis that begins where it ends.
         axes.set_xlim(float(x[0]) / 2.0, float(x[0]) * 2.0)
     axes.set_xscale(scale.kind, **_options(scale))
+    if scale.kind == "symlog" and x is not None:
+        # Matplotlib's own margin is one of values, which is half of the axis below 0.
+        places = scale.forward(x)
+        margin = 0.05 * (places.max() - places.min() or 1.0)
+        axes.set_xlim(*scale.back(np.array([places.min() - margin, places.max() + margin])).tolist())
     if scale.kind == "linear":
         axes.xaxis.set_major_locator(MaxNLocator(3 if few else 6))
     if x is None:
