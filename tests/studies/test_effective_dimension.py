@@ -185,12 +185,3 @@ def test_sizes_that_share_a_program_give_the_same_risk():
     np.testing.assert_allclose(padded["risk"], alone["risk"], rtol=1e-6)
     assert STUDY.pads({"learner": "ntk"}) and not STUDY.pads({"learner": "mlp"})
     assert int(alone["status"]) == ts.Status.CONVERGED and 0 < float(alone["risk_se"]) < 0.2 * float(alone["risk"])
-
-
-@pytest.mark.slow
-def test_the_smoke_run_verifies(tsjax):
-    code, out, err = tsjax("run", "effective_dimension", "--smoke", "--out", "runs/smoke")
-    assert code == 0, out + err
-    code, out, err = tsjax("verify", "runs/smoke")
-    assert code == 0, out + err
-    assert out.count("holds") >= 2

@@ -193,12 +193,3 @@ def test_cost_grows_with_the_work():
     for learner in ("net", "random_features", "ntk"):
         arguments = STUDY.arguments.model_validate({**CELL, "learner": learner}).model_dump()
         assert 0 < sum(STUDY.cost(arguments)) < sum(STUDY.cost({**arguments, "d": 12}))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["gaussian_mixture", "gaussian_mixture_width"])
-def test_the_smoke_size_verifies(name, tsjax, tmp_path):
-    code, printed, _ = tsjax("run", name, "--smoke", "--quiet", "--out", tmp_path / name)
-    assert code == 0, printed
-    code, printed, _ = tsjax("verify", tmp_path / name)
-    assert code == 0 and printed.count("holds") >= 2, printed

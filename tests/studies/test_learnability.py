@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from scipy.optimize import minimize
 
 import tsjax as ts
-from tsjax.cli.specs import shipped_sweeps
 from tsjax.studies.learnability import (
     NEAR,
     SUCCESS,
@@ -171,12 +170,3 @@ def test_a_cell_says_what_its_network_is(rng):
 def test_refusals(change):
     with pytest.raises(ValidationError):
         LearnabilityArguments.model_validate({"lam": 1e-3, **change})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["learnability", "learnability_width", "learnability_circle"])
-def test_the_smoke_size_holds(name, tsjax, tmp_path):
-    code, _, error = tsjax("run", shipped_sweeps() / f"{name}.toml", "--smoke", "--out", tmp_path / "store", "--quiet")
-    assert code == 0, error
-    code, printed, _ = tsjax("verify", tmp_path / "store")
-    assert code == 0 and "holds" in printed, printed
