@@ -124,6 +124,6 @@ def test_the_report_has_them(result, tmp_path):
     assert len({drawing.name for drawing in drawings(result)}) == len(drawings(result))
     # Names of files stay different where expressions differ in one sign.
     names = {path.stem for path in (tmp_path / "figures").glob("*.svg")}
-    assert {"exponent_in_d", "error_in_n_2_over_d", "error_in_n_2_times_d"} <= names
+    assert {"exponent_in_d", "error_in_n__2_d", "error_in_n__2_d-2"} <= names
     caption = captioned(result, "error_in_n**2/d").caption
     assert "against" in caption and "16 seeds" in caption

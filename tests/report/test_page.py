@@ -376,8 +376,8 @@ def test_spec_survives_toml():
     [
         ("path_result", {"curves-risk": 1, "curves-train_loss": 1, "seeds": 1}),
         # Two learners at three d in one panel, three in one for each d; maps of every learner.
-        ("many_result", {"curves-risk": 1, "limit": 1, "reference": 1, "seeds": 1, "maps": 2}),
-        ("panels_result", {"curves-risk": 3, "limit": 3, "reference": 3, "seeds": 3, "maps": 3}),
+        ("many_result", {"curves-risk": 1, "limit": 1, "reference": 1, "seeds": 1, "maps": 2, "exponent_in_d": 1}),
+        ("panels_result", {"curves-risk": 3, "limit": 3, "reference": 3, "seeds": 3, "maps": 3, "exponent_in_d": 1}),
         ("bare_result", {"curves-risk": 1, "local": 1, "seeds": 1}),
         (
             "found_result",

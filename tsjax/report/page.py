@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
         images = {
-            f"{_file_name(name)}.{kind}": image(figure, kind) for name, figure in figures.items() for kind in KINDS
+            f"{file}.{kind}": image(figure, kind)
+            for file, figure in zip(_file_names(figures), figures.values(), strict=True)
+            for kind in KINDS
         }
     page = render(result)
     try:
@@ -93,11 +96,14 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
     return out / "report.html"
 
 
-def _file_name(name: str) -> str:
-    """Names of returned values, and expressions, may hold anything; different ones stay different."""
-    for sign, word in (("**", "^"), ("/", " over "), ("*", " times "), ("+", " plus "), ("(", " of ")):
-        name = name.replace(sign, word)
-    return re.sub(r"[^\w.-]+", "_", name).strip("_")
+def _file_names(names: Iterable[str]) -> list[str]:
+    """Names of returned values, and expressions, may hold anything; two of them that would become one file are numbered."""
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^\w.-]", "_", name)
+        count = sum(other == plain or other.startswith(f"{plain}-") for other in found)
+        found.append(f"{plain}-{count + 1}" if count else plain)
+    return found
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -66,7 +66,7 @@ FORMS = {
     ),
     "average": Form(
         "average of METRIC [of CURVE]",
-        "the mean over all cells, each of which counts alike, and over the seeds that have all of them",
+        "the mean over all cells, which count alike, and over the seeds that have all of them",
         "average of risk of student",
     ),
     "contour": Form(
