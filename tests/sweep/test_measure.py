@@ -119,7 +119,7 @@ CLAIMS = [
     # Of both learners: (64^-1 + 64^-1/2 + 64^-1/2 + 64^-1/4) / 4 times the mean of 1.5, 1 and 1.5.
     ("holds", {"what": "average of risk at n = 64", "value": 0.2059, "tolerance": 0.02}),
     ("fails", {"what": "average of risk at n = 64", "at_most": 0.15}),
-    # Errors of chance 1 / sqrt(n) are 0.15 at one n, whatever d; risks of n^(-2/d), interpolated, at a d that grows.
+    # Errors of chance 1 / sqrt(n) are 0.15 at the same n for every d; risks of n^(-2/d), interpolated, at a d that grows.
     ("holds", {"what": "contour in d of error of a = 0.15 in n", "value": 0.0, "tolerance": 0.2, "where": {"width": 4}}),
     ("fails", {"what": "contour in d of error of a = 0.15 in n", "at_least": 0.5, "where": {"width": 4}}),
     ("holds", {"what": "contour in n of risk of a = 0.05 in d", "value": 0.197, "tolerance": 0.05, "where": {"width": 4},
@@ -220,7 +220,7 @@ def test_estimates_that_are_not_one_number(result):
         ({"what": "rate of drift of a in n", "at_most": 1.0, "where": HERE}, "is of kind signed, and only positive"),
         ({"what": "exponent in depth of rate of a in n", "at_most": 1.0}, "no argument 'depth'"),
         ({"what": "contour in depth of error of a = 0.1 in n", "at_most": 1.0}, "no argument 'depth'"),
-        ({"what": "contour in d of error = 0.1 in n", "at_most": 1.0}, "say of which learner: a, b"),
+        ({"what": "contour in d of error = 0.1 in n", "at_most": 1.0}, "name the learner: a, b"),
         ({"what": "contour in d of error of a = low in n", "at_most": 1.0}, "write 'contour in ARGUMENT of METRIC"),
         ({"what": "average of error of a in n", "at_most": 1.0}, "write 'average of METRIC"),
         ({"what": "trend of risk in n", "at_most": 1.0, "over": {"widht*n": [0, 1]}}, "names 'widht'. Did you mean 'width'"),

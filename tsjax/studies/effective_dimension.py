@@ -1,7 +1,7 @@
 r"""How the exponent of the risk depends on the dimension of the inputs, where the target depends on two of them.
 
 Suh & Cheng (arXiv:2401.07187) survey the rates. Over compositions whose worst function has smoothness b and t* arguments,
-sparse deep ReLU networks attain n^{-2b/(2b+t*)} up to logarithms, whatever the dimension d of the inputs (Schmidt-Hieber 2020,
+sparse deep ReLU networks attain n^{-2b/(2b+t*)} up to logarithms, in every dimension d of the inputs (Schmidt-Hieber 2020,
 arXiv:1708.06633, theorem 1); over all functions of smoothness b of d arguments nothing does better than n^{-2b/(2b+d)} (Stone
 1982). The survey has no experiment. This study is one: x uniform on [-1, 1]^d, y = f(x) + noise, f of t* = 2 coordinates.
 """
@@ -156,7 +156,7 @@ def cost(arguments: dict[str, Any]) -> Cost:
 @experiment(
     static=("learner", "d", "steps", "held_out", "test_points"),
     sized=("n",),
-    # Among 2048 rows of which 128 count, to put these into a new order takes longer than the steps of their epoch.
+    # Where 128 of 2048 rows count, putting these into a new order takes longer than the steps of their epoch.
     pads=lambda arguments: arguments["learner"] != "mlp",
     arguments=EffectiveDimensionArguments,
     x="n",

@@ -82,7 +82,7 @@ class FiniteWidthArguments(Arguments):
 
 @functools.cache
 def problem_of(test_points: int) -> DataProblem:
-    """The digits in units of their root mean square pixel, `test_points` of which are held out."""
+    """The digits in units of their root mean square pixel; `test_points` of them are held out."""
     raw = DataProblem.bundled("digits")
     x = raw.x - raw.x.mean(axis=0)
     return DataProblem(x / np.sqrt(np.mean(x**2)), raw.y, test_share=test_points / len(raw.y))

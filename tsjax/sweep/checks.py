@@ -150,7 +150,7 @@ class _Check:
                 f"{self.where}: excluding = ... goes with '*' only, but {expectation.what!r} is about one curve."
             )
         if curve is None and experiment.curve is not None and not phrase.pools and axis != experiment.curve:
-            raise SpecError(f"{self.where}: say of which {experiment.curve}: {', '.join(sorted(self.grid.names))}.")
+            raise SpecError(f"{self.where}: name the {experiment.curve}: {', '.join(sorted(self.grid.names))}.")
         along = list(dict.fromkeys([*names, experiment.x]))
         if axis not in along:
             raise SpecError(f"{self.where}: {experiment.name} has no axis {axis!r}.{nearest(axis, along)}")

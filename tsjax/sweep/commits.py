@@ -75,7 +75,7 @@ class Finished:
         self.sizes.append(len(cells))
 
     def records(self, compile_seconds: float, device: str) -> pd.DataFrame:
-        """One row per cell; vectors of length L give L rows per cell, the first of which holds the arrays."""
+        """One row per cell; vectors of length L give L rows per cell, and the first one holds the arrays."""
         values = {name: np.concatenate([part[name] for part in self.values]) for name in self.values[0]}
         records = _records(self.cells, self.static, values, self.arrays)
         per_cell = np.repeat(np.divide(self.seconds, self.sizes), self.sizes)

@@ -67,7 +67,7 @@ class TheoryTable:
         entry = self._known.get(canonical(dict(curve)), {"x": [], "predicted": None})
         known = dict(zip(entry["x"], entry["predicted"] or [None] * len(entry["x"]), strict=True))
         values = np.full(len(x), np.nan) if theory.predicted is None else np.asarray(theory.predicted, float)
-        # Of an x of which theory says nothing it says None, since JSON has no NaN.
+        # Where theory says nothing of an x, None stands for it: JSON has no NaN.
         told = [None if np.isnan(value) else value for value in values.tolist()]
         known |= dict(zip(map(float, x), told, strict=True))
         self._known[canonical(dict(curve))] = {
