@@ -201,7 +201,7 @@ def test_specs_that_cannot_run(change, message):
         ({"what": "rate of fast in n", "at_most": 1, "alpha": 0.01}, "alpha is the level of a test"),
         ({"what": "rate of fast in n", "at_most": 1, "test": "better"}, "test = 'better'"),
         ({"what": "rate of fats in n", "at_most": 1}, "number 1: no curve 'fats' in this sweep. Did you mean 'fast'"),
-        ({"what": "rate in n", "at_most": 1}, "say of which method: fast, slow"),
+        ({"what": "rate in n", "at_most": 1}, "name the method: fast, slow"),
         ({"what": "rate of fast in d", "at_most": 1}, "power has no axis 'd'. Allowed: method, n, scale, failing"),
         ({"what": "rate of fast in n", "at_most": 1, "over": {"n": [1, 2, 3]}}, "the window of n is one value or"),
         ({"what": "rate of fast in n", "at_most": 1, "over": {"m": 3}}, "over names 'm'"),

@@ -24,7 +24,7 @@ MOST = 12
 
 class Picture(NamedTuple):
     """Arrays of one cell, by their labels: rows of two numbers along an axis `coordinate` are `points`, all of them in one
-    picture; (k,) is a `line`, and (k, l) a `map`. `name` for files, `title` names the cell, `axes` are the names of their axes."""
+    picture; (k,) is a `line`, and (k, l) a `map`. `name` for files, `title` names the cell, `axes` the axes."""
 
     name: str
     title: str
