@@ -88,7 +88,8 @@ def _at(value: ScalarOrSchedule, step: Int[Array, ""]):
 
 def subtract_weight_decay(step_size: ScalarOrSchedule, decay: ScalarOrSchedule) -> optax.GradientTransformation:
     r"""Adds decoupled weight decay to finished updates: u <- u - eta lambda theta, after the optimizer, apart from the
-    gradients (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2, with lambda times the learning rate eta as in optax and PyTorch).
+    gradients (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2, with lambda times the learning rate eta as in optax and
+    PyTorch).
 
     After `optax.adam(eta)` it is `optax.adamw(eta, weight_decay=decay)`, and `decay` may be traced and mapped over.
     """
