@@ -152,7 +152,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
 
 
 @experiment(
-    static=("learner", "d", "samples_per_d", "width", "setting", "features_per_d", "test_points"),
+    static=("learner", "d", "samples_per_d", "width", "setting", "features_per_d", "test_points", "std"),
     x="d", y=("error", "stuck"), curve="learner", rates=False,
     metrics={"error": Share(trials="test_points"), "stuck": Indicator(), "times_bayes": Positive()},
     theory=_theory, cost=_cost, cite=REFINETTI,
