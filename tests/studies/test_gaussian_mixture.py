@@ -115,6 +115,7 @@ def test_the_analytical_error_is_that_of_a_simulation(d, rng):
 @pytest.mark.parametrize("d", [10, 30, 100, 300, pytest.param(800, marks=pytest.mark.slow)])
 def test_the_analytical_error_is_the_published_one(d):
     value, deviation = PUBLISHED[d]
+    # The deviation is that over draws of the features; 0.003 more, since ours is 0.004 above the published value at D = 800.
     assert abs(mean_features_error(d, 2 * d, STD) - value) < deviation + 0.003
 
 
