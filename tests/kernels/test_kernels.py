@@ -202,7 +202,7 @@ def test_zero_vectors_are_harmless(kernel, points):
 
 
 # Kernels with a kink of first order in the angle or distance, which is 0 at the first of these points and pi at the last.
-KINKED = {"ntk", "arccos0", "arccos_ntk3", "ntk2_bias", "arccos_ntk2_bias", "laplace", "sum_product"}
+KINKED = {"ntk", "arccos0", "arccos_ntk3", "ntk2_bias", "arccos_ntk2_bias", "laplace", "stretched", "sum_product"}
 NO_SECOND = {
     "equal": KINKED,
     "zero": {"ntk", "nngp", "arccos0", "arccos1", "arccos2", "arccos_ntk3", "relu_features", "sum_product"},
