@@ -16,6 +16,7 @@ from markdown_it import MarkdownIt
 
 import tsjax as ts
 from tsjax.cli import app
+from tsjax.cli.specs import shipped_sweeps
 
 ROOT = Path(ts.__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -66,6 +67,8 @@ NOT_RUN = {
     },
     "uv run python -m benchmarks ridge_path --n 4096": _LONG,
 }
+
+SHIPPED_SWEEPS = {file.stem for file in shipped_sweeps().glob("*.toml")}
 
 _TOY = """
 study = "sweep.toys:power"
@@ -157,15 +160,16 @@ def toys(tmp_path_factory) -> Path:
     for name in ("sweeps/superiority.toml", "SPEC"):
         (folder / name).write_text(_TOY)
     run_spec(load_spec(folder / "SPEC"), out=folder / "DIR")
-    for name in ("runs/quickstart", "shared/superiority"):
-        shutil.copytree(folder / "DIR", folder / name)
+    shutil.copytree(folder / "DIR", folder / "shared/superiority")
     return folder
 
 
 @pytest.fixture
-def world(toys, tmp_path, monkeypatch) -> Path:
-    """A copy of the folder of toys, where the command then runs."""
+def world(toys, tmp_path, monkeypatch, command) -> Path:
+    """A copy of the folder of toys, with the stores that the command names in runs/, where the command then runs."""
     shutil.copytree(toys, tmp_path, dirs_exist_ok=True)
+    for store in re.findall(r"runs/\w+", command):
+        shutil.copytree(toys / "DIR", tmp_path / store)
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     return tmp_path
 
@@ -180,6 +184,9 @@ def test_command_runs(tsjax, world, command):
     arguments = [argument.replace("/shared", str(world / "shared")) for argument in arguments[1:]]
     if arguments == ["run", "DIR"]:
         arguments.append("--trust")
+    # A sweep that ships takes minutes; test_sweeps.py runs its smoke size.
+    if arguments[0] == "run" and arguments[1] in SHIPPED_SWEEPS:
+        arguments[1] = "SPEC"
     if arguments == ["--show-completion"]:
         arguments.append("bash")
     if arguments[:1] == ["figure"] and "risk_relative_to_limit" in arguments:
