@@ -12,6 +12,7 @@ SHIPPED = {
     "learnability": "tsjax.studies.learnability",
     "effective_dimension": "tsjax.studies.effective_dimension",
     "finite_width": "tsjax.studies.finite_width",
+    "feature_purification": "tsjax.studies.feature_purification",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -41,3 +41,13 @@ LEE_FINITE_INFINITE = """@inproceedings{lee2020finite,
   archivePrefix = {arXiv},
   primaryClass  = {cs.LG}
 }"""
+
+ALLEN_ZHU_LI = """@inproceedings{allenzhu2021feature,
+  title         = {Feature Purification: How Adversarial Training Performs Robust Deep Learning},
+  author        = {Allen-Zhu, Zeyuan and Li, Yuanzhi},
+  booktitle     = {IEEE Symposium on Foundations of Computer Science},
+  year          = {2021},
+  eprint        = {2005.10190},
+  archivePrefix = {arXiv},
+  primaryClass  = {cs.LG}
+}"""
