@@ -29,6 +29,7 @@ from ..rates import Positive, Share, Signed
 from ..size import Rows, size_of
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 from ..task import AbstractInstance, Dataset
+from ..train.batches import some_rows
 from .citations import ALLEN_ZHU_LI
 
 
@@ -180,7 +181,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     arguments=PurificationArguments,
     x="eps", y=("robust", "dense"), curve="learner", rates=False,
     metrics={
-        **dict.fromkeys(("accuracy", "robust", "universal"), Share(trials="trials")),
+        **dict.fromkeys(("accuracy", "robust", "universal"), Share(trials="test_points")),
         "dense": Positive(), "cosine_start": Signed(), "cosine_clean": Signed(),
     },
     arrays={"weights": ("neuron", "input"), "shares": ("neuron",)},
@@ -198,7 +199,7 @@ def feature_purification(key, *, learner, eps, bias, d, sparsity, noise, width, 
     """Trains one of the `LEARNERS` on fresh points in every step, and attacks it on `test_points` others.
 
     - `accuracy`; `robust`, under PGD of 20 steps of length eps / 4 in the l2 ball of radius eps; `universal`, under the shift
-      by -eps y (1, ..., 1) / sqrt(d): shares of the `trials` test points that have a class.
+      by -eps y (1, ..., 1) / sqrt(d): shares of the test points, which all have a class.
     - `dense`: the median of `dense_shares`, over neurons; for the NTK those of its v_i. `shares`: all of them, sorted.
     - `cosine_start`, and with a second stage `cosine_clean`: the median over neurons of the cosine between the final weights
       and those at the start, and after clean training. `weights`: the final ones. All three of networks alone.
@@ -220,11 +221,12 @@ def feature_purification(key, *, learner, eps, bias, d, sparsity, noise, width, 
         loss = adversarial(logistic, FGM(eps, "l2")) if second == "adversarial" else logistic
         fit = stage(loss).fit(keys[2], instance, start=clean.model)
 
-    test, weight = instance.sample(keys[3], test_points), fit.model.weight
+    # Of so many points hardly ever too few have a class.
+    test, weight = some_rows(keys[3], instance.sample(keys[3], 2 * test_points), test_points), fit.model.weight
     attacks = {"accuracy": None, "robust": PGD(eps, 20, eps / 4, "l2"), "universal": Universal(eps)}
     errors = {name: classification_error(fit, test, attack=attack, loss=margin) for name, attack in attacks.items()}
     values = {name: 1.0 - error.value for name, error in errors.items()}
-    values |= {"trials": errors["accuracy"].trials, "dense": jnp.median(dense_shares(weight))}
+    values["dense"] = jnp.median(dense_shares(weight))
     if model != "linear":
         values["shares"] = jnp.sort(dense_shares(weight))
     if model == "network":
