@@ -41,3 +41,12 @@ LEE_FINITE_INFINITE = """@inproceedings{lee2020finite,
   archivePrefix = {arXiv},
   primaryClass  = {cs.LG}
 }"""
+
+SHILTON_EXACT_REPRESENTORS = """@misc{shilton2024novel,
+  title         = {Novel Kernel Models and Exact Representor Theory for Neural Networks Beyond the Over-Parameterized Regime},
+  author        = {Shilton, Alistair and Gupta, Sunil and Rana, Santu and Venkatesh, Svetha},
+  year          = {2024},
+  eprint        = {2405.15254},
+  archivePrefix = {arXiv},
+  primaryClass  = {stat.ML}
+}"""
