@@ -32,6 +32,7 @@ from pydantic import Field
 from ..activations import Activation, relu
 from ..estimators.student import Student
 from ..network import TwoLayer
+from ..optim import counter_normals
 from ..rates.kinds import Positive
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 from ..task import Dataset
@@ -43,8 +44,7 @@ ORDERS: dict[str, int | None] = {"order_1": 1, "order_2": 2, "order_3": 3, "exac
 
 
 class ExactRepresentorsArguments(Arguments):
-    """One kernel of one network: `eta` is the step size for the sum over the n points, `steps` the number of steps k, and `width`
-    the number of neurons M."""
+    """One kernel of one network. `eta` is the step size for the sum over the n points, `steps` the number k, `width` is M."""
 
     form: Literal[tuple(ORDERS)]  # pyright: ignore[reportInvalidTypeForm]
     activation: Literal[tuple(ACTIVATIONS)] = "tanh"  # pyright: ignore[reportInvalidTypeForm]
@@ -56,6 +56,12 @@ class ExactRepresentorsArguments(Arguments):
     test_points: Annotated[int, Field(ge=1)] = 200
 
 
+def normals(key: PRNGKeyArray, stream: int, rows: int, d: int) -> Float[Array, "rows d"]:
+    """Standard normals in float64. Those of `jax.random` would take most of a program's compilation, a second for each call."""
+    stream_of = jnp.asarray(stream, jnp.uint32)
+    return counter_normals(jr.key_data(key)[:2], stream_of, rows * d, jnp.float64).reshape(rows, d)
+
+
 class Start(eqx.Module):
     """What makes the network before training: a_r ~ N(0, 1/M), w_r ~ N(0, I)."""
 
@@ -63,9 +69,8 @@ class Start(eqx.Module):
     activation: str = eqx.field(static=True)
 
     def init(self, key: PRNGKeyArray, point: int) -> TwoLayer:
-        key_a, key_w = jr.split(key)
-        a = jr.normal(key_a, (self.width,)) / self.width**0.5
-        return TwoLayer(a, jr.normal(key_w, (self.width, point)), ACTIVATIONS[self.activation])
+        rows = normals(key, 1, self.width, point + 1)
+        return TwoLayer(rows[:, 0] / self.width**0.5, rows[:, 1:], ACTIVATIONS[self.activation])
 
 
 def derivative(phi: Callable[[Array], Array], order: int) -> Callable[[Array], Array]:
@@ -101,8 +106,7 @@ class StepKernel(eqx.Module):
 
 
 class Representor(eqx.Module):
-    """Maps a network to its `change` at `points` by the next step of size `eta`, -eta sum_i r_i K(x, x_i): what the trainer's
-    probe asks before every step."""
+    """Maps a network to its `change` at `points` by the next step, -eta sum_i r_i K(x, x_i): the probe before every step."""
 
     data: Dataset
     points: Float[Array, "k d"]
@@ -110,7 +114,7 @@ class Representor(eqx.Module):
     order: int | None = eqx.field(static=True)
 
     def kernel(self, network: TwoLayer) -> StepKernel:
-        """The kernel of the next step. Its moves, -eta a_r sum_i r_i phi'(<w_r, x_i>) x_i, are written out, not the trainer's."""
+        """The kernel of the next step. The moves -eta a_r sum_i r_i phi'(<w_r, x_i>) x_i are written out, not the trainer's."""
         x = self.data.x
         reached = derivative(network.activation, 1)(jnp.matmul(network.w, x.T, precision="highest"))
         pull = network.a[:, None] * reached * self.residuals(network)[None]
@@ -125,40 +129,28 @@ class Representor(eqx.Module):
         return {"change": jnp.matmul(self.kernel(network)(self.points, self.data.x), weights, precision="highest")}
 
 
-def length(values: Float[Array, " k"]) -> Float[Array, ""]:
-    """The Euclidean norm, without squares that overflow: steps far above the stable size grow by powers."""
-    largest = jnp.max(jnp.abs(values))
-    return largest * jnp.linalg.norm(values / jnp.where(largest > 0, largest, 1.0))
-
-
 def drawn(key: PRNGKeyArray, d: int, n: int, test_points: int) -> tuple[Dataset, Float[Array, "k d"]]:
     """n points with y = sin(3 x_1), and the points at which functions are compared; x ~ N(0, I/d), in float64."""
-    x, points = (
-        jr.normal(jr.fold_in(key, i), (rows, d), jnp.float64) / d**0.5 for i, rows in enumerate((n, test_points))
-    )
-    return Dataset(x=x, y=jnp.sin(3.0 * x[:, 0])), points
+    x = normals(key, 0, n + test_points, d) / d**0.5
+    return Dataset(x=x[:n], y=jnp.sin(3.0 * x[:n, 0])), x[n:]
 
 
 def _theory_in_eta(arguments: dict[str, Any], x: np.ndarray) -> Theory:
-    del x
     order = ORDERS[arguments["form"]]
     # At a kink nothing is a power: how many neurons cross it grows with the step.
-    if order is None or arguments["activation"] != "tanh":
-        return Theory()
-    return Theory(exponent=-float(order), source="the first term that is left out has one power of the step more")
+    powers = order is not None and arguments["activation"] == "tanh"
+    return Theory(exponent=-float(order), source="the first term that is left out") if powers else Theory()
 
 
 def _theory_in_width(arguments: dict[str, Any], x: np.ndarray) -> Theory:
-    """Term l of the change is sum_r a_r delta_r^l, delta_r of order a_r: odd powers of a_r have mean 0. Of relu, sqrt(M) of M
-    neurons cross the kink, each with the sign of its a_r."""
-    del x
+    """Term l of the change is sum_r a_r delta_r^l phi^(l) / l!, delta_r ~ a_r ~ M^-1/2: of order M^((1-l)/2), and by a factor
+    M^-1/2 less for even l, where the sign of a_r is left. sqrt(M) relu neurons cross the kink, also with the sign of a_r."""
     known = {("tanh", "order_1"): 1.0, ("tanh", "order_2"): 1.0, ("tanh", "order_3"): 2.0, ("relu", "order_1"): 0.75}
     exponent = known.get((arguments["activation"], arguments["form"]))
-    return Theory() if exponent is None else Theory(exponent=exponent, source="moments of a_r at the start")
+    return Theory() if exponent is None else Theory(exponent=exponent, source="moments of a_r, derived here")
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
-    """Products with W, the moves and the kernel, before every step."""
     n, points, d = (arguments[name] for name in ("n", "test_points", "d"))
     return Cost(2.0 * arguments["steps"] * arguments["width"] * (2 * d * (points + 4 * n) + n * points))
 
@@ -187,14 +179,14 @@ def exact_representors(key, *, form, activation, eta, width, steps, d, n, test_p
     student = Student(
         Start(width, activation), learning_rate=eta * n, steps=steps, trainable=lambda leaf: jnp.ndim(leaf) == 2
     )
-    fit_key = jr.fold_in(key, 2)
-    start = student.init(fit_key, data.x)
+    start = student.init(key, data.x)
     probe = Representor(data, points, jnp.asarray(eta, jnp.float64), ORDERS[form])
-    fit = student.fit(fit_key, data, start=start, probe=probe, probe_at=tuple(range(steps)))
+    fit = student.fit(key, data, start=start, probe=probe, probe_at=tuple(range(steps)))
     change = fit.predict(points) - start.samples_last(points.T)
     predicted = jnp.sum(fit.stats["trajectory"]["change"], axis=0)
-    size = length(change)
-    return {"status": fit.status, "error": length(predicted - change) / size, "change": size / test_points**0.5}
+    size = jnp.linalg.norm(change)
+    error = jnp.linalg.norm(predicted - change) / size
+    return {"status": fit.status, "error": error, "change": size / test_points**0.5}
 
 
 against_width = dataclasses.replace(
