@@ -58,8 +58,8 @@ class ExactRepresentorsArguments(Arguments):
 
 def normals(key: PRNGKeyArray, stream: int, rows: int, d: int) -> Float[Array, "rows d"]:
     """Standard normals in float64. Those of `jax.random` would take most of a program's compilation, a second for each call."""
-    stream_of = jnp.asarray(stream, jnp.uint32)
-    return counter_normals(jr.key_data(key)[:2], stream_of, rows * d, jnp.float64).reshape(rows, d)
+    part = jnp.asarray(stream, jnp.int32)
+    return counter_normals(jr.key_data(key)[:2], part, rows * d, jnp.float64).reshape(rows, d)
 
 
 class Start(eqx.Module):
@@ -160,7 +160,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     arguments=ExactRepresentorsArguments,
     x="eta", y=("error",), curve="form",
     metrics={"error": Positive(), "change": Positive()},
-    theory=_theory_in_eta, cost=_cost, cite=SHILTON_EXACT_REPRESENTORS,
+    theory=_theory_in_eta, cost=_cost, rates=False, cite=SHILTON_EXACT_REPRESENTORS,
     labels={
         "eta": "step size eta", "width": "width M", "steps": "gradient steps k", "relu": "ReLU",
         "error": "error relative to the change", "change": "change of the function",
