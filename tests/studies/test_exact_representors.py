@@ -1,5 +1,7 @@
 """The kernels of finite steps against gradients, Taylor series and secants written out in NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +42,7 @@ def relu_derivatives(z) -> list[np.ndarray]:
 CLOSED = {"tanh": tanh_derivatives, "relu": relu_derivatives}
 
 
-def by_hand(a, w, x, y, points, activation, eta, steps) -> dict[str, np.ndarray]:
+def by_hand(a, w, x, y, points, activation, eta, steps) -> dict[str, Any]:
     """Gradient descent on W by the chain rule, and what each model says of the change at the points: of order L the sum over
     neurons of a_r sum_{l <= L} delta_r^l phi^(l) / l!."""
     phi, start = CLOSED[activation], w.copy()
@@ -62,7 +64,7 @@ def setting(key, activation) -> tuple[ts.Dataset, jax.Array, ts.TwoLayer]:
     return data, points, Start(SIZES["width"], activation).init(key, SIZES["d"])
 
 
-def in_numpy(key, activation, eta, steps) -> dict[str, np.ndarray]:
+def in_numpy(key, activation, eta, steps) -> dict[str, Any]:
     data, points, net = setting(key, activation)
     arrays = (np.asarray(array) for array in (net.a, net.w, data.x, data.y, points))
     return by_hand(*arrays, activation, eta, steps)

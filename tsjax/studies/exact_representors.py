@@ -38,7 +38,7 @@ from ..sweep.experiment import Arguments, Cost, Theory, experiment
 from ..task import Dataset
 from .citations import SHILTON_EXACT_REPRESENTORS
 
-ACTIVATIONS = {"tanh": Activation(jnp.tanh, parity="odd"), "relu": relu}
+ACTIVATIONS = {"tanh": Activation(function=jnp.tanh, parity="odd"), "relu": relu}
 ORDERS: dict[str, int | None] = {"order_1": 1, "order_2": 2, "order_3": 3, "exact": None}
 """The kernels: the order L of the Taylor polynomial, None for the secant itself."""
 
@@ -92,8 +92,10 @@ class StepKernel(eqx.Module):
         phi = self.network.activation
         z, delta = (jnp.matmul(x, rows.T, precision="highest") for rows in (self.network.w, self.moves))
         if self.order is not None:
-            terms = (derivative(phi, k)(z) * delta ** (k - 1) / math.factorial(k) for k in range(1, self.order + 1))
-            return sum(terms, jnp.zeros_like(z))
+            orders = range(1, self.order + 1)
+            return sum(
+                (derivative(phi, k)(z) * delta ** (k - 1) / math.factorial(k) for k in orders), jnp.zeros_like(z)
+            )
         # A neuron that no training point reaches does not move: its secant is the tangent.
         still = delta == 0
         return jnp.where(still, derivative(phi, 1)(z), (phi(z + delta) - phi(z)) / jnp.where(still, 1.0, delta))
@@ -138,8 +140,9 @@ def drawn(key: PRNGKeyArray, d: int, n: int, test_points: int) -> tuple[Dataset,
 def _theory_in_eta(arguments: dict[str, Any], x: np.ndarray) -> Theory:
     order = ORDERS[arguments["form"]]
     # At a kink nothing is a power: how many neurons cross it grows with the step.
-    powers = order is not None and arguments["activation"] == "tanh"
-    return Theory(exponent=-float(order), source="the first term that is left out") if powers else Theory()
+    if order is None or arguments["activation"] == "relu":
+        return Theory()
+    return Theory(exponent=-float(order), source="the first term that is left out")
 
 
 def _theory_in_width(arguments: dict[str, Any], x: np.ndarray) -> Theory:
@@ -184,9 +187,8 @@ def exact_representors(key, *, form, activation, eta, width, steps, d, n, test_p
     fit = student.fit(key, data, start=start, probe=probe, probe_at=tuple(range(steps)))
     change = fit.predict(points) - start.samples_last(points.T)
     predicted = jnp.sum(fit.stats["trajectory"]["change"], axis=0)
-    size = jnp.linalg.norm(change)
-    error = jnp.linalg.norm(predicted - change) / size
-    return {"status": fit.status, "error": error, "change": size / test_points**0.5}
+    error, size = jnp.linalg.norm(predicted - change), jnp.linalg.norm(change)
+    return {"status": fit.status, "error": error / size, "change": size / test_points**0.5}
 
 
 against_width = dataclasses.replace(
@@ -194,7 +196,5 @@ against_width = dataclasses.replace(
 )
 """The same cells, drawn against the width."""
 
-over_steps = dataclasses.replace(
-    exact_representors, name="exact_representors_steps", curve="width", rates=False, theory=None
-)
+over_steps = dataclasses.replace(exact_representors, name="exact_representors_steps", curve="width", theory=None)
 """The same cells, with a curve for each width: for one kernel and several numbers of steps."""
