@@ -195,6 +195,3 @@ against_width = dataclasses.replace(
     exact_representors, name="exact_representors_width", x="width", theory=_theory_in_width
 )
 """The same cells, drawn against the width."""
-
-over_steps = dataclasses.replace(exact_representors, name="exact_representors_steps", curve="width", theory=None)
-"""The same cells, with a curve for each width: for one kernel and several numbers of steps."""
