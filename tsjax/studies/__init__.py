@@ -12,6 +12,7 @@ SHIPPED = {
     "learnability": "tsjax.studies.learnability",
     "effective_dimension": "tsjax.studies.effective_dimension",
     "finite_width": "tsjax.studies.finite_width",
+    "single_index": "tsjax.studies.single_index",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -41,3 +41,14 @@ LEE_FINITE_INFINITE = """@inproceedings{lee2020finite,
   archivePrefix = {arXiv},
   primaryClass  = {cs.LG}
 }"""
+
+BEN_AROUS_ONLINE = """@article{benarous2021online,
+  title         = {Online Stochastic Gradient Descent on Non-Convex Losses from High-Dimensional Inference},
+  author        = {Ben Arous, Gerard and Gheissari, Reza and Jagannath, Aukosh},
+  journal       = {Journal of Machine Learning Research},
+  volume        = {22},
+  year          = {2021},
+  eprint        = {2003.10905},
+  archivePrefix = {arXiv},
+  primaryClass  = {stat.ML}
+}"""
