@@ -205,16 +205,16 @@ def on_sphere(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
     """
     inner = optax.with_extra_args_support(optimizer)
 
-    def update(gradients, state, params=None, **extra):
+    def update(updates, state, params=None, **extra):
         if params is None:
             raise ValueError("an optimizer on the sphere needs the parameters: update(gradient, state, parameters).")
-        across = jax.tree.map(lambda g, theta: g - jnp.sum(g * theta) * theta, gradients, params)
-        updates, state = inner.update(across, state, params, **extra)
+        across = jax.tree.map(lambda g, theta: g - jnp.sum(g * theta) * theta, updates, params)
+        changes, state = inner.update(across, state, params, **extra)
 
         def back(theta, change):
             moved = theta + change
             return moved / jnp.sqrt(jnp.sum(moved**2)) - theta
 
-        return jax.tree.map(back, params, updates), state
+        return jax.tree.map(back, params, changes), state
 
     return optax.GradientTransformationExtraArgs(inner.init, update)

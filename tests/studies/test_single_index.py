@@ -26,8 +26,8 @@ from tsjax.studies.single_index import (
     step_size,
 )
 
-NODES, WEIGHTS = hermite_e.hermegauss(20)
-WEIGHTS = WEIGHTS / WEIGHTS.sum()
+NODES, _MASSES = hermite_e.hermegauss(20)
+WEIGHTS = _MASSES / _MASSES.sum()
 
 
 def link(k, u, derivative=0):

@@ -125,13 +125,13 @@ def test_reached_stops_at_the_first_look_above_the_level(key, data):
     level = 0.5 * (path[10] + path[11])
     passed = int(np.argmax(path >= level))
     assert passed % 4
-    stop = ts.Reached(lambda w: jnp.abs(w[0]), level, every=4)
+    stop = ts.Reached(value=lambda w: jnp.abs(w[0]), level=level, every=4)
     done = ts.train(key, jnp.zeros(D), _quadratic_loss, FullBatch(data), optax.sgd(0.02), steps=59, stop=stop)
     assert int(done.steps) == 4 * -(-passed // 4) and int(done.status) == ts.Status.CONVERGED
     with pytest.raises(ValueError, match="at least 1"):
-        ts.Reached(lambda w: w[0], 1.0, every=0)
+        ts.Reached(value=lambda w: w[0], level=1.0, every=0)
     with pytest.raises(ValueError, match="nan"):
-        ts.Reached(lambda w: w[0], float("nan"))
+        ts.Reached(value=lambda w: w[0], level=float("nan"))
 
 
 def test_validation_returns_the_best_model(key, data):

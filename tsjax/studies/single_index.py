@@ -153,7 +153,7 @@ def single_index(key, *, link, d, threshold, budget):
     truth_key, data_key, fit_key = (jr.fold_in(key, i) for i in range(3))
     truth = direction(truth_key, d)
     problem = Problem(Gaussian(d), FunctionTeacher(SingleIndex(truth, k)), noise_std=0.0)
-    stop = Reached(jax.tree_util.Partial(overlap, truth), threshold, every=look_every(k, d))
+    stop = Reached(value=jax.tree_util.Partial(overlap, truth), level=threshold, every=look_every(k, d))
     learner = Student(
         Start(truth, k), optimizer=spherical_sgd, learning_rate=step_size(k, d), steps=limit_of(k, d, budget),
         batch_size=1, stop=stop,
