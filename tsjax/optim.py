@@ -197,7 +197,8 @@ def on_sphere(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
 
     **Raises:** ValueError where the optimizer is updated without parameters.
 
-    >>> optimizer = on_sphere(optax.sgd(0.5))
+    >>> import optax
+    >>> optimizer = ts.on_sphere(optax.sgd(0.5))
     >>> theta = jnp.array([1.0, 0.0])
     >>> update, _ = optimizer.update(jnp.array([3.0, -2.0]), optimizer.init(theta), theta)
     >>> [round(float(value), 4) for value in theta + update]
