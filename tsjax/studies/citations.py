@@ -47,6 +47,10 @@ SHILTON_EXACT_REPRESENTORS = """@misc{shilton2024novel,
   author        = {Shilton, Alistair and Gupta, Sunil and Rana, Santu and Venkatesh, Svetha},
   year          = {2024},
   eprint        = {2405.15254},
+  archivePrefix = {arXiv},
+  primaryClass  = {stat.ML}
+}"""
+
 BEN_AROUS_ONLINE = """@article{benarous2021online,
   title         = {Online Stochastic Gradient Descent on Non-Convex Losses from High-Dimensional Inference},
   author        = {Ben Arous, Gerard and Gheissari, Reza and Jagannath, Aukosh},
