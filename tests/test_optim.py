@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
 import optax
+import pytest
 
 import tsjax as ts
 
@@ -94,3 +95,24 @@ def test_the_dtype_of_the_parameters_is_kept(key):
     assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), updates) == jax.tree.map(
         lambda leaf: (leaf.shape, leaf.dtype), params
     )
+
+
+def test_an_optimizer_on_the_sphere_steps_across_and_comes_back(rng):
+    theta = rng.normal(size=6)
+    theta /= np.linalg.norm(theta)
+    gradients = rng.normal(size=(3, 6))
+    optimizer, state, now = ts.on_sphere(optax.sgd(0.4, momentum=0.5)), None, jnp.asarray(theta)
+    state, velocity = optimizer.init(now), np.zeros(6)
+    for gradient in gradients:
+        update, state = optimizer.update(jnp.asarray(gradient), state, now)
+        now = optax.apply_updates(now, update)
+        velocity = gradient - (gradient @ theta) * theta + 0.5 * velocity
+        theta = theta - 0.4 * velocity
+        theta /= np.linalg.norm(theta)
+    np.testing.assert_allclose(np.asarray(now), theta, rtol=1e-10)
+
+
+def test_an_optimizer_on_the_sphere_needs_the_parameters():
+    optimizer = ts.on_sphere(optax.sgd(0.1))
+    with pytest.raises(ValueError, match="needs the parameters"):
+        optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))

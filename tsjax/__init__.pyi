@@ -46,6 +46,7 @@ from .networks.cnn import CNN as CNN
 from .networks.mlp import MLP as MLP
 from .optim import add_langevin_noise as add_langevin_noise
 from .optim import noisy_gradient_descent as noisy_gradient_descent
+from .optim import on_sphere as on_sphere
 from .patches import PatchInstance as PatchInstance
 from .patches import SignalNoisePatches as SignalNoisePatches
 from .problem import Cube as Cube
@@ -153,6 +154,7 @@ from .train import FullBatch as FullBatch
 from .train import MiniBatches as MiniBatches
 from .train import Never as Never
 from .train import Online as Online
+from .train import Reached as Reached
 from .train import Trained as Trained
 from .train import Validation as Validation
 from .train import train as train

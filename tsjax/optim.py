@@ -186,3 +186,36 @@ def noisy_gradient_descent(
 def as_leaf(value, dtype) -> jax.Array:
     """A hyper-parameter as a scalar of the training dtype, so that no product promotes the parameters."""
     return jnp.asarray(value).astype(dtype)
+
+
+def on_sphere(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+    r"""An optimizer on the unit sphere, for each leaf of the parameters taken as one vector theta.
+
+    The optimizer gets the gradient across theta, g - <g, theta> theta, and its update u ends on the sphere again:
+    theta <- (theta + u) / |theta + u|. With `optax.sgd` and one fresh sample a step this is the projected online SGD of
+    Ben Arous, Gheissari and Jagannath 2021 (arXiv:2003.10905, section 1).
+
+    **Raises:** ValueError where the optimizer is updated without parameters.
+
+    >>> import optax
+    >>> optimizer = ts.on_sphere(optax.sgd(0.5))
+    >>> theta = jnp.array([1.0, 0.0])
+    >>> update, _ = optimizer.update(jnp.array([3.0, -2.0]), optimizer.init(theta), theta)
+    >>> [round(float(value), 4) for value in theta + update]
+    [0.7071, 0.7071]
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(updates, state, params=None, **extra):
+        if params is None:
+            raise ValueError("an optimizer on the sphere needs the parameters: update(gradient, state, parameters).")
+        across = jax.tree.map(lambda g, theta: g - jnp.sum(g * theta) * theta, updates, params)
+        changes, state = inner.update(across, state, params, **extra)
+
+        def back(theta, change):
+            moved = theta + change
+            return moved / jnp.sqrt(jnp.sum(moved**2)) - theta
+
+        return jax.tree.map(back, params, changes), state
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)

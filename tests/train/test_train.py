@@ -118,6 +118,22 @@ def test_flat_stops_where_the_loss_is(key, data):
     assert first - second > 1e-6 * second and second - third <= 1e-6 * third
 
 
+def test_reached_stops_at_the_first_look_above_the_level(key, data):
+    """The first coordinate of the same steps in NumPy passes the level at a step that is no look."""
+    x, y = np.asarray(data.x), np.asarray(data.y)
+    path = np.array([abs(_numpy_steps(np.zeros(D), x, y, [np.arange(N)] * steps, 0.02)[0]) for steps in range(60)])
+    level = 0.5 * (path[10] + path[11])
+    passed = int(np.argmax(path >= level))
+    assert passed % 4
+    stop = ts.Reached(value=lambda w: jnp.abs(w[0]), level=level, every=4)
+    done = ts.train(key, jnp.zeros(D), _quadratic_loss, FullBatch(data), optax.sgd(0.02), steps=59, stop=stop)
+    assert int(done.steps) == 4 * -(-passed // 4) and int(done.status) == ts.Status.CONVERGED
+    with pytest.raises(ValueError, match="at least 1"):
+        ts.Reached(value=lambda w: w[0], level=1.0, every=0)
+    with pytest.raises(ValueError, match="nan"):
+        ts.Reached(value=lambda w: w[0], level=float("nan"))
+
+
 def test_validation_returns_the_best_model(key, data):
     """A step size that overshoots: the loss falls once and then grows, so that the first look is the best."""
     held = ts.Dataset(x=data.x[:4], y=data.y[:4])

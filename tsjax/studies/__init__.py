@@ -13,6 +13,8 @@ SHIPPED = {
     "effective_dimension": "tsjax.studies.effective_dimension",
     "finite_width": "tsjax.studies.finite_width",
     "feature_purification": "tsjax.studies.feature_purification",
+    "exact_representors": "tsjax.studies.exact_representors",
+    "single_index": "tsjax.studies.single_index",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

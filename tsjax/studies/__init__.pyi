@@ -1,12 +1,14 @@
 from .benign_overfitting import benign_overfitting as benign_overfitting
 from .effective_dimension import effective_dimension as effective_dimension
 from .feature_purification import feature_purification as feature_purification
+from .exact_representors import exact_representors as exact_representors
 from .finite_width import finite_width as finite_width
 from .gaussian_mixture import gaussian_mixture as gaussian_mixture
 from .learnability import learnability as learnability
 from .paper_figure import paper_figure as paper_figure
 from .real_data import real_data as real_data
 from .recovery import recovery as recovery
+from .single_index import single_index as single_index
 from .superiority import superiority as superiority
 
 SHIPPED: dict[str, str]

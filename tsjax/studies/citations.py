@@ -51,3 +51,23 @@ ALLEN_ZHU_LI = """@inproceedings{allenzhu2021feature,
   archivePrefix = {arXiv},
   primaryClass  = {cs.LG}
 }"""
+
+SHILTON_EXACT_REPRESENTORS = """@misc{shilton2024novel,
+  title         = {Novel Kernel Models and Exact Representor Theory for Neural Networks Beyond the Over-Parameterized Regime},
+  author        = {Shilton, Alistair and Gupta, Sunil and Rana, Santu and Venkatesh, Svetha},
+  year          = {2024},
+  eprint        = {2405.15254},
+  archivePrefix = {arXiv},
+  primaryClass  = {stat.ML}
+}"""
+
+BEN_AROUS_ONLINE = """@article{benarous2021online,
+  title         = {Online Stochastic Gradient Descent on Non-Convex Losses from High-Dimensional Inference},
+  author        = {Ben Arous, Gerard and Gheissari, Reza and Jagannath, Aukosh},
+  journal       = {Journal of Machine Learning Research},
+  volume        = {22},
+  year          = {2021},
+  eprint        = {2003.10905},
+  archivePrefix = {arXiv},
+  primaryClass  = {stat.ML}
+}"""

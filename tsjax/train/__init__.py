@@ -12,4 +12,5 @@ from .stop import NEVER as NEVER
 from .stop import AbstractStop as AbstractStop
 from .stop import Flat as Flat
 from .stop import Never as Never
+from .stop import Reached as Reached
 from .stop import Validation as Validation

@@ -1,6 +1,7 @@
 """Rules that end training before its last step."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -85,6 +86,35 @@ class Flat(AbstractStop):
         dtype = loss.dtype
         allowed = jnp.asarray(self.tolerance).astype(dtype) * loss + jnp.asarray(self.floor).astype(dtype)
         return None, before - loss <= allowed
+
+
+class Reached(AbstractStop):
+    """Stops once value(model) >= level at a look: the passage of a threshold, to within `every` steps.
+
+    `value` is a function of the model that gives a number. Arrays that it needs are best carried by a
+    `jax.tree_util.Partial` or an Equinox module, which may be traced; so may `level`.
+
+    **Raises:** ValueError for `every` < 1, and for a level that is NaN.
+    """
+
+    value: Callable[[Any], Float[Array, ""]]
+    level: float | Float[Array, ""]
+    every: int | None = eqx.field(static=True, default=1)
+
+    def __check_init__(self):
+        if self.every is None or self.every < 1:
+            raise ValueError(f"Reached: every is a number of steps, at least 1; got {self.every}.")
+        if not is_traced(self.level) and float(self.level) != float(self.level):
+            raise ValueError("Reached: level must be a number, got nan.")
+
+    def start(self, model: Any) -> None:
+        del model
+
+    def look(
+        self, state: Any, model: Any, before: Float[Array, ""], loss: Float[Array, ""]
+    ) -> tuple[Any, Bool[Array, ""]]:
+        del state, before, loss
+        return None, self.value(model) >= self.level
 
 
 class Validation(AbstractStop):
