@@ -1,7 +1,7 @@
 from .benign_overfitting import benign_overfitting as benign_overfitting
 from .effective_dimension import effective_dimension as effective_dimension
-from .feature_purification import feature_purification as feature_purification
 from .exact_representors import exact_representors as exact_representors
+from .feature_purification import feature_purification as feature_purification
 from .finite_width import finite_width as finite_width
 from .gaussian_mixture import gaussian_mixture as gaussian_mixture
 from .learnability import learnability as learnability
