@@ -15,7 +15,8 @@ from .estimators.base import AbstractFit, KernelSum
 from .estimators.tuning import as_float64
 from .kernels import ArcCosine, gegenbauer
 from .kernels.base import trace_floats
-from .kernels.zonal import MOST_DEGREES, angles, coefficients, degrees_holding, largest_missing, series
+from .kernels.table import points_of, tabulate
+from .kernels.zonal import MOST_DEGREES, angles, circle, coefficients, degrees_holding, largest_missing, series
 from .network import TwoLayer
 from .precision import is_traced, requires_float64
 from .problem import AbstractInputs, Problem, Sphere
@@ -23,8 +24,9 @@ from .status import failed
 
 # Neurons from which on the Gram matrix is taken in tiles.
 _WIDE = 1024
-# Rows and columns of a tile that stays in the cache through the degrees of a series, or the terms of an angle.
-_SIDE = 128
+# Rows and columns of a tile that stays in a core's cache through the degrees of a series, or the terms of an angle; and of one
+# that keeps a GPU busy.
+_SIDE, _WIDE_SIDE = 128, 1024
 
 
 @requires_float64
@@ -49,8 +51,15 @@ def _quadratic_form(
 ) -> Float[Array, "..."]:
     """sum_ij a_i a_j matrix(x, x)_ij for a symmetric matrix, or several (..., n, n): of the tiles on and above the diagonal,
     each of which stays in the cache."""
+    tiled = lambda side: lambda x, a: _sum_of_tiles(matrix, x, a, side)
+    if x.shape[0] <= _WIDE_SIDE:
+        return tiled(_SIDE)(x, a)
+    return jax.lax.platform_dependent(x, a, cpu=tiled(_SIDE), default=tiled(_WIDE_SIDE))
+
+
+def _sum_of_tiles(matrix, x: Float[Array, "n d"], a: Float[Array, " n"], side: int) -> Float[Array, "..."]:
     n = x.shape[0]
-    side = min(n, _SIDE)
+    side = min(n, side)
     count = -(-n // side)
     x = jnp.pad(x, ((0, count * side - n), (0, 0)), mode="edge").reshape(count, side, -1)
     a = jnp.pad(a, (0, count * side - n)).reshape(count, side)
@@ -165,7 +174,8 @@ def kernel_risk(
     q = alpha^T (K - K_kept) alpha in the space of the kernel, so that they hold e^2 <= lambda q of it in L2, lambda the
     largest eigenvalue left out (`tsjax.kernels.zonal.largest_missing`), and t^2 of the teacher; the truncation is wrong by at
     most e^2 + 2 e t. Roundoff is at most about eps sum_k lambda_k^2 N(d,k) (sum_i |alpha_i|)^2: it rules out interpolation of
-    noise with smooth kernels, whose alpha are enormous. The time grows as n^2 times `degrees`.
+    noise with smooth kernels, whose alpha are enormous. From some hundred points on the sums over degrees are tabulated
+    (`tsjax.kernels.table`): the time then grows as n^2, and little with `degrees`.
 
     **Arguments:**
 
@@ -184,7 +194,7 @@ def kernel_risk(
             "the exact risk of kernel methods is that of a sum of kernels with one output, f(x) = sum_i alpha_i k(x_i, x); "
             f"got a {type(fit).__name__}. Use tsjax.monte_carlo_risk."
         )
-    fit, gram = found, _sphere_gram(teacher, problem)
+    fit, gram = found, _sphere_gram(teacher, problem.inputs)
     if gram is None or not fit.kernel.rotation_invariant:
         raise ValueError(
             "the exact risk of kernel methods is known for rotation_invariant kernels, Sphere inputs and networks of relu, "
@@ -197,15 +207,18 @@ def kernel_risk(
         degrees = default_degrees(problem.d, fit.x.shape[-2])
     if not 0 <= degrees <= MOST_DEGREES:
         raise ValueError(f"degrees can be from 0 to {MOST_DEGREES}, or None for a choice by n; got {degrees}.")
-    return _kernel_risk(trace_floats(fit), as_float64(teacher), gram, problem.d, degrees)
+    return _kernel_risk(trace_floats(fit), as_float64(teacher), problem.inputs, degrees)
 
 
-def _sphere_gram(teacher: TwoLayer, problem: Problem) -> Gram | None:
-    return teacher.activation.gram(problem.inputs.moments) if isinstance(problem.inputs, Sphere) else None
+def _sphere_gram(teacher: TwoLayer, inputs: AbstractInputs) -> Gram | None:
+    return teacher.activation.gram(inputs.moments) if isinstance(inputs, Sphere) else None
 
 
 @eqx.filter_jit
-def _kernel_risk(fit: KernelSum, teacher: TwoLayer, gram, d: int, degrees: int) -> ExactRisk:
+def _kernel_risk(fit: KernelSum, teacher: TwoLayer, inputs: AbstractInputs, degrees: int) -> ExactRisk:
+    # Here, and not among the arguments: it is another function at every call, for which all would be compiled again.
+    gram, d = _sphere_gram(teacher, inputs), inputs.d
+    assert gram is not None
     spectrum, alpha = gegenbauer(fit.kernel, d, degrees), fit.alpha
     lambdas, multiplicities = spectrum.eigenvalues, spectrum.multiplicities
     norms = jnp.linalg.norm(teacher.w, axis=1)
@@ -217,11 +230,21 @@ def _kernel_risk(fit: KernelSum, teacher: TwoLayer, gram, d: int, degrees: int) 
 
     terms = jnp.stack([squares, lambdas * multiplicities])
 
-    def forms(x1, x2):
-        square, kernel = series(terms, d, x1 @ x2.T)
-        return jnp.stack([square, fit.kernel(x1, x2) - kernel])
+    def forms(values, cosines):
+        square, kept_part = series(terms, d, cosines)
+        return jnp.stack([square, values - kept_part])
 
-    square, missing_norm = _quadratic_form(forms, fit.x, alpha)
+    n, inexact = fit.x.shape[0], jnp.zeros(2)
+    if n * (n + 1) // 2 > 2 * points_of(degrees):
+        at = lambda theta: forms(fit.kernel(jnp.eye(1, d), circle(d, theta))[0], jnp.asarray(np.cos(theta)))
+        table, off = tabulate(at, degrees)
+        unit = fit.x / jnp.linalg.norm(fit.x, axis=1, keepdims=True)
+        square, missing_norm = _quadratic_form(lambda x1, x2: table(x1 @ x2.T), unit, alpha)
+        # What exceeds the rounding of the sums themselves, as for a kernel that is steeper than the panels are wide.
+        scale = jnp.stack([jnp.sum(squares), spectrum.trace])
+        inexact = jnp.where(off > 1e3 * jnp.finfo(alpha.dtype).eps * scale, off, 0.0)
+    else:
+        square, missing_norm = _quadratic_form(lambda x1, x2: forms(fit.kernel(x1, x2), x1 @ x2.T), fit.x, alpha)
     cross = jax.vmap(lambda w, r: series(lambdas * multiplicities * r, d, fit.x @ w) @ alpha)(directions, rho)
     power = teacher.a @ gram(teacher.w, teacher.w) @ teacher.a
     value = square - 2.0 * teacher.a @ cross + power
@@ -231,11 +254,11 @@ def _kernel_risk(fit: KernelSum, teacher: TwoLayer, gram, d: int, degrees: int) 
     power_kept = teacher.a @ jax.vmap(per_pair)(rho, pairs) @ teacher.a
     eps, size = jnp.finfo(alpha.dtype).eps, jnp.sum(jnp.abs(alpha)) ** 2
     # The norm is a difference as well: at most its own roundoff where it comes out below 0.
-    missing_norm = jnp.maximum(missing_norm, 0.0) + eps * spectrum.trace * size
+    missing_norm = jnp.maximum(missing_norm, 0.0) + (eps * spectrum.trace + inexact[1]) * size
     estimate_missing = jnp.sqrt(largest_missing(fit.kernel, spectrum) * missing_norm)
     teacher_missing = jnp.sqrt(jnp.maximum(power - power_kept, 0.0))
     truncation = estimate_missing**2 + 2.0 * estimate_missing * teacher_missing
-    return ExactRisk(value, truncation + eps * (jnp.sum(squares) * size + power))
+    return ExactRisk(value, truncation + eps * (jnp.sum(squares) * size + power) + inexact[0] * size)
 
 
 @requires_float64
@@ -249,7 +272,7 @@ def exact_risk(problem: Problem, teacher, fit: AbstractFit, degrees: int | None 
         return None
     kernels, net = fit.as_kernel_sum, fit.as_network
     if kernels is not None:
-        closed = kernels.kernel.rotation_invariant and _sphere_gram(teacher, problem) is not None
+        closed = kernels.kernel.rotation_invariant and _sphere_gram(teacher, problem.inputs) is not None
         return kernel_risk(kernels, teacher, problem, degrees) if closed and kernels.alpha.ndim == 1 else None
     if net is None:
         return None

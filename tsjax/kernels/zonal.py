@@ -100,7 +100,7 @@ def gegenbauer(kernel: Callable[[Array, Array], Array], d: int, degrees: int = 2
 @eqx.filter_jit
 def _gegenbauer(kernel, d: int, degrees: int) -> ZonalSpectrum:
     multiplicities = jnp.asarray(_kept_multiplicities(d, degrees))
-    values = kernel(jnp.eye(1, d), _circle(d, _nodes(degrees, d)[0]))[0]
+    values = kernel(jnp.eye(1, d), circle(d, _nodes(degrees, d)[0]))[0]
     north = jnp.eye(1, d)
     trace = kernel.diagonal(north)[0] if isinstance(kernel, AbstractKernel) else kernel(north, north)[0, 0]
     eigenvalues = coefficients(values, d, degrees)
@@ -152,7 +152,7 @@ def largest_missing(kernel, spectrum: ZonalSpectrum) -> Float[Array, ""]:
     """
     d, degrees = spectrum.d, len(spectrum.eigenvalues) - 1
     theta, weights = _nodes(degrees, d)
-    values = kernel(jnp.eye(1, d), _circle(d, theta))[0]
+    values = kernel(jnp.eye(1, d), circle(d, theta))[0]
     # The nodes resolve 6 degrees and more for each of the spectrum's.
     multiplicities = jnp.asarray(_kept_multiplicities(d, 4 * degrees))
     noise = _noise(spectrum.trace, multiplicities)
@@ -240,7 +240,8 @@ def degrees_holding(d: int, count: float) -> int:
         return max(200, int(np.searchsorted(np.cumsum(multiplicities_of(d, MOST_DEGREES)), count)))
 
 
-def _circle(d: int, theta: np.ndarray) -> Float[Array, "q d"]:
+def circle(d: int, theta: np.ndarray) -> Float[Array, "q d"]:
+    """Unit vectors at these angles to the first axis."""
     return jnp.asarray(np.cos(theta)[:, None] * np.eye(1, d) + np.sin(theta)[:, None] * np.eye(2, d)[1:])
 
 
@@ -256,9 +257,9 @@ def _check_zonal(kernel, d: int) -> None:
     # A fixed second plane, in general position, shows up kernels that prefer a direction.
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(d, 2)))[0].T
     with jax.ensure_compile_time_eval():
-        first = np.asarray(kernel(jnp.eye(1, d), _circle(d, theta)))[0]
-        circle = np.cos(theta)[:, None] * basis[:1] + np.sin(theta)[:, None] * basis[1:]
-        second = np.asarray(kernel(jnp.asarray(basis[:1]), jnp.asarray(circle)))[0]
+        first = np.asarray(kernel(jnp.eye(1, d), circle(d, theta)))[0]
+        other = np.cos(theta)[:, None] * basis[:1] + np.sin(theta)[:, None] * basis[1:]
+        second = np.asarray(kernel(jnp.asarray(basis[:1]), jnp.asarray(other)))[0]
     difference = np.max(np.abs(first - second))
     if not difference <= 1e-6 * np.max(np.abs(first)):
         raise ValueError(
