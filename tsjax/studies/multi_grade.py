@@ -4,10 +4,10 @@ Grade l trains a shallow network f_l on what the grades before leave of the resp
 are the outputs of the last hidden layer of grade l-1, which stay as they are. The learner predicts f_1 + ... + f_L. The loss of
 every grade is the mean of (f_l - r_l)^2 / 2, and its optimizer is Adam.
 
-Two settings. `sine` is example 1 of the author's code (github.com/Yuesheng2024Xu/MGDL): sin(100 x) at 5000 equally spaced points
-of [0, 1], mini-batches of 32, learning rates that fall by a constant factor from one epoch to the next, to 1e-4 in the last of
-`length` + 1 passes. `waves` is ours: the sum of sin(2 pi k x + k/2) over k = 2, 4, ..., highest, at mean square 1, at 512 points
-of [-1, 1], with all rows in every step and a rate of 3e-3 that falls to 0 as a cosine.
+Two settings. `sine` is example 1 of the author's code (github.com/Yuesheng2024Xu/MGDL): sin(100 x) at 5000 equally spaced
+points of [0, 1], mini-batches of 32, learning rates that fall by a constant factor from one epoch to the next, to 1e-4 in the
+last of `length` + 1 passes. `waves` is ours: the sum of sin(2 pi k x + k/2) over k = 2, 4, ..., highest, at mean square 1, at
+512 points of [-1, 1], with all rows in every step and a rate of 3e-3 that falls to 0 as a cosine.
 
 The cost of a grade is gradient steps times trained numbers times rows of a step.
 """
@@ -203,7 +203,7 @@ def multi_grade(key, *, setting, learner, highest, n, effort):
     grades, count = LEARNERS[setting][learner], len(LEARNERS[setting]["multi"])
     h, h_test = points(setting, n), points(setting, 1000)
     y, y_test = (target(setting, highest, x[:, 0]) for x in (h, h_test))
-    left, left_test, errors, tests, costs, bad = y, y_test, [], [], [], []
+    left, left_test, errors, tests, costs, statuses = y, y_test, [], [], [], []
     for i, grade in enumerate(grades):
         fit = student(setting, grade, n, effort).fit(jr.fold_in(key, i), Dataset(x=h, y=left))
         left, left_test = left - fit.predict(h), left_test - fit.predict(h_test)
@@ -211,7 +211,7 @@ def multi_grade(key, *, setting, learner, highest, n, effort):
         errors.append(relative(left, y))
         tests.append(relative(left_test, y_test))
         costs.append(fit.stats["sample_steps"] * fit.stats["parameters"])
-        bad.append(failed(fit.status))
+        statuses.append(fit.status)
     error = jnp.stack(errors)
     values = {
         "grade": jnp.arange(1, count + 1) if len(grades) == count else jnp.array([count]),
@@ -220,4 +220,4 @@ def multi_grade(key, *, setting, learner, highest, n, effort):
     if len(grades) > 1:
         rise = jnp.max(error[1:] / error[:-1])
         values |= {"rise": jnp.full(count, rise), "falls": jnp.full(count, rise <= SLACK[setting])}
-    return {**values, "status": jnp.where(jnp.any(jnp.stack(bad)), Status.DIVERGED.value, fit.status)}
+    return {**values, "status": jnp.where(jnp.any(failed(jnp.stack(statuses))), Status.DIVERGED.value, statuses[-1])}
