@@ -71,3 +71,12 @@ BEN_AROUS_ONLINE = """@article{benarous2021online,
   archivePrefix = {arXiv},
   primaryClass  = {stat.ML}
 }"""
+
+XU_MULTI_GRADE = """@misc{xu2023multigrade,
+  title         = {Multi-Grade Deep Learning},
+  author        = {Xu, Yuesheng},
+  year          = {2023},
+  eprint        = {2302.00150},
+  archivePrefix = {arXiv},
+  primaryClass  = {cs.LG}
+}"""
