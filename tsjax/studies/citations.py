@@ -71,3 +71,16 @@ BEN_AROUS_ONLINE = """@article{benarous2021online,
   archivePrefix = {arXiv},
   primaryClass  = {stat.ML}
 }"""
+
+MEI_MONTANARI = """@article{mei2022generalization,
+  title         = {The Generalization Error of Random Features Regression: Precise Asymptotics and the Double Descent Curve},
+  author        = {Mei, Song and Montanari, Andrea},
+  journal       = {Communications on Pure and Applied Mathematics},
+  volume        = {75},
+  number        = {4},
+  pages         = {667--766},
+  year          = {2022},
+  eprint        = {1908.05355},
+  archivePrefix = {arXiv},
+  primaryClass  = {math.ST}
+}"""
