@@ -223,7 +223,9 @@ def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, rid
 
 
 @requires_float64
-def random_features_risk(count, n, d: int, ridge, noise_std=0.0, *, linear=1.0, nonlinear=0.0) -> Float[Array, "..."]:
+def random_features_risk(
+    count, n, d: int, ridge, noise_std: Any = 0.0, *, linear: Any = 1.0, nonlinear: Any = 0.0
+) -> Float[Array, "..."]:
     r"""The excess risk of ridge regression on random ReLU features where the numbers of features, samples and dimensions are
     large and of one size (Mei & Montanari 2022, arXiv:1908.05355, definition 1 and theorem 2); arguments but d broadcast.
 

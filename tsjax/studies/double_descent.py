@@ -4,8 +4,8 @@ Points lie on the unit sphere, and y = f(x) + noise of variance tau^2. There are
 and the coefficients a minimise (1/n) sum_i (y_i - sum_j a_j relu(<w_j, x_i>))^2 + (N lambda / d) |a|^2: that is
 `RandomFeatures(N, ridge)` with ridge = lambda n / d. The target f(x) = sqrt(d) x_1 + q |sqrt(d) x_1| is linear of variance
 F_1^2 = 1, plus an even part whose variance is F_*^2. The paper has x on a sphere of radius sqrt(d), which changes the units
-alone, and w_j on a sphere, whose lengths differ from ours by O(d^{-1/2}); without ridge and for N <= n the fit does not depend on
-them.
+alone, and w_j on a sphere, of lengths that differ from ours by O(d^{-1/2}). Without ridge and for N <= n the fit does not
+depend on these lengths.
 
 The test error is the excess risk E (f - f*)^2, in closed form. Theory is the paper's theorem 2, its limit for N, n and d of one
 size (`tsjax.theory.random_features_risk`). With a ridge of next to nothing the error has a peak at N = n; with the best one it
@@ -40,9 +40,9 @@ PATH = np.logspace(-8.0, 2.0, 201)
 class DoubleDescentArguments(Arguments):
     """One way to choose the ridge at one number of features.
 
-    `ratio` is N/n, `n` the number of samples in dimension `d`, `noise_var` tau^2, and `nonlinear` the variance F_*^2 of the part
-    of the target that is not linear. `method` says how lambda is chosen: `ridgeless` is 1e-8, `fixed` 1e-3, `optimal` the best of
-    `PATH` by theory, and `gcv` what generalised cross-validation finds on the data.
+    `ratio` is N/n, `n` the number of samples in dimension `d`, `noise_var` tau^2, and `nonlinear` the variance F_*^2 of the
+    part of the target that is not linear. `method` says how lambda is chosen: `ridgeless` is 1e-8, `fixed` 1e-3, `optimal` the
+    best of `PATH` by theory, and `gcv` what generalised cross-validation finds on the data.
     """
 
     method: Literal["ridgeless", "fixed", "optimal", "gcv"]
@@ -87,13 +87,16 @@ def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
         risks = random_features_risk(counts, n, d, ridge, math.sqrt(noise_var), nonlinear=nonlinear)
     else:
         risks = [float(jnp.min(on_path(count, n, d, noise_var, nonlinear))) for count in counts]
-    return Theory(np.asarray(risks), source="Mei & Montanari 2022, theorem 2" + ("" if method in LAMBDAS else ", at its best ridge"))
+    return Theory(
+        np.asarray(risks),
+        source="Mei & Montanari 2022, theorem 2" + ("" if method in LAMBDAS else ", at its best ridge"),
+    )
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
     n, d, count = arguments["n"], arguments["d"], features_of(arguments["ratio"], arguments["n"])
     smaller = min(n, count)
-    # The features and their Gram matrix, and that of the risk, half of whose tiles are computed, at some 40 operations an angle.
+    # The features and their Gram matrix, and that of the risk, half of its tiles, at some 40 operations an angle.
     products = 2.0 * n * count * (d + smaller) + count**2 * (d + 20.0)
     return Cost(products, (4.0 if arguments["method"] == "gcv" else 1.0) * smaller**3)
 
