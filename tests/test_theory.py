@@ -251,3 +251,94 @@ def test_errors():
     for make, message in cases:
         with pytest.raises(ValueError, match=message):
             make()
+
+
+def _features_by_iteration(psi_1, psi_2, ridge, z):
+    """B and V with nu_1, nu_2 from the paper's complex equations (definition 1 of arXiv:1908.05355), from large imaginary xi
+    downwards."""
+    end = np.sqrt(psi_1 * psi_2 * ridge)
+    nu_1, nu_2 = 1j * psi_1 / (100 * end), 1j * psi_2 / (100 * end)
+    for xi in 1j * end * np.append(np.geomspace(100, 1, 50), np.ones(3000)):
+        both = 1 - z * nu_1 * nu_2
+        next_1 = psi_1 / (-xi - nu_2 - z * nu_2 / both)
+        next_2 = psi_2 / (-xi - nu_1 - z * nu_1 / both)
+        nu_1, nu_2 = 0.5 * (nu_1 + next_1), 0.5 * (nu_2 + next_2)
+    chi = (nu_1 * nu_2).real
+    both = psi_1 * psi_2
+    e_0 = (
+        -(chi**5) * z**3 + 3 * chi**4 * z**2 + (both - psi_2 - psi_1 + 1) * chi**3 * z**3 - 2 * chi**3 * z**2 - 3 * chi**3 * z
+        + (psi_1 + psi_2 - 3 * both + 1) * chi**2 * z**2 + 2 * chi**2 * z + chi**2 + 3 * both * chi * z - both
+    )  # fmt: skip
+    e_1 = psi_2 * chi**3 * z**2 - psi_2 * chi**2 * z + both * chi * z - both
+    e_2 = (
+        chi**5 * z**3 - 3 * chi**4 * z**2 + (psi_1 - 1) * chi**3 * z**3 + 2 * chi**3 * z**2 + 3 * chi**3 * z
+        + (-psi_1 - 1) * chi**2 * z**2 - 2 * chi**2 * z - chi**2
+    )  # fmt: skip
+    return e_1 / e_0, e_2 / e_0
+
+
+@pytest.mark.parametrize(("psi_1", "psi_2", "ridge"), [(1.5, 3.0, 0.1), (3.0, 3.0, 0.05), (9.0, 2.0, 0.3)])
+def test_features_have_the_roots_of_the_published_equations(psi_1, psi_2, ridge):
+    found = theory.features_bias_variance(jnp.asarray(psi_1), jnp.asarray(psi_2), jnp.asarray(ridge), 2.75)
+    np.testing.assert_allclose(found, _features_by_iteration(psi_1, psi_2, ridge, 2.75), rtol=1e-6)
+
+
+def test_features_in_the_published_limits():
+    """Infinitely many features (the paper's limit of kernel ridge regression), and infinitely many samples, where the bias is
+    (1/d) tr (I + zeta^2 W^T W / d)^-1 of a Wishart matrix, by the law of Marchenko and Pastur."""
+    z, psi, ridge = 2.75, 3.0, 0.2
+    b = psi * z - z - ridge * psi - 1
+    omega = -(np.sqrt(b**2 + 4 * psi * z * (ridge * psi + 1)) + b) / (2 * (ridge * psi + 1))
+    below = (psi - 1) * omega**3 + (1 - 3 * psi) * omega**2 + 3 * psi * omega - psi
+    many = theory.features_bias_variance(jnp.asarray(1e6), jnp.asarray(psi), jnp.asarray(ridge), z)
+    np.testing.assert_allclose(many, [(psi * omega - psi) / below, (omega**3 - omega**2) / below], rtol=1e-4)
+
+    bias, variance = theory.features_bias_variance(jnp.asarray(psi), jnp.asarray(1e7), jnp.asarray(0.0), z)
+    low, high = (1 - psi**0.5) ** 2, (1 + psi**0.5) ** 2
+    # Eigenvalues s of W^T W / d have this density for psi > 1; s = centre + radius cos t has no singular ends.
+    t = (np.arange(20_000) + 0.5) * np.pi / 20_000
+    s = 0.5 * (low + high) + 0.5 * (high - low) * np.cos(t)
+    density = (0.5 * (high - low) * np.sin(t)) ** 2 / (2 * np.pi * s)
+    expected = np.sum(density / (1 + z * s)) * np.pi / 20_000
+    np.testing.assert_allclose(bias, expected, rtol=1e-5)
+    assert abs(float(variance)) < 1e-5
+
+
+def test_features_in_simulation(rng):
+    """The paper's sphere, loss and units, at d = 50: a mean of 40 within a tenth."""
+    d, n, count, lam, found = 50, 150, 100, 0.05, []
+    on_sphere = lambda rows: (lambda x: x * np.sqrt(d) / np.linalg.norm(x, axis=1, keepdims=True))(
+        rng.normal(size=(rows, d))
+    )
+    for _ in range(40):
+        x, w = on_sphere(n), on_sphere(count)
+        y = x[:, 0] + 0.5 * rng.normal(size=n)
+        phi = np.maximum(x @ w.T / np.sqrt(d), 0.0)
+        a = np.linalg.solve(phi.T @ phi / n + count * lam / d * np.eye(count), phi.T @ y / n)
+        fresh = on_sphere(2000)
+        found.append(np.mean((np.maximum(fresh @ w.T / np.sqrt(d), 0.0) @ a - fresh[:, 0]) ** 2))
+    expected = float(theory.random_features_risk(count, n, d, lam * n / d, 0.5))
+    assert np.mean(found) == pytest.approx(expected, rel=0.1)
+
+
+def test_features_without_ridge_have_a_peak_and_bad_input_is_named():
+    risks = np.asarray(theory.random_features_risk([270, 300, 330], 300, 100, 0.0, 0.5))
+    assert np.isinf(risks[1]) and 0 < risks[0] < 10 and 0 < risks[2] < 10
+    near = np.asarray(theory.random_features_risk(300, 300, 100, [1e-12, 1e-10, 1e-8], 0.5))
+    # The peak grows as the root of the ridge falls.
+    np.testing.assert_allclose(near[:-1] / near[1:], 10.0, rtol=1e-2)
+    # Without features nothing but the target is there.
+    assert float(theory.random_features_risk(1, 300, 10_000, 1.0, 0.0, linear=2.0, nonlinear=0.5)) == pytest.approx(
+        2.5, 1e-2
+    )
+    for change in (
+        {"count": 0},
+        {"n": 0},
+        {"d": 0},
+        {"ridge": -1.0},
+        {"noise_std": -1.0},
+        {"linear": -1.0},
+        {"nonlinear": -1.0},
+    ):
+        with pytest.raises(ValueError, match=f"needs {next(iter(change))} >="):
+            theory.random_features_risk(**{"count": 10, "n": 10, "d": 10, "ridge": 1.0, **change})

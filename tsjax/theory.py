@@ -25,6 +25,8 @@ _RIDGES = 601
 _EIGENVALUES_PER_SAMPLE = 4
 # Kernels with less than this share of their trace beyond a spectrum have nothing there.
 _NO_TAIL = 1e-12
+# Of relu and z ~ N(0, 1): E relu(z)^2 - (E z relu(z))^2 - (E relu(z))^2.
+_MU_STAR_SQUARED = 0.25 - 0.5 / np.pi
 
 Zonal = Callable[[Array, Array], Array] | ZonalSpectrum
 """A kernel that is zonal on the sphere, or its spectrum."""
@@ -218,6 +220,80 @@ def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, rid
     if n.ndim != 1 or len(np.unique(n)) < 2:
         raise ValueError(f"a slope needs a row of at least two different sample sizes, got n={n}.")
     return float(-np.polyfit(np.log(n), np.log(np.asarray(predicted_curve(kernel, problem, n, ridge))), 1)[0])
+
+
+@requires_float64
+def random_features_risk(
+    count, n, d: int, ridge, noise_std: Any = 0.0, *, linear: Any = 1.0, nonlinear: Any = 0.0
+) -> Float[Array, "..."]:
+    r"""The excess risk of ridge regression on random ReLU features where the numbers of features, samples and dimensions are
+    large and of one size (Mei & Montanari 2022, arXiv:1908.05355, definition 1 and theorem 2); arguments but d broadcast.
+
+    For `tsjax.RandomFeatures(count, ridge)` on n points of S^{d-1}, with psi_1 = count/d, psi_2 = n/d and the paper's
+    lambda = ridge d/n. The target is linear of variance `linear`, F_1^2, plus a part of degree 2 and more of variance
+    `nonlinear`, F_*^2, which is as good as noise at such n and is not learnt. With z ~ N(0, 1), mu_1 = E z relu(z) = 1/2,
+    mu_*^2 = E relu(z)^2 - mu_1^2 - (E relu(z))^2 and zeta = mu_1 / mu_*,
+
+        risk = F_1^2 B + (sigma^2 + F_*^2) V + F_*^2,    B = E_1 / E_0, V = E_2 / E_0,
+
+    E_0, E_1, E_2 polynomials of chi = nu_1 nu_2, psi_1, psi_2 and zeta^2. Their equations for nu_1 and nu_2 have imaginary
+    roots; with g(p) = p + zeta^2 p / (1 + zeta^2 p) and p = -chi they come down to
+
+        p lambda / mu_*^2 = (1 - g(p) / psi_1) (1 - g(p) / psi_2),
+
+    which has one root with g(p) <= min(psi_1, psi_2). Without ridge it is infinite at count = n. Corrections are of size n/d^2,
+    since few of the d^2/2 functions of degree 2 are learnt; next to count = n, ridges that are small against 1/n^2 have others.
+
+    **Raises:** ValueError for count, n or d below 1, or a ridge, noise_std or variance below 0.
+
+    >>> print(ts.theory.random_features_risk([150, 300, 3000], n=300, d=100, ridge=0.003, noise_std=0.5**0.5).round(3))
+    [1.067 2.054 0.256]
+    """
+    _check_numbers(count=(count, 1), n=(n, 1), d=(d, 1), ridge=(ridge, 0), noise_std=(noise_std, 0))
+    _check_numbers(linear=(linear, 0), nonlinear=(nonlinear, 0))
+    given = map(_float, (count, n, ridge, noise_std, linear, nonlinear))
+    count, n, ridge, noise_std, linear, nonlinear = jnp.broadcast_arrays(*given)
+    relative = ridge * d / (n * _MU_STAR_SQUARED)
+    bias, variance = features_bias_variance(count / d, n / d, relative, 0.25 / _MU_STAR_SQUARED)
+    risk = linear * bias + (noise_std**2 + nonlinear) * variance + nonlinear
+    # There E_0 is 0 but for rounding, which may give it either sign.
+    return jnp.where((count == n) & (ridge == 0), jnp.inf, risk)
+
+
+@jax.jit
+def features_bias_variance(psi_1, psi_2, ridge, z: float | Float[Array, ""]):
+    """B and V of `random_features_risk` for any activation with zeta^2 = z; `ridge` is lambda / mu_*^2."""
+    smaller = jnp.minimum(psi_1, psi_2)
+    learnt = lambda p: p + z * p / (1.0 + z * p)
+    linear_term = 1.0 + z - smaller * z
+    most = (jnp.sqrt(linear_term**2 + 4.0 * z * smaller) - linear_term) / (2.0 * z)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = 0.5 * (low + high)
+        g = learnt(middle)
+        above = middle * ridge > (1.0 - g / psi_1) * (1.0 - g / psi_2)
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    # Both sides are monotone, so that halves of [0, most] have the root down to rounding.
+    p = jax.lax.fori_loop(0, 100, halve, (jnp.zeros_like(most), most))[0]
+    c, both = -p, psi_1 * psi_2
+    e_0 = (
+        -(c**5) * z**3
+        + 3.0 * c**4 * z**2
+        + c**3 * ((both - psi_1 - psi_2 + 1.0) * z**3 - 2.0 * z**2 - 3.0 * z)
+        + c**2 * ((psi_1 + psi_2 - 3.0 * both + 1.0) * z**2 + 2.0 * z + 1.0)
+        + 3.0 * both * c * z
+        - both
+    )
+    e_1 = psi_2 * c**3 * z**2 - psi_2 * c**2 * z + both * c * z - both
+    e_2 = (
+        c**5 * z**3
+        - 3.0 * c**4 * z**2
+        + c**3 * ((psi_1 - 1.0) * z**3 + 2.0 * z**2 + 3.0 * z)
+        - c**2 * ((psi_1 + 1.0) * z**2 + 2.0 * z + 1.0)
+    )
+    return e_1 / e_0, e_2 / e_0
 
 
 def largest_resolved_n(d: int) -> int:

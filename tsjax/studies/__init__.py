@@ -16,6 +16,7 @@ SHIPPED = {
     "exact_representors": "tsjax.studies.exact_representors",
     "single_index": "tsjax.studies.single_index",
     "multi_grade": "tsjax.studies.multi_grade",
+    "double_descent": "tsjax.studies.double_descent",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,4 +1,5 @@
 from .benign_overfitting import benign_overfitting as benign_overfitting
+from .double_descent import double_descent as double_descent
 from .effective_dimension import effective_dimension as effective_dimension
 from .exact_representors import exact_representors as exact_representors
 from .feature_purification import feature_purification as feature_purification

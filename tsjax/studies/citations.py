@@ -80,3 +80,16 @@ XU_MULTI_GRADE = """@misc{xu2023multigrade,
   archivePrefix = {arXiv},
   primaryClass  = {cs.LG}
 }"""
+
+MEI_MONTANARI = """@article{mei2022generalization,
+  title         = {The Generalization Error of Random Features Regression: Precise Asymptotics and the Double Descent Curve},
+  author        = {Mei, Song and Montanari, Andrea},
+  journal       = {Communications on Pure and Applied Mathematics},
+  volume        = {75},
+  number        = {4},
+  pages         = {667--766},
+  year          = {2022},
+  eprint        = {1908.05355},
+  archivePrefix = {arXiv},
+  primaryClass  = {math.ST}
+}"""
