@@ -149,7 +149,7 @@ def test_the_law_of_the_data(key):
 def test_the_robust_accuracy_of_the_sum():
     eps = np.array([0.0, 0.2, 0.3, 0.4])
     found = robust_accuracy_of_sum(eps, 64, 3.0, 0.3)
-    x, s, weight = rows(SparseCoding(64, 3.0, 0.3).sample(jax.random.key(5), 100000))
+    x, s, weight = rows(SparseCoding(64, 3.0, 0.3).sample(jax.random.key(5), 20000))
     margins = (s * x.sum(1))[weight > 0] / 8
     error = 4 * (found * (1 - found) / len(margins)) ** 0.5
     assert (np.abs(found - [(margins > one).mean() for one in eps]) < error).all()
