@@ -299,7 +299,10 @@ def _set_x(axes: Axes, x: np.ndarray | None, scale: Scale, few: bool) -> None:
         margin = 0.05 * (places.max() - places.min() or 1.0)
         axes.set_xlim(*scale.back(np.array([places.min() - margin, places.max() + margin])).tolist())
     if scale.kind == "linear":
-        axes.xaxis.set_major_locator(MaxNLocator(3 if few else 6))
+        # Counts, such as steps or grades, are marked by whole numbers.
+        drawn = [np.asarray(line.get_xdata(), float) for line in axes.lines]
+        whole = all(bool(np.all(np.isfinite(one) & (one == np.round(one)))) for one in drawn)
+        axes.xaxis.set_major_locator(MaxNLocator(3 if few else 6, integer=whole))
     if x is None:
         return
     ticks = ticks_at(scale, x, 3.5 if few else 7.0)
