@@ -15,6 +15,7 @@ SHIPPED = {
     "feature_purification": "tsjax.studies.feature_purification",
     "exact_representors": "tsjax.studies.exact_representors",
     "single_index": "tsjax.studies.single_index",
+    "self_supervised": "tsjax.studies.self_supervised",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

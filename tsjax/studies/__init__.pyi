@@ -8,6 +8,7 @@ from .learnability import learnability as learnability
 from .paper_figure import paper_figure as paper_figure
 from .real_data import real_data as real_data
 from .recovery import recovery as recovery
+from .self_supervised import self_supervised as self_supervised
 from .single_index import single_index as single_index
 from .superiority import superiority as superiority
 

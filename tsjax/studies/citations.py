@@ -71,3 +71,12 @@ BEN_AROUS_ONLINE = """@article{benarous2021online,
   archivePrefix = {arXiv},
   primaryClass  = {stat.ML}
 }"""
+
+FLEISSNER_ANIL_GHOSHDASTIDAR = """@misc{fleissner2024infinite,
+  title         = {Infinite Width Limits of Self Supervised Neural Networks},
+  author        = {Fleissner, Maximilian and Anil, Gautham Govind and Ghoshdastidar, Debarghya},
+  year          = {2024},
+  eprint        = {2411.11176},
+  archivePrefix = {arXiv},
+  primaryClass  = {cs.LG}
+}"""
