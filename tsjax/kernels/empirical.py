@@ -207,6 +207,8 @@ def change(before: Any, after: Any, x: Float[Array, "n *point"], full: bool = Fa
             )
         before, after = EmpiricalNTK(before), EmpiricalNTK(after)
     if full and not (isinstance(before, EmpiricalNTK) and isinstance(after, EmpiricalNTK)):
-        raise ValueError("full compares all pairs of outputs, which networks and EmpiricalNTK have, and other kernels do not.")
+        raise ValueError(
+            "full compares all pairs of outputs, which networks and EmpiricalNTK have, and other kernels do not."
+        )
     first, second = (kernel.full(x) if full else kernel(x) for kernel in (before, after))
     return jnp.linalg.norm(second - first) / jnp.linalg.norm(first)

@@ -4,14 +4,15 @@ A network f(x) = V phi(W x) / sqrt(M) with M hidden neurons and several outputs 
 are trained on pairs of views by full-batch gradient descent on ||C - I||_F^2, C the symmetric cross-moments of the outputs
 (`tsjax.losses.PairedBarlowTwins`). The paper proves that its NTK becomes constant as M grows.
 
-How fast does it? A weight moves by M^-1/2. To first order, a kernel that is a mean over M neurons changes by the mean of M
-terms of size M^-1/2 that are odd in V, hence of random sign: by M^-1. The terms of second order have one sign, and are of size
-M^-1 too. With ReLU the derivative of phi is a step: a share M^-1/2 of the neurons cross it, and each changes its term by order 1
-with a random sign, hence the kernel by M^-3/4.
+How fast does it? A neuron moves by M^-1/2. The kernel is a mean over M neurons. To first order each of its terms changes by
+M^-1/2 and is odd in V, hence of random sign: the mean changes by M^-1. The terms of second order have one sign, and their mean
+is M^-1 too. With ReLU the derivative of phi is a step: a share M^-1/2 of the neurons cross it, and each of these changes its
+term by order 1 with a random sign, hence the kernel by M^-3/4.
 """
 
 from typing import Annotated, Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
@@ -61,7 +62,7 @@ def minus_loss(data: Dataset, model: Any) -> Float[Array, ""]:
 
 def in_float64(model: Any) -> Any:
     """Differences of kernels that nearly agree are taken in float64."""
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, model)
 
 
 def movements(before: Any, after: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
@@ -72,7 +73,9 @@ def movements(before: Any, after: Any) -> tuple[Float[Array, ""], Float[Array, "
 
 def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
     del x
-    return Theory(exponent=EXPONENTS[arguments["activation"]], source="movements of order M^-1/2 of neurons, random signs")
+    return Theory(
+        exponent=EXPONENTS[arguments["activation"]], source="movements of order M^-1/2 of neurons, random signs"
+    )
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
