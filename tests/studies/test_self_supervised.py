@@ -133,7 +133,5 @@ def test_wrong_arguments_are_errors(wrong):
 
 
 def test_a_rate_that_is_too_large_is_a_failure(key):
-    """In float64 and by hand the loss grows too; the study says DIVERGED."""
-    cell = {**CELL, "activation": "tanh", "rate": 50.0, "steps": 60}
-    values = jax.jit(lambda key: STUDY.fn(key, noise=0.3, **cell))(key)
-    assert int(values["status"]) == ts.Status.DIVERGED or float(values["final_loss"]) > 10.0
+    values = jax.jit(lambda key: STUDY.fn(key, noise=0.3, **{**CELL, "activation": "relu", "rate": 50.0}))(key)
+    assert int(values["status"]) == ts.Status.DIVERGED
