@@ -99,6 +99,24 @@ def test_barlow_twins_by_hand(key):
         objective(MANY, padded)
 
 
+def test_barlow_twins_of_pairs_by_hand():
+    second = X + 0.3 * jnp.cos(X)
+    f, g, w = np.asarray(X @ MATRIX.T), np.asarray(second @ MATRIX.T), np.asarray(WEIGHT)
+    for weight in (None, WEIGHT):
+        share = np.full(N, 1 / N) if weight is None else w / w.sum()
+        c = sum(s * (np.outer(a, b) + np.outer(b, a)) / 2 for s, a, b in zip(share, f, g, strict=True))
+        expected = ((c - np.eye(K)) ** 2).sum()
+        found = losses.paired_barlow_twins(MANY, ts.Dataset(x=X, y=second, weight=weight))
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    # Weights that repeat what is not there, where the outputs are not finite either.
+    bad = jnp.full((2, D), jnp.nan)
+    padded = ts.Dataset(
+        x=jnp.concatenate([X, bad]), y=jnp.concatenate([second, bad]),
+        weight=jnp.concatenate([WEIGHT, jnp.zeros(2)]),
+    )  # fmt: skip
+    np.testing.assert_allclose(losses.paired_barlow_twins(MANY, padded), expected, rtol=1e-12)
+
+
 def test_penalties_and_reparametrisations(key):
     net = ts.TwoLayer(a=jnp.ones(2), w=jr.normal(key, (2, D), jnp.float64))
     data = ts.Dataset(x=X, y=X[:, 0])
@@ -118,6 +136,13 @@ def test_penalties_and_reparametrisations(key):
         (losses.squared, (N, K), X[:, 0], r"outputs of shape \(3,\) for each point, but responses y of shape \(\)"),
         (losses.logistic, (N, K), LABELS % 2, r"takes one output \(\) and one response .*cross_entropy"),
         (losses.logistic, (N,), 2 * (LABELS % 2) - 1, r"y is from -1 to 1\. Classes -1 and 1 are"),
+        (losses.paired_barlow_twins, (N,), X, r"takes a model with several outputs \(k,\), got \(\)"),
+        (
+            losses.paired_barlow_twins,
+            (N, K),
+            X[:, 0],
+            r"the second view of every point.* shape \(4,\), y of shape \(\)",
+        ),
         (losses.cross_entropy, (N,), LABELS, r"one output for each class"),
         (losses.cross_entropy, (N, K), X[:, 0], r"takes classes, integers .* float64 of shape \(9,\)"),
         (losses.cross_entropy, (N, 2), LABELS, r"for the classes 0 to 1, but y holds labels from 0 to 2"),

@@ -210,6 +210,35 @@ class BarlowTwins(AbstractObjective):
             raise ValueError(f"the Barlow Twins loss takes a model with several outputs (k,), got {_row(outputs)}.")
 
 
+class PairedBarlowTwins(AbstractObjective):
+    r"""||C - I||_F^2, with C the cross-moments of the outputs at the two views of every point, made symmetric:
+
+        C = sum_i w_i (f(x_i) f(x_i^+)^T + f(x_i^+) f(x_i)^T) / (2 sum_i w_i)
+
+    (Fleissner, Anil & Ghoshdastidar 2024, arXiv:2411.11176). `batch.x` holds the first views x_i, and `batch.y` the second ones
+    x_i^+, in the shape of x. Outputs are neither centred nor divided by their deviations, which `BarlowTwins` does.
+    """
+
+    def __call__(self, model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
+        del key
+        first, second = outputs_of(model, batch.x), outputs_of(model, batch.y)
+        weight = jnp.ones(batch.n) if batch.weight is None else batch.weight
+        share = (weight / jnp.sum(weight)).astype(first.dtype)[:, None]
+        # A row of weight 0 does not count, even where its outputs are not finite.
+        first, second = (jnp.where(share > 0, outputs, 0.0) for outputs in (first, second))
+        moments = jnp.matmul((share * first).T, second, precision="highest")
+        return jnp.sum(((moments + moments.T) / 2 - jnp.eye(first.shape[1], dtype=first.dtype)) ** 2)
+
+    def check(self, outputs: jax.ShapeDtypeStruct, batch: Dataset) -> None:
+        if outputs.ndim != 2:
+            raise ValueError(f"the Barlow Twins loss takes a model with several outputs (k,), got {_row(outputs)}.")
+        if batch.y.shape != batch.x.shape:
+            raise ValueError(
+                f"the loss of pairs takes the second view of every point as its response: x has points of shape "
+                f"{_row(batch.x)}, y of shape {_row(batch.y)}."
+            )
+
+
 class Penalised(AbstractObjective):
     """An objective plus l2 times the sum of the squares of all parameters, the inexact arrays of the model."""
 
@@ -272,6 +301,7 @@ class Adversarial(AbstractObjective):
 squared = Squared()
 logistic = Logistic()
 cross_entropy = CrossEntropy()
+paired_barlow_twins = PairedBarlowTwins()
 
 
 def barlow_twins(augment: Callable[[PRNGKeyArray, Array], Array], off_diagonal=5e-3) -> BarlowTwins:

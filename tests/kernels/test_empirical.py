@@ -121,6 +121,27 @@ def test_change_by_hand(points, network, key):
     assert float(mapped[0]) < 1e-12 < float(mapped[1])
 
 
+def test_change_of_all_pairs_of_outputs(points, key):
+    """By finite differences of a network whose kernel differs between outputs; K is the matrix (n k, n k)."""
+    x = points[0]
+    before = ts.MLP((5,), 2, "tanh").init(key, 3)
+    after = eqx.tree_at(lambda net: net.layers[1].weight, before, before.layers[1].weight * jnp.array([[2.0], [1.0]]))
+
+    def kernel(net):
+        moving, fixed = eqx.partition(net, eqx.is_inexact_array)
+        flat, unravel = jax.flatten_util.ravel_pytree(moving)
+        value = jax.jit(lambda p: jax.vmap(eqx.combine(unravel(p), fixed))(x).reshape(-1))
+        step = 1e-5 * np.eye(flat.size)
+        jacobian = np.stack([(value(flat + e) - value(flat - e)) / 2e-5 for e in step], axis=1)
+        return jacobian @ jacobian.T
+
+    first, second = kernel(before), kernel(after)
+    truth = np.linalg.norm(second - first) / np.linalg.norm(first)
+    np.testing.assert_allclose(change(before, after, x, full=True), truth, rtol=1e-7)
+    np.testing.assert_allclose(change(EmpiricalNTK(before), EmpiricalNTK(after), x, full=True), truth, rtol=1e-7)
+    assert abs(float(change(before, after, x)) / truth - 1) > 1e-3
+
+
 def _scaled(c):
     return lambda leaf: c * leaf if eqx.is_inexact_array(leaf) else leaf
 
@@ -161,6 +182,10 @@ def test_distance_from_the_infinite_network(key, points):
         (lambda net, x: EmpiricalNTK(lambda p, x: p, jnp.ones((2, 2)))(x), r"this one gives \(2, 2\)"),
         (lambda net, x: EmpiricalNTK(net)(x[0]), r"a kernel takes points as rows"),
         (lambda net, x: change(net, ts.MLP((5,)).init(jr.key(0), 3), x), r"two networks of one structure"),
+        (
+            lambda net, x: change(of(ts.MLP((5,)), "ntk"), EmpiricalNTK(net), x, full=True),
+            r"all pairs of outputs, which networks and EmpiricalNTK have",
+        ),
         (
             lambda net, x: change(net, EmpiricalNTK(net), x),
             r"two networks or two kernels, got MLPNetwork and EmpiricalNTK",

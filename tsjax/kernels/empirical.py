@@ -162,7 +162,7 @@ def _diagonal(kernel: EmpiricalNTK, x: Array) -> Array:
     return values.reshape(-1)[: x.shape[0]].astype(x.dtype)
 
 
-def change(before: Any, after: Any, x: Float[Array, "n *point"]) -> Float[Array, ""]:
+def change(before: Any, after: Any, x: Float[Array, "n *point"], full: bool = False) -> Float[Array, ""]:
     r"""How far the tangent kernel of a network has moved, relative to what it was:
 
         |K_after - K_before|_F / |K_before|_F,    K = EmpiricalNTK(network)(x).
@@ -176,11 +176,13 @@ def change(before: Any, after: Any, x: Float[Array, "n *point"]) -> Float[Array,
       `EmpiricalNTK(f, parameters)` of a function f(parameters, x), or `kernels.of(mlp, "ntk")` for the distance of a network's
       kernel from that of the infinitely wide one.
     - `x`: the points (n, *point) at which the kernels are compared.
+    - `full`: for several outputs K is the mean over them; with `full` it is `EmpiricalNTK.full`, the matrix of all pairs of
+      points and of outputs, (n k, n k).
 
-    For several outputs K is the mean over them. NaN for networks that are not finite, and where K_before = 0. Pure: `jax.jit`
+    NaN for networks that are not finite, and where K_before = 0. Pure: `jax.jit`
     and `jax.vmap` it.
 
-    **Raises:** ValueError for networks of different structure.
+    **Raises:** ValueError for networks of different structure, and for `full` with kernels that are no `EmpiricalNTK`.
 
     >>> import equinox as eqx
     >>> net = ts.MLP((64,)).init(jax.random.key(0), 2)
@@ -204,5 +206,9 @@ def change(before: Any, after: Any, x: Float[Array, "n *point"]) -> Float[Array,
                 "layers, sizes or activations. Compare kernels instead: change(EmpiricalNTK(a), EmpiricalNTK(b), x)."
             )
         before, after = EmpiricalNTK(before), EmpiricalNTK(after)
-    first, second = before(x), after(x)
+    if full and not (isinstance(before, EmpiricalNTK) and isinstance(after, EmpiricalNTK)):
+        raise ValueError(
+            "full compares all pairs of outputs, which networks and EmpiricalNTK have, and other kernels do not."
+        )
+    first, second = (kernel.full(x) if full else kernel(x) for kernel in (before, after))
     return jnp.linalg.norm(second - first) / jnp.linalg.norm(first)

@@ -17,6 +17,7 @@ SHIPPED = {
     "single_index": "tsjax.studies.single_index",
     "multi_grade": "tsjax.studies.multi_grade",
     "double_descent": "tsjax.studies.double_descent",
+    "self_supervised": "tsjax.studies.self_supervised",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -10,6 +10,7 @@ from .multi_grade import multi_grade as multi_grade
 from .paper_figure import paper_figure as paper_figure
 from .real_data import real_data as real_data
 from .recovery import recovery as recovery
+from .self_supervised import self_supervised as self_supervised
 from .single_index import single_index as single_index
 from .superiority import superiority as superiority
 

@@ -93,3 +93,12 @@ MEI_MONTANARI = """@article{mei2022generalization,
   archivePrefix = {arXiv},
   primaryClass  = {math.ST}
 }"""
+
+FLEISSNER_ANIL_GHOSHDASTIDAR = """@misc{fleissner2024infinite,
+  title         = {Infinite Width Limits of Self Supervised Neural Networks},
+  author        = {Fleissner, Maximilian and Anil, Gautham Govind and Ghoshdastidar, Debarghya},
+  year          = {2024},
+  eprint        = {2411.11176},
+  archivePrefix = {arXiv},
+  primaryClass  = {cs.LG}
+}"""
