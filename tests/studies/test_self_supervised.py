@@ -46,6 +46,7 @@ def by_hand(key, cell) -> dict[str, float]:
     before = full_kernel(activation, w0, v0, x)
     change = lambda w, v: np.linalg.norm(full_kernel(activation, w, v, x) - before) / np.linalg.norm(before)
     found = {"ntk_change_at_loss": np.nan, "steps_to_loss": np.nan}
+    loss = np.nan
     for step in range(1, cell["steps"] + 1):
         _, w, v = loss_and_step(activation, w, v, x, z, rate)
         loss = loss_and_step(activation, w, v, x, z, rate)[0]
@@ -120,7 +121,9 @@ def test_theory_and_cost():
     arguments = STUDY.arguments(activation="relu", width=64).model_dump()
     assert STUDY.theory_at(arguments, np.array([64.0, 128.0])).exponent == 0.75
     assert STUDY.theory_at({**arguments, "activation": "tanh"}, np.array([64.0])).exponent == 1.0
-    work = lambda **change: STUDY.cost({**arguments, **change})
+    cost = STUDY.cost
+    assert cost is not None
+    work = lambda **change: cost({**arguments, **change})
     assert work(width=128) != work() and work(steps=6000) != work()
 
 

@@ -206,9 +206,12 @@ def change(before: Any, after: Any, x: Float[Array, "n *point"], full: bool = Fa
                 "layers, sizes or activations. Compare kernels instead: change(EmpiricalNTK(a), EmpiricalNTK(b), x)."
             )
         before, after = EmpiricalNTK(before), EmpiricalNTK(after)
-    if full and not (isinstance(before, EmpiricalNTK) and isinstance(after, EmpiricalNTK)):
+    if not full:
+        first, second = before(x), after(x)
+    elif isinstance(before, EmpiricalNTK) and isinstance(after, EmpiricalNTK):
+        first, second = before.full(x), after.full(x)
+    else:
         raise ValueError(
             "full compares all pairs of outputs, which networks and EmpiricalNTK have, and other kernels do not."
         )
-    first, second = (kernel.full(x) if full else kernel(x) for kernel in (before, after))
     return jnp.linalg.norm(second - first) / jnp.linalg.norm(first)

@@ -129,7 +129,7 @@ def self_supervised(
         return student.fit(key_fit, data, start=start)
 
     # One run, which ends at two times: nothing in it is random but its start.
-    whole, part = fit(NEVER), fit(Reached(Partial(minus_loss, data), -level))
+    whole, part = fit(NEVER), fit(Reached(value=Partial(minus_loss, data), level=-level))
     before, x = in_float64(start), data.x.astype(jnp.float64)
     reached = part.status == Status.CONVERGED
     movement, row_movement = movements(start, whole.model)
