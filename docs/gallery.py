@@ -82,7 +82,7 @@ def _origin(name: str, result: Result) -> str:
 def figure(name: str, folder: str) -> str:
     """A picture, which leads to itself at full size, and its caption, in Markdown; `folder` is where the picture lies."""
     caption = (GALLERY / f"{name}.md").read_text()
-    alternative = re.search(r"\*\* (.*?)[,.] ", " ".join(caption.split()))
+    alternative = re.search(r"\*\* (.*?)(?:, (?:over|with) |\. )", " ".join(caption.split()))
     picture = f"{folder}/{name}.svg"
     return f"[![{alternative[1] if alternative else name}]({picture})]({picture})\n\n{caption}"
 
