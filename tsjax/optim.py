@@ -193,7 +193,7 @@ def on_sphere(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
 
     The optimizer gets the gradient across theta, g - <g, theta> theta, and its update u ends on the sphere again:
     theta <- (theta + u) / |theta + u|. With `optax.sgd` and one fresh sample a step this is the projected online SGD of
-    Ben Arous, Gheissari and Jagannath 2021 (arXiv:2003.10905, section 1).
+    Ben Arous, Gheissari and Jagannath 2021 (arXiv:2003.10409).
 
     **Raises:** ValueError where the optimizer is updated without parameters.
 

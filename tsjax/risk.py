@@ -49,8 +49,8 @@ def relu_gram(
 def _quadratic_form(
     matrix: Callable[[Array, Array], Array], x: Float[Array, "n d"], a: Float[Array, " n"]
 ) -> Float[Array, "..."]:
-    """sum_ij a_i a_j matrix(x, x)_ij for a symmetric matrix, or several (..., n, n): of the tiles on and above the diagonal,
-    each of which stays in the cache."""
+    """sum_ij a_i a_j matrix(x, x)_ij for a symmetric matrix, or several (..., n, n), by the tiles on and above the diagonal.
+    On a CPU a tile stays in the cache; other devices take larger ones, as every tile costs them a launch."""
     tiled = lambda side: lambda x, a: _sum_of_tiles(matrix, x, a, side)
     if x.shape[0] <= _WIDE_SIDE:
         return tiled(_SIDE)(x, a)
@@ -238,6 +238,7 @@ def _kernel_risk(fit: KernelSum, teacher: TwoLayer, inputs: AbstractInputs, degr
     if n * (n + 1) // 2 > 2 * points_of(degrees):
         at = lambda theta: forms(fit.kernel(jnp.eye(1, d), circle(d, theta))[0], jnp.asarray(np.cos(theta)))
         table, off = tabulate(at, degrees)
+        # Next to the diagonal, lengths that are rounded to single precision would pass for angles.
         unit = fit.x / jnp.linalg.norm(fit.x, axis=1, keepdims=True)
         square, missing_norm = _quadratic_form(lambda x1, x2: table(x1 @ x2.T), unit, alpha)
         # What exceeds the rounding of the sums themselves, as for a kernel that is steeper than the panels are wide.

@@ -179,8 +179,7 @@ def change(before: Any, after: Any, x: Float[Array, "n *point"], full: bool = Fa
     - `full`: for several outputs K is the mean over them; with `full` it is `EmpiricalNTK.full`, the matrix of all pairs of
       points and of outputs, (n k, n k).
 
-    NaN for networks that are not finite, and where K_before = 0. Pure: `jax.jit`
-    and `jax.vmap` it.
+    NaN for networks that are not finite, and where K_before = 0. Pure: `jax.jit` and `jax.vmap` it.
 
     **Raises:** ValueError for networks of different structure, and for `full` with kernels that are no `EmpiricalNTK`.
 

@@ -14,7 +14,7 @@ _DEGREE = 7
 # that goes through Chebyshev's points of a panel is off by at most 2 (h K / 2)^(p+1) / (p+1)! of cos(K theta): 2e-11 with
 # these, and far less of a sum whose last degrees are small.
 _REACH = 0.32
-# An angle below this is one of two equal vectors, whose inner product was rounded.
+# Where the squared sine of half the angle is below this, the vectors are equal and their inner product was rounded.
 _EQUAL = 1e-15
 
 

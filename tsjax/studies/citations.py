@@ -67,7 +67,7 @@ BEN_AROUS_ONLINE = """@article{benarous2021online,
   journal       = {Journal of Machine Learning Research},
   volume        = {22},
   year          = {2021},
-  eprint        = {2003.10905},
+  eprint        = {2003.10409},
   archivePrefix = {arXiv},
   primaryClass  = {stat.ML}
 }"""

@@ -34,7 +34,7 @@ LAMBDAS = {"ridgeless": 1e-8, "fixed": 1e-3}
 """The fixed ridges lambda, both of the paper's first figure."""
 
 PATH = np.logspace(-8.0, 2.0, 201)
-"""The lambdas of which `optimal` takes the best by theory."""
+"""The grid of lambdas. The method `optimal` takes the one whose risk is smallest by theory."""
 
 
 class DoubleDescentArguments(Arguments):

@@ -1,4 +1,4 @@
-r"""How many samples does online SGD need to find one direction? Ben Arous, Gheissari and Jagannath 2021 (arXiv:2003.10905).
+r"""How many samples does online SGD need to find one direction? Ben Arous, Gheissari and Jagannath 2021 (arXiv:2003.10409).
 
 The responses are y = h_k(<theta*, x>), x ~ N(0, I_d), |theta*| = 1, with h_k the k-th normalised Hermite polynomial, without
 noise: the information exponent is k. The learner f(x) = h_k(<theta, x>) starts at theta uniform on the sphere, conditioned on
@@ -120,7 +120,7 @@ def look_every(k: int, d: int) -> int:
 def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
     del x
     k = LINKS[arguments["link"]]
-    return Theory(exponent=-float(max(1, k - 1)), source="theorem 1.3 of Ben Arous et al. 2021, up to logarithms")
+    return Theory(exponent=-float(max(1, k - 1)), source="Ben Arous et al. 2021, up to logarithms")
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
