@@ -5,22 +5,18 @@
 writes docs/studies/exact_representors_eta.svg.
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
+from matplotlib.figure import Figure
+from pictures import write
 
 import tsjax as ts
-from tsjax.report.captioned import _short
-from tsjax.report.figures import draw, image
+from tsjax.report.figures import draw
 from tsjax.report.series import mean_drawing
 
-FILE = Path(__file__).with_suffix(".svg")
 _PANELS = {("tanh", 20): "tanh, M = 20", ("tanh", 632): "tanh, M = 632", ("relu", 632): "ReLU, M = 632"}
 
 
-def main(store: str) -> None:
-    result = ts.load(store)
+def picture(result: ts.Result) -> Figure:
+    """The panels of `_PANELS`."""
     drawing, panels = mean_drawing(result, "error"), []
     for panel in drawing.panels:
         arguments = panel.series[0].curve.arguments
@@ -28,9 +24,8 @@ def main(store: str) -> None:
         if title is not None:
             panels.append(panel._replace(title=title))
     assert len(panels) == len(_PANELS)
-    with matplotlib.rc_context({"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana"]}):
-        FILE.write_bytes(_short(image(draw(result, drawing._replace(panels=panels)), "svg")))
+    return draw(result, drawing._replace(panels=panels))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    write(__file__, picture, **{"font.sans-serif": ["DejaVu Sans", "Verdana"]})

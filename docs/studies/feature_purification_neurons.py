@@ -5,17 +5,12 @@
 writes docs/studies/feature_purification_neurons.svg.
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from pictures import write
 
 import tsjax as ts
-from tsjax.report.figures import image
 
-FILE = Path(__file__).with_suffix(".svg")
 _CELL = {"eps": 0.3, "bias": 0.03}
 _NAMES = {"clean": "after clean training", "adversarial": "after adversarial training"}
 _COLOURS = {"clean": "#d55e00", "adversarial": "#0072b2"}
@@ -53,10 +48,5 @@ def picture(result: ts.Result) -> Figure:
     return figure
 
 
-def main(store: str) -> None:
-    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 8}):
-        FILE.write_bytes(image(picture(ts.load(store)), "svg"))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    write(__file__, picture, **{"font.size": 8})

@@ -5,17 +5,12 @@
 writes docs/studies/learnability_atoms.svg.
 """
 
-import sys
-from pathlib import Path
-
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from pictures import write
 
 import tsjax as ts
-from tsjax.report.figures import image
 
-FILE = Path(__file__).with_suffix(".svg")
 _SEEDS = 3
 _PANELS = ((0.0, 20000), (1e-4, 20000), (1e-3, 20000), (1e-4, 200000))
 # Of the teacher's mass; smaller atoms are a cloud of dots that says nothing.
@@ -68,10 +63,5 @@ def picture(result: ts.Result) -> Figure:
     return figure
 
 
-def main(store: str) -> None:
-    with matplotlib.rc_context({"svg.fonttype": "none", "font.size": 8}):
-        FILE.write_bytes(image(picture(ts.load(store)), "svg"))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    write(__file__, picture, **{"font.size": 8})

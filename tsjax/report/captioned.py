@@ -264,7 +264,7 @@ def write_captioned(result: Result, to: Path, name: str | None = None, style: st
         matplotlib.rcParams["font.sans-serif"] = ["DejaVu Sans", "Verdana"]
         content = image(draw(result, figure.drawing, style), kind)
     if kind == "svg":
-        content = _short(content)
+        content = shortened(content)
     table = io.StringIO()
     written = figure.table.copy()
     for name in ("panel", "curve"):
@@ -282,7 +282,7 @@ def write_captioned(result: Result, to: Path, name: str | None = None, style: st
     return list(files)
 
 
-def _short(svg: bytes) -> bytes:
+def shortened(svg: bytes) -> bytes:
     """An SVG without indents, whose coordinates have two decimals: half as large. Its text stays as it is."""
     rounded = lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
     return re.sub(r" *\n *", "\n", _TAG.sub(lambda tag: _LONG.sub(rounded, tag[0]), svg.decode())).encode()

@@ -1,0 +1,19 @@
+"""What the scripts beside this one share, which draw a study's own picture from a store."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure
+
+import tsjax as ts
+from tsjax.report.captioned import shortened
+from tsjax.report.figures import image
+
+
+def write(script: str, picture: Callable[[ts.Result], Figure], **settings: Any) -> None:
+    """Draws the store that the command line names into the SVG beside the script; `settings` are of Matplotlib."""
+    with matplotlib.rc_context({"svg.fonttype": "none", **settings}):
+        Path(script).with_suffix(".svg").write_bytes(shortened(image(picture(ts.load(sys.argv[1])), "svg")))
