@@ -28,4 +28,4 @@ def picture(result: ts.Result) -> Figure:
 
 
 if __name__ == "__main__":
-    write(__file__, picture, **{"font.sans-serif": ["DejaVu Sans", "Verdana"]})
+    write(__file__, picture, {"font.sans-serif": ["DejaVu Sans", "Verdana"]})

@@ -49,4 +49,4 @@ def picture(result: ts.Result) -> Figure:
 
 
 if __name__ == "__main__":
-    write(__file__, picture, **{"font.size": 8})
+    write(__file__, picture, {"font.size": 8})

@@ -13,7 +13,7 @@ from tsjax.report.captioned import shortened
 from tsjax.report.figures import image
 
 
-def write(script: str, picture: Callable[[ts.Result], Figure], **settings: Any) -> None:
+def write(script: str, picture: Callable[[ts.Result], Figure], settings: dict[Any, Any]) -> None:
     """Draws the store that the command line names into the SVG beside the script; `settings` are of Matplotlib."""
     with matplotlib.rc_context({"svg.fonttype": "none", **settings}):
         Path(script).with_suffix(".svg").write_bytes(shortened(image(picture(ts.load(sys.argv[1])), "svg")))
