@@ -1,5 +1,7 @@
 """The study of feature purification: data, steps, attacks and numbers of a record by NumPy."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,7 +75,7 @@ def pgd(kind, w, start, b, x, s, eps) -> np.ndarray:
     return x + shift
 
 
-def by_hand(key, learner, cell) -> dict[str, np.ndarray]:
+def by_hand(key, learner, cell) -> dict[str, Any]:
     (kind, second), keys = LEARNERS[learner], [jax.random.fold_in(key, i) for i in range(4)]
     neurons, b = (1, 0.0) if kind == "linear" else (cell["width"], cell["bias"])
     start = 0.1 / cell["d"] ** 0.5 * np.asarray(jax.random.normal(keys[0], (neurons, cell["d"]), jnp.float32), float)
