@@ -1,5 +1,6 @@
 """Kills of workers and of whole runs of a black box: the records are those of an undisturbed run."""
 
+import itertools
 import os
 import random
 import signal
@@ -20,6 +21,8 @@ from tsjax.sweep.store import open_store
 TESTS = Path(__file__).parents[1]
 GRID = {"learner": ["forest", "gbt"], "n": [64, 128, 256, 512], "members": 20, "seeds": 96}
 WORKERS, RUNS = 8, 5
+# Of one run: a cell is given up when three workers have died of it.
+KILLS = 2
 SCRIPT = f"""
 import sys
 import tsjax as ts
@@ -44,23 +47,28 @@ def _cells(out: Path) -> int:
     return len(set(stored(out)["cell"])) if list((out / "chunks").glob("*.parquet")) else 0
 
 
+def _wait_for(run: subprocess.Popen, out: Path, cells: int) -> None:
+    while _cells(out) < cells:
+        assert run.poll() is None, "a run ended before its kill"
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 def test_eight_processes_killed_and_resumed(tmp_path, capsys):
     rng, out = random.Random(SEED), tmp_path / "s"
     whole = ts.sweep(trees, workers=WORKERS, **GRID).records
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
-    killed, orphans, cells = 0, set(), []
-    for _ in range(RUNS):
+    killed, orphans, cells = 0, set(), [0]
+    for run_number in range(RUNS):
         run = subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], env=environment, stderr=subprocess.DEVNULL)
-        # Kills begin with the first commit: until then workers start.
-        while run.poll() is None and _cells(out) == (cells or [0])[-1]:
-            time.sleep(0.05)
-        end = time.monotonic() + rng.uniform(0.5, 3.0)
-        while run.poll() is None and time.monotonic() < end:
-            time.sleep(rng.expovariate(2.0))
-            for worker in rng.sample(_workers_of(run.pid), 1) if _workers_of(run.pid) else []:
-                os.kill(worker, signal.SIGKILL)
-                killed += 1
+        # Cells, not seconds, say when a kill comes, so that machines of any speed get on and none comes to the end: the
+        # first one with the run's first commit, before which workers start, and the run's own when its share is done.
+        end = cells[-1] + (len(whole) - cells[-1]) // (RUNS + 1 - run_number)
+        for at in [cells[-1] + 1, *sorted(rng.randint(cells[-1] + 1, end) for _ in range(KILLS - 1))]:
+            _wait_for(run, out, at)
+            os.kill(rng.choice(_workers_of(run.pid)), signal.SIGKILL)
+            killed += 1
+        _wait_for(run, out, end)
         orphans |= set(_workers_of(run.pid))
         run.kill()
         run.wait()
@@ -76,10 +84,10 @@ def test_eight_processes_killed_and_resumed(tmp_path, capsys):
     pd.testing.assert_frame_equal(result.records[columns], whole[columns], check_exact=True)
     assert not stored(out)["cell"].duplicated().any() and (result.records["status"] == 0).all()
     # Every run got on, and none came to the end.
-    assert killed >= RUNS and all(a < b for a, b in zip([0, *cells], [*cells, len(whole)], strict=True))
+    assert killed == KILLS * RUNS and all(a < b for a, b in itertools.pairwise([*cells, len(whole)]))
     with capsys.disabled():
         print(
-            f"\n{killed} workers and {RUNS} runs killed, cells done after each run {cells} of {len(whole)}; equal records"
+            f"\n{killed} workers and {RUNS} runs killed, cells done after each run {cells[1:]} of {len(whole)}; equal records"
         )
 
 
