@@ -416,3 +416,47 @@ def test_a_trusted_store_runs_modules_of_the_current_directory(tmp_path):
     for arguments, code in ((["s.toml", "--out", "s"], 0), (["s"], 2), (["s", "--trust"], 0)):
         done = subprocess.run([*tsjax, *arguments, "-q"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert done.returncode == code, done.stderr
+
+
+def _page(tsjax, folder, *options):
+    return tsjax("page", str(folder / "runs.csv"), "--x", "n", "--y", "loss", *options)
+
+
+def test_the_page_of_a_table(tsjax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{n},{2 / (n + s)},{s},{m}" for n in (16, 32, 64) for s in range(4) for m in ("net", "deep net")]
+    (tmp_path / "runs.csv").write_text("\n".join(["n,loss,seed,model", *rows]))
+    claims = 'claim = "Nets learn."\n[[expect]]\nwhat = "rate of deep_net in n"\nat_least = 0.5\n'
+    (tmp_path / "claims.toml").write_text(claims)
+    given = ["--seed", "seed", "--curve", "model", "--claims", "claims.toml"]
+    code, out, err = _page(tsjax, tmp_path, *given)
+    assert code == 0 and "deep net" in out and "1 of 1 expectation holds" in out, err
+    assert (tmp_path / "runs/runs/report.html").is_file() and (tmp_path / "runs/runs/figures/loss_in_n.svg").is_file()
+    page = (tmp_path / "runs/runs/report.html").read_text()
+    assert "made by other code, and read from a table" in page and "0 ms of running" not in page
+    for command in (["verify"], ["status"], ["check"], ["rates", "--format", "latex"]):
+        code, out, err = tsjax(*command[:1], "runs/runs", *command[1:])
+        assert code == 0 and out, err
+    code, out, err = tsjax("run", "runs/runs")
+    assert code == 2 and "there is nothing to run" in err
+    code, out, err = _page(tsjax, tmp_path, "--curve", "model", "--json", "--out", "other")
+    assert code == 0 and [row["curve"] for row in json.loads(out)["rates"]] == ["net", "deep_net"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seed", "sed"], "no column 'sed'. Did you mean 'seed'?"),
+        (["--share", "loss"], "--share loss: write Y=TRIALS"),
+        (["--claims", "wrong.toml"], "wrong.toml: unknown key 'expct'. Did you mean 'expect'?"),
+        (["--out", "whole"], "holds a sweep of 'sweep.toys:power', which no table made"),
+    ],
+)
+def test_a_page_that_cannot_be_made(tsjax, tmp_path, monkeypatch, whole, options, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs.csv").write_text("n,loss,seed\n1,1.0,0\n2,0.5,0\n")
+    (tmp_path / "wrong.toml").write_text("expct = 3\n")
+    shutil.copytree(whole, tmp_path / "whole")
+    code, _, err = _page(tsjax, tmp_path, *options)
+    assert code == 2 and message in " ".join(err.split())
+    assert not (tmp_path / "runs").exists()

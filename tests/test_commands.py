@@ -159,6 +159,10 @@ def toys(tmp_path_factory) -> Path:
     (folder / "sweeps").mkdir()
     for name in ("sweeps/superiority.toml", "SPEC"):
         (folder / name).write_text(_TOY)
+    rows = [(n, 1 / (n + seed), seed, model) for n in (16, 32, 64) for seed in range(4) for model in ("net", "knn")]
+    lines = ["n,loss,seed,model", *(",".join(map(str, row)) for row in rows)]
+    (folder / "runs.csv").write_text("\n".join(lines))
+    (folder / "claims.toml").write_text('[[expect]]\nwhat = "rate of net in n"\nat_least = 0.4\n')
     run_spec(load_spec(folder / "SPEC"), out=folder / "DIR")
     shutil.copytree(folder / "DIR", folder / "shared/superiority")
     return folder

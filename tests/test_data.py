@@ -81,8 +81,8 @@ def test_bad_data_are_refused(tmp_path):
     path = tmp_path / "t.csv"
     table.to_csv(path, index=False)
     for options, message in [
-        ({"target": "z"}, "no column 'z'; it has a, b, c, y"),
-        ({"target": "y", "features": ["aa"]}, "no column 'aa'; did you mean 'a'"),
+        ({"target": "z"}, "no column 'z'. Allowed: a, b, c, y"),
+        ({"target": "y", "features": ["aa"]}, "no column 'aa'. Did you mean 'a'"),
         ({"target": "y", "features": ["a"]}, r"column 'a' has 1 gap\(s\)"),
         (
             {"target": "y", "features": ["b"]},
@@ -93,7 +93,7 @@ def test_bad_data_are_refused(tmp_path):
     ]:
         with pytest.raises(ValueError, match=message):
             ts.DataProblem.read(path, **options)
-    with pytest.raises(ValueError, match=r"ends in \.csv or \.parquet"):
+    with pytest.raises(ValueError, match=r"ends in \.csv, \.tsv, \.parquet"):
         ts.DataProblem.read(tmp_path / "t.xlsx", target="y")
     table["b"] = ["130", "?", *"345678"]
     table.to_csv(path := tmp_path / "T.CSV", index=False)

@@ -11,7 +11,8 @@ import tsjax as ts
 ROOT = Path(ts.__file__).parent
 # From the bottom up: a module imports from its own layer and those before it.
 LAYERS = [
-    ["display", "cache", "versions", "status"],
+    ["display", "hints", "cache", "versions", "status"],
+    ["tables"],
     ["precision", "rates", "size"],
     ["kernels"],
     ["activations"],
@@ -32,9 +33,20 @@ LAYERS = [
 ]
 # Imports inside functions that go up: how a result reports itself, and where a study is looked up by its name.
 UPWARD = {("sweep.result", "report"), ("sweep.run", "report"), ("sweep.warm", "studies"), ("sweep.spec", "studies")}
-# The modules that may look at devices, files or the clock; `data` and its study read the file of the user, `fast.native`
-# compiles one into the folder that `cache` makes, `versions` reads `pyproject.toml`.
-OUTER = ("sweep", "report", "cli", "data", "studies.real_data", "fast.native", "fast.fused", "cache", "versions")
+# The modules that may look at devices, files or the clock; `tables` reads the files of the user, which `data` and its study
+# name, `fast.native` compiles one into the folder that `cache` makes, `versions` reads `pyproject.toml`.
+OUTER = (
+    "sweep",
+    "report",
+    "cli",
+    "data",
+    "tables",
+    "studies.real_data",
+    "fast.native",
+    "fast.fused",
+    "cache",
+    "versions",
+)
 
 
 def _modules():

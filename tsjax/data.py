@@ -6,7 +6,6 @@ held out. All splits come from the same N rows, so that intervals over keys tell
 are narrower than intervals over new data sets of N rows would be (Nadeau & Bengio 2003, Machine Learning 52, section 3).
 """
 
-import difflib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,37 +15,23 @@ import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, PRNGKeyArray
 
 from .estimators.base import AbstractFit
 from .precision import requires_float64
 from .risk import RiskEstimate
 from .size import Rows, Size, size_of
+from .tables import check_numbers_in, read_table
 from .task import AbstractInstance, AbstractTask, Dataset, check_numbers
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 """The sets that come with scikit-learn, without any download. Only diabetes has a response that is measured (the progression
 of the disease after a year, 442 patients); that of the others is a class, as a number."""
 
-_READERS = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-
 
 def _float64(values: Any) -> np.ndarray:
     check_numbers("a DataProblem", values)
     return np.array(values, np.float64)
-
-
-def _no_numbers(column: pd.Series) -> str:
-    """What is wrong with a column that pandas did not read as numbers, by its first entry that is none."""
-    bad = np.flatnonzero(np.asarray(pd.isna(pd.to_numeric(column, errors="coerce"))) & column.notna().to_numpy())
-    if not len(bad):
-        return f"column {column.name!r} is of type {column.dtype}, not of numbers. Encode it, or leave it out."
-    where = f"the first {column.iloc[bad[0]]!r} in row {bad[0] + 1}"
-    first = f"column {column.name!r} has {len(bad)} value(s) that are no numbers, {where}"
-    if len(bad) < len(column) / 2:
-        return f"{first} of {len(column)}. If that stands for a missing value, fill it, or drop the row."
-    return f"{first}. Encode it, or leave it out (DataProblem.read(..., features=[...]))."
 
 
 def _among(n: Rows, most: int, because: str = "no more may be learnt from") -> Size:
@@ -116,25 +101,16 @@ class DataProblem(AbstractTask):
     def read(
         cls, path: str | Path, target: str, features: Sequence[str] | None = None, test_share: float = 0.25
     ) -> "DataProblem":
-        """The rows of a CSV file with a header, or of a Parquet file: `target` names the response, `features` the inputs, all
-        other columns if None.
+        """The rows of a table in a file (`tsjax.tables.read_table`: CSV with a header, Parquet, JSON lines): `target` names the
+        response, `features` the inputs, all other columns if None.
 
         **Raises:** ValueError for another kind of file, a column that is not there, is not of numbers, or has gaps; OSError
         for a file that cannot be read.
         """
-        path = Path(path).expanduser()
-        reader = _READERS.get(path.suffix.lower())
-        if reader is None:
-            raise ValueError(f"{path}: a data file ends in {' or '.join(_READERS)}.")
-        table = reader(path)
+        table = read_table(path)
         names = [name for name in table.columns if name != target] if features is None else list(features)
         for name in (target, *names):
-            if name not in table.columns:
-                near = difflib.get_close_matches(name, [str(column) for column in table.columns], n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(str, table.columns))}."
-                raise ValueError(f"{path} has no column {name!r}; {hint}")
-            if not pd.api.types.is_numeric_dtype(table[name].dtype):
-                raise ValueError(f"{path}: {_no_numbers(table[name])}")
+            check_numbers_in(table, name, str(path), " (DataProblem.read(..., features=[...]))")
             gaps = int(table[name].isna().sum())
             if gaps:
                 raise ValueError(f"{path}: column {name!r} has {gaps} gap(s): fill them, or drop the rows.")

@@ -11,7 +11,7 @@ from scipy import optimize
 from tsjax.rates import Huber, fit_surface
 
 # Reconstructed from a figure by Besiroglu et al. (arXiv:2404.10102); not part of this project.
-CHINCHILLA = Path("/work/shared/data/chinchilla_240.csv")
+CHINCHILLA = Path(__file__).parents[1] / "data" / "chinchilla_240.csv"
 N, D = (axis.ravel() for axis in np.meshgrid(np.logspace(7, 10, 6), np.logspace(9, 12, 6)))
 E, A, a, B, b = 1.8, 480.0, 0.35, 2100.0, 0.37
 LOSS = E + A / N**a + B / D**b
@@ -28,7 +28,6 @@ def noisy(rng, scale=0.01, loss=LOSS, seeds=None):
     return (loss if seeds is None else loss[:, None]) * np.exp(scale * rng.normal(size=shape))
 
 
-@pytest.mark.skipif(not CHINCHILLA.exists(), reason=f"no {CHINCHILLA}")
 def test_the_published_fit_of_240_models_is_reached():
     n, d, loss = np.loadtxt(CHINCHILLA, delimiter=",", skiprows=1).T
     value = lambda surface: {name: estimate.value for name, estimate in surface.parameters.items()}

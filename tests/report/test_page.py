@@ -279,7 +279,7 @@ def test_a_page_cites_its_own_study_alone(toy_result):
             )
         ).text
     )
-    assert "2205.14818" not in cited("") and "The software that ran this sweep:" in cited("")
+    assert "2205.14818" not in cited("") and "The software:" in cited("")
     own = "@article{me2026,\n  title = {Mine},\n  doi = {10.1/x}\n}"
     text = cited(own)
     assert own in text and "@software{tsjax" in text and "2205.14818" not in text

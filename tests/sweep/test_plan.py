@@ -4,8 +4,9 @@ import json
 import pytest
 from sweep.toys import power, power_spec
 
+from tsjax.hints import nearest
 from tsjax.sweep.plan import cells_of, make_plan, plan_content, plan_of
-from tsjax.sweep.spec import SpecError, expand, find_experiment, load_spec, nearest, parse_spec
+from tsjax.sweep.spec import SpecError, expand, find_experiment, load_spec, parse_spec
 
 GRID = {"n": [16, 32], "method": ["fast", "slow"], "seeds": 3}
 

@@ -13,7 +13,7 @@ import typer
 from ..report.terminal import Text, console
 
 # Each of them adds its commands to the application.
-from . import commands, reading, reproduction  # noqa: F401
+from . import commands, reading, reproduction, tables  # noqa: F401
 from .app import Stopped, app
 
 __all__ = ["app", "main"]

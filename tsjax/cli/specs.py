@@ -52,14 +52,16 @@ def find_spec(spec: Path) -> Path:
     names = shipped_names()
     if str(spec) in names:
         return shipped_sweeps() / f"{spec}.toml"
-    from ..sweep.spec import SpecError, nearest
+    from ..hints import nearest
+    from ..sweep.spec import SpecError
 
     raise SpecError(f"there is no sweep file {spec}; those that ship go by name.{nearest(spec.stem, names)}")
 
 
 def changed(spec: "SweepSpec", changes: list[str] | None) -> "SweepSpec":
     """The spec with `--set` overrides, validated again."""
-    from ..sweep.spec import SpecError, nearest, parse_spec
+    from ..hints import nearest
+    from ..sweep.spec import SpecError, parse_spec
 
     content: dict[str, Any] = spec.model_dump(exclude_defaults=True)
     for change in changes or []:

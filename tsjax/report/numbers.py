@@ -14,6 +14,7 @@ from ..sweep.coverage import Coverage
 from ..sweep.curve import Curve
 from ..sweep.records import FAILED
 from ..sweep.result import Result
+from ..sweep.spec import RECORDED
 from ..sweep.values import labels_of, text_of
 from .text import shown
 
@@ -262,10 +263,15 @@ def by_axis(result: Result, text: str) -> str:
     return re.sub(r"\bn\b(?!\^)", lambda _: label_of(result, result.experiment.x), text)
 
 
+def is_recorded(result: Result) -> bool:
+    """Whether the records were read from a table (`tsjax.from_table`): other code has made them."""
+    return result.spec.study == RECORDED
+
+
 def compute_seconds(result: Result) -> tuple[float, float]:
-    """Seconds of running and of compiling behind the records."""
+    """Seconds of running and of compiling behind the records; 0 of runs that were read from a table."""
     records = result.records
-    if records.empty:
+    if records.empty or is_recorded(result):
         return 0.0, 0.0
     cells = records.drop_duplicates("cell")
     # Every record carries the seconds of its whole program: each program counts once.

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,6 +40,7 @@ from .numbers import (
     duration,
     failed_of,
     full_name,
+    is_recorded,
     label_of,
     notes_of,
     plural,
@@ -51,7 +53,7 @@ from .output import OutputError, replaced
 from .pictures import picture_figure, pictures_of
 from .sentences import headline_of, reason_of, title_of, value_of
 from .text import shown
-from .toml import spec_toml
+from .toml import claims_toml, spec_toml
 
 _VENDOR = Path(__file__).parent / "vendor"
 # The part of Plotly with the traces that charts are made of, as its authors publish it (npm: plotly.js-cartesian-dist-min).
@@ -144,7 +146,7 @@ def render(result: Result) -> str:
         ],
         provenance=_provenance(result),
         reproduce=_reproduce(result),
-        spec=spec_toml(spec),
+        spec=claims_toml(spec) if is_recorded(result) else spec_toml(spec),
         cite=_cite(result),
         colours=list(zip(COLOURS, DARK_COLOURS, strict=True)),
         style=Markup((here / "page.css").read_text()),
@@ -207,13 +209,15 @@ def _overall(result: Result, outcomes: list[str]) -> str:
 
 
 def _size(result: Result) -> str:
-    run, compiling = compute_seconds(result)
     cells = len(set(result.records["cell"]))
     failed = sum(failed_of(result, curve) for curve in result.curves())
     missing = result.coverage.cells - result.coverage.done
     text = f"{plural(cells, 'cell')} in {plural(len(result.curves()), 'curve')}, {failed} failed"
-    text += f", {missing} of the plan missing; " if missing else "; "
-    return text + f"{duration(run)} of running and {duration(compiling)} of compiling."
+    text += f", {missing} of the plan missing" if missing else ""
+    if is_recorded(result):
+        return f"{text}."
+    run, compiling = compute_seconds(result)
+    return f"{text}; {duration(run)} of running and {duration(compiling)} of compiling."
 
 
 def _verdicts(result: Result, sections: list[Section]) -> list[dict[str, Any]]:
@@ -245,8 +249,15 @@ def _source(of_sweep: str, of_study: str) -> str:
 
 
 def _provenance(result: Result) -> list[tuple[str, str]]:
-    run, compiling = compute_seconds(result)
     records, recorded = result.records, result.provenance
+    if is_recorded(result):
+        entries = [
+            ("runs", "made by other code, and read from a table"),
+            ("table", recorded["table"]["path"] or "in memory"),
+        ]
+        entries += [(name, ", ".join(given)) for name, given in recorded["table"]["columns"].items() if given]
+        entries.append(("read by", f"tsjax {recorded['versions']['tsjax']}"))
+        return entries + ([] if result.path is None else [("records", str(result.path))])
     entries = [("study", result.spec.study), ("root key", str(result.spec.key))]
     entries.append(("records of", result.coverage.sentence))
     if "device" in records:
@@ -255,6 +266,7 @@ def _provenance(result: Result) -> list[tuple[str, str]]:
         entries.append(("ran on", ", ".join(counted)))
     if recorded.get("devices"):
         entries.append(("devices of the last run", ", ".join(recorded["devices"])))
+    run, compiling = compute_seconds(result)
     cost = f"{duration(run)} running, {duration(compiling)} compiling"
     work = result.experiment.work
     if work is not None and work in records:
@@ -272,6 +284,11 @@ def _provenance(result: Result) -> list[tuple[str, str]]:
 
 
 def _reproduce(result: Result) -> dict[str, str]:
+    if is_recorded(result):
+        text = "The table holds the runs; this command reads it again."
+        if result.spec.expect:
+            text += " Save the expectations below as claims.toml."
+        return {"text": text, "commands": _page_command(result)}
     commands = "tsjax run sweep.toml --out runs/again"
     if result.spec.expect:
         commands += "\ntsjax verify runs/again"
@@ -279,6 +296,14 @@ def _reproduce(result: Result) -> dict[str, str]:
     if ":" in result.spec.study:
         text += f" The study is not part of tsjax: {result.spec.study.split(':')[0]} must be importable."
     return {"text": text, "commands": commands}
+
+
+def _page_command(result: Result) -> str:
+    """The command that makes the page of a table, with TABLE for one that was in memory."""
+    table = result.provenance["table"]
+    words = [word for name, given in table["columns"].items() for one in given for word in (f"--{name}", one)]
+    claims = ["--claims", "claims.toml"] if result.spec.expect or result.spec.claim else []
+    return shlex.join(["tsjax", "page", table["path"] or "TABLE", *words, *claims])
 
 
 def _cite(result: Result) -> list[str]:

@@ -1,7 +1,8 @@
 """A sweep's specification written as the TOML file that `tsjax run` reads."""
 
-import json
 from typing import Any
+
+import tomlkit
 
 from ..sweep.spec import SweepSpec
 from .text import STEERING
@@ -9,35 +10,40 @@ from .text import STEERING
 
 def spec_toml(spec: SweepSpec) -> str:
     """The spec as a sweep file; reading that file gives an equal spec."""
-    content = spec.model_dump(mode="json", exclude_defaults=True)
-    lines = [f"{name} = {_value(content.pop(name))}" for name in ("claim", "source", "study", "key") if name in content]
-    for name in ("problem", "grid", "smoke", "expect"):
-        table = content.get(name, [])
-        blocks = table if isinstance(table, list) else [table]
-        # A single grid is written as most people write it.
-        heading = f"[[{name}]]" if name == "expect" or len(blocks) > 1 else f"[{name}]"
-        for block in blocks:
-            pairs = [f"{_key(key)} = {_value(value)}" for key, value in block.items() if value is not None]
-            lines += ["", heading, *pairs]
-    return "\n".join(lines) + "\n"
+    names = {"claim", "source", "study", "key", "problem", "grid", "smoke", "expect"}
+    content = spec.model_dump(mode="json", exclude_defaults=True, include=names)
+    # A single grid is written as most people write it.
+    content["grid"] = content["grid"][0] if len(content["grid"]) == 1 else content["grid"]
+    return _dumps(content)
 
 
-def _key(name: str) -> str:
-    return name if name and name.isascii() and name.replace("_", "").replace("-", "").isalnum() else _text(name)
+def claims_toml(spec: SweepSpec) -> str:
+    """The claim, its source and the expectations alone: what `tsjax page --claims` reads."""
+    return _dumps(spec.model_dump(mode="json", exclude_defaults=True, include={"claim", "source", "expect"}))
 
 
-def _text(text: str) -> str:
-    # JSON's escapes are TOML's; what JSON leaves as it is and a page must not show as it is, TOML knows by number too.
-    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(text, ensure_ascii=False))
+def _dumps(content: dict[str, Any]) -> str:
+    blocks = {name: _block(value) for name, value in content.items()}
+    # What a page must not show as it is, TOML knows by number too.
+    return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", tomlkit.dumps(blocks))
 
 
-def _value(value: Any) -> str:
-    if isinstance(value, str):
-        return _text(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(entry) for entry in value) + "]"
+def _block(value: Any) -> Any:
+    """A table, or a list of tables, with one line for each of its keys; TOML has no null."""
+    if isinstance(value, list):
+        return [_block(one) for one in value]
     if isinstance(value, dict):
-        entries = ", ".join(f"{_key(key)} = {_value(entry)}" for key, entry in value.items() if entry is not None)
-        return "{ " + entries + " }" if entries else "{}"
-    # Numbers and truth values; repr keeps every digit.
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+        return {name: _line(entry) for name, entry in value.items() if entry is not None}
+    return value
+
+
+def _line(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        array = tomlkit.array()
+        array.extend(_line(one) for one in value)
+        return array
+    if not isinstance(value, dict):
+        return value
+    table = tomlkit.inline_table()
+    table.update({name: _line(entry) for name, entry in value.items() if entry is not None})
+    return table

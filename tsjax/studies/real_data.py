@@ -15,9 +15,9 @@ from ..data import BUNDLED, DataProblem
 from ..estimators.base import AbstractEstimator
 from ..estimators.standardized import Standardized
 from ..estimators.two_phase import TwoPhaseStudent
+from ..hints import nearest
 from ..kernels import DotProduct
 from ..status import failed
-from ..sweep.errors import nearest
 from ..sweep.experiment import Arguments, Cost, experiment
 from ..sweep.named import import_named
 from ..sweep.options import home

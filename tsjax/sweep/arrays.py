@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from ..hints import nearest
 from .description import Description
-from .errors import nearest
 from .values import text_of
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from ..hints import nearest
 from ..rates import Indicator
 from ..rates.kinds import Kind, Share
 from .curve import Curve
 from .description import Description
-from .errors import nearest
 from .expectation import Expectation
 from .metrics import TIMES, kind_in, no_measurement
 from .selection import Subject, chosen, rivals_of, subject_of

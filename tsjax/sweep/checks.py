@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..hints import nearest
 from ..rates import Share
 from .axes import same
-from .errors import AbsentError, SpecError, nearest, shown
+from .errors import AbsentError, SpecError, shown
 from .expectation import Expectation
 from .experiment import Experiment
 from .metrics import TIMES, kind_in, no_measurement, no_ratio

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..hints import nearest
 from .columns import codes_of, compact, distinct, is_number, plain, tables_of
 from .curve import Curve
 from .description import Description
-from .errors import nearest
 from .records import failed_cells
 from .theory import Theory
 from .values import labels_of, name_of_value, text_of

@@ -1,8 +1,6 @@
 """What is wrong with a specification, in words: what was given, what is allowed, what to do."""
 
-import difflib
 import reprlib
-from collections.abc import Sequence
 from typing import Any
 
 
@@ -16,12 +14,6 @@ class AbsentError(SpecError):
 
 class TooLargeError(ValueError, OverflowError):
     """An array that no machine can hold."""
-
-
-def nearest(name: str, allowed: Sequence[str]) -> str:
-    """' Did you mean ...?' with the closest allowed name, or a list of all."""
-    match = difflib.get_close_matches(name, allowed, n=1)
-    return f" Did you mean {match[0]!r}?" if match else f" Allowed: {', '.join(allowed)}."
 
 
 def no_dict(values: Any) -> str:

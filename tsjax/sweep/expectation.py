@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ..hints import nearest
 from ..rates import MODELS
-from .errors import nearest
 from .phrase import Phrase, parse
 
 # What the smoke size may have of its own.

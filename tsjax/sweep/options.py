@@ -10,7 +10,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from .errors import SpecError, nearest, shown
+from ..hints import nearest
+from .errors import SpecError, shown
 
 ENGINES = ("local", "ray")
 

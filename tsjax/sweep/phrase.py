@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .errors import nearest
+from ..hints import nearest
 from .values import value_of
 
 _NAME = r"[\w.-]+"

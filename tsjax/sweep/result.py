@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from pydantic import ValidationError
 
+from ..hints import nearest
 from ..rates import Estimate, Rate, Surface, Verdict, choose_model, diagnose, fit_rate, holm
 from ..rates.kinds import Kind
 from .arrays import split, stacked
@@ -19,7 +20,6 @@ from .coverage import Coverage
 from .curve import Curve
 from .curves import curves_along
 from .description import Description
-from .errors import nearest
 from .experiment import Experiment
 from .looks import Looks, read_looks, write_looks
 from .measure import Measure

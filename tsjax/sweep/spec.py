@@ -12,14 +12,19 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from ..hints import nearest
 from .axes import RESERVED, AxisError, check_count, count_cells, product, values_of
 from .checks import check_expectations, possible
-from .errors import SpecError, nearest, shown
+from .errors import SpecError, shown
 from .expectation import Expectation
 from .experiment import Experiment
 from .named import import_named
 
-__all__ = ["Expectation", "SpecError", "SweepSpec", "expand", "find_experiment", "load_spec", "nearest", "parse_spec"]
+__all__ = ["Expectation", "SpecError", "SweepSpec", "expand", "find_experiment", "load_spec", "parse_spec"]
+
+
+RECORDED = "runs"
+"""The study of results that were read from a table (`tsjax.from_table`)."""
 
 
 class SweepSpec(BaseModel):
@@ -144,6 +149,11 @@ def find_experiment(study: str) -> Experiment:
     """The experiment a spec names: one that ships with tsjax, or `package.module:name` for one of the user's own."""
     from .. import studies
 
+    if study == RECORDED:
+        raise SpecError(
+            f"study = {RECORDED!r}: these runs were read from a table, and there is nothing to run. Read the longer table: "
+            "tsjax page TABLE, or ts.from_table."
+        )
     if ":" not in study:
         if study not in studies.SHIPPED:
             raise SpecError(

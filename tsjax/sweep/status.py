@@ -27,7 +27,8 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
     mine = records[records.index < plan.cells]
     if len(mine):
         done[mine.index] = True
-        seconds[mine.index] = mine["run_seconds"]
+        # Of runs that were read from a table nobody knows the seconds.
+        seconds[mine.index] = mine["run_seconds"] if "run_seconds" in mine else 0.0
         failed[mine.index] = np.isin(mine["status"], FAILED) if "status" in mine else False
     curves: dict[str, dict[str, Any]] = {}
     for portion in plan.portions:
@@ -52,7 +53,7 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
         "cells": plan.cells,
         "done": sum(row["done"] for row in curves.values()),
         "failed": sum(row["failed"] for row in curves.values()),
-        "seconds": float(np.sum(records["run_seconds"].to_numpy())) if len(records) else 0.0,
+        "seconds": float(np.nansum(seconds)),
         "seconds_left": None if np.isnan(left) else left,
         "damaged": list(coverage.damaged),
         "foreign": list(coverage.foreign),

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from ..hints import nearest
 from ..rates import Surface, fit_surface
 from .curve import Curve
-from .errors import nearest, shown
+from .errors import shown
 from .values import canonical
 
 

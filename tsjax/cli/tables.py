@@ -1,0 +1,86 @@
+"""The command that reads anybody's runs: a table in, rates and a page out."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..report.terminal import say
+from .app import app, note, show
+from .commands import write_page
+from .options import Json
+
+_CLAIMS = ("claim", "source", "expect", "labels")
+
+
+@app.command()
+def page(
+    table: Annotated[
+        Path, typer.Argument(help="CSV, TSV, Parquet or JSON lines, or a folder of JSON lines.", show_default=False)
+    ],
+    x: Annotated[str, typer.Option(help="Column along the horizontal axis, such as n.", show_default=False)],
+    y: Annotated[list[str], typer.Option(help="Column of what was measured; repeatable.", show_default=False)],
+    seed: Annotated[
+        list[str] | None,
+        typer.Option(help="Column that tells runs at one point apart; repeatable. Without it each row there is a run."),
+    ] = None,
+    curve: Annotated[str | None, typer.Option(help="Column that names curves.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Another column that tells curves apart; repeatable.")] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(metavar="Y=TRIALS", help="A y that is a share of so many trials: a number or a column."),
+    ] = None,
+    claims: Annotated[
+        Path | None, typer.Option(help="TOML file with [[expect]] tables, and claim, source and [labels].")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Directory for records, figures and page; runs/NAME by default.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rates, verdicts and the page of anybody's runs: one row of a table for each run.
+
+    Example: tsjax page runs.csv --x n --y loss --seed seed --curve model
+
+    Example: tsjax page logs --x step --y loss --seed file
+    """
+    from ..rates import Share
+    from ..sweep.recorded import from_table
+
+    content = {} if claims is None else _claims(claims)
+    kinds: dict[str, Any] = {}
+    for one in share or []:
+        name, equals, trials = one.partition("=")
+        if not equals or not trials:
+            raise ValueError(f"--share {one}: write Y=TRIALS, such as error=1000 or error=tests.")
+        kinds[name] = Share(trials=int(trials) if trials.isdigit() else trials)
+    directory = str(Path("runs") / _stem(table)) if out is None else out
+    result = from_table(table, x=x, y=y, seed=seed, curve=curve, by=by or [], metrics=kinds, out=directory, **content)
+    result.look()
+    show(result, as_json)
+    write_page(result, Path("runs") / Path(directory.rstrip("/")).name if "://" in directory else None, as_json)
+    if not seed and not as_json and result.seeds > 1:
+        note(["without --seed, rows at one point are taken for independent runs."])
+    if not as_json:
+        say(f"tsjax verify {directory}, figure, rates and the other commands read it too.", style="dim")
+
+
+def _stem(table: Path) -> str:
+    """The name of a table without its endings: runs of runs.csv.gz."""
+    return table.expanduser().resolve().name.split(".")[0] or "table"
+
+
+def _claims(path: Path) -> dict[str, Any]:
+    """What a file of claims holds. **Raises:** SpecError."""
+    from ..hints import nearest
+    from ..sweep.errors import SpecError
+
+    try:
+        content = tomllib.loads(path.expanduser().read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not valid TOML: {error}.") from None
+    unknown = [name for name in content if name not in _CLAIMS]
+    if unknown:
+        raise SpecError(f"{path}: unknown key {unknown[0]!r}.{nearest(unknown[0], _CLAIMS)}")
+    return content

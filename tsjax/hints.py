@@ -1,0 +1,10 @@
+"""What to say beside a name that nobody knows."""
+
+import difflib
+from collections.abc import Sequence
+
+
+def nearest(name: str, allowed: Sequence[str]) -> str:
+    """' Did you mean ...?' with the closest allowed name, or a list of all."""
+    match = difflib.get_close_matches(name, allowed, n=1)
+    return f" Did you mean {match[0]!r}?" if match else f" Allowed: {', '.join(allowed)}."

@@ -1,0 +1,92 @@
+"""Tables that other code has written, as pandas DataFrames."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+
+from .hints import nearest
+
+_JSON_LINES = (".jsonl", ".ndjson")
+_READERS = {
+    ".csv": pd.read_csv,
+    ".tsv": functools.partial(pd.read_csv, sep="\t"),
+    ".parquet": pd.read_parquet,
+    # Texts that look like dates or numbers stay texts, and numbers keep all their digits.
+    **{kind: functools.partial(pd.read_json, lines=True, dtype=False, precise_float=True) for kind in _JSON_LINES},
+}
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """The table in a file: CSV or TSV with a header, Parquet, or JSON lines (`.jsonl`, `.ndjson`); compressed too (`.csv.gz`).
+    Of a folder the JSON lines in it and below, one under another, with the column `file`: the file's path in the folder,
+    without its ending.
+
+    **Raises:** ValueError for another kind of file, or one that cannot be read as what it is called; OSError where there is
+    none.
+    """
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        return _read(path)
+    files = sorted(file for kind in _JSON_LINES for file in path.rglob(f"*{kind}"))
+    if not files:
+        raise ValueError(f"{path}: of a folder the JSON lines are read, and it has no {' or '.join(_JSON_LINES)} file.")
+    parts = [_read(file) for file in files]
+    names = [file.relative_to(path).with_suffix("").as_posix() for file in files]
+    named = [part if "file" in part else part.assign(file=name) for part, name in zip(parts, names, strict=True)]
+    return pd.concat(named, ignore_index=True)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSED]
+    reader = _READERS.get(suffixes[-1]) if suffixes else None
+    if reader is None:
+        raise ValueError(f"{path}: a table is in a file that ends in {', '.join(_READERS)}.")
+    try:
+        return reader(path)
+    # Of pandas and pyarrow, both of which derive from it.
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as {suffixes[-1]}: {str(error).splitlines()[0]}") from None
+
+
+def frame_of(table: Any) -> pd.DataFrame:
+    """A table as a DataFrame: one already, a path (`read_table`), a dict of columns, a list of dicts, or what gives its columns
+    to Arrow (a polars DataFrame, a pyarrow Table, a DuckDB relation). **Raises:** ValueError for anything else."""
+    if isinstance(table, str | Path):
+        return read_table(table)
+    if isinstance(table, pd.DataFrame):
+        return table.reset_index(drop=True)
+    if hasattr(table, "__arrow_c_stream__"):
+        return pa.table(table).to_pandas()
+    if isinstance(table, Mapping) or (isinstance(table, list) and all(isinstance(row, Mapping) for row in table)):
+        return pd.DataFrame(table)
+    raise ValueError(
+        f"a {type(table).__name__} is no table: give a DataFrame (pandas, polars, Arrow), a dict of columns, a list of dicts, "
+        f"or a path that ends in {', '.join(_READERS)}."
+    )
+
+
+def check_column(table: pd.DataFrame, name: str, where: str) -> None:
+    """Raises ValueError for a column that the table does not have."""
+    if name not in table.columns:
+        raise ValueError(f"{where} has no column {name!r}.{nearest(name, list(map(str, table.columns)))}")
+
+
+def check_numbers_in(table: pd.DataFrame, name: str, where: str, hint: str = "") -> None:
+    """Raises ValueError for a column that is not there, or that pandas did not read as numbers: it says which entry is none."""
+    check_column(table, name, where)
+    column = table[name]
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return
+    text = f"{where}: column {name!r}"
+    bad = (pd.to_numeric(column, errors="coerce").isna() & column.notna()).to_numpy().nonzero()[0]
+    if not len(bad):
+        raise ValueError(f"{text} is of type {column.dtype}, not of numbers. Encode it, or leave it out.")
+    text += f" has {len(bad)} value(s) that are no numbers, the first {column.iloc[bad[0]]!r} in row {bad[0] + 1}"
+    if len(bad) < len(column) / 2:
+        raise ValueError(f"{text} of {len(column)}. If that stands for a missing value, fill it, or drop the row.")
+    raise ValueError(f"{text}. Encode it, or leave it out{hint}.")
