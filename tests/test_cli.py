@@ -170,7 +170,7 @@ BAD = {
 @pytest.mark.slow
 def test_tensorboard(tsjax, tmp_path):
     (tmp_path / "toy.toml").write_text(TOY.format(tolerance=0.5))
-    code, _, _ = tsjax("run", "toy.toml", "--smoke", "--quiet", "--tensorboard", "events")
+    code, _, _ = tsjax("run", "toy.toml", "--smoke", "--quiet", "--track", "tensorboard:events")
     assert code == 0
     (events,) = (tmp_path / "events").iterdir()
     assert b"sweep/failed" in events.read_bytes()

@@ -123,6 +123,7 @@ from .rates import trend as trend
 from .rates import windows as windows
 from .recovery import Recovery as Recovery
 from .recovery import recovery as recovery
+from .report import trackers as trackers
 from .risk import ExactRisk as ExactRisk
 from .risk import Risk as Risk
 from .risk import RiskEstimate as RiskEstimate

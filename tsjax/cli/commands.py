@@ -73,8 +73,12 @@ def run(
     max_seeds: Annotated[
         int, typer.Option(min=4, help="With --until-precision or --until-verdict: most seeds in any cell.")
     ] = 1024,
-    tensorboard: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write progress there, as TensorBoard scalars.")
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND:WHERE",
+            help="Also write progress and results to tensorboard:DIR, mlflow:URI, wandb:PROJECT or jsonl:FILE.",
+        ),
     ] = None,
     trust: Annotated[
         bool,
@@ -118,24 +122,24 @@ def run(
             "--until-verdict looks at all records after each round: run it without --shard and --until-precision."
         )
     parts = shard_of(shard)
-    from ..report import tensorboard_scalars, watch
+    from ..report import tracker_of, watch
     from ..sweep.precision import run_until
-    from ..sweep.run import run_spec
+    from ..sweep.run import run_spec, tracking
     from ..sweep.until import run_until_verdict
 
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "shard": parts, "engine": engine.value}
-    how |= {"ray_address": ray_address, "workers": workers, "retry": retry, "listener": None if quiet else watch}
-    if tensorboard is not None:
-        scalars = tensorboard_scalars(tensorboard.expanduser())
-        how["listener"] = scalars if quiet else lambda plan, stream: watch(plan, scalars(plan, stream))
-    run_once = lambda wanted: run_spec(wanted, out=directory, **how)
+    how |= {"ray_address": ray_address, "workers": workers, "retry": retry}
+    trackers = [tracker_of(one) for one in track or []]
     try:
-        if until_verdict:
-            result = run_until_verdict(loaded, run_once, max_seeds, out=directory)
-        elif until_precision is None:
-            result = run_once(loaded)
-        else:
-            result = run_until(loaded, run_once, until_precision, most=max_seeds)
+        with tracking(trackers, None if quiet else watch) as (listener, finish):
+            run_once = lambda wanted: run_spec(wanted, out=directory, listener=listener, **how)
+            if until_verdict:
+                result = run_until_verdict(loaded, run_once, max_seeds, out=directory)
+            elif until_precision is None:
+                result = run_once(loaded)
+            else:
+                result = run_until(loaded, run_once, until_precision, most=max_seeds)
+            finish(result)
     except KeyboardInterrupt as stop:
         raise Stopped(getattr(stop, "exit_code", 130)) from None
     result.look()

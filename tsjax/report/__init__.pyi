@@ -1,3 +1,4 @@
+from . import trackers as trackers
 from .captioned import write_captioned as write_captioned
 from .export import export_records as export_records
 from .figures import plot_result as plot_result
@@ -23,4 +24,4 @@ from .tables import print_notes as print_notes
 from .tables import print_precision as print_precision
 from .tables import print_result as print_result
 from .tables import print_verdicts as print_verdicts
-from .tensorboard import tensorboard_scalars as tensorboard_scalars
+from .trackers import tracker_of as tracker_of

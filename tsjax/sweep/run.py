@@ -2,9 +2,9 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, SupportsIndex
+from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
 
 import jax
 import numpy as np
@@ -35,6 +35,35 @@ from .writer import StoreWriter
 Listener = Callable[[Plan, Iterable[ChunkDone]], Iterable[ChunkDone]]
 
 
+@runtime_checkable
+class Tracker(Protocol):
+    """A listener that is also given the result, or None where the sweep was stopped: `tsjax.trackers` has some."""
+
+    def __call__(self, plan: Plan, stream: Iterable[ChunkDone]) -> Iterable[ChunkDone]: ...
+
+    def end(self, result: Result | None) -> None: ...
+
+
+@contextlib.contextmanager
+def tracking(
+    trackers: Sequence[Tracker], listener: Listener | None = None
+) -> Iterator[tuple[Listener | None, Callable[[Result], Result]]]:
+    """A listener that passes chunks through all trackers, and a function that gives them the result. Where the block ends
+    without one, as after a signal, they are closed without."""
+    found: list[Result] = []
+    for tracker in trackers:
+        listener = _through(tracker, listener)
+    try:
+        yield listener, lambda result: (found.append(result), result)[1]
+    finally:
+        for tracker in trackers:
+            tracker.end(found[-1] if found else None)
+
+
+def _through(inner: Listener, outer: Listener | None) -> Listener:
+    return inner if outer is None else lambda plan, stream: outer(plan, inner(plan, stream))
+
+
 def sweep(
     study: Experiment | str | Path,
     *,
@@ -47,6 +76,7 @@ def sweep(
     ray_address: str | None = None,
     workers: SupportsIndex | None = None,
     retry: bool = False,
+    track: Tracker | Sequence[Tracker] = (),
     listener: Listener | None = None,
     progress: bool | None = None,
     **arguments: Any,
@@ -65,6 +95,8 @@ def sweep(
     - `engine`, `ray_address`: the devices of this machine, or a Ray cluster; see `tsjax.sweep.run.run_spec`.
     - `workers`, `retry`: of a black box (`tsjax.black_box`): the number of processes, all cores by default; and whether cells
       that failed before are run again.
+    - `track`: where else to write progress, rates and verdicts: one of `tsjax.trackers` (TensorBoard, MLflow, Weights &
+      Biases, JSON lines), or several.
     - `listener`: wraps the stream of finished chunks.
     - `progress`: whether to show how far it is, on standard error or in the notebook; by default where standard error is a
       terminal.
@@ -95,17 +127,19 @@ def sweep(
             print(late, file=sys.stderr)
         listener = _watched(listener)
     how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "engine": engine}
-    how |= {"ray_address": ray_address, "workers": workers, "retry": retry, "listener": listener}
+    how |= {"ray_address": ray_address, "workers": workers, "retry": retry, "out": out}
     changes = {name: plain(name, value) for name, value in arguments.items()}
     changes = changes if seeds is None else {**changes, "seeds": plain("seeds", seeds)}
     if isinstance(study, Experiment):
         content = {"study": name_of(study), "key": plain("key", 0 if key is None else key), "grid": changes}
-        return run_spec(parse_spec(content, where="ts.sweep"), out=out, experiment=study, **how)
-    spec = load_spec(study)
-    given = spec.model_dump(exclude_defaults=True)
-    given |= {} if key is None else {"key": plain("key", key)}
-    given["grid"] = [{**block, **changes} for block in spec.grid]
-    return run_spec(parse_spec(given, where="ts.sweep"), out=out, **how)
+        how["experiment"] = study
+    else:
+        spec = load_spec(study)
+        content = spec.model_dump(exclude_defaults=True)
+        content |= {} if key is None else {"key": plain("key", key)}
+        content["grid"] = [{**block, **changes} for block in spec.grid]
+    with tracking([*track] if isinstance(track, Sequence) else [track], listener) as (listener, finish):
+        return finish(run_spec(parse_spec(content, where="ts.sweep"), listener=listener, **how))
 
 
 def _watched(listener: Listener | None) -> Listener:

@@ -1,0 +1,250 @@
+"""The course of a sweep, and its result, in the trackers where people watch many runs: TensorBoard, MLflow, Weights & Biases,
+and JSON lines for everything else.
+
+A tracker gets the plan, a point for each chunk that was run, and in the end rates and verdicts:
+
+    ts.sweep(study, n=[64, 128], seeds=16, track=ts.trackers.TensorBoard("events"))
+    tsjax run superiority --track tensorboard:events --track jsonl:events.jsonl
+"""
+
+import abc
+import importlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..hints import nearest
+from ..sweep.commits import ChunkDone
+from ..sweep.devices import peak_memory
+from ..sweep.plan import Plan
+from ..sweep.result import Result
+from ..sweep.values import redacted
+from .plain import rates_json, verdicts_json
+from .progress import Meter
+from .publish import publish_rates
+from .text import shown
+
+
+class AbstractTracker(abc.ABC):
+    """Where the course of a sweep is written. It is a `listener` of `tsjax.sweep`, and is given the result in the end.
+
+    Of each chunk that was run there are the scalars `sweep/failed`, `sweep/cells_per_second`, `sweep/work_per_second`,
+    `sweep/idle_share` and `sweep/memory_bytes` where known, and the chunk's mean of what the experiment measures, as
+    `risk/student/n_256` where n is static. The step is the number of cells that are done. In the end there are
+    `rate/student`, `rate_low/student` and `rate_high/student` of each curve with an exponent, and `verdicts/holds`, `/fails`,
+    `/undecided`.
+    """
+
+    def __call__(self, plan: Plan, stream: Iterable[ChunkDone]) -> Iterator[ChunkDone]:
+        self.begin(_facts(plan))
+        meter = Meter(plan)
+        for done in stream:
+            meter.add(done)
+            if not done.resumed and done.records is not None:
+                self.scalars(_values(plan, meter, done), meter.done)
+            yield done
+
+    def end(self, result: Result | None) -> None:
+        """Writes rates and verdicts, and closes; of a sweep that was stopped there is no result."""
+        if result is not None and not result.records.empty:
+            step = result.coverage.done
+            self.scalars(_summary(result), step)
+            self.results(rates_json(result), verdicts_json(result), publish_rates(result, "markdown", "power"), step)
+        self.close(result is not None)
+
+    @abc.abstractmethod
+    def begin(self, facts: Mapping[str, str]) -> None:
+        """Opens, with what is known of the plan. Of a sweep in rounds (`--until-verdict`) it is called again."""
+
+    @abc.abstractmethod
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Writes numbers at a step."""
+
+    @abc.abstractmethod
+    def results(
+        self, rates: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]], table: str, step: int
+    ) -> None:
+        """Writes what came out; `table` holds the rates in Markdown."""
+
+    @abc.abstractmethod
+    def close(self, finished: bool) -> None:
+        """Ends; `finished` unless the sweep was stopped."""
+
+
+class TensorBoard(AbstractTracker):
+    """Event files in a folder. **Raises:** ModuleNotFoundError without tensorboardX."""
+
+    def __init__(self, folder: str | Path):
+        self._make = _package("tensorboardX", "tensorboard").SummaryWriter
+        self._folder, self._writer = Path(folder).expanduser(), None
+
+    def begin(self, facts):
+        self._writer = self._writer or self._make(str(self._folder))
+        self._writer.add_text("plan", "\n".join(f"- {name}: {value}" for name, value in facts.items()))
+
+    def scalars(self, values, step):
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def results(self, rates, verdicts, table, step):
+        self._writer.add_text("rates", table, step)
+        lines = [f"- {one['outcome']}: {one['what']} ({one['reason']})" for one in verdicts]
+        self._writer.add_text("verdicts", "\n".join(lines), step)
+
+    def close(self, finished):
+        if self._writer is not None:
+            self._writer.close()
+
+
+class MLflow(AbstractTracker):
+    """A run of an experiment that has the study's name, on the server, or in the folder or database, at `uri`; by default where
+    MLFLOW_TRACKING_URI says. **Raises:** ModuleNotFoundError without mlflow."""
+
+    def __init__(self, uri: str | None = None):
+        self._client = _package("mlflow", "mlflow").MlflowClient(tracking_uri=uri or None)
+        self._run: str = ""
+
+    def begin(self, facts):
+        if self._run:
+            return
+        name = f"tsjax/{facts['study']}"
+        found = self._client.get_experiment_by_name(name)
+        experiment = self._client.create_experiment(name) if found is None else found.experiment_id
+        self._run = self._client.create_run(experiment).info.run_id
+        for fact, value in facts.items():
+            self._client.log_param(self._run, fact, value)
+
+    def scalars(self, values, step):
+        for name, value in values.items():
+            self._client.log_metric(self._run, name, value, step=step)
+
+    def results(self, rates, verdicts, table, step):
+        self._client.log_dict(self._run, {"rates": rates, "verdicts": verdicts}, "result.json")
+        self._client.log_text(self._run, table, "rates.md")
+
+    def close(self, finished):
+        if self._run:
+            self._client.set_terminated(self._run, "FINISHED" if finished else "KILLED")
+
+
+class WandB(AbstractTracker):
+    """A run of a project of Weights & Biases; offline where WANDB_MODE says so. **Raises:** ModuleNotFoundError without
+    wandb."""
+
+    def __init__(self, project: str = "tsjax"):
+        self._wandb, self._project, self._run = _package("wandb", "wandb"), project or "tsjax", None
+
+    def begin(self, facts):
+        self._run = self._run or self._wandb.init(project=self._project, config=dict(facts), reinit="create_new")
+
+    def scalars(self, values, step):
+        self._run.log(dict(values), step=step)
+
+    def results(self, rates, verdicts, table, step):
+        for name, rows in (("rates", rates), ("verdicts", verdicts)):
+            if rows:
+                columns = list(rows[0])
+                plain = lambda value: value if value is None or isinstance(value, int | float) else str(value)
+                cells = [[plain(value) for value in row.values()] for row in rows]
+                self._run.summary[name] = self._wandb.Table(columns=columns, data=cells)
+
+    def close(self, finished):
+        if self._run is not None:
+            self._run.finish(exit_code=0 if finished else 1)
+
+
+class JsonLines(AbstractTracker):
+    """One JSON object a line, each written at once: `{"event": "plan" | "chunk" | "result" | "end", ...}`."""
+
+    def __init__(self, path: str | Path):
+        self._path, self._begun = Path(path).expanduser(), False
+
+    def _write(self, event: str, **content: Any) -> None:
+        with self._path.open("a") as file:
+            file.write(json.dumps({"event": event, **redacted(content)}) + "\n")
+
+    def begin(self, facts):
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._begun = True
+        self._write("plan", **facts)
+
+    def scalars(self, values, step):
+        self._write("chunk", done=step, **values)
+
+    def results(self, rates, verdicts, table, step):
+        self._write("result", done=step, rates=list(rates), verdicts=list(verdicts))
+
+    def close(self, finished):
+        if self._begun:
+            self._write("end", finished=finished)
+
+
+KINDS: dict[str, type[AbstractTracker]] = {
+    "tensorboard": TensorBoard,
+    "mlflow": MLflow,
+    "wandb": WandB,
+    "jsonl": JsonLines,
+}
+"""The trackers by the names that `tsjax run --track KIND:WHERE` takes."""
+
+
+def tracker_of(text: str) -> AbstractTracker:
+    """The tracker that `KIND:WHERE` names: `tensorboard:DIR`, `mlflow:URI`, `wandb:PROJECT`, `jsonl:FILE`.
+
+    **Raises:** ValueError for another kind, or where a place is needed; ModuleNotFoundError without its package.
+    """
+    kind, _, where = text.partition(":")
+    if kind not in KINDS:
+        raise ValueError(f"track {text!r}: there is no tracker {kind!r}.{nearest(kind, list(KINDS))}")
+    if kind in ("tensorboard", "jsonl") and not where:
+        raise ValueError(f"track {text!r}: say where, {kind}:PLACE.")
+    return KINDS[kind](where)
+
+
+def _package(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        message = f"this tracker needs {name}: pip install 'tsjax[{extra}]'."
+        raise ModuleNotFoundError(message, name=name) from error
+
+
+def _facts(plan: Plan) -> dict[str, str]:
+    """What is known before the first chunk: the study, how many cells, and the values of every argument that varies."""
+    experiment = plan.experiment
+    found = {"study": experiment.name, "version": str(experiment.version), "cells": str(plan.cells)}
+    values = {name: plan.values(name) for name in experiment.names}
+    return found | {name: shown(", ".join(map(str, redacted(several)))) for name, several in values.items()}
+
+
+def _tag(text: str) -> str:
+    """A label as a tag, which knows neither spaces nor equal signs."""
+    return re.sub(r"[^\w./-]+", "", shown(text).replace(" ", "/").replace("=", "_"))
+
+
+def _values(plan: Plan, meter: Meter, done: ChunkDone) -> dict[str, float]:
+    assert done.records is not None
+    rates = {"cells_per_second": meter.cell_rate, "work_per_second": meter.work_rate, "idle_share": meter.idle_share}
+    sweep = {"failed": meter.failed, "memory_bytes": peak_memory() or None, **rates}
+    values = {f"sweep/{name}": float(value) for name, value in sweep.items() if value is not None}
+    group = next(group for group in plan.groups if group.static == done.static)
+    for name in plan.experiment.y:
+        if name in done.records:
+            values[f"{name}/{_tag(meter.label(group))}"] = float(done.records[name].to_numpy(float).mean())
+    return values
+
+
+def _summary(result: Result) -> dict[str, float]:
+    values = {}
+    for row in result.rates().to_dict("records"):
+        # Not below the exponent's own tag: where metrics are files, a file would be a folder.
+        numbers = {"rate": row["exponent"], "rate_low": row["low"], "rate_high": row["high"]}
+        values |= {f"{name}/{_tag(row['label'])}": float(v) for name, v in numbers.items() if np.isfinite(v)}
+    outcomes = [str(verdict.outcome) for verdict in result.verdicts()]
+    if outcomes:
+        values |= {f"verdicts/{one}": float(outcomes.count(one)) for one in ("holds", "fails", "undecided")}
+    return values
