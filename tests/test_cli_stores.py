@@ -1,9 +1,12 @@
 """Stores at the command line: what is said of missing and damaged work, and that nothing which a store names is run."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pandas as pd
@@ -460,3 +463,19 @@ def test_a_page_that_cannot_be_made(tsjax, tmp_path, monkeypatch, whole, options
     code, _, err = _page(tsjax, tmp_path, *options)
     assert code == 2 and message in " ".join(err.split())
     assert not (tmp_path / "runs").exists()
+
+
+def test_watch_serves_until_it_is_interrupted(whole):
+    """A process of its own, as from a shell: it says where the page is, and ends with 0 by control-C."""
+    command = [sys.executable, "-m", "tsjax.cli", "watch", str(whole), "--no-browser"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    try:
+        assert run.stdout is not None
+        url = run.stdout.readline().split()[0]
+        with urllib.request.urlopen(f"{url}status.json", timeout=60) as answer:
+            assert json.loads(answer.read())["done"] == 96
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 0
+    finally:
+        run.kill()
+        run.communicate()

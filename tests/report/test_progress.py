@@ -279,7 +279,7 @@ class _Shown:
 def test_in_a_notebook_a_bar_that_ends_as_a_line(monkeypatch):
     display = pytest.importorskip("IPython.display")
     shown, plan = _Shown(), _plan()
-    monkeypatch.setattr(progress, "_is_notebook", lambda: True)
+    monkeypatch.setattr(progress, "is_notebook", lambda: True)
     monkeypatch.setattr(display, "display", shown.display)
     chunks = [_done(plan, 0, range(8)), _done(plan, 1, range(8), failed=1), _done(plan, 2, range(8), resumed=True)]
     assert list(watch(plan, iter(chunks))) == chunks
@@ -291,4 +291,4 @@ def test_in_a_notebook_a_bar_that_ends_as_a_line(monkeypatch):
 
 
 def test_no_notebook_here():
-    assert not progress._is_notebook()
+    assert not progress.is_notebook()

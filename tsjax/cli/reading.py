@@ -1,5 +1,6 @@
 """The commands that only look: at a store, of which they import and run nothing, and at this machine."""
 
+import contextlib
 from pathlib import Path
 from typing import Annotated
 
@@ -164,6 +165,33 @@ def report(
         print_json({"page": str(page), "folder": str(page.parent), "coverage": coverage_json(result.coverage)})
     else:
         say(str(page))
+
+
+@app.command()
+def watch(
+    directory: Directory,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")] = 0,
+    quiet: Annotated[
+        bool, typer.Option("--no-browser", metavar="", help="Say where the page is, and open no browser.")
+    ] = False,
+) -> None:
+    """Serve the page of a sweep while it runs, here or in another process; control-C ends it.
+
+    The page shows how far the sweep is, what failed, and the report of the records so far. It can be reached from this machine
+    alone.
+
+    Example: tsjax watch runs/superiority
+    """
+    import webbrowser
+
+    from ..report import LiveServer
+
+    with LiveServer(directory, port) as server:
+        say(f"{server.url} shows {directory}; control-C ends it.")
+        if not quiet:
+            webbrowser.open(server.url)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 @app.command()

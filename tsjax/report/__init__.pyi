@@ -6,6 +6,8 @@ from .figures import rate_figure as rate_figure
 from .figures import ratio_figure as ratio_figure
 from .inspection import check_store as check_store
 from .inspection import print_check as print_check
+from .live import LiveServer as LiveServer
+from .live import show_result as show_result
 from .overview import print_doctor as print_doctor
 from .overview import print_plan as print_plan
 from .overview import print_shipped as print_shipped

@@ -32,7 +32,7 @@ def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = Non
     """
     shown = standard_console(stderr=True) if console is None else console
     meter = Meter(plan)
-    if console is None and _is_notebook():
+    if console is None and is_notebook():
         yield from _in_notebook(meter, stream)
     elif shown.is_terminal and not shown.is_dumb_terminal:
         # What cells print goes above the display, but never from a piped standard output to standard error.
@@ -46,7 +46,7 @@ def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = Non
         yield from _log(meter, stream, shown)
 
 
-def _is_notebook() -> bool:
+def is_notebook() -> bool:
     """Whether this is the kernel of a notebook, whose output is a page."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return type(shell).__name__ == "ZMQInteractiveShell"

@@ -260,7 +260,7 @@ class Result:
         return pd.DataFrame(rows)
 
     def claimed(self, curve: Curve) -> Curve:
-        """The part of a curve that its exponent is told of: the window of the first expectation of its rate that has one, else
+        """The part of a curve that its exponent is about: the window of the first expectation of its rate that has one, else
         all of it."""
         for expectation in self._claims(curve):
             window = expectation.over.get(self.experiment.x)
@@ -418,6 +418,12 @@ class Result:
             kept = "in memory" if folder is None else f"at {redacted(str(folder))}"
             raise ValueError(f"this sweep was kept {kept}: say where to write, result.report('some/folder').")
         return write_report(self, folder, style)
+
+    def show(self, height: int = 900) -> None:
+        """Shows the page in a notebook, so many pixels high; elsewhere prints tables of rates and verdicts."""
+        from ..report import show_result
+
+        show_result(self, height)
 
     def plot(self, y: str | None = None, style: str = "column", axes: np.ndarray | None = None) -> np.ndarray:
         """Draws `y` (the experiment's first, by default) against x, with 95 % intervals, fitted exponents and theory, for a
