@@ -19,6 +19,7 @@ from .radial import AbstractRadialKernel as AbstractRadialKernel
 from .radial import Laplace as Laplace
 from .radial import Matern as Matern
 from .radial import RationalQuadratic as RationalQuadratic
+from .spectrum import Spectrum as Spectrum
 from .stax import nngp as nngp
 from .stax import ntk as ntk
 from .stretched import Stretched as Stretched
