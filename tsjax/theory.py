@@ -1,6 +1,7 @@
 r"""What the numbers should be: limits, exponents, and predicted learning curves. Each function names its source.
 
-Curves are float64 arithmetic on spectra of kernels, any or those of zonal kernels on the sphere, compiled; kernels, noise and ridges may be traced.
+Curves are float64 arithmetic on spectra of kernels, compiled; kernels, noise and ridges may be traced. A spectrum is given, or
+is that of a zonal kernel on the sphere.
 """
 
 from collections.abc import Callable, Sequence

@@ -12,6 +12,7 @@ from .empirical import EmpiricalNTK as EmpiricalNTK
 from .empirical import change as change
 from .features import AbstractFeatures as AbstractFeatures
 from .features import FourierFeatures as FourierFeatures
+from .features import Linear as Linear
 from .features import ReLUFeatures as ReLUFeatures
 from .networks import of as of
 from .radial import RBF as RBF
