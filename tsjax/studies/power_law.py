@@ -10,8 +10,8 @@ lambda = n^-l its excess risk falls, for p = infinity, as
     n^{-2 s min(l, alpha)} + sigma^2 n^{-(1 - min(l, alpha)/alpha)}
 
 up to constants (the paper's four regimes), so that without noise nothing beats lambda = 0 and n^{-2 alpha s}; with noise the
-first term is the larger one for few samples and the second for many (the crossover), l = alpha/(1 + 2 alpha s) is best and gives
-n^{-2 alpha s/(1 + 2 alpha s)}, and lambda = 0 gives a plateau of the order of sigma^2.
+first term is the larger one for few samples and the second for many (the crossover), l = alpha/(1 + 2 alpha s) is best and
+gives n^{-2 alpha s/(1 + 2 alpha s)}, and lambda = 0 gives a plateau of the order of sigma^2.
 
 The number of modes p is finite here. The kernel lacks the ridge that the modes beyond would be, sum_{k>p} k^-alpha, and the
 target what it has there, sum_{k>p} c_k^2; without noise and ridge both lower the risk, by a share that depends on p/n. The line
@@ -28,8 +28,9 @@ from pydantic import Field, model_validator
 
 from ..estimators.ridge import KernelRidge
 from ..kernels import Linear, Spectrum
-from ..problem import FunctionTeacher, Gaussian, Problem
+from ..problem import Gaussian
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
+from ..task import Dataset
 from ..theory import predicted_ridge_risk
 from .citations import CUI_CROSSOVER
 
@@ -96,14 +97,18 @@ def exponent(rule: str, alpha: float, r: float, decay: float, noisy: bool) -> fl
 
 
 def theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
-    """The deterministic equivalent over the same p modes at the same ridge, and the exponent at p = n = infinity. Of ridges chosen
-    from the data the line is that of the best ridge at each n."""
+    """The deterministic equivalent over the same p modes at the same ridge, and the exponent at p = n = infinity. Of ridges
+    chosen from the data the line is that of the best ridge at each n."""
     alpha, r, noise_std, rule = (arguments[name] for name in ("alpha", "r", "noise_std", "rule"))
     kernel, target = (Spectrum.of(jnp.asarray(values)) for values in spectra(alpha, r, arguments["p"]))
     decay = arguments["decay"]
-    ridge = "optimal" if rule in TUNED else np.asarray([float(ridge_of(rule, size, alpha, r, decay)) for size in n])
+    ridge = (
+        "optimal" if rule in TUNED else np.asarray([float(ridge_of(rule, int(size), alpha, r, decay)) for size in n])
+    )
     predicted = np.asarray(predicted_ridge_risk(kernel, target, n, ridge, noise_std))
-    return Theory(predicted, exponent(rule, alpha, r, decay, noise_std > 0), "deterministic equivalent, arXiv:2105.15004")
+    return Theory(
+        predicted, exponent(rule, alpha, r, decay, noise_std > 0), "deterministic equivalent, arXiv:2105.15004"
+    )
 
 
 def cost(arguments: dict[str, Any]) -> Cost:
@@ -122,13 +127,14 @@ def cost(arguments: dict[str, Any]) -> Cost:
     },
 )  # fmt: skip
 def power_law(key, *, rule, n, alpha, r, noise_std, decay, p):
-    """Fits n samples; returns `risk`, the excess risk sum_k (w_k - c_k)^2 with w_k = lambda_k sum_i alpha_i x_ik the coefficients
-    of the estimate, exact; `ridge`, that of K + ridge I; and `dof`, the trace of the hat matrix."""
+    """Fits n samples; returns `risk`, the excess risk sum_k (w_k - c_k)^2 with w_k = lambda_k sum_i a_i x_ik the coefficients
+    of the estimate sum_i a_i k(x_i, x), exact; `ridge`, that of K + ridge I; and `dof`, the trace of the hat matrix."""
     eigenvalues, power = spectra(alpha, r, p)
     coefficients = jnp.sqrt(power)
-    problem = Problem(Gaussian(p), FunctionTeacher(jax.tree_util.Partial(jnp.dot, coefficients)), noise_std)
-    data_key, fit_key = jax.random.split(key)
-    data = problem.sample(data_key, problem.sample_teacher(key), n, jnp.float64)
-    fit = KernelRidge(Linear(eigenvalues), ridge_of(rule, n, alpha, r, decay)).fit(fit_key, data)
+    x_key, noise_key, fit_key = jax.random.split(key, 3)
+    # The points are float32 numbers, a quarter of the time of float64 ones; all else is float64.
+    x = Gaussian(p).sample(x_key, n, jnp.float32).astype(jnp.float64)
+    y = x @ coefficients + noise_std * jax.random.normal(noise_key, (n,), jnp.float64)
+    fit = KernelRidge(Linear(eigenvalues), ridge_of(rule, n, alpha, r, decay)).fit(fit_key, Dataset(x, y))
     error = eigenvalues * (fit.alpha @ fit.x) - coefficients
     return {"status": fit.status, "risk": error @ error, "ridge": fit.stats["ridge"], "dof": fit.stats["dof"]}
