@@ -34,7 +34,12 @@ def _ridge_by_hand(x, y, ridge):
 
 
 @pytest.mark.parametrize(
-    ("rule", "ridge"), [("interpolation", 0.0), ("decay", 24**0.3), ("best_decay", 24 ** (7 / 22))]
+    ("rule", "ridge"),
+    [
+        pytest.param("interpolation", 0.0, marks=pytest.mark.slow),
+        ("decay", 24**0.3),
+        pytest.param("best_decay", 24 ** (7 / 22), marks=pytest.mark.slow),
+    ],
 )
 def test_a_cell_is_ridge_regression_and_its_risk_is_exact(rule, ridge):
     key = jr.key(SEED + 3)
@@ -50,7 +55,7 @@ def test_a_cell_is_ridge_regression_and_its_risk_is_exact(rule, ridge):
     assert abs(np.mean(fresh**2) / float(found["risk"]) - 1) < 4 * (2 / 100_000) ** 0.5
 
 
-@pytest.mark.parametrize("rule", ["gcv", "marginal_likelihood"])
+@pytest.mark.parametrize("rule", ["gcv", pytest.param("marginal_likelihood", marks=pytest.mark.slow)])
 def test_tuned_ridges_are_the_best_of_their_criterion(rule):
     key = jr.key(SEED + 4)
     found = power_law(key, rule=rule, **CELL)
@@ -101,6 +106,7 @@ def test_the_line_is_the_deterministic_equivalent_of_the_same_modes():
     np.testing.assert_allclose(best, brute, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_risks_lie_on_the_line():
     """64 samples of one cell: the mean is within 4 standard errors and the 1/n of the deterministic equivalent."""
     run = jax.jit(jax.vmap(lambda key: power_law.fn(key, rule="decay", **CELL)["risk"]))

@@ -28,6 +28,7 @@ from pydantic import Field, model_validator
 
 from ..estimators.ridge import KernelRidge
 from ..kernels import Linear, Spectrum
+from ..precision import requires_float64
 from ..problem import Gaussian
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 from ..task import Dataset
@@ -96,6 +97,7 @@ def exponent(rule: str, alpha: float, r: float, decay: float, noisy: bool) -> fl
     return min(bias, variance) if noisy else bias
 
 
+@requires_float64
 def theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
     """The deterministic equivalent over the same p modes at the same ridge, and the exponent at p = n = infinity. Of ridges
     chosen from the data the line is that of the best ridge at each n."""
