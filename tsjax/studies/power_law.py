@@ -123,9 +123,9 @@ def cost(arguments: dict[str, Any]) -> Cost:
     static=("rule", "n", "p"), arguments=PowerLawArguments, x="n", y=("risk",), curve="rule",
     theory=theory, cost=cost, cite=CUI_CROSSOVER,
     labels={
-        "n": "sample size n", "risk": "excess risk", "alpha": "α", "r": "r", "noise_std": "σ", "decay": "l", "p": "p",
+        "n": "sample size n", "risk": "excess risk", "alpha": "α", "r": "r", "noise_std": "σ", "decay": "λ = n^-l", "p": "p",
         "interpolation": "no ridge", "best_decay": "ridge of the best exponent", "gcv": "GCV",
-        "marginal_likelihood": "marginal likelihood", "ridge": "ridge n lambda",
+        "marginal_likelihood": "marginal likelihood", "ridge": "ridge n λ",
     },
 )  # fmt: skip
 def power_law(key, *, rule, n, alpha, r, noise_std, decay, p):
