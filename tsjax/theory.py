@@ -153,7 +153,7 @@ def predicted_ridge_risk(
     [0.03139 0.00787]
     >>> power = lambda exponent: ts.kernels.Spectrum.of(jnp.arange(1.0, 4097.0) ** -exponent)  # without noise
     >>> print(ts.theory.predicted_ridge_risk(power(1.5), power(2.2), np.array([64, 256]), 0.0, 0.0).round(5))
-    [0.0123  0.0022 ]
+    [0.01959 0.00352]
     """
     best = isinstance(ridge, str)
     if best and ridge != "optimal":
