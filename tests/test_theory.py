@@ -10,7 +10,7 @@ import tsjax as ts
 from tsjax import theory
 from tsjax.estimators.optimal_linear import OptimalLinear
 from tsjax.estimators.ridge import KernelRidge
-from tsjax.kernels import RBF, ArcCosine, Laplace, ZonalSpectrum, gegenbauer, ntk
+from tsjax.kernels import RBF, ArcCosine, Laplace, Spectrum, ZonalSpectrum, gegenbauer, ntk
 
 
 def _problem(d=5, m=3, noise_std=0.1, **kwargs):
@@ -82,8 +82,8 @@ def test_optimal_is_the_minimum_over_ridges():
 def test_kappa_solves_its_equation_and_the_formula_is_that_of_the_paper():
     spectrum, target = gegenbauer(ntk(), 5), theory.target_power(_problem())
     # By hand, with multiplicities written out: degrees 0 to 4 only.
-    few = ZonalSpectrum(5, spectrum.eigenvalues[:5], spectrum.multiplicities[:5], jnp.array(1.0), jnp.array(0.02))
-    aim = ZonalSpectrum(5, target.eigenvalues[:5], target.multiplicities[:5], jnp.array(0.3), jnp.array(0.001))
+    few = ZonalSpectrum(spectrum.eigenvalues[:5], spectrum.multiplicities[:5], jnp.array(1.0), jnp.array(0.02), 5)
+    aim = ZonalSpectrum(target.eigenvalues[:5], target.multiplicities[:5], jnp.array(0.3), jnp.array(0.001), 5)
     lambdas = np.repeat(few.eigenvalues, np.round(few.multiplicities).astype(int))
     powers = np.repeat(aim.eigenvalues, np.round(aim.multiplicities).astype(int))
     n, ridge = 25.0, 0.3
@@ -91,6 +91,46 @@ def test_kappa_solves_its_equation_and_the_formula_is_that_of_the_paper():
     excess = n / (n - np.sum((lambdas / (lambdas + kappa)) ** 2))
     risk = excess * (np.sum((kappa / (lambdas + kappa)) ** 2 * powers) + 0.001 + 0.04) - 0.04
     np.testing.assert_allclose(theory.predicted_ridge_risk(few, aim, n, ridge, 0.2), risk, rtol=1e-10)
+
+
+def test_any_spectrum_has_a_curve_by_its_own_equation():
+    """Power laws without a sphere: kappa by bisection, the best ridge by brute force."""
+    k = np.arange(1.0, 401.0)
+    lambdas, powers, n, noise = k**-1.5, k**-2.2, 60.0, 0.3
+    kernel, target = Spectrum.of(jnp.asarray(lambdas), 0.01), Spectrum.of(jnp.asarray(powers), 0.002)
+
+    def risk(ridge):
+        balance = lambda log: np.sum(lambdas / (lambdas + np.exp(log))) + (ridge + 0.01) / np.exp(log) - n
+        kappa = np.exp(brentq(balance, -15.0, 15.0, xtol=1e-13))
+        excess = n / (n - np.sum((lambdas / (lambdas + kappa)) ** 2))
+        return excess * (np.sum((kappa / (lambdas + kappa)) ** 2 * powers) + 0.002 + noise**2) - noise**2
+
+    ridges = np.logspace(-3, 2, 201)
+    risks = np.array([risk(ridge) for ridge in ridges])
+    ours = theory.predicted_ridge_risk(kernel, target, n, ridges, noise)
+    np.testing.assert_allclose(ours, risks, rtol=1e-9)
+    best = float(theory.predicted_ridge_risk(kernel, target, n, "optimal", noise))
+    assert 0.999 < best / risks.min() <= 1.0
+    # A sphere's spectrum gives the same as its numbers alone.
+    zonal, aim = gegenbauer(ntk(), 5), theory.target_power(_problem())
+    bare = [Spectrum(s.eigenvalues, s.multiplicities, s.trace, s.tail) for s in (zonal, aim)]
+    expected = theory.predicted_ridge_risk(zonal, aim, n, 0.1, noise)
+    np.testing.assert_allclose(theory.predicted_ridge_risk(*bare, n, 0.1, noise), expected, rtol=1e-12)
+    for bad, message in (
+        (lambda: theory.predicted_ridge_risk(kernel, aim, n, 0.1, noise), r"both to none.*d=None with 400 .* d=5"),
+        (lambda: theory.predicted_ridge_risk(kernel, ntk(), n, 0.1, noise), r"needs another one beside it"),
+        (
+            lambda: theory.predicted_ridge_risk(kernel, target, n, 0.1, noise, d=5),
+            r"d=5, but a spectrum that has no sphere",
+        ),
+        (
+            lambda: theory.predicted_ridge_risk(kernel, target, 101, 0.1, noise),
+            r"400 eigenvalues .* up to 100.*got n=101",
+        ),
+        (lambda: theory.predicted_ridge_risk(kernel, target, n, "noise", noise), r"number or 'optimal', got 'noise'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bad()
 
 
 @pytest.mark.parametrize("signs", ["random", "positive", "alternating"])

@@ -1,6 +1,7 @@
 r"""What the numbers should be: limits, exponents, and predicted learning curves. Each function names its source.
 
-Curves are float64 arithmetic on spectra of zonal kernels on the sphere, compiled; kernels, noise and ridges may be traced.
+Curves are float64 arithmetic on spectra of kernels, compiled; kernels, noise and ridges may be traced. A spectrum is given, or
+is that of a zonal kernel on the sphere.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from jaxtyping import Array, Bool, Float
 
 from .estimators.optimal_linear import teacher_covariance
 from .kernels.arccos import ArcCosine
+from .kernels.spectrum import Spectrum
 from .kernels.zonal import MOST_DEGREES, ZonalSpectrum, degrees_holding, gegenbauer, multiplicities_of, series
 from .precision import is_traced, requires_float64
 from .problem import Problem, ReLUTeacher, Sphere
@@ -21,7 +23,7 @@ from .problem import Problem, ReLUTeacher, Sphere
 # Of the search over ridges, some 20 to 40 a decade; after the parabola it is within 2e-5 of the minimum (relative, d = 5
 # and 10).
 _RIDGES = 601
-# Degrees of a spectrum must hold so many times n eigenvalues, those beyond acting as a ridge.
+# A spectrum with a tail must hold so many times n eigenvalues, those beyond acting as a ridge.
 _EIGENVALUES_PER_SAMPLE = 4
 # Kernels with less than this share of their trace beyond a spectrum have nothing there.
 _NO_TAIL = 1e-12
@@ -30,6 +32,9 @@ _MU_STAR_SQUARED = 0.25 - 0.5 / np.pi
 
 Zonal = Callable[[Array, Array], Array] | ZonalSpectrum
 """A kernel that is zonal on the sphere, or its spectrum."""
+
+HasSpectrum = Callable[[Array, Array], Array] | Spectrum
+"""A kernel that is zonal on the sphere, or any spectrum."""
 
 
 def cramer_rao(m: int, d: int, n, noise_std):
@@ -101,12 +106,12 @@ def target_power(problem: Problem, degrees: int = 200) -> ZonalSpectrum:
     eigenvalues = relu.eigenvalues * jnp.maximum(m + pairs * at_cosine, 0.0)
     # In the tail P_k(c) is next to 0 for c < 1.
     trace = eigenvalues @ relu.multiplicities + m * relu.tail
-    return ZonalSpectrum(d, eigenvalues, relu.multiplicities, trace, m * relu.tail)
+    return ZonalSpectrum(eigenvalues, relu.multiplicities, trace, m * relu.tail, d)
 
 
 @requires_float64
 def predicted_ridge_risk(
-    kernel: Zonal, target: Zonal, n, ridge, noise_std, *, d: int | None = None
+    kernel: HasSpectrum, target: HasSpectrum, n, ridge: Any, noise_std, *, d: int | None = None
 ) -> Float[Array, "..."]:
     r"""The mean excess risk of kernel ridge regression by its deterministic equivalent; `n`, `ridge` and `noise_std`
     broadcast.
@@ -130,26 +135,39 @@ def predicted_ridge_risk(
 
     **Arguments:**
 
-    - `kernel`, `target`: spectra (`tsjax.kernels.gegenbauer`, `target_power`), or kernels that are zonal on S^{d-1}. As a
-      target a kernel is the covariance of a random f*, such as a Gaussian process. Spectra of kernels have as many degrees
-      as the largest n asks for (`resolving_degrees`), or as the other spectrum.
-    - `n`, `ridge`, `noise_std`: sample sizes, ridges and noise levels >= 0.
+    - `kernel`, `target`: spectra, of any kernel (`tsjax.kernels.Spectrum`, entry by entry on the same eigenfunctions) or of
+      zonal ones (`tsjax.kernels.gegenbauer`, `target_power`), or kernels that are zonal on S^{d-1}. As a target a kernel is
+      the covariance of a random f*, such as a Gaussian process. Spectra of kernels have as many degrees as the largest n asks
+      for (`resolving_degrees`), or as the other spectrum.
+    - `n`, `ridge`, `noise_std`: sample sizes, ridges and noise levels >= 0; `ridge="optimal"` takes the best one at each n and
+      noise level.
     - `d`: the dimension, where neither `kernel` nor `target` is a spectrum, which knows its own.
 
-    **Raises:** ValueError for spectra of different dimensions or lengths, n < 1, ridge < 0 or noise_std < 0; for a spectrum
-    that ends too early for n: its degrees must hold 4 n eigenvalues, since those beyond act as a ridge only as long as
+    **Raises:** ValueError for spectra of different dimensions or lengths, n < 1, ridge < 0 or another word, noise_std < 0; for
+    a spectrum that ends too early for n: it must hold 4 n eigenvalues, since those beyond act as a ridge only as long as
     they are far below kappa. (A kernel with next to nothing beyond its spectrum, such as a polynomial, has no such limit.)
     Where n or the spectrum is traced, risks at such n are NaN instead.
 
     >>> laplace = ts.kernels.Laplace()  # learns a Gaussian process of its own covariance, without noise
     >>> print(ts.theory.predicted_ridge_risk(laplace, laplace, np.array([100, 400]), 0.0, 0.0, d=2).round(5))
     [0.03139 0.00787]
+    >>> power = lambda exponent: ts.kernels.Spectrum.of(jnp.arange(1.0, 4097.0) ** -exponent)  # without noise
+    >>> print(ts.theory.predicted_ridge_risk(power(1.5), power(2.2), np.array([64, 256]), 0.0, 0.0).round(5))
+    [0.01959 0.00352]
     """
-    _check_numbers(n=(n, 1), ridge=(ridge, 0), noise_std=(noise_std, 0))
+    best = isinstance(ridge, str)
+    if best and ridge != "optimal":
+        raise ValueError(f"ridge must be a number or 'optimal', got {ridge!r}.")
+    _check_numbers(n=(n, 1), noise_std=(noise_std, 0), **({} if best else {"ridge": (ridge, 0)}))
     kernel, target = _spectra(kernel, target, n, d)
-    n = _float(n)
+    n, noise_std = _float(n), _float(noise_std)
     resolved = _resolved(kernel, n)
-    return jnp.where(resolved, _ridge_risk(kernel, target, n, _float(ridge), _float(noise_std)), jnp.nan)
+    risks = (
+        _optimal_risk(kernel, target, n, noise_std)
+        if best
+        else _ridge_risk(kernel, target, n, _float(ridge), noise_std)
+    )
+    return jnp.where(resolved, risks, jnp.nan)
 
 
 @requires_float64
@@ -186,11 +204,8 @@ def predicted_curve(kernel: Zonal, problem: Problem, n, ridge: Any = "optimal") 
     spectrum = kernel if isinstance(kernel, ZonalSpectrum) else gegenbauer(kernel, d, resolving_degrees(d, n))
     target = target_power(problem, len(spectrum.eigenvalues) - 1)
     noise_std = _float(problem.noise_std)
-    if isinstance(ridge, str) and ridge == "optimal":
-        _check_spectra(spectrum, target)
-        n = _float(n)
-        return jnp.where(_resolved(spectrum, n), _optimal_risk(spectrum, target, n, noise_std), jnp.nan)
-    return predicted_ridge_risk(spectrum, target, n, noise_std**2 if isinstance(ridge, str) else ridge, noise_std)
+    ridge = noise_std**2 if isinstance(ridge, str) and ridge == "noise" else ridge
+    return predicted_ridge_risk(spectrum, target, n, ridge, noise_std)
 
 
 @requires_float64
@@ -321,13 +336,13 @@ def resolving_degrees(d: int, n) -> int:
 
 
 @eqx.filter_jit
-def _ridge_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, ridge, noise_std):
+def _ridge_risk(kernel: Spectrum, target: Spectrum, n, ridge, noise_std):
     risk = lambda n, ridge, std: _risk_at_kappa(kernel, target, n, _kappa(kernel, n, ridge), std)
     return jnp.vectorize(risk)(n, ridge, noise_std)
 
 
 @eqx.filter_jit
-def _optimal_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, noise_std):
+def _optimal_risk(kernel: Spectrum, target: Spectrum, n, noise_std):
     """The least risk over ridges >= 0. Each ridge has its kappa, so that the search is over kappa, without solving."""
 
     def least(n, noise_std):
@@ -345,7 +360,7 @@ def _optimal_risk(kernel: ZonalSpectrum, target: ZonalSpectrum, n, noise_std):
     return jnp.vectorize(least)(n, noise_std)
 
 
-def _kappa(kernel: ZonalSpectrum, n, ridge):
+def _kappa(kernel: Spectrum, n, ridge):
     """The root of n = sum_k N_k lambda_k/(lambda_k+kappa) + (ridge+tail)/kappa, by Newton's method in 1/kappa.
 
     As a function of q = 1/kappa the right-hand side is concave and increasing, and below trace * q: from q = n/trace
@@ -366,37 +381,56 @@ def _kappa(kernel: ZonalSpectrum, n, ridge):
     return 1.0 / jax.lax.while_loop(lambda c: (c[0] < 200) & ~c[2], newton, (0, start, jnp.zeros((), bool)))[1]
 
 
-def _risk_at_kappa(kernel: ZonalSpectrum, target: ZonalSpectrum, n, kappa, noise_std):
+def _risk_at_kappa(kernel: Spectrum, target: Spectrum, n, kappa, noise_std):
     learnt = kernel.eigenvalues / (kernel.eigenvalues + kappa)
     bias = (1.0 - learnt) ** 2 @ (target.multiplicities * target.eigenvalues) + target.tail
     overfitting = n / (n - learnt**2 @ kernel.multiplicities)
     return overfitting * bias + (overfitting - 1.0) * noise_std**2
 
 
-def _spectra(kernel: Zonal, target: Zonal, n, d: int | None) -> tuple[ZonalSpectrum, ZonalSpectrum]:
-    """Both as spectra of one sphere with the same degrees."""
-    known = [spectrum for spectrum in (kernel, target) if isinstance(spectrum, ZonalSpectrum)]
+def _spectra(kernel: HasSpectrum, target: HasSpectrum, n, d: int | None) -> tuple[Spectrum, Spectrum]:
+    """Both as spectra on the same eigenfunctions: of one sphere, or without a sphere."""
+    known = [spectrum for spectrum in (kernel, target) if isinstance(spectrum, Spectrum)]
     if not known and d is None:
         raise ValueError("the dimension is not known where kernel and target are functions: pass d=..., of S^(d-1).")
     for spectrum in known:
-        if d is not None and spectrum.d != d:
-            raise ValueError(f"got d={d}, but a spectrum that belongs to d={spectrum.d}; leave out d, or use that one.")
-    d = known[0].d if known else d
-    assert d is not None
-    degrees = len(known[0].eigenvalues) - 1 if known else resolving_degrees(d, n)
-    kernel, target = (
-        zonal if isinstance(zonal, ZonalSpectrum) else gegenbauer(zonal, d, degrees) for zonal in (kernel, target)
-    )
+        own = _dimension(spectrum)
+        if d is not None and own != d:
+            what = "has no sphere" if own is None else f"belongs to d={own}"
+            raise ValueError(f"got d={d}, but a spectrum that {what}; leave out d, or use that one.")
+    d = _dimension(known[0]) if known else d
+    if d is None and len(known) < 2:
+        raise ValueError(
+            "a Spectrum without a sphere needs another one beside it: a kernel's is known on spheres alone."
+        )
+    degrees = len(known[0].eigenvalues) - 1 if known else None
+
+    def spectrum_of(given: HasSpectrum) -> Spectrum:
+        if isinstance(given, Spectrum):
+            return given
+        assert d is not None
+        return gegenbauer(given, d, resolving_degrees(d, n) if degrees is None else degrees)
+
+    kernel, target = spectrum_of(kernel), spectrum_of(target)
     _check_spectra(kernel, target)
     return kernel, target
 
 
-def _resolved(kernel: ZonalSpectrum, n: Float[Array, "..."]) -> Bool[Array, "..."]:
+def _dimension(spectrum: Spectrum) -> int | None:
+    return spectrum.d if isinstance(spectrum, ZonalSpectrum) else None
+
+
+def _resolved(kernel: Spectrum, n: Float[Array, "..."]) -> Bool[Array, "..."]:
     """Where the spectrum holds enough eigenvalues for n, or all that matter. Raises ValueError where it is known not to."""
     held = jnp.sum(kernel.multiplicities) / _EIGENVALUES_PER_SAMPLE
     resolved = (n <= held) | (kernel.tail <= _NO_TAIL * kernel.trace)
     if not is_traced(resolved) and not bool(resolved.all()):
-        d, largest = kernel.d, float(n.max())
+        d, largest = _dimension(kernel), float(n.max())
+        if d is None:
+            raise ValueError(
+                f"a spectrum of {float(jnp.sum(kernel.multiplicities)):.0f} eigenvalues and a tail resolves n up to "
+                f"{int(held)}, since {_EIGENVALUES_PER_SAMPLE} of them are needed for each sample; got n={largest:.0f}."
+            )
         most = largest_resolved_n(d)
         remedy = (
             f"{resolving_degrees(d, largest)} degrees are enough"
@@ -439,9 +473,10 @@ def _check_problem(problem: Problem) -> int:
     return problem.d
 
 
-def _check_spectra(kernel: ZonalSpectrum, target: ZonalSpectrum) -> None:
-    if kernel.d != target.d or kernel.eigenvalues.shape != target.eigenvalues.shape:
+def _check_spectra(kernel: Spectrum, target: Spectrum) -> None:
+    d, other = _dimension(kernel), _dimension(target)
+    if d != other or kernel.eigenvalues.shape != target.eigenvalues.shape:
         raise ValueError(
-            "the spectra of kernel and target must belong to one sphere and have the same degrees; got "
-            f"d={kernel.d} with {kernel.eigenvalues.size} degrees and d={target.d} with {target.eigenvalues.size}."
+            "the spectra of kernel and target must belong to one sphere or both to none, and have the same degrees; got "
+            f"d={d} with {kernel.eigenvalues.size} degrees and d={other} with {target.eigenvalues.size}."
         )

@@ -18,6 +18,7 @@ from tsjax.kernels import (
     EmpiricalNTK,
     FourierFeatures,
     Laplace,
+    Linear,
     Matern,
     Polynomial,
     RationalQuadratic,
@@ -55,6 +56,7 @@ KERNELS = {
     "dot_product": DotProduct([0.5, 0.0, 1.0, 0.25]),
     "relu_features": ReLUFeatures.sample(jr.key(1), 30, 4),
     "fourier_features": FourierFeatures.sample(jr.key(2), 30, 4),
+    "linear": Linear(jnp.asarray([1.0, 0.5, 0.25, 2.0])),
     "empirical_ntk": EmpiricalNTK(_mlp, NETWORK),
     "stretched": Stretched(ntk(2, bias_std=0.7), 1.5),
     "sum_product": 0.5 * RBF(1.3) * ntk() + Laplace(0.9) * 2.0,
@@ -62,7 +64,7 @@ KERNELS = {
 
 
 # Those that another one stands for by default.
-VARIANTS = {"nngp", "arccos2", "ntk2_bias", "arccos_nngp2_bias", "matern3", "fourier_features"}
+VARIANTS = {"nngp", "arccos2", "ntk2_bias", "arccos_nngp2_bias", "matern3", "fourier_features", "linear"}
 
 
 @pytest.fixture(params=[pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else []) for name in KERNELS])

@@ -12,7 +12,7 @@ from scipy.special import gammaln
 
 import tsjax as ts
 from tsjax import theory
-from tsjax.kernels import Laplace, ZonalSpectrum, gegenbauer
+from tsjax.kernels import Laplace, Spectrum, ZonalSpectrum, gegenbauer
 
 _PROBLEM = ts.Problem(ts.Sphere(5), ts.ReLUTeacher(3), 0.3)
 
@@ -50,7 +50,7 @@ def bordelon() -> Found:
     power = float(target.eigenvalues[2])
     mode = power / float(kernel.eigenvalues[2]) ** 2 / (1 / float(kernel.eigenvalues[2]) + p / (flat + t)) ** 2
     only = jnp.where(jnp.arange(len(target.eigenvalues)) == 2, target.eigenvalues, 0.0)
-    second = ZonalSpectrum(5, only, target.multiplicities, only @ target.multiplicities, jnp.zeros(()))
+    second = ZonalSpectrum(only, target.multiplicities, only @ target.multiplicities, jnp.zeros(()), 5)
     ours = theory.predicted_ridge_risk(kernel, second, p, ridge, 0.0)
     return Found(float(target.multiplicities[2]) * mode / (1 - p * gamma / (flat + t) ** 2), float(ours))
 
@@ -67,18 +67,12 @@ def sollich() -> Found:
     return Found(brentq(error, 0.0, float(covariance.trace), xtol=1e-16), float(ours[0]))
 
 
-def _power_law(alpha: float, source: float, count: int = 20_000) -> tuple[ZonalSpectrum, ZonalSpectrum]:
+def _power_law(alpha: float, source: float, count: int = 20_000) -> tuple[Spectrum, Spectrum]:
     """Eigenvalues i^{-alpha} and coefficients v_i^2 = i^{-1-2 r alpha}, no two alike."""
-    i, ones = jnp.arange(1.0, count + 1), jnp.ones(count)
+    i = jnp.arange(1.0, count + 1)
     # The sums beyond, by the integral.
-    beyond = lambda values, power: (
-        values,
-        ones,
-        jnp.sum(values),
-        jnp.asarray((count + 0.5) ** (1 - power) / (power - 1)),
-    )
-    spectra = [beyond(i**-power, power) for power in (alpha, 1 + 2 * source * alpha)]
-    kernel, target = (ZonalSpectrum(2, values, often, total + tail, tail) for values, often, total, tail in spectra)
+    beyond = lambda power: (count + 0.5) ** (1 - power) / (power - 1)
+    kernel, target = (Spectrum.of(i**-power, beyond(power)) for power in (alpha, 1 + 2 * source * alpha))
     return kernel, target
 
 
@@ -151,7 +145,7 @@ def ghorbani(power: float, left: float) -> Found:
     d = 10_000
     kernel = gegenbauer(ts.kernels.DotProduct([1 / math.factorial(k) for k in range(8)]), d, 4)
     per_degree = jnp.where((jnp.arange(5) >= 1) & (jnp.arange(5) <= 3), 1.0 / kernel.multiplicities, 0.0)
-    target = ZonalSpectrum(d, per_degree, kernel.multiplicities, jnp.asarray(3.0), jnp.zeros(()))
+    target = ZonalSpectrum(per_degree, kernel.multiplicities, jnp.asarray(3.0), jnp.zeros(()), d)
     return Found(left, float(theory.predicted_ridge_risk(kernel, target, d**power, 0.0, 0.0)), tolerance=0.06)
 
 

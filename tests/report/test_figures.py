@@ -6,6 +6,7 @@ import warnings
 from xml.etree import ElementTree
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -338,3 +339,20 @@ def test_zero_stands_at_the_edge_of_a_symlog_axis():
     low, high = axes.get_xlim()
     places = axes.transData.transform([[low, 1.0], [0.0, 1.0], [high, 1.0]])[:, 0]
     assert 0.0 < (places[1] - places[0]) / (places[2] - places[0]) < 0.1
+
+
+@pytest.mark.parametrize(("fall", "every"), [(1e-2, 1.0), (1e-9, 2.0)])
+def test_powers_of_ten_are_marked_as_they_have_room(fall, every):
+    """Over many decades every second power is marked, and nothing between them."""
+
+    @experiment(x="n")
+    def cell(key, *, n: int, fall: float):
+        return {"risk": jnp.where(n > 16, fall, 1.0) * (1.0 + jax.random.uniform(key))}
+
+    figure = rate_figure(sweep(cell, seeds=4, n=[16, 32], fall=[fall]))
+    image(figure, "png")
+    (axes,) = figure.axes
+    low, high = axes.get_ylim()
+    marked = [tick for tick in axes.get_yticks() if low < tick < high]
+    assert len(marked) >= 2 and np.allclose(np.diff(np.log10(marked)), every)
+    assert bool(len(axes.get_yticks(minor=True))) == (every == 1.0)

@@ -12,6 +12,7 @@ from .empirical import EmpiricalNTK as EmpiricalNTK
 from .empirical import change as change
 from .features import AbstractFeatures as AbstractFeatures
 from .features import FourierFeatures as FourierFeatures
+from .features import Linear as Linear
 from .features import ReLUFeatures as ReLUFeatures
 from .networks import of as of
 from .radial import RBF as RBF
@@ -19,6 +20,7 @@ from .radial import AbstractRadialKernel as AbstractRadialKernel
 from .radial import Laplace as Laplace
 from .radial import Matern as Matern
 from .radial import RationalQuadratic as RationalQuadratic
+from .spectrum import Spectrum as Spectrum
 from .stax import nngp as nngp
 from .stax import ntk as ntk
 from .stretched import Stretched as Stretched

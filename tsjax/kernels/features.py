@@ -25,6 +25,19 @@ class AbstractFeatures(AbstractKernel):
         return jnp.sum(self.features(x) ** 2, axis=1)
 
 
+class Linear(AbstractFeatures):
+    """k(x, z) = sum_k w_k x_k z_k, the features sqrt(w_k) x_k: for x of independent coordinates of mean 0 and variance 1 a
+    kernel with the eigenvalues w_k and the coordinates as eigenfunctions.
+
+    `weights` are >= 0, of shape (d,).
+    """
+
+    weights: Float[Array, "*batch d"]
+
+    def features(self, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return x * jnp.sqrt(self.weights).astype(x.dtype)[None, :]
+
+
 class ReLUFeatures(AbstractFeatures):
     """phi_j(x) = relu(<w_j, x>) / sqrt(p): <phi(x), phi(z)> tends to `ArcCosine(1)` for w_j ~ N(0, I) and large p.
 

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 
 from ..precision import is_traced, requires_float64
 from .base import AbstractKernel, trace_floats
+from .spectrum import Spectrum
 
 # Gauss-Legendre nodes in the angle, half of them on either side of pi/2: at least 1200, and 6 for each degree.
 _NODES = 1200
@@ -38,28 +39,17 @@ _UNROLL = 8
 MOST_DEGREES = 1000
 
 
-class ZonalSpectrum(eqx.Module):
-    """The eigenvalues of a zonal kernel on S^{d-1} by degree k = 0, 1, ..., K.
-
-    - `d`: the dimension of the space around the sphere.
-    - `eigenvalues`: lambda_k, shape (K+1,); >= 0.
-    - `multiplicities`: N(d,k) as floats, shape (K+1,).
-    - `trace`: k(1) = sum_k lambda_k N(d,k) over all degrees.
-    - `tail`: the part of the trace in degrees above K, >= 0. Those eigenvalues are small and many: for n points with n
-      well below N(d,K) their part of the kernel matrix is `tail` times the identity, an extra ridge.
-    """
+class ZonalSpectrum(Spectrum):
+    """The `Spectrum` of a zonal kernel on S^{d-1} by degree k = 0, 1, ..., K: `eigenvalues` (K+1,), `multiplicities` N(d,k),
+    `trace` k(1), `tail` in the degrees above K; `d` is the dimension of the space around the sphere."""
 
     d: int = eqx.field(static=True)
-    eigenvalues: Float[Array, " degrees"]
-    multiplicities: Float[Array, " degrees"]
-    trace: Float[Array, ""]
-    tail: Float[Array, ""]
 
     @requires_float64
     def scaled(self, factor) -> "ZonalSpectrum":
         """The spectrum of `factor` times the kernel."""
         return ZonalSpectrum(
-            self.d, factor * self.eigenvalues, self.multiplicities, factor * self.trace, factor * self.tail
+            factor * self.eigenvalues, self.multiplicities, factor * self.trace, factor * self.tail, self.d
         )
 
 

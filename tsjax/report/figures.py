@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from ..sweep.result import Result
@@ -70,6 +70,8 @@ _PUBLISHED: dict[str, Any] = {"marker": "*", "linestyle": "", "markersize": 10, 
 _OF_PAPER = "published"
 # A curve with more points than this is drawn with a band instead of error bars.
 _DENSE = 12
+# Where the highest y is so many times the lowest one, the marks between powers of ten run into each other.
+_MANY = 1e6
 
 
 def rate_figure(result: Result, y: str | None = None, style: str = "page") -> Figure:
@@ -250,6 +252,9 @@ def _dress(result: Result, axes: Axes, drawing: Drawing, panel: Panel, few: bool
         ticks = y_scale.ticks(np.array([low, high, y_scale.near]))
         axes.yaxis.set_major_locator(FixedLocator(ticks.tolist()))
         axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:.4g}" for tick in ticks]))
+        axes.yaxis.set_minor_locator(NullLocator())
+    elif y_scale.kind == "log" and high > _MANY * low:
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_minor_locator(NullLocator())
     _set_x(axes, marked_x(result, drawing, panel), drawing.x_scale, few)
 

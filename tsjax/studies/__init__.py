@@ -18,6 +18,7 @@ SHIPPED = {
     "multi_grade": "tsjax.studies.multi_grade",
     "double_descent": "tsjax.studies.double_descent",
     "self_supervised": "tsjax.studies.self_supervised",
+    "power_law": "tsjax.studies.power_law",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -8,6 +8,7 @@ from .gaussian_mixture import gaussian_mixture as gaussian_mixture
 from .learnability import learnability as learnability
 from .multi_grade import multi_grade as multi_grade
 from .paper_figure import paper_figure as paper_figure
+from .power_law import power_law as power_law
 from .real_data import real_data as real_data
 from .recovery import recovery as recovery
 from .self_supervised import self_supervised as self_supervised

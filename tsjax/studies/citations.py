@@ -102,3 +102,14 @@ FLEISSNER_ANIL_GHOSHDASTIDAR = """@misc{fleissner2024infinite,
   archivePrefix = {arXiv},
   primaryClass  = {cs.LG}
 }"""
+
+CUI_CROSSOVER = """@inproceedings{cui2021generalization,
+  title         = {Generalization Error Rates in Kernel Regression: The Crossover from the Noiseless to Noisy Regime},
+  author        = {Cui, Hugo and Loureiro, Bruno and Krzakala, Florent and Zdeborov{\\'a}, Lenka},
+  booktitle     = {Advances in Neural Information Processing Systems},
+  volume        = {34},
+  year          = {2021},
+  eprint        = {2105.15004},
+  archivePrefix = {arXiv},
+  primaryClass  = {stat.ML}
+}"""
