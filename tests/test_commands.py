@@ -20,8 +20,9 @@ from tsjax.cli.specs import shipped_sweeps
 
 ROOT = Path(ts.__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# What blocks may be written in. Those of Python are run by test_documents.py, which also looks at what they print.
-LANGUAGES = {"python", "sh", "text", "toml", "sql"}
+# What blocks may be written in. Those of Python are run by test_documents.py, which also looks at what they print, those of py
+# and yaml, which need other tools, by test_recipes.py.
+LANGUAGES = {"python", "sh", "text", "toml", "sql", "py", "yaml"}
 # A block without a language is the list of commands in the page about the command line.
 SYNOPSIS = ROOT / "docs/howto/cli.md"
 

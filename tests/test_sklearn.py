@@ -238,3 +238,30 @@ def test_digits(regressor, least):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         assert _r2(regressor, x[:900], y[:900].astype(float), splits=2) > least
+
+
+def test_parameters_of_the_kernel_are_parameters():
+    """As scikit-learn's own nested estimators: named in get_params, set one by one, and searched over."""
+    model = KernelRidgeRegressor(ts.kernels.RBF(0.5), ridge=1e-3)
+    assert model.get_params()["kernel__length_scale"] == 0.5 and "kernel__length_scale" not in model.get_params(
+        deep=False
+    )
+    assert KernelRidgeRegressor().get_params()["kernel__length_scale"] == 1.0
+    kernel = model.kernel
+    assert model.set_params(kernel__length_scale=2.0, ridge=1e-2) is model
+    assert model.kernel.length_scale == 2.0 and model.ridge == 1e-2 and kernel.length_scale == 0.5
+    assert model.set_params(kernel=ts.kernels.Polynomial(2), kernel__degree=3).kernel.degree == 3
+    with pytest.raises(ValueError, match="no parameter 'kernel__length_scal'. Did you mean"):
+        KernelRidgeRegressor().set_params(kernel__length_scal=1.0)
+    rng = np.random.default_rng(SEED)
+    x = rng.normal(size=(60, 2))
+    y = np.sin(3 * x[:, 0])
+    by_name, by_kernel = (
+        GridSearchCV(KernelRidgeRegressor(ridge=1e-3), grid, cv=3).fit(x, y)
+        for grid in (
+            {"kernel__length_scale": [0.5, 8.0]},
+            {"kernel": [ts.kernels.RBF(0.5), ts.kernels.RBF(8.0)]},
+        )
+    )
+    np.testing.assert_array_equal(by_name.cv_results_["mean_test_score"], by_kernel.cv_results_["mean_test_score"])
+    assert by_name.best_params_ == {"kernel__length_scale": 0.5}

@@ -8,14 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 import tsjax as ts
-from tsjax.studies.multi_grade import (
-    LEARNERS,
-    MultiGradeArguments,
-    Start,
-    parameters,
-    student,
-    target,
-)
+from tsjax.studies.grades import SETTINGS, Start, parameters, sine, spectrum, student
+from tsjax.studies.grades import waves as waves_of
+from tsjax.studies.multi_grade import MultiGradeArguments
 
 CELL = {"setting": "waves", "highest": 4, "n": 32, "effort": 0.003}
 STEPS = 4
@@ -65,7 +60,7 @@ def by_hand(key, cell) -> dict[str, np.ndarray]:
     h, h_test = (np.linspace(-1, 1, n)[:, None] for n in (cell["n"], 1000))
     y, y_test = (waves(cell["highest"], x[:, 0]) for x in (h, h_test))
     left, left_test, found, cost = y, y_test, {"error": [], "test_error": [], "cost": []}, 0
-    for i, grade in enumerate(LEARNERS["waves"][cell["learner"]]):
+    for i, grade in enumerate(SETTINGS["waves"].learners[cell["learner"]]):
         start = Start(grade).init(jr.split(jr.fold_in(key, i), 4)[0], h.shape[1])
         theta = adam(layers_of(start), h, left, STEPS)
         (*_, h, f), (*_, h_test, f_test) = forward(theta, h), forward(theta, h_test)
@@ -98,15 +93,17 @@ def test_records_are_what_numpy_finds(learner, grades):
 def test_targets_are_those_of_the_formulas():
     x = np.linspace(-1, 1, 512)
     for highest in (8, 24):
-        found = np.asarray(target("waves", highest, jnp.asarray(x)))
+        found = np.asarray(waves_of(highest, jnp.asarray(x)))
         np.testing.assert_allclose(found, waves(highest, x), atol=1e-5)
         assert np.mean(found[:-1] ** 2) == pytest.approx(1.0, abs=0.01)
-    np.testing.assert_allclose(target("sine", 100, jnp.asarray(x)), np.sin(100 * x), atol=1e-4)
+    np.testing.assert_allclose(sine(100, jnp.asarray(x)), np.sin(100 * x), atol=1e-4)
+    by_hand = sum((1.05 - 0.05 * j) * np.sin(2 * np.pi * 10 * j * x + j) for j in range(1, 21))
+    np.testing.assert_allclose(spectrum(200, jnp.asarray(x)), by_hand, atol=5e-3)
 
 
 def test_a_network_has_its_blocks_and_its_start():
     """Two sine layers, then ReLU ones; every number is uniform within 1 / sqrt(fan-in), biases too."""
-    grade = LEARNERS["sine"]["single"][0]
+    grade = SETTINGS["sine"].learners["single"][0]
     net = Start(grade).init(jr.key(3), 1)
     theta, h = layers_of(net), np.array([0.3])
     for i, (w, b) in enumerate(theta):
@@ -123,16 +120,16 @@ def test_a_network_has_its_blocks_and_its_start():
 
 
 def test_later_grades_of_waves_begin_at_zero_and_he_starts_are_larger():
-    first, second = (Start(g).init(jr.key(0), 64) for g in LEARNERS["waves"]["multi"][:2])
+    first, second = (Start(g).init(jr.key(0), 64) for g in SETTINGS["waves"].learners["multi"][:2])
     x = jnp.ones(64, jnp.float32)
     assert float(first(x)) != 0.0 and float(second(x)) == 0.0 and float(jnp.abs(second.hidden(x)).max()) > 0
-    he = layers_of(Start(LEARNERS["waves"]["single_he"][0]).init(jr.key(0), 1))[3][0]
+    he = layers_of(Start(SETTINGS["waves"].learners["single_he"][0]).init(jr.key(0), 1))[3][0]
     assert np.var(he) == pytest.approx(2 / 64, rel=0.1)
 
 
 @pytest.mark.parametrize(("grade", "most", "epochs"), [(0, 0.1, 20), (1, 0.01, 20), (2, 0.01, 40)])
 def test_rates_of_the_sine_fall_from_epoch_to_epoch(grade, most, epochs):
-    learner = student("sine", LEARNERS["sine"]["multi"][grade], 5000, 1.0)
+    learner = student(SETTINGS["sine"], SETTINGS["sine"].learners["multi"][grade], 5000, 1.0)
     rate = lambda epoch, step: float(learner.learning_rate(156 * epoch + step))
     assert learner.epochs == epochs + 1 and learner.batch_size == 32
     assert rate(0, 155) == pytest.approx(most) and rate(epochs, 0) == pytest.approx(1e-4, rel=1e-3)
@@ -142,7 +139,7 @@ def test_rates_of_the_sine_fall_from_epoch_to_epoch(grade, most, epochs):
 def test_costs_are_equal():
     def cost(setting, learner):
         inputs, total = 1, 0
-        for grade in LEARNERS[setting][learner]:
+        for grade in SETTINGS[setting].learners[learner]:
             net = jax.eval_shape(lambda grade=grade, inputs=inputs: Start(grade).init(jr.key(0), inputs))
             count = sum(layer.weight.size + layer.bias.size for p in (*net.parts, net.readout) for layer in p.layers)
             assert count == parameters(grade, inputs)
@@ -151,7 +148,7 @@ def test_costs_are_equal():
         return total
 
     for setting, within in (("waves", 0.01), ("sine", 0.05)):
-        costs = np.array([cost(setting, learner) for learner in LEARNERS[setting]])
+        costs = np.array([cost(setting, learner) for learner in SETTINGS[setting].learners])
         assert np.abs(costs / costs[0] - 1).max() < within, costs
 
 

@@ -10,6 +10,7 @@ import pytest
 from helpers import SEED
 
 import tsjax as ts
+from tsjax.rates.means import share_difference
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.store import StoreError
 
@@ -224,3 +225,34 @@ def test_no_table():
         _read("notes.txt")
     with pytest.raises(ValueError, match="there is nothing to run"):
         run_spec(_read(_frame()).spec)
+
+
+def test_differences_of_shares_of_other_numbers_of_trials():
+    """Of a column beside another one, and of a curve beside another one: each has the interval of its own trials."""
+    rng = np.random.default_rng(SEED)
+    rows = [
+        {
+            "n": 8,
+            "seed": s,
+            "net": net,
+            "middle": rng.binomial(90, 0.7) / 90,
+            "ends": rng.binomial(180, 0.6) / 180,
+            "tests": t,
+        }
+        for s in range(6)
+        for net, t in (("a", 50), ("b", 200))
+    ]
+    frame = pd.DataFrame(rows)
+    frame["error"] = [rng.binomial(count, 0.2) / count for count in frame["tests"]]
+    kinds = {"middle": ts.Share(trials=90), "ends": ts.Share(trials=180), "error": ts.Share(trials="tests")}
+    result = ts.from_table(frame, x="n", y=list(kinds), seed="seed", curve="net", metrics=kinds)
+    of = lambda name, net: frame[frame["net"] == net][name].to_numpy()
+    middle, ends = of("middle", "a"), of("ends", "a")
+    found = result.estimate("middle of a minus ends at n = 8")
+    by = lambda kind: lambda values: kind.mean(values)
+    assert found == share_difference(middle, ends, by(kinds["middle"]), by(kinds["ends"]))
+    assert found != share_difference(middle, ends, by(kinds["ends"]), by(kinds["ends"]))
+    rivals = result.estimate("error of a minus b at n = 8")
+    assert rivals == share_difference(
+        of("error", "a"), of("error", "b"), by(ts.Share(trials=50)), by(ts.Share(trials=200))
+    )

@@ -99,9 +99,13 @@ class Share(Indicator):
         """The mean share, over seeds and trials."""
         return share_of_trials(values, self.trials if trials is None else trials, level=level)
 
-    def minus(self, a: Numbers, b: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
-        """The difference of two mean shares, paired by seed (`share_difference`); `trials` is one number."""
-        return share_difference(a, b, lambda values: self.mean(values, trials, level=level), level=level)
+    def minus(
+        self, a: Numbers, b: Numbers, trials: Any = None, trials_b: Any = None, *, level: float = 0.95
+    ) -> Estimate:
+        """The difference of two mean shares, paired by seed (`share_difference`); `trials` is one number, and `trials_b` that
+        of b, where it is another one."""
+        of = lambda count: lambda values: self.mean(values, count, level=level)
+        return share_difference(a, b, of(trials), of(trials if trials_b is None else trials_b), level=level)
 
     def why_not(self, values: np.ndarray, name: str) -> str | None:
         """Why values (seeds,) are not of this kind; None where they are."""

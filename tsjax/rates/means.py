@@ -152,12 +152,18 @@ def share_of_trials(shares: Numbers, trials: Numbers | SupportsFloat, *, level: 
 
 
 def share_difference(
-    a: Numbers, b: Numbers, interval: Callable[[np.ndarray], Estimate], *, level: float = 0.95
+    a: Numbers,
+    b: Numbers,
+    interval: Callable[[np.ndarray], Estimate],
+    interval_b: Callable[[np.ndarray], Estimate] | None = None,
+    *,
+    level: float = 0.95,
 ) -> Estimate:
-    """mean(a) - mean(b) of shares, paired by seed, from the intervals (l, u) of both that `interval` gives (Zou & Donner,
-    Statistics in Medicine 27, 2008): the lower end is p_a - p_b - sqrt((p_a - l_a)^2 - 2 r (p_a - l_a)(u_b - p_b) +
-    (u_b - p_b)^2), the upper one likewise, with r the correlation over seeds, 0 where one of them does not vary. So it has a
-    width also where both are 0 throughout.
+    """mean(a) - mean(b) of shares, paired by seed, from the intervals (l, u) of both that `interval` gives, or `interval_b` for
+    b where it is another one, as of shares of another number of trials (Zou & Donner, Statistics in Medicine 27, 2008).
+
+    The lower end is p_a - p_b - sqrt((p_a - l_a)^2 - 2 r (p_a - l_a)(u_b - p_b) + (u_b - p_b)^2), the upper one likewise, with
+    r the correlation over seeds, 0 where one of them does not vary. So it has a width also where both are 0 throughout.
 
     **Raises:** ValueError for shapes that differ.
     """
@@ -168,7 +174,7 @@ def share_difference(
         )
     both = ~np.isnan(first) & ~np.isnan(second)
     first, second = first[both], second[both]
-    one, two = interval(first), interval(second)
+    one, two = interval(first), (interval_b or interval)(second)
     varies = len(first) > 2 and first.std() > 0 and second.std() > 0
     # A correlation that chance made large would make the interval too short.
     r = float(np.clip(np.corrcoef(first, second)[0, 1], 0.0, 1.0)) if varies else 0.0

@@ -1,5 +1,6 @@
 """The four regressors; what they have in common is in `tsjax.sklearn`."""
 
+import dataclasses
 import warnings
 from abc import abstractmethod
 from typing import Any
@@ -21,6 +22,7 @@ from ..estimators.repeats import count_distinct
 from ..estimators.ridge import KernelRidge
 from ..estimators.standardized import Standardized, StandardizedFit
 from ..estimators.two_phase import TwoPhaseStudent
+from ..hints import nearest
 from ..kernels import RBF, ntk
 from ..status import Status
 from ..task import Dataset, check_numbers
@@ -127,8 +129,8 @@ class KernelRidgeRegressor(_RidgeRegressor):
 
     **Parameters:**
 
-    - `kernel`: a kernel of `tsjax.kernels`; None is `RBF(1.0)`, which suits standardised inputs. To search over length
-      scales, search over kernels: `{"kernel": [RBF(0.5), RBF(1.0), RBF(2.0)]}`.
+    - `kernel`: a kernel of `tsjax.kernels`; None is `RBF(1.0)`, which suits standardised inputs. Its fields are parameters too:
+      `set_params(kernel__length_scale=2.0)`, and `{"kernel__length_scale": [0.5, 1.0, 2.0]}` in a grid search.
     - `ridge`: a number >= 0 (not times n), or the criterion that chooses it over a whole path from one factorisation, without
       cross-validation: `"gcv"`, `"loo"`, `"holdout"` or `"marginal_likelihood"`.
     - `standardize`, `normalize_y`, `random_state`: see `tsjax.sklearn`; only `"holdout"` draws anything.
@@ -151,8 +153,33 @@ class KernelRidgeRegressor(_RidgeRegressor):
         self.normalize_y = normalize_y
         self.random_state = random_state
 
+    @property
+    def _kernel(self) -> Any:
+        return RBF(1.0) if self.kernel is None else self.kernel
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name; with `deep`, those of the kernel as `kernel__NAME`."""
+        found = super().get_params(deep)
+        if deep and dataclasses.is_dataclass(self._kernel):
+            names = [field.name for field in dataclasses.fields(self._kernel) if field.init]
+            found |= {f"kernel__{name}": getattr(self._kernel, name) for name in names}
+        return found
+
+    def set_params(self, **params: Any) -> "KernelRidgeRegressor":
+        """Sets parameters; `kernel__NAME` makes a new kernel with another NAME. **Raises:** ValueError for unknown names."""
+        inner = {name: params.pop(name) for name in list(params) if name.startswith("kernel__")}
+        super().set_params(**params)
+        known = list(self.get_params())
+        for name in inner:
+            if name not in known:
+                raise ValueError(f"{type(self).__name__} has no parameter {name!r}.{nearest(name, known)}")
+        if inner:
+            changes = {name.removeprefix("kernel__"): value for name, value in inner.items()}
+            self.kernel = dataclasses.replace(self._kernel, **changes)
+        return self
+
     def _estimator(self, x: np.ndarray, weight: np.ndarray | None) -> KernelRidge:
-        return KernelRidge(RBF(1.0) if self.kernel is None else self.kernel, ridge=_without_oracle(self.ridge))
+        return KernelRidge(self._kernel, ridge=_without_oracle(self.ridge))
 
 
 class NTKRegressor(_RidgeRegressor):

@@ -78,8 +78,14 @@ class Asked:
                 raise Unmeasured(no_measurement(str(name)))
         if self.metric not in source.columns:
             raise Unmeasured(f"{self.metric!r} is not recorded.{nearest(self.metric, list(source.columns))}")
-        trials = self.kind.trials if isinstance(self.kind, Share) and isinstance(self.kind.trials, str) else None
-        wanted = [self.metric, *(name for name in (self.phrase.other, trials) if name in source.columns)]
+        other = self.phrase.other if self.phrase.other in source.columns else None
+        kinds = [self.kind, *([source.kind(other)] if other is not None else [])]
+        trials = [kind.trials for kind in kinds if isinstance(kind, Share)]
+        wanted = [
+            self.metric,
+            *([other] if other is not None else []),
+            *(name for name in trials if name in source.columns),
+        ]
         self.curves = source.along(self.subject.axis, tuple(dict.fromkeys(wanted)))  # pyright: ignore[reportArgumentType]
 
     def why_not(self, curve: Curve) -> str | None:

@@ -283,7 +283,7 @@ class _Task(Points):
                 rows.append(np.full(len(seeds), np.nan))
                 rows[-1][at] = values
                 if isinstance(self.kind, Share) and self.phrase.form == "average":
-                    trials.append(self.kind.trials if isinstance(self.kind.trials, int) else self._trials(curve, x))
+                    trials.append(self._trials(self.kind, curve, x))
         if not places:
             raise Unmeasured("no records in that window")
         return _Cells(places, np.array(rows), trials, there)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..rates import Estimate, mean_difference, mean_ratio, median
-from ..rates.kinds import Share
+from ..rates.kinds import Kind, Share
 from .asked import ALIKE, Asked, Measured, Unmeasured, at, common
 from .curve import Curve
 from .metrics import no_ratio
@@ -31,7 +31,7 @@ class Points(Asked):
 
     def _mean_at(self, curve: Curve, x: float) -> Estimate:
         mine, kind = at(curve, self.metric, x), self.kind
-        trials = self._trials(curve, x)
+        trials = self._trials(kind, curve, x)
         if not self.phrase.operator:
             return kind.mean(mine, trials, level=self.level)
         theirs = self._operand(curve, x)
@@ -42,11 +42,15 @@ class Points(Asked):
                 return dataclasses.replace(own, value=own.value - theirs, interval=ends)
             first, second = theirs if isinstance(theirs, tuple) else (mine, theirs)
             other = self.source.kind(str(self.phrase.other)) if self._is_column() else kind
-            if isinstance(trials, np.ndarray):
-                raise Unmeasured(f"differences of shares need one number of trials, and {self.metric!r} has several")
             if type(other) is not type(kind):
                 return mean_difference(first, second, level=self.level)
-            return kind.minus(first, second, trials, level=self.level)
+            if not isinstance(kind, Share):
+                return kind.minus(first, second, level=self.level)
+            place = (curve, x) if self._is_column() else (self.rival(curve), float(self.than.get(self.subject.axis, x)))
+            others = self._trials(other, *place)
+            if isinstance(trials, np.ndarray) or isinstance(others, np.ndarray):
+                raise Unmeasured(f"differences of shares need one number of trials, and {self.metric!r} has several")
+            return kind.minus(first, second, trials, others, level=self.level)
         if not kind.has_ratios or (self._is_column() and not self.source.kind(str(self.phrase.other)).has_ratios):
             which = self.metric if not kind.has_ratios else str(self.phrase.other)
             raise Unmeasured(no_ratio(which, self.source.kind(which)))
@@ -57,10 +61,13 @@ class Points(Asked):
         """Whether the second operand is a recorded value; a curve of that name comes second."""
         return self.phrase.other is not None and self.phrase.other in self.source.columns
 
-    def _trials(self, curve: Curve, x: float) -> Any:
-        if not isinstance(self.kind, Share) or isinstance(self.kind.trials, int):
+    def _trials(self, kind: Kind, curve: Curve, x: float) -> Any:
+        """Of how many trials a metric of this kind is a share, there; None where that is no question."""
+        if not isinstance(kind, Share):
             return None
-        name = self.kind.trials
+        name = kind.trials
+        if isinstance(name, int):
+            return name
         if name == self.subject.axis:
             return x
         if name in curve.arguments:
