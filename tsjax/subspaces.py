@@ -71,7 +71,13 @@ class Subspace(eqx.Module):
         """The untrained subspace."""
         make = self.network.init if hasattr(self.network, "init") else self.network
         count = {"line": 2, "curve": 3}.get(self.kind, self.corners) or 2
-        networks = eqx.filter_vmap(lambda own: make(own, point, **options))(jr.split(key, count))
+        made = lambda own: make(own, point, **options)
+        keys = jr.split(key, count)
+        # One after the other: compiling random draws of a batch of networks takes twice as long as those of one.
+        arrays = jax.lax.map(lambda own: eqx.filter(made(own), eqx.is_array), keys)
+        shapes = eqx.filter_eval_shape(made, keys[0])
+        is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+        networks = eqx.combine(arrays, eqx.filter(shapes, is_shape, inverse=True))
         return SubspaceNetwork(networks, self.kind, count)
 
 

@@ -18,12 +18,11 @@ import optax
 from jaxtyping import Array, Float, Int
 from pydantic import Field, model_validator
 
-from ..estimators.ensemble import Ensemble
 from ..estimators.student import Student
 from ..losses import cross_entropy
 from ..networks.mlp import MLP
 from ..rates.kinds import Positive, Share
-from ..status import Status
+from ..status import Status, failed
 from ..subspaces import Subspace, SubspaceNetwork, everywhere
 from ..sweep.experiment import Arguments, Cost, experiment
 from ..task import Dataset
@@ -149,10 +148,11 @@ def learned_subspaces(
 
     learner = student(kind, repulsion, width, rate, steps, batch_size, decay)
     if kind in ("network", "independent"):
-        members = Ensemble(learner, CORNERS[kind]).fit(fit_key, data)
+        # One after the other, which is compiled in half of the time that an ensemble takes.
+        fits = jax.lax.map(lambda own: learner.fit(own, data), jax.random.split(fit_key, CORNERS[kind]))
         # The straight segment between them; of one network itself.
-        found = SubspaceNetwork(members.fits.model, "line", CORNERS[kind])
-        status = jnp.where(members.stats["members_used"] == CORNERS[kind], members.status, Status.DIVERGED.value)
+        found = SubspaceNetwork(fits.model, "line", CORNERS[kind])
+        status = jnp.where(jnp.any(failed(fits.status)), Status.DIVERGED.value, fits.status[0])
     else:
         fit = learner.fit(fit_key, data)
         found, status = fit.model, fit.status
