@@ -39,7 +39,9 @@ def picture(result: ts.Result) -> Figure:
         axes.axis("off")
         for x, y, name, side in ((0, 0, "1", "right"), (1, 0, "2", "left"), (0.5, np.sqrt(3) / 2, "3", "center")):
             low = "bottom" if y > 0 else "center"
-            axes.annotate(name, (x, y), (0, 3) if y else (-4 if x == 0 else 4, 0), textcoords="offset points", ha=side, va=low)
+            axes.annotate(
+                name, (x, y), (0, 3) if y else (-4 if x == 0 else 4, 0), textcoords="offset points", ha=side, va=low
+            )
         figure.colorbar(drawn, ax=axes, label="mean test accuracy", shrink=0.9)
     return figure
 

@@ -98,7 +98,9 @@ def path_of(kind: str, places: Float[Array, " k"]) -> Float[Array, "k ..."]:
 
 def lattice(divisions: int) -> tuple[np.ndarray, np.ndarray]:
     """Row i and column j of every i + j <= divisions: the points (divisions - i - j, i, j) / divisions of a triangle."""
-    return np.nonzero(np.add.outer(np.arange(divisions + 1), np.arange(divisions + 1)) <= divisions)
+    return np.nonzero(  # pyright: ignore[reportReturnType]
+        np.add.outer(np.arange(divisions + 1), np.arange(divisions + 1)) <= divisions
+    )
 
 
 def _cost(arguments: dict[str, Any]) -> Cost:
