@@ -72,6 +72,44 @@ def test_a_line_is_trained_everywhere_and_kept_apart(key):
     assert abs(float(fits[5.0].model.cosine(0, 1))) < min(0.1, abs(float(fits[0.0].model.cosine(0, 1))))
 
 
+def test_places_and_pairs_are_uniform(key):
+    """Uniform shares of three corners: means 1/3, variances 1/18, covariances -1/36; each of three pairs equally often."""
+    simplex = ts.Subspace(mlp, "simplex", 3).init(key, 3)
+    keys = jr.split(key, 20_000)
+    shares = np.asarray(jax.vmap(simplex.draw)(keys))
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(shares.mean(axis=0), 1 / 3, atol=0.01)
+    np.testing.assert_allclose(np.cov(shares.T), np.eye(3) / 12 - 1 / 36, atol=0.003)
+    first, second = (np.asarray(part) for part in jax.vmap(simplex.draw_pair)(keys))
+    pairs, counts = np.unique(np.stack([first, second], axis=1), axis=0, return_counts=True)
+    assert pairs.tolist() == [[0, 1], [0, 2], [1, 2]]
+    np.testing.assert_allclose(counts / 20_000, 1 / 3, atol=0.02)
+    assert ts.Subspace(mlp).init(key, 3).draw_pair(key) == (0, 1)
+
+
+def test_corners_are_the_networks_of_their_keys(key):
+    line = ts.Subspace(mlp).init(key, 3)
+    for index, own in enumerate(jr.split(key)):
+        for found, expected in zip(_arrays(line.corner(index)), _arrays(mlp(own, 3)), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_gradient_of_a_line_is_that_at_its_place(key):
+    """By the chain rule: (1 - t) g and t g, g the gradient at place t, plus that of the squared cosine of both ends."""
+    line = ts.Subspace(mlp).init(key, 3)
+    t = line.draw(jr.split(key, 3)[0])
+    found = eqx.filter_grad(lambda net: subspaces.everywhere(ts.losses.cross_entropy, 0.5)(net, DATA, key))(line)
+    there = eqx.filter_grad(lambda net: ts.losses.cross_entropy(net, DATA))(line.at(t))
+    flat = lambda net: np.concatenate([np.ravel(np.asarray(leaf)) for leaf in _arrays(net)])
+    g, ends = flat(there), [flat(line.corner(i)) for i in (0, 1)]
+    norms = [np.linalg.norm(end) for end in ends]
+    cosine = ends[0] @ ends[1] / norms[0] / norms[1]
+    for i, share in ((0, 1 - float(t)), (1, float(t))):
+        of_cosine = ends[1 - i] / norms[0] / norms[1] - cosine * ends[i] / norms[i] ** 2
+        own = flat(jax.tree.map(lambda leaf, i=i: leaf[i] if eqx.is_array(leaf) else leaf, found))
+        np.testing.assert_allclose(own, share * g + 0.5 * 2 * cosine * of_cosine, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .losses import AbstractObjective, Objective, check
@@ -70,7 +71,13 @@ class Subspace(eqx.Module):
         """The untrained subspace."""
         make = self.network.init if hasattr(self.network, "init") else self.network
         count = {"line": 2, "curve": 3}.get(self.kind, self.corners) or 2
-        networks = eqx.filter_vmap(lambda own: make(own, point, **options))(jr.split(key, count))
+        made = lambda own: make(own, point, **options)
+        keys = jr.split(key, count)
+        # One after the other: compiling random draws of a batch of networks takes twice as long as those of one.
+        arrays = jax.lax.map(lambda own: eqx.filter(made(own), eqx.is_array), keys)
+        shapes = eqx.filter_eval_shape(made, keys[0])
+        is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
+        networks = eqx.combine(arrays, eqx.filter(shapes, is_shape, inverse=True))
         return SubspaceNetwork(networks, self.kind, count)
 
 
@@ -97,8 +104,20 @@ class SubspaceNetwork(eqx.Module):
         return jax.tree.map(pick, self.networks)
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """A uniformly random position."""
-        return jr.dirichlet(key, jnp.ones(self.count)) if self.kind == "simplex" else jr.uniform(key)
+        """A uniformly random position; of a simplex exponential numbers over their sum."""
+        if self.kind != "simplex":
+            return jr.uniform(key)
+        # The law of jax.random.dirichlet, whose loops of rejection take seconds to compile.
+        drawn = jr.exponential(key, (self.count,))
+        return drawn / jnp.sum(drawn)
+
+    def draw_pair(self, key: PRNGKeyArray) -> tuple[Any, Any]:
+        """Two random corners, i < j. Of two corners nothing is drawn."""
+        first, second = np.triu_indices(self.count, 1)
+        if self.count == 2:
+            return 0, 1
+        chosen = jr.randint(key, (), 0, len(first))
+        return jnp.asarray(first)[chosen], jnp.asarray(second)[chosen]
 
     @property
     def middle(self) -> Any:
@@ -134,8 +153,8 @@ class Everywhere(AbstractObjective):
             return self.objective(model.middle, batch, None)
         key_place, key_pair, own = jr.split(key, 3)
         loss = self.objective(model.at(model.draw(key_place)), batch, own)
-        first, second = jr.choice(key_pair, model.count, (2,), replace=False)
-        return loss + jnp.asarray(self.repulsion).astype(loss.dtype) * model.cosine(first, second) ** 2
+        cosine = model.cosine(*model.draw_pair(key_pair))
+        return loss + jnp.asarray(self.repulsion).astype(loss.dtype) * cosine**2
 
     def check(self, outputs: jax.ShapeDtypeStruct, batch: Dataset) -> None:
         check(self.objective, outputs, batch)

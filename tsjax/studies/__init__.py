@@ -19,6 +19,7 @@ SHIPPED = {
     "double_descent": "tsjax.studies.double_descent",
     "self_supervised": "tsjax.studies.self_supervised",
     "power_law": "tsjax.studies.power_law",
+    "learned_subspaces": "tsjax.studies.learned_subspaces",
 }
 
 __getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

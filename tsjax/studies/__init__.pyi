@@ -6,6 +6,7 @@ from .feature_purification import feature_purification as feature_purification
 from .finite_width import finite_width as finite_width
 from .gaussian_mixture import gaussian_mixture as gaussian_mixture
 from .learnability import learnability as learnability
+from .learned_subspaces import learned_subspaces as learned_subspaces
 from .multi_grade import multi_grade as multi_grade
 from .paper_figure import paper_figure as paper_figure
 from .power_law import power_law as power_law

@@ -113,3 +113,13 @@ CUI_CROSSOVER = """@inproceedings{cui2021generalization,
   archivePrefix = {arXiv},
   primaryClass  = {stat.ML}
 }"""
+
+WORTSMAN_SUBSPACES = """@inproceedings{wortsman2021learning,
+  title         = {Learning Neural Network Subspaces},
+  author        = {Wortsman, Mitchell and Horton, Maxwell and Guestrin, Carlos and Farhadi, Ali and Rastegari, Mohammad},
+  booktitle     = {International Conference on Machine Learning},
+  year          = {2021},
+  eprint        = {2102.10472},
+  archivePrefix = {arXiv},
+  primaryClass  = {cs.LG}
+}"""
