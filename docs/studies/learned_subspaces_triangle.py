@@ -34,7 +34,7 @@ def picture(result: ts.Result) -> Figure:
         right, above = row / divisions, column / divisions
         mesh = Triangulation(right + above / 2, above * np.sqrt(3) / 2)
         drawn = axes.tricontourf(mesh, values[row, column], levels=12, cmap="viridis")
-        axes.set_title(title, fontsize=8)
+        axes.set_title(title, fontsize=8, pad=14)
         axes.set_aspect("equal")
         axes.axis("off")
         for x, y, name, side in ((0, 0, "1", "right"), (1, 0, "2", "left"), (0.5, np.sqrt(3) / 2, "3", "center")):

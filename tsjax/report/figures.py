@@ -244,7 +244,7 @@ def _dress(result: Result, axes: Axes, drawing: Drawing, panel: Panel, few: bool
     """One panel with its title and scales."""
     low, high, y_scale = y_range(drawing)
     _draw(axes, panel)
-    axes.set_title(panel.title)
+    axes.set_title(_in_lines(axes, panel.title))
     axes.set_xlabel(drawing.x_label)
     axes.set_yscale(y_scale.kind, **_options(y_scale))
     axes.set_ylim(low, high)
@@ -257,6 +257,15 @@ def _dress(result: Result, axes: Axes, drawing: Drawing, panel: Panel, few: bool
         axes.yaxis.set_major_locator(LogLocator(numticks=6))
         axes.yaxis.set_minor_locator(NullLocator())
     _set_x(axes, marked_x(result, drawing, panel), drawing.x_scale, few)
+
+
+def _in_lines(axes: Axes, title: str) -> str:
+    """A title in lines that are no longer than the panel is wide, by the mean width of a letter."""
+    grid, figure = axes.get_gridspec(), axes.get_figure(root=True)
+    if grid is None or figure is None:
+        return title
+    letters = 72 * figure.get_figwidth() / grid.ncols / (0.55 * axes.title.get_fontsize())
+    return wrapped(title, max(10, int(letters)))
 
 
 def _options(scale: Scale) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from ..rates import why_no_risk
+from ..rates import Share, why_no_risk
 from ..sweep.curve import Curve
 from ..sweep.result import Result
 from .look import Look, look_of
@@ -75,6 +75,8 @@ class Scale(NamedTuple):
 
 
 LOG, LINEAR = Scale("log"), Scale("linear")
+# Values within such a factor need no logarithms.
+_NEAR = 8
 
 
 def scale_of(values: np.ndarray) -> Scale:
@@ -86,7 +88,7 @@ def scale_of(values: np.ndarray) -> Scale:
     if (values > 0).all():
         return LOG
     size = np.abs(values[values != 0])
-    return Scale("symlog", float(size.min())) if size.size and size.max() >= 8 * size.min() else LINEAR
+    return Scale("symlog", float(size.min())) if size.size and size.max() >= _NEAR * size.min() else LINEAR
 
 
 class Series(NamedTuple):
@@ -166,7 +168,16 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
     seeds = seeds_of(result.curves())
     caption = f"{of} {label_of(result, y)} against {label_of(result, experiment.x)}, over {seeds}, {intervals}"
     name = f"{y}_in_{experiment.x}"
-    return _drawing(result, name, label_of(result, y), "share" if shares else "mean", caption, drawn, metric=y)
+    kind: Kind = "share" if shares else "plain" if _are_levels(result, y, drawn) else "mean"
+    return _drawing(result, name, label_of(result, y), kind, caption, drawn, metric=y)
+
+
+def _are_levels(result: Result, y: str, drawn: Sequence[Series]) -> bool:
+    """Whether means are levels such as accuracies, which read best on a linear axis: shares of trials within a factor 8 that
+    are no powers of x."""
+    values = _finite(np.concatenate([series.mean for series in drawn]))
+    is_near = values.size > 0 and values.max() < _NEAR * values.min()
+    return isinstance(result.kind(y), Share) and not result.experiment.rates and is_near
 
 
 def limit_drawing(result: Result) -> Drawing | None:
@@ -263,7 +274,7 @@ def y_range(drawing: Drawing) -> tuple[float, float, Scale]:
         middle += [series.mean, *(line for line in (series.predicted, series.limit) if line is not None)]
         ends += [series.low, series.high]
     values, bars = (_finite(np.concatenate(lines)) for lines in (middle, ends))
-    near = drawing.kind == "ratio" and (values > 0).all() and values.max(initial=0) < 8 * values.min(initial=1)
+    near = drawing.kind == "ratio" and (values > 0).all() and values.max(initial=0) < _NEAR * values.min(initial=1)
     scale = LINEAR if drawing.kind == "plain" or near else scale_of(values)
     if not values.size:
         return 0.0, 1.0, LINEAR

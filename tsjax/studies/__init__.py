@@ -18,6 +18,7 @@ SHIPPED = {
     "multi_grade": "tsjax.studies.multi_grade",
     "double_descent": "tsjax.studies.double_descent",
     "self_supervised": "tsjax.studies.self_supervised",
+    "noisy_grades": "tsjax.studies.noisy_grades",
     "power_law": "tsjax.studies.power_law",
     "learned_subspaces": "tsjax.studies.learned_subspaces",
 }

@@ -8,6 +8,7 @@ from .gaussian_mixture import gaussian_mixture as gaussian_mixture
 from .learnability import learnability as learnability
 from .learned_subspaces import learned_subspaces as learned_subspaces
 from .multi_grade import multi_grade as multi_grade
+from .noisy_grades import noisy_grades as noisy_grades
 from .paper_figure import paper_figure as paper_figure
 from .power_law import power_law as power_law
 from .real_data import real_data as real_data

@@ -171,7 +171,7 @@ def student(setting: Setting, grade: Grade, n: int, effort: float) -> Student:
     return Student(Start(grade), optimizer=optax.adam, learning_rate=rate, epochs=length + 1, batch_size=batch)
 
 
-def parameters(grade: Grade, inputs: int) -> int:
-    """The numbers that a grade with one output trains."""
-    sizes = [inputs, *(width for _, widths in grade.blocks for width in widths), 1]
+def parameters(grade: Grade, inputs: int, outputs: int = 1) -> int:
+    """The numbers that a grade trains."""
+    sizes = [inputs, *(width for _, widths in grade.blocks for width in widths), outputs]
     return sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))
