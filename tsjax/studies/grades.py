@@ -60,7 +60,8 @@ def sine(highest, x: Float[Array, " n"]) -> Float[Array, " n"]:
 def spectrum(highest, x: Float[Array, " n"]) -> Float[Array, " n"]:
     """sum_j a_j sin(2 pi f_j x + j) over 20 frequencies f_j = j highest / 20, j = 1, ..., 20, with a_j = 1.05 - 0.05 j."""
     j = jnp.arange(1, 21)
-    return (jnp.sin(2 * jnp.pi * j * highest / 20 * x[:, None] + j) @ (1.05 - 0.05 * j)).astype(x.dtype)
+    every = jnp.sin(2 * jnp.pi * j[None, :] * highest / 20 * x[:, None] + j[None, :])
+    return (every @ (1.05 - 0.05 * j)).astype(x.dtype)
 
 
 def _four(blocks: tuple[tuple[str, tuple[int, ...]], ...], rate: float, length: int, zero: bool) -> tuple[Grade, ...]:
