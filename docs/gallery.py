@@ -17,7 +17,7 @@ from tsjax.report.claims import claims_markdown
 from tsjax.report.text import wrapped
 from tsjax.sweep.plan import plan_cells
 from tsjax.sweep.result import Result, load
-from tsjax.sweep.spec import find_experiment, load_spec
+from tsjax.sweep.spec import SweepSpec, find_experiment, load_spec
 
 ROOT = Path(__file__).parent.parent
 GALLERY, STUDIES = ROOT / "docs/gallery", ROOT / "docs/studies"
@@ -97,6 +97,14 @@ def page() -> str:
     return "\n".join([_INTRODUCTION, *sections])
 
 
+def _page_of(name: str, spec: SweepSpec) -> str:
+    """The page of a sweep's study, or the one that shows how to run the sweep; else its place in the gallery."""
+    command = re.compile(rf"^tsjax run {name}\b", re.MULTILINE)
+    pages = [page for page in (STUDIES / f"{spec.study}.md",) if page.is_file()]
+    pages += [page for page in sorted(STUDIES.glob("*.md")) if command.search(page.read_text())]
+    return pages[0].name if pages else f"../gallery.md#{name}"
+
+
 def results() -> str:
     """The text of docs/studies/index.md: every claim of every paper that is reproduced."""
     rows, sections = [], []
@@ -106,15 +114,14 @@ def results() -> str:
         )
         sections.append(f"## {number}\n\n{source}.\n")
         for name, spec in specs.items():
-            module = spec.study.partition(":")[0].rpartition(".")[2]
-            page, claims = STUDIES / f"{module}.md", GALLERY / f"{name}.claims.md"
+            claims = GALLERY / f"{name}.claims.md"
             if not claims.is_file():
                 continue
             table = claims.read_text()
             outcomes = [line.split("|")[-2].strip() for line in table.splitlines()[2:]]
             counts = [str(outcomes.count(outcome)) for outcome in ("holds", "undecided", "fails")]
             minutes = "" if spec.minutes is None else f"{spec.minutes:g}"
-            link = f"[{name}]({page.name})" if page.is_file() else f"[{name}](../gallery.md#{name})"
+            link = f"[{name}]({_page_of(name, spec)})"
             rows.append(f"| {number} | {link} | {' | '.join(counts)} | {minutes} |")
             sections.append(f"### {name}\n\n{spec.claim}\n\n{table}")
     head = "| paper | sweep | hold | undecided | fail | minutes |\n|---|---|---|---|---|---|"
