@@ -100,7 +100,8 @@ def page() -> str:
 def _page_of(name: str, spec: SweepSpec) -> str:
     """The page of a sweep's study, or the one that shows how to run the sweep; else its place in the gallery."""
     command = re.compile(rf"^tsjax run {name}\b", re.MULTILINE)
-    pages = [page for page in (STUDIES / f"{spec.study}.md",) if page.is_file()]
+    module = spec.study.partition(":")[0].rpartition(".")[2]
+    pages = [page for page in (STUDIES / f"{module}.md",) if page.is_file()]
     pages += [page for page in sorted(STUDIES.glob("*.md")) if command.search(page.read_text())]
     return pages[0].name if pages else f"../gallery.md#{name}"
 
