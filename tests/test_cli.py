@@ -66,7 +66,7 @@ def toy_store(toy_file, tmp_path_factory) -> Path:
     return out
 
 
-COMMANDS = "quickstart run reproduce plan status rates verify check report figure export list doctor".split()
+COMMANDS = "quickstart run reproduce plan status rates verify check report page watch figure export list doctor".split()
 
 
 def test_every_command_has_help_with_an_example(tsjax):
@@ -323,7 +323,9 @@ def test_bad_output_places(tsjax, tmp_path, toy_file, toy_store):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "full"]
 
 
-@pytest.mark.parametrize("command", ["status", "rates", "verify", "check", "report", "figure", "export"])
+@pytest.mark.parametrize(
+    "command", ["status", "rates", "verify", "check", "report", "page", "watch", "figure", "export"]
+)
 def test_directories_that_are_no_store(tsjax, tmp_path, command):
     further = {"export": ["--to", "a.csv"], "figure": ["--to", "a.svg"]}.get(command, [])
     _is_one_error(*tsjax(command, "nowhere", *further), ["there is no directory nowhere"])

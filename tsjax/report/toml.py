@@ -40,7 +40,8 @@ def _block(value: Any) -> Any:
 def _line(value: Any) -> Any:
     if isinstance(value, list | tuple):
         array = tomlkit.array()
-        array.extend(_line(one) for one in value)
+        # TOML has no null; a grid from Python may, and the page shows it as a word.
+        array.extend("None" if one is None else _line(one) for one in value)
         return array
     if not isinstance(value, dict):
         return value
