@@ -323,9 +323,7 @@ def test_bad_output_places(tsjax, tmp_path, toy_file, toy_store):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["file", "full"]
 
 
-@pytest.mark.parametrize(
-    "command", ["status", "rates", "verify", "check", "report", "page", "watch", "figure", "export"]
-)
+@pytest.mark.parametrize("command", ["status", "rates", "verify", "check", "report", "figure", "export"])
 def test_directories_that_are_no_store(tsjax, tmp_path, command):
     further = {"export": ["--to", "a.csv"], "figure": ["--to", "a.svg"]}.get(command, [])
     _is_one_error(*tsjax(command, "nowhere", *further), ["there is no directory nowhere"])
