@@ -1,5 +1,6 @@
 import enum
 import json
+from collections import UserList
 from pathlib import Path
 
 import jax
@@ -85,6 +86,7 @@ class Kind(enum.Enum):
         (Kind.A, "a"),
         ({"from": np.int64(1), "to": 4, "step": np.float64(0.5)}, {"from": 1, "to": 4, "step": 0.5}),
         (None, None),
+        (UserList([1, UserList(["a"])]), [1, ["a"]]),
     ],
 )
 def test_values_of_any_library_become_plain(value, expected):
@@ -93,7 +95,9 @@ def test_values_of_any_library_become_plain(value, expected):
     assert json.dumps(found) == json.dumps(expected)
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, np.array([1j]), {1: 2}, lambda: 0, np.array(["2020"], "M8[Y]")])
+@pytest.mark.parametrize(
+    "value", [object(), b"ab", {1, 2}, np.array([1j]), {1: 2}, lambda: 0, np.array(["2020"], "M8[Y]")]
+)
 def test_values_that_have_no_plain_form(value):
     with pytest.raises(SpecError, match="^x"):
         plain("x", value)

@@ -201,6 +201,9 @@ def test_a_store_is_made_anew_and_no_other_is_touched(tmp_path):
         ({"run": None}, {}, r"column 'run' has 64 gap\(s\), and tells runs apart"),
         ({"model": ["a b", "a-b"] * 32}, {"seed": None}, None),
         ({"model": ["a b", "a/b"] * 32}, {"seed": None}, "'a b' and 'a/b' would both be called 'a_b'; rename one"),
+        ({}, {"y": []}, "y is empty"),
+        ({"n": [True, False] * 32}, {"seed": None}, "'n', which is x, holds truth values"),
+        ({}, {"labels": {"net": "knn"}}, "would both be called 'knn'"),
         ({}, {"expect": [{"what": "rate of nett in n", "at_least": 0.1}]}, "Did you mean 'net'"),
         ({}, {"expect": [{"what": "acc of net at n = 64", "at_least": 0.1}]}, "no value 'acc' was read from the table"),
     ],
@@ -212,6 +215,26 @@ def test_bad_tables(change, options, message):
         return
     with pytest.raises(ValueError, match=message):
         _read(frame, **options)
+
+
+def test_names_of_the_engine_and_objects_are_no_trouble():
+    """A column called as the engine's own, and whole numbers that pandas holds as objects."""
+    frame = _frame(seeds=2).assign(n=lambda frame: frame["n"].astype(object)).rename(columns={"model": "seed"})
+    result = _read(frame, curve="seed")
+    assert [curve.name for curve in result.curves()] == ["net", "knn"] and result.seeds == 2
+    frame = frame.rename(columns={"loss": "status", "n": "cell"})
+    found = ts.from_table(frame, x="cell", y="status", seed="run", curve="seed").curves()[0]
+    np.testing.assert_array_equal(found.values["status_"], result.curves()[0].values["loss"])
+    with pytest.raises(ValueError, match="several columns 'loss'"):
+        _read(pd.concat([_frame(), _frame()[["loss"]]], axis=1))
+
+
+def test_nothing_is_lost_where_a_table_does_not_fit_its_store(tmp_path):
+    frame = _frame()
+    _read(frame, out=tmp_path)
+    with pytest.raises(StoreError, match="holds another sweep"):
+        _read(frame, by=["lr"], out=tmp_path)
+    assert len(ts.load(tmp_path).records) == len(frame) and ts.load(tmp_path).coverage.whole
 
 
 def test_no_table():

@@ -118,6 +118,9 @@ def plain(name: str, value: Any) -> Any:
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
+    # Lists of other libraries, such as those of Hydra's configurations.
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray | memoryview):
+        return [plain(name, entry) for entry in value]
     raise SpecError(
         f"{name} = {shown(value)} is a {type(value).__name__}: give numbers, texts, truth values, lists or arrays of them, or "
         "a range."

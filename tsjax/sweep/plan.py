@@ -251,11 +251,11 @@ def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
             costs[static] = None if experiment.cost is None else experiment.cost(arguments)
     plan = Plan(experiment, tuple(combinations), tuple(costs.values()))
     if experiment.curve is not None:
-        _check_names(experiment, experiment.curve, plan.values(experiment.curve))
+        check_names(experiment, experiment.curve, plan.values(experiment.curve))
     return plan
 
 
-def _check_names(experiment: Experiment, argument: str, values: list[Any]) -> None:
+def check_names(experiment: Experiment, argument: str, values: list[Any]) -> None:
     """Raises SpecError if two values of the argument that names curves would give them one name, or one label."""
     names: dict[str, Any] = {}
     for value in values:

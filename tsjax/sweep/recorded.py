@@ -21,7 +21,7 @@ from .columns import plain
 from .errors import SpecError, shown
 from .experiment import RESERVED, Arguments, Experiment
 from .manifest import Manifest
-from .plan import Combination, Plan, ids_of
+from .plan import Combination, Plan, check_names, ids_of
 from .records import in_memory, records_of
 from .result import Result
 from .spec import RECORDED, SweepSpec, parse_spec
@@ -83,20 +83,23 @@ def from_table(
     0.5
     """
     where = str(table) if isinstance(table, str | Path) else "the table"
-    frame = frame_of(table)
+    # A column of whole numbers that pandas holds as objects is one of numbers.
+    frame = frame_of(table).infer_objects()
     outputs = [y] if isinstance(y, str) else list(y)
     settings = [*([] if curve is None else [curve]), *by]
     seeds = [] if seed is None else [seed] if isinstance(seed, str) else list(seed)
     asked = {} if metrics is None else dict(metrics)
     trials = [kind.trials for kind in asked.values() if isinstance(kind, Share) and isinstance(kind.trials, str)]
     values = list(dict.fromkeys([*outputs, *asked, *(name for name in trials if name not in (x, *settings))]))
+    if not outputs:
+        raise ValueError("y is empty: name at least one column of numbers.")
     _check_columns(frame, x, values, [*settings, *seeds], where)
     names = {name: _word(name) for name in (x, *settings, *values)}
     _check_words(names, "columns", where)
     for name, kind in asked.items():
         if isinstance(kind, Share):
             frame = frame.assign(**{name: _whole_trials(frame[name], frame.get(kind.trials, kind.trials))})
-    runs = _runs(frame, x, settings, values, seeds, where).rename(columns=names)
+    runs = _runs(frame, names, [*settings, x], seeds, where)
     known = {new: str(old) for old, new in names.items() if new != old} | _renamed(
         runs, [names[name] for name in settings]
     )
@@ -118,6 +121,8 @@ def from_table(
     )
     shares = [f"{name}={kind.trials}" for name, kind in asked.items() if isinstance(kind, Share)]
     recorded = [names[name] for name in values]
+    if experiment.curve is not None:
+        check_names(experiment, experiment.curve, runs[experiment.curve].unique().tolist())
     plan, records = _cells(runs, experiment, recorded)
     spec = _spec(experiment, plan, recorded, claim, source, expect)
     given = {"x": [x], "y": outputs, "seed": seeds, "curve": [curve], "by": by, "share": shares}
@@ -130,6 +135,9 @@ def from_table(
 def _check_columns(frame: pd.DataFrame, x: str, values: Sequence[str], words: Sequence[str], where: str) -> None:
     if frame.empty:
         raise ValueError(f"{where} has no rows.")
+    twice = [name for name in dict.fromkeys((x, *values, *words)) if list(frame.columns).count(name) > 1]
+    if twice:
+        raise ValueError(f"{where} has several columns {twice[0]!r}: rename all but one.")
     if len(frame) > MOST_CELLS:
         raise ValueError(f"{where} has {len(frame)} rows, and a result holds {MOST_CELLS} at most: leave some out.")
     for name in (x, *values):
@@ -144,6 +152,10 @@ def _check_columns(frame: pd.DataFrame, x: str, values: Sequence[str], words: Se
     twice = [name for name in dict.fromkeys((x, *values, *words)) if [x, *values, *words].count(name) > 1]
     if twice:
         raise ValueError(f"{where}: column {twice[0]!r} is named twice among x, y, seed, curve and by; name it once.")
+    if pd.api.types.is_bool_dtype(frame[x].dtype):
+        raise ValueError(
+            f"{where}: column {x!r}, which is x, holds truth values: name it in curve or by, and give a number as x."
+        )
     if not np.isfinite(frame[x].to_numpy(float)).all():
         raise ValueError(
             f"{where}: column {x!r}, which is x, has values that are not finite: fill them, or drop the rows."
@@ -195,22 +207,21 @@ def _not_positive(column: pd.Series) -> bool:
 
 
 def _runs(
-    frame: pd.DataFrame, x: str, settings: Sequence[str], values: Sequence[str], seeds: Sequence[str], where: str
+    frame: pd.DataFrame, names: Mapping[str, str], point: Sequence[str], seeds: Sequence[str], where: str
 ) -> pd.DataFrame:
-    """The columns that count, with a column `seed` of whole numbers."""
-    runs, point = frame[[*settings, x, *values]], [*settings, x]
+    """The columns that count by their new `names`, with a column `seed` of whole numbers; `point` names those of settings and
+    x."""
+    runs = frame[list(names)].rename(columns=names)
     if not seeds:
         # At random, for a table may be sorted by its results; rows of equal place in that order make pairs and paths.
         runs = runs.iloc[np.random.default_rng(_ORDER).permutation(len(runs))]
-        return runs.assign(seed=runs.groupby(point, sort=False).cumcount()).sort_index()
+        return runs.assign(seed=runs.groupby([names[name] for name in point], sort=False).cumcount()).sort_index()
     doubled = frame.duplicated([*point, *seeds], keep=False)
     if doubled.any():
         first = frame[doubled].iloc[0]
         alike = frame[(frame[[*point, *seeds]] == first[[*point, *seeds]]).all(axis=1)]
         place = ", ".join(f"{name} = {plain(first[name])}" for name in [*point, *seeds])
-        others = [
-            str(name) for name in frame.columns if name not in (*point, *seeds, *values) and alike[name].nunique() > 1
-        ]
+        others = [str(name) for name in frame.columns if name not in (*names, *seeds) and alike[name].nunique() > 1]
         hint = (
             f" They differ in {', '.join(others[:5])}: name it in seed, curve or by."
             if others
@@ -282,19 +293,21 @@ def _result(
         found, coverage = in_memory({"table": to_table(records, argument_kinds(plan))}, plan, description)
         return Result(found, spec, description, facts, plan=plan, coverage=coverage)
     store = StoreWriter(out)
-    _clear(store)
+    _check_is_ours(store)
     manifest = Manifest(
         identity=identity_of(spec, description), device=DEVICE, kernel="none", ntk="none", versions=facts["versions"]
     )
     whole = Plan(description, plan.combinations)
     store.open_for(spec, whole, TheoryTable(), facts, manifest)
+    # The records that a table made before: the table still has them. Looks at verdicts stay noted.
+    store.files.remove(f"chunks/{name}" for name in store.files.names("chunks"))
     store.commit(records, "none")
     found, coverage = records_of(store, whole, description)
     return Result(found, spec, description, facts, store.path, plan=whole, coverage=coverage)
 
 
-def _clear(store: StoreWriter) -> None:
-    """Removes the records that a table made before: the table still has them. Looks at verdicts stay noted."""
+def _check_is_ours(store: StoreWriter) -> None:
+    """Raises StoreError for a store that no table made."""
     try:
         study = store.spec.study
     except StoreError:
@@ -302,7 +315,6 @@ def _clear(store: StoreWriter) -> None:
         return
     if study != RECORDED:
         raise StoreError(f"{store.name} holds a sweep of {study!r}, which no table made: choose another out.")
-    store.files.remove(f"chunks/{name}" for name in store.files.names("chunks"))
 
 
 def _no_function(seed: int, **arguments: Any) -> Mapping[str, Any]:
