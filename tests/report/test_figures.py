@@ -17,6 +17,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 from sweep.toys import power, power_spec
 
+import tsjax as ts
 from tsjax.report import rate_figure, ratio_figure
 from tsjax.report.figures import draw, heat_figure, image
 from tsjax.report.heat import all_maps
@@ -356,3 +357,25 @@ def test_powers_of_ten_are_marked_as_they_have_room(fall, every):
     marked = [tick for tick in axes.get_yticks() if low < tick < high]
     assert len(marked) >= 2 and np.allclose(np.diff(np.log10(marked)), every)
     assert bool(len(axes.get_yticks(minor=True))) == (every == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("least", "rates", "scale"), [(0.4, False, "linear"), (0.4, True, "log"), (0.01, False, "log")]
+)
+def test_accuracies_are_drawn_on_a_linear_axis(least, rates, scale):
+    """Shares within a factor 8 that are no powers of x; and long titles of panels are broken into lines."""
+
+    @ts.black_box(curve="learner", metrics={"risk": ts.Share(trials=1000)}, rates=rates)
+    def accuracy(seed: int, *, n: int, learner: str, repulsion: float, noise_of_all_the_labels: float):
+        return {"risk": least if n == 8 else 0.9}
+
+    axes = {"n": [8, 16], "learner": ["a", "b", "c"], "repulsion": [0.0, 1.0]}
+    result = ts.sweep(accuracy, seeds=2, noise_of_all_the_labels=[0.0, 0.25], workers=1, **axes)
+    panels = result.plot(style="page")
+    assert {one.get_yscale() for one in panels} == {scale}
+    # Titles of neighbours do not run into one another.
+    figure = panels[0].get_figure()
+    figure.draw_without_rendering()
+    boxes = [one.title.get_window_extent() for one in panels]
+    assert len(boxes) == 4 and not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    plt.close(figure)

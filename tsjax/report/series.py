@@ -176,7 +176,7 @@ def _are_levels(result: Result, y: str, drawn: Sequence[Series]) -> bool:
     """Whether means are levels such as accuracies, which read best on a linear axis: shares of trials within a factor 8 that
     are no powers of x."""
     values = _finite(np.concatenate([series.mean for series in drawn]))
-    is_near = values.size > 0 and values.max() < _NEAR * values.min()
+    is_near = values.size > 0 and bool(values.max() < _NEAR * values.min())
     return isinstance(result.kind(y), Share) and not result.experiment.rates and is_near
 
 
