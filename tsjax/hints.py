@@ -1,4 +1,4 @@
-"""What to say beside a name that nobody knows."""
+"""Suggestions for an unknown name."""
 
 import difflib
 from collections.abc import Sequence

@@ -16,14 +16,19 @@ _READERS = {
     ".tsv": functools.partial(pd.read_csv, sep="\t"),
     ".parquet": pd.read_parquet,
     # Texts that look like dates or numbers stay texts, and numbers keep all their digits.
-    **{kind: functools.partial(pd.read_json, lines=True, dtype=False, precise_float=True) for kind in _JSON_LINES},
+    **{
+        kind: functools.partial(pd.read_json, lines=True, dtype=False, precise_float=True, convert_axes=False)
+        for kind in _JSON_LINES
+    },
 }
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+ENDINGS = (*_READERS, *_COMPRESSED)
+"""Of the files that `read_table` reads."""
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """The table in a file: CSV or TSV with a header, Parquet, or JSON lines (`.jsonl`, `.ndjson`); compressed too (`.csv.gz`).
-    Of a folder the JSON lines in it and below, one under another, with the column `file`: the file's path in the folder,
+    A folder gives the rows of all files of JSON lines in it and below, with the column `file`: the file's path in the folder,
     without its ending.
 
     **Raises:** ValueError for another kind of file, or one that cannot be read as what it is called; OSError where there is
@@ -34,7 +39,7 @@ def read_table(path: str | Path) -> pd.DataFrame:
         return _read(path)
     files = sorted(file for kind in _JSON_LINES for file in path.rglob(f"*{kind}"))
     if not files:
-        raise ValueError(f"{path}: of a folder the JSON lines are read, and it has no {' or '.join(_JSON_LINES)} file.")
+        raise ValueError(f"{path}: this folder has no file that ends in {' or '.join(_JSON_LINES)}.")
     parts = [_read(file) for file in files]
     names = [file.relative_to(path).with_suffix("").as_posix() for file in files]
     named = [part if "file" in part else part.assign(file=name) for part, name in zip(parts, names, strict=True)]
@@ -48,25 +53,27 @@ def _read(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: a table is in a file that ends in {', '.join(_READERS)}.")
     try:
         return reader(path)
-    # Of pandas and pyarrow, both of which derive from it.
+    # The errors of pandas and of pyarrow are ValueErrors.
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as {suffixes[-1]}: {str(error).splitlines()[0]}") from None
 
 
 def frame_of(table: Any) -> pd.DataFrame:
-    """A table as a DataFrame: one already, a path (`read_table`), a dict of columns, a list of dicts, or what gives its columns
-    to Arrow (a polars DataFrame, a pyarrow Table, a DuckDB relation). **Raises:** ValueError for anything else."""
+    """A table as a DataFrame: a DataFrame, a path (`read_table`), a dict of columns, a list of dicts, or an object that gives
+    its columns to Arrow (a polars DataFrame, a pyarrow Table, a DuckDB relation). **Raises:** ValueError for anything else."""
     if isinstance(table, str | Path):
         return read_table(table)
     if isinstance(table, pd.DataFrame):
-        return table.reset_index(drop=True)
+        # An index with a name, as grouping gives, is a column.
+        named = [name for name in table.index.names if name is not None and name not in table.columns]
+        return table.reset_index(named).reset_index(drop=True) if named else table.reset_index(drop=True)
     if hasattr(table, "__arrow_c_stream__"):
         return pa.table(table).to_pandas()
     if isinstance(table, Mapping) or (isinstance(table, list) and all(isinstance(row, Mapping) for row in table)):
         return pd.DataFrame(table)
     raise ValueError(
-        f"a {type(table).__name__} is no table: give a DataFrame (pandas, polars, Arrow), a dict of columns, a list of dicts, "
-        f"or a path that ends in {', '.join(_READERS)}."
+        f"an object of type {type(table).__name__} is not a table: give a DataFrame (pandas, polars, Arrow), a dict of "
+        f"columns, a list of dicts, or a path that ends in {', '.join(_READERS)}."
     )
 
 
@@ -77,7 +84,8 @@ def check_column(table: pd.DataFrame, name: str, where: str) -> None:
 
 
 def check_numbers_in(table: pd.DataFrame, name: str, where: str, hint: str = "") -> None:
-    """Raises ValueError for a column that is not there, or that pandas did not read as numbers: it says which entry is none."""
+    """Raises ValueError for a column that is not there, or that pandas did not read as numbers; the message names the first
+    entry that is not one."""
     check_column(table, name, where)
     column = table[name]
     if pd.api.types.is_numeric_dtype(column.dtype):

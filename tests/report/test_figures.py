@@ -366,11 +366,11 @@ def test_accuracies_are_drawn_on_a_linear_axis(least, rates, scale):
     """Shares within a factor 8 that are no powers of x; and long titles of panels are broken into lines."""
 
     @ts.black_box(curve="learner", metrics={"risk": ts.Share(trials=1000)}, rates=rates)
-    def accuracy(seed: int, *, n: int, learner: str, repulsion: float, noise_of_all_the_labels: float):
+    def accuracy(seed: int, *, n: int, learner: str, repulsion: float, noise_of_labels: float):
         return {"risk": least if n == 8 else 0.9}
 
     axes = {"n": [8, 16], "learner": ["a", "b", "c"], "repulsion": [0.0, 1.0]}
-    result = ts.sweep(accuracy, seeds=2, noise_of_all_the_labels=[0.0, 0.25], workers=1, **axes)
+    result = ts.sweep(accuracy, seeds=2, noise_of_labels=[0.0, 0.25], workers=1, **axes)
     panels = result.plot(style="page")
     assert {one.get_yscale() for one in panels} == {scale}
     # Titles of neighbours do not run into one another.

@@ -60,7 +60,7 @@ def test_scalars_in_tensorboard(make_toy, tmp_path):
     (row,) = [row for row in result.rates().to_dict("records") if row["curve"] == "ridge"]
     assert row["label"] == "ridge [with brackets]"
     for tag, name in (("rate", "exponent"), ("rate_low", "low"), ("rate_high", "high")):
-        (found,) = [value for other, _, value in scalars if other == f"{tag}/ridge/with/brackets"]
+        (found,) = [value for other, _, value in scalars if other == f"{tag}/ridge_with_brackets"]
         assert found == pytest.approx(row[name], rel=1e-5)
 
 

@@ -158,6 +158,7 @@ def test_costs_are_equal():
         ({"learner": "grade_1"}, "the setting waves has the learners multi, single, single_he; got grade_1"),
         ({"setting": "wave"}, "Input should be 'waves', 'sine' or 'spectrum'"),
         ({"highest": 1}, "greater than or equal to 2"),
+        ({"highest": 102}, "the setting waves has frequencies up to 100; got highest = 102"),
         ({"n": 31}, "greater than or equal to 32"),
         ({"effort": 0.0}, "greater than 0"),
     ],

@@ -87,7 +87,7 @@ def test_learners_have_one_cost():
 
 
 @pytest.mark.slow
-def test_more_epochs_go_on_where_fewer_ended():
+def test_more_epochs_fit_more():
     """At one seed the split, the labels and the starts are common: what few epochs fit, more epochs fit better."""
     result = ts.sweep(ts.studies.noisy_grades, seeds=2, learner="multi", **{**CELL, "epochs": [1, 40]})
     few, many = (result.records.query(f"epochs == {e}")["fitted"].to_numpy() for e in (1, 40))

@@ -198,7 +198,7 @@ def test_a_store_is_made_anew_and_no_other_is_touched(tmp_path):
         ),
         ({}, {"by": ["model"]}, "'model' is named twice"),
         ({"n": np.nan}, {}, "'n', which is x, has values that are not finite"),
-        ({"run": None}, {}, r"column 'run' has 64 gap\(s\), and tells runs apart"),
+        ({"run": None}, {}, r"column 'run' tells runs apart, so it must have no gaps; it has 64"),
         ({"model": ["a b", "a-b"] * 32}, {"seed": None}, None),
         ({"model": ["a b", "a/b"] * 32}, {"seed": None}, "'a b' and 'a/b' would both be called 'a_b'; rename one"),
         ({}, {"y": []}, "y is empty"),
@@ -237,8 +237,22 @@ def test_nothing_is_lost_where_a_table_does_not_fit_its_store(tmp_path):
     assert len(ts.load(tmp_path).records) == len(frame) and ts.load(tmp_path).coverage.whole
 
 
+def test_labels_and_names_of_every_kind():
+    """An index with a name is a column; pydantic's own names, and empty words, are words; labels are for what the table has."""
+    frame = _frame(seeds=2).replace({"net": ""}).assign(model_config=0.5).set_index("n")
+    result = _read(frame, by=["model_config"], labels={"": "nothing", "knn": "neighbours"})
+    assert [curve.label for curve in result.curves()] == ["nothing", "neighbours"]
+    with pytest.raises(ValueError, match="'a b' and 'a/b' would both be called 'a_b'"):
+        _read(_frame().assign(model="a b", set="a/b"), by=["set"], seed=None)
+    failed = _frame()
+    failed.loc[0, "loss"] = -np.inf
+    assert _read(failed).kind("loss") == ts.Positive()
+    with pytest.raises(ValueError, match="'lr' has 64 value"):
+        _read(_frame().assign(lr="x"), metrics={"loss": ts.Share(trials="lr")}, by=["lr"])
+
+
 def test_no_table():
-    with pytest.raises(ValueError, match="a int is no table: give a DataFrame"):
+    with pytest.raises(ValueError, match="an object of type int is not a table: give a DataFrame"):
         _read(3)
     with pytest.raises(ValueError, match="the table has no rows"):
         _read(_frame().iloc[:0])

@@ -182,6 +182,7 @@ def watch(
 
     Example: tsjax watch runs/superiority
     """
+    import threading
     import webbrowser
 
     from ..report import LiveServer
@@ -189,7 +190,8 @@ def watch(
     with LiveServer(directory, port) as server:
         say(f"{server.url} shows {directory}; control-C ends it.")
         if not quiet:
-            webbrowser.open(server.url)
+            # A browser of a terminal would wait for the server, which has not begun.
+            threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
 

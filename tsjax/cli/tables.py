@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ..report.terminal import say
+from ..tables import ENDINGS
 from .app import app, note, show
 from .commands import write_page
 from .options import Json
@@ -23,7 +24,9 @@ def page(
     y: Annotated[list[str], typer.Option(help="Column of what was measured; repeatable.", show_default=False)],
     seed: Annotated[
         list[str] | None,
-        typer.Option(help="Column that tells runs at one point apart; repeatable. Without it each row there is a run."),
+        typer.Option(
+            help="Column that tells runs at one point apart; repeatable. Without it, each row is an independent run."
+        ),
     ] = None,
     curve: Annotated[str | None, typer.Option(help="Column that names curves.")] = None,
     by: Annotated[list[str] | None, typer.Option(help="Another column that tells curves apart; repeatable.")] = None,
@@ -63,12 +66,15 @@ def page(
     if not seed and not as_json and result.seeds > 1:
         note(["without --seed, rows at one point are taken for independent runs."])
     if not as_json:
-        say(f"tsjax verify {directory}, figure, rates and the other commands read it too.", style="dim")
+        say(f"tsjax rates, verify, figure and the other commands read {directory} too.", style="dim")
 
 
 def _stem(table: Path) -> str:
     """The name of a table without its endings: runs of runs.csv.gz."""
-    return table.expanduser().resolve().name.split(".")[0] or "table"
+    name = table.expanduser().resolve().name
+    while Path(name).suffix.lower() in ENDINGS:
+        name = Path(name).stem
+    return name or "table"
 
 
 def _claims(path: Path) -> dict[str, Any]:
@@ -83,4 +89,8 @@ def _claims(path: Path) -> dict[str, Any]:
     unknown = [name for name in content if name not in _CLAIMS]
     if unknown:
         raise SpecError(f"{path}: unknown key {unknown[0]!r}.{nearest(unknown[0], _CLAIMS)}")
+    if not isinstance(content.get("labels", {}), dict):
+        raise SpecError(f"{path}: labels is a table of names, [labels].")
+    if not isinstance(content.get("expect", []), list):
+        raise SpecError(f"{path}: expectations are tables of a list: write [[expect]] for each.")
     return content

@@ -102,8 +102,8 @@ class Share(Indicator):
     def minus(
         self, a: Numbers, b: Numbers, trials: Any = None, trials_b: Any = None, *, level: float = 0.95
     ) -> Estimate:
-        """The difference of two mean shares, paired by seed (`share_difference`); `trials` is one number, and `trials_b` that
-        of b, where it is another one."""
+        """The difference of two mean shares, paired by seed (`share_difference`); `trials` is one number, and `trials_b` the
+        number for b, where it differs."""
         of = lambda count: lambda values: self.mean(values, count, level=level)
         return share_difference(a, b, of(trials), of(trials if trials_b is None else trials_b), level=level)
 

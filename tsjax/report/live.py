@@ -16,6 +16,7 @@ from markupsafe import Markup
 from ..sweep.result import Result, load
 from ..sweep.status import sweep_status
 from ..sweep.store import StoreError, open_store
+from ..sweep.values import redacted
 from .numbers import duration, plural
 from .page import render
 from .progress import is_notebook
@@ -56,7 +57,7 @@ class LiveServer(ThreadingHTTPServer):
 
     def __init__(self, directory: str | Path, port: int = 0):
         self.store = open_store(directory)
-        # Told apart from a store that is only empty.
+        # So that what is no store is refused at once.
         self.store.content()
         self.directory, self._lock = directory, threading.Lock()
         self._version, self._page = "", _EMPTY
@@ -128,19 +129,20 @@ class _Handler(BaseHTTPRequestHandler):
         if name not in (HOST, "localhost"):
             self._answer(HTTPStatus.FORBIDDEN, "text/plain", "this server answers to localhost alone")
             return
-        path = self.path.partition("?")[0]
+        path, made = self.path.partition("?")[0], {"/": "page", "/report": "report", "/status.json": "status"}
+        if path not in made:
+            self._answer(HTTPStatus.NOT_FOUND, "text/plain", "no such page")
+            return
         try:
-            if path == "/":
-                self._answer(HTTPStatus.OK, "text/html", self.server.page())
-            elif path == "/report":
-                self._answer(HTTPStatus.OK, "text/html", self.server.report())
-            elif path == "/status.json":
-                self._answer(HTTPStatus.OK, "application/json", json.dumps(self.server.status()))
-            else:
-                self._answer(HTTPStatus.NOT_FOUND, "text/plain", "no such page")
-        except (StoreError, ValueError) as error:
+            content = getattr(self.server, made[path])()
+        except (StoreError, ValueError, OSError) as error:
             # A store that is being made, or was moved away: the page says so, and asks again.
-            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", str(error))
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", shown(redacted(str(error))))
+            return
+        if isinstance(content, str):
+            self._answer(HTTPStatus.OK, "text/html", content)
+        else:
+            self._answer(HTTPStatus.OK, "application/json", json.dumps(content))
 
     def _answer(self, status: HTTPStatus, kind: str, text: str) -> None:
         content = text.encode()

@@ -146,7 +146,7 @@ def render(result: Result) -> str:
         ],
         provenance=_provenance(result),
         reproduce=_reproduce(result),
-        spec=claims_toml(spec) if is_recorded(result) else spec_toml(spec),
+        spec=claims_toml(spec, result.experiment.labels) if is_recorded(result) else spec_toml(spec),
         cite=_cite(result),
         colours=list(zip(COLOURS, DARK_COLOURS, strict=True)),
         style=Markup((here / "page.css").read_text()),
@@ -286,8 +286,8 @@ def _provenance(result: Result) -> list[tuple[str, str]]:
 def _reproduce(result: Result) -> dict[str, str]:
     if is_recorded(result):
         text = "The table holds the runs; this command reads it again."
-        if result.spec.expect:
-            text += " Save the expectations below as claims.toml."
+        if _has_claims(result):
+            text += " Save the claims below as claims.toml."
         return {"text": text, "commands": _page_command(result)}
     commands = "tsjax run sweep.toml --out runs/again"
     if result.spec.expect:
@@ -298,11 +298,16 @@ def _reproduce(result: Result) -> dict[str, str]:
     return {"text": text, "commands": commands}
 
 
+def _has_claims(result: Result) -> bool:
+    spec = result.spec
+    return bool(spec.claim or spec.source or spec.expect or result.experiment.labels)
+
+
 def _page_command(result: Result) -> str:
     """The command that makes the page of a table, with TABLE for one that was in memory."""
     table = result.provenance["table"]
     words = [word for name, given in table["columns"].items() for one in given for word in (f"--{name}", one)]
-    claims = ["--claims", "claims.toml"] if result.spec.expect or result.spec.claim else []
+    claims = ["--claims", "claims.toml"] if _has_claims(result) else []
     return shlex.join(["tsjax", "page", table["path"] or "TABLE", *words, *claims])
 
 

@@ -17,14 +17,15 @@ def spec_toml(spec: SweepSpec) -> str:
     return _dumps(content)
 
 
-def claims_toml(spec: SweepSpec) -> str:
-    """The claim, its source and the expectations alone: what `tsjax page --claims` reads."""
-    return _dumps(spec.model_dump(mode="json", exclude_defaults=True, include={"claim", "source", "expect"}))
+def claims_toml(spec: SweepSpec, labels: dict[str, str]) -> str:
+    """The claim, its source, the expectations and the labels alone: what `tsjax page --claims` reads."""
+    content = spec.model_dump(mode="json", exclude_defaults=True, include={"claim", "source", "expect"})
+    return _dumps(content | ({"labels": labels} if labels else {}))
 
 
 def _dumps(content: dict[str, Any]) -> str:
     blocks = {name: _block(value) for name, value in content.items()}
-    # What a page must not show as it is, TOML knows by number too.
+    # Characters that a page must not show are written as TOML escapes.
     return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", tomlkit.dumps(blocks))
 
 

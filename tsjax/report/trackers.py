@@ -39,8 +39,11 @@ class AbstractTracker(abc.ABC):
     `/undecided`.
     """
 
+    _is_open = False
+
     def __call__(self, plan: Plan, stream: Iterable[ChunkDone]) -> Iterator[ChunkDone]:
         self.begin(_facts(plan))
+        self._is_open = True
         meter = Meter(plan)
         for done in stream:
             meter.add(done)
@@ -50,7 +53,7 @@ class AbstractTracker(abc.ABC):
 
     def end(self, result: Result | None) -> None:
         """Writes rates and verdicts, and closes; of a sweep that was stopped there is no result."""
-        if result is not None and not result.records.empty:
+        if result is not None and not result.records.empty and self._is_open:
             step = result.coverage.done
             self.scalars(_summary(result), step)
             self.results(rates_json(result), verdicts_json(result), publish_rates(result, "markdown", "power"), step)
@@ -205,6 +208,9 @@ def tracker_of(text: str) -> AbstractTracker:
     return KINDS[kind](where)
 
 
+_LONGEST = 500
+
+
 def _package(name: str, extra: str) -> Any:
     try:
         return importlib.import_module(name)
@@ -218,12 +224,15 @@ def _facts(plan: Plan) -> dict[str, str]:
     experiment = plan.experiment
     found = {"study": experiment.name, "version": str(experiment.version), "cells": str(plan.cells)}
     values = {name: plan.values(name) for name in experiment.names}
-    return found | {name: shown(", ".join(map(str, redacted(several)))) for name, several in values.items()}
+    # Servers limit the length of a parameter.
+    texts = {name: shown(", ".join(map(str, redacted(several))))[:_LONGEST] for name, several in values.items()}
+    return texts | found
 
 
 def _tag(text: str) -> str:
     """A label as a tag, which knows neither spaces nor equal signs."""
-    return re.sub(r"[^\w./-]+", "", shown(text).replace(" ", "/").replace("=", "_"))
+    parts = re.split(r", | \(| (?=\w+=)", shown(text).replace(")", ""))
+    return "/".join(re.sub(r"[^\w.-]+", "_", part).strip("_") for part in parts)
 
 
 def _values(plan: Plan, meter: Meter, done: ChunkDone) -> dict[str, float]:
@@ -233,8 +242,11 @@ def _values(plan: Plan, meter: Meter, done: ChunkDone) -> dict[str, float]:
     values = {f"sweep/{name}": float(value) for name, value in sweep.items() if value is not None}
     group = next(group for group in plan.groups if group.static == done.static)
     for name in plan.experiment.y:
-        if name in done.records:
-            values[f"{name}/{_tag(meter.label(group))}"] = float(done.records[name].to_numpy(float).mean())
+        column = done.records[name].to_numpy(float) if name in done.records else np.empty(0)
+        # Of the cells that did not fail.
+        mean = float(column[np.isfinite(column)].mean()) if np.isfinite(column).any() else None
+        if mean is not None:
+            values[f"{name}/{_tag(meter.label(group))}"] = mean
     return values
 
 

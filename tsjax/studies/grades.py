@@ -44,9 +44,13 @@ class Setting(NamedTuple):
     slack: float = 1.0
 
 
+WAVES = 100
+"""The highest frequency of `waves`."""
+
+
 def waves(highest, x: Float[Array, " n"]) -> Float[Array, " n"]:
     """sum of sin(2 pi k x + k / 2) over k = 2, 4, ..., highest, over its root mean square, sqrt(number of waves / 2)."""
-    k = jnp.arange(2, 101, 2)
+    k = jnp.arange(2, WAVES + 1, 2)
     present = (k <= highest).astype(x.dtype)
     every = jnp.sin(2 * jnp.pi * k[None, :] * x[:, None] + k[None, :] / 2)
     return (every @ present / jnp.sqrt(jnp.sum(present) / 2)).astype(x.dtype)

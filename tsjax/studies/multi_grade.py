@@ -28,7 +28,7 @@ from ..status import Status, failed
 from ..sweep.experiment import Arguments, Cost, experiment
 from ..task import Dataset
 from .citations import XU_MULTI_GRADE
-from .grades import SETTINGS, parameters, points, student
+from .grades import SETTINGS, WAVES, parameters, points, student
 
 
 class MultiGradeArguments(Arguments):
@@ -46,6 +46,8 @@ class MultiGradeArguments(Arguments):
         if self.learner not in SETTINGS[self.setting].learners:
             known = ", ".join(SETTINGS[self.setting].learners)
             raise ValueError(f"the setting {self.setting} has the learners {known}; got {self.learner}")
+        if self.setting == "waves" and self.highest > WAVES:
+            raise ValueError(f"the setting waves has frequencies up to {WAVES}; got highest = {self.highest}")
         return self
 
 

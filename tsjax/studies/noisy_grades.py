@@ -2,9 +2,9 @@
 (arXiv:2302.00150), whose code has one on MNIST with 20 % of noisy labels (github.com/Yuesheng2024Xu/MGDL).
 
 Ours learns digits of scikit-learn. A share `noise` of the labels is drawn anew, uniformly from all ten classes, and the
-responses are the labels as unit vectors. Grade l trains a shallow network on what the grades before leave of them, by Adam at a
-constant rate in mini-batches of 32, for `epochs` passes; the loss is half of the mean squared distance. One network of the same
-depth is trained from end to end for as many passes, at the same cost: passes times trained numbers.
+responses are the labels as unit vectors. Grade l trains a shallow network on the residuals of the grades before it, by Adam at
+a constant rate in mini-batches of 32, for `epochs` passes; the loss is half of the mean squared distance. One network of the
+same depth is trained from end to end for as many passes, at the same cost: passes times trained numbers.
 """
 
 from typing import Annotated, Literal
@@ -66,7 +66,7 @@ def _cost(arguments) -> Cost:
     metrics={"accuracy": Share(trials="test_points"), "fitted": Share(trials="n"), "cost": Positive()},
     cost=_cost, cite=XU_MULTI_GRADE,
     labels={
-        "epochs": "epochs of each grade", "accuracy": "test accuracy", "fitted": "share of noisy labels fitted",
+        "epochs": "epochs of each grade", "accuracy": "test accuracy", "fitted": "share of training labels fitted",
         "multi": "four grades", "single": "one network, end to end", "noise": "label noise",
         "cost": "steps times parameters times rows",
     },
@@ -76,7 +76,7 @@ def noisy_grades(key, *, learner, epochs, noise, n, test_points):
     `fitted`, the share of the n labels of training, noisy ones too, that it gives back, and `cost`: gradient steps times
     trained numbers times rows, over all grades.
 
-    At one seed all cells share the split, the noisy labels and the starts: one more epoch goes on where fewer ended.
+    At one seed all cells share the split, the noisy labels, and the start and the order of rows of each grade.
     """
     split_key, noise_key, fit_key = jr.split(key, 3)
     train, test = problem_of(test_points).split(split_key, n, jnp.float32)

@@ -62,7 +62,7 @@ class Points(Asked):
         return self.phrase.other is not None and self.phrase.other in self.source.columns
 
     def _trials(self, kind: Kind, curve: Curve, x: float) -> Any:
-        """Of how many trials a metric of this kind is a share, there; None where that is no question."""
+        """Of how many trials a metric of this kind is a share, there; None for metrics that are not shares."""
         if not isinstance(kind, Share):
             return None
         name = kind.trials

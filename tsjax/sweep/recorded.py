@@ -32,7 +32,7 @@ from .writer import StoreWriter
 
 DEVICE = "elsewhere"
 """What records of a table say of their device."""
-# By which rows without a seed are put in order, so that equal tables give equal intervals.
+# The seed of the random order of rows without a seed; fixed, so that equal tables give equal intervals.
 _ORDER = 0
 
 
@@ -93,16 +93,17 @@ def from_table(
     values = list(dict.fromkeys([*outputs, *asked, *(name for name in trials if name not in (x, *settings))]))
     if not outputs:
         raise ValueError("y is empty: name at least one column of numbers.")
-    _check_columns(frame, x, values, [*settings, *seeds], where)
+    _check_columns(frame, x, values, [*settings, *seeds], [x, *values, *trials], where)
     names = {name: _word(name) for name in (x, *settings, *values)}
     _check_words(names, "columns", where)
     for name, kind in asked.items():
         if isinstance(kind, Share):
             frame = frame.assign(**{name: _whole_trials(frame[name], frame.get(kind.trials, kind.trials))})
     runs = _runs(frame, names, [*settings, x], seeds, where)
-    known = {new: str(old) for old, new in names.items() if new != old} | _renamed(
-        runs, [names[name] for name in settings]
-    )
+    texts = _renamed(runs, [names[name] for name in settings])
+    known = {word: text for word, text in texts.items() if word != text}
+    known |= {new: str(old) for old, new in names.items() if new != old}
+    words = {**{text: word for word, text in texts.items()}, "": "empty", **names}
     kinds: dict[str, Kind] = {names[name]: Signed() for name in outputs if _not_positive(frame[name])}
     for name, kind in asked.items():
         of = isinstance(kind, Share) and isinstance(kind.trials, str)
@@ -116,7 +117,7 @@ def from_table(
         y=tuple(names[name] for name in outputs),
         curve=None if curve is None else names[curve],
         metrics=kinds,
-        labels=known | {names.get(name, name): text for name, text in (labels or {}).items()},
+        labels=known | {words.get(name, name): text for name, text in (labels or {}).items()},
         black_box=True,
     )
     shares = [f"{name}={kind.trials}" for name, kind in asked.items() if isinstance(kind, Share)]
@@ -132,7 +133,9 @@ def from_table(
     return _result(spec, experiment, plan, records, facts, out)
 
 
-def _check_columns(frame: pd.DataFrame, x: str, values: Sequence[str], words: Sequence[str], where: str) -> None:
+def _check_columns(
+    frame: pd.DataFrame, x: str, values: Sequence[str], words: Sequence[str], numbers: Sequence[str], where: str
+) -> None:
     if frame.empty:
         raise ValueError(f"{where} has no rows.")
     twice = [name for name in dict.fromkeys((x, *values, *words)) if list(frame.columns).count(name) > 1]
@@ -140,15 +143,13 @@ def _check_columns(frame: pd.DataFrame, x: str, values: Sequence[str], words: Se
         raise ValueError(f"{where} has several columns {twice[0]!r}: rename all but one.")
     if len(frame) > MOST_CELLS:
         raise ValueError(f"{where} has {len(frame)} rows, and a result holds {MOST_CELLS} at most: leave some out.")
-    for name in (x, *values):
+    for name in numbers:
         check_numbers_in(frame, name, where)
     for name in words:
         check_column(frame, name, where)
         gaps = int(frame[name].isna().sum())
         if gaps:
-            raise ValueError(
-                f"{where}: column {name!r} has {gaps} gap(s), and tells runs apart: fill them, or drop the rows."
-            )
+            raise ValueError(f"{where}: column {name!r} tells runs apart, so it must have no gaps; it has {gaps}.")
     twice = [name for name in dict.fromkeys((x, *values, *words)) if [x, *values, *words].count(name) > 1]
     if twice:
         raise ValueError(f"{where}: column {twice[0]!r} is named twice among x, y, seed, curve and by; name it once.")
@@ -165,7 +166,8 @@ def _check_columns(frame: pd.DataFrame, x: str, values: Sequence[str], words: Se
 def _word(name: str) -> str:
     """A name that phrases can hold, and that is none of the engine's own."""
     word = re.sub(r"\W+", "_", str(name)).strip("_") or "column"
-    return f"{word}_" if word in (*RESERVED, "status") or word[0].isdigit() else word
+    taken = word in (*RESERVED, "status") or hasattr(Arguments, word) or word.startswith("model_")
+    return f"{word}_" if taken or word[0].isdigit() else word
 
 
 def _check_words(names: Mapping[Any, str], what: str, where: str) -> None:
@@ -179,16 +181,19 @@ def _check_words(names: Mapping[Any, str], what: str, where: str) -> None:
 
 
 def _renamed(runs: pd.DataFrame, settings: Sequence[str]) -> dict[str, str]:
-    """Turns words of the settings into words that phrases can hold, in place; the labels of those that changed."""
-    labels: dict[str, str] = {}
+    """Turns words of the settings into words that phrases can hold, in place; every word with its text in the table."""
+    texts: dict[str, str] = {}
     for name in settings:
         if pd.api.types.is_numeric_dtype(runs[name].dtype):
             continue
-        words = {value: re.sub(r"[^\w.-]+", "_", str(value)).strip("_") or "none" for value in runs[name].unique()}
+        words = {value: re.sub(r"[^\w.-]+", "_", str(value)).strip("_") or "empty" for value in runs[name].unique()}
         _check_words(words, f"values of {name!r}", "the table")
+        for value, word in words.items():
+            text = str(value) or "(empty)"
+            if texts.setdefault(word, text) != text:
+                raise ValueError(f"the table: {texts[word]!r} and {text!r} would both be called {word!r}; rename one.")
         runs[name] = runs[name].map(words)
-        labels |= {word: str(value) for value, word in words.items() if word != value}
-    return labels
+    return texts
 
 
 def _whole_trials(shares: pd.Series, trials: Any) -> pd.Series:
@@ -203,13 +208,13 @@ def _whole_trials(shares: pd.Series, trials: Any) -> pd.Series:
 
 
 def _not_positive(column: pd.Series) -> bool:
-    return not pd.api.types.is_bool_dtype(column.dtype) and bool((column <= 0).any())
+    return not pd.api.types.is_bool_dtype(column.dtype) and bool((column[np.isfinite(column.astype(float))] <= 0).any())
 
 
 def _runs(
     frame: pd.DataFrame, names: Mapping[str, str], point: Sequence[str], seeds: Sequence[str], where: str
 ) -> pd.DataFrame:
-    """The columns that count by their new `names`, with a column `seed` of whole numbers; `point` names those of settings and
+    """The columns in use by their new `names`, with a column `seed` of whole numbers; `point` names those of settings and
     x."""
     runs = frame[list(names)].rename(columns=names)
     if not seeds:
@@ -221,7 +226,11 @@ def _runs(
         first = frame[doubled].iloc[0]
         alike = frame[(frame[[*point, *seeds]] == first[[*point, *seeds]]).all(axis=1)]
         place = ", ".join(f"{name} = {plain(first[name])}" for name in [*point, *seeds])
-        others = [str(name) for name in frame.columns if name not in (*names, *seeds) and alike[name].nunique() > 1]
+        others = [
+            str(name)
+            for name in frame.columns
+            if name not in (*names, *seeds) and alike[name].astype(str).nunique() > 1
+        ]
         hint = (
             f" They differ in {', '.join(others[:5])}: name it in seed, curve or by."
             if others
@@ -287,7 +296,7 @@ def _result(
     facts: dict[str, Any],
     out: str | Path | None,
 ) -> Result:
-    # Of the function that says so nothing depends.
+    # Nothing depends on the source of that function.
     description = experiment.description.model_copy(update={"source": {}})
     if out is None:
         found, coverage = in_memory({"table": to_table(records, argument_kinds(plan))}, plan, description)

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
@@ -49,7 +50,8 @@ def tracking(
     trackers: Sequence[Tracker], listener: Listener | None = None
 ) -> Iterator[tuple[Listener | None, Callable[[Result], Result]]]:
     """A listener that passes chunks through all trackers, and a function that gives them the result. Where the block ends
-    without one, as after a signal, they are closed without."""
+    without one, as after a signal, they are closed without a result. A tracker that fails at the end is warned of: the sweep is
+    done, and its result stays."""
     found: list[Result] = []
     for tracker in trackers:
         listener = _through(tracker, listener)
@@ -57,7 +59,11 @@ def tracking(
         yield listener, lambda result: (found.append(result), result)[1]
     finally:
         for tracker in trackers:
-            tracker.end(found[-1] if found else None)
+            try:
+                tracker.end(found[-1] if found else None)
+            except Exception as error:
+                message = f"{type(tracker).__name__} could not write the result: {type(error).__name__}: {error}"
+                warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def _through(inner: Listener, outer: Listener | None) -> Listener:
@@ -138,6 +144,8 @@ def sweep(
         content = spec.model_dump(exclude_defaults=True)
         content |= {} if key is None else {"key": plain("key", key)}
         content["grid"] = [{**block, **changes} for block in spec.grid]
+    if isinstance(track, str):
+        raise SpecError(f"track = {shown(track)}: give a tracker, such as ts.trackers.JsonLines('events.jsonl').")
     with tracking([*track] if isinstance(track, Sequence) else [track], listener) as (listener, finish):
         return finish(run_spec(parse_spec(content, where="ts.sweep"), listener=listener, **how))
 
