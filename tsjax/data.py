@@ -111,7 +111,7 @@ class DataProblem(AbstractTask):
         names = [name for name in table.columns if name != target] if features is None else list(features)
         for name in (target, *names):
             check_numbers_in(table, name, str(path), " (DataProblem.read(..., features=[...]))")
-            gaps = int(table[name].isna().sum())
+            gaps = int(np.isnan(table[name].to_numpy(np.float64)).sum())
             if gaps:
                 raise ValueError(f"{path}: column {name!r} has {gaps} gap(s): fill them, or drop the rows.")
         return cls(table[names].to_numpy(np.float64), table[target].to_numpy(np.float64), test_share)

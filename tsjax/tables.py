@@ -1,25 +1,29 @@
 """Tables that other code has written, as pandas DataFrames."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from .hints import nearest
 
 _JSON_LINES = (".jsonl", ".ndjson")
-_READERS = {
+
+
+def _read_json_lines(path: Path) -> pd.DataFrame:
+    # Texts that look like dates or numbers stay texts, and numbers keep all their digits.
+    return pd.read_json(path, lines=True, dtype=False, precise_float=True)  # pyright: ignore[reportArgumentType]
+
+
+_READERS: dict[str, Callable[..., pd.DataFrame]] = {
     ".csv": pd.read_csv,
     ".tsv": functools.partial(pd.read_csv, sep="\t"),
     ".parquet": pd.read_parquet,
-    # Texts that look like dates or numbers stay texts, and numbers keep all their digits.
-    **{
-        kind: functools.partial(pd.read_json, lines=True, dtype=False, precise_float=True, convert_axes=False)
-        for kind in _JSON_LINES
-    },
+    **dict.fromkeys(_JSON_LINES, _read_json_lines),
 }
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 ENDINGS = (*_READERS, *_COMPRESSED)
@@ -87,11 +91,11 @@ def check_numbers_in(table: pd.DataFrame, name: str, where: str, hint: str = "")
     """Raises ValueError for a column that is not there, or that pandas did not read as numbers; the message names the first
     entry that is not one."""
     check_column(table, name, where)
-    column = table[name]
+    column = pd.Series(table[name])
     if pd.api.types.is_numeric_dtype(column.dtype):
         return
     text = f"{where}: column {name!r}"
-    bad = (pd.to_numeric(column, errors="coerce").isna() & column.notna()).to_numpy().nonzero()[0]
+    bad = np.flatnonzero(np.asarray(pd.isna(pd.to_numeric(column, errors="coerce"))) & column.notna().to_numpy())
     if not len(bad):
         raise ValueError(f"{text} is of type {column.dtype}, not of numbers. Encode it, or leave it out.")
     text += f" has {len(bad)} value(s) that are no numbers, the first {column.iloc[bad[0]]!r} in row {bad[0] + 1}"

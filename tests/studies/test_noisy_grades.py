@@ -80,6 +80,7 @@ def _compare(learner, result):
 
 def test_learners_have_one_cost():
     cost = find_experiment("noisy_grades").cost
+    assert cost is not None
     costs = [cost({"learner": learner, "epochs": 2, "n": 64}).products for learner in LEARNERS]
     assert costs[0] == pytest.approx(costs[1], rel=0.06) and costs[0] > 0
     theta = layers_of(Start(LEARNERS["multi"][0], 10).init(jr.key(0), 64))

@@ -264,7 +264,7 @@ def _in_lines(axes: Axes, title: str) -> str:
     grid, figure = axes.get_gridspec(), axes.get_figure(root=True)
     if grid is None or figure is None:
         return title
-    letters = 72 * figure.get_figwidth() / grid.ncols / (0.55 * axes.title.get_fontsize())
+    letters = 72 * figure.get_figwidth() / grid.ncols / (0.55 * float(axes.title.get_fontsize()))
     return wrapped(title, max(10, int(letters)))
 
 

@@ -11,7 +11,7 @@ import abc
 import importlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,8 @@ class TensorBoard(AbstractTracker):
 
     def __init__(self, folder: str | Path):
         self._make = _package("tensorboardX", "tensorboard").SummaryWriter
-        self._folder, self._writer = Path(folder).expanduser(), None
+        self._folder = Path(folder).expanduser()
+        self._writer: Any = None
 
     def begin(self, facts):
         self._writer = self._writer or self._make(str(self._folder))
@@ -139,7 +140,8 @@ class WandB(AbstractTracker):
     wandb."""
 
     def __init__(self, project: str = "tsjax"):
-        self._wandb, self._project, self._run = _package("wandb", "wandb"), project or "tsjax", None
+        self._wandb, self._project = _package("wandb", "wandb"), project or "tsjax"
+        self._run: Any = None
 
     def begin(self, facts):
         self._run = self._run or self._wandb.init(project=self._project, config=dict(facts), reinit="create_new")
@@ -186,7 +188,7 @@ class JsonLines(AbstractTracker):
             self._write("end", finished=finished)
 
 
-KINDS: dict[str, type[AbstractTracker]] = {
+KINDS: dict[str, Callable[[str], AbstractTracker]] = {
     "tensorboard": TensorBoard,
     "mlflow": MLflow,
     "wandb": WandB,
@@ -208,6 +210,7 @@ def tracker_of(text: str) -> AbstractTracker:
     return KINDS[kind](where)
 
 
+# Characters of a parameter.
 _LONGEST = 500
 
 

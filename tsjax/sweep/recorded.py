@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,21 +97,22 @@ def from_table(
     _check_words(names, "columns", where)
     for name, kind in asked.items():
         if isinstance(kind, Share):
-            frame = frame.assign(**{name: _whole_trials(frame[name], frame.get(kind.trials, kind.trials))})
+            frame = frame.assign(**{name: _whole_trials(pd.Series(frame[name]), frame.get(kind.trials, kind.trials))})
     runs = _runs(frame, names, [*settings, x], seeds, where)
     texts = _renamed(runs, [names[name] for name in settings])
     known = {word: text for word, text in texts.items() if word != text}
     known |= {new: str(old) for old, new in names.items() if new != old}
     words = {**{text: word for word, text in texts.items()}, "": "empty", **names}
-    kinds: dict[str, Kind] = {names[name]: Signed() for name in outputs if _not_positive(frame[name])}
+    kinds: dict[str, Kind] = {names[name]: Signed() for name in outputs if _not_positive(pd.Series(frame[name]))}
     for name, kind in asked.items():
-        of = isinstance(kind, Share) and isinstance(kind.trials, str)
-        kinds[names[name]] = replace(kind, trials=names[kind.trials]) if of else kind
+        trials = kind.trials if isinstance(kind, Share) else None
+        kinds[names[name]] = Share(trials=names[trials]) if isinstance(trials, str) else kind
+    fields: dict[str, Any] = {names[name]: (Any, ...) for name in (x, *settings)}
     experiment = Experiment(
         name=RECORDED,
         fn=_no_function,
         static=(names[x], *(names[name] for name in settings)),
-        arguments=create_model(RECORDED, __base__=Arguments, **{names[name]: (Any, ...) for name in (x, *settings)}),
+        arguments=create_model(RECORDED, __base__=Arguments, **fields),
         x=names[x],
         y=tuple(names[name] for name in outputs),
         curve=None if curve is None else names[curve],
@@ -147,7 +147,7 @@ def _check_columns(
         check_numbers_in(frame, name, where)
     for name in words:
         check_column(frame, name, where)
-        gaps = int(frame[name].isna().sum())
+        gaps = int(pd.Series(frame[name]).isna().sum())
         if gaps:
             raise ValueError(f"{where}: column {name!r} tells runs apart, so it must have no gaps; it has {gaps}.")
     twice = [name for name in dict.fromkeys((x, *values, *words)) if [x, *values, *words].count(name) > 1]
@@ -192,7 +192,7 @@ def _renamed(runs: pd.DataFrame, settings: Sequence[str]) -> dict[str, str]:
             text = str(value) or "(empty)"
             if texts.setdefault(word, text) != text:
                 raise ValueError(f"the table: {texts[word]!r} and {text!r} would both be called {word!r}; rename one.")
-        runs[name] = runs[name].map(words)
+        runs[name] = [words[value] for value in runs[name]]
     return texts
 
 
@@ -216,20 +216,20 @@ def _runs(
 ) -> pd.DataFrame:
     """The columns in use by their new `names`, with a column `seed` of whole numbers; `point` names those of settings and
     x."""
-    runs = frame[list(names)].rename(columns=names)
+    runs = frame[list(names)].set_axis([*names.values()], axis=1)
     if not seeds:
         # At random, for a table may be sorted by its results; rows of equal place in that order make pairs and paths.
         runs = runs.iloc[np.random.default_rng(_ORDER).permutation(len(runs))]
         return runs.assign(seed=runs.groupby([names[name] for name in point], sort=False).cumcount()).sort_index()
     doubled = frame.duplicated([*point, *seeds], keep=False)
-    if doubled.any():
+    if bool(doubled.to_numpy().any()):
         first = frame[doubled].iloc[0]
         alike = frame[(frame[[*point, *seeds]] == first[[*point, *seeds]]).all(axis=1)]
         place = ", ".join(f"{name} = {plain(first[name])}" for name in [*point, *seeds])
         others = [
             str(name)
             for name in frame.columns
-            if name not in (*names, *seeds) and alike[name].astype(str).nunique() > 1
+            if name not in (*names, *seeds) and len({str(value) for value in alike[name]}) > 1
         ]
         hint = (
             f" They differ in {', '.join(others[:5])}: name it in seed, curve or by."
