@@ -5,7 +5,7 @@ repulsion times the squared cosine of the weights of two random corners (algorit
 same networks trained one by one, from independent starts, stand beside it, with the straight segment between two of them.
 
 The networks are an `MLP` of two hidden ReLU layers; SGD with momentum 0.9, a cosine schedule and an L2 penalty learns digits of
-scikit-learn of which a share `noise` has a label drawn uniformly from all ten classes. The paper's are residual networks.
+scikit-learn, a share `noise` of them with a label drawn uniformly from all ten classes. The paper's are residual networks.
 """
 
 import functools

@@ -44,7 +44,7 @@ class PowerLawArguments(Arguments):
 
     `rule` is the ridge: none ("interpolation"), lambda = n^-decay ("decay"), lambda = n^{-alpha/(1 + 2 alpha min(r, 1))}
     ("best_decay", of the best exponent, with the factor 1), or chosen by a criterion of `tsjax.KernelRidge`. `alpha` is the
-    capacity, `r` the source, `p` the number of modes, of which there must be more than samples.
+    capacity, `r` the source, `p` the number of modes, which must be more than the samples.
     """
 
     rule: Literal["interpolation", "decay", "best_decay", "gcv", "marginal_likelihood"]

@@ -243,7 +243,7 @@ def _runs(
 
 
 def _cells(runs: pd.DataFrame, experiment: Experiment, values: list[str]) -> tuple[Plan, pd.DataFrame]:
-    """The plan of which a table holds all cells, and their records."""
+    """The plan that the table holds whole, and its records."""
     places = runs.groupby(list(experiment.names), sort=False).ngroup().to_numpy()
     order = np.argsort(places, kind="stable")
     records, starts = runs.iloc[order].reset_index(drop=True), np.flatnonzero(np.diff(places[order], prepend=-1))
