@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from ..report.terminal import say
-from ..tables import ENDINGS
 from .app import app, note, show
 from .commands import write_page
 from .options import Json
@@ -71,6 +70,8 @@ def page(
 
 def _stem(table: Path) -> str:
     """The name of a table without its endings: runs of runs.csv.gz."""
+    from ..tables import ENDINGS
+
     name = table.expanduser().resolve().name
     while Path(name).suffix.lower() in ENDINGS:
         name = Path(name).stem
