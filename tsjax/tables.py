@@ -55,6 +55,8 @@ def _read(path: Path) -> pd.DataFrame:
     reader = _READERS.get(suffixes[-1]) if suffixes else None
     if reader is None:
         raise ValueError(f"{path}: a table is in a file that ends in {', '.join(_READERS)}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
     try:
         return reader(path)
     # The errors of pandas and of pyarrow are ValueErrors.

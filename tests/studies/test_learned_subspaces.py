@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import SEED
 from pydantic import ValidationError
+from studies.by_hand import forward
 
 import tsjax as ts
 from tsjax.networks.base import Fixed, Layer
@@ -22,15 +23,6 @@ CELL = {"repulsion": 1.0, "noise": 0.4, "steps": 3, "width": 4, "n": 40, "test_p
         "decay": 5e-4, "places": 5, "divisions": 3}  # fmt: skip
 SIZES = (64, 4, 4, 10)
 RNG = np.random.default_rng(SEED)
-
-
-def forward(theta, x) -> list[np.ndarray]:
-    """What enters each layer, and the outputs: z = W h + b, h = max(z, 0)."""
-    layers = [x]
-    for i, (w, b) in enumerate(theta):
-        z = layers[-1] @ w.T + b
-        layers.append(np.maximum(z, 0.0) if i < len(theta) - 1 else z)
-    return layers
 
 
 def softmax(z) -> np.ndarray:

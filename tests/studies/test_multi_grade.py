@@ -6,6 +6,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from studies.by_hand import forward, layers_of
 
 import tsjax as ts
 from tsjax.studies.grades import SETTINGS, Start, parameters, sine, spectrum, student
@@ -14,21 +15,6 @@ from tsjax.studies.multi_grade import MultiGradeArguments
 
 CELL = {"setting": "waves", "highest": 4, "n": 32, "effort": 0.003}
 STEPS = 4
-
-
-def layers_of(net) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Weights and biases of all layers of a grade in the order of the forward pass, as float64."""
-    layers = [layer for part in (*net.parts, net.readout) for layer in part.layers]
-    return [(np.asarray(layer.weight, float), np.asarray(layer.bias, float)) for layer in layers]
-
-
-def forward(theta, x) -> list[np.ndarray]:
-    """What enters each layer of a ReLU network, and its outputs."""
-    layers = [x]
-    for i, (w, b) in enumerate(theta):
-        z = layers[-1] @ w.T + b
-        layers.append(np.maximum(z, 0.0) if i < len(theta) - 1 else z)
-    return layers
 
 
 def adam(theta, x, y, steps) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -6,6 +6,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from pydantic import ValidationError
+from studies.by_hand import forward, layers_of
 
 import tsjax as ts
 from tsjax.studies.finite_width import problem_of
@@ -16,20 +17,6 @@ from tsjax.sweep.spec import find_experiment
 
 # All rows in every step, so that their order does not matter.
 CELL = {"noise": 0.4, "n": 32, "test_points": 60, "epochs": 3}
-
-
-def layers_of(net) -> list[list[np.ndarray]]:
-    layers = [layer for part in (*net.parts, net.readout) for layer in part.layers]
-    return [[np.asarray(layer.weight, float), np.asarray(layer.bias, float)] for layer in layers]
-
-
-def forward(theta, x) -> list[np.ndarray]:
-    """What enters each layer, and the outputs."""
-    layers = [x]
-    for i, (w, b) in enumerate(theta):
-        z = layers[-1] @ w.T + b
-        layers.append(np.maximum(z, 0.0) if i < len(theta) - 1 else z)
-    return layers
 
 
 def adam(theta, x, y, steps, rate):

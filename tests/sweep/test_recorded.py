@@ -240,7 +240,7 @@ def test_nothing_is_lost_where_a_table_does_not_fit_its_store(tmp_path):
 def test_labels_and_names_of_every_kind():
     """An index with a name is a column; pydantic's own names, and empty words, are words; labels are for what the table has."""
     frame = _frame(seeds=2).replace({"net": ""}).assign(model_config=0.5).set_index("n")
-    result = _read(frame, by=["model_config"], labels={"": "nothing", "knn": "neighbours"})
+    result = _read(frame, by=["model_config"], labels={"(empty)": "nothing", "knn": "neighbours"})
     assert [curve.label for curve in result.curves()] == ["nothing", "neighbours"]
     with pytest.raises(ValueError, match="'a b' and 'a/b' would both be called 'a_b'"):
         _read(_frame().assign(model="a b", set="a/b"), by=["set"], seed=None)

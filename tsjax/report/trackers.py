@@ -52,8 +52,11 @@ class AbstractTracker(abc.ABC):
             yield done
 
     def end(self, result: Result | None) -> None:
-        """Writes rates and verdicts, and closes; of a sweep that was stopped there is no result."""
-        if result is not None and not result.records.empty and self._is_open:
+        """Writes rates and verdicts, and closes; of a sweep that was stopped there is no result. Nothing where the sweep never
+        began."""
+        if not self._is_open:
+            return
+        if result is not None and not result.records.empty:
             step = result.coverage.done
             self.scalars(_summary(result), step)
             self.results(rates_json(result), verdicts_json(result), publish_rates(result, "markdown", "power"), step)
@@ -100,8 +103,7 @@ class TensorBoard(AbstractTracker):
         self._writer.add_text("verdicts", "\n".join(lines), step)
 
     def close(self, finished):
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
 
 class MLflow(AbstractTracker):
@@ -131,8 +133,7 @@ class MLflow(AbstractTracker):
         self._client.log_text(self._run, table, "rates.md")
 
     def close(self, finished):
-        if self._run:
-            self._client.set_terminated(self._run, "FINISHED" if finished else "KILLED")
+        self._client.set_terminated(self._run, "FINISHED" if finished else "KILLED")
 
 
 class WandB(AbstractTracker):
@@ -158,15 +159,14 @@ class WandB(AbstractTracker):
                 self._run.summary[name] = self._wandb.Table(columns=columns, data=cells)
 
     def close(self, finished):
-        if self._run is not None:
-            self._run.finish(exit_code=0 if finished else 1)
+        self._run.finish(exit_code=0 if finished else 1)
 
 
 class JsonLines(AbstractTracker):
     """One JSON object a line, each written at once: `{"event": "plan" | "chunk" | "result" | "end", ...}`."""
 
     def __init__(self, path: str | Path):
-        self._path, self._begun = Path(path).expanduser(), False
+        self._path = Path(path).expanduser()
 
     def _write(self, event: str, **content: Any) -> None:
         with self._path.open("a") as file:
@@ -174,7 +174,6 @@ class JsonLines(AbstractTracker):
 
     def begin(self, facts):
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._begun = True
         self._write("plan", **facts)
 
     def scalars(self, values, step):
@@ -184,8 +183,7 @@ class JsonLines(AbstractTracker):
         self._write("result", done=step, rates=list(rates), verdicts=list(verdicts))
 
     def close(self, finished):
-        if self._begun:
-            self._write("end", finished=finished)
+        self._write("end", finished=finished)
 
 
 KINDS: dict[str, Callable[[str], AbstractTracker]] = {

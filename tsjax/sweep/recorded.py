@@ -69,7 +69,7 @@ def from_table(
       Truth values are indicators; a y with values that are not positive is `ts.Signed()`. A share that the table has rounded
       is taken for the nearest share of whole trials.
     - `labels`: how to write columns and values. Spaces and the like in them become `_`, since phrases name them, and the label
-      is then what the table has.
+      is then what the table has; an empty text is `(empty)`.
     - `claim`, `source`: of the page. `out`: a directory for a store, from which every command reads (`tsjax rates`, `verify`,
       `figure`, ...). One that a table made before is made anew.
 
@@ -102,7 +102,7 @@ def from_table(
     texts = _renamed(runs, [names[name] for name in settings])
     known = {word: text for word, text in texts.items() if word != text}
     known |= {new: str(old) for old, new in names.items() if new != old}
-    words = {**{text: word for word, text in texts.items()}, "": "empty", **names}
+    words = {text: word for word, text in texts.items()} | names
     kinds: dict[str, Kind] = {names[name]: Signed() for name in outputs if _not_positive(pd.Series(frame[name]))}
     for name, kind in asked.items():
         trials = kind.trials if isinstance(kind, Share) else None
