@@ -48,12 +48,11 @@ def test_hydra(tmp_path):
 @pytest.mark.slow
 def test_papermill(tmp_path, store):
     papermill = pytest.importorskip("papermill")
-    from nbformat.v4 import new_code_cell, new_notebook, writes
-
+    notebooks = pytest.importorskip("nbformat.v4")
     first, second = _blocks("py")[1:]
-    cells = [new_code_cell(first, metadata={"tags": ["parameters"]}), new_code_cell(second)]
+    cells = [notebooks.new_code_cell(first, metadata={"tags": ["parameters"]}), notebooks.new_code_cell(second)]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    (tmp_path / "report.ipynb").write_text(writes(new_notebook(cells=cells, metadata=kernel)))
+    (tmp_path / "report.ipynb").write_text(notebooks.writes(notebooks.new_notebook(cells=cells, metadata=kernel)))
     papermill.execute_notebook(
         str(tmp_path / "report.ipynb"),
         str(tmp_path / "out.ipynb"),
