@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,8 +50,9 @@ def relu_gram(
 def _quadratic_form(
     matrix: Callable[[Array, Array], Array], x: Float[Array, "n d"], a: Float[Array, " n"]
 ) -> Float[Array, "..."]:
-    """sum_ij a_i a_j matrix(x, x)_ij for a symmetric matrix, or several (..., n, n), by the tiles on and above the diagonal.
-    On a CPU a tile stays in the cache; other devices take larger ones, as every tile costs them a launch."""
+    """sum_ij a_i a_j matrix(x, x)_ij for a symmetric matrix, or several (..., n, n), by the tiles on and above the diagonal,
+    up to the last a_i that is not 0. On a CPU a tile stays in the cache; other devices take larger ones, as every tile costs
+    them a launch."""
     tiled = lambda side: lambda x, a: _sum_of_tiles(matrix, x, a, side)
     if x.shape[0] <= _WIDE_SIDE:
         return tiled(_SIDE)(x, a)
@@ -64,9 +66,13 @@ def _sum_of_tiles(matrix, x: Float[Array, "n d"], a: Float[Array, " n"], side: i
     x = jnp.pad(x, ((0, count * side - n), (0, 0)), mode="edge").reshape(count, side, -1)
     a = jnp.pad(a, (0, count * side - n)).reshape(count, side)
 
+    # One number for all members of a batch, so that tiles in which none has anything are left out.
+    last = eqxi.unvmap_max(jnp.max(jnp.where(jnp.any(a != 0, axis=1), jnp.arange(count), 0)))
+
     def add(total, tile):
         i, j = tile
-        return total + jnp.where(i == j, 1.0, 2.0) * (matrix(x[i], x[j]) @ a[j] @ a[i]), None
+        term = lambda: jnp.where(i == j, 1.0, 2.0) * (matrix(x[i], x[j]) @ a[j] @ a[i])
+        return total + jax.lax.cond(j <= last, term, lambda: jnp.zeros_like(total)), None
 
     start = jnp.zeros(jax.eval_shape(matrix, x[0], x[0]).shape[:-2])
     return jax.lax.scan(add, start, jnp.triu_indices(count))[0]
@@ -94,8 +100,9 @@ def network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -
             f"no closed form for the risk of {_pair(student, teacher)} under {type(inputs).__name__} inputs: use "
             "tsjax.excess_risk(..., key=...) or tsjax.monte_carlo_risk for an estimate."
         )
-    a = jnp.concatenate([jnp.asarray(student.a, jnp.float64), -jnp.asarray(teacher.a, jnp.float64)])
-    w = jnp.concatenate([jnp.asarray(student.w, jnp.float64), jnp.asarray(teacher.w, jnp.float64)])
+    # The student's last: of features in padded arrays the last are not in use.
+    a = jnp.concatenate([-jnp.asarray(teacher.a, jnp.float64), jnp.asarray(student.a, jnp.float64)])
+    w = jnp.concatenate([jnp.asarray(teacher.w, jnp.float64), jnp.asarray(student.w, jnp.float64)])
     return a @ gram(w, w) @ a if len(a) <= _WIDE else _quadratic_form(gram, w, a)
 
 
@@ -323,13 +330,20 @@ def excess_risk(
     if fit.as_kernel_sum is None or (not is_traced(exact.value) and bool(exact.reliable)):
         return exact.value
     if key is not None:
-        return jax.lax.cond(exact.reliable, lambda: exact.value, lambda: estimate(key))
+        return _unless(exact.reliable, lambda: (estimate(key),), (exact.value,))[0]
     if not is_traced(exact.value):
         raise ValueError(
             f"the closed form gives a risk of {float(exact.value):.3g}, but may be wrong by {float(exact.error_bound):.3g}: "
             "pass key=... for a Monte-Carlo estimate, or more degrees=... (see tsjax.kernel_risk)."
         )
     return jnp.where(exact.reliable, exact.value, jnp.nan)
+
+
+def _unless(reliable: Bool[Array, ""], estimate: Callable[[], tuple], exact: tuple) -> tuple:
+    """`exact` where it is reliable, else `estimate()`, which a batch computes only where some member needs it: `lax.cond` by a
+    batched value would estimate for every member, and so does a loop of no pass, out of which XLA moves what it repeats."""
+    found = jax.lax.cond(eqxi.unvmap_all(reliable), lambda: exact, estimate)
+    return jax.tree.map(lambda known, estimated: jnp.where(reliable, known, estimated), exact, found)
 
 
 class Risk(NamedTuple):
@@ -364,7 +378,6 @@ def population_risk(
     elif fit.as_kernel_sum is None:
         (value, error), reliable = exact, jnp.ones((), bool)
     else:
-        # One pass or none. In a batch `cond` would estimate for every fit; a loop does so only where some fit needs it.
         reliable = exact.reliable
-        value, error = jax.lax.fori_loop(0, jnp.where(reliable, 0, 1), lambda *_: estimate(), tuple(exact))
+        value, error = _unless(reliable, estimate, tuple(exact))
     return Risk(jnp.where(failed(fit.status), jnp.nan, value), error, reliable)

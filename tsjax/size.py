@@ -41,6 +41,13 @@ class Size(eqx.Module):
         return (jnp.arange(self.limit) < self.count).astype(dtype) if self.is_padded else None
 
 
+def ladder(limit: int) -> tuple[int, ...]:
+    """The sizes up to `limit` at which programs hold their factorisations (`tsjax.estimators.leading`), ascending: the limit,
+    its half, quarter and eighth, as long as they are at least 32."""
+    shares = [-(-limit // 2**halvings) for halvings in (3, 2, 1)]
+    return (*(size for size in shares if size >= 32), limit)
+
+
 # What functions that sample take.
 Rows: TypeAlias = int | Size
 

@@ -13,6 +13,7 @@ from ..kernels.features import AbstractFeatures, FourierFeatures, ReLUFeatures
 from ..network import TwoLayer
 from ..precision import requires_float64
 from ..task import Dataset
+from . import leading
 from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
 from .repeats import Distinct, Sample, distinct, sample_of, shaped
 from .ridge import Solution, cholesky, in_blocks, ridge_rule, scores, search_gram, search_primal, solve_gram, status_of
@@ -121,17 +122,19 @@ def _fit_compiled(self: RandomFeatures, key, data: Dataset, oracle: Oracle | Non
         fresh = oracle_sample(key, oracle, sample.y.shape[1])
         return of(fresh.x), fresh
 
+    per_row = 4 if self.count is None else None
     if isinstance(rule, Search) and rule.criterion == "holdout":
         part, held = hold_out(key, Sample(phi, sample.y, sample.weight))
         found = _search("holdout", part.x, distinct(part), lambda: (held.x, held))
         rule = Fixed(found.stats["ridge"])
     rows = distinct(sample)
     if isinstance(rule, Search):
-        c, status, stats = _search(rule.criterion, phi, rows, at_oracle)
+        c, status, stats = _search(rule.criterion, phi, rows, at_oracle, per_row)
     elif count < data.n:
         c, status, stats = _solve_primal(phi, rows, rule.value)
     else:
-        alpha, status, stats = solve_gram(phi @ phi.T, rows, rule.value, _error(phi, rows))[0]
+        gram = leading.outer_gram(phi, rows.extent, per_row)
+        alpha, status, stats = solve_gram(gram, rows, rule.value, _error(phi, rows))[0]
         c = phi.T @ alpha
     c = c if used is None else c * used[:, None]
     return FeaturesFit(features=features, coefficients=shaped(c, data), status=status, stats=stats)
@@ -142,8 +145,9 @@ def _error(phi: Float[Array, "n p"], rows: Distinct) -> Float[Array, ""]:
     return roundoff(phi.dtype, phi.shape[1]) * jnp.sum(jnp.sum(phi**2, axis=1) * rows.root**2)
 
 
-def _search(criterion: str, phi: Float[Array, "n p"], rows: Distinct, target) -> Solution:
-    """The best ridge of the path; `target` gives phi at new inputs, and a sample of what should be predicted there."""
+def _search(criterion: str, phi: Float[Array, "n p"], rows: Distinct, target, per_row: int | None = None) -> Solution:
+    """The best ridge of the path; `target` gives phi at new inputs, and a sample of what should be predicted there. With
+    `per_row` only so many features times the rows that count are in use."""
     if phi.shape[1] < phi.shape[0]:
         return search_primal(criterion, phi, rows, _error(phi, rows), target)
 
@@ -151,14 +155,15 @@ def _search(criterion: str, phi: Float[Array, "n p"], rows: Distinct, target) ->
         basis, test = target()
         return basis @ phi.T, test
 
-    alpha, status, stats = search_gram(criterion, phi @ phi.T, rows, _error(phi, rows), kernel_target)
+    gram = leading.outer_gram(phi, rows.extent, per_row)
+    alpha, status, stats = search_gram(criterion, gram, rows, _error(phi, rows), kernel_target)
     return Solution(phi.T @ alpha, status, stats)
 
 
 def _solve_primal(phi: Float[Array, "n p"], rows: Distinct, ridge) -> Solution:
     """c = (phi^T phi + ridge I)^{-1} phi^T y; cheaper than `solve_gram` for p < n, and possible at ridge 0."""
     phi, y = rows.root[:, None] * phi, rows.y
-    lower = cholesky(phi.T @ phi + ridge * jnp.eye(phi.shape[1]))
+    lower = cholesky(leading.inner_gram(phi, rows.extent) + ridge * jnp.eye(phi.shape[1]))
     c = jsl.cho_solve((lower, True), phi.T @ y)
     leverage = jnp.sum(jsl.solve_triangular(lower, phi.T, lower=True) ** 2, axis=0)
     stats = {"ridge": jnp.asarray(ridge, y.dtype), "dof": jnp.sum(leverage)} | scores(y - phi @ c, 1.0 - leverage, rows)

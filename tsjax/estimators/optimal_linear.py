@@ -21,7 +21,6 @@ for any law of x and any pairwise cosine of the neurons.
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-import jax.scipy.linalg as jsl
 from jaxtyping import PRNGKeyArray
 
 from ..kernels.arccos import ArcCosine
@@ -29,6 +28,7 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..problem import Problem, ReLUTeacher
 from ..task import Dataset
+from . import leading
 from .base import AbstractEstimator, check_data, floats_as_arrays
 from .repeats import distinct, sample_of, shaped
 from .ridge import KernelFit, solve_gram
@@ -102,14 +102,13 @@ def _fit_compiled(self: OptimalLinear, key, data: Dataset) -> KernelFit:
     sample = sample_of(data)
     x, rows = sample.x, distinct(sample)
     kernel = floats_as_arrays(teacher_covariance(self.problem))
-    gram = kernel(x)
+    gram = leading.kernel_matrix(kernel, x, rows.extent)
     smallest = _JITTER * rows.trace(gram) / rows.n
     ridge = jnp.maximum(jnp.asarray(self.problem.noise_std, jnp.float64) ** 2, smallest)
     (alpha, status, stats), lower = solve_gram(gram, rows, ridge, kernel.error(x, rows.root))
 
     x_fresh = self.problem.inputs.sample(jr.fold_in(key, _TEST_STREAM), self.test_points, jnp.float64)
     cross = rows.root[:, None] * kernel(x, x_fresh)
-    explained = jnp.sum(jsl.solve_triangular(lower, cross, lower=True) ** 2, axis=0)
-    risk = kernel.diagonal(x_fresh) - explained
+    risk = kernel.diagonal(x_fresh) - leading.explained(lower, cross, rows.extent)
     stats |= {"bayes_risk": jnp.mean(risk), "bayes_risk_error": jnp.std(risk, ddof=1) / self.test_points**0.5}
     return KernelFit(kernel=kernel, x=x, alpha=shaped(alpha, data), status=status, stats=stats)

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from ..task import Dataset
+from .leading import Extent
 
 
 class Sample(NamedTuple):
@@ -38,6 +39,13 @@ class Sample(NamedTuple):
     def present(self) -> Bool[Array, " n"]:
         """Which rows have a weight > 0."""
         return jnp.ones(self.y.shape[0], bool) if self.weight is None else self.weight > 0
+
+    @property
+    def extent(self) -> Extent:
+        """The number of rows up to the last that is present."""
+        if self.weight is None:
+            return None
+        return jnp.max(jnp.where(self.present, jnp.arange(1, len(self.weight) + 1), 1))
 
     @property
     def n(self) -> Float[Array, ""]:
@@ -85,6 +93,8 @@ class Distinct(NamedTuple):
     """The number of rows of weight > 0."""
     total: Float[Array, ""]
     """The sum of the weights."""
+    extent: Extent
+    """The number of rows up to the last of weight > 0."""
 
     @property
     def first(self) -> Bool[Array, " n"]:
@@ -132,7 +142,7 @@ def distinct(sample: Sample) -> Distinct:
     mean = mean[first]
     groups = jnp.sum(copies > 0, dtype=jnp.float64)
     scatter = jnp.sum(weight * jnp.sum((y - mean) ** 2, axis=1)) / total
-    return Distinct(jnp.sqrt(copies), mean, groups, scatter, count, total)
+    return Distinct(jnp.sqrt(copies), mean, groups, scatter, count, total, sample.extent)
 
 
 def first_of_equals(x: Float[Array, "n d"]) -> Int[Array, " n"]:

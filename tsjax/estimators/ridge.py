@@ -32,7 +32,9 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..status import Status
 from ..task import Dataset
+from . import leading
 from .base import AbstractEstimator, AbstractFit, KernelSum, check_data, floats_as_arrays
+from .leading import Extent
 from .repeats import Distinct, Sample, distinct, sample_of, shaped
 from .shifted import Shifted, solve_shifted
 from .tuning import (
@@ -83,10 +85,12 @@ def scores(residual: Float[Array, "n k"], unexplained: Float[Array, " n"], rows:
     }
 
 
-def cholesky(matrix: Float[Array, "n n"], error=0.0, counts: Bool[Array, " n"] | None = None) -> Float[Array, "n n"]:
+def cholesky(
+    matrix: Float[Array, "n n"], error=0.0, counts: Bool[Array, " n"] | None = None, extent: Extent = None
+) -> Float[Array, "n n"]:
     """The lower factor; NaN where a pivot is no larger than `error`, that of the matrix, or than the roundoff of the
     factorisation, eps times the trace (of the rows that count): what such a factor solves is not what was asked."""
-    lower = jnp.linalg.cholesky(matrix)
+    lower = leading.cholesky(matrix, extent)
     diagonal = jnp.diagonal(matrix)
     trace = jnp.sum(diagonal if counts is None else jnp.where(counts, diagonal, 0.0))
     floor = jnp.maximum(jnp.finfo(matrix.dtype).eps * trace, error)
@@ -98,11 +102,10 @@ def solve_gram(gram: Float[Array, "n n"], rows: Distinct, ridge, error) -> tuple
     ridge I; NaN and SINGULAR if that has none. `error` is that of the kernel."""
     n = gram.shape[0]
     # On the diagonal of other rows: above every floor, however many they are.
-    lower = cholesky(rows.gram(gram, rows.trace(gram)) + ridge * jnp.eye(n), error, rows.first)
+    lower = cholesky(rows.gram(gram, rows.trace(gram)) + ridge * jnp.eye(n), error, rows.first, rows.extent)
     alpha = jsl.cho_solve((lower, True), rows.y)
     # I - H = ridge (K + ridge I)^{-1} and (I - H) y = ridge alpha: without the factor they stay meaningful at ridge 0.
-    inverse_diagonal = jnp.sum(jsl.solve_triangular(lower, jnp.eye(n), lower=True) ** 2, axis=0)
-    inverse_diagonal = jnp.where(rows.first, inverse_diagonal, 0.0)
+    inverse_diagonal = jnp.where(rows.first, leading.inverse_diagonal(lower, rows.extent), 0.0)
     ridge = jnp.asarray(ridge, gram.dtype)
     stats = {"ridge": ridge, "dof": rows.groups - ridge * jnp.sum(inverse_diagonal)}
     stats |= scores(alpha, inverse_diagonal, rows)
@@ -122,7 +125,7 @@ class Eigen(NamedTuple):
 
 def eigen(gram: Float[Array, "n n"], rows: Distinct, error) -> Eigen:
     """Eigenvalues below the kernel's own error and below that of their computation, n eps times the largest, say nothing."""
-    s, u = jnp.linalg.eigh(rows.gram(gram, -rows.trace(gram) / rows.n))
+    s, u = leading.eigh(rows.gram(gram, -rows.trace(gram) / rows.n), rows.extent)
     real = jnp.arange(gram.shape[0]) >= rows.others
     above = s > jnp.maximum(rows.n * jnp.finfo(s.dtype).eps * s[-1], error)
     return Eigen(jnp.where(above, s, 0.0), u, real, rows.groups - jnp.sum(above))
@@ -162,7 +165,7 @@ def search_gram(criterion: str, gram, rows: Distinct, error, target) -> Solution
         alpha = rows.root[:, None] * (u @ weights)
         return Solution(alpha, status_of(alpha), {"ridge": ridges[best], "cut": cut} | stats)
     fill = trace / rows.n
-    path = _without_others(solve_shifted(rows.gram(gram, fill), y, ridges), fill + ridges, rows)
+    path = _without_others(solve_shifted(rows.gram(gram, fill), y, ridges, rows.extent), fill + ridges, rows)
     dof = count - ridges * path.trace_inverse
     gcv = rows.gcv(jnp.sum(path.solutions**2, axis=(0, 2)), path.trace_inverse)
     if criterion == "marginal_likelihood":
@@ -196,11 +199,11 @@ def search_primal(criterion: str, phi, rows: Distinct, error, target) -> Solutio
     """The same for p < n features, K = phi phi^T, in the space of the features; `target` gives phi at new inputs."""
     q = phi.shape[1]
     phi, y, count = rows.root[:, None] * phi, rows.y, rows.groups
-    gram, b = phi.T @ phi, phi.T @ y
+    gram, b = leading.inner_gram(phi, rows.extent), phi.T @ y
     ridges = ridge_path(jnp.trace(gram), rows)
     beyond = ridges < error
     if criterion == "loo":
-        u, singular, vt = jnp.linalg.svd(phi, full_matrices=False)
+        u, singular, vt = leading.svd(phi, rows.extent)
         above = singular**2 > error
         s = jnp.where(above, singular**2, 0.0)
         shares = ridges[None, :] / (s[:, None] + ridges[None, :])
@@ -355,18 +358,21 @@ def _fit_compiled(self: KernelRidge, key, data: Dataset, oracle: Oracle | None) 
     def errs(sample: Sample, rows: Distinct):
         return kernel.error(sample.x, rows.root)
 
+    def gram(sample: Sample):
+        return leading.kernel_matrix(kernel, sample.x, sample.extent)
+
     def at(x, test: Sample):
         return lambda: (kernel(test.x, x), test)
 
     if isinstance(rule, Search) and rule.criterion == "holdout":
         part, held = hold_out(key, sample)
         fitted = distinct(part)
-        found = search_gram("holdout", kernel(part.x), fitted, errs(part, fitted), at(part.x, held))
+        found = search_gram("holdout", gram(part), fitted, errs(part, fitted), at(part.x, held))
         rule = Fixed(found.stats["ridge"])
     rows = distinct(sample)
     if isinstance(rule, Fixed):
-        alpha, status, stats = solve_gram(kernel(sample.x), rows, rule.value, errs(sample, rows))[0]
+        alpha, status, stats = solve_gram(gram(sample), rows, rule.value, errs(sample, rows))[0]
     else:
         target = lambda: at(sample.x, oracle_sample(key, oracle, sample.y.shape[1]))()
-        alpha, status, stats = search_gram(rule.criterion, kernel(sample.x), rows, errs(sample, rows), target)
+        alpha, status, stats = search_gram(rule.criterion, gram(sample), rows, errs(sample, rows), target)
     return KernelFit(kernel=kernel, x=sample.x, alpha=shaped(alpha, data), status=status, stats=stats)

@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from . import leading
+from .leading import Extent
+
 
 class Shifted(NamedTuple):
     """Of (A + r I) c = b, for each of p shifts r: the solutions (q, p, k) for the k columns of b, and the traces of
@@ -17,15 +20,18 @@ class Shifted(NamedTuple):
     log_det: Float[Array, " p"]
 
 
-def solve_shifted(a: Float[Array, "q q"], b: Float[Array, "q k"], shifts: Float[Array, " p"]) -> Shifted:
-    """For A positive semidefinite and r > 0, from one factorisation of A."""
+def solve_shifted(
+    a: Float[Array, "q q"], b: Float[Array, "q k"], shifts: Float[Array, " p"], extent: Extent = None
+) -> Shifted:
+    """For A positive semidefinite and r > 0, from one factorisation of A, which is diagonal from row `extent` on."""
     # LAPACK and cuSOLVER reduce to tridiagonal form; elsewhere (TPU) there is the eigendecomposition.
+    given = () if extent is None else (extent,)
     fast = {name: _shifted_by_tridiagonal for name in ("cpu", "cuda", "rocm")}
-    return Shifted(*jax.lax.platform_dependent(a, b, shifts, **fast, default=_shifted_by_eigen))
+    return Shifted(*jax.lax.platform_dependent(a, b, shifts, *given, **fast, default=_shifted_by_eigen))
 
 
-def _shifted_by_eigen(a, b, shifts) -> Shifted:
-    s, u = jnp.linalg.eigh(a)
+def _shifted_by_eigen(a, b, shifts, extent: Extent = None) -> Shifted:
+    s, u = leading.eigh(a, extent)
     shifted = jnp.maximum(s, 0.0)[:, None] + shifts[None, :]
     return Shifted(
         solutions=jnp.tensordot(u, (u.T @ b)[:, None, :] / shifted[:, :, None], 1),
@@ -35,19 +41,15 @@ def _shifted_by_eigen(a, b, shifts) -> Shifted:
     )
 
 
-def _shifted_by_tridiagonal(a, b, shifts) -> Shifted:
+def _shifted_by_tridiagonal(a, b, shifts, extent: Extent = None) -> Shifted:
     """A = Q T Q^T, Q of Householder reflections that leave the first coordinate alone. T + r I has pivots from above,
     delta_i = t_i + r - e_{i-1}^2 / delta_{i-1}, and from below, gamma_i; then (T + r I)^{-1}_ii = 1 / (delta_i + gamma_i -
     t_i - r) (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, theorem 2.3). The trace of the square is minus the derivative of the
     trace by r."""
     if a.shape[0] == 1:
         return _shifted_by_eigen(a, b, shifts)
-    reflectors, t, e, taus, *_ = jax.lax.linalg.tridiagonal(a, lower=True)
-    reflectors = reflectors[1:, :-1]
-    rotate = lambda c, transpose: jnp.concatenate(
-        [c[:1], jax.lax.linalg.ormqr(reflectors, taus, c[1:], left=True, transpose=transpose)]
-    )
-    z = rotate(b, True)
+    form = leading.tridiagonal(a, b, extent)
+    t, e, z = form.diagonal, form.beside, form.rotated
     above = jnp.concatenate([jnp.zeros(1), e])
     ones, none = jnp.ones_like(shifts), jnp.zeros((shifts.size, b.shape[1]))
 
@@ -73,7 +75,7 @@ def _shifted_by_tridiagonal(a, b, shifts) -> Shifted:
     rows = (t, below, deltas, slopes, forwards)
     _, (solutions, inverse, square) = jax.lax.scan(up, (ones, 0.0 * ones, none), rows, reverse=True)
     return Shifted(
-        solutions=rotate(solutions.reshape(t.size, -1), False).reshape(solutions.shape),
+        solutions=leading.rotated(form, solutions.reshape(t.size, -1), extent).reshape(solutions.shape),
         trace_inverse=jnp.sum(inverse, axis=0),
         trace_inverse_square=jnp.sum(square, axis=0),
         log_det=jnp.sum(jnp.log(deltas), axis=0),

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..kernels.base import AbstractKernel
 from ..precision import is_traced, requires_float64
 from ..task import Dataset
+from . import leading
 from .base import AbstractEstimator, check_data, floats_as_arrays
 from .repeats import Distinct, Sample, distinct, sample_of, shaped
 from .ridge import (
@@ -110,7 +111,7 @@ def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | 
     kernel, (name, rule) = self.kernel, self.rule
 
     def decompose(sample: Sample, rows: Distinct):
-        found = eigen(kernel(sample.x), rows, kernel.error(sample.x, rows.root))
+        found = eigen(leading.kernel_matrix(kernel, sample.x, sample.extent), rows, kernel.error(sample.x, rows.root))
         return found, found.vectors.T @ rows.y
 
     def squared_errors(x, rows: Distinct, found: Eigen, b, test: Sample):

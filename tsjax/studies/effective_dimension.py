@@ -31,6 +31,7 @@ from ..sweep.experiment import Arguments, Cost, Theory, experiment
 from ..task import Dataset
 from ..train import Validation
 from .citations import SUH_CHENG
+from .linear import ENTRY
 
 EFFECTIVE_DIMENSION = 2
 """t*: the number of coordinates that the target depends on."""
@@ -147,7 +148,8 @@ def cost(arguments: dict[str, Any]) -> Cost:
     """Of training both networks; of the tridiagonal form of each length's matrix, and its values at the oracle's points."""
     n, d, points = arguments["n"], arguments["d"], arguments["test_points"]
     if arguments["learner"] != "mlp":
-        return Cost(2.0 * (4096 * len(LENGTHS) + points) * n * d, 2.0 * len(LENGTHS) * n**3)
+        fresh = 2.0 * (4096 * len(LENGTHS) + points) * n * d
+        return Cost(0.0, 2.0 * len(LENGTHS) * n**3, fresh + ENTRY * len(LENGTHS) * n * n)
     weights = d * _WIDTHS[0] + _WIDTHS[0] * _WIDTHS[1] + _WIDTHS[1]
     rows = 3 * _BATCH + arguments["held_out"] / _EVERY
     return Cost(2.0 * len(DECAYS) * arguments["steps"] * rows * weights)

@@ -20,7 +20,10 @@ from ..estimators.two_phase import OracleStudent, TwoPhaseStudent
 from ..sweep.experiment import Arguments, Cost, Theory, experiment
 from .cell import Choice, Choices, problem_of, scalars, trial
 from .citations import AKIYAMA_SUZUKI
-from .linear import LINEAR, linear
+from .linear import ENTRY, LINEAR, linear
+
+# The fresh points of `OptimalLinear`.
+_FRESH = OptimalLinear.test_points
 
 
 def _student(label: str, make: Callable[[dict[str, Any]], AbstractEstimator], steps: Callable[..., float]) -> Choice:
@@ -54,7 +57,8 @@ ESTIMATORS = Choices(
         "optimal linear estimator",
         lambda a: OptimalLinear(problem_of(a)),
         lambda problem, n: theory.predicted_optimal_linear_risk(problem, n),
-        cost=lambda n, d, points, tuning: (2.0 * points * n, n**3 / 3 + 2.0 * points * n * n),
+        # A Cholesky factor and its inverse; the trace formula has a matrix of its own.
+        cost=lambda n, d, points, tuning: Cost(0.0, 2 / 3 * n**3 + _FRESH * n * n, ENTRY * (n * n + 2.0 * _FRESH * n)),
     ),
     **LINEAR,
 )

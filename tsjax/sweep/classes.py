@@ -7,13 +7,14 @@ largest of them. Sizes next to each other are put together as long as that saves
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ..size import ladder
 from .experiment import Cost
 
 # Seconds to make a program, and operations per second in products and in factorisations, of all devices of a kind together: on
-# CPUs as in quickstart on two cores; on GPUs and TPUs assumed, not measured. Orders of magnitude are enough: where costs grow
+# CPUs as on two cores; on GPUs and TPUs assumed, not measured. Orders of magnitude are enough: where costs grow
 # as n^3, a machine twice as fast moves a border between classes by a third of an octave.
 COMPILE_SECONDS = 6.0
-SPEEDS = {"cpu": (1e10, 5e9), "gpu": (2e12, 5e11), "tpu": (2e12, 5e11)}
+SPEEDS = {"cpu": (1e10, 4e10), "gpu": (2e12, 5e11), "tpu": (2e12, 5e11)}
 # Where an experiment states no cost, sizes within this factor share a program.
 FACTOR = 4
 
@@ -28,10 +29,22 @@ class Sized:
     cost_at: Callable[[tuple[int, ...]], Cost] | None
 
 
-def padded_cost(own: Cost, padded: Cost, loops_end: bool) -> Cost:
+def padded_cost(
+    cost_at: Callable[[tuple[int, ...]], Cost], sizes: tuple[int, ...], limits: tuple[int, ...], loops_end: bool
+) -> Cost:
     """The cost of a cell in arrays that are longer than it needs: loops of training may end with the rows that count
-    (`tsjax.fast`), factorisations never do."""
-    return Cost(own.products if loops_end else padded.products, padded.factorisations)
+    (`tsjax.fast`), and factorisations run at the next size that the program holds."""
+    held = tuple(
+        min(rung for rung in (*ladder(limit), limit) if rung >= size) for size, limit in zip(sizes, limits, strict=True)
+    )
+    own, padded = cost_at(sizes), cost_at(limits)
+    return Cost(own.products if loops_end else padded.products, cost_at(held).factorisations, padded.entries)
+
+
+def seconds_at(cost: Cost, speeds: tuple[float, float]) -> float:
+    """At so many operations per second in products (and all others) and in factorisations."""
+    products, factorisations = speeds
+    return (cost.products + cost.entries) / products + cost.factorisations / factorisations
 
 
 def seconds_in(one: Sized, limits: tuple[int, ...], platform: str, loops_end: bool) -> float:
@@ -42,9 +55,8 @@ def seconds_in(one: Sized, limits: tuple[int, ...], platform: str, loops_end: bo
     if one.cost_at is None:
         far = any(limit > FACTOR * own for limit, own in zip(limits, one.sizes, strict=True))
         return float("inf") if far else 0.0
-    products, factorisations = SPEEDS.get(platform, SPEEDS["gpu"])
-    cost = padded_cost(one.cost_at(one.sizes), one.cost_at(limits), loops_end)
-    return one.cells * (cost.products / products + cost.factorisations / factorisations)
+    cost = padded_cost(one.cost_at, one.sizes, limits, loops_end)
+    return one.cells * seconds_at(cost, SPEEDS.get(platform, SPEEDS["gpu"]))
 
 
 def joined_class(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .classes import SPEEDS
+from .classes import SPEEDS, seconds_at
 from .devices import one_blas_thread, sharded_vmap, usable_devices
 from .experiment import Cost, Experiment
 from .kept import KeptCosts
@@ -130,7 +130,7 @@ def estimate_plan(
         if len(per_cell) < len(every):
             per_cell, known = None, False
             if every_cost is not None:
-                per_cell = [c.products / speeds[0] + c.factorisations / speeds[1] for c in every_cost]
+                per_cell = [seconds_at(cost, speeds) for cost in every_cost]
         left = [
             tuple(cell for cell, missing in zip(group.cells, np.isnan(took), strict=True) if missing)
             for group, took in zip(every, took, strict=True)

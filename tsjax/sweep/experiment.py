@@ -22,11 +22,18 @@ from .values import redacted
 
 
 class Cost(NamedTuple):
-    """Floating-point operations of one cell, for `tsjax plan`: those in products of a training loop, and those in dense
-    factorisations, which run at another speed."""
+    """Floating-point operations of one cell, for `tsjax plan`, and to decide which sample sizes share a program. In arrays that
+    are longer than the data (`tsjax.Size`) they grow differently.
+
+    - `products`: in training loops, which end with the rows that count on CPUs and in the fused kernel of GPUs.
+    - `factorisations`: in those of tsjax's linear estimators, which end soon after the rows that count
+      (`tsjax.size.ladder`); they run at another speed.
+    - `entries`: all others, which padding makes as many as longer data would.
+    """
 
     products: float
     factorisations: float = 0.0
+    entries: float = 0.0
 
 
 # Of an array that a cell returns.
