@@ -21,7 +21,7 @@ from ..rates import (
     trend,
 )
 from ..rates.diagnostics import open_sentence
-from ..rates.kinds import Share
+from ..rates.kinds import Indicator, Share
 from ..rates.selection import CANDIDATES, UNDECIDED
 from .asked import ALIKE, Measured, Source, Unmeasured, common, is_meant, pick
 from .curve import Curve
@@ -178,7 +178,8 @@ class _Task(Points):
         if len(i) < 2:
             raise Unmeasured(f"{curve.name} and {theirs.name} have fewer than two {self.subject.axis} in common")
         mine, theirs = mine.rows(i), theirs.rows(j)
-        found = crossing(mine.x, mine.values[self.metric], theirs.values[self.metric], level=self.level)
+        tables = (mine.values[self.metric], theirs.values[self.metric])
+        found = crossing(mine.x, *tables, level=self.level, positive=self.kind.has_ratios)
         doubt = _failures(theirs)
         if any("heavy tail" in text for text in found.warnings):
             doubt = "a few extreme seeds carry a mean"
@@ -251,7 +252,9 @@ class _Task(Points):
             raise Unmeasured(
                 f"an average is one of seeds that all cells have, and no seed of {self.metric!r} has them all"
             )
-        estimate = self.kind.mean(average[kept], trials, level=self.level)
+        # The average of a seed's truth values is a share of its cells.
+        kind = Share(trials=len(cells.values)) if type(self.kind) is Indicator else self.kind
+        estimate = kind.mean(average[kept], trials, level=self.level)
         return self._pooled(cells._replace(values=cells.values[:, kept]), estimate)
 
     def _pooled(self, cells: _Cells, estimate: Estimate) -> Measured:
