@@ -199,6 +199,13 @@ class Result:
             )
         return surface_of(self.curves(), self.experiment.x, metric, n, d, at or {}, options)
 
+    @functools.cached_property
+    def asked_surface(self) -> Surface | None:
+        """The surface that the table `[surface]` of the sweep asks for; None without one. Raises ValueError as `surface`, such
+        as while records are missing."""
+        asked = self.spec.surface
+        return None if asked is None else self.surface(asked.n, asked.d, at=asked.at, **asked.options)
+
     def warnings(self, curve: Curve, model: str = "power") -> list[str]:
         """What to know before trusting the exponent of a curve; see `tsjax.diagnose`. The reason why it has none, if so."""
         try:
