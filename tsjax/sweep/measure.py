@@ -43,6 +43,12 @@ class Measure:
         **Raises:** Unmeasured, or ValueError, with the reason why there is none."""
         return _Task(self.source, expectation, expectation.level if level is None else level).all()
 
+    def reads(self, expectation: Expectation) -> list[Curve]:
+        """The parts of curves that the number is measured on, both operands'; along the expectation's axis.
+
+        **Raises:** Unmeasured where the records do not have them."""
+        return _Task(self.source, expectation, expectation.level).reads()
+
     def curves(self, expectation: Expectation, name: str | None) -> list[Curve]:
         """The curves along x called `name` (`*`: all that are meant) that an expectation may be about."""
         subject = self.source.subject(expectation)
@@ -84,6 +90,17 @@ class _Task(Points):
             "best": self._profile,
         }.get(self.phrase.form, self.points)
         return [found for curve in self.meant() for found in self._on(how, curve)]
+
+    def reads(self) -> list[Curve]:
+        """The parts of curves that the number is measured on."""
+        several = self.phrase.pools or self.phrase.outer is not None
+        mine = chosen(self.curves, self.subject, self.subject.curve) if several else self.meant()
+        found = [self.window(curve) for curve in mine]
+        if self.than or (self.phrase.other not in (None, "predicted") and not self._is_column()):
+            rivals = [self.rival(curve) for curve in mine]
+            # At another place along the axis, the second operand lies outside of the window.
+            found += rivals if self.subject.axis in self.than else map(self.window, rivals)
+        return found
 
     def _on(self, how: Callable[[Curve], list[Measured]], curve: Curve) -> list[Measured]:
         """Failed students are left out of means, and extreme ones out of the weights of a fit, so either flatters its
