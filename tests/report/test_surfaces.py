@@ -90,7 +90,8 @@ def test_curves_stay_beside_a_surface_of_theirs():
     names = [section.id for section in _sections(result)]
     assert {"curves-loss", "rates", "surface", "maps", "cells"} <= set(names)
     section = surface_section(result)
-    assert section is not None and len(section.charts) == 1 and result.asked_surface.errors == "seeds"
+    assert section is not None and len(section.charts) == 1
+    assert result.asked_surface is not None and result.asked_surface.errors == "seeds"
     assert parse_spec({"study": "a:b", "grid": {"n": 1}, "surface": asked}).surface == result.spec.surface
 
 

@@ -386,7 +386,7 @@ class Result:
     def _first(self, seeds: int) -> "Result":
         """The same with the first seeds alone, which are numbered from 0."""
         if seeds not in self._parts:
-            rows = self.records[self.records["seed"] < seeds]
+            rows = self.records.loc[self.records["seed"] < seeds]
             self._parts[seeds] = Result(rows, self.spec, self.experiment, self.provenance, theory=self._theory)
         return self._parts[seeds]
 
