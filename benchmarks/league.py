@@ -143,9 +143,9 @@ def verdict(scores: Scores) -> str:
     return ""
 
 
-def _table(title: str, cells: list[list[str]]) -> None:
+def _table(title: str, rows: list[Planted], cells: list[list[str]]) -> None:
     print(f"{title}\n\n| planted | {' | '.join(METHODS)} |\n|---|{'---|' * len(METHODS)}")
-    for planted, row in zip(ROWS, cells, strict=True):
+    for planted, row in zip(rows, cells, strict=True):
         print(f"| {planted.what}{'' if planted.seeds == 1 else f', {planted.seeds} seeds'} | {' | '.join(row)} |")
     print(flush=True)
 
@@ -169,11 +169,13 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--curves", type=int, default=80, help="synthetic curves of each row (80)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulations (0)")
     parser.add_argument("--processes", type=int, default=2, help="side by side (2)")
+    parser.add_argument("--row", type=int, choices=range(len(ROWS)), help="one row alone")
     options = parser.parse_args(arguments)
-    table: list[Scores] = []
+    chosen = [i for i in range(len(ROWS)) if options.row in (None, i)]
+    rows, table = [ROWS[i] for i in chosen], list[Scores]()
     sizes = np.diff(np.linspace(0, options.curves, options.processes + 1).astype(int)).tolist()
     with ProcessPoolExecutor(options.processes, get_context("spawn")) as pool:
-        for i in range(len(ROWS)):
+        for i in chosen:
             streams = np.random.SeedSequence([options.seed, i]).spawn(options.processes)
             parts = pool.map(partial(play, i), [int(one.generate_state(1)[0]) for one in streams], sizes)
             table.append(Scores(*(np.concatenate(part, axis=1) for part in zip(*parts, strict=True))))
@@ -181,17 +183,19 @@ def main(arguments: list[str]) -> None:
     _table(
         f"Coverage in % of 95 % intervals of the exponent, {options.curves} curves a row (bold: 93 to 97 within simulation "
         "error), and median width relative to the narrowest that covers",
+        rows,
         [_covered(scores) for scores in table],
     )
     _table(
         "Median error in % of the mean risk forecast at 4 times the largest n",
+        rows,
         [[per_cent(np.expm1(np.median(error))) for error in scores.error] for scores in table],
     )
-    _table("Milliseconds a curve", [[f"{1e3 * s.mean():.1f}" for s in scores.seconds] for scores in table])
-    reasons = {planted.what: verdict(scores) for planted, scores in zip(ROWS, table, strict=True)}
+    _table("Milliseconds a curve", rows, [[f"{1e3 * s.mean():.1f}" for s in scores.seconds] for scores in table])
+    reasons = {planted.what: verdict(scores) for planted, scores in zip(rows, table, strict=True)}
     won = sum(not reason for reason in reasons.values())
     print(
-        f"tsjax covers at no more than {WIDTH:g} times the width of the narrowest that covers in {won} of {len(ROWS)} rows."
+        f"tsjax covers at no more than {WIDTH:g} times the width of the narrowest that covers in {won} of {len(rows)} rows."
     )
     for what, reason in reasons.items():
         if reason:

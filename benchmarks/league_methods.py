@@ -15,8 +15,9 @@ broken. Methods with one curve only fit that. Where a recipe fits one value at e
   `curve_fit` (Caballero et al., arXiv:2210.14891, appendix A.6; one break, so six parameters). The exponent is c0 + c1. The
   paper has no interval; this one is `curve_fit`'s.
 - `pow4`, `mmf4`: a (n + d)^-b + c and (a b + c n^d) / (b + n^d), least squares by Levenberg and Marquardt from random starts,
-  as the learning-curve database fits them (Mohr et al., ECML 2022), which has no interval. Its package `lcdb` holds curves and
-  no fitters, so this is a short implementation of the recipe, with 10 starts.
+  as the learning-curve database fits them (Mohr et al., ECML PKDD 2022), which has no interval. Its package `lcdb` holds the
+  curves; the fits are a script of the paper (publications/2022-ecml/analysis/fit_database.py in github.com/fmohr/lcdb), with 6
+  starts from [0, 1]^4, those of pow4 at a fit without its shift. This is a short implementation of the recipe, with 10 starts.
 """
 
 import itertools

@@ -568,7 +568,7 @@ def test_plan_of_quickstart(tsjax, tmp_path):
     ]  # fmt: skip
     for curve in content["curves"]:
         # Two sizes share a program.
-        assert (curve["cells"], curve["programs"]) == (8, 1) and curve["bytes"] > 0 and curve["seconds"] > 0
+        assert (curve["cells"], curve["programs"]) == (16, 1) and curve["bytes"] > 0 and curve["seconds"] > 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -446,9 +446,28 @@ def test_the_page_of_a_table(tsjax, tmp_path, monkeypatch):
     assert code == 0 and [row["curve"] for row in json.loads(out)["rates"]] == ["net", "deep_net"]
 
 
+def test_the_page_of_a_surface(tsjax, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f"{n},{n * f},{2 / n**0.5 + 3 / (n * f) ** 0.4}" for n in (16, 32, 64, 128) for f in (1.1, 3.7, 9.3)]
+    (tmp_path / "models.csv").write_text("\n".join(["n,tokens,loss", *rows]))
+    command = ["page", "models.csv", "--x", "n", "--y", "loss", "--surface", "tokens", "--cost", "6"]
+    code, out, err = tsjax(*command)
+    assert code == 0 and "The loss falls with exponent 0.5" in " ".join(out.split()), err
+    page = (tmp_path / "runs/models/report.html").read_text()
+    assert "[surface]" in page and "Best at a given compute" in page
+    assert (tmp_path / "runs/models/figures/surface.svg").is_file()
+    # As the page says how to make it again, and from the store.
+    (tmp_path / "claims.toml").write_text('[surface]\nn = "n"\nd = "tokens"\ncost = 6.0\n')
+    again = ["--by", "tokens", "--claims", "claims.toml", "--out", "again"]
+    assert tsjax(*command[:6], *again)[0] == 0 and tsjax("report", "again")[0] == 0
+    assert "Best at a given compute" in (tmp_path / "again/report.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--cost", "6"], "name its second axis too, --surface COLUMN"),
+        (["--surface", "seed"], "an exponent in n needs at least 3 values of it, got [1, 2]"),
         (["--seed", "sed"], "no column 'sed'. Did you mean 'seed'?"),
         (["--share", "loss"], "--share loss: write Y=TRIALS"),
         (["--claims", "wrong.toml"], "wrong.toml: unknown key 'expct'. Did you mean 'expect'?"),

@@ -163,6 +163,9 @@ def toys(tmp_path_factory) -> Path:
     rows = [(n, 1 / (n + seed), seed, model) for n in (16, 32, 64) for seed in range(4) for model in ("net", "knn")]
     lines = ["n,loss,seed,model", *(",".join(map(str, row)) for row in rows)]
     (folder / "runs.csv").write_text("\n".join(lines))
+    models = [(n, d, 1.8 + 480 / n**0.35 + 2100 / d**0.37) for n in (1e7, 1e8, 1e9) for d in (1e9, 1e10, 1e11)]
+    lines = ["parameters,tokens,loss", *(",".join(map(str, model)) for model in models)]
+    (folder / "models.csv").write_text("\n".join(lines))
     (folder / "claims.toml").write_text('[[expect]]\nwhat = "rate of net in n"\nat_least = 0.4\n')
     run_spec(load_spec(folder / "SPEC"), out=folder / "DIR")
     shutil.copytree(folder / "DIR", folder / "shared/superiority")

@@ -90,6 +90,29 @@ def test_crossing_is_where_means_cross(rng):
         crossing(N, a, b[:, :3])
 
 
+def test_crossing_of_numbers_of_any_sign_is_where_their_difference_falls_through_0(rng):
+    """Means 1 - log n / log 4096 and 0.25: they meet where log n is 0.75 log 4096, and a is negative from 4096 on."""
+    line = 1.0 - np.log(N) / np.log(4096.0)
+    a = line[:, None] + 0.1 * rng.normal(size=(len(N), 64))
+    b = 0.25 + 0.1 * rng.normal(size=(len(N), 64))
+    a[2, :8] = np.nan
+    found = crossing(N, a, b, positive=False)
+    difference = np.nanmean(a, axis=1) - b.mean(axis=1)
+    i = int(np.flatnonzero(difference >= 0)[-1])
+    expected = np.exp(np.interp(0.0, [-difference[i], -difference[i + 1]], np.log(N[i : i + 2])))
+    assert found.value == pytest.approx(expected) and found.interval[0] < 4096**0.75 < found.interval[1]
+    unpaired = crossing(N, a, b[:, :32], positive=False, paired=False)
+    assert unpaired.interval[0] < 4096**0.75 < unpaired.interval[1]
+    assert crossing(N, a - 9, b, positive=False).interval == (0.0, 0.0)
+    assert crossing(N, a + 9, b, positive=False).interval == (np.inf, np.inf)
+    # Differences of risks and their ratios change sign at one place, where noise is small.
+    risks = [(scale / N**rate)[:, None] * (1 + 1e-6 * noise(rng, 8)) for scale, rate in ((64.0, 1.0), (8.0, 0.5))]
+    ratio, plain = crossing(N, *risks), crossing(N, *risks, positive=False)
+    assert abs(np.log(plain.value / ratio.value)) < np.log(N[1] / N[0])
+    with pytest.raises(ValueError, match=r"risks_a: there is no value at n = .*: leave this n out"):
+        crossing(N, np.full_like(a, np.nan), b, positive=False)
+
+
 def test_simultaneous_intervals_are_wider_than_one_and_shorter_than_bonferroni(rng):
     common = rng.normal(size=(len(N), 32))
     rates = {

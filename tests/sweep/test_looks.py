@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from helpers import SEED
 from sweep.toys import power, power_spec
 
 import tsjax as ts
@@ -21,6 +22,11 @@ FALSE = {"what": "rate of fast in n", "at_most": 1.0}
 
 def _spec(*expect, seeds=8):
     return power_spec(grid={"n": N, "method": ["fast", "slow"], "seeds": seeds}, expect=list(expect))
+
+
+def _most(spec):
+    """Of seeds in any cell."""
+    return max(one if isinstance(one, int) else max(one) + 1 for one in (block["seeds"] for block in spec.grid))
 
 
 def _run(tmp_path):
@@ -53,6 +59,16 @@ def test_a_damaged_list_of_looks_is_none(tmp_path):
     assert read_looks(tmp_path / "s") == Looks()
     result.look()
     assert read_looks(tmp_path / "s").looks[0].seeds == 8
+
+
+def test_a_store_at_a_url_remembers_its_looks():
+    url = f"memory://looks/{SEED}"
+    run = lambda spec: run_spec(spec, experiment=power, out=url)
+    result = run_until_verdict(_spec(HOLDS), run, 32, out=url)
+    assert read_looks(url) == result.looks and [look.seeds for look in result.looks.looks] == [8]
+    assert "this is look 1, at 8" in ts.load(url, power).verdicts()[0].reason
+    with pytest.raises(SpecError, match="by a plan for at most 32"):
+        run_until_verdict(_spec(HOLDS), run, 64, out=url)
 
 
 def test_seeds_are_added_until_verdicts_are_decided(tmp_path):
@@ -89,14 +105,14 @@ def test_a_run_until_a_verdict_goes_on_where_it_was_stopped(tmp_path):
     run, ran = _run(tmp_path), []
 
     def stopped(spec):
-        if spec.grid[0]["seeds"] > 8:
+        if _most(spec) > 8:
             raise KeyboardInterrupt
         return run(spec)
 
     with pytest.raises(KeyboardInterrupt):
         run_until_verdict(_spec(FALSE), stopped, 32, out=tmp_path / "s")
     result = run_until_verdict(_spec(FALSE), lambda spec: (ran.append(spec), run(spec))[1], 32, out=tmp_path / "s")
-    assert [look.seeds for look in result.looks.looks] == [spec.grid[0]["seeds"] for spec in ran]
+    assert [look.seeds for look in result.looks.looks] == [_most(spec) for spec in ran]
 
 
 def test_looks_without_a_plan_cannot_be_planned_for_afterwards(tmp_path):
@@ -148,3 +164,56 @@ def test_looks_as_data():
     assert looks.adding(spec.expect[:1], 16) is looks and looks.looks[0] == Look(
         seeds=8, expectations=looks.looks[0].expectations
     )
+
+
+SLOW_CLOSE = {"what": "risk of slow at n = 64", "at_most": 64**-0.5}
+
+
+def test_seeds_are_added_where_verdicts_are_undecided(tmp_path):
+    """What is decided stays what it was, on its own seeds, though other claims add seeds to some of its cells."""
+    both = {"what": "risk of fast relative to slow at n = 128", "value": 128**-0.5, "tolerance": 0.05}
+    everywhere = {"what": "average of risk", "at_least": 1e-3}
+    result = run_until_verdict(_spec(HOLDS, SLOW_CLOSE, both, everywhere), _run(tmp_path), 32, out=tmp_path / "s")
+    seeds = result.records.groupby(["method", "n"])["seed"].nunique()
+    assert seeds.pop(("slow", 64)) == 32 and set(seeds) == {8}
+    holds, close, ratio, average = result.verdicts()
+    assert [one.outcome for one in (holds, close, ratio, average)] == ["holds", "undecided", "holds", "holds"]
+    assert all("this is look 1, at 8" in one.reason for one in (holds, ratio, average))
+    assert "this is look 3, at 32" in close.reason
+    # As if no other claim had been there.
+    alone = run_until_verdict(_spec(HOLDS, both, everywhere), _run(tmp_path / "t"), 32, out=tmp_path / "t/s")
+    assert [(one.value, one.interval) for one in alone.verdicts()] == [
+        (v.value, v.interval) for v in (holds, ratio, average)
+    ]
+    own = ts.mean_ratio(
+        result.records.query("method == 'slow' and n == 64").sort_values("seed")["risk"].to_numpy(), 1.0
+    )
+    expected = ts.sequential(own, [8, 16, 32], 32)
+    np.testing.assert_allclose(close.interval, expected.interval)
+    # From the store, and looked at again.
+    again = ts.load(tmp_path / "s")
+    again.look()
+    assert [str(one) for one in ts.load(tmp_path / "s").verdicts()] == [str(one) for one in result.verdicts()]
+    assert again.looks == result.looks
+
+
+@pytest.mark.parametrize(
+    ("what", "read"),
+    [
+        ("rate of fast in n", {"fast": N}),
+        ("risk of fast relative to slow at n = 64", {"fast": [64], "slow": [64]}),
+        ("risk of fast relative to limit at n = 64", {"fast": [64]}),
+        ("risk of fast relative to n = 16 at n = 64", {"fast": N}),
+        ("crossing of fast relative to slow in n", {"fast": N, "slow": N}),
+        ("trend of risk of fast in n", {"fast": N}),
+        ("average of risk", {"fast": N, "slow": N}),
+        ("rate of * relative to predicted in n", {"fast": N, "slow": N}),
+    ],
+)
+def test_what_an_expectation_reads(what, read):
+    result = run_spec(_spec({"what": what, "at_most": 1e9}, seeds=2), experiment=power)
+    found = {}
+    for curve in result.reads(result.spec.expect[0]):
+        found.setdefault(curve.name, set()).update(curve.x.astype(int).tolist())
+    # At another place along the axis the whole of the same curve is the second operand.
+    assert found == {name: set(n) for name, n in read.items()}

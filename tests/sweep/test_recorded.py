@@ -16,7 +16,7 @@ from tsjax.sweep.store import StoreError
 
 DATA = Path(__file__).parents[1] / "data"
 N = np.array([64, 128, 256, 512])
-# Figure 4 (left) of Caballero et al. 2022, arXiv:2210.14891: test cross-entropy of 4-digit addition by training examples.
+# Caballero et al. 2022, arXiv:2210.14891, in the code that they release: test cross-entropy of 4-digit addition by examples.
 ADDITION = {
     "examples": [160, 192, 256, 320, 384, 448, 480, 512, 544, 576, 608, 640, 672, 736, 800, 864, 928],
     "loss": [

@@ -11,7 +11,7 @@ from .app import app, note, show
 from .commands import write_page
 from .options import Json
 
-_CLAIMS = ("claim", "source", "expect", "labels")
+_CLAIMS = ("claim", "source", "expect", "surface", "labels")
 
 
 @app.command()
@@ -34,7 +34,17 @@ def page(
         typer.Option(metavar="Y=TRIALS", help="A y that is a share of so many trials: a number or a column."),
     ] = None,
     claims: Annotated[
-        Path | None, typer.Option(help="TOML file with [[expect]] tables, and claim, source and [labels].")
+        Path | None, typer.Option(help="TOML file with [[expect]] tables, claim, source, [surface] and [labels].")
+    ] = None,
+    surface: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN", help="A second axis D: fits E + A/N^a + B/D^b, where N is x, and the page shows it."
+        ),
+    ] = None,
+    cost: Annotated[
+        float | None,
+        typer.Option(help="With --surface: compute is COST N D, such as 6; the page says what is best at each."),
     ] = None,
     out: Annotated[
         str | None, typer.Option(help="Directory for records, figures and page; runs/NAME by default.")
@@ -46,11 +56,18 @@ def page(
     Example: tsjax page runs.csv --x n --y loss --seed seed --curve model
 
     Example: tsjax page logs --x step --y loss --seed file
+
+    Example: tsjax page models.csv --x parameters --y loss --surface tokens --cost 6
     """
     from ..rates import Share
     from ..sweep.recorded import from_table
 
     content = {} if claims is None else _claims(claims)
+    if cost is not None and surface is None:
+        raise ValueError("--cost is that of a surface: name its second axis too, --surface COLUMN.")
+    if surface is not None:
+        content["surface"] = {"n": x, "d": surface} | ({} if cost is None else {"cost": cost})
+        by = list(dict.fromkeys([*(by or []), *([surface] if surface != curve else [])]))
     kinds: dict[str, Any] = {}
     for one in share or []:
         name, equals, trials = one.partition("=")

@@ -19,6 +19,7 @@ from .table import (
     as_array,
     check_not_infinite,
     check_options,
+    check_table,
     make_table,
     plural,
     tail_share,
@@ -139,16 +140,17 @@ def crossing(
     draws: int = 2000,
     seed: int = 0,
     paired: bool = True,
+    positive: bool = True,
 ) -> Estimate:
     """n*, from which on a's mean risk stays below b's, with its interval.
 
-    Between measured n the log ratio of means is interpolated linearly in log n, so that neither curve needs to be a power
-    law: n* is where it last falls through 0. It is 0 when a is below at every n (it overtook before the first), and
-    infinite when a is not below at the last one; the interval's ends are such values too. Resampled as in `fit_rate`, with
-    the same seeds in both curves if `paired`.
+    Between measured n the log ratio of means (their difference where not `positive`: shares, truth values, numbers of any
+    sign) is interpolated linearly in log n, so that neither curve needs to be a power law: n* is where it last falls through
+    0. It is 0 when a is below at every n (it overtook before the first), and infinite when a is not below at the last one;
+    the interval's ends are such values too. Resampled as in `fit_rate`, with the same seeds in both curves if `paired`.
 
-    Raises ValueError as `fit_rate` does, when paired tables differ in their number of seeds, and for values that are no risks
-    (see `mean_ratio`).
+    Raises ValueError as `fit_rate` does, when paired tables differ in their number of seeds, and, where `positive`, for values
+    that are no risks (see `mean_ratio`).
 
     >>> n, rng = 2.0 ** np.arange(4, 10), np.random.default_rng(0)
     >>> noise = lambda: rng.chisquare(15, (6, 64)) / 15
@@ -159,34 +161,76 @@ def crossing(
     tables = []
     for name, risks in (("risks_a", risks_a), ("risks_b", risks_b)):
         try:
-            tables.append(make_table(n, risks))
+            tables.append(_Risks(n, risks) if positive else _Values(n, risks))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-        for x, row in zip(tables[-1].x, tables[-1].risks, strict=True):
-            check_risks(row, f"{name} at n = {x:g}")
     a, b = tables
     if paired and a.number != b.number:
         raise ValueError(
             f"a paired comparison needs the same seeds in both tables, got {a.number} and {b.number} columns. "
             "Give the common seeds, or pass paired=False."
         )
-    value = float(last_fall(np.log(a.x), (a.means().log_mean - b.means().log_mean)[None])[0])
+    value = float(last_fall(np.log(a.x), (a.levels(None) - b.levels(None))[None])[0])
     streams = (seed, seed if paired else seed + 1)
-    logs = [table.means(table.resamples(draws, s, paired)).log_mean for table, s in zip(tables, streams, strict=True)]
-    difference = logs[0] - logs[1]
+    rows = None if paired else len(a.x)
+    resampled = [one.levels(Resamples(one.number, draws, s, rows)) for one, s in zip(tables, streams, strict=True)]
+    difference = resampled[0] - resampled[1]
     found = last_fall(np.log(a.x), difference[np.isfinite(difference).all(axis=1)])
-    least = float(min(a.units_present.min(), b.units_present.min()))
+    least = float(min(a.present.min(), b.present.min()))
     if least < FEW_SEEDS:
         interval = (0.0, np.inf)
     else:
         low, high = expanded_percentiles(found, value, least, level)[0]
         interval = (float(np.exp(low)), float(np.exp(high)))
     notes = few_seeds_warning(int(least))
-    for name, table in (("a", a), ("b", b)):
-        for x, row, ok in zip(table.x, table.risks, table.there, strict=True):
-            if tail_share(row[ok]) > TAIL_SHARE:
-                notes.append(f"{name}: " + heavy_tail_sentence(tail_share(row[ok]), f"at n = {x:g}"))
+    for name, table in zip("ab", tables, strict=True):
+        notes += [f"{name}: {note}" for note in table.notes()]
     return Estimate(float(np.exp(value)), interval, float(level), tuple(notes), "log")
+
+
+class _Risks:
+    """A table of risks (k, seeds) over `x`: `levels` are the logarithms of its means, and of those of its resamples."""
+
+    def __init__(self, n: Numbers, risks: Numbers):
+        self._table = make_table(n, risks)
+        self.x, self.number, self.present = self._table.x, self._table.number, self._table.units_present
+        for x, row in zip(self.x, self._table.risks, strict=True):
+            check_risks(row, f"the risk at n = {x:g}")
+
+    def levels(self, taken: Resamples | None) -> np.ndarray:
+        return self._table.means(taken).log_mean
+
+    def notes(self) -> list[str]:
+        rows = zip(self.x, self._table.risks, self._table.there, strict=True)
+        shares = [(x, tail_share(row[there])) for x, row, there in rows]
+        return [heavy_tail_sentence(share, f"at n = {x:g}") for x, share in shares if share > TAIL_SHARE]
+
+
+class _Values:
+    """A table of numbers of any sign (k, seeds) over `x`: `levels` are its means, and those of its resamples."""
+
+    def __init__(self, n: Numbers, values: Numbers):
+        self.x, table = as_array(n, "n"), as_array(values, "values")
+        check_table(self.x, table)
+        self._there, self.number = ~np.isnan(table), table.shape[1]
+        self._values, self.present = np.where(self._there, table, 0.0), self._there.sum(axis=1)
+        if not self.present.all():
+            raise ValueError(f"there is no value at n = {self.x[self.present == 0][0]:g}: leave this n out.")
+
+    def levels(self, taken: Resamples | None) -> np.ndarray:
+        if taken is None:
+            return self._values.sum(axis=1) / self.present
+        return taken.each(lambda counts: (self._means(counts),))[0]
+
+    def _means(self, counts: np.ndarray) -> np.ndarray:
+        """(draws, k), for multiplicities (draws, seeds) or (k, draws, seeds); NaN where a resample has no value."""
+        each = "ds,ks->dk" if counts.ndim == 2 else "kds,ks->dk"
+        total, size = (np.einsum(each, counts, one) for one in (self._values, self._there.astype(float)))
+        with np.errstate(invalid="ignore"):
+            return total / size
+
+    def notes(self) -> list[str]:
+        return []
 
 
 def mean_ratio(

@@ -1,6 +1,8 @@
 """Models of learning curves with a plateau at small n, an additive limit at large n, or both: those that collections of fits
-compare (Gu et al., 2001; Domhan, Springenberg & Hutter, IJCAI 2015; Viering & Loog, "The shape of learning curves: a
-review", IEEE TPAMI 45, 2023, table 1; Mohr, Viering, Loog & van Rijn, LCDB, ECML 2022), written for a falling risk.
+compare (Gu, Hu & Liu, WAIM 2001; Domhan, Springenberg & Hutter, IJCAI 2015; Viering & Loog, "The shape of learning curves: a
+review", IEEE TPAMI 45(6), 7799-7819, 2023; Mohr, Viering, Loog & van Rijn, LCDB, ECML PKDD 2022), written for a falling risk.
+The names and the formulas are those of LCDB's fits (publications/2022-ecml/analysis/fit_database.py in github.com/fmohr/lcdb),
+of an accuracy: pow4 is a - b (x + d)^-c, mmf4 is (a b + c x^d) / (b + x^d), and wbl4 is c - b exp(-a x^d).
 
 What is called the exponent differs. `ShiftedPower`, `MorganMercerFlodin` and `Logistic` tend to a power law, and it is the
 exponent of that. `Weibull` and `Exponential` fall faster than any power, so that there is none in the limit: it is the local

@@ -236,7 +236,7 @@ def make_table(n: Numbers, risks: Numbers, groups: Numbers | None = None) -> Tab
     `groups` (seeds,) labels the unit of each column: a column of its own by default. Raises ValueError otherwise.
     """
     x, table = as_array(n, "n"), as_array(risks, "risks")
-    _check_table(x, table)
+    check_table(x, table)
     seeds = table.shape[1]
     there = ~np.isnan(table)
     present = there.sum(axis=1)
@@ -296,7 +296,8 @@ def tail_share(risks: np.ndarray) -> float:
     return float(risks[risks > TAIL_FACTOR * max(np.median(risks), 0.0)].sum() / risks.sum())
 
 
-def _check_table(x: np.ndarray, table: np.ndarray) -> None:
+def check_table(x: np.ndarray, table: np.ndarray) -> None:
+    """Raises ValueError unless x (k,) is positive and increasing, and table (k, seeds) finite or NaN."""
     if x.ndim != 1 or table.ndim != 2 or table.shape[0] != len(x) or table.shape[1] == 0:
         raise ValueError(
             f"expected n of shape (k,) and risks of shape (k, seeds), got {x.shape} and {table.shape}. "

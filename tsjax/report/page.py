@@ -14,6 +14,7 @@ import jinja2
 import matplotlib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 from ..sweep.result import Result
 from ..versions import version_of
@@ -52,6 +53,7 @@ from .numbers import (
 from .output import OutputError, replaced
 from .pictures import picture_figure, pictures_of
 from .sentences import headline_of, reason_of, title_of, value_of
+from .surfaces import NAME, fitted, is_scattered, surface_figure, surface_section, surface_sentence, surface_warnings
 from .text import shown
 from .toml import claims_toml, spec_toml
 
@@ -71,12 +73,16 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
     """
     if result.records.empty:
         raise ValueError("there are no records to report yet; run the sweep first.")
+    figures: dict[str, Figure] = {}
     with matplotlib.rc_context():
         # Matplotlib has read a `matplotlibrc` of the current directory, which may be a store of others: with `text.usetex` in
         # it, LaTeX would run on what that file says.
         matplotlib.rcdefaults()
-        figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
-        figures |= {heat.name: heat_figure(heat, style) for heat in all_maps(result)[:MOST_MAPS]}
+        # Runs that make no curves are points of their surface alone.
+        if not is_scattered(result):
+            figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
+            figures |= {heat.name: heat_figure(heat, style) for heat in all_maps(result)[:MOST_MAPS]}
+        figures |= _surface_figures(result, style)
         figures |= {picture.name: picture_figure(picture, style) for picture in pictures_of(result)}
         for figure in figures.values():
             # Laid out once for all its files.
@@ -96,6 +102,14 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
     except OSError as error:
         raise OutputError(f"cannot write the report to {out}", error) from error
     return out / "report.html"
+
+
+def _surface_figures(result: Result, style: str) -> dict[str, Figure]:
+    try:
+        found = fitted(result)
+    except ValueError:  # The page says why.
+        return {}
+    return {} if found is None else {NAME: surface_figure(found, style)}
 
 
 def _file_names(names: Iterable[str]) -> list[str]:
@@ -135,14 +149,15 @@ def render(result: Result) -> str:
         summary=summary_of(result),
         overall=_overall(result, outcomes),
         notes=notes_of(result.coverage),
-        headline=headline_of(result),
+        headline=surface_sentence(result) if is_scattered(result) else headline_of(result),
         size=_size(result),
         verdicts=_verdicts(result, sections),
         main=sections[0],
         sections=sections[1:],
-        warnings=[
+        warnings=[("surface", text) for text in surface_warnings(result)]
+        + [
             (", ".join(full_name(result, curve) for curve in curves), by_axis(result, text))
-            for curves, text in warnings_of(result)
+            for curves, text in ([] if is_scattered(result) else warnings_of(result))
         ],
         provenance=_provenance(result),
         reproduce=_reproduce(result),
@@ -160,12 +175,15 @@ def render(result: Result) -> str:
 
 def _sections(result: Result) -> list[Section]:
     """The parts of the page with charts and tables, in its order."""
+    surface = surface_section(result)
+    if surface is not None and is_scattered(result):
+        return [part for part in (surface, *recorded_sections(result), pictures_section(result)) if part is not None]
     first, *others = (curves_section(result, y) for y in result.experiment.y)
     parts: list[Section | None] = [first]
     for name, grid in (("rates", rates_grid(result)), ("last", last_grid(result))):
         if grid is not None:
             parts.append(Section(name, grid.title, grids=[grid]))
-    parts += [local_section(result), *derived_sections(result)]
+    parts += [surface, local_section(result), *derived_sections(result)]
     compared = comparison_sections(result)
     crossings = crossing_grid(result)
     if crossings is not None and compared and not x_is_returned(result):
@@ -300,7 +318,7 @@ def _reproduce(result: Result) -> dict[str, str]:
 
 def _has_claims(result: Result) -> bool:
     spec = result.spec
-    return bool(spec.claim or spec.source or spec.expect or result.experiment.labels)
+    return bool(spec.claim or spec.source or spec.expect or spec.surface or result.experiment.labels)
 
 
 def _page_command(result: Result) -> str:

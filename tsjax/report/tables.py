@@ -30,6 +30,7 @@ from .numbers import (
     warnings_of,
 )
 from .sentences import headline_of, reason_of, title_of, value_of
+from .surfaces import is_scattered, surface_sentence
 from .terminal import Text
 
 STYLES = {"holds": "green", "fails": "bold red", "undecided": "yellow"}
@@ -200,9 +201,14 @@ def print_result(result: Result, console: Console, model: str = "power", asked: 
     if result.records.empty:
         parts.append(Text("no records yet."))
     else:
-        headline = headline_of(result)
-        parts += [Text(headline) if headline else None, rates_table(result, model, asked), last_table(result)]
-        parts += [verdicts_list(result), warnings_list(result, model, asked)]
+        scattered = is_scattered(result) and not asked
+        headline = " ".join(filter(None, ["" if scattered else headline_of(result), surface_sentence(result)]))
+        parts.append(Text(headline) if headline else None)
+        if not scattered:
+            parts += [rates_table(result, model, asked), last_table(result)]
+        parts.append(verdicts_list(result))
+        # Runs that make no curves have no exponents along x to be warned of.
+        parts.append(None if scattered else warnings_list(result, model, asked))
     for part in parts:
         if part is not None:
             console.print(Padding(part, (0, 0, 1, 0)), highlight=False)

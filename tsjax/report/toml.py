@@ -10,7 +10,7 @@ from .text import STEERING
 
 def spec_toml(spec: SweepSpec) -> str:
     """The spec as a sweep file; reading that file gives an equal spec."""
-    names = {"claim", "source", "study", "key", "problem", "grid", "smoke", "expect"}
+    names = {"claim", "source", "study", "key", "problem", "grid", "smoke", "expect", "surface"}
     content = spec.model_dump(mode="json", exclude_defaults=True, include=names)
     # A single grid is written as most people write it.
     content["grid"] = content["grid"][0] if len(content["grid"]) == 1 else content["grid"]
@@ -18,8 +18,8 @@ def spec_toml(spec: SweepSpec) -> str:
 
 
 def claims_toml(spec: SweepSpec, labels: dict[str, str]) -> str:
-    """The claim, its source, the expectations and the labels alone: what `tsjax page --claims` reads."""
-    content = spec.model_dump(mode="json", exclude_defaults=True, include={"claim", "source", "expect"})
+    """The claim, its source, the expectations, the surface and the labels alone: what `tsjax page --claims` reads."""
+    content = spec.model_dump(mode="json", exclude_defaults=True, include={"claim", "source", "expect", "surface"})
     return _dumps(content | ({"labels": labels} if labels else {}))
 
 

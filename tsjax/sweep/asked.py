@@ -90,7 +90,8 @@ class Asked:
 
     def why_not(self, curve: Curve) -> str | None:
         """Why the metric of a curve is not of its kind, at the first x where it is not."""
-        if not isinstance(self.kind, Share | Indicator) and not self.kind.has_ratios:
+        logs = self.phrase.form != "crossing"
+        if logs and not isinstance(self.kind, Share | Indicator) and not self.kind.has_ratios:
             return f"{self.metric!r} may be 0 or negative, so its means have no logarithms"
         for x, row in zip(curve.x, curve.values[self.metric], strict=True):
             reason = self.kind.why_not(row, f"{self.metric} at {self.subject.axis} = {x:g}")

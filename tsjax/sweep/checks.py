@@ -252,6 +252,12 @@ class _Check:
         found = rivals_of(self.grid.along(axis), self.subject, name, curve, elsewhere, self.experiment.curve)
         rival = self._only(found, name)
         if axis in than:
+            if self.phrase.fits:
+                raise SpecError(
+                    f"{self.where}: {self.expectation.what!r} is about curves along {axis}, so the second operand cannot be "
+                    f"at one {axis}: name another argument, or compare means, '{self.subject.metric} of CURVE relative to "
+                    f"{axis} = {shown(than[axis])}'."
+                )
             if not any(same(x, than[axis]) for x in rival.x):
                 raise AbsentError(f"{self.where}: {rival.name} has no {axis} = {shown(than[axis])}: {shown(rival.x)}.")
             return
@@ -303,6 +309,11 @@ class _Check:
 
     def _predicted(self, curve: _Curve, deep: bool) -> None:
         experiment = self.grid.experiment
+        if self.subject.metric != experiment.y[0]:
+            raise SpecError(
+                f"{self.where}: {self.expectation.what!r}: theory predicts {experiment.y[0]!r} alone, the first y of "
+                f"{experiment.name}: compare {self.subject.metric!r} with a curve or a recorded value."
+            )
         if experiment.theory is None:
             raise SpecError(
                 f"{self.where}: {self.expectation.what!r}, but {experiment.name} has no theory: give the experiment one "

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..rates import look_level
 from .expectation import Expectation
+from .files import files_at
 
 _FILE = "looks.json"
 
@@ -41,6 +42,13 @@ class Looks(BaseModel):
         """The numbers of seeds at which an expectation was judged, increasing, up to the present one, which is the last."""
         name = _digest(expectation)
         return sorted({look.seeds for look in self.looks if name in look.expectations and look.seeds < seeds} | {seeds})
+
+    def seeds_of(self, expectation: Expectation, seeds: int) -> int:
+        """How many seeds an expectation is judged on where the records have `seeds`: by a plan those of its last look, since
+        seeds that were added for others since are no look at it."""
+        name = _digest(expectation)
+        own = [look.seeds for look in self.looks if name in look.expectations and look.seeds <= seeds]
+        return max(own) if own and self.most is not None and seeds <= self.most else seeds
 
     def adding(self, expectations: Iterable[Expectation], seeds: int) -> "Looks":
         """With one more look. Looking again at the same seeds is no new look."""
@@ -68,20 +76,18 @@ class Looks(BaseModel):
 
 
 def read_looks(path: Path | str | None) -> Looks:
-    """The looks that a store remembers; none for records in memory or at a URL, or where the file is damaged."""
-    if isinstance(path, Path):
+    """The looks that a store remembers; none for records in memory, or where the file is damaged."""
+    if path is not None:
         with contextlib.suppress(OSError, ValidationError):
-            return Looks.model_validate_json((path / _FILE).read_bytes())
+            return Looks.model_validate_json(files_at(path).read(_FILE))
     return Looks()
 
 
 def write_looks(path: Path | str | None, looks: Looks) -> None:
-    """Writes the looks into a store, where that is a folder that can be written to."""
-    if isinstance(path, Path):
+    """Writes the looks into a store, where that can be written to."""
+    if path is not None:
         with contextlib.suppress(OSError):
-            beside = path / f".{_FILE}.new"
-            beside.write_text(looks.model_dump_json(indent=1))
-            beside.replace(path / _FILE)
+            files_at(path).write(_FILE, looks.model_dump_json(indent=1).encode())
 
 
 def _digest(expectation: Expectation) -> str:

@@ -21,7 +21,7 @@ from ..rates import (
     trend,
 )
 from ..rates.diagnostics import open_sentence
-from ..rates.kinds import Share
+from ..rates.kinds import Indicator, Share
 from ..rates.selection import CANDIDATES, UNDECIDED
 from .asked import ALIKE, Measured, Source, Unmeasured, common, is_meant, pick
 from .curve import Curve
@@ -42,6 +42,12 @@ class Measure:
 
         **Raises:** Unmeasured, or ValueError, with the reason why there is none."""
         return _Task(self.source, expectation, expectation.level if level is None else level).all()
+
+    def reads(self, expectation: Expectation) -> list[Curve]:
+        """The parts of curves that the number is measured on, both operands'; along the expectation's axis.
+
+        **Raises:** Unmeasured where the records do not have them."""
+        return _Task(self.source, expectation, expectation.level).reads()
 
     def curves(self, expectation: Expectation, name: str | None) -> list[Curve]:
         """The curves along x called `name` (`*`: all that are meant) that an expectation may be about."""
@@ -84,6 +90,17 @@ class _Task(Points):
             "best": self._profile,
         }.get(self.phrase.form, self.points)
         return [found for curve in self.meant() for found in self._on(how, curve)]
+
+    def reads(self) -> list[Curve]:
+        """The parts of curves that the number is measured on."""
+        several = self.phrase.pools or self.phrase.outer is not None
+        mine = chosen(self.curves, self.subject, self.subject.curve) if several else self.meant()
+        found = [self.window(curve) for curve in mine]
+        if self.than or (self.phrase.other not in (None, "predicted") and not self._is_column()):
+            rivals = [self.rival(curve) for curve in mine]
+            # At another place along the axis, the second operand lies outside of the window.
+            found += rivals if self.subject.axis in self.than else map(self.window, rivals)
+        return found
 
     def _on(self, how: Callable[[Curve], list[Measured]], curve: Curve) -> list[Measured]:
         """Failed students are left out of means, and extreme ones out of the weights of a fit, so either flatters its
@@ -178,7 +195,8 @@ class _Task(Points):
         if len(i) < 2:
             raise Unmeasured(f"{curve.name} and {theirs.name} have fewer than two {self.subject.axis} in common")
         mine, theirs = mine.rows(i), theirs.rows(j)
-        found = crossing(mine.x, mine.values[self.metric], theirs.values[self.metric], level=self.level)
+        tables = (mine.values[self.metric], theirs.values[self.metric])
+        found = crossing(mine.x, *tables, level=self.level, positive=self.kind.has_ratios)
         doubt = _failures(theirs)
         if any("heavy tail" in text for text in found.warnings):
             doubt = "a few extreme seeds carry a mean"
@@ -251,7 +269,9 @@ class _Task(Points):
             raise Unmeasured(
                 f"an average is one of seeds that all cells have, and no seed of {self.metric!r} has them all"
             )
-        estimate = self.kind.mean(average[kept], trials, level=self.level)
+        # The average of a seed's truth values is a share of its cells.
+        kind = Share(trials=len(cells.values)) if type(self.kind) is Indicator else self.kind
+        estimate = kind.mean(average[kept], trials, level=self.level)
         return self._pooled(cells._replace(values=cells.values[:, kept]), estimate)
 
     def _pooled(self, cells: _Cells, estimate: Estimate) -> Measured:

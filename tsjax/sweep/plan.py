@@ -18,6 +18,7 @@ from .description import Description
 from .errors import SpecError, shown
 from .experiment import Cost, Experiment
 from .spec import SweepSpec, expand
+from .surface import check_surface
 from .values import hashable, name_of_value, redacted
 
 # Cells in a chunk unless told otherwise: enough to fill the devices, few enough that a kill loses little.
@@ -228,6 +229,7 @@ def make_plan(spec: SweepSpec, experiment: Experiment, *, deep: bool = True) -> 
     predicts, which takes seconds. **Raises:** SpecError."""
     plan = plan_cells(spec, experiment)
     check_expectations(spec.expect, experiment, (one.arguments for one in plan.combinations), deep=deep)
+    check_surface(spec.surface, experiment.names, (one.arguments for one in plan.combinations))
     return plan
 
 

@@ -25,6 +25,7 @@ from .records import in_memory, records_of
 from .result import Result
 from .spec import RECORDED, SweepSpec, parse_spec
 from .store import StoreError, argument_kinds, identity_of
+from .surface import check_surface
 from .table import to_table
 from .theory import TheoryTable
 from .writer import StoreWriter
@@ -44,6 +45,7 @@ def from_table(
     curve: str | None = None,
     by: Sequence[str] = (),
     expect: Sequence[Mapping[str, Any]] = (),
+    surface: Mapping[str, Any] | None = None,
     metrics: Mapping[str, Kind] | None = None,
     labels: Mapping[str, str] | None = None,
     claim: str = "",
@@ -65,6 +67,8 @@ def from_table(
       by residuals (`tsjax.fit_rate`).
     - `curve`: the column that names curves; `by`: further columns that tell curves apart, such as a dataset or a width.
     - `expect`: expectations, as the tables `[[expect]]` of a sweep file: `{"what": "rate of a in n", "at_least": 0.4}`.
+    - `surface`: two columns, among x, curve and by, over which the page fits E + A/N^a + B/D^b, as the table `[surface]` of a
+      sweep file: `{"n": "parameters", "d": "tokens", "cost": 6}`.
     - `metrics`: kinds of values, as of an `Experiment`: `{"error": ts.Share(trials="tests")}`, where `tests` is a column too.
       Truth values are indicators; a y with values that are not positive is `ts.Signed()`. A share that the table has rounded
       is taken for the nearest share of whole trials.
@@ -125,7 +129,10 @@ def from_table(
     if experiment.curve is not None:
         check_names(experiment, experiment.curve, runs[experiment.curve].unique().tolist())
     plan, records = _cells(runs, experiment, recorded)
-    spec = _spec(experiment, plan, recorded, claim, source, expect)
+    axes = (
+        None if surface is None else {**surface, **{k: names.get(v, v) for k, v in surface.items() if k in ("n", "d")}}
+    )
+    spec = _spec(experiment, plan, recorded, claim, source, expect, axes)
     given = {"x": [x], "y": outputs, "seed": seeds, "curve": [curve], "by": by, "share": shares}
     columns = {name: [str(one) for one in those if one is not None] for name, those in given.items()}
     path = str(table) if isinstance(table, str | Path) else ""
@@ -268,6 +275,7 @@ def _spec(
     claim: str,
     source: str,
     expect: Sequence[Mapping[str, Any]],
+    surface: Mapping[str, Any] | None,
 ) -> SweepSpec:
     grid = {name: plan.values(name) for name in experiment.names}
     content = {
@@ -277,7 +285,9 @@ def _spec(
         "grid": [grid],
         "expect": [dict(one) for one in expect],
     }
+    content |= {} if surface is None else {"surface": dict(surface)}
     spec = parse_spec(content, where="from_table")
+    check_surface(spec.surface, experiment.names, (one.arguments for one in plan.combinations))
     check_expectations(spec.expect, experiment, (one.arguments for one in plan.combinations), deep=False)
     for expectation in spec.expect:
         metric = expectation.phrase.metric

@@ -83,6 +83,7 @@ class Result:
         self._theory = theory
         self._rates: dict[tuple[str, bytes, str, str], Rate] = {}
         self._shares: dict[str, bool] = {}
+        self._parts: dict[int, Result] = {}
         self._looks = read_looks(path)
         self._others: dict[tuple[str, tuple[str, ...]], list[Curve]] = {}
 
@@ -198,6 +199,13 @@ class Result:
                 f"{metric!r} is not among the y of {self.experiment.name}.{nearest(metric, list(self.experiment.y))}"
             )
         return surface_of(self.curves(), self.experiment.x, metric, n, d, at or {}, options)
+
+    @functools.cached_property
+    def asked_surface(self) -> Surface | None:
+        """The surface that the table `[surface]` of the sweep asks for; None without one. Raises ValueError as `surface`, such
+        as while records are missing."""
+        asked = self.spec.surface
+        return None if asked is None else self.surface(asked.n, asked.d, at=asked.at, **asked.options)
 
     def warnings(self, curve: Curve, model: str = "power") -> list[str]:
         """What to know before trusting the exponent of a curve; see `tsjax.diagnose`. The reason why it has none, if so."""
@@ -337,6 +345,15 @@ class Result:
     def _measure(self) -> Measure:
         return Measure(Source(self.along, self.experiment, list(self.records.columns), self.is_share))
 
+    def reads(self, expectation: Expectation) -> list[Curve]:
+        """The parts of curves on which the number of an expectation is measured, along its axis.
+
+        **Raises:** ValueError where the records do not have them."""
+        try:
+            return self._measure.reads(expectation)
+        except Unmeasured as error:
+            raise ValueError(f"{expectation.what!r}: {error}") from None
+
     def verdicts(self, corrected: bool = False) -> list[Verdict]:
         """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers.
 
@@ -358,11 +375,20 @@ class Result:
     def look(self, looks: Looks | None = None) -> None:
         """Notes that the verdicts are looked at now, in the store too; or takes over looks that were noted."""
         if looks is None:
-            looks = self._looks.adding(self.spec.expect, self.seeds) if self.seeds else self._looks
+            # What a plan has judged is looked at again on the seeds of its last look.
+            new = [one for one in self.spec.expect if self._looks.seeds_of(one, self.seeds) == self.seeds]
+            looks = self._looks.adding(new, self.seeds) if self.seeds else self._looks
             if looks is not self._looks:
                 write_looks(self.path, looks)
         self._looks = looks
         self.__dict__.pop("_judged", None)
+
+    def _first(self, seeds: int) -> "Result":
+        """The same with the first seeds alone, which are numbered from 0."""
+        if seeds not in self._parts:
+            rows = self.records.loc[self.records["seed"] < seeds]
+            self._parts[seeds] = Result(rows, self.spec, self.experiment, self.provenance, theory=self._theory)
+        return self._parts[seeds]
 
     def _judged_at(self, expectation: Expectation, level: float) -> Judged:
         """A verdict by the interval that holds with this probability, at every planned look."""
@@ -370,8 +396,10 @@ class Result:
             return judged(expectation, self._measure)
         # Of a test at alpha the interval is that of 1 - 2 alpha.
         own = 1.0 - (1.0 - level) * (1.0 - expectation.level) / 0.05
-        found = judged(expectation, self._measure, self._looks.level(expectation, self.seeds, own))
-        note = self._looks.note(expectation, self.seeds)
+        seeds = self._looks.seeds_of(expectation, self.seeds)
+        measure = self._measure if seeds == self.seeds else self._first(seeds)._measure
+        found = judged(expectation, measure, self._looks.level(expectation, seeds, own))
+        note = self._looks.note(expectation, seeds)
         reason = f"{found.verdict.reason}; {note}" if note else found.verdict.reason
         return found._replace(verdict=replace(found.verdict, reason=reason))
 

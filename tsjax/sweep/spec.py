@@ -15,10 +15,11 @@ from pydantic.fields import FieldInfo
 from ..hints import nearest
 from .axes import RESERVED, AxisError, check_count, count_cells, product, values_of
 from .checks import check_expectations, possible
-from .errors import SpecError, shown
+from .errors import AbsentError, SpecError, shown
 from .expectation import Expectation
 from .experiment import Experiment
 from .named import import_named
+from .surface import SurfaceAxes, check_surface
 
 __all__ = ["Expectation", "SpecError", "SweepSpec", "expand", "find_experiment", "load_spec", "parse_spec"]
 
@@ -37,7 +38,7 @@ class SweepSpec(BaseModel):
     tuple[int, ...]`), `widths = [64, 64]` is one value and `widths = [[64], [64, 64]]` an axis of two. `seeds` is a number of
     seeds, a list, or a range. `minutes` is how long the sweep took on two CPU cores, for `tsjax list`. `reproduces` is the
     paper that `tsjax reproduce` runs this sweep for, such as `arXiv:2205.14818`, and `figure` the one that shows the claim, by
-    the name that `tsjax figure --name` takes.
+    the name that `tsjax figure --name` takes. `surface` names two arguments over which the page fits a surface (`SurfaceAxes`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +54,7 @@ class SweepSpec(BaseModel):
     smoke: dict[str, Any] = {}
     minutes: float | None = Field(default=None, gt=0.0)
     expect: list[Expectation] = []
+    surface: SurfaceAxes | None = None
 
     @field_validator("grid", mode="before")
     @classmethod
@@ -78,9 +80,16 @@ class SweepSpec(BaseModel):
         if unused:
             raise SpecError(f"[smoke] sets {unused[0]!r}, which is in neither [problem] nor [grid].")
         small = self.model_copy(update={"grid": grid, "problem": problem})
-        if not self.expect:
+        if not self.expect and self.surface is None:
             return small
         experiment = find_experiment(self.study) if experiment is None else experiment
+        if self.surface is not None:
+            names = list(experiment.arguments.model_fields)
+            check_surface(self.surface, names, (cell for cell, _ in expand(self, experiment)))
+            try:
+                check_surface(self.surface, names, (cell for cell, _ in expand(small, experiment)))
+            except AbsentError:
+                small = small.model_copy(update={"surface": None})
         # A misspelt name is an error, not something that the smoke size lacks: the whole grid tells them apart.
         check_expectations(self.expect, experiment, (cell for cell, _ in expand(self, experiment)), deep=False)
         own = filter(None, (expectation.at_smoke_size() for expectation in self.expect))
@@ -141,7 +150,8 @@ def parse_spec(content: Mapping[str, Any], where: str = "the spec") -> SweepSpec
 
 def _refused(error: ValidationError, where: str) -> SpecError:
     first = error.errors()[0]["loc"]
-    model = Expectation if len(first) > 1 and first[0] == "expect" else SweepSpec
+    tables = {"expect": Expectation, "surface": SurfaceAxes}
+    model = tables.get(str(first[0]), SweepSpec) if len(first) > 1 else SweepSpec
     return SpecError(_readable(error, where, list(model.model_fields)))
 
 

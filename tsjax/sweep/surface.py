@@ -1,15 +1,73 @@
-"""The fit of a metric over two arguments of a sweep: what `Result.surface` does."""
+"""The fit of a metric over two arguments of a sweep: what `Result.surface` does, and what a sweep file asks for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..hints import nearest
-from ..rates import Surface, fit_surface
+from ..rates import Huber, Surface, fit_surface
+from .axes import same
 from .curve import Curve
-from .errors import shown
+from .errors import AbsentError, SpecError, shown
 from .values import canonical
+
+# An exponent beside other terms needs as many values of its argument.
+_LEAST = 3
+
+
+class SurfaceAxes(BaseModel):
+    """The table `[surface]` of a sweep file: the page fits L = E + A/N^a + B/D^b over two arguments (`tsjax.fit_surface`).
+
+    - `n`, `d`: the arguments N and D. `at`: values of others that vary.
+    - `floor`: whether there is an E. `huber`: the delta of Huber's loss of log residuals, squares by default.
+    - `cost`: compute C = cost N D, such as 6 operations for each parameter and token: then the page says what is best at a
+      given compute.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    n: str
+    d: str
+    at: dict[str, Any] = {}
+    floor: bool = True
+    huber: float | None = Field(default=None, gt=0)
+    cost: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _are_two(self):
+        if self.n == self.d or {self.n, self.d} & set(self.at):
+            raise ValueError(f"n, d and the arguments in at must be different; got {self.n!r}, {self.d!r}")
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of `fit_surface`."""
+        return {"floor": self.floor, "method": "wls" if self.huber is None else Huber(self.huber)}
+
+
+def check_surface(axes: SurfaceAxes | None, names: Sequence[str], cells: Iterable[Mapping[str, Any]]) -> None:
+    """Raises SpecError for a surface over what the cells do not have: the arguments `names`; AbsentError where another grid
+    might have it."""
+    if axes is None:
+        return
+    for name in (axes.n, axes.d, *axes.at):
+        if name not in names:
+            raise SpecError(f"[surface]: {name!r} is no argument of this sweep.{nearest(name, names)}")
+    kept = [cell for cell in cells if all(same(cell[name], value) for name, value in axes.at.items())]
+    if not kept:
+        raise AbsentError(f"[surface]: no cell of this sweep has at = {shown(axes.at)}.")
+    for name in (axes.n, axes.d):
+        values = {cell[name] for cell in kept if not isinstance(cell[name], list | dict)}
+        if any(isinstance(value, bool) or not isinstance(value, int | float) or value <= 0 for value in values):
+            raise SpecError(
+                f"[surface]: {name} must be a positive number, and has {shown(sorted(values, key=str)[:5])}."
+            )
+        if len(values) < _LEAST:
+            raise AbsentError(
+                f"[surface]: an exponent in {name} needs at least {_LEAST} values of it, got {shown(sorted(values))}."
+            )
 
 
 def surface_of(

@@ -1,9 +1,20 @@
-"""Seeds are added until every verdict of a sweep is decided, at no more false verdicts than a single look would have."""
+"""Seeds are added until every verdict of a sweep is decided, at no more false verdicts than a single look would have.
 
-from collections.abc import Callable
+They are added where verdicts are undecided: in the cells that these read. The guarantee is that of each verdict by itself, and
+allows it: its looks are at equal numbers of seeds in all of its cells, and it is decided once, on the seeds of that look. What
+others need afterwards adds seeds to some of its cells, which are not read for it: they would be looks that no plan has paid
+for, at numbers of seeds that differ from cell to cell (`Looks.seeds_of`).
+"""
+
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from .axes import same
 from .errors import SpecError
+from .expectation import Expectation
 from .looks import read_looks, write_looks
 from .result import Result
 from .spec import SweepSpec
@@ -17,9 +28,9 @@ def run_until_verdict(
     out: Path | str | None = None,
     factor: float = 2.0,
 ) -> Result:
-    """Runs a spec, and again with `factor` times as many seeds in every cell, until every verdict is decided or there are
-    `most` seeds. Each look is judged by intervals that hold at every look up to `most` (`tsjax.sequential`): the store `out`
-    remembers the plan and its looks, and a run that is resumed goes on with them.
+    """Runs a spec, and again with `factor` times as many seeds in the cells that undecided verdicts read, until every verdict
+    is decided or there are `most` seeds. Each look is judged by intervals that hold at every look up to `most`
+    (`tsjax.sequential`): the store `out` remembers the plan and its looks, and a run that is resumed goes on with them.
 
     **Raises:** SpecError, before anything runs, where the spec expects nothing, gives seeds by name or unequal numbers of them,
     or begins with more than `most`; and for a store whose verdicts were looked at by another plan, or none.
@@ -33,7 +44,7 @@ def run_until_verdict(
             f"seeds are added to a number of seeds, the same in all cells and at most {most} (--max-seeds); this grid has "
             f"seeds = {', '.join(sorted({repr(seeds) for seeds in given}))}."
         )
-    (seeds,), looks = counts, read_looks(Path(out) if isinstance(out, str) and "://" not in out else out)
+    (seeds,), looks = counts, read_looks(out)
     if looks.looks and looks.most != most:
         at = ", ".join(str(look.seeds) for look in looks.looks)
         plan = "without a plan" if looks.most is None else f"by a plan for at most {looks.most}"
@@ -42,11 +53,41 @@ def run_until_verdict(
             "most seeds are fixed before the first. Run into a new store"
             + ("." if looks.most is None else f", or with --max-seeds {looks.most}.")
         )
+    whole, open_, more = spec, list(spec.expect), {}
+    first = seeds
     while True:
-        result = run(spec.model_copy(update={"grid": [{**block, "seeds": seeds} for block in spec.grid]}))
-        looks = looks.model_copy(update={"most": most}).adding(spec.expect, result.seeds)
+        result = run(whole)
+        looks = looks.model_copy(update={"most": most}).adding(open_, seeds)
         write_looks(result.path, looks)
         result.look(looks)
-        if seeds >= most or all(verdict.outcome != "undecided" for verdict in result.verdicts()):
+        verdicts = zip(spec.expect, result.verdicts(), strict=True)
+        open_ = [expectation for expectation, verdict in verdicts if verdict.outcome == "undecided"]
+        if seeds >= most or not open_:
             return result
         seeds = min(most, max(seeds + 1, int(seeds * factor)))
+        cells = [] if result.plan is None else [one.arguments for one in result.plan.combinations]
+        read = _read(result, open_, cells)
+        more |= {repr(cell): (cell, seeds) for cell in read}
+        every = len(more) == len({repr(cell) for cell in cells}) and all(count == seeds for _, count in more.values())
+        blocks = [] if every else [{**cell, "seeds": list(range(first, count))} for cell, count in more.values()]
+        grid = [{**block, "seeds": seeds if every else first} for block in spec.grid]
+        whole = spec.model_copy(update={"grid": [*grid, *blocks]})
+
+
+def _read(result: Result, expectations: Sequence[Expectation], cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The cells that expectations read; all of them where the records do not say."""
+    try:
+        parts = [(one, curve) for one in expectations for curve in result.reads(one)]
+    except ValueError:
+        return list(cells)
+    axes = {id(one): one.phrase.axis or result.experiment.x for one in expectations}
+
+    def is_read(cell: dict[str, Any]) -> bool:
+        for one, curve in parts:
+            axis = axes[id(one)]
+            along = axis not in cell or bool(np.isin(float(cell[axis]), curve.x))
+            if along and all(same(cell[name], value) for name, value in curve.arguments.items() if name != axis):
+                return True
+        return False
+
+    return [cell for cell in cells if is_read(cell)]
