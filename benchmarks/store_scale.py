@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 import tsjax as ts
-from tsjax.sweep.execute import manifest_of, provenance
 from tsjax.sweep.plan import ids_of, make_plan
 from tsjax.sweep.predictions import predict
+from tsjax.sweep.provenance import manifest_of, provenance
 from tsjax.sweep.run import name_of
 from tsjax.sweep.spec import parse_spec
 from tsjax.sweep.theory import TheoryTable

@@ -159,8 +159,11 @@ BAD = {
     "--set without table": (BASE, ["--set", "seeds=3"], ["--set seeds=3", "TABLE.KEY=VALUE"]),
     "--set of bad key": (BASE, ["--set", "grid.sedes=3"], ["'sedes'", "'seeds'"]),
     "--set of bad value": (BASE, ["--set", "problem.d=none"], ["d = 'none'", "integer"]),
-    "--shard 5/3": (BASE, ["--shard", "5/3"], ["--shard 5/3", "1 <= I <= K"]),
-    "--shard half": (BASE, ["--shard", "half"], ["--shard half"]),
+    "no such engine": (BASE, ["--engine", "slrum"], ["no such engine", "'slurm'"]),
+    "no such option": (BASE, ["--engine", "slurm", "--with", "job=3"], ["no option 'job'", "'jobs'"]),
+    "another's option": (BASE, ["--engine", "ray", "--with", "jobs=3"], ["no option 'jobs'", "one of engine 'slurm'"]),
+    "an option's value": (BASE, ["--engine", "slurm", "--with", "jobs=many"], ["jobs=many", "a whole number"]),
+    "--with alone": (BASE, ["--with", "jobs=3"], ["--with jobs", "--engine"]),
     "no smoke size": (BASE, ["--smoke"], ["no [smoke] size"]),
     "optimal_linear, positive": (_with("m = 2", 'm = 2\nsigns = "positive"'), [], ["optimal linear", "'positive'", "'random'"]),
     "cosine": (_with("m = 2", "m = 2\ncosine = 1.5"), [], ["cosine = 1.5", "less than 1"]),
@@ -273,8 +276,7 @@ def test_nothing_in_the_current_directory_stands_before_a_package(tmp_path):
     run = lambda *arguments: subprocess.run(
         [sys.executable, "-m", "tsjax.cli", *arguments], cwd=tmp_path, capture_output=True, text=True, env=environment
     )
-    # A shard, which writes no report.
-    done = run("run", "a.toml", "--out", "s", "--quiet", "--shard", "1/2")
+    done = run("run", "a.toml", "--out", "s", "--quiet", "--no-page")
     assert done.returncode == 0 and [line for line in done.stdout.splitlines() if "ran" in line.split()] == [
         "ran beside"
     ]
@@ -376,7 +378,10 @@ def test_debug_shows_the_traceback_wherever_it_stands(tsjax, arguments):
     ("arguments", "words"),
     [
         (["run"], ["spec", "See tsjax run --help."]),
-        (["run", "a.toml", "--chunk", "0"], ["--chunk", "1", "See tsjax run --help."]),
+        (["plan", "a.toml", "--chunk", "0"], ["--chunk", "1", "See tsjax plan --help."]),
+        (["run", "a.toml", "--chunk", "0"], ["chunk = 0", "an integer >= 1"]),
+        (["run", "a.toml", "--shard", "1/2"], ["--shard is no option any more", "--sbatch K"]),
+        (["run", "a.toml", "--workers=4"], ["--engine black_box --with processes=K"]),
         (["run", "a.toml", "--engin", "ray"], ["--engin", "--engine"]),
         (["nonsense"], ["nonsense", "See tsjax --help."]),
         (["plan", "superiorty"], ["there is no sweep file superiorty", "'superiority'"]),
@@ -454,10 +459,10 @@ def test_completion_can_be_shown(tsjax):
 
 
 def test_run_status_rates_report(tsjax, tmp_path, toy_file):
-    code, out, err = tsjax("run", toy_file, "--out", "s", "--shard", "1/2", "--chunk", "12", "--json")
+    code, out, err = tsjax("run", toy_file, "--out", "s", "--set", "grid.seeds=4", "--chunk", "12", "--json")
     assert code == 0 and json.loads(out)["path"] == "s" and err != ""
     before = json.loads(tsjax("status", "s", "--json")[1])
-    assert (before["cells"], before["done"], before["failed"]) == (48, 24, 0)
+    assert (before["cells"], before["done"], before["failed"]) == (24, 24, 0)
     code, out, err = tsjax("run", toy_file, "--out", "s", "--quiet")
     assert code == 0 and err == "" and "a planted law" in out and "records, figures and page: s" in out
     after = json.loads(tsjax("status", "s", "--json")[1])
@@ -659,8 +664,6 @@ def test_run_until_a_precision(tsjax, toy_file):
     content = json.loads(out)
     assert code == 0 and all(row["high"] - row["low"] <= 0.3 for row in content["rates"])
     assert max(row["seeds"] for row in content["rates"]) > 8
-    code, _, err = tsjax("run", toy_file, "--out", "t", "--until-precision", "0.1", "--shard", "1/2")
-    assert code == 2 and "run it without --shard" in err
 
 
 def test_run_until_verdicts_are_decided(tsjax, toy_file):
@@ -676,8 +679,8 @@ def test_run_until_verdicts_are_decided(tsjax, toy_file):
     assert json.loads(out)["verdicts"] == content["verdicts"]
     code, _, err = tsjax("run", toy_file, "--out", "s", "--until-verdict", "--max-seeds", "128")
     assert code == 2 and "by a plan for at most 64" in err and "or with --max-seeds 64" in err
-    code, _, err = tsjax("run", toy_file, "--out", "t", "--until-verdict", "--shard", "1/2")
-    assert code == 2 and "run it without --shard" in err
+    code, _, err = tsjax("run", toy_file, "--out", "t", "--until-verdict", "--until-precision", "0.1")
+    assert code == 2 and "give one of them" in err
     assert not Path("t").exists()
 
 

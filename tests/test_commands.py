@@ -44,10 +44,13 @@ ELSEWHERE = {
     "uv add PATH": "tests/test_install.py::test_as_a_dependency",
     "python3 -m pip install --no-deps neural-tangents==0.6.5 frozendict": "tests/test_install.py::test_pip",
     "tsjax run sweeps/superiority.toml --engine ray": (
-        "tests/sweep/test_cluster.py::test_ray_with_a_killed_worker_and_a_killed_node"
+        "tests/sweep/engines/test_ray.py::test_ray_with_a_killed_worker_and_a_killed_node"
+    ),
+    "tsjax run sweeps/superiority.toml --out runs/trial --smoke --engine slurm --with cluster=local --with jobs=2": (
+        "tests/sweep/engines/test_slurm.py::test_jobs_of_submitit"
     ),
     "srun --ntasks=4 tsjax run sweeps/superiority.toml --out /shared/superiority --distributed": (
-        "tests/sweep/test_cluster.py::test_two_processes_of_jax_distributed"
+        "tests/sweep/engines/test_ray.py::test_two_processes_of_jax_distributed"
     ),
     "uv run python -m benchmarks compare benchmarks/training.json new.json": "tests/test_benchmarks.py::test_the_guard",
 }
@@ -57,7 +60,9 @@ NOT_RUN = {
     "tsjax --install-completion": "writes into the settings of the user's shell",
     "tsjax run sweeps/superiority.toml --out s3://bucket/superiority": "needs an account with an object store",
     "tsjax report s3://bucket/superiority --out page": "needs an account with an object store",
-    "tsjax run sweeps/superiority.toml --engine ray --ray-address ray.example:6379": "needs a Ray cluster",
+    "tsjax run sweeps/superiority.toml --out /shared/superiority --engine slurm --with jobs=32 --with minutes=120 "
+    "--with partition=gpu": "needs a Slurm cluster",
+    "tsjax run sweeps/superiority.toml --engine ray --with address=ray.example:6379": "needs a Ray cluster",
     "uv run --extra cuda13 tsjax doctor": "needs a GPU, and downloads CUDA",
     "uv run --extra cuda13 python -m benchmarks gpu": "needs a GPU",
     "uv run --extra cuda13 python -m benchmarks gpu_sweep": "needs a GPU; test_benchmarks.py runs the tiny size on CPUs",
@@ -173,12 +178,11 @@ def toys(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def world(toys, tmp_path, monkeypatch, command) -> Path:
+def world(toys, tmp_path, command) -> Path:
     """A copy of the folder of toys, with the stores that the command names in runs/, where the command then runs."""
     shutil.copytree(toys, tmp_path, dirs_exist_ok=True)
     for store in re.findall(r"runs/\w+", command):
         shutil.copytree(toys / "DIR", tmp_path / store)
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     return tmp_path
 
 

@@ -241,9 +241,11 @@ def test_main_names_have_an_example():
 def test_the_reference_has_every_public_name():
     pages = (ROOT / "docs/api").glob("*.md")
     entries = {entry for page in pages for entry in re.findall(r"^::: (\S+)", page.read_text(), re.M)}
-    modules = {"activations", "kernels", "rates", "studies", "theory", "trackers"}
+    modules = {"activations", "engines", "kernels", "rates", "studies", "theory", "trackers"}
     missing = {f"tsjax.{name}" for name in ts.__all__ if name not in modules} - entries
     missing |= {f"tsjax.kernels.{name}" for name in vars(ts.kernels) if name[0].isupper()} - entries
+    engines = (ts.engines.AbstractEngine, *ts.engines.ENGINES.values())
+    missing |= {f"tsjax.sweep.engines.{engine.__name__}" for engine in engines} - entries
     missing |= {f"tsjax.studies.{name}.{name}" for name in ts.studies.SHIPPED} - entries
     assert not missing
     assert not [entry for entry in entries if not entry.startswith("tsjax.")]

@@ -136,6 +136,7 @@ from .size import Size as Size
 from .status import Status as Status
 from .subspaces import Subspace as Subspace
 from .subspaces import interpolate as interpolate
+from .sweep import engines as engines
 from .sweep.black_box import black_box as black_box
 from .sweep.curve import Curve as Curve
 from .sweep.devices import fit_many as fit_many

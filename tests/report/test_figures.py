@@ -370,7 +370,7 @@ def test_accuracies_are_drawn_on_a_linear_axis(least, rates, scale):
         return {"risk": least if n == 8 else 0.9}
 
     axes = {"n": [8, 16], "learner": ["a", "b", "c"], "repulsion": [0.0, 1.0]}
-    result = ts.sweep(accuracy, seeds=2, noise_of_labels=[0.0, 0.25], workers=1, **axes)
+    result = ts.sweep(accuracy, seeds=2, noise_of_labels=[0.0, 0.25], engine=ts.engines.BlackBox(processes=1), **axes)
     panels = result.plot(style="page")
     assert {one.get_yscale() for one in panels} == {scale}
     # Titles of neighbours do not run into one another.

@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 import tsjax as ts
 from tsjax.studies.linear import LINEAR
 from tsjax.studies.real_data import RealDataArguments
-from tsjax.sweep.execute import sized_here
 from tsjax.sweep.plan import plan_cells
+from tsjax.sweep.provenance import sized_here
 from tsjax.sweep.spec import parse_spec
 
 CELL = {"data": "diabetes", "estimator": "linear", "n": 30}

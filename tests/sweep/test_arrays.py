@@ -79,7 +79,7 @@ def test_beside_a_trajectory_there_is_one(tmp_path):
 
 
 def test_black_boxes_have_them_too(tmp_path):
-    result = ts.sweep(_box, out=tmp_path / "s", seeds=3, n=[4], workers=1)
+    result = ts.sweep(_box, out=tmp_path / "s", seeds=3, n=[4], engine=ts.engines.BlackBox(processes=1))
     draws = ts.load(tmp_path / "s").arrays("draws")
     for one in draws:
         np.testing.assert_array_equal(one, np.random.default_rng(int(one["seed"])).normal(size=4))

@@ -16,9 +16,9 @@ from tsjax.size import Size, size_of
 from tsjax.sweep import plan as plans
 from tsjax.sweep import program, programs, run
 from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, joined_class, size_classes
-from tsjax.sweep.execute import manifest_of, provenance, sized_here
 from tsjax.sweep.experiment import Cost
 from tsjax.sweep.plan import make_plan, plan_content, plan_of
+from tsjax.sweep.provenance import manifest_of, provenance, sized_here
 from tsjax.sweep.spec import find_experiment, load_spec, parse_spec
 from tsjax.sweep.theory import TheoryTable
 from tsjax.sweep.writer import StoreWriter
@@ -186,13 +186,6 @@ def test_plans_with_classes_are_written_and_read():
     # Of before there were classes.
     old = {key: value for key, value in plan_content(plan).items() if key != "limits"}
     assert plan_of(old, mean.description).limits == ()
-
-
-def test_parts_of_a_plan_have_its_classes():
-    plan = sized_here(_plan(n=[40, 64], seeds=40), {})
-    parts = [plan.shard(i, 3) for i in (1, 2, 3)]
-    assert {group.limits for part in parts for group in part.groups} == {(64,)}
-    assert sum(part.cells for part in parts) == plan.cells == 80
 
 
 def test_a_function_that_needs_the_value_of_a_size_says_so():

@@ -9,10 +9,10 @@ import pytest
 import tsjax as ts
 from tsjax.sweep.classes import COMPILE_SECONDS
 from tsjax.sweep.estimate import estimate_plan
-from tsjax.sweep.execute import sized_here
 from tsjax.sweep.experiment import Cost
 from tsjax.sweep.kept import KeptCosts
 from tsjax.sweep.plan import make_plan
+from tsjax.sweep.provenance import sized_here
 from tsjax.sweep.spec import parse_spec
 
 

@@ -8,57 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from sweep.toys import plain as toy
 from sweep.toys import power
 
 import tsjax as ts
-from tsjax.sweep.options import checked_options, plain
+from tsjax.sweep.options import plain
 from tsjax.sweep.spec import SpecError, parse_spec
-
-BAD = [
-    ({"chunk": -3}, r"chunk = -3: give a number of cells .* an integer >= 1"),
-    ({"chunk": 0}, r"chunk = 0: "),
-    ({"chunk": 2.5}, r"chunk = 2.5: "),
-    ({"chunk": True}, r"chunk = True: "),
-    ({"chunk": np.bool_(True)}, r"chunk = "),
-    ({"commit_seconds": -1.0}, r"commit_seconds = -1.0: give the seconds .* a number >= 0"),
-    ({"commit_seconds": float("nan")}, r"commit_seconds = nan: "),
-    ({"commit_seconds": "2"}, r"commit_seconds = '2': "),
-    ({"engine": "spark"}, r"engine = 'spark': no such engine. Allowed: local, ray"),
-    ({"engine": "rya"}, r"Did you mean 'ray'\?"),
-    ({"engine": None}, r"engine = None: no such engine"),
-    ({"ray_address": "auto"}, r"ray_address = 'auto' is for engine = 'ray', but the engine is 'local'"),
-    ({"engine": "ray", "ray_address": 3}, r"ray_address = 3: give the address of a cluster as a text"),
-]
-
-
-@pytest.mark.parametrize(("options", "message"), BAD)
-def test_options_are_refused(options, message):
-    with pytest.raises(SpecError, match=message):
-        checked_options(**options)
-
-
-# Those of the annotated types: in tests others do not reach the function.
-@pytest.mark.parametrize(
-    "options", [{"chunk": -3}, {"chunk": True}, {"commit_seconds": float("nan")}, {"ray_address": "auto"}]
-)
-def test_options_are_refused_before_anything_is_written(options, tmp_path):
-    with pytest.raises(SpecError, match=f"{next(iter(options))} = "):
-        ts.sweep(toy, seeds=2, n=[2], out=tmp_path / "s", **options)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("shard", [(0, 3), (4, 3), (1, 2, 3), "1/2", (1.0, 2), 1])
-def test_shards(shard):
-    with pytest.raises(SpecError, match=r"the I-th of K parts is the pair \(I, K\) with 1 <= I <= K"):
-        checked_options(shard=shard)
-
-
-def test_sound_options_become_python_numbers():
-    found = checked_options(chunk=np.int32(5), commit_seconds=np.float32(0.5), shard=[np.int64(2), 3])
-    assert (found.chunk, found.commit_seconds, found.shard) == (5, 0.5, (2, 3))
-    assert type(found.chunk) is int and type(found.commit_seconds) is float
-    assert checked_options(engine="ray", ray_address="host:1").ray_address == "host:1"
 
 
 class Kind(enum.Enum):

@@ -221,11 +221,11 @@ def test_two_processes_cannot_both_create_a_store(tmp_path, monkeypatch):
     """The second one comes between the first one's look and its write."""
     create, other = files.LocalFiles.create, []
 
-    def late(self, name, content):
+    def late(self, name, content, **options):
         if not other:
             other.append("comes between")
             _run(tmp_path / "s", key=1)
-        return create(self, name, content)
+        return create(self, name, content, **options)
 
     monkeypatch.setattr(files.LocalFiles, "create", late)
     with pytest.raises(StoreError, match="holds another sweep \\(key: 1 there, 0 here\\)"):

@@ -133,19 +133,6 @@ def test_a_plan_survives_a_store():
     assert [one.arguments for one in again.combinations] == [one.arguments for one in plan.combinations]
 
 
-@pytest.mark.parametrize("parts", [1, 2, 3, 5, 40])
-def test_shards_partition_the_cells(parts):
-    plan = make_plan(power_spec(), power)
-    shards = [plan.shard(i + 1, parts) for i in range(parts)]
-    ids = [cell.id for shard in shards for group in shard.groups for cell in group.cells]
-    assert len(ids) == len(set(ids)) == plan.cells
-    assert set(ids) == {cell.id for group in plan.groups for cell in group.cells}
-    # Work is spread: no shard has a piece more than another.
-    counts = [shard.cells for shard in shards]
-    assert max(counts) - min(counts) <= max(1, plan.cells // (4 * parts))
-    assert [shard.cells for shard in shards] == [s.cells for s in [plan.shard(i + 1, parts) for i in range(parts)]]
-
-
 @pytest.mark.parametrize(
     "change, message",
     [

@@ -166,18 +166,8 @@ def test_extension_runs_only_new_cells(tmp_path, whole):
     assert counted == {"found": 20} and len(again.records) == 96
 
 
-@pytest.mark.parametrize("chunk", [5, 8])
-def test_two_shards_are_one_run(tmp_path, whole, chunk):
-    out = tmp_path / "s"
-    half = _run(out, chunk=chunk, shard=(2, 2))
-    assert 0 < len(half.records) < len(whole)
-    result = _run(out, chunk=chunk, shard=(1, 2))
-    _assert_same(result.records, whole)
-    assert sum(len(pd.read_parquet(file)) for file in _chunks(out)) == len(whole)
-
-
 def test_a_cell_run_twice_counts_once(tmp_path, whole):
-    """Two processes on the same shard at other chunk sizes."""
+    """As where two stores of one sweep are put together."""
     out, other = tmp_path / "s", tmp_path / "other"
     _run(out, chunk=8)
     _run(other, chunk=12)
@@ -325,7 +315,7 @@ def test_a_disk_that_is_full(tmp_path, whole, monkeypatch):
 
 
 def test_a_store_just_being_made_is_nobody_elses(tmp_path):
-    """A kill, or the other shards of a job array, may leave a folder of chunks without a sweep.json."""
+    """A kill may leave a folder of chunks without a sweep.json."""
     out = tmp_path / "s"
     (out / "chunks").mkdir(parents=True)
     (out / ".sweep.json.77.tmp").write_text("{")

@@ -55,8 +55,8 @@ def _bad_inputs(rng):
     kinds = [
         lambda: {**good, "chunk": rng.choice([-3, 0, 2.5, "x", float("nan"), None])},
         lambda: {**good, "commit_seconds": rng.choice([-1.0, float("nan"), "x", None])},
-        lambda: {**good, "engine": word()},
-        lambda: {**good, "ray_address": word()},
+        lambda: {**good, "engine": rng.choice([word(), 3, ts.engines.Local])},
+        lambda: {**good, rng.choice(["workers", "ray_address", "shard"]): number()},
         lambda: {**good, "key": rng.choice([-1, 2**32, 1.5, "x", None])},
         lambda: {**good, "seeds": rng.choice([0, -1, 1.5, "x", [], [-1], [2**32], [0.5], 10**9, None, {}])},
         lambda: {**good, "n": rng.choice([1, -4, 1.5, "x", [], [16, 1], [float("nan")], [None], {"from": 2}, {}])},

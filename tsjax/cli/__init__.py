@@ -15,6 +15,7 @@ from ..report.terminal import Text, console
 # Each of them adds its commands to the application.
 from . import commands, reading, reproduction, tables  # noqa: F401
 from .app import Stopped, app
+from .engines import REPLACED
 
 __all__ = ["app", "main"]
 
@@ -34,6 +35,9 @@ def main() -> None:
     except typer.TyperException as error:
         if debug:
             raise
+        old = getattr(error, "option_name", "")
+        if old in REPLACED:
+            _fail(f"{old} is no option any more: {REPLACED[old]}.", error.exit_code)
         context = getattr(error, "ctx", None)
         command = "tsjax" if context is None else context.command_path
         _fail(f"{error.format_message().rstrip('.')}. See {command} --help.", error.exit_code)

@@ -8,8 +8,9 @@ import typer
 
 from ..report.terminal import console, say
 from .app import Stopped, app, load, note, print_json, show, start
-from .options import Chunk, Commit, Engine, Json, Quiet, Set, Smoke, Source, Spec
-from .specs import changed, check_same_sweep, find_spec, shard_of, shipped_sweeps
+from .engines import chosen_engine, sbatch_script
+from .options import Chunk, Commit, Engine, Json, Quiet, Set, Smoke, Source, Spec, With
+from .specs import changed, check_same_sweep, find_spec, shipped_sweeps
 from .stores import is_store, spec_of_store
 
 if TYPE_CHECKING:
@@ -39,16 +40,10 @@ def run(
     ] = None,
     changes: Set = None,
     smoke: Smoke = False,
-    chunk: Chunk = 64,
-    commit_seconds: Commit = 2.0,
-    shard: Annotated[str, typer.Option(metavar="I/K", help="Run the I-th of K parts: for job arrays.")] = "1/1",
-    engine: Annotated[
-        Engine, typer.Option(help="Where chunks run: on this machine, or as tasks of Ray.")
-    ] = Engine.local,
-    ray_address: Annotated[str | None, typer.Option(help="A running Ray cluster; a local one by default.")] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes for the cells of a black box; all cores by default.")
-    ] = None,
+    engine: Engine = None,
+    options: With = None,
+    chunk: Chunk = None,
+    commit_seconds: Commit = None,
     retry: Annotated[
         bool, typer.Option("--retry", metavar="", help="Of a black box: run cells again that failed before.")
     ] = False,
@@ -84,6 +79,16 @@ def run(
         bool,
         typer.Option("--trust", metavar="", help="Of a store: import the code of others that its sweep names."),
     ] = False,
+    sbatch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="K", help="Run nothing: print a script for sbatch, an array of K tasks that share the sweep."
+        ),
+    ] = None,
+    no_page: Annotated[
+        bool,
+        typer.Option("--no-page", metavar="", help="Write no page at the end, as where many processes run one sweep."),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -97,9 +102,19 @@ def run(
     Example: tsjax run superiority --smoke
 
     Example: tsjax run runs/superiority (a store: goes on with the sweep that it describes)
+
+    Example: tsjax run superiority --out /shared/superiority --sbatch 32 | sbatch
     """
     from ..sweep.spec import load_spec
 
+    chosen = {"chunk": chunk, "commit_seconds": commit_seconds}
+    # Before anything is loaded that takes seconds.
+    where = chosen_engine(engine, options, chosen)
+    how: dict[str, Any] = {"engine": where, "retry": retry, **({} if engine else chosen)}
+    if sbatch is not None and track:
+        raise ValueError(
+            "--track with --sbatch: every task would write there. Run tsjax watch DIR beside the tasks instead."
+        )
     if is_store(spec):
         if smoke:
             raise ValueError("--smoke is a size of a sweep file; a store is resumed as it is.")
@@ -115,20 +130,16 @@ def run(
         loaded = loaded.at_smoke_size() if smoke else loaded
         usual = Path("runs") / (Path(spec).stem + ("-smoke" if smoke else ""))
         directory = str(usual if out is None else out)
-    if until_precision is not None and shard != "1/1":
-        raise ValueError("--until-precision looks at all records after each round: run it without --shard.")
-    if until_verdict and (shard != "1/1" or until_precision is not None):
-        raise ValueError(
-            "--until-verdict looks at all records after each round: run it without --shard and --until-precision."
-        )
-    parts = shard_of(shard)
+    if until_verdict and until_precision is not None:
+        raise ValueError("--until-verdict and --until-precision both say when to stop: give one of them.")
+    if sbatch is not None:
+        print(sbatch_script(loaded, where, chosen, sbatch, directory), end="")
+        return
     from ..report import tracker_of, watch
     from ..sweep.precision import run_until
     from ..sweep.run import run_spec, tracking
     from ..sweep.until import run_until_verdict
 
-    how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "shard": parts, "engine": engine.value}
-    how |= {"ray_address": ray_address, "workers": workers, "retry": retry}
     trackers = [tracker_of(one) for one in track or []]
     try:
         with tracking(trackers, None if quiet else watch) as (listener, finish):
@@ -144,7 +155,7 @@ def run(
         raise Stopped(getattr(stop, "exit_code", 130)) from None
     result.look()
     show(result, as_json)
-    if shard == "1/1":
+    if not no_page:
         write_page(result, usual if "://" in directory else None, as_json)
 
 
@@ -169,7 +180,7 @@ def plan(
     spec: Spec,
     changes: Set = None,
     smoke: Smoke = False,
-    chunk: Chunk = 64,
+    chunk: Annotated[int, typer.Option(min=1, help="Cells that run together, 1 or more.")] = 64,
     precision: Annotated[
         float | None,
         typer.Option(help="Show instead the seeds for exponents known to +- this, from the records of --pilot."),
@@ -208,8 +219,8 @@ def plan(
         raise ValueError("--pilot goes with --precision: say how precise exponents should be.")
     from ..report import plan_json, print_plan
     from ..sweep.estimate import estimate_plan
-    from ..sweep.execute import sized_here
     from ..sweep.plan import make_plan
+    from ..sweep.provenance import sized_here
     from ..sweep.records import seconds_done
     from ..sweep.store import open_store
 

@@ -2,9 +2,8 @@
 
 import enum
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -38,20 +37,11 @@ def _models(incomplete: str) -> list[str]:
     return [name for name in (*MODELS, "auto") if name.startswith(incomplete)]
 
 
-def _checked(name: str) -> Callable[[Any], Any]:
-    """An option that must be as Python's `ts.sweep` wants it, and is refused in the same words."""
+def engines_like(incomplete: str) -> list[str]:
+    """Completion: the engines."""
+    from ..sweep.engines import ENGINES
 
-    def check(value: Any) -> Any:
-        from ..sweep.errors import SpecError
-        from ..sweep.options import checked_options
-
-        try:
-            checked_options(**{name: value})
-        except SpecError as error:
-            raise typer.BadParameter(str(error)) from None
-        return value
-
-    return check
+    return [name for name in ENGINES if name.startswith(incomplete)]
 
 
 Directory = Annotated[
@@ -79,9 +69,23 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file, e.g. grid.seeds=128. Repeatable."),
 ]
-Chunk = Annotated[int, typer.Option(callback=_checked("chunk"), help="Cells that run together, 1 or more.")]
-Commit = Annotated[
-    float, typer.Option(callback=_checked("commit_seconds"), help="Seconds of finished work that a kill may lose.")
+Chunk = Annotated[int | None, typer.Option(help="Cells that run together, 1 or more; 64 by default.")]
+Commit = Annotated[float | None, typer.Option(help="Seconds of finished work that a kill may lose; 2 by default.")]
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where cells run: local (all devices of this machine), ray, slurm, or black_box (processes, for a black box).",
+        autocompletion=engines_like,
+    ),
+]
+With = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--with",
+        metavar="OPTION=VALUE",
+        help="An option of the engine: jobs=32 of slurm, address=HOST:PORT of ray, processes=4 of black_box. Repeatable.",
+    ),
 ]
 Model = Annotated[
     str,
@@ -107,10 +111,3 @@ class FigureStyle(enum.StrEnum):
 
     column = "column"
     page = "page"
-
-
-class Engine(enum.StrEnum):
-    """Where chunks run."""
-
-    local = "local"
-    ray = "ray"

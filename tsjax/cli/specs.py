@@ -1,4 +1,4 @@
-"""Which sweep a command line means: files, those that ship, overrides, shards."""
+"""Which sweep a command line means: files, those that ship, overrides."""
 
 import os
 import sys
@@ -84,13 +84,6 @@ def changed(spec: "SweepSpec", changes: list[str] | None) -> "SweepSpec":
         else:
             raise SpecError(f"--set {change}: no table {table!r}.{nearest(table, ['grid', 'problem', 'smoke'])}")
     return parse_spec(content, where="after --set")
-
-
-def shard_of(text: str) -> tuple[int, int]:
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdigit() and parts.isdigit() and 1 <= int(part) <= int(parts)):
-        raise ValueError(f"--shard {text}: write I/K with 1 <= I <= K, for instance 3/16.")
-    return int(part), int(parts)
 
 
 def check_same_sweep(spec: "SweepSpec", other: "SweepSpec", where: str) -> None:

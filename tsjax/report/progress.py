@@ -23,6 +23,8 @@ from .terminal import console as standard_console
 
 # Lines of the live display about single curves.
 _CURVES = 12
+# Seconds between lines about cells that others run.
+_SLOWLY = 10.0
 
 
 def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = None) -> Iterator[ChunkDone]:
@@ -77,14 +79,17 @@ def _in_notebook(meter: "Meter", stream: Iterable[ChunkDone]) -> Iterator[ChunkD
 
 
 def _log(meter: "Meter", stream: Iterable[ChunkDone], console: Console) -> Iterator[ChunkDone]:
-    """One line for every chunk that was run; those found in the store one after another share a line."""
-    found = 0
+    """One line for every chunk that was run; those found in the store one after another share a line, unless they come slowly,
+    as others finish them."""
+    found, since = 0, time.monotonic()
     for done in stream:
         if done.resumed:
             meter.add(done)
             found += done.cells
+            if time.monotonic() - since > _SLOWLY:
+                found, since = _log_found(meter, found, console), time.monotonic()
         else:
-            found = _log_found(meter, found, console)
+            found, since = _log_found(meter, found, console), time.monotonic()
             meter.add(done)
             console.print(Text(meter.line(done)), soft_wrap=True, highlight=False)
         yield done

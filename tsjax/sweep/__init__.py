@@ -1,0 +1,5 @@
+"""Sweeps: from a spec to records in a store. Loaded on use."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

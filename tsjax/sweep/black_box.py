@@ -19,7 +19,7 @@ def black_box(
     """Makes an `Experiment` of a function `fn(seed, *, a, b=1.0, ...)` that is no JAX code; usable as a decorator.
 
     The function gets an integer seed in 0 .. 2^32 - 1, as `random_state` of scikit-learn takes it, and returns a dict of
-    numbers, or of vectors of one length. Cells run one by one in worker processes (`tsjax.sweep.processes`), by `tsjax.sweep`
+    numbers, or of vectors of one length. Cells run one by one in worker processes (`tsjax.engines.BlackBox`), by `tsjax.sweep`
     and the command line as any experiment: the same store, resuming, rates, verdicts and page. What goes wrong in a cell is a
     record: `status` is `Status.TIMED_OUT`, `Status.OUT_OF_MEMORY` or `Status.FAILED`, and `failure` a text that says why.
 

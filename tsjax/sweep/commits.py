@@ -1,9 +1,10 @@
 """Finished cells on their way to the disk: what every way of executing a plan shares."""
 
+import dataclasses
 import functools
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from ..versions import version_of
-from .plan import Cell, Group
+from .plan import Cell
 from .values import hashable, redacted
-from .writer import StoreWriter
 
 COMMIT_SECONDS = 2.0
 """How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
@@ -39,18 +39,17 @@ class ChunkDone:
     idle_seconds: float = 0.0
     kernel: str = "xla"
 
+    def of(self, records: pd.DataFrame) -> "ChunkDone":
+        """The same with only these of its records."""
+        if self.records is not None and len(records) == len(self.records):
+            return self
+        return dataclasses.replace(self, cells=records["cell"].nunique(), records=records)
+
 
 @functools.cache
 def version(name: str) -> str:
     """Of a package, or `not installed`."""
     return version_of(name) or "not installed"
-
-
-def pieces(group: Group, done: set[str], size: int) -> tuple[deque[tuple[Cell, ...]], int]:
-    """The chunks to run, and how many cells are done. The chunks are those of an undisturbed run; of a chunk that was made
-    at another size only missing cells are run."""
-    missing = [tuple(cell for cell in part if cell.id not in done) for part in group.chunks(size)]
-    return deque(filter(None, missing)), len(group.cells) - sum(map(len, missing))
 
 
 @dataclass
@@ -112,9 +111,10 @@ def _records(
 class Commits:
     """Writes what is finished by a thread of its own, and says what has reached the disk, in order."""
 
-    def __init__(self, store: StoreWriter | None):
-        self.store, self._writer = store, ThreadPoolExecutor(1)
-        self._unwritten: deque[tuple[Future | None, ChunkDone]] = deque()
+    def __init__(self, commit: Callable[[pd.DataFrame, str], pd.DataFrame]):
+        """`commit` writes records, made by a training kernel, and returns those that are now in the store."""
+        self._commit, self._writer = commit, ThreadPoolExecutor(1)
+        self._unwritten: deque[tuple[Future[pd.DataFrame], ChunkDone]] = deque()
 
     def add(
         self, finished: Finished, *, device: str, kernel: str, compile_seconds: float = 0.0, idle_seconds: float = 0.0
@@ -124,19 +124,18 @@ class Commits:
             return
         records, seconds = finished.records(compile_seconds, device), sum(finished.seconds)
         done = ChunkDone(finished.static, len(finished.cells), records, seconds, False, idle_seconds, kernel)
-        future = None if self.store is None else self._writer.submit(self.store.commit, records, kernel)
-        self._unwritten.append((future, done))
+        self._unwritten.append((self._writer.submit(self._commit, records, kernel), done))
 
     def committed(self, allowed: int = UNWRITTEN) -> Iterator[ChunkDone]:
         """What has reached the disk; waits until at most `allowed` have not. **Raises:** StoreError."""
         while self._unwritten:
             future, done = self._unwritten[0]
-            if future is not None:
-                if not future.done() and len(self._unwritten) <= allowed:
-                    return
-                future.result()
+            if not future.done() and len(self._unwritten) <= allowed:
+                return
+            kept = future.result()
             self._unwritten.popleft()
-            yield done
+            if len(kept):
+                yield done.of(kept)
 
     def close(self) -> None:
         """Waits for the disk."""

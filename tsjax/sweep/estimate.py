@@ -14,10 +14,10 @@ import numpy as np
 
 from .classes import SPEEDS, seconds_at
 from .devices import one_blas_thread, sharded_vmap, usable_devices
+from .engines.black_box import DEVICE
 from .experiment import Cost, Experiment
 from .kept import KeptCosts
 from .plan import Plan
-from .processes import DEVICE
 from .program import compile_group, memory_budget
 
 

@@ -26,10 +26,11 @@ class LocalFiles:
         """Why no store can be made here, or None."""
         if not self.root.exists():
             return None
-        # A kill, or another shard of a job array, may leave a folder of chunks without a sweep.json; or the sweep.json of a
-        # store was damaged, with a report beside it.
+        # A kill may leave a folder of chunks without a sweep.json; or the sweep.json of a store was damaged, with a report
+        # beside it.
         names = [entry.name for entry in self.root.iterdir()] if self.root.is_dir() else []
-        ours = ["chunks", *(["damaged", "figures", "report.html", "sweep.json"] if "chunks" in names else [])]
+        beside = ["claims", "damaged", "figures", "jobs", "report.html", "sweep.json"]
+        ours = ["chunks", *(beside if "chunks" in names else [])]
         foreign = [name for name in names if name not in ours and not name.startswith(".sweep.json.")]
         if not self.root.is_dir() or foreign:
             return f"{self.root} exists and is not a tsjax store. Choose an empty or new directory."
@@ -84,8 +85,13 @@ class LocalFiles:
                 raise OSError(f"{name} gives nothing to read")
             return content
 
-    def names(self, folder: str) -> list[str]:
-        """The names in a folder, sorted; temporary files of writers left out. **Raises:** OSError."""
+    def names(self, folder: str, *, fresh: bool = False) -> list[str]:
+        """The names in a folder, sorted; temporary files of writers left out. `fresh` asks for them as they are now, where NFS
+        would give those of half a minute ago. **Raises:** OSError."""
+        if fresh:
+            # A change of the folder makes the client look again.
+            with contextlib.suppress(OSError):
+                os.utime(self.root / folder)
         try:
             return sorted(name for name in os.listdir(self.root / folder) if not name.startswith("."))
         except FileNotFoundError:
@@ -98,15 +104,28 @@ class LocalFiles:
                 os.replace(temporary, self.root / name)
             _flush_directory((self.root / name).parent)
 
-    def create(self, name: str, content: bytes) -> bool:
-        """Writes a file that is not there yet; False if it is, for instance since another process came first.
+    def make_folder(self, folder: str) -> None:
+        """**Raises:** OSError."""
+        with self._in_place():
+            (self.root / folder).mkdir(exist_ok=True)
+
+    def remove_folder(self, folder: str) -> None:
+        """Removes a folder if it is empty."""
+        with contextlib.suppress(OSError):
+            (self.root / folder).rmdir()
+
+    def create(self, name: str, content: bytes, *, flushed: bool = True) -> bool:
+        """Writes a file that is not there yet; False if it is, for instance since another process came first. Without
+        `flushed`, a machine that loses its power may lose it.
 
         **Raises:** OSError."""
-        with self._temporary(name, content) as temporary:
+        with self._in_place(), self._temporary(name, content, flushed) as temporary:
             try:
                 os.link(temporary, self.root / name)
             except FileExistsError:
-                return False
+                # Over NFS an answer may get lost, and the question be asked again: the second link tells whether it was ours.
+                if os.stat(temporary).st_nlink != 2:
+                    return False
             except OSError:
                 # No hard links on this file system (FAT, some network shares): the file appears before its content does.
                 try:
@@ -116,7 +135,21 @@ class LocalFiles:
                         os.fsync(file.fileno())
                 except FileExistsError:
                     return False
-        _flush_directory((self.root / name).parent)
+        if flushed:
+            _flush_directory((self.root / name).parent)
+        return True
+
+    def rename(self, name: str, new: str) -> bool:
+        """Gives a file another name, in one step; False if it is not there, for instance since another process came first.
+
+        **Raises:** OSError."""
+        with self._in_place():
+            try:
+                os.replace(self.root / name, self.root / new)
+            except FileNotFoundError:
+                self._check_place()
+                return False
+        _flush_directory((self.root / new).parent)
         return True
 
     def move(self, names: Iterable[str], folder: str) -> None:
@@ -133,7 +166,7 @@ class LocalFiles:
             (self.root / name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def _temporary(self, name: str, content: bytes):
+    def _temporary(self, name: str, content: bytes, flushed: bool = True):
         """A file beside the one of that name, with its content on the disk; gone afterwards."""
         path = self.root / name
         # A name that no other process has: machines that share the directory may share process ids.
@@ -142,7 +175,8 @@ class LocalFiles:
             with temporary.open("wb") as file:
                 file.write(content)
                 file.flush()
-                os.fsync(file.fileno())
+                if flushed:
+                    os.fsync(file.fileno())
             yield temporary
         finally:
             with contextlib.suppress(OSError):
@@ -192,7 +226,7 @@ class RemoteFiles:
         """**Raises:** FileNotFoundError, OSError."""
         return self.fs.cat_file(f"{self.root}/{name}")
 
-    def names(self, folder: str) -> list[str]:
+    def names(self, folder: str, *, fresh: bool = False) -> list[str]:
         """The names in a folder, sorted, as they are now."""
         self.fs.invalidate_cache()
         try:
@@ -204,7 +238,13 @@ class RemoteFiles:
         """**Raises:** OSError."""
         self.fs.pipe_file(f"{self.root}/{name}", content)
 
-    def create(self, name: str, content: bytes) -> bool:
+    def make_folder(self, folder: str) -> None:
+        """Nothing: objects need no directories."""
+
+    def remove_folder(self, folder: str) -> None:
+        """Nothing: objects have no directories."""
+
+    def create(self, name: str, content: bytes, *, flushed: bool = True) -> bool:
         """As `LocalFiles.create`, as far as the object store can: where it has no conditional put, two processes at the same
         moment may both succeed, and the caller looks again."""
         if self.fs.exists(f"{self.root}/{name}"):
@@ -216,6 +256,14 @@ class RemoteFiles:
         except (NotImplementedError, TypeError, ValueError):
             # This file system has no exclusive creation, and says so in one of these ways.
             self.fs.pipe_file(f"{self.root}/{name}", content)
+        return True
+
+    def rename(self, name: str, new: str) -> bool:
+        """As `LocalFiles.rename`, in two steps: the object is copied, then removed."""
+        try:
+            self.fs.mv(f"{self.root}/{name}", f"{self.root}/{new}")
+        except FileNotFoundError:
+            return False
         return True
 
     def move(self, names: Iterable[str], folder: str) -> None:

@@ -1,92 +1,12 @@
-"""What a sweep is run with, checked in one place for Python and the command line; and values of any library made plain."""
+"""Values of any library made plain."""
 
-import math
-import operator
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from ..hints import nearest
 from .errors import SpecError, shown
-
-ENGINES = ("local", "ray")
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a sweep is run, as `checked_options` found it sound."""
-
-    chunk: int
-    commit_seconds: float
-    engine: str
-    ray_address: str | None
-    shard: tuple[int, int]
-    workers: int
-
-
-def checked_options(
-    *,
-    chunk: Any = 1,
-    commit_seconds: Any = 0.0,
-    engine: Any = "local",
-    ray_address: Any = None,
-    shard: Any = (1, 1),
-    workers: Any = None,
-) -> RunOptions:
-    """The options of a run as plain numbers. **Raises:** SpecError for what they may not be."""
-    size = _integer(chunk)
-    if size is None or size < 1:
-        raise SpecError(f"chunk = {shown(chunk)}: give a number of cells that run together, an integer >= 1.")
-    real = isinstance(commit_seconds, Real) and not isinstance(commit_seconds, bool)
-    seconds = float(commit_seconds) if real else math.nan
-    if not seconds >= 0.0:
-        raise SpecError(
-            f"commit_seconds = {shown(commit_seconds)}: give the seconds of finished work that a kill may lose, a number >= 0."
-        )
-    if isinstance(engine, Enum):
-        engine = engine.value
-    if not isinstance(engine, str) or engine not in ENGINES:
-        hint = nearest(engine, ENGINES) if isinstance(engine, str) else f" Allowed: {', '.join(ENGINES)}."
-        raise SpecError(f"engine = {shown(engine)}: no such engine.{hint}")
-    if ray_address is not None and engine != "ray":
-        raise SpecError(
-            f"ray_address = {shown(ray_address)} is for engine = 'ray', but the engine is {engine!r}: leave one of them "
-            "out, or set the other."
-        )
-    if ray_address is not None and not isinstance(ray_address, str):
-        raise SpecError(f"ray_address = {shown(ray_address)}: give the address of a cluster as a text, or None.")
-    number = len(os.sched_getaffinity(0)) if workers is None else _integer(workers)
-    if number is None or number < 1:
-        raise SpecError(
-            f"workers = {shown(workers)}: give the number of processes that run the cells of a black box, an integer >= 1; all "
-            "cores by default."
-        )
-    return RunOptions(size, seconds, str(engine), ray_address, checked_shard(shard), number)
-
-
-def checked_shard(shard: Any) -> tuple[int, int]:
-    """The pair (i, k). **Raises:** SpecError."""
-    pair = tuple(_integer(part) for part in shard) if isinstance(shard, Sequence) and not isinstance(shard, str) else ()
-    if len(pair) != 2 or pair[0] is None or pair[1] is None or not 1 <= pair[0] <= pair[1]:
-        raise SpecError(
-            f"shard = {shown(shard)}: the I-th of K parts is the pair (I, K) with 1 <= I <= K, for instance (3, 16); on the "
-            "command line 3/16."
-        )
-    return pair[0], pair[1]
-
-
-def _integer(value: Any) -> int | None:
-    """An integer of any library as Python's; None for everything else, truth values too."""
-    if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None
 
 
 def home(path: str | Path) -> str | Path:

@@ -100,16 +100,15 @@ class Plan:
     experiment: Experiment | Description
     combinations: tuple[Combination, ...]
     costs: tuple[Cost | None, ...] = ()
-    part: tuple[int, int] = (1, 1)
     limits: tuple[tuple[int, ...] | None, ...] = ()
-    """Of each group of the whole plan; none for plans in which nothing is sized."""
+    """Of each group; none for plans in which nothing is sized."""
+    key: int = 0
+    """The root key of the sweep."""
 
     @property
     def cells(self) -> int:
         """Number of cells (arguments x seeds)."""
-        if self.part == (1, 1):
-            return sum(len(seeds) for _, seeds in self.combinations)
-        return sum(len(group.cells) for group in self.groups)
+        return sum(len(seeds) for _, seeds in self.combinations)
 
     @functools.cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -120,16 +119,10 @@ class Plan:
             found.setdefault(json.dumps(static, sort_keys=True), (static, []))[1].extend(cells_of(arguments, seeds))
         nothing = (None,) * len(found)
         facts = zip(found.values(), self.costs or nothing, self.limits or nothing, strict=True)
-        groups = tuple(Group(static, tuple(cells), cost, limits) for (static, cells), cost, limits in facts)
-        return groups if self.part == (1, 1) else tuple(_part(groups, *self.part))
+        return tuple(Group(static, tuple(cells), cost, limits) for (static, cells), cost, limits in facts)
 
     def _static(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return {name: arguments[name] for name in self.experiment.shaping}
-
-    def shard(self, part: int, parts: int) -> "Plan":
-        """Every `parts`-th piece of the cells, from the `part`-th (from 1): the plans of all parts together are this one,
-        whatever chunks they run in. Pieces are smaller where that is needed to give every part some."""
-        return dataclasses.replace(self, part=(part, parts))
 
     @functools.cached_property
     def ids(self) -> list[str]:
@@ -138,7 +131,7 @@ class Plan:
 
     @functools.cached_property
     def portions(self) -> tuple[Portion, ...]:
-        """The groups of the whole plan, also where this is a part of it."""
+        """The groups, without making their cells."""
         found: dict[str, tuple[dict[str, Any], list[np.ndarray]]] = {}
         start = 0
         for arguments, seeds in self.combinations:
@@ -207,21 +200,13 @@ class Plan:
 
     @property
     def classes(self) -> dict[str, tuple[int, ...] | None]:
-        """The limits of each group of the whole plan, by its static arguments and sizes as text."""
+        """The limits of each group, by its static arguments and sizes as text."""
         names = (json.dumps(portion.static, sort_keys=True) for portion in self.portions)
         return dict(zip(names, self.limits, strict=True)) if self.limits else {}
 
     def values(self, name: str) -> list[Any]:
         """The values of an argument, each once, in the order of the grid."""
         return list({json.dumps(one.arguments[name]): one.arguments[name] for one in self.combinations}.values())
-
-
-def _part(groups: Sequence[Group], part: int, parts: int) -> Iterator[Group]:
-    size = min(DEFAULT_CHUNK, max(1, sum(len(group.cells) for group in groups) // (4 * parts)))
-    pieces = [(number, piece) for number, group in enumerate(groups) for piece in group.chunks(size)]
-    for number, mine in itertools.groupby(pieces[part - 1 :: parts], lambda piece: piece[0]):
-        group = groups[number]
-        yield dataclasses.replace(group, cells=tuple(itertools.chain.from_iterable(piece for _, piece in mine)))
 
 
 def make_plan(spec: SweepSpec, experiment: Experiment, *, deep: bool = True) -> Plan:
@@ -251,7 +236,7 @@ def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
         static = json.dumps({name: arguments[name] for name in experiment.shaping}, sort_keys=True)
         if static not in costs:
             costs[static] = None if experiment.cost is None else experiment.cost(arguments)
-    plan = Plan(experiment, tuple(combinations), tuple(costs.values()))
+    plan = Plan(experiment, tuple(combinations), tuple(costs.values()), key=spec.key)
     if experiment.curve is not None:
         check_names(experiment, experiment.curve, plan.values(experiment.curve))
     return plan

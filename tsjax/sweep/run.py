@@ -5,25 +5,24 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, SupportsIndex, runtime_checkable
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import jax
 import numpy as np
 import pyarrow as pa
 from jax.experimental import multihost_utils
 
-from .cluster import check_for_ray, run_on_ray
-from .commits import COMMIT_SECONDS, ChunkDone
+from .commits import ChunkDone
 from .devices import one_blas_thread, use_machine
+from .engines import AbstractEngine, engine_of
 from .errors import SpecError, shown
-from .execute import manifest_of, provenance, run_plan, sized_here
 from .experiment import Experiment
 from .interrupt import listening
-from .options import checked_options, plain
-from .plan import DEFAULT_CHUNK, Plan, make_plan
+from .options import plain
+from .plan import Plan, make_plan
 from .predictions import predict
-from .processes import run_in_processes
 from .program import settings
+from .provenance import manifest_of, provenance, sized_here
 from .records import in_memory, records_of
 from .result import Result
 from .spec import SweepSpec, find_experiment, load_spec, parse_spec
@@ -76,11 +75,9 @@ def sweep(
     out: str | Path | None = None,
     key: SupportsIndex | None = None,
     seeds: SupportsIndex | Sequence[SupportsIndex] | np.ndarray | Mapping[str, int] | None = None,
-    chunk: SupportsIndex = DEFAULT_CHUNK,
-    commit_seconds: float = COMMIT_SECONDS,
-    engine: Literal["local", "ray"] = "local",
-    ray_address: str | None = None,
-    workers: SupportsIndex | None = None,
+    engine: AbstractEngine | str | None = None,
+    chunk: SupportsIndex | None = None,
+    commit_seconds: float | None = None,
     retry: bool = False,
     track: Tracker | Sequence[Tracker] = (),
     listener: Listener | None = None,
@@ -95,12 +92,11 @@ def sweep(
     - `out`: directory of the store. A store that exists is resumed and extended. None keeps the records in memory.
     - `key`: root key of the sweep, that of the file or 0 by default; `seeds`: how many seeds in every cell, or a list or
       range of seeds. Numbers and arrays may be those of any library.
-    - `chunk`: cells that run together; fewer run where they would not fit in memory. Cells of a black box run one by one, and
-      so many of them are committed together at most.
-    - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
-    - `engine`, `ray_address`: the devices of this machine, or a Ray cluster; see `tsjax.sweep.run.run_spec`.
-    - `workers`, `retry`: of a black box (`tsjax.black_box`): the number of processes, all cores by default; and whether cells
-      that failed before are run again.
+    - `engine`: where cells run: `ts.engines.Local(...)`, `Ray(...)`, `Slurm(...)`, `BlackBox(...)`, or the name of one of them.
+      By default that is this machine: all its devices, or for a black box (`tsjax.black_box`) a process on each core.
+    - `chunk`, `commit_seconds`: these options of the engine, for short: cells that run together, fewer where they would not fit
+      in memory; and how much finished work a kill may lose, beside the chunks in flight.
+    - `retry`: of a black box: whether cells that failed before are run again.
     - `track`: where else to write progress, rates and verdicts: one of `tsjax.trackers` (TensorBoard, MLflow, Weights &
       Biases, JSON lines), or several.
     - `listener`: wraps the stream of finished chunks.
@@ -132,8 +128,14 @@ def sweep(
         if late:
             print(late, file=sys.stderr)
         listener = _watched(listener)
-    how: dict[str, Any] = {"chunk": chunk, "commit_seconds": commit_seconds, "engine": engine}
-    how |= {"ray_address": ray_address, "workers": workers, "retry": retry, "out": out}
+    _refuse_old(arguments, study.names if isinstance(study, Experiment) else ())
+    how: dict[str, Any] = {
+        "chunk": chunk,
+        "commit_seconds": commit_seconds,
+        "engine": engine,
+        "retry": retry,
+        "out": out,
+    }
     changes = {name: plain(name, value) for name, value in arguments.items()}
     changes = changes if seeds is None else {**changes, "seeds": plain("seeds", seeds)}
     if isinstance(study, Experiment):
@@ -162,17 +164,29 @@ def name_of(experiment: Experiment) -> str:
     return experiment.name if is_shipped(experiment) else f"{experiment.fn.__module__}:{experiment.name}"
 
 
-def _check_kind(experiment: Experiment, engine: str, workers: Any, retry: Any) -> None:
-    """Raises SpecError for options that this kind of experiment does not have."""
-    if engine == "ray":
-        check_for_ray(experiment)
+# What engines have taken over, and how it is written now.
+_OLD = {
+    "workers": "engine=ts.engines.BlackBox(processes={value})",
+    "ray_address": "engine=ts.engines.Ray(address={value})",
+    "shard": "nothing: processes that work on one store share its cells",
+}
+
+
+def _refuse_old(arguments: Mapping[str, Any], own: Sequence[str]) -> None:
+    """**Raises:** SpecError that says how an option is written now."""
+    for name, now in _OLD.items():
+        if name in arguments and name not in own:
+            raise SpecError(f"{name} is no option any more: write {now.format(value=shown(arguments[name]))}.")
+
+
+def _check_retry(experiment: Experiment, retry: Any) -> None:
+    """Raises SpecError where there is nothing to retry."""
     if not isinstance(retry, bool):
         raise SpecError(f"retry = {shown(retry)}: say True or False.")
-    name = "workers" if workers is not None else "retry" if retry else None
-    if name is not None and not experiment.black_box:
+    if retry and not experiment.black_box:
         raise SpecError(
-            f"{name} is for black boxes, whose cells run in processes, and {experiment.name!r} is an experiment in JAX, which "
-            "runs on all devices: leave it out."
+            f"retry is for black boxes, whose cells may fail one by one, and {experiment.name!r} is an experiment in JAX: "
+            "leave it out."
         )
 
 
@@ -180,44 +194,32 @@ def run_spec(
     spec: SweepSpec,
     *,
     out: str | Path | None = None,
-    chunk: SupportsIndex = DEFAULT_CHUNK,
-    commit_seconds: float = COMMIT_SECONDS,
-    shard: tuple[int, int] = (1, 1),
-    engine: Literal["local", "ray"] = "local",
-    ray_address: str | None = None,
-    workers: SupportsIndex | None = None,
+    engine: AbstractEngine | str | None = None,
+    chunk: SupportsIndex | None = None,
+    commit_seconds: float | None = None,
     retry: bool = False,
     listener: Listener | None = None,
     experiment: Experiment | None = None,
 ) -> Result:
     """Runs, or resumes, the sweep of a spec; see `sweep`.
 
-    **Arguments:**
-
-    - `shard`: (i, k) runs the i-th of k parts, as the tasks of a job array do.
-    - `engine`: "local", the devices of this machine; or "ray", the Ray cluster at `ray_address` (`tsjax.sweep.cluster`).
-
-    Where `jax.distributed` is set up, the processes share out the cells, each one to its own devices (cells have no traffic
-    between them), and wait for each other at the end; `out` must then be a store that all of them reach.
+    Any number of processes may run the sweep of one store: they share out its cells (`tsjax.sweep.leases`). Those of
+    `jax.distributed` do so too, each with its own devices, and wait for each other at the end.
     """
-    options = checked_options(
-        chunk=chunk,
-        commit_seconds=commit_seconds,
-        engine=engine,
-        ray_address=ray_address,
-        shard=shard,
-        workers=workers,
-    )
-    shard = options.shard
+    options = {"chunk": chunk, "commit_seconds": commit_seconds}
+    options = {name: value for name, value in options.items() if value is not None}
     processes = jax.process_count()
-    if processes > 1:
-        if out is None or shard != (1, 1):
-            raise ValueError("several processes of jax.distributed need one store, out=..., and no shard.")
-        shard = (jax.process_index() + 1, processes)
+    if processes > 1 and out is None:
+        raise ValueError("several processes of jax.distributed need one store: give out=...")
+    # A wrong name or number is said before a study is imported, which takes seconds.
+    engine = engine if engine is None else engine_of(engine, options)
     experiment = find_experiment(spec.study) if experiment is None else experiment
-    _check_kind(experiment, options.engine, workers, retry)
+    engine = engine_of(None, options, experiment) if engine is None else engine
+    _check_retry(experiment, retry)
+    if isinstance(engine, AbstractEngine):
+        engine.check(experiment, out)
     whole = make_plan(spec, experiment)
-    store = None if out is None else StoreWriter(out)
+    store = None if out is None else StoreWriter(out, retry=retry)
     description = experiment.description
     # Risks and kernels need float64; a user's own process keeps its flags.
     with listening() as stop, one_blas_thread(), settings(experiment.x64):
@@ -228,20 +230,11 @@ def run_spec(
             store.open_for(spec, whole, theory, provenance(), manifest_of(spec, experiment))
             # Another process may have made the store in the meantime.
             whole = sized_here(whole, store.classes_before())
-        plan = whole.shard(*shard)
-        stream: Iterable[ChunkDone]
-        how: dict[str, Any] = {"chunk": options.chunk, "stop": stop}
-        if options.engine == "ray":
-            stream = run_on_ray(plan, store, spec.key, address=ray_address, **how)
-        elif experiment.black_box:
-            how |= {"commit_seconds": options.commit_seconds, "workers": options.workers, "retry": retry}
-            stream = run_in_processes(plan, store, spec.key, **how)
-        else:
-            stream = run_plan(plan, store, spec.key, commit_seconds=options.commit_seconds, **how)
+        stream: Iterable[ChunkDone] = engine.run(whole, store, stop)
         parts: dict[str, pa.Table] = {}
         kinds, writable = argument_kinds(whole), store is not None
         try:
-            for done in stream if listener is None else listener(plan, stream):
+            for done in stream if listener is None else listener(whole, stream):
                 if store is None and done.records is not None:
                     parts[str(len(parts))] = to_table(done.records, kinds)
         except StoreError:

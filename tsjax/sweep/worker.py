@@ -28,7 +28,7 @@ class Named(NamedTuple):
 
 
 def serve(handle: int) -> None:
-    """Answers over the connection with this file descriptor until it is closed; see `tsjax.sweep.processes`.
+    """Answers over the connection with this file descriptor until it is closed; see `tsjax.sweep.engines.black_box`.
 
     A message is (kind, value, seconds): `ready`; `returned` with the arrays that a cell returned, `wrong` with what is wrong
     with them, `raised` with the text of an error, `memory` with that of a MemoryError; `broken` with the text of the error that

@@ -1,9 +1,10 @@
 """Making a store and extending it: nothing is written into the store of another sweep, and nothing is lost on the way."""
 
+import contextlib
 import itertools
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pandas as pd
 import pyarrow as pa
 
 from .description import Description
-from .manifest import SCHEMA, Manifest, pack
+from .leases import Leases
+from .manifest import SCHEMA, Manifest, pack, unpack
 from .plan import Plan, plan_content
 from .spec import SweepSpec
 from .store import Chunks, DamagedError, Store, StoreError, argument_kinds, description_of, identity_of, sealed
@@ -27,8 +29,11 @@ _ROWS = 2**16
 class StoreWriter(Store):
     """A store that is made or extended: `open_for`, then `commit` by `commit`, and `tidy` at the end."""
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, retry: bool = False):
         super().__init__(path)
+        self.retry = retry
+        """Whether cells of a black box that failed before are run again."""
+        self._seen: set[str] = set()
         self._manifest: Manifest | None = None
         self._experiment: Description | None = None
         self._kinds: dict[str, str] = {}
@@ -46,15 +51,14 @@ class StoreWriter(Store):
         """
         experiment = description_of(plan)
         identity = identity_of(spec, experiment)
-        self._manifest, self._experiment = manifest, experiment
-        self._kinds = argument_kinds(plan)
+        self.join(plan, manifest)
         try:
             if not self._is_sound():
                 occupied = self.files.is_free()
                 if occupied is not None:
                     raise StoreError(occupied)
                 self.files.make()
-                # Chunks without a sweep.json: of shards that came first, or of a sweep whose description was deleted.
+                # Chunks without a sweep.json: of workers that came first, or of a sweep whose description was deleted.
                 self._check_manifests(self.scan(["cell"]).manifests, identity)
                 content = self._encoded(spec, experiment, plan, theory, provenance)
                 if self.files.create("sweep.json", content):
@@ -79,6 +83,21 @@ class StoreWriter(Store):
         except OSError as error:
             raise self._unwritable(error) from None
         return self
+
+    def join(self, plan: Plan, manifest: Manifest) -> None:
+        """Makes ready to write chunks with this `manifest` into a store that another process has opened for this plan."""
+        self._manifest, self._experiment = manifest, description_of(plan)
+        self._kinds = argument_kinds(plan)
+
+    @contextlib.contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """What the disk refuses within is raised as StoreError."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except OSError as error:
+            raise self._unwritable(error, what) from None
 
     def _unwritable(self, error: OSError, what: str = "") -> StoreError:
         safe = " Finished chunks are safe: run again to resume." if what else ""
@@ -175,39 +194,59 @@ class StoreWriter(Store):
                     f"[{', '.join([*theirs, *mine])}]."
                 )
 
-    def commit(self, records: pd.DataFrame, kernel: str = "xla") -> None:
-        """Writes the records of a chunk, after `open_for`. **Raises:** StoreError."""
+    def commit(self, records: pd.DataFrame, kernel: str = "xla", leases: Leases | None = None) -> bool:
+        """Writes the records of a chunk, after `open_for`; False if `leases` say that their cells are another worker's by now.
+        **Raises:** StoreError."""
         assert self._manifest is not None and self._experiment is not None, "open_for comes first"
         device = str(records["device"].iloc[0])
         table = to_table(records, self._kinds)
         # In the order of the columns too, all chunks are alike.
         table = in_columns(table, common_columns([columns_of(table)], self._experiment))
-        self.write(table, self._manifest.model_copy(update={"device": device, "kernel": kernel}))
+        name, content = pack(table, self._manifest.model_copy(update={"device": device, "kernel": kernel}))
+        with self.writing("/chunks"):
+            if leases is None:
+                self.files.write(f"chunks/{name}", content)
+            elif not leases.commit(name, content):
+                return False
+        self._seen.add(name)
         self._written += 1
         if self._written % _MANY == 0:
             self.tidy(every=False)
+        return True
 
     def write(self, table: pa.Table, manifest: Manifest) -> str:
         """Commits the records of a chunk, all or nothing, and returns its name. **Raises:** StoreError when the disk
         refuses."""
         name, content = pack(table, manifest)
-        try:
+        with self.writing("/chunks"):
             self.files.write(f"chunks/{name}", content)
-        except OSError as error:
-            raise self._unwritable(error, "/chunks") from None
         return name
 
-    def done(self, *, retry: bool = False) -> set[str]:
+    def done(self) -> set[str]:
         """Ids of the cells with a record in a chunk that checks; with `retry`, without those of a black box that failed. Chunks
         that do not check are set aside, into `damaged/`, so that their cells are run again. **Raises:** StoreError."""
         found = self.read(["cell", "failure"])
+        self._seen = found.names()
         if found.damaged and self.refused is None:
             try:
                 self.files.move([f"chunks/{name}" for name in found.damaged], "damaged")
             except OSError as error:
                 self.refused = error
-        with_result = lambda table: table.filter(~is_failure(table)) if retry else table
+        with_result = lambda table: table.filter(~is_failure(table)) if self.retry else table
         return set(itertools.chain.from_iterable(with_result(t)["cell"].to_pylist() for t in found.tables.values()))
+
+    def done_since(self) -> set[str]:
+        """Ids of the cells in chunks that others have written since `done`, or the last call. One that does not check, or that
+        was joined with others meanwhile, is left for the next call. **Raises:** StoreError."""
+        cells: set[str] = set()
+        with self.writing("/chunks"):
+            for name in set(self.files.names("chunks", fresh=True)) - self._seen:
+                try:
+                    cells.update(unpack(name, self.files.read(f"chunks/{name}"), ["cell"])[1]["cell"].to_pylist())
+                except (FileNotFoundError, ValueError):
+                    continue
+                self._seen.add(name)
+        return cells
 
     def tidy(self, *, every: bool = True) -> None:
         """Gives all chunks the same columns, and joins small ones where there are many. The records stay as they are: files
@@ -267,7 +306,5 @@ class StoreWriter(Store):
             return
         table = pa.concat_tables([in_columns(found.tables[name], columns) for name in names])
         made = self.write(table, found.manifests[names[0]])
-        try:
+        with self.writing("/chunks"):
             self.files.remove(f"chunks/{name}" for name in names if name != made)
-        except OSError as error:
-            raise self._unwritable(error, "/chunks") from None

@@ -18,7 +18,7 @@ from sweep.toys import stored
 import tsjax as ts
 from tsjax.sweep.store import open_store
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 GRID = {"learner": ["forest", "gbt"], "n": [64, 128, 256, 512], "members": 20, "seeds": 96}
 WORKERS, RUNS = 8, 5
 # Of one run: a cell is given up when three workers have died of it.
@@ -27,7 +27,7 @@ SCRIPT = f"""
 import sys
 import tsjax as ts
 from sweep.boxes import trees
-ts.sweep(trees, out=sys.argv[1], workers={WORKERS}, commit_seconds=0.2, **{GRID!r})
+ts.sweep(trees, out=sys.argv[1], engine=ts.engines.BlackBox(processes={WORKERS}, commit_seconds=0.2), **{GRID!r})
 """
 
 
@@ -56,7 +56,7 @@ def _wait_for(run: subprocess.Popen, out: Path, cells: int) -> None:
 @pytest.mark.slow
 def test_eight_processes_killed_and_resumed(tmp_path, capsys):
     rng, out = random.Random(SEED), tmp_path / "s"
-    whole = ts.sweep(trees, workers=WORKERS, **GRID).records
+    whole = ts.sweep(trees, engine=ts.engines.BlackBox(processes=WORKERS), **GRID).records
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
     killed, orphans, cells = 0, set(), [0]
     for run_number in range(RUNS):
@@ -79,7 +79,7 @@ def test_eight_processes_killed_and_resumed(tmp_path, capsys):
     while any(_is_alive(worker) for worker in orphans):
         assert time.monotonic() < deadline, "workers outlive their run"
         time.sleep(0.1)
-    result = ts.sweep(trees, out=out, workers=WORKERS, **GRID)
+    result = ts.sweep(trees, out=out, engine=ts.engines.BlackBox(processes=WORKERS), **GRID)
     columns = [name for name in whole if name not in ("pid", "run_seconds")]
     pd.testing.assert_frame_equal(result.records[columns], whole[columns], check_exact=True)
     assert not stored(out)["cell"].duplicated().any() and (result.records["status"] == 0).all()

@@ -1,4 +1,4 @@
-"""Runs the plan of a black box: cell by cell, in processes that may hang, crash or be killed without harm to the others.
+"""Processes of this machine for a black box: they run it cell by cell, and may hang, crash or be killed without harm to others.
 
 Every worker (`tsjax.sweep.worker`) is a new Python process with one thread for linear algebra and OpenMP, unless the
 environment says otherwise, so that records do not depend on how many workers there are. A cell over its time is ended with all
@@ -20,20 +20,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..status import Status
-from .commits import COMMIT_SECONDS, ChunkDone, Commits, Finished
-from .experiment import Experiment
-from .faults import ExperimentError, GroupErrors, every_cell_failed
-from .interrupt import Stop
-from .kept import KeptCosts
-from .plan import Cell, Group, Plan
-from .program import check_outputs, seed_of
-from .worker import Named
-from .writer import StoreWriter
+from ...status import Status
+from ..commits import COMMIT_SECONDS, ChunkDone, Commits, Finished
+from ..errors import SpecError
+from ..experiment import Experiment
+from ..faults import ExperimentError, every_cell_failed
+from ..interrupt import Stop
+from ..kept import KeptCosts
+from ..leases import LEASE_SECONDS
+from ..plan import Cell, Group, Plan
+from ..program import check_outputs, seed_of
+from ..work import Work
+from ..worker import Named
+from ..writer import StoreWriter
+from .base import AbstractEngine, code_of, seconds, whole
 
 DEVICE = "cpu"
 """What records say of the device: processes run on the cores."""
@@ -140,16 +144,16 @@ class _Worker:
 
 @dataclass
 class _Run:
-    """The state of `run_in_processes`."""
+    """The state of `BlackBox.run`."""
 
-    plan: Plan
     experiment: Experiment
     key: int
-    workers: int
+    processes: int
+    work: Work
     commits: Commits
-    tasks: deque[_Task]
     any_success: bool
-    errors: GroupErrors = field(init=False)
+    coming: Iterator[tuple[Group, tuple[Cell, ...]]] = field(default_factory=lambda: iter(()))
+    tasks: deque[_Task] = field(default_factory=deque)
     costs: KeptCosts = field(default_factory=lambda: KeptCosts(DEVICE))
     finished: dict[tuple, Finished] = field(default_factory=dict)
     pool: list[_Worker] = field(default_factory=list)
@@ -157,22 +161,31 @@ class _Run:
     false_starts: int = 0
 
     def __post_init__(self):
-        self.errors, self.sent = GroupErrors(self.plan), _sent(self.experiment.fn)
+        self.sent = _sent(self.experiment.fn)
 
     @property
     def busy(self) -> list[_Worker]:
         return [worker for worker in self.pool if worker.task is not None]
 
+    def fetch(self) -> None:
+        """Claims cells for the workers to come, no more of them than are needed soon."""
+        while len(self.tasks) < self.processes:
+            group, cells = next(self.coming, (None, ()))
+            if group is None:
+                return
+            self.tasks.extend(_Task(group, cell) for cell in cells)
+
     def hand_out(self) -> None:
         """Gives waiting cells to idle workers, and starts workers while there are cells for them."""
+        self.fetch()
         for worker in self.pool:
             while worker.ready and worker.task is None and self.tasks:
                 task = self.tasks.popleft()
-                if not self.errors.about(task.group):
+                if not self.work.errors.about(task.group):
                     arguments = task.cell.arguments
                     worker.run(task, seed_of(self.key, task.cell.seed, arguments, self.experiment.independent))
         starting = sum(not worker.ready for worker in self.pool)
-        while len(self.pool) < self.workers and starting < len(self.tasks):
+        while len(self.pool) < self.processes and starting < len(self.tasks):
             self.pool.append(_Worker(self.sent))
             starting += 1
 
@@ -207,7 +220,7 @@ class _Run:
         elif task is None:
             raise RuntimeError(f"a worker said {kind!r} of no cell.")
         elif kind == "wrong":
-            self.errors.add(task.group, ValueError(f"experiment {self.experiment.name!r} {value}"))
+            self.work.errors.add(task.group, ValueError(f"experiment {self.experiment.name!r} {value}"))
         elif kind == "returned":
             self.succeeded(task, value, seconds)
         else:
@@ -241,12 +254,12 @@ class _Run:
             values = {name: array[None] for name, array in returned.items()}
             check_outputs(self.experiment, task.group, values)
         except ValueError as error:
-            self.errors.add(task.group, error)
+            self.work.errors.add(task.group, error)
             return
         self.any_success = True
         values = {"status": np.array([int(Status.CONVERGED)])} | values
         self.finish(task, values | {"failure": np.array([""], object)}, seconds)
-        self.costs.note_cells(self.experiment, task.group, seconds / self.workers)
+        self.costs.note_cells(self.experiment, task.group, seconds / self.processes)
 
     def failed(self, task: _Task, status: Status, text: str, seconds: float) -> None:
         self.failures.append((task.cell, text))
@@ -262,7 +275,7 @@ class _Run:
         place = (id(task.group), like)
         # As on devices: the time that a cell takes of all workers together.
         self.finished.setdefault(place, Finished(task.group.static, self.experiment.arrays)).add(
-            (task.cell,), values, seconds / self.workers
+            (task.cell,), values, seconds / self.processes
         )
 
     def commit(self, seconds: float, most: int) -> None:
@@ -280,50 +293,79 @@ class _Run:
         self.costs.save()
 
 
-def run_in_processes(
-    plan: Plan,
-    store: StoreWriter | None,
-    key: int,
-    *,
-    chunk: int,
-    workers: int,
-    commit_seconds: float = COMMIT_SECONDS,
-    retry: bool = False,
-    stop: Stop | None = None,
-) -> Iterator[ChunkDone]:
-    """As `run_plan`, of a black box, in so many worker processes; `chunk` is how many cells are committed together at most.
-    With `retry`, cells that failed before are run again.
+@dataclass(frozen=True, kw_only=True)
+class BlackBox(AbstractEngine):
+    """Processes of this machine, one cell at a time in each: the engine of black boxes (`tsjax.black_box`).
 
-    **Raises:** StoreError at once; ExperimentError where workers cannot load the function; at the end GroupError for cells
-    whose function returned what no record can hold, and where all cells that were run failed and none has a result.
+    - `processes`: how many, all cores by default.
+    - `commit_seconds`, `lease_seconds`: as those of `Local`. At most `chunk` cells are committed together, and claimed at once.
     """
-    stop = Stop() if stop is None else stop
-    if not isinstance(plan.experiment, Experiment):
-        raise TypeError(f"the plan of {plan.experiment.name} was read from a store and has no code to run.")
-    done = set() if store is None else store.done(retry=retry)
-    resumed = [(group, sum(cell.id in done for cell in group.cells)) for group in plan.groups]
-    tasks = deque(_Task(group, cell) for group in plan.groups for cell in group.cells if cell.id not in done)
-    if tasks and store is not None:
-        store.refuse_work()
-    run = _Run(plan, plan.experiment, key, workers, Commits(store), tasks, any(count for _, count in resumed))
-    try:
-        for group, count in resumed:
-            if count:
-                yield ChunkDone(group.static, count, None, 0.0, True)
-        while (run.tasks or run.busy) and not stop.overdue:
-            if not stop.now:
-                run.hand_out()
-            elif not run.busy:
-                break
-            run.listen()
-            run.commit(commit_seconds, chunk)
-            yield from run.commits.committed()
-        run.commit(0.0, 1)
-        yield from run.commits.committed(0)
-    finally:
-        # Also what was finished before something failed.
-        run.commit(0.0, 1)
-        run.close()
-    run.errors.raise_any()
-    if run.failures and not run.any_success and not stop.now:
-        raise every_cell_failed(run.experiment, run.failures)
+
+    name: ClassVar[str] = "black_box"
+    commit_seconds: float = COMMIT_SECONDS
+    lease_seconds: float = LEASE_SECONDS
+    processes: int | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        seconds(self, "commit_seconds", "the seconds of finished work that a kill may lose", zero=True)
+        seconds(self, "lease_seconds", "the seconds of silence after which a process is taken for dead")
+        what = "the number of processes that run the cells of a black box"
+        whole(self, "processes", what, optional="all cores")
+
+    def check(self, experiment: Experiment, out: Any) -> None:
+        if not experiment.black_box:
+            raise SpecError(
+                f"engine 'black_box' is for black boxes, whose cells run in processes, and {experiment.name!r} is an "
+                "experiment in JAX, which runs on all devices: leave the engine out."
+            )
+
+    def run(self, plan: Plan, store: StoreWriter | None, stop: Stop) -> Iterator[ChunkDone]:
+        """**Raises:** StoreError at once; ExperimentError where workers cannot load the function; at the end GroupError for
+        cells whose function returned what no record can hold, and where all cells that were run failed and none has a result.
+        """
+        experiment = code_of(plan)
+        processes = len(os.sched_getaffinity(0)) if self.processes is None else self.processes
+        work = Work(plan, store, self.lease_seconds)
+        try:
+            run = _Run(experiment, plan.key, processes, work, Commits(work.commit), work.any_before)
+            try:
+                yield from self._rounds(run, stop)
+            finally:
+                # Also what was finished before something failed.
+                run.commit(0.0, 1)
+                run.close()
+        finally:
+            work.close()
+        work.errors.raise_any()
+        if run.failures and not run.any_success and not stop.now:
+            raise every_cell_failed(experiment, run.failures)
+
+    def _rounds(self, run: _Run, stop: Stop) -> Iterator[ChunkDone]:
+        """Runs what can be had, and again what others have given up since, until nothing is left."""
+        # Small pieces: who claims many cells keeps them from others for long, as they run one by one.
+        piece = min(self.chunk, run.processes)
+        while not stop.overdue:
+            run.coming = run.work.pieces(piece)
+            run.fetch()
+            yield from run.work.news()
+            if not run.tasks:
+                run.commit(0.0, 1)
+                yield from run.commits.committed(0)
+                if stop.now or run.work.finished:
+                    return
+                run.work.wait(stop)
+            while (run.tasks or run.busy) and not stop.overdue:
+                if not stop.now:
+                    run.hand_out()
+                elif not run.busy:
+                    run.tasks.clear()
+                    break
+                run.listen()
+                run.commit(self.commit_seconds, self.chunk)
+                yield from run.commits.committed()
+            # Only then it is known what is done.
+            run.commit(0.0, 1)
+            yield from run.commits.committed(0)
+            if stop.now:
+                return

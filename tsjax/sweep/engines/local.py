@@ -1,4 +1,4 @@
-"""Runs a plan: compiles each group once, keeps all local devices busy with its chunks, commits what they give.
+"""The devices of this machine: compiles each group once, keeps them busy with its chunks, commits what they give.
 
 Chunks are dispatched before earlier ones have been read back and committed by a thread of their own, while other threads
 compile programs, one for each core: the device waits for neither the host nor the disk, and for the compiler only at first.
@@ -9,68 +9,32 @@ others go on.
 """
 
 import contextlib
-import platform
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from ..fast.fused import kernel_in_use
-from ..kernels import neural_tangents
-from ..status import Status
-from .commits import COMMIT_SECONDS, ChunkDone, Commits, Finished, pieces, version
-from .devices import usable_devices
-from .experiment import Experiment
-from .faults import GroupErrors
-from .interrupt import Stop
-from .kept import KeptCosts
-from .manifest import Manifest
-from .plan import Cell, Group, Plan
-from .program import IN_FLIGHT, Program, inputs_of
-from .programs import Programs
-from .spec import SweepSpec
-from .store import StoreError, identity_of
-from .writer import StoreWriter
+from ...fast.fused import kernel_in_use
+from ...status import Status
+from ..commits import COMMIT_SECONDS, ChunkDone, Commits, Finished
+from ..devices import usable_devices
+from ..experiment import Experiment
+from ..interrupt import Stop
+from ..kept import KeptCosts
+from ..leases import LEASE_SECONDS
+from ..plan import Cell, Group, Plan
+from ..program import IN_FLIGHT, Program, inputs_of
+from ..programs import Programs
+from ..store import StoreError
+from ..work import Work
+from ..writer import StoreWriter
+from .base import AbstractEngine, code_of, seconds
 
 _NAP = 0.1
-
-# A group and its pieces that are to be run.
-_Waiting: TypeAlias = tuple[Group, deque[tuple[Cell, ...]]]
-
-
-def provenance() -> dict[str, Any]:
-    """Versions and devices, for `sweep.json`."""
-    packages = ("tsjax", "jax", "jaxlib", "numpy", "scipy", "optax", "neural-tangents")
-    return {
-        "versions": {name: version(name) for name in packages},
-        "python": platform.python_version(),
-        "devices": [device.device_kind for device in usable_devices()],
-        "platform": jax.default_backend(),
-    }
-
-
-def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
-    """What the chunks that this process writes will say of themselves."""
-    described, device = experiment.description, usable_devices()[0]
-    return Manifest(
-        identity=identity_of(spec, described),
-        defaults={name: default[0] for name, default in described.arguments.items() if default},
-        device=device.device_kind,
-        kernel=kernel_in_use(device.platform),
-        ntk=neural_tangents.source(),
-        x64=described.x64,
-        source=described.source,
-        versions={name: version(name) for name in ("jax", "tsjax")},
-    )
-
-
-def sized_here(plan: Plan, kept: Mapping[str, tuple[int, ...] | None]) -> Plan:
-    """The plan with its sizes in classes (`Plan.sized_by`) for the devices of this process; `kept` are those of its store."""
-    platform = usable_devices()[0].platform
-    return plan.sized_by(platform, kernel_in_use(platform) != "xla", kept)
 
 
 def _out_of_memory(error: BaseException) -> bool:
@@ -106,44 +70,69 @@ class _Clock:
 class _Run:
     """The state of `run_plan`."""
 
-    def __init__(self, plan: Plan, store: StoreWriter | None, key: int, chunk: int, commit_seconds: float, stop: Stop):
-        self.plan, self.store, self.key, self.chunk = plan, store, key, chunk
-        self.commit_seconds, self.stop = commit_seconds, stop
-        if not isinstance(plan.experiment, Experiment):
-            raise TypeError(f"the plan of {plan.experiment.name} was read from a store and has no code to run.")
-        self.experiment = plan.experiment
+    def __init__(self, plan: Plan, work: Work, chunk: int, commit_seconds: float, stop: Stop):
+        self.plan, self.work, self.chunk = plan, work, chunk
+        self.commit_seconds, self.stop, self.experiment = commit_seconds, stop, code_of(plan)
         self.device, self.count = usable_devices()[0].device_kind, len(usable_devices())
         self.kernel = kernel_in_use(usable_devices()[0].platform)
         self.in_flight, self.clock = IN_FLIGHT, _Clock()
-        self.errors, self.commits = GroupErrors(plan), Commits(store)
-        self.costs = KeptCosts(self.device)
-        self.programs = Programs(self.experiment, plan.groups, key, chunk, self.costs)
+        self.commits, self.costs = Commits(work.commit), KeptCosts(self.device)
+        self.programs = Programs(self.experiment, plan.groups, plan.key, chunk, self.costs)
+
+    def piece(self, group: Group) -> int:
+        """How many cells of a group run together: a multiple of the number of devices."""
+        return -(-min(self.chunk, len(group.cells)) // self.count) * self.count
 
     def smaller(self, group: Group, size: int) -> Program:
         """The program of a group for chunks of fewer cells."""
         with self.clock.excused():
             return self.programs.smaller(group, size)
 
-    def next(self, todo: list[_Waiting]) -> _Waiting | None:
+    def next(self, todo: list[Group]) -> Group | None:
         """Takes the first group whose program is there; waits for one where there is none. None after a request to stop."""
         with self.clock.excused():
             while not self.stop.now:
-                for i, (group, _) in enumerate(todo):
+                for i, group in enumerate(todo):
                     if self.programs.is_there(group):
                         return todo.pop(i)
                 # In naps: a signal is heard between them.
                 self.programs.wait(_NAP)
         return None
 
-    def group(self, group: Group, waiting: deque[tuple[Cell, ...]]) -> Iterator[ChunkDone]:
-        """Runs the pieces of a group that are waiting."""
+    def rounds(self) -> Iterator[ChunkDone]:
+        """Runs what can be had, and again what others have given up since, until nothing is left."""
+        while not self.stop.now:
+            found = self.work.groups(self.piece)
+            yield from self.work.news()
+            if not found:
+                yield from self.commits.committed(0)
+                if self.work.finished:
+                    return
+                self.work.wait(self.stop)
+                continue
+            self.programs.begin(found)
+            todo = [group for group, _ in found]
+            while todo and (group := self.next(todo)) is not None:
+                try:
+                    yield from self.group(group)
+                except StoreError:
+                    raise
+                except Exception as error:
+                    self.work.errors.add(group, error)
+                finally:
+                    self.programs.done(group)
+            # Only then it is known what is done.
+            yield from self.commits.committed(0)
+
+    def group(self, group: Group) -> Iterator[ChunkDone]:
+        """Runs the pieces of a group that can be had."""
         program = self.programs.of(group)
         if program.bytes > self.programs.budget and program.size > self.count:
             # Memory ran out since it was planned.
             program = self.smaller(group, program.size)
         finished = Finished(group.static, self.experiment.arrays)
         try:
-            for cells, values, seconds in self.chunks(group, program, waiting):
+            for cells, values, seconds in self.chunks(group, program):
                 finished.add(cells, values, seconds)
                 self.costs.note_cells(self.experiment, group, seconds / len(cells))
                 if time.perf_counter() - finished.since >= self.commit_seconds:
@@ -154,19 +143,24 @@ class _Run:
             # Also what was finished before something failed.
             self.commit(finished, program)
 
-    def chunks(self, group: Group, program: Program, waiting: deque[tuple[Cell, ...]]) -> Iterator[tuple]:
+    def chunks(self, group: Group, program: Program) -> Iterator[tuple]:
         """Cells, values and seconds of one chunk after the other."""
         flying: deque[tuple[tuple[Cell, ...], Any, float, bool]] = deque()
-        before = time.perf_counter()
-        while flying or (waiting and not self.stop.now):
+        # Cells that were taken and are to be run (again).
+        taken: deque[tuple[Cell, ...]] = deque()
+        before, more = time.perf_counter(), True
+        while flying or ((taken or more) and not self.stop.now):
             cells, alone = (), False
             try:
-                while waiting and len(flying) < self.in_flight and not self.stop.now:
-                    cells, alone = waiting.popleft(), self.in_flight == 1
+                while (taken or more) and len(flying) < self.in_flight and not self.stop.now:
+                    cells, alone = taken.popleft() if taken else self.work.next(group), self.in_flight == 1
+                    if not cells:
+                        more = False
+                        break
                     if len(cells) > program.size:
-                        waiting.appendleft(cells[program.size :])
+                        taken.appendleft(cells[program.size :])
                         cells = cells[: program.size]
-                    inputs = inputs_of(cells, self.experiment, group, program.size, self.key)
+                    inputs = inputs_of(cells, self.experiment, group, program.size, self.plan.key)
                     self.clock.dispatch(bool(flying) and not _ready(flying[-1][1]))
                     flying.append((cells, program.call(*inputs), time.perf_counter(), alone))
                 if not flying:
@@ -175,13 +169,15 @@ class _Run:
                 if not self.wait(promise):
                     return
                 values = jax.device_get(promise)
+            except StoreError:
+                raise
             except Exception as error:
                 if not _out_of_memory(error):
                     raise
                 if not alone:
                     # Perhaps only because another chunk was on its way.
                     self.in_flight = 1
-                    waiting.appendleft(cells)
+                    taken.appendleft(cells)
                     continue
                 if program.size == self.count:
                     # Cells that do not fit alone, one on each device.
@@ -190,7 +186,7 @@ class _Run:
                 half = max(self.count, program.size // 2)
                 program = self.smaller(group, half)
                 self.programs.budget = min(self.programs.budget, program.bytes)
-                waiting.appendleft(cells)
+                taken.appendleft(cells)
                 continue
             now = time.perf_counter()
             yield cells, values, now - max(start, before)
@@ -232,45 +228,60 @@ def _no_memory(cells: int, outputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str
 def run_plan(
     plan: Plan,
     store: StoreWriter | None,
-    key: int,
     *,
     chunk: int,
     commit_seconds: float = COMMIT_SECONDS,
+    lease_seconds: float = LEASE_SECONDS,
     stop: Stop | None = None,
 ) -> Iterator[ChunkDone]:
-    """Runs every cell that the store lacks; yields a `ChunkDone` for every commit, and for cells found done.
+    """Runs every cell that the store lacks, on the devices of this process; yields a `ChunkDone` for every commit, and for
+    cells found done.
 
     **Raises:** GroupError at the end, if programs could not be made or run; StoreError at once.
     """
-    run = _Run(plan, store, key, chunk, commit_seconds, Stop() if stop is None else stop)
-    done = set() if store is None else store.done()
-    found: deque[tuple[Group, int]] = deque()
-    todo: list[_Waiting] = []
-    for group in plan.groups:
-        missing, present = pieces(group, done, -(-min(chunk, len(group.cells)) // run.count) * run.count)
-        if present:
-            found.append((group, present))
-        if missing:
-            todo.append((group, missing))
-    if todo and store is not None:
-        store.refuse_work()
+    work = Work(plan, store, lease_seconds)
     try:
-        for group, present in found:
-            yield ChunkDone(group.static, present, None, 0.0, True, run.clock.idle)
-        run.programs.begin((group, max(map(len, missing))) for group, missing in todo)
-        while todo and (ready := run.next(todo)) is not None:
-            group, missing = ready
-            try:
-                yield from run.group(group, missing)
-            except StoreError:
-                raise
-            except Exception as error:
-                run.errors.add(group, error)
-            finally:
-                run.programs.done(group)
-        yield from run.commits.committed(0)
+        run = _Run(plan, work, chunk, commit_seconds, Stop() if stop is None else stop)
+        try:
+            yield from run.rounds()
+            yield from run.commits.committed(0)
+        finally:
+            run.commits.close()
+            run.programs.close()
+            run.costs.save()
     finally:
-        run.commits.close()
-        run.programs.close()
-        run.costs.save()
-    run.errors.raise_any()
+        work.close()
+    work.errors.raise_any()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Local(AbstractEngine):
+    """The devices of this machine, all of them: the engine of experiments in JAX where you name none.
+
+    - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
+    - `lease_seconds`: after so long without a sign of life, another process on the store takes over what this one holds. On one
+      machine a process that ended is noticed at once.
+    """
+
+    name: ClassVar[str] = "local"
+    commit_seconds: float = COMMIT_SECONDS
+    lease_seconds: float = LEASE_SECONDS
+
+    def __post_init__(self):
+        super().__post_init__()
+        seconds(self, "commit_seconds", "the seconds of finished work that a kill may lose", zero=True)
+        seconds(self, "lease_seconds", "the seconds of silence after which a process is taken for dead")
+
+    def check(self, experiment: Experiment, out: Any) -> None:
+        self.refuse_black_box(experiment)
+
+    def run(self, plan: Plan, store: StoreWriter | None, stop: Stop) -> Iterator[ChunkDone]:
+        """**Raises:** as `run_plan`."""
+        yield from run_plan(
+            plan,
+            store,
+            chunk=self.chunk,
+            commit_seconds=self.commit_seconds,
+            lease_seconds=self.lease_seconds,
+            stop=stop,
+        )

@@ -13,7 +13,8 @@ import pytest
 from sweep.toys import power, power_spec, stored
 
 import tsjax as ts
-from tsjax.sweep import execute, programs
+from tsjax.sweep import programs
+from tsjax.sweep.engines import local
 from tsjax.sweep.faults import GroupError
 from tsjax.sweep.interrupt import Interrupted, Stop, listening
 from tsjax.sweep.program import Program
@@ -98,7 +99,7 @@ def test_chunks_that_fit_only_one_at_a_time_are_no_failures(monkeypatch):
 
     device_get = jax.device_get
     monkeypatch.setattr(programs, "compile_group", compiled)
-    monkeypatch.setattr(execute.jax, "device_get", lambda tree: (flying.clear(), device_get(tree))[1])
+    monkeypatch.setattr(local.jax, "device_get", lambda tree: (flying.clear(), device_get(tree))[1])
     records = run_spec(power_spec(), experiment=power, chunk=2).records
     assert (records["status"] == 0).all() and len(records) == 96 and np.isfinite(records["risk"]).all()
 

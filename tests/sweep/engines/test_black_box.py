@@ -27,7 +27,7 @@ GRID = {"learner": ["forest", "gbt"], "n": [32, 64], "seeds": 3}
 @pytest.mark.slow
 def test_records_are_what_the_function_returns(tmp_path):
     """A forest and gradient-boosted trees in two processes, against direct calls; resumed and extended."""
-    result = ts.sweep(trees, out=tmp_path / "s", workers=2, **GRID)
+    result = ts.sweep(trees, out=tmp_path / "s", engine=ts.engines.BlackBox(processes=2), **GRID)
     records = result.records
     assert len(records) == 12 and result.coverage.whole and (records["status"] == 0).all()
     assert not set(records["pid"]) & {os.getpid()} and records["pid"].nunique() == 2
@@ -36,7 +36,7 @@ def test_records_are_what_the_function_returns(tmp_path):
         values = trees(record["seed"], learner=record["learner"], n=record["n"])
         assert (record["risk"], record["accuracy"]) == (values["risk"], values["accuracy"])
     # Everything is found; one more seed runs only what is missing.
-    again = ts.sweep(trees, out=tmp_path / "s", workers=2, **{**GRID, "seeds": 4}).records
+    again = ts.sweep(trees, out=tmp_path / "s", engine=ts.engines.BlackBox(processes=2), **{**GRID, "seeds": 4}).records
     kept = again[again["seed"] < 3].reset_index(drop=True)
     assert kept["pid"].equals(records["pid"]) and kept["risk"].equals(records["risk"]) and len(again) == 16
     # As any experiment: rates, verdicts and page.
@@ -50,7 +50,14 @@ def test_what_goes_wrong_is_a_record(tmp_path):
     kinds = ["raises", "memory", "exits", "dies", "hangs", "dies once"]
     start = time.monotonic()
     result = ts.sweep(
-        troubled, out=tmp_path / "s", kind=kinds, n=8, seeds=3, folder=str(tmp_path), workers=4, commit_seconds=0.1
+        troubled,
+        out=tmp_path / "s",
+        kind=kinds,
+        n=8,
+        seeds=3,
+        folder=str(tmp_path),
+        engine=ts.engines.BlackBox(processes=4),
+        commit_seconds=0.1,
     )
     assert time.monotonic() - start < 60
     records = result.records.set_index(["kind", "seed"])
@@ -92,7 +99,8 @@ def _runs(process: int) -> bool:
 
 
 def test_retry_runs_what_failed(tmp_path):
-    grid = {"kind": "mended", "n": [4, 8], "seeds": 4, "folder": str(tmp_path), "workers": 2, "out": tmp_path / "s"}
+    grid = {"kind": "mended", "n": [4, 8], "seeds": 4, "folder": str(tmp_path), "out": tmp_path / "s"}
+    grid["engine"] = ts.engines.BlackBox(processes=2)
     failed = ts.sweep(troubled, **grid).records
     assert (failed["status"] == Status.FAILED).sum() == 6
     (tmp_path / "mended").touch()
@@ -203,14 +211,15 @@ def test_wrong_options_are_named():
             ts.black_box(timeout=timeout, arguments=ts.Arguments)(lambda seed: {"risk": 1.0})
     with pytest.raises(ValueError, match="timeout is for black boxes"):
         ts.experiment(timeout=3.0)(power.fn)
-    with pytest.raises(SpecError, match="workers = 0: give the number of processes"):
-        ts.sweep(trees, workers=0, **GRID)
-    with pytest.raises(SpecError, match="workers is for black boxes.*'power' is an experiment in JAX"):
-        ts.sweep(power, n=2, method="fast", seeds=1, workers=2)
+    with pytest.raises(SpecError, match="processes = 0: give the number of processes"):
+        ts.engines.BlackBox(processes=0)
+    with pytest.raises(SpecError, match="engine 'black_box' is for black boxes.*'power' is an experiment in JAX"):
+        ts.sweep(power, n=2, method="fast", seeds=1, engine="black_box")
     with pytest.raises(SpecError, match="retry is for black boxes"):
         ts.sweep(power, n=2, method="fast", seeds=1, retry=True)
-    with pytest.raises(SpecError, match="engine = 'ray' runs experiments in JAX.*--shard"):
-        ts.sweep(trees, engine="ray", **GRID)
+    for engine in ("ray", ts.engines.Local()):
+        with pytest.raises(SpecError, match="runs experiments in JAX, and 'trees' is a black box.*or slurm"):
+            ts.sweep(trees, engine=engine, **GRID)
 
 
 def test_tracers_and_black_boxes():
@@ -264,7 +273,7 @@ def test_from_the_command_line(tsjax, tmp_path):
     (tmp_path / "own_box.py").write_text(OWN)
     code, out, err = tsjax("plan", "box.toml")
     assert code == 0 and "32 cells" in out and "nothing to compile" in out, err
-    code, out, err = tsjax("run", "box.toml", "--workers", 2)
+    code, out, err = tsjax("run", "box.toml", "--engine", "black_box", "--with", "processes=2")
     assert code == 0 and "cells 32/32" in err and "compiled" not in err and "1 failed" in err, err
     code, out, err = tsjax("status", "runs/box")
     assert code == 0 and "1 failed: ValueError: unlucky (at" in out

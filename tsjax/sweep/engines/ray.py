@@ -1,0 +1,134 @@
+"""A plan on a Ray cluster: every chunk is a task that any node may run, and run again when a node or a worker is lost.
+
+The driver commits what the tasks return, so that nodes need no common disk. Nodes may join and leave: as many chunks are
+handed out as the cluster can take at the time.
+"""
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..commits import ChunkDone
+from ..devices import keep_compiled, one_blas_thread
+from ..experiment import Experiment
+from ..interrupt import Stop
+from ..leases import LEASE_SECONDS
+from ..plan import Cell, Combination, Group, Plan
+from ..program import settings
+from ..work import Work
+from ..writer import StoreWriter
+from .base import AbstractEngine, code_of, seconds, text
+from .local import run_plan
+
+# Ray gives a task up after so many lost workers or nodes.
+_RETRIES = 20
+# Tasks for each place where one can run: the next one waits there already.
+_AHEAD = 2
+
+
+def _work(experiment: Experiment, cells: tuple[Cell, ...], limits: Any, key: int) -> list[ChunkDone]:
+    """Runs one chunk, in a program for sizes up to its `limits`; in a worker of Ray."""
+    keep_compiled()
+    plan = Plan(
+        experiment, tuple(Combination(cell.arguments, [cell.seed]) for cell in cells), limits=(limits,), key=key
+    )
+    with one_blas_thread(), settings(experiment.x64):
+        return list(run_plan(plan, None, chunk=len(cells), commit_seconds=float("inf")))
+
+
+def connect(address: str | None) -> Any:
+    """Ray, connected to the cluster at `address`, to the one this process is connected to already, or to a local one.
+
+    **Raises:** ValueError without Ray; ConnectionError where there is no cluster.
+    """
+    # Under `uv run`, Ray would make every worker an environment of its own; nodes have theirs.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    try:
+        # By name: this module is called ray, too.
+        ray: Any = importlib.import_module("ray")
+    except ImportError:
+        raise ValueError("engine 'ray' needs Ray: python3 -m pip install 'tsjax[ray]'.") from None
+    if not ray.is_initialized():
+        # Workers of this machine import what this process can; those of a cluster have their own environment.
+        local = {"env_vars": {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}}
+        options: dict[str, Any] = {"address": address}
+        if address is None:
+            # Not without an address: that would look for a cluster that someone started here, perhaps long ago.
+            options = {"address": "local", "include_dashboard": False, "runtime_env": local}
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+    return ray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ray(AbstractEngine):
+    """A Ray cluster: one task for every chunk, which takes a GPU where the cluster has some, else a CPU.
+
+    - `address`: that of a cluster; by default the one that this process is connected to, or a local one.
+    - `lease_seconds`: as that of `Local`, of the process that hands out tasks.
+    """
+
+    name: ClassVar[str] = "ray"
+    address: str | None = None
+    lease_seconds: float = LEASE_SECONDS
+
+    def __post_init__(self):
+        super().__post_init__()
+        text(self, "address", "the address of a cluster")
+        seconds(self, "lease_seconds", "the seconds of silence after which a process is taken for dead")
+
+    def check(self, experiment: Experiment, out: Any) -> None:
+        self.refuse_black_box(experiment)
+
+    def run(self, plan: Plan, store: StoreWriter | None, stop: Stop) -> Iterator[ChunkDone]:
+        """**Raises:** as `run_plan` and `connect` do."""
+        ray, work = connect(self.address), Work(plan, store, self.lease_seconds)
+        running: dict[Any, tuple[Group, tuple[Cell, ...]]] = {}
+        try:
+            kind = "GPU" if ray.cluster_resources().get("GPU") else "CPU"
+            resources = {"num_gpus": 1, "num_cpus": 0} if kind == "GPU" else {"num_cpus": 1}
+            task = ray.remote(_work).options(max_retries=_RETRIES, **resources)
+            experiment = ray.put(code_of(plan))
+            while not stop.overdue:
+                coming = work.pieces(self.chunk)
+                begun = False
+                while not stop.overdue:
+                    places = _AHEAD * max(1, int(ray.cluster_resources().get(kind, 1)))
+                    while len(running) < places and not stop.now and (found := next(coming, None)) is not None:
+                        group, cells = found
+                        running[task.remote(experiment, cells, group.limits, plan.key)] = found
+                        begun = True
+                    yield from work.news()
+                    if not running:
+                        break
+                    yield from _finished(ray, work, running)
+                if stop.now or (not begun and work.finished):
+                    break
+                if not begun:
+                    work.wait(stop)
+        finally:
+            for reference in running:
+                with contextlib.suppress(Exception):
+                    ray.cancel(reference)
+            work.close()
+        work.errors.raise_any()
+
+
+def _finished(ray: Any, work: Work, running: dict[Any, tuple[Group, tuple[Cell, ...]]]) -> Iterator[ChunkDone]:
+    """Commits what tasks have returned since, after a nap at most."""
+    ready, _ = ray.wait(list(running), timeout=0.2)
+    for reference in ready:
+        group, _ = running.pop(reference)
+        try:
+            results = ray.get(reference)
+        except ray.exceptions.RayTaskError as error:
+            work.errors.add(group, error.cause)
+            continue
+        for result in results:
+            kept = work.commit(result.records, result.kernel)
+            if len(kept):
+                yield result.of(kept)

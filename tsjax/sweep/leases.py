@@ -1,0 +1,348 @@
+"""Who runs what, where several processes work on one store: leases, in the folder `claims/` of the store.
+
+A process that runs cells is a *worker*, and each of its cells belongs to a *unit*, the smallest thing that is claimed. Files
+are only ever created and removed, and a file is created by one process at most, also over NFS and in object stores that can
+put an object on the condition that there is none; no file is locked. They are
+
+- `w-WORKER.K`: the log of a worker. Entry 0 says where it runs, a later one which chunk it commits next, the last one that it
+  is closed, by itself or by another worker. The owner and a worker that closes it compete for the same next entry, so that a
+  worker that was closed can commit nothing any more: not even one that was only slow.
+- `w-WORKER.alive`: its heartbeat, a number that grows. A worker is taken for dead when another one has not seen it change for
+  the time of a lease, by its own clock: clocks of two machines are never compared. On one machine, it is dead when its process
+  is gone.
+- `u-UNIT.K`: who holds a unit. The entry with the largest K counts. When its worker is closed, entry K + 1 may be created.
+- `SHA256.parquet`: a chunk on its way. It is written here, then announced in the log, then moved among the chunks, where
+  everyone who closes its worker moves it too. It is thus there, or it was never announced.
+
+Cells are done when their records are among the chunks; the other cells of a closed worker's units are free. All
+files go when the sweep is complete and nobody else works on it.
+"""
+
+import json
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .files import LocalFiles, RemoteFiles
+
+FOLDER = "claims"
+LEASE_SECONDS = 60.0
+"""After so long without a heartbeat a worker is taken for dead, unless said otherwise."""
+BEAT_SECONDS = 5.0
+"""Between heartbeats; less where leases are short."""
+# One whose owner was not seen to beat in this many of its own intervals is dead, however short a lease is.
+_BEATS = 4
+# Looks at the folder are this far apart, and shorter where leases are.
+_LOOK_SECONDS = 1.0
+_ATTEMPTS = 5
+
+
+def _read_text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def this_machine() -> str:
+    """Names the machine and its space of process numbers, which a container has of its own; empty where none can be named."""
+    boot = _read_text("/proc/sys/kernel/random/boot_id").strip()
+    try:
+        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}" if boot else ""
+    except OSError:
+        return ""
+
+
+def started(process: int) -> str:
+    """When a process of this machine began, in ticks of its clock, as the number of one that ended may belong to another later;
+    `ended` for one that nobody has waited for yet; empty where that cannot be seen."""
+    fields = _read_text(f"/proc/{process}/stat").rpartition(")")[2].split()
+    if len(fields) < 20:
+        return ""
+    return "ended" if fields[0] in ("Z", "X") else fields[19]
+
+
+@dataclass
+class _Seen:
+    """What is known of another worker."""
+
+    opening: dict[str, Any] = field(default_factory=dict)
+    beat: bytes = b""
+    since: float = 0.0
+    closed: dict[str, Any] | None = None
+
+
+def _ended(seen: _Seen, worker: str) -> bool:
+    """Whether it closed itself, so that it never comes back."""
+    return seen.closed is not None and seen.closed.get("closed", worker) == worker
+
+
+class Leases:
+    """The leases of one worker: opened when it begins to work, closed when it ends. Safe for several threads.
+
+    **Raises:** every method OSError, where the disk refuses.
+    """
+
+    def __init__(self, files: LocalFiles | RemoteFiles, lease_seconds: float = LEASE_SECONDS):
+        self.files, self.lease_seconds = files, lease_seconds
+        self.beat_seconds = min(BEAT_SECONDS, lease_seconds / _BEATS)
+        self.look_seconds = min(_LOOK_SECONDS, lease_seconds / _BEATS)
+        self.held: set[str] = set()
+        """Units that this worker holds."""
+        self._lock = threading.RLock()
+        self._units: dict[str, int] = {}
+        self._holders: dict[str, str] = {}
+        self._workers: dict[str, _Seen] = {}
+        self._looked = -float("inf")
+        self._stop = threading.Event()
+        self._lost = False
+        self._open()
+        self._heart = threading.Thread(target=self._beat, daemon=True)
+        self._heart.start()
+
+    # This worker
+
+    def _open(self) -> None:
+        """Begins as a worker that nobody knows."""
+        self.id, self._entry = uuid.uuid4().hex, 0
+        self.held.clear()
+        self._holders.clear()
+        self._pulse = 0
+        opening = {"machine": this_machine(), "process": os.getpid(), "started": started(os.getpid())}
+        for attempt in range(_ATTEMPTS):
+            self.files.make_folder(FOLDER)
+            try:
+                self.files.write(f"{FOLDER}/w-{self.id}.alive", b"0")
+                self._create(f"w-{self.id}.0", {**opening, "beat": self.beat_seconds})
+                return
+            except FileNotFoundError:
+                # A worker that has just completed the sweep removed the folder.
+                if attempt == _ATTEMPTS - 1:
+                    raise
+
+    def _create(self, name: str, content: Any) -> bool:
+        return self.files.create(f"{FOLDER}/{name}", json.dumps(content).encode(), flushed=False)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self.beat_seconds):
+            with self._lock:
+                self._pulse += 1
+                try:
+                    self.files.write(f"{FOLDER}/w-{self.id}.alive", str(self._pulse).encode())
+                except OSError:
+                    # A disk that is full or away for a moment: if it lasts, committing fails too.
+                    continue
+
+    def commit(self, name: str, content: bytes) -> bool:
+        """Puts a chunk among the chunks; False if this worker was closed by another one, which may have run its cells since. It
+        then goes on as a new worker, which holds nothing."""
+        with self._lock:
+            staged = f"{FOLDER}/{name}"
+            self.files.write(staged, content)
+            if not self._create(f"w-{self.id}.{self._entry + 1}", {"chunk": name}):
+                self.files.remove([staged])
+                self._open()
+                self._lost = True
+                return False
+            self._entry += 1
+            self.files.rename(staged, f"chunks/{name}")
+            if self._entry > 1:
+                self.files.remove([f"{FOLDER}/w-{self.id}.{self._entry - 1}"])
+            return True
+
+    def close(self, units: Iterable[str] = ()) -> None:
+        """Gives up what is held. Where the sweep is complete, `units` are all of its own, and their files are removed if nobody
+        else is at work."""
+        self._stop.set()
+        self._heart.join()
+        with self._lock:
+            self._create(f"w-{self.id}.{self._entry + 1}", {"closed": self.id})
+            if units:
+                self.look(now=True)
+                if not self.others:
+                    self._clean(set(units))
+                    return
+            self.files.remove([f"{FOLDER}/w-{self.id}.alive"])
+
+    def _clean(self, units: set[str]) -> None:
+        for seen in self._workers.values():
+            self._publish(seen)
+        gone = []
+        for name in self.files.names(FOLDER):
+            kind, _, rest = name.partition("-")
+            owner = rest.partition(".")[0]
+            if kind == "u":
+                mine = owner in units
+            elif kind == "w":
+                # One that is only slow must find that it was closed, whenever it comes back.
+                seen = self._workers.get(owner)
+                mine = owner == self.id or self._is_gone(seen) or (seen is not None and _ended(seen, owner))
+            else:
+                # Never announced: its writer is closed.
+                mine = name.endswith(".parquet")
+            if mine:
+                gone.append(f"{FOLDER}/{name}")
+        self.files.remove(gone)
+        self.files.remove_folder(FOLDER)
+
+    # Other workers
+
+    @property
+    def others(self) -> bool:
+        """Whether somebody else was at work at the last look."""
+        return any(seen.closed is None for seen in self._workers.values())
+
+    def look(self, *, now: bool = False) -> None:
+        """Reads the folder, unless that was done a moment ago, and closes workers that are dead."""
+        with self._lock:
+            time_now = time.monotonic()
+            if not now and time_now - self._looked < self.look_seconds:
+                return
+            self._looked = time_now
+            entries: dict[str, int] = {}
+            self._units = {}
+            for name in self.files.names(FOLDER):
+                kind, _, rest = name.partition("-")
+                owner, _, number = rest.partition(".")
+                if kind == "u" and number.isdigit():
+                    self._units[owner] = max(int(number), self._units.get(owner, -1))
+                elif kind == "w" and number.isdigit() and owner != self.id:
+                    entries[owner] = max(int(number), entries.get(owner, -1))
+            for worker, entry in entries.items():
+                self._look_at(worker, entry, time_now)
+
+    def _look_at(self, worker: str, entry: int, now: float) -> None:
+        seen = self._workers.setdefault(worker, _Seen(since=now))
+        if seen.closed is not None:
+            return
+        try:
+            if not seen.opening:
+                seen.opening = self._read(f"w-{worker}.0")
+        except FileNotFoundError:
+            # It ended, and all was done: its files are being removed.
+            seen.closed = {}
+            return
+        except ValueError:
+            return
+        try:
+            if entry > 0:
+                last = self._read(f"w-{worker}.{entry}")
+                if "closed" in last:
+                    seen.closed = last
+                    return
+            beat = self.files.read(f"{FOLDER}/w-{worker}.alive")
+        except FileNotFoundError:
+            # It went on, or closed itself, in the meantime: the next look tells.
+            beat = seen.beat
+        except ValueError:
+            return
+        if beat != seen.beat:
+            seen.beat, seen.since = beat, now
+        patience = max(self.lease_seconds, _BEATS * float(seen.opening.get("beat", 0.0)))
+        if self._is_gone(seen) or now - seen.since > patience:
+            self._close_other(worker, seen)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        return json.loads(self.files.read(f"{FOLDER}/{name}"))
+
+    def _is_gone(self, seen: _Seen | None) -> bool:
+        """Whether it was a process of this machine that is no more."""
+        if seen is None or not seen.opening.get("machine") or seen.opening["machine"] != this_machine():
+            return False
+        try:
+            os.kill(seen.opening["process"], 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            # That of another user.
+            return False
+        return started(seen.opening["process"]) not in ("", seen.opening["started"])
+
+    def _entries(self, worker: str) -> list[int]:
+        names = [
+            name.removeprefix(f"w-{worker}.") for name in self.files.names(FOLDER) if name.startswith(f"w-{worker}.")
+        ]
+        return sorted(int(name) for name in names if name.isdigit())
+
+    def _close_other(self, worker: str, seen: _Seen) -> None:
+        """Ends a worker's right to commit, or finds out that it goes on. The chunk that it announced last is put in place."""
+        entries = self._entries(worker)
+        if not entries:
+            seen.closed = {}
+            return
+        try:
+            last = self._read(f"w-{worker}.{entries[-1]}")
+        except (FileNotFoundError, ValueError):
+            return
+        if "closed" in last:
+            seen.closed = last
+            return
+        closing = {"closed": self.id, "chunk": last.get("chunk")}
+        entry = entries[-1] + 1
+        if not self._create(f"w-{worker}.{entry}", closing):
+            return
+        if self._entries(worker)[-1] != entry:
+            # The list was old: it has gone on since, and removed the entry whose number this one took.
+            self.files.remove([f"{FOLDER}/w-{worker}.{entry}"])
+            return
+        seen.closed = closing
+
+    # Units
+
+    def is_free(self, unit: str) -> bool:
+        """Whether this worker holds a unit, or nobody did at the last look."""
+        with self._lock:
+            if unit in self.held:
+                return True
+            number = self._units.get(unit, -1)
+            return number < 0 or self._closed_holder(unit, number) is not None
+
+    def _closed_holder(self, unit: str, number: int) -> _Seen | None:
+        name = f"u-{unit}.{number}"
+        if name not in self._holders:
+            try:
+                self._holders[name] = self._read(name)["worker"]
+            except (FileNotFoundError, ValueError):
+                return None
+        worker = self._holders[name]
+        if worker == self.id:
+            return None
+        if worker not in self._workers:
+            try:
+                self._read(f"w-{worker}.0")
+            except FileNotFoundError:
+                # It ended, and its files are gone.
+                self._workers[worker] = _Seen(closed={})
+            except ValueError:
+                return None
+        seen = self._workers.get(worker)
+        return seen if seen is not None and seen.closed is not None else None
+
+    def _publish(self, seen: _Seen) -> None:
+        """Puts the chunk in place that a closed worker had announced."""
+        chunk = (seen.closed or {}).get("chunk")
+        if chunk:
+            self.files.rename(f"{FOLDER}/{chunk}", f"chunks/{chunk}")
+
+    def take(self, unit: str) -> tuple[bool, bool]:
+        """Whether this worker holds a unit from now on; and whether some of it may have been done by somebody else."""
+        with self._lock:
+            if unit in self.held:
+                return True, False
+            number = self._units.get(unit, -1)
+            if number >= 0:
+                before = self._closed_holder(unit, number)
+                if before is None:
+                    return False, False
+                self._publish(before)
+            self._units[unit] = number + 1
+            if not self._create(f"u-{unit}.{number + 1}", {"worker": self.id}):
+                return False, False
+            self.held.add(unit)
+            # While this worker was taken for dead, the sweep may have been completed, and the files of units removed.
+            return True, number >= 0 or self._lost

@@ -1,0 +1,49 @@
+"""What this process and its devices are: what stores and chunks say of who made them, and the sizes that suit the devices."""
+
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ..fast.fused import kernel_in_use
+from ..kernels import neural_tangents
+from .commits import version
+from .devices import usable_devices
+from .experiment import Experiment
+from .manifest import Manifest
+from .plan import Plan
+from .spec import SweepSpec
+from .store import identity_of
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and devices, for `sweep.json`."""
+    packages = ("tsjax", "jax", "jaxlib", "numpy", "scipy", "optax", "neural-tangents")
+    return {
+        "versions": {name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "devices": [device.device_kind for device in usable_devices()],
+        "platform": jax.default_backend(),
+    }
+
+
+def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
+    """What the chunks that this process writes will say of themselves."""
+    described, device = experiment.description, usable_devices()[0]
+    return Manifest(
+        identity=identity_of(spec, described),
+        defaults={name: default[0] for name, default in described.arguments.items() if default},
+        device=device.device_kind,
+        kernel=kernel_in_use(device.platform),
+        ntk=neural_tangents.source(),
+        x64=described.x64,
+        source=described.source,
+        versions={name: version(name) for name in ("jax", "tsjax")},
+    )
+
+
+def sized_here(plan: Plan, kept: Mapping[str, tuple[int, ...] | None]) -> Plan:
+    """The plan with its sizes in classes (`Plan.sized_by`) for the devices of this process; `kept` are those of its store."""
+    platform = usable_devices()[0].platform
+    return plan.sized_by(platform, kernel_in_use(platform) != "xla", kept)
