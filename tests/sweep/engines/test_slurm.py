@@ -1,5 +1,6 @@
 """Slurm: the script of a job array, run by shells as Slurm would, and jobs of submitit as processes of this machine."""
 
+import importlib
 import os
 import re
 import signal
@@ -205,3 +206,29 @@ def test_black_boxes_as_jobs(tmp_path, local):
     result = ts.sweep(troubled, out=tmp_path / "s", kind=["raises", "well"], n=8, seeds=3, engine=local())
     assert len(result.records) == 6 and (result.records["status"] != 0).sum() == 2
     assert re.search("no luck", " ".join(result.records["failure"].fillna("")))
+
+
+@pytest.mark.slow
+def test_a_job_that_is_pre_empted_goes_on(tmp_path, local, monkeypatch):
+    """The signal that Slurm sends before it takes a job away: submitit runs it again, and it finishes the sweep alone."""
+    (tmp_path / "slow_toys.py").write_text(SLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    submit, jobs, sent = ts.engines.Slurm._submit, [], []
+    monkeypatch.setattr(ts.engines.Slurm, "_submit", lambda *some: (jobs.extend(submit(*some)), jobs)[1])
+
+    def listener(plan, stream):
+        for done in stream:
+            # The process that runs the job is a child of the one that submitit watches.
+            children = Path(f"/proc/{jobs[0].job_id}/task/{jobs[0].job_id}/children").read_text().split()
+            if not sent and children:
+                os.kill(int(children[0]), signal.SIGUSR2)
+                sent.append(done.cells)
+            yield done
+
+    slow = importlib.import_module("slow_toys").slow
+    grid = {"method": ["a", "b"], "n": [16, 32, 64, 128], "seeds": 12}
+    ts.sweep(slow, out=tmp_path / "s", engine=local(jobs=1, chunk=2, lease_seconds=30.0), listener=listener, **grid)
+    records = stored(tmp_path / "s")
+    assert len(records) == 96 and not records["cell"].duplicated().any() and 0 < sum(sent) < 96
+    log = "".join(path.read_text() for path in (tmp_path / "s" / "jobs").glob("*_log.out"))
+    assert "Caught signal SIGUSR2" in log and "this job is preempted" in log and log.count("Loading pickle") == 2
