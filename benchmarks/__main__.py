@@ -16,6 +16,7 @@ NAMES = {
     "large_ridge": "kernel ridge beyond memory",
     "gcv": "what the criteria for ridge, time and components cost",
     "sweep_overhead": "what the engine itself costs",
+    "runners": "tools that run grids, side by side: overhead, resume, a larger grid, a failing cell",
     "store_scale": "what reading a million records, or 14 000 files, costs",
     "coverage": "coverage of intervals, model choice, errors of tests",
     "peeking": "errors of verdicts that are looked at while seeds are added",
