@@ -191,9 +191,9 @@ def print_table(part: str, halves: Callable, seed: int, curves: int) -> None:
     for row, case in enumerate(cases):
         stream = seed + 500 + 100 * list(TABLES).index(part) + row
         found = sum(halves(partial(cover_case, part, row), stream, curves), Counter())
-        told = share_with_interval(found["hit identified"], curves - found["open"]) if found["open"] else "all are"
+        known = share_with_interval(found["hit identified"], curves - found["open"]) if found["open"] else "all are"
         covered, unknown = share_with_interval(found["hit"], curves), f"{100 * found['open'] / curves:.1f}"
-        print(f"| {case.what} | {case.fit} | {case.seeds} | {covered} | {unknown} | {told} |", flush=True)
+        print(f"| {case.what} | {case.fit} | {case.seeds} | {covered} | {unknown} | {known} |", flush=True)
     print()
 
 

@@ -178,7 +178,7 @@ def main(arguments: list[str]) -> None:
     """Prints a Markdown table, and writes JSON where asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks gpu", description="Students on an accelerator.")
     parser.add_argument("--steps", type=int, default=200, help="gradient steps of a timed run (200)")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs, of which the fastest counts (3)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs; the fastest one counts (3)")
     parser.add_argument("--shapes", type=int, nargs=4, action="append", metavar=("B", "N", "D", "M"), help="own shapes")
     parser.add_argument("--minutes", type=float, default=7.0, help="no shape is begun after so many (7)")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")

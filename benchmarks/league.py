@@ -156,8 +156,8 @@ def _covered(scores: Scores) -> list[str]:
         if np.isnan(hit).all():
             cells.append("–")
             continue
-        told = "open" if np.isinf(width) else "–" if np.isnan(width) else f"{width:.2f}"
-        cells.append(f"{'**' if covers else ''}{100 * hit.mean():.1f}{'**' if covers else ''} ({told})")
+        shown = "open" if np.isinf(width) else "–" if np.isnan(width) else f"{width:.2f}"
+        cells.append(f"{'**' if covers else ''}{100 * hit.mean():.1f}{'**' if covers else ''} ({shown})")
     return cells
 
 

@@ -70,7 +70,7 @@ def measure(shape: tuple, steps: int, repeats: int) -> dict[str, float | None]:
 def main(arguments: list[str]) -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks profile", description="Where the time goes.")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs, of which the fastest counts (5)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs; the fastest one counts (5)")
     options = parser.parse_args(arguments)
     use_all_cores()
     shapes = list(SHAPES.items())

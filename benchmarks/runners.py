@@ -22,7 +22,11 @@ POINTS, SEEDS, SECONDS = 4, 5, 0.2
 
 def _start(tool: str, folder: Path, *options: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "benchmarks.runner_ways", tool, str(folder), *map(str, options)]
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0", "TSJAX_CACHE_DIR": str(folder.parent / "cache")}
+    settings = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "TSJAX_CACHE_DIR": str(folder.parent / "cache"),
+    }
     log = open(folder.parent / "log", "ab")  # noqa: SIM115
     return subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True)
 

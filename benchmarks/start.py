@@ -54,7 +54,7 @@ def measure(arguments: Sequence[str], cache: str) -> tuple[float, float]:
 def main(arguments: list[str]) -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks start", description="Time to the first result.")
-    parser.add_argument("--repeats", type=int, default=3, help="fresh processes, of which the fastest counts (3)")
+    parser.add_argument("--repeats", type=int, default=3, help="fresh processes; the fastest one counts (3)")
     options = parser.parse_args(arguments)
     print("| what | seconds | peak MiB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as warm:

@@ -125,7 +125,7 @@ def measure(contestants: list[_Contestant], shape: tuple, steps: int, repeats: i
 def main(arguments: list[str]) -> None:
     """Prints a Markdown table, and writes JSON where asked to."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks training", description="Training, side by side.")
-    parser.add_argument("--repeats", type=int, default=3, help="timed rounds, of which the fastest counts (3)")
+    parser.add_argument("--repeats", type=int, default=3, help="timed rounds; the fastest one counts (3)")
     parser.add_argument("--shapes", type=int, nargs="*", metavar="I", help="which of the five shapes, 1 to 5 (all)")
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), metavar="WAY", help=f"among {'; '.join(WAYS)} (all)")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there, for `benchmarks compare`")

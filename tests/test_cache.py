@@ -7,7 +7,7 @@ import pytest
 
 from tsjax.cache import private_folder, read_private
 
-# The user nobody; whoever it is, it is another one than the one who tests.
+# The user nobody, who is not the user who runs the tests.
 NOBODY = 65534
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
 

@@ -106,7 +106,7 @@ def test_output_fits_80_columns_and_is_plain_when_piped(tsjax, monkeypatch, toy_
 
 
 @pytest.mark.parametrize(("no_color", "coloured"), [("", True), ("1", False)])
-def test_colour_in_a_terminal_unless_told_otherwise(tsjax, monkeypatch, no_color, coloured):
+def test_colour_in_a_terminal_by_default(tsjax, monkeypatch, no_color, coloured):
     # Rich takes FORCE_COLOR for a terminal; by the standard, an empty NO_COLOR says nothing.
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -226,7 +226,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_mistakes_in_a_study_are_told_with_their_place(tsjax, tmp_path, monkeypatch, case):
+def test_mistakes_in_a_study_are_reported_with_their_place(tsjax, tmp_path, monkeypatch, case):
     code, study, words = MISTAKES[case]
     # A module is imported once in a process: each case has its own.
     name = f"mistake_{list(MISTAKES).index(case)}"
@@ -426,7 +426,7 @@ def test_shipped_sweeps_go_by_name(tsjax, tmp_path):
 
 
 def _completed(monkeypatch, capsys, words):
-    """What a shell is told: the words of the command line, the last of them incomplete."""
+    """What a shell passes on: the words of the command line, the last of them incomplete."""
     monkeypatch.setenv("_TSJAX_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", " ".join(words))
     monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))

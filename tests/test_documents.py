@@ -188,19 +188,37 @@ def test_links_of_the_readme_lead_somewhere():
 
 # Phrases that make a reader stop and think about the sentence.
 RIDDLES = ("of which", "what is left", "whatever", "told", "whoever", "now and then", "not yet met")
+_FOLDERS = ("tsjax", "tests", "benchmarks", "docs", "sweeps")
+_ENDINGS = {".py", ".pyi", ".md", ".toml", ".c", ".h", ".css", ".html", ".js", ".ipynb"}
+_ELSEWHERE = (ROOT / "tsjax/report/vendor", ROOT / "tests/data", ROOT / "docs/gallery")
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
-        *sorted((ROOT / "docs").rglob("*.md")),
-    ],
-    ids=_name,
-)
-def test_documents_are_plain(path):
-    text = " ".join("".join(re.split(r"```.*?```", path.read_text(), flags=re.S)).split()).lower()
-    assert not [phrase for phrase in RIDDLES if re.search(rf"\b{phrase}\b", text)]
+def riddles(text):
+    """The phrases in a text, also where a line ends within one, in a docstring or in a comment."""
+    flat = " ".join(re.sub(r"(?m)^\s*(?:#|//|\*)\s", " ", text).split()).lower()
+    return [phrase for phrase in RIDDLES if re.search(rf"(?<![a-z]){phrase}(?![a-z])", flat)]
+
+
+def _written():
+    """Every file of the project that people read."""
+    files = [path for path in ROOT.glob("*.*") if path.suffix in _ENDINGS]
+    for folder in _FOLDERS:
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in _ENDINGS]
+    skipped = lambda path: any(path.is_relative_to(folder) for folder in _ELSEWHERE) or path == Path(__file__)
+    return sorted(path for path in files if not skipped(path))
+
+
+def test_the_whole_tree_is_plain():
+    """Prose, docstrings, comments, messages and names, of the package as of its tests."""
+    files = _written()
+    assert len(files) > 300
+    found = {_name(path): riddles(path.read_text()) for path in files}
+    assert not {name: phrases for name, phrases in found.items() if phrases}
+
+
+def test_a_riddle_is_found():
+    assert riddles('"""Rows, some of\n    which count."""') == riddles("# some of\n# which") == ["of which"]
+    assert riddles("def _told(result): ...") == ["told"] and not riddles("They withhold it, as foretold.")
 
 
 def _docstrings(tree, name):

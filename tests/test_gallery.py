@@ -19,7 +19,7 @@ from tsjax.sweep.spec import find_experiment, load_spec
 ROOT = Path(ts.__file__).parent.parent
 GALLERY = ROOT / "docs/gallery"
 SHIPPED = sorted(path.stem for path in (ROOT / "sweeps").glob("*.toml"))
-# No store of these was there when the pictures were made last. Whoever adds a picture takes its name out.
+# No store of these was there when the pictures were made last. If you add a picture, take its name out.
 WITHOUT = {"all_linear", "kernel_theory"}
 SWEEPS = [name for name in SHIPPED if name not in WITHOUT]
 

@@ -53,7 +53,7 @@ def test_values(name):
 
 @pytest.mark.parametrize("name", list(_cases()))
 def test_rows_of_weight_0_are_not_there(name):
-    """Whatever they hold: neither value nor gradient sees them."""
+    """Neither the value nor the gradient depends on what rows of weight 0 hold."""
     objective, model, y, _ = _cases()[name]
     whole = ts.Dataset(x=X, y=y, weight=WEIGHT.at[5].set(0.0))
     rows = np.delete(np.arange(N), 5)

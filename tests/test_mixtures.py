@@ -19,7 +19,7 @@ def test_samples_have_the_moments_of_their_components(key):
     assert abs(share - 0.7) < 4 * (0.21 / 40_000) ** 0.5
     for label, mean in ((0, [2 * 0.1 / 0.7, 0, 0]), (1, [0, 2 * 0.1 / 0.3, 0])):
         np.testing.assert_allclose(data.x[data.y == label].mean(0), mean, atol=0.08)
-    # What is left around the components' means is the noise.
+    # The deviations from the components' means are the noise.
     near = data.x[data.y == 1]
     residual = near - jnp.where(near[:, 1:2] > 0, XOR[2], XOR[3])
     np.testing.assert_allclose(np.cov(residual.T), 0.25 * np.eye(3), atol=0.02)

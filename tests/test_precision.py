@@ -11,7 +11,7 @@ def third(x, scale=1.0):
     return jnp.asarray(x, jnp.float64) * scale / 3
 
 
-def test_an_eager_call_is_float64_whatever_the_flag():
+def test_an_eager_call_is_float64_with_any_flag():
     assert third(1.0).dtype == jnp.float64
     with jax.enable_x64(False):
         single = jnp.float32(1.0)

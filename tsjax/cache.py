@@ -138,7 +138,7 @@ def _close(here: Path, found: os.stat_result, suspects: str | None) -> None:
     """Keeps others from looking in, as earlier versions did not: a file whose own mode allows it could be written so."""
     if not found.st_mode & 0o077:
         return
-    # The files go first: whoever is stopped in between finds the folder open again, and begins anew.
+    # The files go first: a process that is stopped in between leaves the folder open, and the next one begins anew.
     for file in here.glob(suspects) if suspects else ():
         # Another process may be at it too.
         with contextlib.suppress(FileNotFoundError):

@@ -1,9 +1,9 @@
-"""Real data as a problem: N rows of which some are held out, and nested subsamples of the others.
+"""Real data as a problem: N rows, some held out, and nested subsamples of the others.
 
-Of real data neither the law of the inputs nor the regression function is known. What is left of `tsjax.Problem` is this: a key
-gives a split, a sample size n a subsample, and the risk E (y - f_hat(x))^2, which counts the noise, is estimated on what was
-held out. All splits come from the same N rows, so that intervals over keys tell how far splits differ, *given these rows*: they
-are narrower than intervals over new data sets of N rows would be (Nadeau & Bengio 2003, Machine Learning 52, section 3).
+For real data neither the law of the inputs nor the regression function is known. Compared with `tsjax.Problem`, a key gives a
+split, a sample size n gives a subsample, and the risk E (y - f_hat(x))^2, which includes the noise, is estimated on the rows
+held out. All splits come from the same N rows. Intervals over keys therefore say how far splits differ *given these rows*:
+they are narrower than intervals over new data sets of N rows would be (Nadeau & Bengio 2003, Machine Learning 52, section 3).
 """
 
 import hashlib
@@ -57,7 +57,7 @@ class Split(AbstractInstance):
 
 
 class DataProblem(AbstractTask):
-    """N rows of real data, x (N, d) and y (N,), of which the share `test_share` is held out.
+    """N rows of real data, x (N, d) and y (N,). The share `test_share` of them is held out.
 
     `DataProblem(x, y)` of arrays; `DataProblem.read("houses.csv", target="price")` of a CSV or Parquet file;
     `DataProblem.bundled("diabetes")` of a set that comes with scikit-learn.
@@ -154,7 +154,7 @@ class DataProblem(AbstractTask):
 
     @property
     def fingerprint(self) -> str:
-        """Of the numbers in x and y, by SHA-256: 12 hexadecimal digits, the same whatever file they come from."""
+        """Twelve hexadecimal digits of the SHA-256 of the numbers in x and y; it does not depend on the file they come from."""
         parts = (repr(self.x.shape).encode(), self.x.tobytes(), self.y.tobytes())
         return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 

@@ -15,9 +15,9 @@ def card(title: str, entries: Mapping[str, str], notes: Sequence[str] = (), more
         f'<td style="{_LINE}">{html.escape(value)}</td></tr>'
         for name, value in entries.items()
     )
-    told = "".join(f'<div style="opacity:.8">! {html.escape(note)}</div>' for note in notes)
+    warnings = "".join(f'<div style="opacity:.8">! {html.escape(note)}</div>' for note in notes)
     body = f'<table style="margin:.3em 0;font-size:inherit">{rows}</table>' if rows else ""
-    return f'<div style="{_CARD}"><b>{html.escape(title)}</b>{body}{more}{told}</div>'
+    return f'<div style="{_CARD}"><b>{html.escape(title)}</b>{body}{more}{warnings}</div>'
 
 
 def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -90,7 +90,7 @@ def match_neurons(student: TwoLayer, teacher: TwoLayer) -> NeuronMatch:
     they differ. The smaller network gets zero neurons, so that each neuron has a partner. Representations of one function
     are one neuron: w and -w for even phi, (a, w) and (-a, -w) for odd phi, and all neurons that vanish. The assignment is
     by the Hungarian algorithm (Kuhn 1955), `optax.assignment.hungarian_algorithm`. `parameter_error` is 0 exactly where
-    student and teacher have the same neurons, whatever their order.
+    student and teacher have the same neurons, in any order.
 
     For one pair of networks; `jax.jit` and `jax.vmap` it. A student that is not finite has NaN in all fields.
 

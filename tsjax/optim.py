@@ -72,7 +72,7 @@ def normals_at(
 
 
 def noise_seed(key: PRNGKeyArray) -> UInt32[Array, "2"]:
-    """The seed of `counter_normals` that a key stands for: two words whatever the kind of key."""
+    """The seed of `counter_normals` that a key stands for: two words for every kind of key."""
     return jr.bits(key, (2,), jnp.uint32)
 
 

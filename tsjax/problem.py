@@ -22,7 +22,7 @@ from .precision import is_traced
 from .size import Rows, size_of
 from .task import AbstractInstance, AbstractTask, Dataset
 
-# Whatever a teacher family draws: a function f* of one point.
+# What a teacher family draws: a function f* of one point.
 RegressionFunction = Callable[[Float[Array, " d"]], Float[Array, ""]]
 _Signs = Literal["random", "alternating", "positive"]
 
@@ -113,7 +113,7 @@ class ReLUTeacher(AbstractTeacher):
 
     The neurons are W = G^{1/2} Q, with Q (m, d) Haar-random orthonormal rows and G = (1 - c) I + c 1 1^T, so that every
     pair of neurons has cosine c; c = 0 gives orthonormal neurons. The law of W is invariant under rotations of R^d and
-    each neuron is uniform on the sphere, whatever c.
+    each neuron is uniform on the sphere, for every c.
 
     **Arguments:**
 

@@ -254,7 +254,7 @@ def test_local_linear_regression_fits_lines_without_bias(data, key):
     for kernel in (RBF, Laplace):
         fit = ts.LocalLinear(kernel, 0.7).fit(key, ts.Dataset(x=data.x, y=line))
         np.testing.assert_allclose(fit.predict(_points(key)), _points(key) @ jnp.array([2.0, -1.0]) + 3.0, atol=1e-5)
-    # In whatever units.
+    # In any units.
     units = jnp.array([[1e6, 1e-6]])
     fit = ts.LocalLinear(RBF, 1e6).fit(key, ts.Dataset(x=data.x * units, y=data.x[:, 0] - data.x[:, 1]))
     np.testing.assert_allclose(

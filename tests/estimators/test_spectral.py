@@ -128,8 +128,8 @@ def test_search_finds_the_brute_force_minimum(data, key, criterion, family):
 
 
 def test_a_few_small_coefficients_are_no_reason_to_interpolate(key):
-    """Noise that has, as it happens now and then, next to nothing along the eigenvectors that are learnt last: GCV is close to
-    0 for whoever interpolates."""
+    """Noise that has by chance next to nothing along the eigenvectors that are learnt last: GCV is close to
+    0 for an estimator that interpolates."""
     x = jr.normal(key, (N, 2))
     kernel = Matern(nu=2.5)
     s, u = np.linalg.eigh(kernel(x))

@@ -89,7 +89,7 @@ def test_sample_weights_of_a_linear_student_are_those_of_scikit_learn(key):
     ids=["full", "batches", "epochs", "noisy", "centred", "validation", "flat"],
 )
 def test_rows_of_weight_0_are_not_there(key, options):
-    """Wherever they stand and whatever they hold, at a fixed number of steps: to 1e-8 in float64."""
+    """Rows of weight 0 may stand anywhere and hold anything, at a fixed number of steps: to 1e-8 in float64."""
     student = ts.Student(mlp, learning_rate=0.1, **{"steps": 30, **options})
     places = np.sort(np.random.default_rng(SEED).choice(N + 7, N, replace=False))
     x, y, weight = np.full((N + 7, D), 3.0), np.full(N + 7, -5.0), np.zeros(N + 7)

@@ -101,7 +101,7 @@ def test_statistics_are_those_of_the_hat_matrix_and_of_refits(key, name):
 @pytest.mark.parametrize("criterion", ["gcv", "loo", "marginal_likelihood"])
 @pytest.mark.parametrize("features", [None, 8])
 def test_search_finds_the_brute_force_minimum(key, criterion, features):
-    """Scores summed over outputs, one of which is 0 throughout; the density of the marginal likelihood is SciPy's."""
+    """Scores summed over outputs where one is 0 throughout; the density of the marginal likelihood is SciPy's."""
     y = np.concatenate([Y, np.zeros((N, 1))], axis=1)
     if features is None:
         fit, gram = ts.KernelRidge(RBF(1.0), ridge=criterion).fit(key, _data(y)), _gram(X, X)

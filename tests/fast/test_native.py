@@ -135,7 +135,7 @@ def test_without_it_training_is_the_same_up_to_rounding(environment, why, tmp_pa
 
 
 @needs_kernel
-def test_what_the_compiler_says_is_told(tmp_path):
+def test_what_the_compiler_says_is_kept(tmp_path):
     source = tmp_path / "wrong.c"
     source.write_text("int f(void) { return no_such_thing; }\n")
     with pytest.raises(RuntimeError, match=r"(?s)could not compile wrong\.c.*no_such_thing"):
@@ -217,7 +217,7 @@ def test_what_others_may_have_planted_is_not_run(open_up, why, small, tmp_path):
         pytest.skip("only root can give files away")
     source, folder, library = small
     _plant(library, tmp_path / "written")
-    # As if its name told the truth.
+    # As if its name were true.
     digest = hashlib.sha256(library.read_bytes()).hexdigest()
     shutil.copy2(library, folder / f"{library.stem.rsplit('-', 1)[0]}-{digest}.so")
     open_up(folder, library)

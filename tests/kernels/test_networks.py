@@ -38,7 +38,7 @@ def test_wide_networks_tend_to_the_kernel(key, points, activation):
 
 @pytest.mark.parametrize(("kind", "activation"), [("ntk", "erf"), ("standard", "relu"), ("standard", "sin")])
 def test_one_hidden_layer_has_its_kernels_in_the_mean(key, points, kind, activation):
-    """Whatever the width: the tangent kernel, at the own width in the standard parameterisation, and the covariance."""
+    """At every width: the tangent kernel, at the own width in the standard parameterisation, and the covariance."""
     x = points[0]
     mlp = ts.MLP((7,), None, activation, kind, weight_std=1.3, bias_std=0.6)
     draws = 4000

@@ -258,7 +258,7 @@ def test_joint_exponents_are_those_of_statsmodels(rng):
     for estimate, error in zip(joint.exponents.values(), found.bse[1:], strict=True):
         np.testing.assert_allclose(estimate.interval[1] - estimate.interval[0], 4.0 * error, rtol=0.15)
     assert joint.exponents["d"].interval[0] < -1.5 < joint.exponents["d"].interval[1] and not joint.warnings
-    with pytest.raises(ValueError, match="cannot be told apart"):
+    with pytest.raises(ValueError, match="cannot be distinguished"):
         fit_joint_rate({"n": n, "m": n**2}, risks)
     with pytest.raises(ValueError, match="one value for each of the 12 rows"):
         fit_joint_rate({"n": n[:3]}, risks)

@@ -28,7 +28,7 @@ def assert_covers(hits, curves, least=0.94, most=0.95):
 # The fit
 
 
-def test_exact_power_law_is_recovered_whatever_the_axis():
+def test_exact_power_law_is_recovered_on_any_axis():
     width = np.array([3.0, 10.0, 11.0, 500.0])
     rate = fit_rate(width, (2.5 * width**0.7)[:, None] * np.array([0.5, 1.0, 1.5, 1.0]))
     np.testing.assert_allclose(rate.exponent, -0.7, rtol=1e-12)

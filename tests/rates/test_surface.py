@@ -197,7 +197,7 @@ def test_wrong_points_say_what_is_allowed():
         (N, D - 1e9, LOSS, "d must be finite and positive, got 0 at index 0"),
         (N[:4], D[:4], LOSS[:4], "has 5 parameters and needs as many points, got 4"),
         (N, D, -LOSS, "points are numbered from 1 as n here: the mean risk at n = 1 is"),
-        (N, 20.0 * N, LOSS, "the exponents in n, d cannot be told apart"),
+        (N, 20.0 * N, LOSS, "the exponents in n, d cannot be distinguished"),
         (
             N[:6],
             np.repeat([1e9, 1e10], 3),

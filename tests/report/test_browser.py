@@ -122,7 +122,7 @@ def many_visit(many_result, page_of, open_page):
 
 
 def _hover(page, chart, name):
-    """What is told when the mouse is over the first point of a trace, found by the beginning of its name."""
+    """What is shown when the mouse is over the first point of a trace, found by the beginning of its name."""
     chart.scroll_into_view_if_needed()
     x, y = chart.evaluate(
         """(chart, name) => {
@@ -132,12 +132,12 @@ def _hover(page, chart, name):
         }""",
         name,
     )
-    told = chart.locator(".hoverlayer .hovertext")
+    shown = chart.locator(".hoverlayer .hovertext")
     page.mouse.move(1, 1)
-    told.first.wait_for(state="hidden")
+    shown.first.wait_for(state="hidden")
     page.mouse.move(x, y)
-    told.first.wait_for()
-    return told.first.text_content()
+    shown.first.wait_for()
+    return shown.first.text_content()
 
 
 def _curve(page, name):
@@ -247,10 +247,10 @@ def test_points_name_seed_and_status(many_visit):
     chart.scroll_into_view_if_needed()
     chart.locator(".main-svg").first.wait_for(state="attached")
     page = many_visit.page
-    told = _hover(page, chart, "two-phase student, d = 2: converged")
-    assert "two-phase student, d = 2: converged" in told and "seed" in told and "sample size n: 128" in told
-    told = _hover(page, chart, "ridge [with brackets], d = 10: diverged")
-    assert "ridge [with brackets], d = 10: diverged" in told and "seed" in told and "no value" in told
+    shown = _hover(page, chart, "two-phase student, d = 2: converged")
+    assert "two-phase student, d = 2: converged" in shown and "seed" in shown and "sample size n: 128" in shown
+    shown = _hover(page, chart, "ridge [with brackets], d = 10: diverged")
+    assert "ridge [with brackets], d = 10: diverged" in shown and "seed" in shown and "no value" in shown
 
 
 def test_a_menu_shows_another_panel(panels_result, page_of, open_page):

@@ -324,8 +324,8 @@ def test_an_axis_with_0_tells_its_values(tmp_path):
         axis["type"] == "linear" and axis["ticktext"] == ["0", "0.01", "0.1", "1"] and axis["tickvals"] == [0, 1, 2, 3]
     )
     assert _numbers(trace["x"]).tolist() == [0, 1, 2, 3]
-    told = _numbers(trace["customdata"]).reshape(4, -1)
-    np.testing.assert_allclose(told[:, 2], [0, 0.01, 0.1, 1])
+    shown = _numbers(trace["customdata"]).reshape(4, -1)
+    np.testing.assert_allclose(shown[:, 2], [0, 0.01, 0.1, 1])
     assert "%{customdata[2]" in trace["hovertemplate"]
 
 

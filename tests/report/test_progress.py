@@ -90,7 +90,7 @@ def test_meter_counts_cells_not_rows():
     assert meter.cell_rate is not None and meter.cell_rate > 0
 
 
-def test_idle_devices_are_told_of_from_a_tenth_on():
+def test_idle_devices_are_reported_from_a_tenth_on():
     plan = _plan()
     meter = Meter(plan)
     for group, idle, share in ((0, 0.1, None), (1, 1.0, 0.2), (2, 6.0, 0.5)):

@@ -29,7 +29,7 @@ def test_latex(toy_result):
     assert len(width) == len(body[0]) and {len(row) for row in body} == {len(width)}
     rate = toy_result.rate(toy_result.curves()[0])
     assert body[0][1] == "$" + exponent_with_interval(rate.exponent, *rate.interval).replace(" [", "\\;[") + "$"
-    # What all curves share is told once.
+    # What all curves share is said once.
     assert "over n = 128--1024, 24 seeds" in text and "seeds" not in lines[lines.index("\\toprule") + 1]
     assert "95 \\% intervals" in text
 
@@ -41,7 +41,7 @@ def test_markdown(toy_result, many_result):
     assert len(rows) == 3 and set(_cells(marks)) == {":--", "--:"}
     assert _cells(rows[0])[:2] == ["two-phase student", exponent_with_interval(rate.exponent, *rate.interval)]
     assert "failed" not in head
-    # Failures are told where there are any.
+    # Failures are shown where there are any.
     assert "failed" in many_result.table("markdown").splitlines()[0]
 
 

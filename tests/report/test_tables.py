@@ -108,7 +108,7 @@ def test_vector_x_has_no_rates_and_no_warnings(path_result):
 
 
 def test_rows_say_what_verdicts_say(make_toy):
-    """An exponent is told of the window that is claimed, so that a row and its verdict are one number."""
+    """The exponent is that of the window that is claimed, so that a row and its verdict are one number."""
     claim = {"what": "rate of student in n", "value": 1.0, "tolerance": 0.3, "over": {"n": [256, 1024]}}
     result = make_toy(expect=[claim])
     [verdict] = result.verdicts()
@@ -126,7 +126,7 @@ def test_rows_say_what_verdicts_say(make_toy):
     assert grid is not None and [cell.text for cell in grid.rows[0]].count("holds") == 1
 
 
-def test_exponents_are_told_where_a_power_law_is_claimed_or_asked_for(toy_result, make_toy):
+def test_exponents_are_shown_where_a_power_law_is_claimed_or_asked_for(toy_result, make_toy):
     silent = toy_result.experiment.model_copy(update={"rates": False})
     claims = make_toy(expect=[{"what": "rate of ridge in n", "at_least": 0.1}]).spec
     kept = {"plan": toy_result.plan, "theory": toy_result._theory}

@@ -186,7 +186,7 @@ def _rewritten(store, change, columns=None):
     return path, store / "chunks" / name
 
 
-def test_mixed_devices_and_kernels_are_told(store):
+def test_mixed_devices_and_kernels_are_reported(store):
     path, _ = _rewritten(store, {"device": "NVIDIA H100", "kernel": "fused"})
     path.unlink()
     kinds, kernels = ts.load(store).coverage.mixed

@@ -211,7 +211,7 @@ def test_a_claim_about_all_curves_is_judged_where_it_is_hardest(result):
     assert none.outcome == "undecided" and "no records of any such curve yet" in none.reason
 
 
-def test_curves_that_all_failed_are_told_not_raised():
+def test_curves_that_all_failed_are_shown_not_raised():
     result = _run({"what": "rate of fast in n", "at_most": 1.0}, problem={"failing": 1.0})
     assert result.verdicts()[0].outcome == "undecided"
     rates = result.rates()

@@ -132,7 +132,7 @@ def test_a_damaged_chunk_is_set_aside_and_redone(tmp_path, whole, spoil):
     assert set(found.damaged) == {victim.name} and len(found.tables) == 11
     status = sweep_status(out)
     assert status["damaged"] == [victim.name] and status["done"] == len(whole) - 8
-    # What is left takes as long as the cells like it did; the cells of a program are alike.
+    # The remaining cells take as long as the finished ones of the same program; the cells of a program are alike.
     intact = pd.concat([pd.read_parquet(file) for file in _chunks(out) if file != victim])
     each = intact.groupby("method")["run_seconds"].mean()
     expected = sum(each[method] for method in whole.loc[whole["cell"].isin(lost), "method"])

@@ -334,7 +334,7 @@ def test_a_curve_of_none_gets_its_seeds():
         (lambda n: {"risk": jnp.ones(3) / n}, "returned vectors, and its x is the argument 'n'"),
     ],
 )
-def test_what_no_record_can_hold_is_told(returned, message):
+def test_what_no_record_can_hold_is_an_error(returned, message):
     wrong = ts.experiment(lambda key, *, n: returned(n), name="wrong", arguments=_Sizes)
     with pytest.raises(ValueError, match=message):
         ts.sweep(wrong, n=[2], seeds=1)
@@ -343,7 +343,7 @@ def test_what_no_record_can_hold_is_told(returned, message):
 
 
 @pytest.mark.parametrize("theory", [lambda a, x: 3, lambda a, x: None, lambda a, x: ts.Theory(np.ones(7))])
-def test_a_theory_of_another_kind_is_told(theory):
+def test_a_theory_of_another_kind_is_an_error(theory):
     wrong = ts.experiment(lambda key, *, n: {"risk": 1.0 / n}, name="wrong", arguments=_Sizes, theory=theory)
     with pytest.raises(ValueError, match="the theory of experiment 'wrong'"):
         ts.sweep(wrong, n=[2, 4], seeds=1)

@@ -64,7 +64,7 @@ def test_mini_batches_see_every_row_once_an_epoch(key, data):
 
 @pytest.mark.parametrize("count", [1, 7, 1700])
 def test_rows_of_weight_0_do_not_change_the_order_of_the_others(key, count):
-    """The order of `jax.random.permutation` of the others, whatever stands between them; also where it takes two rounds."""
+    """The order of `jax.random.permutation` of the others, for any rows between them; also where it takes two rounds."""
     weight = np.zeros(count + 40)
     real = np.sort(np.random.default_rng(SEED).choice(count + 40, count, replace=False))
     weight[real] = 1.0

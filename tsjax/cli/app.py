@@ -26,7 +26,7 @@ app = typer.Typer(
 
 
 class Stopped(BaseException):
-    """A sweep was interrupted. Not a KeyboardInterrupt, of which Typer makes exit code 130 whatever the signal was."""
+    """A sweep was interrupted. Not a KeyboardInterrupt, since Typer turns that into exit code 130 for every signal."""
 
     def __init__(self, exit_code: int):
         super().__init__(exit_code)

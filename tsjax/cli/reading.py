@@ -1,4 +1,4 @@
-"""The commands that only look: at a store, of which they import and run nothing, and at this machine."""
+"""The commands that only read: a store, without importing or running anything of it, or this machine."""
 
 import contextlib
 from pathlib import Path
@@ -113,7 +113,7 @@ def verify(
 
 
 class Damaged(ValueError):
-    """A store of which not even the description checks."""
+    """A store whose description is damaged."""
 
     exit_code = 1
 

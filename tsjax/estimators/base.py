@@ -63,11 +63,11 @@ class AbstractFit(eqx.Module):
         ended = {int(code): Status(int(code)).words for code in codes}
         number = int(counts.sum())
         if self.status.ndim:
-            told = ", ".join(f"{count} {ended[int(code)]}" for code, count in zip(codes, counts, strict=True))
+            summary = ", ".join(f"{count} {ended[int(code)]}" for code, count in zip(codes, counts, strict=True))
         else:
-            told = ended[int(codes[0])]
+            summary = ended[int(codes[0])]
         title = type(self).__name__ + (f": {number} fits" if self.status.ndim else "")
-        return card(title, {"status": told, **{name: _summary(value) for name, value in _leaves(self.stats)}})
+        return card(title, {"status": summary, **{name: _summary(value) for name, value in _leaves(self.stats)}})
 
 
 def _leaves(stats) -> list[tuple[str, Any]]:

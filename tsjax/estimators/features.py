@@ -1,4 +1,4 @@
-"""Ridge regression on random features: a two-layer network of which only the second layer is trained."""
+"""Ridge regression on random features: a two-layer network whose second layer alone is trained."""
 
 from typing import Literal
 

@@ -57,14 +57,14 @@ class GradientStudent(AbstractEstimator):
       that fills no batch is left out. None uses all samples in every step.
     - `epochs`: passes over the data in place of `steps`; 1 is online learning, which sees no sample twice.
     - `output_scale`: alpha trains alpha (f_theta - f_{theta_0}) on L / alpha^2; a large alpha is lazy training (Chizat,
-      Oyallon & Bach 2019, arXiv:1812.07956). The dynamics of the predictions keep their speed whatever alpha, so the step
+      Oyallon & Bach 2019, arXiv:1812.07956). The dynamics of the predictions keep their speed at every alpha, so the step
       size needs no change. The fit is again a two-layer network, of 2 M neurons. None trains the network itself.
     - `step_size`: eta of gradient descent; 2 / (max(M + 1, |theta_0|^2) s^2) when None, s^2 = mean x_i^2 (for other
       activations `phases.input_scale`). The curvature at a teacher of M neurons is about (M + 1) s^2 / 4, as in
       `NoisyPhase`. In the kernel regime it is the norm of E[grad f grad f^T] at the start: at most |theta_0|^2 s^2 / 2 for
       relu and isotropic symmetric inputs, since by Cauchy-Schwarz E(sum_j v_j relu(<w_j, x>))^2 <= |v|^2 |w|^2 s^2 / 2 and
       E(sum_j a_j 1[<w_j, x> > 0] <v_j, x>)^2 <= |a|^2 |v|^2 s^2 / 2. So eta times it is at most 1, half of what is stable,
-      whatever the start and alpha. In mini-batches of b samples it is divided by 1 + (d-1)/b (n-b)/(n-1): gradients of
+      at every start and alpha. In mini-batches of b samples it is divided by 1 + (d-1)/b (n-b)/(n-1): gradients of
       single samples have a mean square up to d times the curvature (Ma, Bassily & Belkin 2018, arXiv:1712.06559, with the
       variance of drawing without replacement). Without it most runs at b = 1 diverged.
     - `trained`: `"both"` layers; `"output"`, with the neurons frozen at their random start: random features by gradient

@@ -194,8 +194,8 @@ def noisy_descent(
 def vanilla_descent(
     phase: VanillaPhase, net: TwoLayer, width, data: Dataset, probe=None, probe_steps=()
 ) -> Trained[TwoLayer]:
-    """Vanilla gradient descent on `trained_in_phase_two` of `net`, of which `width` neurons (may be traced) are alive, until
-    the loss is flat."""
+    """Vanilla gradient descent on `trained_in_phase_two` of `net`, whose first `width` neurons (may be traced) are alive,
+    until the loss is flat."""
     x_t, y, dtype = data.x.T, data.y, data.x.dtype
     max_steps = 4000 + 1000 * net.a.shape[0] if phase.max_steps is None else phase.max_steps
     step_size = default(phase.step_size, descent_step_size(width, step_scale(x_t, net.activation, data.weight)), dtype)

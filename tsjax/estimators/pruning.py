@@ -34,8 +34,8 @@ def information_criterion(loss, parameters, n):
     r"""Schwarz's criterion per sample, log L + p log(n) / n, of a network of p free parameters (Schwarz 1978).
 
     It is -2/n times the log-likelihood under Gaussian noise of unknown variance, up to a constant, plus the penalty; the
-    smallest wins. Infinite where p > n / 2: a network that nearly interpolates has a small loss whatever its size, and no
-    evidence in it.
+    smallest wins. Infinite where p > n / 2: a network that nearly interpolates has a small loss at any size, which
+    is no evidence.
     """
     return jnp.where(parameters <= n / 2, jnp.log(loss) + parameters * jnp.log(n) / n, jnp.inf)
 

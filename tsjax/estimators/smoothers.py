@@ -42,7 +42,7 @@ from .tuning import Fixed, Oracle, Search, tuned
 # Weights that sum to less are about to leave the normal float64 numbers, and their ratios with them.
 _NO_WEIGHT = 1e-290
 # Local linear regression: the jitter relative to the second moments about the point of prediction, and relative to those
-# about the mean of the data, of which 1e-16 or so is lost where a bandwidth is far smaller than the data's spread.
+# about the mean of the data: where a bandwidth is far smaller than the data's spread, about 1e-16 of the latter is lost.
 _JITTER, _ROUNDOFF = 1e-8, 1e-12
 
 
@@ -91,7 +91,7 @@ def _level(degree: int, outputs: int, moments: Float[Array, " p"], x: Float[Arra
     covariance, gap = raw - jnp.outer(x_mean, x_mean), x - x_mean
     variance = jnp.maximum(jnp.diagonal(covariance), 0.0)
     variance += _JITTER * (variance + gap**2) + _ROUNDOFF * jnp.diagonal(raw)
-    # As a correlation matrix, whatever the units of the coordinates. Without any variance there is nothing to solve.
+    # As a correlation matrix, so that units of the coordinates do not matter. Without any variance there is nothing to solve.
     scale = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
     correlation = jnp.where(jnp.eye(d, dtype=bool), 1.0, covariance / jnp.outer(scale, scale))
     solved = jsl.cho_solve((jnp.linalg.cholesky(correlation), True), gap / scale) / scale

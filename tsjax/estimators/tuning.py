@@ -1,7 +1,7 @@
 r"""How a linear estimator chooses its hyper-parameter: over a whole path, by a criterion.
 
 Every linear estimator predicts H y at its own inputs, H free of y. Its hyper-parameter is a number, or the name of a
-criterion, of which the candidate with the lowest score is taken:
+criterion, and then the candidate with the lowest score is taken:
 
 - `"gcv"`: n |(I-H) y|^2 / trace(I-H)^2 (Golub, Heath & Wahba 1979, Technometrics 21, equation 1.4);
 - `"loo"`: mean_i (((I-H) y)_i / (I-H)_ii)^2, the leave-one-out error (Allen's PRESS; ibid., section 1);
@@ -11,8 +11,8 @@ criterion, of which the candidate with the lowest score is taken:
   equation 5.8, the scale profiled out);
 - `"oracle"`: the mean squared distance to the true function on 4096 fresh inputs: what no method can have, for reference.
 
-Near interpolation all that is left unexplained lies along a few eigenvectors of H, and GCV is n times the squares of so few
-coefficients of y, now and then all small by chance (or 0 by underflow); the candidate is then chosen, at many times the risk of
+Near interpolation the residuals lie along a few eigenvectors of H, and GCV is n times the squares of these few coefficients
+of y. They are occasionally all small by chance (or 0 by underflow). Such a candidate would be chosen at many times the risk of
 the best. Where H is symmetric `"gcv"` therefore looks only at candidates that leave min(10, n/4) directions or more
 unexplained, counted as trace(I-H)^2 / trace((I-H)^2). Figures are in `benchmarks/RESULTS.md`; `"loo"` needs no such rule.
 
@@ -26,7 +26,7 @@ variance ridge / w_i. A row of weight 0 is not there, in any count. Integer weig
 gradient flow with every criterion but `"holdout"`, where other rows are drawn; for the cut-off and kernel smoothers at the same
 hyper-parameter, since their candidates depend on the number of rows and on which of them have a double.
 
-*Several outputs* share the hyper-parameter, of which the scores are summed over outputs: squares become squared distances of
+*Several outputs* share the hyper-parameter. Its scores are summed over outputs: squares become squared distances of
 vectors. The marginal likelihood gives each output a scale tau of its own, so that no unit of an output changes the choice:
 sum_c log(y_c^T (K + ridge I)^{-1} y_c) + (number of outputs) log det(K + ridge I) / n, over outputs that are not 0 throughout.
 """
@@ -217,7 +217,7 @@ def as_float64(tree: Any) -> Any:
 
 
 def gcv_judged(score: Float[Array, " p"], left: Float[Array, " p"], n) -> Float[Array, " p"]:
-    """`score`, infinite for candidates of which `left` = trace(I-H)^2 / trace((I-H)^2) is too small for GCV to mean something
+    """`score`, but infinite for candidates whose `left` = trace(I-H)^2 / trace((I-H)^2) is too small for GCV to mean anything
     (module docstring)."""
     return jnp.where(left >= jnp.minimum(10.0, n / 4), score, jnp.inf)
 

@@ -39,7 +39,7 @@ Oracle = tuple[Problem, RegressionFunction]
 
 # Restarts run in rounds of so many at once.
 _ROUND = 2
-# A loss below this share of that of predicting 0 is the optimum, whatever noiseless restarts still differ by.
+# A loss below this share of that of predicting 0 is the optimum, even if noiseless restarts still differ.
 _NOISELESS = 1e-6
 
 

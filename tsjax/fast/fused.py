@@ -28,7 +28,7 @@ from ..versions import version_of
 from . import native
 from .loss import Extent, half_mse_by_xla, scaled_samples
 
-# Sums and parameters are registers of every thread, of which there are 255.
+# Sums and parameters are registers; every thread has 255.
 LARGEST = 96
 # Twenty steps of float32 numbers of order 1 agree to 1e-6; a sum that is wrong shows at once.
 _MOST_ERROR = 1e-4
@@ -76,7 +76,7 @@ def checked() -> tuple[bool, str]:
     with contextlib.suppress(OSError, RuntimeError, ValueError, TypeError):
         agrees, detail = json.loads(read_private(cache_folder() / name) or b"")
         return bool(agrees), str(detail)
-    # In a thread of its own, since whoever asks may be tracing.
+    # In a thread of its own, since the caller may be tracing.
     with ThreadPoolExecutor(1) as pool:
         agrees, detail = pool.submit(compare, device).result()
     with contextlib.suppress(OSError, RuntimeError):

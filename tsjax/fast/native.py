@@ -57,7 +57,7 @@ def build(source: Path, folder: Path, includes: tuple[str, ...] = (), flags: tup
         )
         if done.returncode != 0:
             raise RuntimeError(f"{compiler} could not compile {source.name}: {done.stderr.strip()[-2000:]}")
-        # Whatever the umask: a library that others may write is not taken up again.
+        # Regardless of the umask: a library that others may write is not taken up again.
         made.chmod(0o700)
         library = folder / _name(stem, made.read_bytes())
         # Another process may make the same one; whichever comes last stays.
@@ -90,7 +90,7 @@ def load() -> tuple[str | None, str]:
         name = f"tsjax_{path.stem}"
         function = ctypes.CDLL(str(path)).tsjax_half_mse
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
-    # Whatever XLA, the linker or the compiler object to: training goes on without, and `tsjax doctor` says why.
+    # If XLA, the linker or the compiler fails, training goes on without the kernel, and `tsjax doctor` says why.
     except (AttributeError, OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
         return None, str(error)
     return name, str(path)

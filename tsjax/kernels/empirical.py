@@ -6,7 +6,7 @@ With k outputs f_1, ..., f_k and P parameters theta, the tangent kernel of one p
 
 (Jacot et al. 2018, arXiv:1806.07572, equation 6). As a kernel of two points it is its mean diagonal, tr Theta / k: that is
 what neural-tangents computes (`trace_axes=(-1,)`), and what each output of an infinitely wide network has, so that
-`EmpiricalNTK(network)` tends to `tsjax.kernels.of(description, "ntk")` whatever the number of outputs.
+`EmpiricalNTK(network)` tends to `tsjax.kernels.of(description, "ntk")` for any number of outputs.
 """
 
 from collections.abc import Callable

@@ -22,7 +22,7 @@ def of(network: Any, get: str = "ntk") -> AbstractKernel:
 
     For `tsjax.MLP` and `tsjax.CNN` by neural-tangents, at their own weight_std, bias_std and activation:
 
-    - `parameterisation="ntk"`: both kernels, whatever the widths.
+    - `parameterisation="ntk"`: both kernels, at all widths.
     - `"standard"`: the same covariance; the tangent kernel grows with the widths, and is that at the network's own widths, in
       the limit of the module docstring of `tsjax.kernels.stax`.
     - `"mup"`: none. Its features move however wide it is, so that no fixed kernel describes it.

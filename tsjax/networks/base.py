@@ -14,7 +14,7 @@ n the number of its neurons or channels:
 
 The `"ntk"` rows are those of Jacot et al. 2018 (arXiv:1806.07572, section 3). The `"mup"` rows are the Maximal Update
 Parametrization of Yang & Hu 2021 (arXiv:2011.14522, table 1), written with each layer's own width: a_1 = -1/2, a_l = 0,
-a_{L+1} = 1/2, b_l = 1/2, c = 0, so that **stochastic gradient descent takes one learning rate for all layers, whatever the
+a_{L+1} = 1/2, b_l = 1/2, c = 0, so that **stochastic gradient descent takes one learning rate for all layers, at all
 widths**. The steps of Adam do not grow with the gradients, so it needs the learning rate of each leaf multiplied by the last
 column (`learning_rates`): the updates are then those of Yang et al. 2022 (arXiv:2203.03466, table 3; biases as weights of
 fan-in 1).

@@ -11,7 +11,7 @@ from .table import TAIL_FACTOR, TAIL_SHARE, VARIANCE_FLOOR, Table, tail_share
 NARROW = 4.0
 # A drift of the local exponent below this does not matter, however significant.
 DRIFT = 0.05
-# Level at which drift and bends are told: one false alarm in a hundred.
+# Level at which drift and bends are reported: one false alarm in a hundred.
 ALARM = 0.01
 ALIKE = "the seeds are all alike, so the interval has no width; it says nothing about other seeds."
 

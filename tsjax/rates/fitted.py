@@ -301,7 +301,7 @@ class Rate:
         return card("Rate: risk falls as n to the power -exponent", entries, self.warnings)
 
     def __repr__(self) -> str:
-        # Whoever looks at a rate sees what to know before quoting it.
+        # A reader of a rate sees what to know before quoting it.
         return "\n".join([f"Rate({self})", *(f"  ! {text}" for text in self.warnings)])
 
 

@@ -139,7 +139,7 @@ def check_apart(logs: np.ndarray, names: Sequence[str]) -> None:
     size = np.sqrt((centred**2).sum(axis=0))
     if not (size > 0).all() or np.linalg.cond(centred / size) > 1e6:
         raise ValueError(
-            f"the exponents in {', '.join(names)} cannot be told apart: an axis does not vary, or two vary together. "
+            f"the exponents in {', '.join(names)} cannot be distinguished: an axis does not vary, or two vary together. "
             "Give points where each axis varies while the others stay."
         )
 

@@ -138,7 +138,7 @@ class Floor(AbstractModel):
 @dataclass(frozen=True)
 class FiniteSample(AbstractModel):
     """y = C x^{-a} (1 + c p / x): an efficient estimator of p parameters before it is asymptotic (students: risk over the
-    Cramér-Rao limit is 1 + c m d / n). `scale` is p, in whose units c is told."""
+    Cramér-Rao limit is 1 + c m d / n). `scale` is p, the unit of c."""
 
     scale: float = 1.0
     name = "finite"

@@ -183,7 +183,7 @@ def _variance(rate: Rate, n: np.ndarray, seeds: np.ndarray, one: np.ndarray) -> 
 
 def _design(rate: Rate, n: np.ndarray, seeds: np.ndarray, one: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of designs `seeds` (..., k): the variance of the exponent if rows were independent, and its effective seeds; see
-    `Table.variance_of`, of which this is the case without missing risks, column j being at n_i where j < s_i."""
+    `Table.variance_of`. Here no risks are missing, and column j is at n_i where j < s_i."""
     jacobian = rate.model.evaluate(rate.theta, n)[1]
     size = np.sqrt((jacobian**2).sum(axis=0))
     scaled = jacobian / np.where(size > 0, size, 1.0)

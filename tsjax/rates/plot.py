@@ -7,7 +7,7 @@ import numpy as np
 from .intervals import student_quantile
 from .losses import is_typical
 
-# Blue and vermilion of Okabe and Ito, told apart by everyone; in grey, dashes and markers differ.
+# Blue and vermilion of Okabe and Ito, which everyone can distinguish; in grey, dashes and markers differ.
 _MEASURED, _FITTED = "#0072B2", "#D55E00"
 
 

@@ -20,7 +20,7 @@ from .table import Table, make_table
 
 Criterion = Literal["aicc", "bic"]
 
-# What `choose_model` compares unless told otherwise. LogFactor stays out: it has as many parameters as the power law, and
+# What `choose_model` compares by default. LogFactor stays out: it has as many parameters as the power law, and
 # a window of three octaves cannot tell them apart.
 CANDIDATES = ("power", "floor", "finite", "logq", "broken")
 

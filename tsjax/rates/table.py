@@ -257,8 +257,8 @@ def make_table(n: Numbers, risks: Numbers, groups: Numbers | None = None) -> Tab
                 f"groups must label each of the {seeds} columns of risks, shape ({seeds},); got shape {labels.shape}."
             )
         units = np.unique(labels, return_inverse=True)[1]
-    # Relative deviations: squares of risks as small as 1e-200 would underflow, and centred ones do not cancel. What is
-    # left of equal numbers after rounding is no deviation.
+    # Relative deviations: squares of risks as small as 1e-200 would underflow, and centred ones do not cancel. Rounding
+    # errors of equal numbers are no deviation.
     z = np.where(there, table / mean[:, None] - 1.0, 0.0)
     z = np.where(np.abs(z) < ROUNDING, 0.0, z)
     sizes, number = there.astype(float), seeds

@@ -45,7 +45,7 @@ def curve_chart(result: Result, drawing: Drawing, panel: Panel) -> Plot:
     for place, limit in enumerate(limits):
         # All students share one limit: one line.
         if not any(limit.shape == other.shape and np.allclose(limit, other) for other in limits[:place]):
-            data, x, y = axes.told(*limit)
+            data, x, y = axes.hovered(*limit)
             plot.add(
                 "scatter", **axes.places(*limit), mode=_mode(limit[0]), marker=_DASH, customdata=data,
                 line={"dash": dash_of(LIMIT_DASH), "width": 2, "color": COLOURS[INK]},
@@ -103,7 +103,7 @@ def _add_band(plot: Plot, axes: Axes, series: Series) -> None:
 def _add(
     plot: Plot, axes: Axes, look: Look, x, y, line: dict[str, Any], name: str, x_label: str, *, ends=None, theory=False
 ) -> None:
-    """A curve; `ends` of its intervals are told on hovering."""
+    """A curve; `ends` of its intervals are shown on hovering."""
     interval = "" if ends is None else "<br>95 %: %{customdata[0]:.3g} to %{customdata[1]:.3g}"
     places = axes.places(x, y)
     bars = None
@@ -111,7 +111,7 @@ def _add(
         # One point has no band to lie in.
         low, high = (axes.places(x, end)["y"] for end in ends)
         bars = {"array": high - places["y"], "arrayminus": places["y"] - low, "thickness": 1.5, "width": 5}
-    data, at_x, at_y = axes.told(x, y, *(ends or ()))
+    data, at_x, at_y = axes.hovered(x, y, *(ends or ()))
     symbol = look.symbol + ("-open" if look.hollow else "")
     mark = {
         "symbol": symbol,
@@ -134,7 +134,7 @@ def _add_published(plot: Plot, axes: Axes, series: Series, x_label: str) -> None
     x, value, error = series.published.T
     places = axes.places(x, value)
     reach = axes.places(x, value + error)["y"] - places["y"]
-    data, at_x, at_y = axes.told(x, value, error)
+    data, at_x, at_y = axes.hovered(x, value, error)
     name = words(series.name)
     plot.add(
         "scatter", **places, mode="markers", customdata=data, name=f"{name}, published",
@@ -206,8 +206,8 @@ def heat_chart(heat: Heat) -> Plot:
     bar: dict[str, Any] = {"thickness": 12, "outlinewidth": 0, "title": {"text": words(heat.z_label), "side": "right"}}
     if log:
         bar |= {"tickvals": np.log10(ticks), "ticktext": [f"{tick:.1g}" for tick in ticks]}
-    # Where there is room, tiles tell their value.
-    told = (
+    # Where there is room, tiles show their value.
+    written = (
         {"text": [[digits(value, 2) for value in row] for row in heat.z], "texttemplate": "%{text}"}
         if heat.z.size <= 64
         else {}
@@ -216,7 +216,7 @@ def heat_chart(heat: Heat) -> Plot:
     plot.add(
         # Names of categories: sizes grow by factors, tiles do not.
         "heatmap", x=[short(value) for value in heat.x], y=[short(value) for value in heat.y], z=shown, customdata=heat.z,
-        colorscale=_COLOURSCALE, xgap=1, ygap=1, colorbar=bar, **told,
+        colorscale=_COLOURSCALE, xgap=1, ygap=1, colorbar=bar, **written,
         hovertemplate=f"{x_label} = %{{x}}<br>{y_label} = %{{y}}<br>%{{customdata:.3g}}<extra></extra>",
     )  # fmt: skip
     plot.layout["xaxis"] |= {"type": "category", "title": {"text": x_label}}

@@ -13,7 +13,7 @@ from .series import Scale
 
 
 def cloud_chart(result: Result, clouds: Sequence[Cloud], x_scale: Scale, y_scale: Scale) -> Plot:
-    """Every seed as a point, told by its seed and how its cell ended on hovering. Cells without a value stand as crosses at the
+    """Every seed as a point; hovering shows its seed and how its cell ended. Cells without a value stand as crosses at the
     upper end; curves and seeds of one x stand side by side."""
     plot, axes = Plot(layout=layout_of()), Axes(x_scale, y_scale)
     x_label = label_of(result, result.experiment.x)
@@ -21,7 +21,7 @@ def cloud_chart(result: Result, clouds: Sequence[Cloud], x_scale: Scale, y_scale
     for cloud in clouds:
         y = np.full(len(cloud.x), high) if cloud.failed else cloud.y
         name = words(f"{cloud.name}: {cloud.status}" if cloud.status else cloud.name)
-        data, _, at_y = axes.told(cloud.shown_x, y, cloud.seed, cloud.x)
+        data, _, at_y = axes.hovered(cloud.shown_x, y, cloud.seed, cloud.x)
         value = "no value" if cloud.failed else f"%{{{at_y}:.3g}}"
         places = axes.places(cloud.shown_x, y)
         symbol = "x-thin-open" if cloud.failed else cloud.look.symbol
@@ -55,7 +55,7 @@ def path_chart(result: Result, clouds: Sequence[Cloud], x_scale: Scale, y_scale:
         ends = np.flatnonzero(np.diff(cloud.seed)) + 1
         x, y, seed = (np.insert(values.astype(float), ends, np.nan) for values in (cloud.x, cloud.y, cloud.seed))
         name = words(f"{cloud.name}: {cloud.status}" if cloud.status else cloud.name)
-        data, at_x, at_y = axes.told(x, y, seed)
+        data, at_x, at_y = axes.hovered(x, y, seed)
         places = axes.places(x, y)
         assert data is not None
         plot.add(

@@ -86,7 +86,7 @@ def rate_figure(result: Result, y: str | None = None, style: str = "page") -> Fi
 
 
 def ratio_figure(result: Result, style: str = "page") -> Figure | None:
-    """Risk relative to the Cramér-Rao limit, for the curves of which theory predicts that limit; None without any."""
+    """Risk relative to the Cramér-Rao limit, for the curves for which theory predicts that limit; None without any."""
     drawing = limit_drawing(result)
     return None if drawing is None else draw(result, drawing, style)
 

@@ -50,8 +50,8 @@ class Grid:
 
 
 def rates_grid(result: Result) -> Grid | None:
-    """Exponents with intervals, local exponents, theory, diagnostics and verdicts, of the curves of which exponents are told;
-    None when there are none."""
+    """Exponents with intervals, local exponents, theory, diagnostics and verdicts, of the curves for which reports have
+    exponents; None when there are none."""
     shown = [shows_rate(result, curve) for curve in result.curves()]
     rates = result.rates().iloc[np.flatnonzero(shown)]
     if bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
@@ -69,7 +69,7 @@ def rates_grid(result: Result) -> Grid | None:
         except ValueError:  # Too few points; the warnings say so.
             rate = None
         slopes = [] if rate is None else rate.local_slopes.tolist()
-        told = sum(any(other is curve for other in others) for others, _ in warnings)
+        warned = sum(any(other is curve for other in others) for others, _ in warnings)
         exponent, low, high = (row[name] for name in ("exponent", "low", "high"))
         value, *ends = ("–",) * 3 if np.isnan(exponent) else together(exponent, low, high)
         window = over(result, row["x_min"], row["x_max"])
@@ -85,7 +85,7 @@ def rates_grid(result: Result) -> Grid | None:
                 _number(row["x_max"], window),
                 _number(row["seeds"], str(row["seeds"])),
                 _number(failed_of(result, curve), str(failed_of(result, curve))),
-                _number(told, str(told) if told else ""),
+                _number(warned, str(warned) if warned else ""),
                 _text(row["verdict"]),
             ]
         )
@@ -93,9 +93,9 @@ def rates_grid(result: Result) -> Grid | None:
     notes = [f"Exponents a where the mean {y} falls like {x} to the power -a, fitted to the means over seeds."]
     grid = _without_empty(Grid(f"Exponents of {y}", list(columns), rows))
     shared = [_taken_out(grid, "window"), _taken_out(grid, "seeds")]
-    told = [text for text in (shared[0], shared[1] and f"{shared[1]} seeds") if text]
-    if told:
-        notes.append(f"All curves: {', '.join(told)}.")
+    common = [text for text in (shared[0], shared[1] and f"{shared[1]} seeds") if text]
+    if common:
+        notes.append(f"All curves: {', '.join(common)}.")
     if "window" in grid.columns:
         notes.append("The window is the one that an expectation names, else all that was measured.")
     if "theory" in grid.columns:

@@ -13,7 +13,7 @@ from .text import shown
 
 
 class Heat(NamedTuple):
-    """One map: `name` for files; `title` says of which curve; `x` (columns,) and `y` (rows,) with their labels; mean values `z`
+    """One map: `name` for files; `title` names the curve; `x` (columns,) and `y` (rows,) with their labels; mean values `z`
     (rows, columns), NaN where nothing was measured, and what they are, `z_label`."""
 
     name: str
@@ -27,7 +27,7 @@ class Heat(NamedTuple):
 
     @property
     def heading(self) -> str:
-        """What is shown, of which curve, over what."""
+        """What is shown, for which curve, and over which axes."""
         parts = (self.z_label, self.title, f"over {self.x_label} and {self.y_label}")
         return ", ".join(part for part in parts if part)
 

@@ -61,7 +61,7 @@ def check_store(path: str | Path) -> dict[str, Any]:
 
 
 def _problems(store: Store, content: Content, found: Chunks) -> list[str]:
-    """What a reader of the records would be told, where there are chunks of other sweeps."""
+    """The note for a reader of the records, where there are chunks of other sweeps."""
     mine = identity_of(content.spec, content.experiment)
     if all(one.identity == mine and one.schema_version == SCHEMA for one in found.manifests.values()):
         return []

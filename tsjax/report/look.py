@@ -1,12 +1,12 @@
-"""How curves are told apart, on paper and on the page: by colour, and without it by marker and dashes.
+"""How curves are distinguished, on paper and on the page: by colour, and without it by marker and dashes.
 
-Colours are those of Okabe and Ito, told apart by readers of every colour vision, with lighter ones for dark pages; markers
+Colours are those of Okabe and Ito, distinct for readers of every colour vision, with lighter ones for dark pages; markers
 and dashes differ too, so that a grey print is read as well.
 """
 
 from typing import Any, NamedTuple
 
-# Of a light and of a dark page: those of names, of which the last is that of text, then a ramp for numbers.
+# Of a light and of a dark page: those of names, the last one that of text, then a ramp for numbers.
 _NAMES, _RAMP = 7, 8
 INK = _NAMES - 1
 COLOURS = (

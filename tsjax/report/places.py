@@ -9,7 +9,7 @@ from .look import Look, look_of, look_within
 from .numbers import label_of, variants
 from .text import shown
 
-# As many values of the other arguments are told apart within one panel, by colour, for one learner and for two.
+# The most values of the other arguments that colours distinguish within one panel, for one learner and for two.
 _MOST_VALUES = {1: 15, 2: 6}
 
 
@@ -27,8 +27,8 @@ def places_of(result: Result) -> dict[str, Place]:
     """The place of every curve, by `key_of_curve`.
 
     Arguments in which at least two learners vary, or the only one does, are other questions: each of their combinations has a
-    panel, but few of them, of one or two learners, are told apart by colour in one panel. What varies within one learner only,
-    or from learner to learner, is that learner's own, and part of its name.
+    panel. If they are few, of one or two learners, they share one panel and differ in colour. What varies within one learner
+    only, or from learner to learner, is that learner's own, and part of its name.
     """
     curves, varying = result.curves(), variants(result)
     learners = list(dict.fromkeys(curve.name for curve in curves))
@@ -52,7 +52,7 @@ def places_of(result: Result) -> dict[str, Place]:
     named: dict[str, int] = {}
     places = {}
     for curve in curves:
-        question, kept = tell(curve, questions), _told(result, curve, own)
+        question, kept = tell(curve, questions), _named_arguments(result, curve, own)
         name = ", ".join(filter(None, [_learner(result, curve, len(learners)), tell(curve, kept)]))
         look = look_of(named.setdefault(name, len(named)))
         if together:
@@ -81,13 +81,13 @@ def _learner(result: Result, curve: Curve, learners: int) -> str:
     return label_of(result, curve.name)
 
 
-def _told(result: Result, curve: Curve, own: list[str]) -> list[str]:
+def _named_arguments(result: Result, curve: Curve, own: list[str]) -> list[str]:
     """The arguments of a learner's own that its name tells: those in which it varies, and those that are not as they are by
     default."""
-    told = []
+    named = []
     for name in own:
         mine = {text_of(other.arguments[name]) for other in result.curves() if other.name == curve.name}
         default = [text_of(value) for value in result.experiment.arguments.get(name, [])]
         if len(mine) > 1 or text_of(curve.arguments[name]) not in default:
-            told.append(name)
-    return told
+            named.append(name)
+    return named

@@ -60,7 +60,7 @@ def words(text: str) -> str:
 
 
 class Axes:
-    """Where values lie in a figure: Plotly has no symlog axis, so there positions are given, and values told on hovering."""
+    """Where values lie in a figure: Plotly has no symlog axis, so there positions are given, and values shown on hovering."""
 
     def __init__(self, x: Scale, y: Scale):
         self.x, self.y = x, y
@@ -72,7 +72,7 @@ class Axes:
             for name, scale, values in (("x", self.x, x), ("y", self.y, y))
         }
 
-    def told(self, x: np.ndarray, y: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray | None, str, str]:
+    def hovered(self, x: np.ndarray, y: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray | None, str, str]:
         """Custom data of a trace, and how its template names x and y."""
         columns = [np.asarray(one, float) for one in more]
         names = []

@@ -34,7 +34,7 @@ class Cloud(NamedTuple):
 
 
 class Points(NamedTuple):
-    """`panels` of clouds by their titles; how the axes are divided; `note`: what is left out, if anything."""
+    """`panels` of clouds by their titles; how the axes are divided; `note`: what was omitted, if anything."""
 
     panels: dict[str, list[Cloud]]
     x_scale: Scale
@@ -69,12 +69,12 @@ def points_of(result: Result) -> Points:
             panels[title] += _clouds(result, curve, places[key_of_curve(curve)], kept, x_scale, dodge)
     note = ""
     if kept < most:
-        told = (
+        drawn = (
             f"{lines(kept)} of {lines(most)} lines"
             if along
             else f"{points(kept, curves)} of {points(most, curves)} points"
         )
-        note = f"Shown are the first {plural(kept, 'seed')} of every curve: {told}, as many as a page carries well."
+        note = f"Shown are the first {plural(kept, 'seed')} of every curve: {drawn}, as many as a page carries well."
     values = [cloud.y for clouds in panels.values() for cloud in clouds if not cloud.failed]
     return Points(panels, x_scale, scale_of(np.concatenate(values)) if values else LINEAR, note)
 

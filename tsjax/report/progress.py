@@ -275,7 +275,7 @@ class Meter:
             what = self.label(self._plan.groups[current])
             compiles = not self._plan.experiment.black_box and self._programs[current] not in self._compiled
             what += ": compiling" if compiles else ""
-        # One line, whatever there is to say: a display that grows and shrinks makes the terminal jump.
+        # Always one line: a display that grows and shrinks makes the terminal jump.
         text = Text(what, style="cyan", no_wrap=True, overflow="ellipsis")
         for fact in self.facts():
             text.append("  ")

@@ -52,7 +52,7 @@ _LATEX = {
 
 def publish_rates(result: Result, format: str = "latex", model: str = "power") -> str:
     """The table of rates, ready to paste: a curve a row, exponents with 95 % intervals beside theory, the mean at the largest x
-    with its standard error and its ratio to the Cramér-Rao limit. What all rows share is told in the caption, and columns
+    with its standard error and its ratio to the Cramér-Rao limit. What all rows share stands in the caption, and columns
     without content are left out. LaTeX needs the package booktabs. `model` as in `Result.rate`.
 
     **Raises:** ValueError for an unknown format, or when there are no records.
@@ -86,8 +86,8 @@ def result_card(result: Result) -> str:
 
 def standing(coverage: Coverage) -> list[str]:
     """What a caption says of the records: how many there are of those planned, and of what origin."""
-    told = [] if coverage.whole else [f"These numbers stand on {coverage.sentence}"]
-    return told + notes_of(replace(coverage, cells=coverage.done, damaged=(), foreign=()))
+    partial = [] if coverage.whole else [f"These numbers stand on {coverage.sentence}"]
+    return partial + notes_of(replace(coverage, cells=coverage.done, damaged=(), foreign=()))
 
 
 def _content(result: Result, model: str) -> tuple[dict[str, list[str]], str]:

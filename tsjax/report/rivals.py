@@ -12,7 +12,7 @@ from .numbers import BEST_LINEAR, ratio_at, variants
 
 class Comparison(NamedTuple):
     """A curve against the reference: the ratio of means at `x`, the largest that both have, and the `crossing`, from which on
-    its mean is below; None where it cannot be told."""
+    its mean is below; None where the data do not say."""
 
     curve: Curve
     rival: Curve

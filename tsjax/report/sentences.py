@@ -24,7 +24,7 @@ from .numbers import (
 )
 from .rivals import reference_of, rivals
 
-# A ratio as near to 1 as this is told as a ratio, another one as a factor.
+# A ratio as near to 1 as this is written as a ratio, any other as a factor.
 _FACTOR = 1.5
 # The headline speaks of at most so many curves.
 _MOST = 3
@@ -65,7 +65,7 @@ def _measured(result: Result, judged: Judged) -> str:
     expectation, phrase = judged.expectation, judged.expectation.phrase
     metric = label_of(result, phrase.metric or result.experiment.y[0])
     x = label_of(result, phrase.axis or result.experiment.x)
-    # Of the first metric exponents are told of without its name.
+    # Exponents of the first metric are written without its name.
     of = "" if phrase.metric in (None, result.experiment.y[0]) else f" of {metric}"
     than = ", ".join(
         f"{label_of(result, key)} = {value}"

@@ -181,7 +181,7 @@ def _are_levels(result: Result, y: str, drawn: Sequence[Series]) -> bool:
 
 
 def limit_drawing(result: Result) -> Drawing | None:
-    """Risk relative to the Cramér-Rao limit, for the curves of which theory predicts that limit; None without any."""
+    """Risk relative to the Cramér-Rao limit, for the curves for which theory predicts that limit; None without any."""
     y, drawn, name = result.experiment.y[0], [], label_of(result, LIMIT)
     for curve in result.curves():
         limit = limit_of(result, curve) if aims_at_limit(result, curve) else None

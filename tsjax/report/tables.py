@@ -74,11 +74,11 @@ def _window(low: float, high: float) -> str:
 
 
 def rates_table(result: Result, model: str = "power", asked: bool = False) -> ConsoleRenderable | None:
-    """Fitted exponents beside theory, of all curves if they were `asked` for, else of those of which reports tell them; None
-    when there is none. What all curves share is told in the title. `model` as in `Result.rate`."""
+    """Fitted exponents beside theory, of all curves if they were `asked` for, else of those for which reports have them; None
+    when there is none. What all curves share stands in the title. `model` as in `Result.rate`."""
     kept = [asked or shows_rate(result, curve) for curve in result.curves()]
     rates, x = result.rates(model), result.experiment.x
-    curves = [curve for curve, told in zip(result.curves(), kept, strict=True) if told]
+    curves = [curve for curve, wanted in zip(result.curves(), kept, strict=True) if wanted]
     rates = rates.iloc[np.flatnonzero(kept)]
     if rates.empty or bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
         return None
@@ -101,7 +101,7 @@ def rates_table(result: Result, model: str = "power", asked: bool = False) -> Co
     if model != "auto":
         del columns["model"]
         title += "" if model == "power" else f", model {model}"
-    # How many seeds there are is told again with the means.
+    # The number of seeds stands beside the means again.
     columns.pop("seeds", None)
     for name, empty in (("theory", "–"), (limit, "–"), ("failed", "0"), ("verdict", "")):
         if set(columns[name]) == {empty}:

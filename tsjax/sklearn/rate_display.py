@@ -12,9 +12,9 @@ from sklearn.utils import check_random_state, indexable
 from ..rates import AbstractModel, Estimate, Forecast, ModelChoice, Rate, choose_model, fit_rate, forecast, needed_n
 from ..rates.checks import short
 
-# Repeated splits unless told otherwise, and the share of the rows that each holds out.
+# The default number of repeated splits, and the share of the rows that each holds out.
 _SPLITS, _TEST_SIZE = 20, 0.25
-# Sizes on a geometric grid unless told otherwise, over so many octaves, none smaller than the last of these.
+# By default so many sizes on a geometric grid, over so many octaves, none smaller than the last of these numbers.
 _SIZES, _OCTAVES, _LEAST = 8, 5, 10
 # Blue and vermilion of Okabe and Ito, as in the other figures of tsjax.
 _MEASURED, _FITTED = "#0072B2", "#D55E00"
@@ -81,7 +81,7 @@ class RateDisplay:
         if not ((self.overlap >= 0.0) & (self.overlap < 1.0)).all():
             raise ValueError(
                 f"overlap is the share of rows that two splits have in common, in [0, 1); got {overlap}. Splits that are all "
-                "alike tell nothing of their scatter: let each have rows of its own."
+                "alike say nothing about their scatter: let each have rows of its own."
             )
         self.model = model
         self.level = level

@@ -268,7 +268,7 @@ class StudentRegressor(_Regressor):
 
     - `width`: number of neurons. `"auto"` chooses it by Schwarz's criterion on the training data, which keeps small and noisy
       data from being overfitted; at most `noisy.width`, or twice the number of inputs.
-    - `restarts`: most independent runs, of which the one of least training loss is taken.
+    - `restarts`: the most independent runs; the one of least training loss is taken.
     - `activation`: of `tsjax.activations`; None is relu.
     - `bias`: a constant input, in standard deviations of an input, which gives every neuron its bias; 0 has none.
     - `noisy`, `vanilla`: `tsjax.NoisyPhase` and `tsjax.VanillaPhase`, the two phases; None has them by formulas.

@@ -1,4 +1,4 @@
-"""The two-phase student and its ablations, each of which differs from it in one thing."""
+"""The two-phase student and its ablations; each differs from it in one thing."""
 
 from collections.abc import Callable
 from typing import Any

@@ -49,7 +49,7 @@ class RealDataArguments(Arguments):
     - `width`: neurons of `student`; 0 chooses them from the training data. `restarts` as for `tsjax.TwoPhaseStudent`.
     - `bias`: see `tsjax.Standardized`.
     - `fingerprint`: of the data (`DataProblem.fingerprint`). Filled in from the data, so that a store holds what was learnt
-      from which numbers. Give it to be told when a file has changed, and to read a store where there is no such file.
+      from which numbers. Give it to get an error when a file has changed, and to read a store where there is no such file.
     """
 
     data: str

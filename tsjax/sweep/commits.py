@@ -18,7 +18,7 @@ from .plan import Cell
 from .values import hashable, redacted
 
 COMMIT_SECONDS = 2.0
-"""How much finished work a kill may lose beside the chunks in flight, unless told otherwise."""
+"""How much finished work a kill may lose beside the chunks in flight, by default."""
 # Files waiting for the disk.
 UNWRITTEN = 4
 

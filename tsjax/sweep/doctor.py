@@ -35,7 +35,7 @@ def _bridge() -> dict[str, Any]:
             "difference": error,
             "detail": f"{neural_tangents.source()}, largest difference from the closed form {error:.1e}",
         }
-    except Exception as problem:  # Whatever is wrong with another library, the doctor's task is to say it.
+    except Exception as problem:  # The doctor reports every fault of another library.
         return {"ok": False, "difference": None, "detail": f"{type(problem).__name__}: {problem}"}
 
 

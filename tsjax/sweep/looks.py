@@ -1,6 +1,6 @@
 """The looks at the verdicts of a sweep, which its store remembers.
 
-A fixed-sample interval holds at one look. Whoever adds seeds while a verdict is undecided, and stops when it holds, looks many
+A fixed-sample interval holds at one look. If you add seeds while a verdict is undecided, and stop when it holds, you look many
 times (`tsjax.rates.looks`). `looks.json` in a store says at how many seeds which expectations were judged. So a verdict by a
 fixed-sample interval can say that there were earlier looks; and where the most seeds were fixed before the first look,
 intervals hold at all of them (`tsjax.sweep.until`).

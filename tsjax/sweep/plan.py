@@ -21,7 +21,7 @@ from .spec import SweepSpec, expand
 from .surface import check_surface
 from .values import hashable, name_of_value, redacted
 
-# Cells in a chunk unless told otherwise: enough to fill the devices, few enough that a kill loses little.
+# Cells in a chunk by default: enough to fill the devices, few enough that a kill loses little.
 DEFAULT_CHUNK = 64
 # Stands for the seed in a text; no argument may hold it.
 _SEED = "\x00seed\x00"
@@ -33,8 +33,8 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One unit of work: all arguments, and a seed. `id` is a hash of both: what a record is about, whatever chunk or device
-    made it."""
+    """One unit of work: all arguments, and a seed. `id` is a hash of both: what a record is about, independent of the chunk
+    and device that made it."""
 
     arguments: dict[str, Any]
     seed: int

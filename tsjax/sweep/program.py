@@ -232,7 +232,7 @@ def _traced(experiment: Experiment, group: Group, size: int, key: int) -> Any:
 
 
 def _explained(error: Exception, experiment: Experiment, group: Group, count: int, key: int) -> Exception | None:
-    """What is wrong with the arguments of a function that cannot be traced, found by trial and so whatever the error: with the
+    """What is wrong with the arguments of a function that cannot be traced, found by trial, which serves for every error: with the
     values of traced arguments it can be traced, and with one of them traced it cannot; or it can with tuples for lists. None
     where it fails in any case."""
     first, sized = group.cells[0].arguments, list(experiment.sized) if group.limits else []

@@ -308,7 +308,7 @@ class Result:
                 # Of `*` this curve alone.
                 alone = expectation.model_copy(update={"where": {**expectation.where, **curve.arguments}})
                 found_here = judged(alone, self._measure)
-                # Where nothing could be measured, the window is not known, and the outcome is undecided whatever it is.
+                # Where nothing could be measured, the window is not known, and the outcome is undecided for any window.
                 if found_here.curve is None or np.array_equal(found_here.curve.x, curve.x):
                     found.append(str(found_here.verdict.outcome))
         return found

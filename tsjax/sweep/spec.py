@@ -139,7 +139,7 @@ def load_spec(path: str | Path) -> SweepSpec:
 def parse_spec(content: Mapping[str, Any], where: str = "the spec") -> SweepSpec:
     """Validates the contents of a sweep file. **Raises:** SpecError."""
     try:
-        # Whatever is nested so deeply that it cannot be written as JSON could be kept in no store.
+        # Values nested so deeply that they cannot be written as JSON cannot be kept in a store.
         json.dumps(content, default=repr)
         return SweepSpec.model_validate(content)
     except (RecursionError, ValueError) as error:

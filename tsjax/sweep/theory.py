@@ -68,8 +68,8 @@ class TheoryTable:
         known = dict(zip(entry["x"], entry["predicted"] or [None] * len(entry["x"]), strict=True))
         values = np.full(len(x), np.nan) if theory.predicted is None else np.asarray(theory.predicted, float)
         # Where theory says nothing of an x, None stands for it: JSON has no NaN.
-        told = [None if np.isnan(value) else value for value in values.tolist()]
-        known |= dict(zip(map(float, x), told, strict=True))
+        written = [None if np.isnan(value) else value for value in values.tolist()]
+        known |= dict(zip(map(float, x), written, strict=True))
         self._known[canonical(dict(curve))] = {
             "curve": dict(curve),
             "x": list(known),

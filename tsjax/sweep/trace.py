@@ -26,7 +26,7 @@ _IMPOSSIBLE_BYTES = 2**50
 
 def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     """Names, shapes and types of what one cell returns. The function is traced, once for each combination of static arguments,
-    and nothing is compiled. **Raises:** whatever the function raises."""
+    and nothing is compiled. **Raises:** what the function raises."""
     fixed = {name: arguments[name] for name in experiment.shaping}
     known, static = _KNOWN.setdefault(experiment.fn, {}), json.dumps(fixed, sort_keys=True)
     warm, name = warm_of(experiment), f"outputs of {experiment.name} at {static}"

@@ -153,7 +153,7 @@ def test_vectors(tmp_path):
 
 
 def test_seeds():
-    """Those of the records where the key is 0 and nothing is independent; distinct in any case, and told by `cell`."""
+    """Those of the records where the key is 0 and nothing is independent; distinct in any case, and given by `cell`."""
     assert list(ts.sweep(returning, what="well", n=1, seeds=[3, 5]).records["risk"]) == [4.0, 6.0]
     got = {}
     for key in (0, 1):

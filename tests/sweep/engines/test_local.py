@@ -204,7 +204,7 @@ def test_independent_arguments_have_their_own_draws():
     draws = records.pivot_table(index=["seed", "n"], columns="scale", values="risk")
     assert (draws[1.0] == draws[2.0]).all()
     assert draws[1.0].nunique() == 8
-    # A record is the same whatever else is in the sweep.
+    # A record does not depend on what else is in the sweep.
     alone = ts.sweep(own, seeds=[3], n=2).records["risk"][0]
     assert alone == records.query("seed == 3 and n == 2 and scale == 1.0")["risk"].item()
     with pytest.raises(ValueError, match="independent names 'm', which is not one of its arguments"):
