@@ -8,7 +8,6 @@ second, how many cells run again after SIGKILL at the middle, after one point mo
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import tempfile

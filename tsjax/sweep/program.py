@@ -232,9 +232,9 @@ def _traced(experiment: Experiment, group: Group, size: int, key: int) -> Any:
 
 
 def _explained(error: Exception, experiment: Experiment, group: Group, count: int, key: int) -> Exception | None:
-    """What is wrong with the arguments of a function that cannot be traced, found by trial, which serves for every error: with the
-    values of traced arguments it can be traced, and with one of them traced it cannot; or it can with tuples for lists. None
-    where it fails in any case."""
+    """What is wrong with the arguments of a function that cannot be traced. It is found by trial, which serves for every error:
+    with the values of traced arguments the function can be traced, and with one of them traced it cannot; or it can with tuples
+    for lists. None where it fails in any case."""
     first, sized = group.cells[0].arguments, list(experiment.sized) if group.limits else []
     traced = [name for name in first if name not in group.static or name in sized]
     lists = [name for name, value in group.static.items() if isinstance(value, list)]
