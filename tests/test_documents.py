@@ -35,6 +35,7 @@ SLOW = {
             "sklearn",
         )
     ),
+    *(f"docs/questions/{name}.md" for name in ("kernel_regime", "how_many_samples", "which_is_ahead", "exponent_in_d")),
     "docs/api/networks.md",
     *(f"docs/science/{name}.md" for name in ("risk", "kernels", "limits")),
 }

@@ -134,7 +134,7 @@ def input_scale(x_t, activation: AbstractActivation = relu, weight=None):
 
 def step_scale(x_t, activation: AbstractActivation = relu, weight=None):
     """What stands for s^2 in step sizes. Curvature grows with the largest eigenvalue of E[x x^T], which is s^2 for isotropic
-    inputs and up to d s^2 for correlated ones, such as the pixels of an image, where students diverged (measured). So it is
+    inputs and up to d s^2 for correlated ones, such as the pixels of an image, where steps of 1 / s^2 can diverge. So it is
     max(s^2, that eigenvalue / 2) for relu; `input_scale` of other activations is made of eigenvalues. Isotropic samples keep
     s^2: their largest eigenvalue, about (1 + sqrt(d/n))^2 s^2, stays below 2 s^2 from n = 6 d on."""
     s2 = input_scale(x_t, activation, weight)

@@ -24,7 +24,7 @@ from .phases import (
     trained_in_phase_two,
 )
 
-# Gradient steps after each removal: enough for the neurons left to close the gap, measured; phase II does the rest.
+# Gradient steps after each removal: enough for the remaining neurons to nearly close the gap; phase II does the rest.
 REFIT_STEPS = 25
 # Relative to the mean squared feature: lets two parallel neurons, a singular Gram matrix, share their weight.
 _JITTER = 1e-5

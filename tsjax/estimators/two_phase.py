@@ -27,15 +27,13 @@ from ..activations import AbstractActivation, check_activation, relu
 from ..losses import squared, weighted_mean
 from ..network import TwoLayer, absorb_output_weights
 from ..optim import as_leaf
-from ..problem import Problem, RegressionFunction
 from ..status import Status
 from ..task import Dataset
 from ..train import Probe, some_rows
 from .base import AbstractEstimator, AbstractFit, check_at_least, check_data, floats_as_arrays
 from .phases import NoisyPhase, VanillaPhase, in_one_type, noisy_descent, row_count, vanilla_descent
 from .pruning import information_criterion, prune
-
-Oracle = tuple[Problem, RegressionFunction]
+from .tuning import Oracle
 
 # Restarts run in rounds of so many at once.
 _ROUND = 2

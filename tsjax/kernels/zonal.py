@@ -28,8 +28,8 @@ from .spectrum import Spectrum
 
 # Gauss-Legendre nodes in the angle, half of them on either side of pi/2: at least 1200, and 6 for each degree.
 _NODES = 1200
-# Roundoff of the quadrature in lambda_k, as a multiple of eps trace / sqrt(N(d,k)): measured on a cubic polynomial up to 400
-# for d = 2 and 1000 degrees, where the nodes at the poles weigh most, 50 for 200 degrees, and 120 for d = 3.
+# Roundoff of the quadrature in lambda_k, as a multiple of eps trace / sqrt(N(d,k)). It has room to spare for
+# d = 2 and many degrees, where the nodes at the poles weigh most.
 _NOISE = 512
 # Beyond this, the roundoff of lambda_k N(d,k) could exceed 2e-6 of the trace.
 _LARGEST_MULTIPLICITY = 1e15

@@ -16,7 +16,7 @@ def _blas() -> ThreadpoolController:
 
 def one_thread():
     """A context in which BLAS uses one thread."""
-    # The products are small: on a busy machine a second thread makes them ten times slower (measured), not faster.
+    # The products are small: on a busy machine a second thread only makes them wait for each other.
     return _blas().limit(limits=1, user_api="blas")
 
 

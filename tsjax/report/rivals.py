@@ -1,4 +1,4 @@
-"""Every curve beside one of reference: ratios of means on the same seeds, and where it overtakes for good."""
+"""Every curve beside a reference curve: ratios of means on the same seeds, and the n from which it stays below."""
 
 from typing import NamedTuple
 

@@ -111,7 +111,7 @@ class _Range:
                 count = int(last * (1 + _ROUNDOFF)) + 1
         if count > MOST_CELLS:
             raise AxisError(
-                f"{name} = {shown(dict(axis))}: that is {_said(count)} values, and a sweep has at most {_in_words(MOST_CELLS)} "
+                f"{name} = {shown(dict(axis))}: that is {_said(count)} values, and a sweep has at most {_said(MOST_CELLS)} "
                 "cells. Take a larger step or factor, or a smaller count."
             )
         whole = isinstance(axis["from"], int) and isinstance(axis["to"], int)
@@ -147,7 +147,7 @@ def check_count(cells: int, where: str = "") -> None:
     """Raises AxisError for more cells than a sweep may have."""
     if cells > MOST_CELLS:
         raise AxisError(
-            f"{where}this sweep has {_said(cells)} cells or more (combinations times seeds), and at most {_in_words(MOST_CELLS)} "
+            f"{where}this sweep has {_said(cells)} cells or more (combinations times seeds), and at most {_said(MOST_CELLS)} "
             "are allowed: take fewer seeds or values, or split it into sweeps with stores of their own."
         )
 

@@ -11,7 +11,7 @@ from ..size import ladder
 from .experiment import Cost
 
 # Seconds to make a program, and operations per second in products and in factorisations, of all devices of a kind together: on
-# CPUs as on two cores; on GPUs and TPUs assumed, not measured. Orders of magnitude are enough: where costs grow
+# CPUs as on two cores; on GPUs and TPUs assumed. Orders of magnitude are enough: where costs grow
 # as n^3, a machine twice as fast moves a border between classes by a third of an octave.
 COMPILE_SECONDS = 6.0
 SPEEDS = {"cpu": (1e10, 4e10), "gpu": (2e12, 5e11), "tpu": (2e12, 5e11)}
