@@ -52,7 +52,9 @@ def exponent_in_d(names: dict[str, Any]) -> Figure:
     return names["result"].plot(style="page").flat[0].figure
 
 
-PICTURES = {function.__name__: function for function in (kernel_regime, how_many_samples, which_is_ahead, exponent_in_d)}
+PICTURES = {
+    function.__name__: function for function in (kernel_regime, how_many_samples, which_is_ahead, exponent_in_d)
+}
 
 
 def main(pages: list[str]) -> None:

@@ -311,7 +311,7 @@ def test_two_curves_never_get_one_name(pair):
 
 def test_a_curve_of_none_gets_its_seeds():
     """Seeds that are added go to the curve that needs them, also where its argument is None and the default is not."""
-    from tsjax.sweep.precision import with_more_seeds
+    from tsjax.sweep.seeds import with_more_seeds
 
     @ts.experiment(static=("opt",), curve="opt")
     def noisy(key, *, n: int, opt: str | None = "x"):

@@ -136,8 +136,8 @@ def run(
         print(sbatch_script(loaded, where, chosen, sbatch, directory), end="")
         return
     from ..report import tracker_of, watch
-    from ..sweep.precision import run_until
     from ..sweep.run import run_spec, tracking
+    from ..sweep.seeds import run_until
     from ..sweep.until import run_until_verdict
 
     trackers = [tracker_of(one) for one in track or []]
@@ -246,7 +246,7 @@ def _plan_precision(spec: "SweepSpec", pilot: Path, precision: float, as_json: b
             "--pilot DIR."
         )
     from ..report import coverage_json, precision_json, print_precision
-    from ..sweep.precision import plan_precision
+    from ..sweep.seeds import plan_precision
 
     result = load(str(pilot))
     check_same_sweep(spec, result.spec, str(pilot))

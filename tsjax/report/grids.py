@@ -9,6 +9,7 @@ import numpy as np
 from ..rates import Estimate
 from ..rates.checks import together
 from ..sweep.result import Result
+from .comparison import compare, crossing_text, reference_of
 from .numbers import (
     LastPoint,
     Number,
@@ -29,7 +30,6 @@ from .numbers import (
     the,
     warnings_of,
 )
-from .rivals import compare, crossing_text, reference_of
 
 
 class Cell(NamedTuple):

@@ -18,18 +18,6 @@ from matplotlib.figure import Figure
 
 from ..sweep.result import Result
 from ..versions import version_of
-from .blocks import (
-    MOST_MAPS,
-    Section,
-    comparison_sections,
-    curves_section,
-    derived_sections,
-    heat_section,
-    local_section,
-    pictures_section,
-    recorded_sections,
-    seeds_section,
-)
 from .citations import citation, short_citation
 from .figures import KINDS, draw, drawings, heat_figure, image
 from .grids import cells_grid, crossing_grid, last_grid, rates_grid
@@ -52,6 +40,18 @@ from .numbers import (
 )
 from .output import OutputError, replaced
 from .pictures import picture_figure, pictures_of
+from .sections import (
+    MOST_MAPS,
+    Section,
+    comparison_sections,
+    curves_section,
+    derived_sections,
+    heat_section,
+    local_section,
+    pictures_section,
+    recorded_sections,
+    seeds_section,
+)
 from .sentences import headline_of, reason_of, title_of, value_of
 from .surfaces import NAME, fitted, is_scattered, surface_figure, surface_section, surface_sentence, surface_warnings
 from .text import shown

@@ -10,8 +10,8 @@ from ..rates import Estimate
 from ..sweep.coverage import Coverage
 from ..sweep.curve import Curve
 from ..sweep.estimate import PlanEstimate
-from ..sweep.precision import CurvePlan
 from ..sweep.result import Result
+from ..sweep.seeds import CurvePlan
 from .numbers import LastPoint, compute_seconds, counts_of, failed_of, last_point, warnings_of
 
 

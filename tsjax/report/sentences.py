@@ -8,6 +8,7 @@ from ..rates.checks import beside, together
 from ..sweep.curve import Curve
 from ..sweep.result import Result
 from ..sweep.verdicts import Judged
+from .comparison import reference_of, rivals
 from .numbers import (
     LIMIT,
     aims_at_limit,
@@ -22,7 +23,6 @@ from .numbers import (
     variant_of,
     x_is_returned,
 )
-from .rivals import reference_of, rivals
 
 # A ratio as near to 1 as this is written as a ratio, any other as a factor.
 _FACTOR = 1.5

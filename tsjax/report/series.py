@@ -8,6 +8,7 @@ import numpy as np
 from ..rates import Share, why_no_risk
 from ..sweep.curve import Curve
 from ..sweep.result import Result
+from .comparison import reference_of, rivals
 from .look import Look, look_of
 from .numbers import (
     LIMIT,
@@ -25,7 +26,6 @@ from .numbers import (
     x_is_returned,
 )
 from .places import key_of_curve, places_of
-from .rivals import reference_of, rivals
 
 # How the y axis is made: by decades, linearly around ratios near one another, from 0 to 1, or linearly.
 Kind: TypeAlias = Literal["mean", "ratio", "share", "plain"]

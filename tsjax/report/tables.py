@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.table import Table
 
 from ..sweep.coverage import Coverage
-from ..sweep.precision import CurvePlan
 from ..sweep.result import Result
+from ..sweep.seeds import CurvePlan
 from .numbers import (
     by_axis,
     decimals,

@@ -5,9 +5,9 @@ import pytest
 from sweep.toys import path, power, power_spec
 
 from tsjax.sweep.plan import make_plan
-from tsjax.sweep.precision import plan_precision, run_until, with_more_seeds
 from tsjax.sweep.result import Result
 from tsjax.sweep.run import run_spec
+from tsjax.sweep.seeds import plan_precision, run_until, with_more_seeds
 from tsjax.sweep.spec import SpecError, parse_spec
 
 GRID = {"n": [16, 64, 256, 1024], "method": ["fast", "slow"], "seeds": 8}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tsjax.rates import Estimate
-from tsjax.report.rivals import compare, crossing_text, reference_of
+from tsjax.report.comparison import compare, crossing_text, reference_of
 from tsjax.sweep.experiment import experiment
 from tsjax.sweep.run import run_spec, sweep
 from tsjax.sweep.spec import parse_spec
