@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import compare, gpu_sweep, networks, ways
+from benchmarks import compare, gpu_sweep, networks, runner_ways, runners, ways
 from benchmarks.__main__ import NAMES
 from benchmarks.training import LIMIT, OURS, draw
 from tsjax.fast import native
@@ -95,3 +95,36 @@ def test_whole_sweeps_in_fresh_processes(capsys):
     assert cold[0] == warm[0] == "quickstart" and (cold[2], warm[2]) == ("cold", "warm")
     assert int(cold[3]) == int(warm[3]) > 0 and 0 < float(cold[4]) <= float(cold[5])
     assert float(warm[5]) < float(cold[5])
+
+
+_MODULES = {"Hydra": "hydra", "Ray Tune": "ray.tune", "Optuna": "optuna", "signac": "signac", "Snakemake": "snakemake"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", list(runner_ways.WAYS))
+def test_every_runner_keeps_every_cell(tool):
+    """Seconds of the whole command, and no word of results that are missing."""
+    pytest.importorskip("psutil")
+    if tool in _MODULES or tool.startswith("W&B"):
+        pytest.importorskip(_MODULES.get(tool, "wandb"))
+    assert float(runners.overhead(tool, 4, 300.0)) > 0
+
+
+@pytest.mark.slow
+def test_what_runs_again_is_counted():
+    """A loop without a memory begins every cell again, after a kill as for a larger grid, and stops at an error."""
+    pytest.importorskip("psutil")
+    kill, grid, fail = runners.behaviour("a loop", 60.0)
+    assert kill.endswith("begun, then 20: 20 of 20 results")
+    assert grid == "25 begun for 5 new: 25 of 25 results"
+    # The file is written when the loop ends or its buffer is full, so that nothing is kept of the cells before the error.
+    assert fail.startswith("11 begun: ") and fail.endswith("of 19 results, exit code 1")
+
+
+def test_cells_of_a_runner_are_the_grid(tmp_path):
+    task = runner_ways.Task(tmp_path, points=3, seeds=2, fail=1)
+    assert list(task.cells()) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]
+    values = [runner_ways.cell(point, seed, **task.fixed) for point, seed in task.cells() if (point, seed) != (1, 0)]
+    with pytest.raises(RuntimeError, match="this cell fails"):
+        runner_ways.cell(1, 0, **task.fixed)
+    assert len(set(values)) == 5 and (tmp_path / "begun").stat().st_size == 6
