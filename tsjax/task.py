@@ -1,4 +1,4 @@
-"""What is to be learnt: data sets, and tasks that draw instances that sample them.
+"""What is to be learnt: a task draws an instance, and an instance samples data sets.
 
 A task is a family of learning problems, such as all teachers of one width. `task.draw(key)` gives one instance: a teacher, a
 mixture, a split of rows. The instance samples data, and knows the best prediction where there is one.

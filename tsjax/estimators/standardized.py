@@ -1,4 +1,4 @@
-r"""Any estimator on data as they come: inputs and response are brought to one scale inside, predictions are taken back.
+r"""Any estimator on raw data: inputs and response are standardised inside, and predictions are transformed back.
 
 Teachers live on the sphere, real data do not: their inputs have units, an origin that means nothing, and a response with a
 mean. With m_i and s_i the mean and standard deviation of input i over the n training points, and `bias` b, the estimator

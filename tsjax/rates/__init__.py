@@ -1,4 +1,4 @@
-"""Rates: the exponent of a risk curve with an interval that keeps its promise, comparisons, plans and verdicts.
+"""Rates: the exponent of a risk curve with an interval of the stated coverage, comparisons, plans and verdicts.
 
 The data are always a table `risks` of shape (k, seeds): row i holds the risks of all seeds at n_i. Host code in NumPy
 float64; nothing here imports JAX, and SciPy loads on first use.

@@ -1,4 +1,4 @@
-"""Arguments of fits: what they must be, and the words in which errors and reports put numbers."""
+"""Checks of the arguments of fits, and how errors and reports write numbers."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""All that should be known before quoting an exponent."""
+"""Everything that a reader should know before quoting an exponent."""
 
 import numpy as np
 

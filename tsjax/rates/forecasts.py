@@ -1,4 +1,4 @@
-"""What a fit says of other n, how well it foretells the larger ones, and at which n it reaches a risk."""
+"""What a fit predicts at other n, how good its predictions at larger n are, and at which n it reaches a risk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

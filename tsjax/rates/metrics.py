@@ -1,4 +1,4 @@
-"""What kind of number a metric is, and so what may be said of its mean over seeds.
+"""What kind of number a metric is, and so which statements about its mean over seeds are valid.
 
 Risks, positive numbers that vary continuously, have intervals and ratios by resampling; truth values have an exact share. Of
 anything else a few seeds may decide the mean, or the mean may be 0, and no interval here would keep its promise.

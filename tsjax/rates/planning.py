@@ -1,4 +1,4 @@
-"""How many seeds, and at which n, for an exponent of a wanted precision.
+"""How many seeds an exponent of a given precision needs, and at which n.
 
 The variance of the exponent is element (1, 1) of (J' W J)^{-1}, W = diag(s_i / v_i), with s_i seeds and the relative
 variance v_i of one risk at n_i, times a factor that the pilot measures: how much the pairing of the seeds helps.

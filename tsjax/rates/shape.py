@@ -1,4 +1,4 @@
-"""Which shape a curve has: `shape_of` says whether it is monotone, flat, peaks or dips, with a test that has a size.
+"""Which shape a curve has: `shape_of` says whether it is monotone, flat, peaks or dips, by a test of known size.
 
 Learning curves need not fall: Viering & Loog ("The shape of learning curves: a review", IEEE TPAMI 45, 2023) collect peaks and
 dips, and Yan, Mohr & Viering ("LCDB 1.1", NeurIPS 2025, arXiv:2505.15657) find about 15 % of the curves of a large collection

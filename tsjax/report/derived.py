@@ -1,5 +1,5 @@
-"""What a sweep is drawn against beside its own x: the exponents of curves against an argument in which these differ, and means
-against the quantity on which they are claimed to collapse."""
+"""Drawings against other quantities than the sweep's own x: exponents of curves against an argument in which these differ, and
+means against the quantity on which they are claimed to collapse."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Tables of the page: numbers as they are read, with what they sort by."""
+"""Tables of the page: numbers as text, with the values that they are sorted by."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Files that are written for others to read: whole or not at all, and a full disk is distinguished from other errors."""
+"""Files that are written for others to read: completely or not at all. A full disk is distinguished from other errors."""
 
 import contextlib
 import errno

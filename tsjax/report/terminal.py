@@ -1,4 +1,4 @@
-"""What is printed: the one place where text meets a terminal, in colours where it has them, in ASCII where it knows no more."""
+"""All output to a terminal: in colours if the terminal has them, in ASCII if it knows nothing else."""
 
 import os
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Text of others (claims, names, labels, paths, messages) as it may be shown anywhere: no credentials, nothing that steers."""
+"""Text of others (claims, names, labels, paths, messages) made safe to show anywhere: without credentials and control characters."""
 
 import re
 import textwrap

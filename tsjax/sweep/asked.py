@@ -1,4 +1,4 @@
-"""What an expectation asks, with the curves that it means: the ground on which a number is measured."""
+"""What an expectation asks, and the curves from which its number is computed."""
 
 import dataclasses
 from collections.abc import Callable, Sequence

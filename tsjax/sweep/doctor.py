@@ -1,4 +1,4 @@
-"""A look at the machine: what tsjax would run on, and whether its foundations answer as they should."""
+"""A look at the machine: what tsjax would run on, and whether the libraries that it needs work."""
 
 import os
 import platform

@@ -1,4 +1,4 @@
-"""What programs and cells have cost on this machine, kept in the cache folder: so a plan says at once what a sweep takes."""
+"""What programs and cells have cost on this machine, kept in the cache folder, so that a plan can say at once how long a sweep takes."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What an expectation speaks of, measured on the curves of a sweep: a number with its interval, and what to doubt."""
+"""The number that an expectation is about, from the curves of a sweep: with its interval, and reasons to doubt it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What may be said of the mean of a recorded column: truth values have shares, risks means and ratios, and times nothing."""
+"""What a table may report of a recorded column: truth values have shares, risks have means and ratios, and times neither."""
 
 from ..rates import Indicator, Positive
 from ..rates.kinds import Kind

@@ -1,5 +1,5 @@
 """The programs of a run: made ahead, as many at a time as there are cores, shared by groups that differ in their sizes alone,
-and let go of when the last of these is done."""
+and released when the last of these is done."""
 
 import os
 from collections import Counter, deque

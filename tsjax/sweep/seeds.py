@@ -1,4 +1,4 @@
-"""Sweeps of a wanted precision: what a pilot says of the seeds needed, and rounds of seeds until exponents are known."""
+"""How many seeds a given precision needs, from a pilot run; and rounds of more seeds until every exponent has that precision."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

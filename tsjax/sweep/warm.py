@@ -1,4 +1,4 @@
-"""What tracing found, kept between runs of the command line: a second run of a study that ships traces nothing.
+"""Traced programs, kept between runs of the command line: a second run of a study that ships traces nothing.
 
 A kept program, and what a cell returns, are found again by all that they were made of: the whole source of tsjax, versions of
 packages, JAX's flags, the environment, the devices and the processor, and the cells. A user's study is always traced, since
