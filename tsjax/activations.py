@@ -151,7 +151,7 @@ class Activation(AbstractActivation):
 
     - `function`: maps a scalar to a scalar. Two activations are equal if their functions are one object: make it once.
     - `degree`, `parity`: what is known of the function (see `AbstractActivation`). The degree lets a student absorb its
-      output weights; the parity tells `tsjax.match_neurons` which neurons are the same.
+      output weights; by the parity `tsjax.match_neurons` knows which neurons are the same.
 
     **Raises:** ValueError for what is not a hashable function of one number, or has not the declared degree or parity.
     """

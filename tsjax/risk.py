@@ -304,7 +304,7 @@ def excess_risk(
     Exact for two-layer fits and teachers of one activation: relu, leaky relu and quadratic on the sphere and for Gaussian
     inputs, erf for Gaussian inputs; for ridge on ReLU features; and on the sphere for estimators with a rotation-invariant
     kernel (`tsjax.kernel_risk`). Elsewhere pass a `key`: the value is then the Monte-Carlo estimate of `monte_carlo_risk`,
-    which also tells its standard error. So it is where the closed form of a kernel's risk may be wrong by more than a
+    which also gives its standard error. So it is where the closed form of a kernel's risk may be wrong by more than a
     hundredth (interpolation of noise with a smooth kernel, or on the circle); `degrees` are those of its series.
 
     **Raises:** ValueError when no closed form exists, or none that can be relied on, and no key is given. Inside jit the

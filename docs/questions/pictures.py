@@ -1,4 +1,4 @@
-"""The pictures of the pages beside this script, from the very Python that the pages show.
+"""The pictures of the pages beside this script, made by the Python that the pages show.
 
     uv run python docs/questions/pictures.py [kernel_regime how_many_samples ...]
 

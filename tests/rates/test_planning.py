@@ -32,7 +32,7 @@ def test_plans_deliver_what_they_promise(rng):
     ):
         with pytest.raises(ValueError, match=message):
             plan_seeds(pilot, options)
-    with pytest.raises(ValueError, match="at least 4 seeds at every n to tell its noise, got 2"):
+    with pytest.raises(ValueError, match="at least 4 seeds at every n to estimate its noise, got 2"):
         plan_seeds(fit_rate(N, curve * noise(rng, 2)), 0.1)
 
 

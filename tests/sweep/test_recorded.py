@@ -198,7 +198,7 @@ def test_a_store_is_made_anew_and_no_other_is_touched(tmp_path):
         ),
         ({}, {"by": ["model"]}, "'model' is named twice"),
         ({"n": np.nan}, {}, "'n', which is x, has values that are not finite"),
-        ({"run": None}, {}, r"column 'run' tells runs apart, so it must have no gaps; it has 64"),
+        ({"run": None}, {}, r"column 'run' distinguishes runs, so it must have no gaps; it has 64"),
         ({"model": ["a b", "a-b"] * 32}, {"seed": None}, None),
         ({"model": ["a b", "a/b"] * 32}, {"seed": None}, "'a b' and 'a/b' would both be called 'a_b'; rename one"),
         ({}, {"y": []}, "y is empty"),

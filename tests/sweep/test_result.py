@@ -111,7 +111,9 @@ def test_claims_about_two_curves_models_and_forecasts(result):
     expected = choice.aicc["power"] - min(v for k, v in choice.aicc.items() if k != "power")
     assert verdicts[3].value == pytest.approx(expected) and "AICc prefers power" in verdicts[3].reason
     (score,) = ts.score_forecast(fast.x, fast.values["risk"])
-    assert score.ratio is not None and verdicts[5].interval == score.ratio.interval and "foretold" in verdicts[5].reason
+    assert (
+        score.ratio is not None and verdicts[5].interval == score.ratio.interval and "predicted" in verdicts[5].reason
+    )
     rate = result.rate(fast)
     assert verdicts[6].interval == rate.interval_at(0.9) and "at level 0.05" in verdicts[6].reason
     assert verdicts[7].interval == rate.interval_at(0.98)

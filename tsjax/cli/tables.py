@@ -24,11 +24,11 @@ def page(
     seed: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column that tells runs at one point apart; repeatable. Without it, each row is an independent run."
+            help="Column that distinguishes runs at one point; repeatable. Without it, each row is an independent run."
         ),
     ] = None,
     curve: Annotated[str | None, typer.Option(help="Column that names curves.")] = None,
-    by: Annotated[list[str] | None, typer.Option(help="Another column that tells curves apart; repeatable.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Another column that distinguishes curves; repeatable.")] = None,
     share: Annotated[
         list[str] | None,
         typer.Option(metavar="Y=TRIALS", help="A y that is a share of so many trials: a number or a column."),
@@ -80,7 +80,7 @@ def page(
     show(result, as_json)
     write_page(result, Path("runs") / Path(directory.rstrip("/")).name if "://" in directory else None, as_json)
     if not seed and not as_json and result.seeds > 1:
-        note(["without --seed, rows at one point are taken for independent runs."])
+        note(["without --seed, rows at one point count as independent runs."])
     if not as_json:
         say(f"tsjax rates, verify, figure and the other commands read {directory} too.", style="dim")
 

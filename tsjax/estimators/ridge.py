@@ -14,7 +14,7 @@ above 10 or below 1/10, the candidates move by whole steps with it, so that weig
 tridiagonal, all criteria but "loo" need O(n^2) for each candidate and output, most of it to multiply by Q; this takes a third
 of the time of an eigendecomposition, which "loo" needs (the diagonal of the inverse for each candidate).
 
-Two things that would be taken for information are not. Rows of x that are equal count as one in every criterion
+Two things look like information and are not. Rows of x that are equal count as one in every criterion
 (`tsjax.estimators.repeats`). And what lies below the kernel's own error (`AbstractKernel.error`) is roundoff: candidates below
 it are left out, eigenvalues below it are 0, and a ridge given as a number is SINGULAR where K + ridge I has no more than that.
 """

@@ -11,7 +11,7 @@ Two kinds of repair, both from outside and with public JAX names only:
 - *While it is imported*, JAX is lent the names that it has since dropped (`_lend`); all are taken back afterwards, so
   that nothing else in the process sees a changed JAX.
 - *After it is imported*, names on neural-tangents' own modules are rebound where its use of JAX or SciPy has gone stale
-  (`_repair_predict`, `_repair_empirical`). These touch private modules of that very release, hence the check of the
+  (`_repair_predict`, `_repair_empirical`). These touch private modules of this release alone, hence the check of the
   version.
 
 Left as they always were: `stax.RectifiedMonomial` has a kernel of nan below the first hidden layer, and AUTO prints what

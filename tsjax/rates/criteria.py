@@ -6,7 +6,7 @@ from .fitted import Rate
 from .residuals import FoundErrors
 from .table import ROUNDING
 
-# Differences of AICc below this tell nothing (Burnham & Anderson 2002, section 2.6).
+# Differences of AICc below this mean nothing (Burnham & Anderson 2002, section 2.6).
 UNDECIDED = 2.0
 
 

@@ -7,7 +7,7 @@ from .intervals import FEW_SEEDS
 from .residuals import KINDS, FoundErrors, Scatter
 from .table import TAIL_FACTOR, TAIL_SHARE, VARIANCE_FLOOR, Table, tail_share
 
-# A window of less than two octaves tells the exponent at a point rather than a rate.
+# A window of less than two octaves shows the exponent at a point rather than a rate.
 NARROW = 4.0
 # A drift of the local exponent below this does not matter, however significant.
 DRIFT = 0.05
@@ -53,9 +53,13 @@ def residuals_sentence(table: Table, errors: FoundErrors, scatter: Scatter, plac
     k, freedom = len(table.x), scatter.freedom
     one = f"one seed at every {place}" if table.units_present.max() == 1 else "seeds were not resampled"
     if freedom <= 0:
-        return f"{one}, and as many parameters as rows of risks ({k}): there is no scatter to tell errors by, and no interval."
+        return (
+            f"{one}, and as many parameters as rows of risks ({k}): without scatter there is no error, and no interval."
+        )
     if not scatter.standard.any():
-        return f"{one}, and the points lie on the curve: there is no scatter to tell errors by, so the interval has no width."
+        return (
+            f"{one}, and the points lie on the curve: without scatter there is no error, so the interval has no width."
+        )
     alike = "independent" if errors == "wild" else f"independent and alike at every {place}"
     return (
         f"{one}: the interval rests on the scatter of the {k} points about the curve ({KINDS[errors]}, {freedom:.3g} degrees "

@@ -61,7 +61,7 @@ def forecast(rate: Rate, n: float, *, seeds: int | None = None, level: float | N
 
 
 def log_forecast(rate: Rate, n: float, seeds: int, level: float) -> tuple[float, float, float]:
-    """The log of the risk that a fit foretells at n, the standard error of the mean of `seeds` new seeds about it, and the
+    """The log of the risk that a fit predicts at n, the standard error of the mean of `seeds` new seeds about it, and the
     effective number of seeds."""
     at = np.array([float(n)])
     value = float(rate.model.evaluate(rate.theta, at)[0][0])
@@ -102,7 +102,7 @@ def average_forecasts(
     parts = [log_forecast(rate, n, each[name].seeds, level) for name, rate in rates.items()]
     value, error, units = np.array(parts).T
     w = np.array([weights[name] for name in rates])
-    # A model whose curve is not positive at n foretells nothing there.
+    # A model whose curve is not positive at n predicts nothing there.
     known = np.isfinite(value)
     if not w[known].sum() > 0:
         raise ValueError(f"no model with any weight has a positive risk at n = {n:g}; forecast nearer to the window.")

@@ -151,7 +151,7 @@ def _goodness(
     data, seeds = table.means(), float(table.units_present.min())
     k, p = design.shape
     if errors == "seeds" and seeds >= FEW_SEEDS:
-        # Seeds that are all alike tell no noise.
+        # Seeds that are all alike show no noise.
         if k <= p or table.relative_spread.max() == 0.0:
             return float("nan")
         excess = ((scatter - residuals) ** 2 / data.variance).sum(axis=1) * seeds / (seeds - 1)

@@ -148,7 +148,7 @@ def _check(rate: Rate, precision: float) -> None:
     check_precision(precision)
     least = int(rate.table.units_present.min())
     if least < FEW_SEEDS:
-        raise ValueError(f"a pilot needs at least {FEW_SEEDS} seeds at every n to tell its noise, got {least}.")
+        raise ValueError(f"a pilot needs at least {FEW_SEEDS} seeds at every n to estimate its noise, got {least}.")
     if not rate.standard_error > 0.0:
         raise ValueError("the pilot's seeds are all alike: there is no noise to plan against.")
 

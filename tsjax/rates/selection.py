@@ -21,7 +21,7 @@ from .table import Table, make_table
 Criterion = Literal["aicc", "bic"]
 
 # What `choose_model` compares by default. LogFactor stays out: it has as many parameters as the power law, and
-# a window of three octaves cannot tell them apart.
+# a window of three octaves cannot distinguish them.
 CANDIDATES = ("power", "floor", "finite", "logq", "broken")
 
 
@@ -99,7 +99,7 @@ def choose_model(
 ) -> ModelChoice:
     """Fits several models and chooses the one with the least AICc, or BIC (`tsjax.rates.criteria`).
 
-    Where there are seeds, they tell the variance of log risks; with one seed at every n the variance is estimated from the
+    Where there are seeds, they give the variance of log risks; with one seed at every n the variance is estimated from the
     residuals of each model, and counts as a parameter. A finite-sample factor, or a power of the logarithm, whose exponent may
     be 0 or less is a floor, and is called so where the floor fits as well (within 2). The correction of AICc is large at
     few n: a model of p parameters needs p + 2, and p + 3 with one seed. Where seeds are shared across n, the residuals

@@ -25,7 +25,7 @@ from .resamples import one_thread
 # No n may weigh more than 1000 times the average one: a variance near zero is a small sample's accident.
 VARIANCE_FLOOR = 1e-3
 # A seed above 10 medians is a failure rather than noise (a failed student costs 20-500 times the usual risk);
-# when such seeds carry a fifth of a mean, the mean tells how many failed and not how good the others are.
+# when such seeds carry a fifth of a mean, the mean shows how many failed and not how good the others are.
 TAIL_FACTOR, TAIL_SHARE = 10.0, 0.2
 # Relative deviations below this are rounding.
 ROUNDING = 1e-14
@@ -281,7 +281,7 @@ def check_positive_risks(table: Table) -> None:
 
 
 def _filled(spread, number, count):
-    """Variances from sums of squares over `number` units; where one unit tells nothing, the average of the others, per
+    """Variances from sums of squares over `number` units; where one unit has no scatter, the average of the others, per
     risk, stands in. If no x has any variance, all risks count alike."""
     known = number > 1
     with np.errstate(divide="ignore", invalid="ignore"):

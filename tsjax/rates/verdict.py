@@ -92,7 +92,7 @@ def equivalence(
     `holds` when both "it is above value - margin" and "it is below value + margin" are significant at level `alpha`, which is
     when the interval of level 1 - 2 alpha lies inside; a claim that is wrong holds with probability `alpha` at most.
     `fails` when that interval lies outside, `undecided` otherwise, and where the exponent is not identified. The reason
-    tells the larger p-value of the two.
+    reports the larger p-value of the two.
 
     **Raises:** ValueError for a margin that is not positive, or `alpha` not between 0 and 1/2.
     """

@@ -1,4 +1,4 @@
-"""What a sweep shows: progress while it runs, tables, figures, one page. Loaded on use, so that the command line starts quickly."""
+"""What a sweep shows: progress while it runs, tables, figures, one page. Loaded on use, so that commands start quickly."""
 
 import lazy_loader as _lazy
 

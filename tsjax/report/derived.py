@@ -74,7 +74,7 @@ def _exponents(argument: str, group: list[tuple[Curve, Mapping]]) -> Series:
 
 
 def _name_without(result: Result, curve: Curve, argument: str) -> str:
-    """The name of a curve and what else tells it apart, but for an argument."""
+    """The name of a curve and what else distinguishes it, except for one argument."""
     curves, parts = result.curves(), [label_of(result, curve.name)]
     for name in variants(result):
         if name != argument:

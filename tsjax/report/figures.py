@@ -47,7 +47,7 @@ _SETTINGS: dict[Any, Any] = {
     "legend.fontsize": 7,
     "legend.title_fontsize": 7,
     "legend.frameon": False,
-    # Long enough to tell the dashes apart.
+    # Long enough to distinguish the dashes.
     "legend.handlelength": 3.2,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,

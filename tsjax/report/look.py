@@ -79,7 +79,7 @@ def look_of(number: int) -> Look:
 def look_within(number: int, count: int, ordered: bool, line: int, alone: bool) -> Look:
     """The look of a curve by its place among `count` values of other arguments, which give its colour (a ramp where they are
     `ordered` numbers), and by its learner, the `line`-th, which gives dashes and marker; `alone`: there is one learner, and the
-    markers tell the values."""
+    markers show the values."""
     if ordered:
         colour = _NAMES + (number * (_RAMP - 1)) // max(count - 1, 1) % _RAMP
     else:

@@ -86,7 +86,7 @@ def _shape(result: Result, drawing: Drawing, judged: Judged, series: Series, y: 
     if form == "rate":
         return _wedge(result, judged, curve)
     if form == "forecast":
-        # Measured over foretold is the value.
+        # The value is the measured mean over the predicted one.
         x = np.array([judged.x[0]])
         return _range(drawing.x_scale, series, x, series.mean[series.x == x] / judged.verdict.value, (low, high), y)
     unit = _unit(result, drawing, judged, curve)

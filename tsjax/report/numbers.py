@@ -80,7 +80,7 @@ def over(result: Result, low: Number, high: Number, axis: str | None = None) -> 
 
 
 def shows_rate(result: Result, curve: Curve) -> bool:
-    """Whether reports tell the exponent of a curve: where y is a power of x by what the experiment says, or by an expectation;
+    """Whether reports show the exponent of a curve: where y is a power of x by what the experiment says, or by an expectation;
     never along a returned x."""
     return not x_is_returned(result) and (result.experiment.rates or result.claims_power_law(curve))
 
@@ -303,7 +303,7 @@ def notes_of(coverage: Coverage) -> list[str]:
     return [_CHUNK.sub(r"\1*", note) for note in coverage.notes]
 
 
-# The first letters of a chunk's name tell it apart, and a star makes them a pattern for shells.
+# The first letters of a chunk's name identify it, and a star makes them a pattern for shells.
 _CHUNK = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\.parquet")
 
 
@@ -353,7 +353,7 @@ def errors_note(rates: pd.DataFrame) -> str:
     if not without.any():
         return ""
     where = "" if without.all() else " of curves with one seed"
-    return f"intervals{where} are by residual bootstrap: one seed tells no noise but the scatter of the points about the fit"
+    return f"intervals{where} are by residual bootstrap: one seed shows no noise except the scatter of the points about the fit"
 
 
 def ratio_with_interval(estimate: Estimate | None) -> str:

@@ -23,7 +23,7 @@ def print_plan(estimate: PlanEstimate, console: Console) -> None:
     if not curves:
         console.print("nothing is left to run: the store holds every cell.", highlight=False)
         return
-    # Arguments that are the same everywhere tell curves apart no better than silence.
+    # Arguments that are the same everywhere do not distinguish curves.
     names = [name for name in curves[0].static if len({repr(curve.static.get(name)) for curve in curves}) > 1]
     labels = {name: labels_of(curve.static[name] for curve in curves) for name in names}
     rows = [

@@ -65,7 +65,7 @@ def places_of(result: Result) -> dict[str, Place]:
 
 
 def key_of_curve(curve: Curve) -> str:
-    """What tells a curve apart from all others, also when it is a part of one."""
+    """What identifies a curve among all others, also when it is a part of one."""
     return canonical(curve.arguments)
 
 
@@ -82,7 +82,7 @@ def _learner(result: Result, curve: Curve, learners: int) -> str:
 
 
 def _named_arguments(result: Result, curve: Curve, own: list[str]) -> list[str]:
-    """The arguments of a learner's own that its name tells: those in which it varies, and those that are not as they are by
+    """The arguments of a learner's own that its name states: those in which it varies, and those that are not as they are by
     default."""
     named = []
     for name in own:

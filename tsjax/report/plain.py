@@ -162,7 +162,7 @@ def result_json(result: Result, model: str = "power") -> dict[str, Any]:
 
 def plan_json(estimate: PlanEstimate) -> dict[str, Any]:
     """A plan's cost: `curves`, one object each (`static`, `cells`, `chunks`, `programs`, `bytes` of the largest chunk,
-    `operations` and `seconds`, null where nothing tells them, `measured`: by cells that were run), the memory `budget_bytes`
+    `operations` and `seconds`, null where they are not known, `measured`: by cells that were run), the memory `budget_bytes`
     of a chunk, and the speeds assumed, `products_per_second` and `factorisations_per_second`."""
     from ..sweep.values import redacted
 

@@ -110,7 +110,7 @@ class Series(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """The curves of one variant; `title` tells which, and is empty where there is only one."""
+    """The curves of one variant; `title` names it, and is empty where there is only one."""
 
     title: str
     series: list[Series]

@@ -1,4 +1,4 @@
-"""Text of others (claims, names, labels, paths, messages) made safe to show anywhere: without credentials and control characters."""
+"""Text of others (claims, names, labels, paths, messages), made safe to show: no credentials, no control characters."""
 
 import re
 import textwrap

@@ -142,7 +142,7 @@ def _estimator(arguments: dict[str, Any]) -> AbstractEstimator:
 def _cost(arguments: dict[str, Any]) -> Cost:
     problem = problem_of(arguments["data"], arguments["target"], arguments["test_share"])
     size = {"d": problem.d + 1, "m": arguments["width"] or problem.d, "test_points": problem.test_size}
-    # One of the user's own is taken for kernel ridge regression.
+    # One of the user's own is assumed to cost what kernel ridge regression does.
     chosen = ESTIMATORS.get(arguments["estimator"], ESTIMATORS["linear"])
     assert chosen.cost is not None
     return chosen.cost({**arguments, **size})
@@ -170,7 +170,7 @@ def real_data(key, *, data, target, n, test_share, bias, dtype, fingerprint, **l
 
     `risk` and `train_risk` are in units of the variance of y over all rows: 1 is what predicting the mean gives, 1 - risk is
     R^2. `risk_se` is the standard error of `risk` that comes from the finite number of rows held out, given the fit. Noise
-    counts: curves level off at its share, and exponents tell how steep they are, not how fast the excess risk falls.
+    counts: curves level off at its share, and exponents say how steep they are, not how fast the excess risk falls.
     """
     del fingerprint
     problem = problem_of(data, target, test_share)

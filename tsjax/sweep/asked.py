@@ -24,7 +24,7 @@ class Unmeasured(Exception):
 
 class Measured(NamedTuple):
     """A number for one curve: `value` and `interval`, measured over `x` (first, last); `doubt`: what forbids to trust a verdict
-    that holds; `note`: what else to tell; `curve`: the part of the curve that was asked about. `scale` is that of the interval
+    that holds; `note`: what else to say; `curve`: the part of the curve that was asked about. `scale` is that of the interval
     (`tsjax.rates.intervals.Estimate`), and `seeds` how many it rests on: so it can be had at another level."""
 
     value: float

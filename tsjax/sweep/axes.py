@@ -1,6 +1,6 @@
 """The axes of a grid: lists, ranges, axes that go together, and axes for some cells only.
 
-Ranges are computed in decimal, as they are written: from 0.1 to 0.3 by 0.1 ends at 0.3, the very number that a list would
+Ranges are computed in decimal, as they are written: from 0.1 to 0.3 by 0.1 ends at 0.3, the same number that a list would
 hold, and no value depends on the logarithm of some machine's C library.
 """
 

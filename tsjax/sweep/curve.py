@@ -14,7 +14,7 @@ from .values import within
 class Curve:
     """One curve of a sweep: the cells that differ in x and seed alone.
 
-    - `name`: the value of the experiment's curve argument; `label` also tells the other arguments that vary in the sweep.
+    - `name`: the value of the experiment's curve argument; `label` also states the other arguments that vary in the sweep.
     - `arguments`: all arguments but x. `x` (k,) increasing, `seeds` (s,).
     - `values`: for each y of the experiment the table (k, s), NaN where a cell failed or was not run.
     - `failed`: number of cells that diverged, were singular, or returned no finite number.

@@ -25,7 +25,7 @@ from .program import compile_group, memory_budget
 class CurveEstimate:
     """The cost of the cells, still to be run, that share all static arguments but x. `bytes`: of one chunk of the largest
     program, on all devices together; None where that was neither compiled nor is known from before. `seconds` and
-    `operations` are None where neither the experiment states a cost nor records tell one. `measured`: whether `seconds` stands
+    `operations` are None where neither the experiment nor the records state a cost. `measured`: whether `seconds` stands
     on cells of this curve that were run, in the store or on this machine."""
 
     static: dict[str, Any]
@@ -79,8 +79,8 @@ def measure_speeds() -> tuple[float, float]:
 
 
 def seconds_of(costs: list[Cost | None], measured: list[np.ndarray]) -> list[float] | None:
-    """Seconds of one cell of each group of a curve, as its records tell (`measured`, NaN for cells without one): those of the
-    group itself, or of the group nearest in cost, in proportion. None where they do not tell."""
+    """Seconds of one cell of each group of a curve, by its records (`measured`, NaN for cells without one): those of the
+    group itself, or of the group nearest in cost, in proportion. None where they have none."""
     mine = [seconds[~np.isnan(seconds)] for seconds in measured]
     known = [i for i, some in enumerate(mine) if len(some)]
     if not known or (costs[0] is None and len(known) < len(costs)):

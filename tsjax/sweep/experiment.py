@@ -70,7 +70,7 @@ class Experiment:
       "coordinate")}`. They are read by `Result.arrays`, and are in no table.
     - `theory(arguments, x)`: the `Theory` of the curve at `arguments`, for the values x.
     - `work`: a returned value that counts work done (for instance gradient steps), shown as throughput while running.
-    - `cost(arguments)`: the `Cost` of one cell; without it `tsjax plan` tells no time.
+    - `cost(arguments)`: the `Cost` of one cell; without it `tsjax plan` shows no time.
     - `independent`: arguments whose values enter the key. Without them a cell's key depends on the sweep's key and the seed
       alone: common random numbers, so that at one seed all cells see the same draws and their differences are paired.
     - `version`: to be raised when the function comes to mean something else; a store keeps the records of one version.

@@ -1,4 +1,4 @@
-"""What programs and cells have cost on this machine, kept in the cache folder, so that a plan can say at once how long a sweep takes."""
+"""What programs and cells cost on this machine before, kept in the cache folder, for the times that a plan shows."""
 
 import contextlib
 import json

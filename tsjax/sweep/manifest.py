@@ -1,7 +1,7 @@
 """The manifest of a chunk, which says to what sweep it belongs and what made it; and how a chunk is written to bytes.
 
 A chunk is a Parquet file named by the SHA-256 of its bytes, with the manifest in its metadata: any changed bit is found,
-whichever part of the file it is in, and a file tells its origin wherever it lies.
+whichever part of the file it is in, and a file states its origin wherever it lies.
 """
 
 import hashlib

@@ -216,12 +216,12 @@ class _Task(Points):
         return [Measured(value, (value - UNDECIDED, value + UNDECIDED), _ends(kept.x), doubt, note, scale="exact")]
 
     def _forecast(self, curve: Curve) -> list[Measured]:
-        """Mean at the largest x over what a fit without it foretells."""
+        """Mean at the largest x over what a fit without it predicts."""
         kept, model = curve.measured(self.metric), self.expectation.model or "power"
         (score,) = score_forecast(kept.x, kept.values[self.metric], model=model, level=self.level)
         assert score.ratio is not None
         ends = f"{score.interval[0]:.4g}..{score.interval[1]:.4g}"
-        note = f"foretold {score.predicted:.4g} {ends}, measured {score.measured:.4g}"
+        note = f"predicted {score.predicted:.4g} {ends}, measured {score.measured:.4g}"
         x = (float(score.n), float(score.n))
         ratio, seeds = score.ratio, score.rate.effective_seeds
         return [Measured(ratio.value, ratio.interval, x, _tail(score.rate, curve), note, None, ratio.scale, seeds)]

@@ -61,17 +61,17 @@ def from_table(
       JSON-lines file, or of a folder of JSON lines (`tsjax.tables.read_table`).
     - `x`, `y`: the columns on the two axes: numbers. The first of several y carries the rate. A row whose y is missing or not
       finite is a failed run: it is counted, and left out of every mean.
-    - `seed`: the column, or columns, that tell runs at one point apart: numbers or words. Runs of equal seed are compared in
-      pairs, which is right whether or not they share anything. Without it, rows at one point are taken for independent runs, in
+    - `seed`: the column, or columns, that distinguish runs at one point: numbers or words. Runs of equal seed are compared in
+      pairs, which is right whether or not they share anything. Without it, rows at one point count as independent runs, in
       random order (a table that is sorted by its results would give pairs of equal rank); one row at each point gives intervals
       by residuals (`tsjax.fit_rate`).
-    - `curve`: the column that names curves; `by`: further columns that tell curves apart, such as a dataset or a width.
+    - `curve`: the column that names curves; `by`: further columns that distinguish curves, such as a dataset or a width.
     - `expect`: expectations, as the tables `[[expect]]` of a sweep file: `{"what": "rate of a in n", "at_least": 0.4}`.
     - `surface`: two columns, among x, curve and by, over which the page fits E + A/N^a + B/D^b, as the table `[surface]` of a
       sweep file: `{"n": "parameters", "d": "tokens", "cost": 6}`.
     - `metrics`: kinds of values, as of an `Experiment`: `{"error": ts.Share(trials="tests")}`, where `tests` is a column too.
       Truth values are indicators; a y with values that are not positive is `ts.Signed()`. A share that the table has rounded
-      is taken for the nearest share of whole trials.
+      is replaced by the nearest share of whole trials.
     - `labels`: how to write columns and values. Spaces and the like in them become `_`, since phrases name them, and the label
       is then what the table has; an empty text is `(empty)`.
     - `claim`, `source`: of the page. `out`: a directory for a store, from which every command reads (`tsjax rates`, `verify`,
@@ -156,7 +156,7 @@ def _check_columns(
         check_column(frame, name, where)
         gaps = int(pd.Series(frame[name]).isna().sum())
         if gaps:
-            raise ValueError(f"{where}: column {name!r} tells runs apart, so it must have no gaps; it has {gaps}.")
+            raise ValueError(f"{where}: column {name!r} distinguishes runs, so it must have no gaps; it has {gaps}.")
     twice = [name for name in dict.fromkeys((x, *values, *words)) if [x, *values, *words].count(name) > 1]
     if twice:
         raise ValueError(f"{where}: column {twice[0]!r} is named twice among x, y, seed, curve and by; name it once.")

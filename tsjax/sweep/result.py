@@ -296,7 +296,7 @@ class Result:
         return found
 
     def _outcomes(self, curve: Curve, model: str) -> list[str]:
-        """Of the verdicts on the very exponent that a row of rates holds: this window, this model, this interval."""
+        """The verdicts on exactly the exponent of a row of rates: with its window, model and interval."""
         found = []
         for expectation in self.spec.expect:
             phrase = expectation.phrase
@@ -455,7 +455,7 @@ class Result:
 
     def plot(self, y: str | None = None, style: str = "column", axes: np.ndarray | None = None) -> np.ndarray:
         """Draws `y` (the experiment's first, by default) against x, with 95 % intervals, fitted exponents and theory, for a
-        paper: as wide as a `column` or a `page` of text, in colours that everyone tells apart and that read in grey.
+        paper: as wide as a `column` or a `page` of text, in colours that everyone can distinguish, also in grey.
 
         Returns the matplotlib axes (panels,), one for each combination of the other arguments that vary; `axes` (panels,)
         draws into those. Raises ValueError when there are no records, or `y`, `style` or the number of axes is wrong.

@@ -1,4 +1,4 @@
-"""How many seeds a given precision needs, from a pilot run; and rounds of more seeds until every exponent has that precision."""
+"""How many seeds a given precision needs, by a pilot run; and rounds of more seeds until every exponent has that precision."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

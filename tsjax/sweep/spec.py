@@ -90,7 +90,7 @@ class SweepSpec(BaseModel):
                 check_surface(self.surface, names, (cell for cell, _ in expand(small, experiment)))
             except AbsentError:
                 small = small.model_copy(update={"surface": None})
-        # A misspelt name is an error, not something that the smoke size lacks: the whole grid tells them apart.
+        # A misspelt name is an error, not something that the smoke size lacks: the whole grid shows which it is.
         check_expectations(self.expect, experiment, (cell for cell, _ in expand(self, experiment)), deep=False)
         own = filter(None, (expectation.at_smoke_size() for expectation in self.expect))
         kept = possible(list(own), experiment, (cell for cell, _ in expand(small, experiment)))
@@ -185,7 +185,7 @@ class _Reader:
     def __init__(self, experiment: Experiment):
         self.schema = experiment.arguments
         self.names = list(self.schema.model_fields)
-        # Of arguments that are lists themselves: the schema tells one value from an axis of values.
+        # Of arguments that are lists themselves: the schema distinguishes one value from an axis of values.
         self.lists = {
             name: TypeAdapter(_annotated(info))
             for name, info in self.schema.model_fields.items()
@@ -219,7 +219,7 @@ class _Reader:
                 )
             first = self.first[name].setdefault(_hashable(value), value)
             if type(first) is not type(value) and json.dumps(first) != json.dumps(value):
-                # Equal to Python and to pandas, so that their cells would be taken for one; different to the function.
+                # Equal to Python and to pandas, so that their cells would count as one, but different to the function.
                 raise SpecError(
                     f"{table(name)}: {name} is given as {first!r} and as {value!r}, which are equal but of different types: "
                     "write one of them."

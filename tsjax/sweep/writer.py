@@ -122,7 +122,7 @@ class StoreWriter(Store):
         return json.dumps(sealed(content), indent=1).encode()
 
     def _is_sound(self) -> bool:
-        """Whether there is a description that can be trusted. A damaged one is set aside: the chunks tell whose they are."""
+        """Whether there is a description that can be trusted. A damaged one is set aside: chunks name their sweep."""
         if not self._is_described():
             return False
         try:
@@ -266,7 +266,7 @@ class StoreWriter(Store):
         doubled = self._doubled(found, columns)
         groups: dict[str, list[str]] = {}
         for name in sorted(wanted & found.tables.keys()):
-            # Cells that are in two files stay apart: joined, nobody could tell any more that they were run twice.
+            # Cells that are in two files stay apart: once joined, nothing would show that they were run twice.
             alone = name if name in doubled else ""
             groups.setdefault(found.manifests[name].origin + alone, []).append(name)
         for names in groups.values():
