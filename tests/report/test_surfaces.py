@@ -19,7 +19,7 @@ ASKED = {"n": "size", "d": "tokens", "cost": COST}
 
 
 def _table(points=40, error=0.002):
-    """Models of which no two share a size or a number of tokens."""
+    """Models; no two share a size or a number of tokens."""
     rng = np.random.default_rng(SEED)
     n, d = 10 ** rng.uniform(7, 10, points), 10 ** rng.uniform(9, 12, points)
     loss = (E + A / n**ALPHA + B / d**BETA) * np.exp(error * rng.normal(size=points))

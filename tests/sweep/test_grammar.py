@@ -109,7 +109,7 @@ def phrases(kind: str) -> list[str]:
 
 
 OTHERS = ["b", "other_KIND", "predicted", "d = 8", "n = 64"]
-# Of which curves a phrase is, where it is not at one d and width.
+# The curves that a phrase is about, where it is not at one d and width.
 WHERE = {"exponent": {"width": 8}, "contour": {"width": 8}, "trend": {}, "average": {}}
 REFUSED = {
     # Two curves are fitted, and a recorded value is none.

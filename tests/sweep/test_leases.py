@@ -86,7 +86,7 @@ def test_what_is_given_back_is_free(worker):
     assert two.is_free("a") and two.take("a") == (True, True)
 
 
-def test_a_dead_worker_is_told_by_its_silence_not_by_a_clock(worker, monkeypatch):
+def test_a_dead_worker_is_known_by_its_silence_not_by_a_clock(worker, monkeypatch):
     """The clock of the other machine may say anything: only changes count, and only time of one's own."""
     one, two = worker(), worker(lease_seconds=60.0)
     one.take("a")

@@ -38,7 +38,7 @@ def at_extent(extent: Extent, limit: int, of: Callable[[int], Callable], *operan
 
 
 def kernel_matrix(kernel: AbstractKernel, x: Float[Array, "n *point"], extent: Extent) -> Float[Array, "n n"]:
-    """k(x), of which rows from `extent` on need not be right: they are left out in blocks, and are 0 there."""
+    """k(x), whose rows from `extent` on need not be right: blocks leave them out, and they are 0 there."""
     n, size = x.shape[0], -(-x.shape[0] // _BLOCKS)
     if extent is None or size < _FEWEST:
         return kernel(x)

@@ -134,7 +134,7 @@ def render(result: Result) -> str:
         loader=jinja2.FileSystemLoader(here),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        # Whatever text a store or a spec holds, wherever the page shows it; Markup is the page's own.
+        # Escapes all text of a store or a spec wherever the page shows it; Markup is the page's own.
         finalize=lambda value: shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -199,7 +199,7 @@ def _sections(result: Result) -> list[Section]:
 
 
 def _data(sections: list[Section]) -> str:
-    """The figures as JSON that neither ends its script nor breaks a line of it, whatever text it holds."""
+    """The figures as JSON that neither ends its script nor breaks a line of it, for any text."""
     figures = {
         f"{section.id}-{place}": chart.figure.content()
         for section in sections

@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from ..rates import Estimate, Frontier, Surface
 from ..rates.checks import together
 from ..sweep.result import Result
-from .blocks import Chart, Entry, Section
 from .figures import settings, width_of
 from .grids import Cell, Grid
 from .look import COLOURS, INK, dash_of
 from .numbers import digits, label_of, plural, prefixed
 from .plot import Plot, faint, layout_of, words
+from .sections import Chart, Entry, Section
 
 # Lines of equal loss, and points along each one and along the frontier.
 _LEVELS, _POINTS = 8, 60

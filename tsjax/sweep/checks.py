@@ -236,10 +236,10 @@ class _Check:
             first, second = found[0].arguments, found[1].arguments
             differ = [key for key in first if not same(first[key], second[key])]
             values = {key: list(dict.fromkeys(shown(curve.arguments[key]) for curve in found)) for key in differ}
-            told = "; ".join(f"{key} = {' or '.join(listed)}" for key, listed in values.items())
+            differences = "; ".join(f"{key} = {' or '.join(listed)}" for key, listed in values.items())
             raise SpecError(
                 f"{self.where}: {len(found)} curves are called {found[0].name}; pick one by where = {{ {differ[0]} = ... }}. "
-                f"They differ in {told}."
+                f"They differ in {differences}."
             )
         return found[0]
 

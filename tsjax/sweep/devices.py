@@ -96,7 +96,7 @@ def compile_fast() -> None:
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs in the user's cache folder, for this process, unless JAX has been told a folder
+    """Keeps compiled programs in the user's cache folder, for this process, unless JAX has been given a folder
     (JAX_COMPILATION_CACHE_DIR) or not to (JAX_ENABLE_COMPILATION_CACHE=false). A program is found again by its code, JAX's
     version and the device. Where other users could write to the folder, or another process does not let go of it, programs
     are not kept, and a warning says why."""
@@ -282,7 +282,7 @@ def fit_many(
             )
     use_machine()
     chosen = tuple(usable_devices() if devices is None else devices)
-    # As every fit called eagerly: what needs float64 has it, whatever JAX's flags; training keeps the type of the data.
+    # As every fit called eagerly: what needs float64 has it, under any flags of JAX; training keeps the type of the data.
     with one_blas_thread(), jax.enable_x64(True):
         fit = _compiled(tuple(compiler_options(chosen[0].platform).items()))
         fits = fit(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)

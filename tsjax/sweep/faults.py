@@ -1,4 +1,4 @@
-"""Errors of a user's own experiment, told apart from faults of tsjax; and the groups of a run that failed."""
+"""Errors of a user's own experiment, separated from faults of tsjax; and the groups of a run that failed."""
 
 import inspect
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from .errors import TooLargeError
 from .experiment import Experiment
-from .places import place_of, told
+from .places import in_one_line, place_of
 from .plan import Cell, Group, Plan
 
 # How a note on an error begins, to be found again among those of others.
@@ -81,7 +81,7 @@ def raise_as_users(error: Exception, experiment: Any, where: str) -> NoReturn:
     elif isinstance(error, OverflowError | MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
         raise ExperimentError(
             f"experiment {experiment.name!r} cannot be compiled{at}: its arrays are too large for this machine "
-            f"({told(error)}). Take smaller sizes."
+            f"({in_one_line(error)}). Take smaller sizes."
         ) from error
     raise error
 
@@ -92,7 +92,7 @@ def users_mistake(error: BaseException) -> str | None:
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_NOTE)]
     if not notes and place_of(error) is None:
         return None
-    return ": ".join([*notes[:1], told(error)])
+    return ": ".join([*notes[:1], in_one_line(error)])
 
 
 class GroupError(ValueError):
@@ -138,5 +138,5 @@ class GroupErrors:
             raise_as_users(first, self.experiment, where)
         raise GroupError(
             f"{len(self._found)} of {self.groups} programs failed, all other cells are done. The first was at {where}: "
-            f"{told(first, source_file(self.experiment))}"
+            f"{in_one_line(first, source_file(self.experiment))}"
         ) from first

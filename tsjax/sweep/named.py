@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SpecError
-from .places import told
+from .places import in_one_line
 
 _ALLOWED = contextvars.ContextVar("tsjax_imports_allowed", default=True)
 
@@ -39,7 +39,7 @@ def import_named(name: str, where: str) -> Any:
         missing = error.name or ""
         if not f"{module}.".startswith(f"{missing}."):
             # A module that the study's own imports.
-            raise SpecError(f"{where}: cannot be imported: {told(error)}.{_found_at(missing)}") from error
+            raise SpecError(f"{where}: cannot be imported: {in_one_line(error)}.{_found_at(missing)}") from error
         hint = _found_at(module) or (
             " Install its package, or name its folder in PYTHONPATH; on the command line modules in the current directory are "
             "found too."
@@ -48,10 +48,12 @@ def import_named(name: str, where: str) -> Any:
             f"{where}: cannot be imported: there is no module {missing!r} where Python looks for modules.{hint}"
         ) from error
     except ImportError as error:
-        raise SpecError(f"{where}: cannot be imported: {told(error)}.{_as_part(module, attribute, error)}") from error
+        raise SpecError(
+            f"{where}: cannot be imported: {in_one_line(error)}.{_as_part(module, attribute, error)}"
+        ) from error
     # Also sys.exit, which would end the command as if all were well.
     except (Exception, SystemExit) as error:
-        raise SpecError(f"{where}: cannot be imported: {told(error)}.") from error
+        raise SpecError(f"{where}: cannot be imported: {in_one_line(error)}.") from error
     if not hasattr(found, attribute):
         raise SpecError(
             f"{where}: cannot be imported: the module {module} ({getattr(found, '__file__', None)}) has no {attribute!r}."

@@ -40,7 +40,7 @@ def _written(file: str, line: int) -> str:
     return f"{file}, line {line}" + (f": `{source}`" if source else "")
 
 
-def told(error: BaseException, own: str = "") -> str:
+def in_one_line(error: BaseException, own: str = "") -> str:
     """An error in one line: what it is, and its place in a user's code where it has one."""
     name = type(error).__name__
     text = error.msg if isinstance(error, SyntaxError) else str(error)

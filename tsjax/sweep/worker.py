@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from .errors import no_dict, no_number
-from .places import told
+from .places import in_one_line
 
 
 class Named(NamedTuple):
@@ -40,7 +40,7 @@ def serve(handle: int) -> None:
     try:
         fn = _load(*parent.recv())
     except BaseException as error:
-        parent.send(("broken", told(error), 0.0))
+        parent.send(("broken", in_one_line(error), 0.0))
         return
     parent.send(("ready", None, 0.0))
     while True:
@@ -78,10 +78,10 @@ def _call(fn: Callable[..., Any], seed: int, arguments: dict[str, Any]) -> tuple
                 return "wrong", no_number(name)
         return "returned", arrays
     except MemoryError as error:
-        return "memory", told(error)
+        return "memory", in_one_line(error)
     # Also sys.exit, which would end the worker.
     except BaseException as error:
-        return "raised", told(error)
+        return "raised", in_one_line(error)
 
 
 def _end_with_parent() -> None:

@@ -18,7 +18,7 @@ from ..faults import ExperimentError, GroupError
 from ..files import is_url
 from ..interrupt import Stop, listening
 from ..leases import LEASE_SECONDS
-from ..places import told
+from ..places import in_one_line
 from ..plan import DEFAULT_CHUNK, Plan
 from ..program import settings
 from ..provenance import manifest_of
@@ -65,7 +65,7 @@ class _Job:
                 for _ in engine.run(plan, store, stop):
                     pass
             except Exception as error:
-                return told(error)
+                return in_one_line(error)
         return ""
 
     def checkpoint(self) -> Any:
