@@ -341,7 +341,7 @@ def excess_risk(
 
 def _unless(reliable: Bool[Array, ""], estimate: Callable[[], tuple], exact: tuple) -> tuple:
     """`exact` where it is reliable, else `estimate()`, which a batch computes only where some member needs it: `lax.cond` by a
-    batched value would estimate for every member, and so does a loop of no pass, since XLA moves its repeated work out of it."""
+    batched value would estimate for every member, and so does a loop of no pass, since XLA moves repeated work out of it."""
     found = jax.lax.cond(eqxi.unvmap_all(reliable), lambda: exact, estimate)
     return jax.tree.map(lambda known, estimated: jnp.where(reliable, known, estimated), exact, found)
 
