@@ -21,11 +21,9 @@ POINTS, SEEDS, SECONDS = 4, 5, 0.2
 
 def _start(tool: str, folder: Path, *options: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "benchmarks.runner_ways", tool, str(folder), *map(str, options)]
-    settings = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_AIR_NEW_OUTPUT": "0",
-        "TSJAX_CACHE_DIR": str(folder.parent / "cache"),
-    }
+    # Under `uv run` Ray would start its workers by uv as well, in an environment of their own.
+    settings = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0"}
+    settings["TSJAX_CACHE_DIR"] = str(folder.parent / "cache")
     log = open(folder.parent / "log", "ab")  # noqa: SIM115
     return subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True)
 
