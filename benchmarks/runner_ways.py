@@ -104,7 +104,8 @@ def _tsjax_black_box(task: Task) -> None:
     def coin(seed: int, *, point: int, begun: str, seconds: float, fail: int):
         return {"risk": cell(point, seed, begun, seconds, fail)}
 
-    ts.sweep(coin, out=task.store, seeds=task.seeds, point=list(range(task.points)), workers=1, **task.fixed)
+    engine = ts.engines.BlackBox(processes=1)
+    ts.sweep(coin, out=task.store, seeds=task.seeds, point=list(range(task.points)), engine=engine, **task.fixed)
 
 
 def _tsjax_count(task: Task) -> int:
