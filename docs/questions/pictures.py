@@ -43,8 +43,11 @@ def which_is_ahead(names: dict[str, Any]) -> Figure:
     result = names["result"]
     result.plot(axes=[ax])
     found = result.estimate("crossing of student relative to NTK in n")
-    ax.axvspan(*found.interval, color="0.5", alpha=0.2, label=f"crossing: n = {found.value:.0f}")
-    ax.legend()
+    band = ax.axvspan(*found.interval, color="0.5", alpha=0.2)
+    legend = ax.get_legend()
+    assert legend is not None
+    names_of_curves = [text.get_text() for text in legend.get_texts()]
+    ax.legend([*legend.legend_handles, band], [*names_of_curves, f"crossing: n = {found.value:.0f}"])
     return figure
 
 
