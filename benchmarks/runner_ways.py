@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import numpy as np
 
 
 def cell(point: int, seed: int, begun: str, seconds: float, fail: int) -> float:
@@ -53,7 +55,8 @@ class Task:
         return ((point, seed) for point in range(self.points) for seed in range(self.seeds))
 
 
-class Way(NamedTuple):
+@dataclass(frozen=True)
+class Way:
     """`run` runs a task; `count` says how many results can be read after it."""
 
     run: Callable[[Task], None]
@@ -113,8 +116,8 @@ def _tsjax_count(task: Task) -> int:
 
     if not (task.store / "sweep.json").exists():
         return 0
-    records = ts.load(task.store).records
-    return int(records["risk"].notna().sum())
+    risks = ts.load(task.store).records["risk"].to_numpy()
+    return int(np.isfinite(risks).sum())
 
 
 def _hydra(task: Task) -> None:

@@ -52,7 +52,7 @@ def _seconds(cost: Cost) -> float:
 
 def _rung(size: int, limit: int) -> int:
     """The size at which a program for `limit` rows factorises."""
-    return min(rung for rung in (limit / 8, limit / 4, limit / 2, limit) if rung >= size)
+    return min(rung for rung in (limit // 8, limit // 4, limit // 2, limit) if rung >= size)
 
 
 @pytest.mark.parametrize("loops_end", [True, False])

@@ -53,12 +53,12 @@ def points_of(result: Result) -> Points:
     places = places_of(result)
     for curve in curves:
         groups.setdefault(places[key_of_curve(curve)].title, []).append(curve)
-    drawn = lambda seeds: (
+    share = lambda seeds: (
         lines(seeds) / _MOST_LINES
         if along
         else max(points(seeds, members) for members in groups.values()) / _MOST_SHOWN
     )
-    full = lambda seeds: max(points(seeds, curves) / _MOST, drawn(seeds))
+    full = lambda seeds: max(points(seeds, curves) / _MOST, share(seeds))
     # The most seeds that fit, and one at least.
     kept = max(1, bisect.bisect_right(range(1, most + 1), 1.0, key=full))
     panels: dict[str, list[Cloud]] = {title: [] for title in groups}
