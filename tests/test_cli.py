@@ -673,7 +673,8 @@ def test_run_until_verdicts_are_decided(tsjax, toy_file):
     assert all("holds at every look up to 64 seeds" in verdict["reason"] for verdict in content["verdicts"])
     decided = all(verdict["outcome"] != "undecided" for verdict in content["verdicts"])
     seeds = {row["seeds"] for row in content["rates"]}
-    assert len(seeds) == 1 and (decided or seeds == {64})
+    # Curves that only decided claims read keep the seeds of the look that decided them.
+    assert seeds <= {8, 16, 32, 64} and (decided or max(seeds) == 64)
     # `verify` judges as the run did, and looking again is no new look.
     _, out, _ = tsjax("verify", "s", "--json")
     assert json.loads(out)["verdicts"] == content["verdicts"]

@@ -1,5 +1,6 @@
 """Leases on the files alone: who may run what, and who may commit, in any order of events, however slow a worker is."""
 
+import contextlib
 import json
 import os
 import random
@@ -210,7 +211,7 @@ def test_any_order_of_events_commits_each_unit_once(files, trial):
         return [files.read(f"chunks/{name}").decode() for name in _chunks(files)]
 
     for one in workers:
-        one._is_gone = lambda seen: False
+        one._is_gone = lambda worker, seen: False
     for step in range(150):
         i = rng.randrange(3)
         one, event = workers[i], rng.choice(["take", "take", "commit", "dead"])
@@ -327,3 +328,16 @@ def test_a_link_whose_answer_got_lost_is_ours(files, monkeypatch):
     assert files.create(f"{FOLDER}/u-a.0", b"mine")
     monkeypatch.undo()
     assert not files.create(f"{FOLDER}/u-a.0", b"yours") and files.read(f"{FOLDER}/u-a.0") == b"mine"
+
+
+def test_a_worker_that_could_not_say_that_it_ended_is_no_more(tmp_path, files):
+    """A store that is moved while a sweep runs, and begun again in the same process: no lease is waited for."""
+    first = Leases(files)
+    assert first.take("u") == (True, False)
+    (tmp_path / "s").rename(tmp_path / "moved")
+    with contextlib.suppress(OSError):
+        first.close()
+    second = Leases(LocalFiles(tmp_path / "moved"))
+    second.look(now=True)
+    assert not second.others and second.take("u")[0]
+    second.close()

@@ -40,6 +40,9 @@ _BEATS = 4
 # Looks at the folder are this far apart, and shorter where leases are.
 _LOOK_SECONDS = 1.0
 _ATTEMPTS = 5
+# The workers of this process that were not closed: one that could not say so, since its disk was full or its store was moved,
+# is no more all the same.
+_OPEN: set[str] = set()
 
 
 def _read_text(path: str) -> str:
@@ -109,7 +112,9 @@ class Leases:
 
     def _open(self) -> None:
         """Begins as a worker that nobody knows."""
+        _OPEN.discard(getattr(self, "id", ""))
         self.id, self._entry = uuid.uuid4().hex, 0
+        _OPEN.add(self.id)
         self.held.clear()
         self._holders.clear()
         self._pulse = 0
@@ -160,6 +165,7 @@ class Leases:
         else is at work."""
         self._stop.set()
         self._heart.join()
+        _OPEN.discard(self.id)
         with self._lock:
             self._create(f"w-{self.id}.{self._entry + 1}", {"closed": self.id})
             if units:
@@ -181,7 +187,7 @@ class Leases:
             elif kind == "w":
                 # One that is only slow must find that it was closed, whenever it comes back.
                 seen = self._workers.get(owner)
-                mine = owner == self.id or self._is_gone(seen) or (seen is not None and _ended(seen, owner))
+                mine = owner == self.id or self._is_gone(owner, seen) or (seen is not None and _ended(seen, owner))
             else:
                 # Never announced: its writer is closed.
                 mine = name.endswith(".parquet")
@@ -244,16 +250,18 @@ class Leases:
         if beat != seen.beat:
             seen.beat, seen.since = beat, now
         patience = max(self.lease_seconds, _BEATS * float(seen.opening.get("beat", 0.0)))
-        if self._is_gone(seen) or now - seen.since > patience:
+        if self._is_gone(worker, seen) or now - seen.since > patience:
             self._close_other(worker, seen)
 
     def _read(self, name: str) -> dict[str, Any]:
         return json.loads(self.files.read(f"{FOLDER}/{name}"))
 
-    def _is_gone(self, seen: _Seen | None) -> bool:
-        """Whether it was a process of this machine that is no more."""
+    def _is_gone(self, worker: str, seen: _Seen | None) -> bool:
+        """Whether it was a process of this machine that is no more, or a worker of this process that is closed."""
         if seen is None or not seen.opening.get("machine") or seen.opening["machine"] != this_machine():
             return False
+        if seen.opening["process"] == os.getpid():
+            return worker not in _OPEN
         try:
             os.kill(seen.opening["process"], 0)
         except ProcessLookupError:
