@@ -24,8 +24,8 @@ def _start(tool: str, folder: Path, *options: object) -> subprocess.Popen:
     # Under `uv run` Ray would start its workers by uv as well, in an environment of their own.
     settings = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0"}
     settings["TSJAX_CACHE_DIR"] = str(folder.parent / "cache")
-    log = open(folder.parent / "log", "ab")  # noqa: SIM115
-    return subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True)
+    with open(folder.parent / "log", "ab") as log:
+        return subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True)
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -66,7 +66,11 @@ def test_eight_processes_killed_and_resumed(tmp_path, capsys):
         end = cells[-1] + (len(whole) - cells[-1]) // (RUNS + 1 - run_number)
         for at in [cells[-1] + 1, *sorted(rng.randint(cells[-1] + 1, end) for _ in range(KILLS - 1))]:
             _wait_for(run, out, at)
-            os.kill(rng.choice(_workers_of(run.pid)), signal.SIGKILL)
+            # A run that begins puts the chunk in place that a killed one had announced, before it has workers.
+            while not (workers := _workers_of(run.pid)):
+                assert run.poll() is None, "a run came to its end before its kill"
+                time.sleep(0.05)
+            os.kill(rng.choice(workers), signal.SIGKILL)
             killed += 1
         _wait_for(run, out, end)
         orphans |= set(_workers_of(run.pid))
