@@ -15,8 +15,9 @@ from tsjax.cli.specs import papers
 from tsjax.report.captioned import write_captioned
 from tsjax.report.claims import claims_markdown
 from tsjax.report.text import wrapped
+from tsjax.sweep.loading import load
 from tsjax.sweep.plan import plan_cells
-from tsjax.sweep.result import Result, load
+from tsjax.sweep.result import Result
 from tsjax.sweep.spec import SweepSpec, find_experiment, load_spec
 
 ROOT = Path(__file__).parent.parent

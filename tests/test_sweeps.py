@@ -8,8 +8,8 @@ import pytest
 
 from tsjax.cli import main
 from tsjax.cli.specs import shipped_sweeps
+from tsjax.sweep.loading import load
 from tsjax.sweep.plan import make_plan
-from tsjax.sweep.result import load
 from tsjax.sweep.spec import find_experiment, load_spec
 
 FILES = sorted(shipped_sweeps().glob("*.toml"))

@@ -145,9 +145,9 @@ from .sweep.experiment import Cost as Cost
 from .sweep.experiment import Experiment as Experiment
 from .sweep.experiment import Theory as Theory
 from .sweep.experiment import experiment as experiment
+from .sweep.loading import load as load
 from .sweep.recorded import from_table as from_table
 from .sweep.result import Result as Result
-from .sweep.result import load as load
 from .sweep.run import sweep as sweep
 from .task import AbstractInstance as AbstractInstance
 from .task import AbstractTask as AbstractTask

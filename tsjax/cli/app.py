@@ -81,7 +81,7 @@ def print_json(content: Any) -> None:
 
 def load(directory: str) -> "Result":
     """The result of a store, with records. **Raises:** ValueError when there are none."""
-    from ..sweep.result import load
+    from ..sweep.loading import load
 
     result = load(directory)
     if result.records.empty:

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from ..kernels import neural_tangents
 from ..sweep.coverage import Coverage
+from ..sweep.loading import content_of
 from ..sweep.manifest import SCHEMA, Manifest
 from ..sweep.records import assemble
-from ..sweep.result import content_of
 from ..sweep.store import Chunks, Content, Store, StoreError, identity_of, open_store
 from .numbers import plural
 from .plain import coverage_json

@@ -13,7 +13,8 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from ..sweep.result import Result, load
+from ..sweep.loading import load
+from ..sweep.result import Result
 from ..sweep.status import sweep_status
 from ..sweep.store import StoreError, open_store
 from ..sweep.values import redacted

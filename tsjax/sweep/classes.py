@@ -11,8 +11,8 @@ from ..size import ladder
 from .experiment import Cost
 
 # Seconds to make a program, and operations per second in products and in factorisations, of all devices of a kind together: on
-# CPUs as on two cores; on GPUs and TPUs assumed. Orders of magnitude are enough: where costs grow
-# as n^3, a machine twice as fast moves a border between classes by a third of an octave.
+# CPUs as on two cores; on GPUs and TPUs assumed. Orders of magnitude are enough: where costs grow as n^3, a machine twice as
+# fast moves a border between classes by a third of an octave.
 COMPILE_SECONDS = 6.0
 SPEEDS = {"cpu": (1e10, 4e10), "gpu": (2e12, 5e11), "tpu": (2e12, 5e11)}
 # Where an experiment states no cost, sizes within this factor share a program.
@@ -34,9 +34,7 @@ def padded_cost(
 ) -> Cost:
     """The cost of a cell in arrays that are longer than it needs: loops of training may end with the rows that count
     (`tsjax.fast`), and factorisations run at the next size that the program holds."""
-    held = tuple(
-        min(rung for rung in (*ladder(limit), limit) if rung >= size) for size, limit in zip(sizes, limits, strict=True)
-    )
+    held = tuple(min(rung for rung in ladder(limit) if rung >= size) for size, limit in zip(sizes, limits, strict=True))
     own, padded = cost_at(sizes), cost_at(limits)
     return Cost(own.products if loops_end else padded.products, cost_at(held).factorisations, padded.entries)
 

@@ -24,12 +24,9 @@ from .experiment import Experiment
 from .looks import Looks, read_looks, write_looks
 from .measure import Measure
 from .metrics import TIMES, kind_in, no_measurement, no_risk
-from .named import no_imports
-from .plan import Plan, plan_cells
+from .plan import Plan
 from .program import key_of, seed_of
-from .records import records_of
-from .spec import Expectation, SpecError, SweepSpec, find_experiment
-from .store import Content, Store, StoreError, open_store
+from .spec import Expectation, SpecError, SweepSpec
 from .surface import surface_of
 from .theory import Theory, TheoryTable
 from .values import canonical, redacted
@@ -83,7 +80,7 @@ class Result:
         self._theory = theory
         self._rates: dict[tuple[str, bytes, str, str], Rate] = {}
         self._shares: dict[str, bool] = {}
-        self._parts: dict[int, Result] = {}
+        self._parts: dict[int, Measure] = {}
         self._looks = read_looks(path)
         self._others: dict[tuple[str, tuple[str, ...]], list[Curve]] = {}
 
@@ -383,11 +380,14 @@ class Result:
         self._looks = looks
         self.__dict__.pop("_judged", None)
 
-    def _first(self, seeds: int) -> "Result":
-        """The same with the first seeds alone, which are numbered from 0."""
+    def _measure_of(self, seeds: int) -> Measure:
+        """What is measured on the first seeds alone, which are numbered from 0."""
+        if seeds == self.seeds:
+            return self._measure
         if seeds not in self._parts:
             rows = self.records.loc[self.records["seed"] < seeds]
-            self._parts[seeds] = Result(rows, self.spec, self.experiment, self.provenance, theory=self._theory)
+            part = Result(rows, self.spec, self.experiment, self.provenance, theory=self._theory)
+            self._parts[seeds] = part._measure
         return self._parts[seeds]
 
     def _judged_at(self, expectation: Expectation, level: float) -> Judged:
@@ -397,8 +397,7 @@ class Result:
         # Of a test at alpha the interval is that of 1 - 2 alpha.
         own = 1.0 - (1.0 - level) * (1.0 - expectation.level) / 0.05
         seeds = self._looks.seeds_of(expectation, self.seeds)
-        measure = self._measure if seeds == self.seeds else self._first(seeds)._measure
-        found = judged(expectation, measure, self._looks.level(expectation, seeds, own))
+        found = judged(expectation, self._measure_of(seeds), self._looks.level(expectation, seeds, own))
         note = self._looks.note(expectation, seeds)
         reason = f"{found.verdict.reason}; {note}" if note else found.verdict.reason
         return found._replace(verdict=replace(found.verdict, reason=reason))
@@ -475,53 +474,3 @@ class Result:
 
 def _positive(values: np.ndarray) -> bool:
     return bool(np.all(np.isfinite(values) & (values > 0)))
-
-
-def load(path: str | Path, experiment: Experiment | None = None) -> Result:
-    """The result of a sweep from its store. Only tsjax is imported and called, never code that the store names.
-
-    `experiment` is needed only for stores of earlier versions whose study is not one that ships.
-
-    **Raises:** StoreError when there is no readable store, or its records are not those of one sweep.
-    """
-    return result_of(open_store(path), experiment)
-
-
-def result_of(store: Store, experiment: Experiment | None = None) -> Result:
-    """The result of what a store holds."""
-    content = content_of(store, experiment)
-    records, coverage = records_of(store, content.plan, content.experiment)
-    theory: Callable[[Mapping[str, Any], np.ndarray], Theory] = content.theory
-    if store.is_old and isinstance(content.plan.experiment, Experiment):
-        theory = content.plan.experiment.theory_at
-    return Result(
-        records,
-        content.spec,
-        content.experiment,
-        content.provenance,
-        store.path,
-        plan=content.plan,
-        coverage=coverage,
-        theory=theory,
-    )
-
-
-def content_of(store: Store, experiment: Experiment | None = None) -> Content:
-    """What a store says of its sweep. One of an earlier version does not describe its experiment: that must be one which
-    ships, or be given. **Raises:** StoreError."""
-    if not store.is_old:
-        return store.content()
-    spec = store.spec
-    if experiment is None:
-        if ":" in spec.study:
-            raise StoreError(
-                f"{store.name} was made by an earlier version of tsjax, and its study {spec.study!r} is not part of tsjax. "
-                "Load it from Python: ts.load(path, experiment)."
-            )
-        experiment = find_experiment(spec.study)
-    try:
-        with no_imports():
-            plan = plan_cells(spec, experiment)
-    except SpecError as error:
-        raise StoreError(f"{store.name} was made by an earlier version of tsjax, and cannot be read: {error}") from None
-    return Content(spec, experiment.description, plan, TheoryTable(), store.provenance)

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from .estimate import seconds_of
+from .loading import content_of
 from .records import FAILED, read_columns
-from .result import content_of
 from .store import open_store
 from .values import name_of_value, redacted
 

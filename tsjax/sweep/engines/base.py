@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
 
-from ..commits import ChunkDone
+from ..commits import COMMIT_SECONDS, ChunkDone
 from ..errors import SpecError, shown
 from ..experiment import Experiment
 from ..interrupt import Stop
+from ..leases import LEASE_SECONDS
 from ..plan import DEFAULT_CHUNK, Plan
 from ..writer import StoreWriter
 
@@ -55,6 +56,35 @@ class AbstractEngine(ABC):
                 f"engine {self.name!r} runs experiments in JAX, and {experiment.name!r} is a black box: leave the engine "
                 "out, or take black_box, or slurm for many machines."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbstractLeasing(AbstractEngine):
+    """An engine whose process claims cells of the store.
+
+    - `lease_seconds`: after so long without a sign of life, another process on the store takes over what this one holds. On one
+      machine a process that ended is noticed at once.
+    """
+
+    lease_seconds: float = LEASE_SECONDS
+
+    def __post_init__(self):
+        super().__post_init__()
+        seconds(self, "lease_seconds", "the seconds of silence after which a process is taken for dead")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbstractCommitting(AbstractLeasing):
+    """An engine that gathers finished cells before they are written.
+
+    - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
+    """
+
+    commit_seconds: float = COMMIT_SECONDS
+
+    def __post_init__(self):
+        super().__post_init__()
+        seconds(self, "commit_seconds", "the seconds of finished work that a kill may lose", zero=True)
 
 
 def code_of(plan: Plan) -> Experiment:

@@ -25,19 +25,18 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...status import Status
-from ..commits import COMMIT_SECONDS, ChunkDone, Commits, Finished
+from ..commits import ChunkDone, Commits, Finished
 from ..errors import SpecError
 from ..experiment import Experiment
 from ..faults import ExperimentError, every_cell_failed
 from ..interrupt import Stop
 from ..kept import KeptCosts
-from ..leases import LEASE_SECONDS
 from ..plan import Cell, Group, Plan
 from ..program import check_outputs, seed_of
 from ..work import Work
 from ..worker import Named
 from ..writer import StoreWriter
-from .base import AbstractEngine, code_of, seconds, whole
+from .base import AbstractCommitting, code_of, whole
 
 DEVICE = "cpu"
 """What records say of the device: processes run on the cores."""
@@ -294,7 +293,7 @@ class _Run:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BlackBox(AbstractEngine):
+class BlackBox(AbstractCommitting):
     """Processes of this machine, one cell at a time in each: the engine of black boxes (`tsjax.black_box`).
 
     - `processes`: how many, all cores by default.
@@ -302,14 +301,10 @@ class BlackBox(AbstractEngine):
     """
 
     name: ClassVar[str] = "black_box"
-    commit_seconds: float = COMMIT_SECONDS
-    lease_seconds: float = LEASE_SECONDS
     processes: int | None = None
 
     def __post_init__(self):
         super().__post_init__()
-        seconds(self, "commit_seconds", "the seconds of finished work that a kill may lose", zero=True)
-        seconds(self, "lease_seconds", "the seconds of silence after which a process is taken for dead")
         what = "the number of processes that run the cells of a black box"
         whole(self, "processes", what, optional="all cores")
 

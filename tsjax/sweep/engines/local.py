@@ -32,7 +32,7 @@ from ..programs import Programs
 from ..store import StoreError
 from ..work import Work
 from ..writer import StoreWriter
-from .base import AbstractEngine, code_of, seconds
+from .base import AbstractCommitting, code_of
 
 _NAP = 0.1
 
@@ -255,7 +255,7 @@ def run_plan(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Local(AbstractEngine):
+class Local(AbstractCommitting):
     """The devices of this machine, all of them: the engine of experiments in JAX where you name none.
 
     - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
@@ -264,13 +264,6 @@ class Local(AbstractEngine):
     """
 
     name: ClassVar[str] = "local"
-    commit_seconds: float = COMMIT_SECONDS
-    lease_seconds: float = LEASE_SECONDS
-
-    def __post_init__(self):
-        super().__post_init__()
-        seconds(self, "commit_seconds", "the seconds of finished work that a kill may lose", zero=True)
-        seconds(self, "lease_seconds", "the seconds of silence after which a process is taken for dead")
 
     def check(self, experiment: Experiment, out: Any) -> None:
         self.refuse_black_box(experiment)

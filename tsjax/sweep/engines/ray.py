@@ -17,12 +17,11 @@ from ..commits import ChunkDone
 from ..devices import keep_compiled, one_blas_thread
 from ..experiment import Experiment
 from ..interrupt import Stop
-from ..leases import LEASE_SECONDS
 from ..plan import Cell, Combination, Group, Plan
 from ..program import settings
 from ..work import Work
 from ..writer import StoreWriter
-from .base import AbstractEngine, code_of, seconds, text
+from .base import AbstractLeasing, code_of, text
 from .local import run_plan
 
 # Ray gives a task up after so many lost workers or nodes.
@@ -65,7 +64,7 @@ def connect(address: str | None) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ray(AbstractEngine):
+class Ray(AbstractLeasing):
     """A Ray cluster: one task for every chunk, which takes a GPU where the cluster has some, else a CPU.
 
     - `address`: that of a cluster; by default the one that this process is connected to, or a local one.
@@ -74,12 +73,10 @@ class Ray(AbstractEngine):
 
     name: ClassVar[str] = "ray"
     address: str | None = None
-    lease_seconds: float = LEASE_SECONDS
 
     def __post_init__(self):
         super().__post_init__()
         text(self, "address", "the address of a cluster")
-        seconds(self, "lease_seconds", "the seconds of silence after which a process is taken for dead")
 
     def check(self, experiment: Experiment, out: Any) -> None:
         self.refuse_black_box(experiment)

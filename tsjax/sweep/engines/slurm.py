@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ..commits import COMMIT_SECONDS, ChunkDone
+from ..commits import ChunkDone
 from ..devices import compile_fast, keep_compiled, one_blas_thread, use_all_cores
 from ..errors import SpecError, shown
 from ..experiment import Experiment
 from ..faults import ExperimentError, GroupError
 from ..files import is_url
 from ..interrupt import Stop, listening
-from ..leases import LEASE_SECONDS
 from ..places import in_one_line
 from ..plan import DEFAULT_CHUNK, Plan
 from ..program import settings
@@ -25,7 +24,7 @@ from ..provenance import manifest_of
 from ..warm import keep_traced
 from ..work import Work
 from ..writer import StoreWriter
-from .base import AbstractEngine, code_of, seconds, text, whole
+from .base import AbstractCommitting, AbstractEngine, code_of, seconds, text, whole
 from .black_box import BlackBox
 from .local import Local
 
@@ -76,7 +75,7 @@ class _Job:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Slurm(AbstractEngine):
+class Slurm(AbstractCommitting):
     """An array of Slurm jobs, submitted by [submitit](https://github.com/facebookincubator/submitit); this process waits for
     them and shows how far they are. If it is killed, they go on.
 
@@ -104,8 +103,6 @@ class Slurm(AbstractEngine):
     setup: str | None = None
     folder: str | None = None
     cluster: str = "slurm"
-    commit_seconds: float = COMMIT_SECONDS
-    lease_seconds: float = LEASE_SECONDS
 
     def __post_init__(self):
         super().__post_init__()
@@ -119,8 +116,6 @@ class Slurm(AbstractEngine):
             text(self, name, f"the {name}")
         if self.cluster not in ("slurm", "local"):
             raise SpecError(f"cluster = {shown(self.cluster)}: say 'slurm', or 'local' for processes of this machine.")
-        seconds(self, "commit_seconds", "the seconds of finished work that a kill may lose", zero=True)
-        seconds(self, "lease_seconds", "the seconds of silence after which a process is taken for dead")
         self._flags()
 
     def _flags(self) -> dict[str, Any]:
