@@ -104,7 +104,7 @@ def test_times_are_no_metric(result):
         result.rate(curve, "run_seconds")
     with pytest.raises(ValueError, match="'rsik' is not among the y of classified. Did you mean 'risk'"):
         result.rate(curve, "rsik")
-    with pytest.raises(ValueError, match="x or y names 'run_seconds', which the engine writes itself"):
+    with pytest.raises(ValueError, match="x or y names 'run_seconds', which the engine records itself"):
         dataclasses.replace(classified, y=("risk", "run_seconds"))
     assert (
         result.to_xarray()["run_seconds"].attrs["comment"].startswith("'run_seconds' is no measurement of single seeds")

@@ -189,7 +189,7 @@ class _Check:
         """Along an argument there are curves where it is a number, at two values or more."""
         values = {repr(cell[axis]): cell[axis] for cell in self.grid.cells if axis in cell}
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values.values()):
-            raise SpecError(f"{self.where}: {axis!r} is no number in this sweep, so that nothing runs along it.")
+            raise SpecError(f"{self.where}: {axis!r} is not a number in this sweep, so there are no curves along it.")
         if len(values) < 2 and axis in self.experiment.arguments.model_fields:
             raise AbsentError(f"{self.where}: {axis!r} has one value in this sweep, {shown(list(values.values()))}.")
 

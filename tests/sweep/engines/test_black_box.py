@@ -122,8 +122,8 @@ def test_a_box_in_which_every_cell_fails_is_a_mistake(tmp_path):
 
 RETURNED = {
     "list": "'returning' returned a list; return a dict",
-    "word": "returned 'risk', which is no real number",
-    "complex": "returned 'risk', which is no real number",
+    "word": "returned 'risk', which is not a real number",
+    "complex": "returned 'risk', which is not a real number",
     "clash": "returns 'n', which is already an argument",
     "no risk": "y names 'risk', which is not returned",
     "table": "nothing may have more axes",
@@ -209,7 +209,7 @@ def test_wrong_options_are_named():
     for timeout in (0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="timeout = .*: give the seconds"):
             ts.black_box(timeout=timeout, arguments=ts.Arguments)(lambda seed: {"risk": 1.0})
-    with pytest.raises(ValueError, match="timeout is for black boxes"):
+    with pytest.raises(ValueError, match="timeout is only for black boxes"):
         ts.experiment(timeout=3.0)(power.fn)
     with pytest.raises(SpecError, match="processes = 0: give the number of processes"):
         ts.engines.BlackBox(processes=0)
