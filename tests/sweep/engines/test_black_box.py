@@ -126,7 +126,7 @@ RETURNED = {
     "complex": "returned 'risk', which is not a real number",
     "clash": "returns 'n', which is already an argument",
     "no risk": "y names 'risk', which is not returned",
-    "table": "nothing may have more axes",
+    "table": "may have more axes",
 }
 
 
