@@ -227,7 +227,7 @@ def test_estimates_that_are_not_one_number(result):
         ({"what": "trend of risk in n", "at_most": 1.0, "over": {"d*n": [0, 1]}}, "holds no cell of this sweep"),
         ({"what": "median risk of a relative to b", "at_most": 1.0}, "write 'median METRIC of CURVE'"),
         ({"what": "monotone of risk of a in n", "value": 1.0, "tolerance": 0.1}, "give one of them"),
-        ({"what": "risk of a", "at_most": 1.0, "floor": 0.1}, "floor goes with 'monotone of' alone"),
+        ({"what": "risk of a", "at_most": 1.0, "floor": 0.1}, "floor goes only with 'monotone of'"),
         ({"what": "risk of a", "published": 1.0}, "needs a tolerance"),
         ({"what": "risk of a", "at_most": 1.0, "smoke": {"model": "power"}}, "smoke sets 'model'"),
         ({"what": "crossing of a relative to predicted in n", "at_most": 1.0}, "a crossing needs two curves"),

@@ -178,7 +178,7 @@ def test_specs_that_cannot_run(change, message):
             r"write 'model of \[METRIC of\] CURVE in AXIS'",
         ),
         ({"what": "model of fast in n"}, "name the expected model: power, floor"),
-        ({"what": "model of fast in n", "model": "power", "at_most": 1}, "compares by AICc: give model alone"),
+        ({"what": "model of fast in n", "model": "power", "at_most": 1}, "compares by AICc: give only model"),
         ({"what": "rate of fast in n", "at_most": 1, "model": "flor"}, "no such model. Did you mean 'floor'"),
         (
             {"what": "risk of fast", "at_most": 1, "model": "floor"},
