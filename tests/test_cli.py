@@ -380,7 +380,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(tsjax, arguments):
         (["run"], ["spec", "See tsjax run --help."]),
         (["plan", "a.toml", "--chunk", "0"], ["--chunk", "1", "See tsjax plan --help."]),
         (["run", "a.toml", "--chunk", "0"], ["chunk = 0", "an integer >= 1"]),
-        (["run", "a.toml", "--shard", "1/2"], ["--shard is no option any more", "--sbatch K"]),
+        (["run", "a.toml", "--shard", "1/2"], ["--shard is not an option any more", "--sbatch K"]),
         (["run", "a.toml", "--workers=4"], ["--engine black_box --with processes=K"]),
         (["run", "a.toml", "--engin", "ray"], ["--engin", "--engine"]),
         (["nonsense"], ["nonsense", "See tsjax --help."]),

@@ -37,7 +37,7 @@ def main() -> None:
             raise
         old = getattr(error, "option_name", "")
         if old in REPLACED:
-            _fail(f"{old} is no option any more: {REPLACED[old]}.", error.exit_code)
+            _fail(f"{old} is not an option any more: {REPLACED[old]}.", error.exit_code)
         context = getattr(error, "ctx", None)
         command = "tsjax" if context is None else context.command_path
         _fail(f"{error.format_message().rstrip('.')}. See {command} --help.", error.exit_code)

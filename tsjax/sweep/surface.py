@@ -21,8 +21,8 @@ class SurfaceAxes(BaseModel):
     """The table `[surface]` of a sweep file: the page fits L = E + A/N^a + B/D^b over two arguments (`tsjax.fit_surface`).
 
     - `n`, `d`: the arguments N and D. `at`: the values of other arguments that vary.
-    - `floor`: whether the fit has the term E. `huber`: the delta of Huber's loss of log residuals; without it, the fit is by
-      weighted least squares.
+    - `floor`: whether the fit has the term E. `huber`: the delta of Huber's loss of log residuals, in place of
+      their squares.
     - `cost`: the factor in the compute C = cost N D, such as 6 operations for each parameter and token. With it the page shows
       the best N and D at a given compute.
     """
