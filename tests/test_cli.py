@@ -760,7 +760,7 @@ def test_every_paper_at_smoke_size(tsjax, paper, tmp_path):
         ((), "name a paper, or give --all"),
         (("12345.5678",), "no sweep reproduces '12345.5678'"),
         (("1234.5678", "--all"), "give one of them"),
-        (("Akiyama",), "Those that can be reproduced: 1234.5678 (right, wrong)"),
+        (("Akiyama",), "These can be reproduced: 1234.5678 (right, wrong)"),
     ],
 )
 def test_papers_that_nothing_reproduces(tsjax, paper, arguments, said):

@@ -466,7 +466,7 @@ def test_the_page_of_a_surface(tsjax, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cost", "6"], "name its second axis too, --surface COLUMN"),
+        (["--cost", "6"], "name its second axis too, by --surface COLUMN"),
         (["--surface", "seed"], "an exponent in n needs at least 3 values of it, got [1, 2]"),
         (["--seed", "sed"], "no column 'sed'. Did you mean 'seed'?"),
         (["--share", "loss"], "--share loss: write Y=TRIALS"),

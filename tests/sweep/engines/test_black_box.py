@@ -213,7 +213,7 @@ def test_wrong_options_are_named():
         ts.experiment(timeout=3.0)(power.fn)
     with pytest.raises(SpecError, match="processes = 0: give the number of processes"):
         ts.engines.BlackBox(processes=0)
-    with pytest.raises(SpecError, match="engine 'black_box' is for black boxes.*'power' is an experiment in JAX"):
+    with pytest.raises(SpecError, match="engine 'black_box' runs black boxes.*'power' is an experiment in JAX"):
         ts.sweep(power, n=2, method="fast", seeds=1, engine="black_box")
     with pytest.raises(SpecError, match="retry is for black boxes"):
         ts.sweep(power, n=2, method="fast", seeds=1, retry=True)
