@@ -36,8 +36,8 @@ def papers() -> "dict[str, dict[str, SweepSpec]]":
 
 
 def search_here() -> None:
-    """Makes Python search for modules in the current directory too, after all packages. Whoever runs a sweep file trusts it,
-    but whoever reads a store need not trust it; so only commands that run code which the user named or trusts call this."""
+    """Makes Python search for modules in the current directory too, after all packages. A user who runs a sweep file trusts it,
+    but a store may be read without trust. So only commands that run code which the user named or trusts call this."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)

@@ -297,7 +297,7 @@ class _Run:
 
 @dataclass(frozen=True, kw_only=True)
 class BlackBox(AbstractCommitting):
-    """Processes of this machine, each of which runs one cell at a time: the engine of black boxes (`tsjax.black_box`).
+    """Processes of this machine that run one cell at a time each: the engine of black boxes (`tsjax.black_box`).
 
     - `processes`: their number; by default that of the cores.
     - `chunk`: the number of finished cells that are written at once, and the most cells that are claimed at once.
