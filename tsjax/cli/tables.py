@@ -36,7 +36,8 @@ def page(
         ),
     ] = None,
     claims: Annotated[
-        Path | None, typer.Option(help="TOML file with [[expect]] tables, claim, source, [surface] and [labels].")
+        Path | None,
+        typer.Option(help="TOML file with the keys claim and source, and the tables expect, surface and labels."),
     ] = None,
     surface: Annotated[
         str | None,
