@@ -380,7 +380,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(tsjax, arguments):
         (["run"], ["spec", "See tsjax run --help."]),
         (["plan", "a.toml", "--chunk", "0"], ["--chunk", "1", "See tsjax plan --help."]),
         (["run", "a.toml", "--chunk", "0"], ["chunk = 0", "an integer >= 1"]),
-        (["run", "a.toml", "--shard", "1/2"], ["--shard is no option any more", "--sbatch K"]),
+        (["run", "a.toml", "--shard", "1/2"], ["--shard is not an option any more", "--sbatch K"]),
         (["run", "a.toml", "--workers=4"], ["--engine black_box --with processes=K"]),
         (["run", "a.toml", "--engin", "ray"], ["--engin", "--engine"]),
         (["nonsense"], ["nonsense", "See tsjax --help."]),
@@ -760,7 +760,7 @@ def test_every_paper_at_smoke_size(tsjax, paper, tmp_path):
         ((), "name a paper, or give --all"),
         (("12345.5678",), "no sweep reproduces '12345.5678'"),
         (("1234.5678", "--all"), "give one of them"),
-        (("Akiyama",), "Those that can be reproduced: 1234.5678 (right, wrong)"),
+        (("Akiyama",), "These can be reproduced: 1234.5678 (right, wrong)"),
     ],
 )
 def test_papers_that_nothing_reproduces(tsjax, paper, arguments, said):

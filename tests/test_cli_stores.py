@@ -203,7 +203,7 @@ def test_verify_of_what_was_never_verified_exits_with_4(tsjax, tmp_path):
     code, printed, _ = tsjax("check", out)
     assert code == 1 and "nothing here can be verified" in " ".join(printed.split())
     code, _, err = tsjax("run", out)
-    assert code == 2 and "can be read, and not extended" in err
+    assert code == 2 and "can be read, but not extended" in err
 
 
 # tsjax check
@@ -466,12 +466,12 @@ def test_the_page_of_a_surface(tsjax, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cost", "6"], "name its second axis too, --surface COLUMN"),
+        (["--cost", "6"], "name its second axis too, by --surface COLUMN"),
         (["--surface", "seed"], "an exponent in n needs at least 3 values of it, got [1, 2]"),
         (["--seed", "sed"], "no column 'sed'. Did you mean 'seed'?"),
         (["--share", "loss"], "--share loss: write Y=TRIALS"),
         (["--claims", "wrong.toml"], "wrong.toml: unknown key 'expct'. Did you mean 'expect'?"),
-        (["--out", "whole"], "holds a sweep of 'sweep.toys:power', which no table made"),
+        (["--out", "whole"], "holds a sweep of 'sweep.toys:power', not of a table"),
     ],
 )
 def test_a_page_that_cannot_be_made(tsjax, tmp_path, monkeypatch, whole, options, message):

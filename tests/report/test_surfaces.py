@@ -105,7 +105,7 @@ def test_a_surface_that_cannot_be_fitted_is_said_to_be_none(result):
 @pytest.mark.parametrize(
     ("surface", "message"),
     [
-        ({"n": "size", "d": "tokns"}, "'tokns' is no argument of this sweep. Did you mean 'tokens'"),
+        ({"n": "size", "d": "tokns"}, "'tokns' is not an argument of this sweep. Did you mean 'tokens'"),
         ({"n": "size", "d": "size"}, "must be different"),
         ({"n": "size"}, "surface.d is missing"),
         ({"n": "size", "d": "tokens", "cots": 6}, "unknown key 'cots'. Did you mean 'cost'"),

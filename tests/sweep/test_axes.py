@@ -97,7 +97,7 @@ def test_zipped_axes_go_together_and_conditional_ones_are_for_some():
         ({"n": 1}, [{"d": [1, 2], "m": [1]}], [], r"go together, but their lengths are \{'d': 2, 'm': 1\}"),
         ({"n": 1}, [{"n": [1, 2]}], [], "'n' is given twice, as axis and in zip"),
         ({"n": 1}, [], [{"where": {"n": 1}, "n": 2}], "'n' is given twice, as axis and in only"),
-        ({"n": 1}, [], [{"where": {"d": 1}, "m": 2}], "where names 'd', which is no axis"),
+        ({"n": 1}, [], [{"where": {"d": 1}, "m": 2}], "where names 'd', which is neither an axis"),
         ({"n": 1}, [], [{"m": 2}], "needs where = "),
         ({"n": 1}, [], [{"where": {"n": 1}}], "needs where = "),
         (

@@ -208,7 +208,7 @@ def test_what_is_no_size(value):
 
 
 def test_names_of_sizes():
-    with pytest.raises(ValueError, match="'n' is in static and in sized"):
+    with pytest.raises(ValueError, match="'n' is in both static and sized"):
         ts.experiment(lambda key, n: {}, name="a", static=("n",), sized=("n",), arguments=mean.arguments)
     with pytest.raises(ValueError, match="sized names 'k', which is not one of its arguments"):
         ts.experiment(lambda key, n: {}, name="a", sized=("k",), arguments=mean.arguments)

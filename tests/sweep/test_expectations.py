@@ -77,11 +77,11 @@ def _spec(expect, grid=None, **rest):
             r"fast is compared with slow, which has no n = \[16\]",
         ),
         # Means that have no interval, as far as names, types and bounds tell.
-        ({"what": "run_seconds of *"}, None, r"'run_seconds' is no measurement of single seeds: cells run in batches"),
+        ({"what": "run_seconds of *"}, None, r"'run_seconds' does not measure single seeds: cells run in batches"),
         (
             {"what": "risk of fast relative to compile_seconds"},
             None,
-            r"'compile_seconds' is no measurement of single seeds",
+            r"'compile_seconds' does not measure single seeds",
         ),
         ({"what": "done of fast relative to slow"}, None, r"'done' holds truth values, whose mean is a share of seeds"),
         (
@@ -203,5 +203,5 @@ def test_arrays_that_no_machine_holds_are_found_before_the_compiler_sees_them():
         ValueError, match="experiment 'huge' cannot be compiled at n=1000000000000000000: an array of shape"
     ):
         ts.sweep(huge, seeds=1, n=10**18)
-    with pytest.raises(SpecError, match="n = 1000000000000000000000 is no 64-bit integer, so it cannot be traced"):
+    with pytest.raises(SpecError, match="n = 1000000000000000000000 does not fit in 64 bits, so it cannot be traced"):
         ts.sweep(plain, seeds=1, n=10**21)

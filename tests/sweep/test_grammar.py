@@ -116,7 +116,7 @@ REFUSED = {
     r"(rate|crossing) .*relative to other_\w+ in n": "no curve 'other_",
     # A curve along n has no second operand at one n.
     r"(rate|crossing) .*relative to n = 64 in n": "is about curves along n, so the second operand cannot be at one n",
-    r"crossing .*(predicted| a) in n": "a crossing is that of two curves",
+    r"crossing .*(predicted| a) in n": "a crossing needs two curves",
     # Theory predicts the first y.
     r".*(share|signed|indicator) of a (relative to|minus) predicted.*": "theory predicts 'positive' alone",
     # Along an axis there is one curve, and none is named.

@@ -198,7 +198,7 @@ def test_estimates_that_are_not_one_number(result):
         result.estimate("risk of a", where=HERE)
     with pytest.raises(ValueError, match="6 curves are called a; pick one by where"):
         result.estimate("risk of a at n = 64")
-    with pytest.raises(SpecError, match="is no claim that can be measured. Did you mean 'spread'"):
+    with pytest.raises(SpecError, match="is not a claim that can be measured. Did you mean 'spread'"):
         result.estimate("spred of risk in n")
     with pytest.raises(ValueError, match="'heat' is not recorded"):
         result.estimate("heat of a at n = 64", where=HERE)
@@ -210,10 +210,10 @@ def test_estimates_that_are_not_one_number(result):
     ("expect", "message"),
     [
         ({"what": "rate of a in depth", "at_most": 1.0}, "planted has no axis 'depth'"),
-        ({"what": "rate of a in learner", "at_most": 1.0}, "'learner' is no number"),
+        ({"what": "rate of a in learner", "at_most": 1.0}, "'learner' is not a number"),
         ({"what": "trend of risk in widht*n", "at_most": 1.0}, "names 'widht'. Did you mean 'width'"),
-        ({"what": "trend of risk in n.real", "at_most": 1.0}, "is no expression of arguments"),
-        ({"what": "trend of risk in open('x')", "at_most": 1.0}, "is no expression of arguments"),
+        ({"what": "trend of risk in n.real", "at_most": 1.0}, "is not an expression of arguments"),
+        ({"what": "trend of risk in open('x')", "at_most": 1.0}, "is not an expression of arguments"),
         ({"what": "risk of a relative to width = 5", "at_most": 1.0, "where": HERE}, "than = { width = 5 }, but no curve"),
         ({"what": "risk of a relative to b", "than": {"depth": 4}, "at_most": 1.0, "where": HERE}, "than names 'depth'"),
         ({"what": "drift of a relative to b", "at_most": 1.0, "where": HERE}, "may be 0 or negative"),
@@ -227,10 +227,10 @@ def test_estimates_that_are_not_one_number(result):
         ({"what": "trend of risk in n", "at_most": 1.0, "over": {"d*n": [0, 1]}}, "holds no cell of this sweep"),
         ({"what": "median risk of a relative to b", "at_most": 1.0}, "write 'median METRIC of CURVE'"),
         ({"what": "monotone of risk of a in n", "value": 1.0, "tolerance": 0.1}, "give one of them"),
-        ({"what": "risk of a", "at_most": 1.0, "floor": 0.1}, "floor goes with 'monotone of' alone"),
+        ({"what": "risk of a", "at_most": 1.0, "floor": 0.1}, "floor goes only with 'monotone of'"),
         ({"what": "risk of a", "published": 1.0}, "needs a tolerance"),
         ({"what": "risk of a", "at_most": 1.0, "smoke": {"model": "power"}}, "smoke sets 'model'"),
-        ({"what": "crossing of a relative to predicted in n", "at_most": 1.0}, "a crossing is that of two curves"),
+        ({"what": "crossing of a relative to predicted in n", "at_most": 1.0}, "a crossing needs two curves"),
     ],
 )  # fmt: skip
 def test_claims_that_can_never_be_judged_are_refused(expect, message):
@@ -272,9 +272,9 @@ def test_expressions():
     assert evaluate("n*mu**4/d", values) == 32.0
     assert evaluate("-log(exp(n)) + sqrt(d) - abs(-1)", values) == pytest.approx(-7.0)
     for bad, message in (
-        ("word", "is no number"), ("yes", "is no number"), ("n/(d-4)", "has no value"),
-        ("(-n)**0.5", "has no finite real value"), ("9.0**9**9", "has no value"), ("log(n, 2)", "is no expression"),
-        ("n if d else mu", "is no expression"), ("", "is no expression"),
+        ("word", "is not a number"), ("yes", "is not a number"), ("n/(d-4)", "has no value"),
+        ("(-n)**0.5", "has no finite real value"), ("9.0**9**9", "has no value"), ("log(n, 2)", "is not an expression"),
+        ("n if d else mu", "is not an expression"), ("", "is not an expression"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             evaluate(bad, values)
@@ -282,7 +282,7 @@ def test_expressions():
 
 def test_declarations_of_metrics():
     assert planted.description.kinds["error"] == ts.Share(trials="points")
-    with pytest.raises(ValueError, match="no kind of metric; give ts.Positive"):
+    with pytest.raises(ValueError, match="not a kind of metric; give ts.Positive"):
         ts.experiment(lambda key, n: {}, name="a", arguments=planted.arguments, metrics={"risk": "positive"})
     shares = replace(planted, metrics={"error": ts.Share("pionts")})
     spec = parse_spec(

@@ -52,8 +52,8 @@ def test_verdicts_on_means_that_have_no_interval_are_undecided(result):
         "errors relative to risk": "are exactly 0",
         "risk relative to errors": "the denominator is no positive risk",
         "found relative to risk": "'found' holds truth values, whose mean is a share",
-        "run_seconds": "'run_seconds' is no measurement of single seeds: cells run in batches",
-        "risk relative to run_seconds": "'run_seconds' is no measurement of single seeds",
+        "run_seconds": "'run_seconds' does not measure single seeds: cells run in batches",
+        "risk relative to run_seconds": "'run_seconds' does not measure single seeds",
     }
     for (what, reason), verdict in zip(cases.items(), _verdicts(result, *cases), strict=True):
         assert verdict.outcome == "undecided" and reason in verdict.reason, what
@@ -98,14 +98,10 @@ def test_exponents_of_such_means_warn_and_leave_nothing_that_holds(result):
 
 def test_times_are_no_metric(result):
     (curve,) = result.curves()
-    with pytest.raises(
-        ValueError, match="'run_seconds' is no measurement of single seeds: .* no interval, ratio or rate"
-    ):
+    with pytest.raises(ValueError, match="'run_seconds' does not measure single seeds: .* no interval, ratio or rate"):
         result.rate(curve, "run_seconds")
     with pytest.raises(ValueError, match="'rsik' is not among the y of classified. Did you mean 'risk'"):
         result.rate(curve, "rsik")
-    with pytest.raises(ValueError, match="x or y names 'run_seconds', which the engine writes itself"):
+    with pytest.raises(ValueError, match="x or y names 'run_seconds', which the engine records itself"):
         dataclasses.replace(classified, y=("risk", "run_seconds"))
-    assert (
-        result.to_xarray()["run_seconds"].attrs["comment"].startswith("'run_seconds' is no measurement of single seeds")
-    )
+    assert result.to_xarray()["run_seconds"].attrs["comment"].startswith("'run_seconds' does not measure single seeds")

@@ -268,7 +268,7 @@ def test_a_store_of_an_earlier_version_is_read_and_not_extended(tmp_path):
     assert {curve.name: curve.theory.exponent for curve in result.curves()} == {"fast": 1.0, "slow": 0.5}
     risks = whole.records.set_index("cell")["risk"]
     assert (risks.loc[result.records["cell"]].to_numpy() == result.records["risk"].to_numpy()).all()
-    with pytest.raises(StoreError, match="can be read, and not extended: choose another --out"):
+    with pytest.raises(StoreError, match="can be read, but not extended: choose another --out"):
         _run(tmp_path / "s")
     # What is not part of tsjax is not imported to read it.
     with pytest.raises(StoreError, match="is not part of tsjax. Load it from Python: ts.load\\(path, experiment\\)"):

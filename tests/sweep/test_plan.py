@@ -172,13 +172,13 @@ def test_specs_that_cannot_run(change, message):
             {"what": "rate of fast relative to slwo in n", "at_most": 1},
             "no curve 'slwo' in this sweep. Did you mean 'slow'",
         ),
-        ({"what": "crossing of fast in n", "at_most": 1}, "a crossing is that of two curves"),
+        ({"what": "crossing of fast in n", "at_most": 1}, "a crossing needs two curves"),
         (
             {"what": "model of fast relative to slow in n", "model": "power"},
             r"write 'model of \[METRIC of\] CURVE in AXIS'",
         ),
         ({"what": "model of fast in n"}, "name the expected model: power, floor"),
-        ({"what": "model of fast in n", "model": "power", "at_most": 1}, "compares by AICc: give model alone"),
+        ({"what": "model of fast in n", "model": "power", "at_most": 1}, "compares by AICc: give only model"),
         ({"what": "rate of fast in n", "at_most": 1, "model": "flor"}, "no such model. Did you mean 'floor'"),
         (
             {"what": "risk of fast", "at_most": 1, "model": "floor"},

@@ -177,7 +177,7 @@ def test_a_store_is_made_anew_and_no_other_is_touched(tmp_path):
 
     run_spec(power_spec(), experiment=power, out=tmp_path / "other")
     before = sorted((tmp_path / "other" / "chunks").iterdir())
-    with pytest.raises(StoreError, match="which no table made"):
+    with pytest.raises(StoreError, match="not of a table: choose another out"):
         _read(frame, out=tmp_path / "other")
     assert sorted((tmp_path / "other" / "chunks").iterdir()) == before
 

@@ -263,7 +263,7 @@ def test_memory_and_store_agree(tmp_path):
     for other in (stored, loaded):
         assert memory.rates().equals(other.rates())
         assert str(memory.verdicts()) == str(other.verdicts())
-    with pytest.raises(ValueError, match="kept in memory: say where to write"):
+    with pytest.raises(ValueError, match="kept in memory: name a folder to write to"):
         memory.report()
 
 

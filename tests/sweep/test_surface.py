@@ -44,9 +44,9 @@ def test_a_surface_is_the_fit_of_its_records(result):
 
 def test_what_a_surface_needs(result):
     for arguments, message in (
-        ((("width", "token"), {}), "'token' is no argument of this sweep. Did you mean 'tokens'"),
+        ((("width", "token"), {}), "'token' is not an argument of this sweep. Did you mean 'tokens'"),
         ((("width", "width"), {}), "must be different; got n='width', d='width'"),
-        ((("width", "tokens"), {}), "learner varies too: say at which value, such as at={'learner': ...}"),
+        ((("width", "tokens"), {}), "learner varies too: give its value, such as at={'learner': ...}"),
         ((("width", "learner"), {}), "a surface is over two numbers; here width = 2.0 and learner = 'mlp'"),
         ((("width", "tokens"), {"at": {"learner": "rnn"}}), "no record has {'learner': 'rnn'}"),
         ((("width", "tokens", "rsk"), {}), "'rsk' is not among the y of scaling. Did you mean 'risk'"),

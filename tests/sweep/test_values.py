@@ -327,10 +327,10 @@ def test_a_curve_of_none_gets_its_seeds():
 @pytest.mark.parametrize(
     "returned, message",
     [
-        (lambda n: {"risk": "low"}, "returned 'risk', which is no real number"),
-        (lambda n: {"risk": 1j / n}, "returned 'risk', which is no real number"),
-        (lambda n: {"risk": None}, "returned 'risk', which is no real number"),
-        (lambda n: {"risk": jax.random.key(0)}, "returned 'risk', which is no real number"),
+        (lambda n: {"risk": "low"}, "returned 'risk', which is not a real number"),
+        (lambda n: {"risk": 1j / n}, "returned 'risk', which is not a real number"),
+        (lambda n: {"risk": None}, "returned 'risk', which is not a real number"),
+        (lambda n: {"risk": jax.random.key(0)}, "returned 'risk', which is not a real number"),
         (lambda n: {"risk": jnp.ones(3) / n}, "returned vectors, and its x is the argument 'n'"),
     ],
 )

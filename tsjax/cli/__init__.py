@@ -3,8 +3,8 @@
 import os
 import sys
 
-# `python -m tsjax.cli` puts the current directory before all packages, so that a file there with the name of a library
-# would run. Here, since the imports below are looked for already; commands that take a sweep file search it last (`specs`).
+# `python -m tsjax.cli` puts the current directory before all packages, so a file there with the name of a library would run.
+# Removed before the imports below are searched for; commands that take a sweep file search this directory last (`specs`).
 if sys.argv[:1] == ["-m"] and "tsjax.cli" in sys.orig_argv and not sys.flags.safe_path:
     del sys.path[0]
 
@@ -12,22 +12,22 @@ import typer
 
 from ..report.terminal import Text, console
 
-# Each of them adds its commands to the application.
+# Each of these modules adds its commands to the application.
 from . import commands, reading, reproduction, tables  # noqa: F401
 from .app import Stopped, app
 from .engines import REPLACED
 
 __all__ = ["app", "main"]
 
-# What a wrong spec, store or argument exits with; a verdict that does not hold exits with 1. Others are at `run`.
+# The exit code for a wrong spec, store or argument. A verdict that does not hold exits with 1; the help of `tsjax` lists all.
 _USAGE_ERROR = 2
-# What a fault of tsjax itself exits with (EX_SOFTWARE of sysexits.h).
+# The exit code for a fault of tsjax itself (EX_SOFTWARE of sysexits.h).
 _FAULT = 70
 
 
 def main() -> None:
-    """The `tsjax` command: errors that a user can mend are one line, without a traceback."""
-    # Wherever it stands, and also for errors that are raised before any command is found.
+    """The `tsjax` command. Errors that a user can fix are one line without a traceback."""
+    # Taken out here, since --debug may stand anywhere and must work for errors before any command is found.
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -37,7 +37,7 @@ def main() -> None:
             raise
         old = getattr(error, "option_name", "")
         if old in REPLACED:
-            _fail(f"{old} is no option any more: {REPLACED[old]}.", error.exit_code)
+            _fail(f"{old} is not an option any more: {REPLACED[old]}.", error.exit_code)
         context = getattr(error, "ctx", None)
         command = "tsjax" if context is None else context.command_path
         _fail(f"{error.format_message().rstrip('.')}. See {command} --help.", error.exit_code)
@@ -50,7 +50,7 @@ def main() -> None:
     except Stopped as error:
         console(stderr=True).print("interrupted: finished chunks are safe; run the same command again to resume.")
         sys.stdout.flush()
-        # Not sys.exit, which waits for chunks that were dropped.
+        # Not sys.exit, which would wait for the threads of dropped chunks.
         os._exit(error.exit_code)
     except SystemExit as error:
         _ended(error, debug)
@@ -66,14 +66,14 @@ def main() -> None:
 
 
 def _users(error: BaseException) -> str | None:
-    """What to say of an error of a user's own code, such as an experiment's function."""
+    """The message for an error of a user's own code, such as an experiment's function; None for other errors."""
     from ..sweep.faults import users_mistake
 
     return users_mistake(error)
 
 
 def _ended(error: SystemExit, debug: bool) -> None:
-    """A user's function that ends the program has not done what was asked, also when it ends with code 0."""
+    """Fails if code of a user ended the program, also with exit code 0, since the command is then not done."""
     from ..sweep.places import place_of
 
     place = place_of(error)

@@ -1,4 +1,4 @@
-"""The application that the commands belong to, and what they share."""
+"""The application to which the commands belong, and the functions that they share."""
 
 import io
 import json
@@ -17,8 +17,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Measure how fast learners learn: students against teachers, kernels beside them, rates with intervals.",
-    epilog="Exit codes: 0 done; 1 a verdict does not hold, a check or the doctor found a fault; 2 wrong input; 3 some "
+    help="Measure how fast learners learn: train students against teachers, compare kernels, fit rates with intervals.",
+    epilog="Exit codes: 0 done; 1 a verdict does not hold, or check or doctor found a fault; 2 wrong input; 3 some "
     "programs of a sweep failed; 4 verdicts on an incomplete sweep; 5 the disk is full; 70 a fault of tsjax; 130 or 143 "
     "stopped. Shells complete commands, options, sweeps and stores after "
     "tsjax --install-completion.",
@@ -43,22 +43,22 @@ def _show_version(wanted: bool) -> bool:
 @app.callback()
 def _options(
     debug: Annotated[
-        bool, typer.Option("--debug", metavar="", help="Show the traceback of an error; goes anywhere.")
+        bool, typer.Option("--debug", metavar="", help="Show the traceback of an error; may stand anywhere.")
     ] = False,
     version: Annotated[
         bool, typer.Option("--version", metavar="", is_eager=True, callback=_show_version, help="Show the version.")
     ] = False,
 ) -> None:
-    # The first is taken out of the arguments by main, the second has its callback.
+    # `main` takes --debug out of the arguments, and --version has its callback.
     del debug, version
-    # A character that the stream cannot write is no reason to stop; most have become plain ones before.
+    # A character that the stream cannot write must not stop the command; most are replaced by plain ones before.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def start(distributed: bool = False) -> None:
-    """Settings of this process: 64-bit types on, one CPU device per core, programs made fast and kept for the next run; and its
-    place among the processes of `jax.distributed`, which come before JAX's first use."""
+    """Configures this process before JAX is first used: 64-bit types on, one CPU device per core, and programs that are
+    compiled fast and kept for the next run. With `distributed` it also joins the processes of `jax.distributed`."""
     import jax
 
     from ..sweep.devices import compile_fast, keep_compiled, use_all_cores
@@ -80,7 +80,7 @@ def print_json(content: Any) -> None:
 
 
 def load(directory: str) -> "Result":
-    """The result of a store, with records. **Raises:** ValueError when there are none."""
+    """The result of a store. **Raises:** NoRecords if it has no records; StoreError."""
     from ..sweep.loading import load
 
     result = load(directory)
@@ -90,7 +90,7 @@ def load(directory: str) -> "Result":
 
 
 class NoRecords(ValueError):
-    """A store that has no records that could be shown, and what is known of that."""
+    """A store without records to show; the message says why there are none, if that is known."""
 
     def __init__(self, result: "Result"):
         from ..report.numbers import notes_of
@@ -100,7 +100,7 @@ class NoRecords(ValueError):
 
 
 def show(result: "Result", as_json: bool, model: str = "power", asked: bool = False) -> None:
-    """Everything about a result, in tables or as JSON; exponents of all curves if they were `asked` for."""
+    """Prints everything about a result, in tables or as JSON, with the exponents of all curves if they were `asked` for."""
     from ..report import print_result, result_json
 
     if as_json:
@@ -110,6 +110,6 @@ def show(result: "Result", as_json: bool, model: str = "power", asked: bool = Fa
 
 
 def note(texts: list[str]) -> None:
-    """Sentences on standard error, for commands whose output is a file."""
+    """Prints sentences on standard error, for commands whose output is a file."""
     for text in texts:
         say(f"note: {text}", stderr=True, style="yellow")

@@ -1,4 +1,5 @@
-"""The commands that run sweeps, or say what running them takes. Heavy modules load inside them, so that help is instant."""
+"""The commands that run sweeps, or estimate what running them takes. They import heavy modules late, so that help is
+instant."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,7 +25,7 @@ def quickstart(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """The main job at small size: train, compare, fit rates, report (two minutes).
+    """Run the main job at small size: train, compare, fit rates, report (two minutes).
 
     Example: tsjax quickstart --out runs/quickstart
     """
@@ -36,7 +37,7 @@ def run(
     spec: Source,
     out: Annotated[
         str | None,
-        typer.Option(help="Directory or URL of the store; runs/NAME by default, or the store that is resumed."),
+        typer.Option(help="Directory or URL of the store; by default runs/NAME, or the store that is resumed."),
     ] = None,
     changes: Set = None,
     smoke: Smoke = False,
@@ -45,12 +46,12 @@ def run(
     chunk: Chunk = None,
     commit_seconds: Commit = None,
     retry: Annotated[
-        bool, typer.Option("--retry", metavar="", help="Of a black box: run cells again that failed before.")
+        bool, typer.Option("--retry", metavar="", help="For a black box: run cells again that failed before.")
     ] = False,
     distributed: Annotated[
         bool,
         typer.Option(
-            "--distributed", metavar="", help="Be one of several jax.distributed processes, as the environment says."
+            "--distributed", metavar="", help="Join the processes of jax.distributed that the environment describes."
         ),
     ] = False,
     until_precision: Annotated[
@@ -62,11 +63,11 @@ def run(
         typer.Option(
             "--until-verdict",
             metavar="",
-            help="Add seeds until every verdict is decided, by intervals that hold at every look.",
+            help="Add seeds until every verdict is decided, with intervals that hold at every look.",
         ),
     ] = False,
     max_seeds: Annotated[
-        int, typer.Option(min=4, help="With --until-precision or --until-verdict: most seeds in any cell.")
+        int, typer.Option(min=4, help="With --until-precision or --until-verdict: the most seeds in any cell.")
     ] = 1024,
     track: Annotated[
         list[str] | None,
@@ -77,55 +78,59 @@ def run(
     ] = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", metavar="", help="Of a store: import the code of others that its sweep names."),
+        typer.Option(
+            "--trust", metavar="", help="For a store: import the code, not tsjax's own, that its sweep names."
+        ),
     ] = False,
     sbatch: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="K", help="Run nothing: print a script for sbatch, an array of K tasks that share the sweep."
+            min=1, metavar="K", help="Run nothing; print a script for sbatch: an array of K tasks that share the sweep."
         ),
     ] = None,
     no_page: Annotated[
         bool,
-        typer.Option("--no-page", metavar="", help="Write no page at the end, as where many processes run one sweep."),
+        typer.Option(
+            "--no-page", metavar="", help="Write no page at the end, for instance if many processes run one sweep."
+        ),
     ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run a sweep, or resume it: what the store already holds is not run again.
+    """Run a sweep, or resume it: cells that the store already holds are not run again.
 
-    Exit codes: 0 done; 2 wrong input; 3 some programs failed, not the others; 5 the disk is full; 130, 143 stopped by
-    control-C or SIGTERM, with all that was finished kept.
+    Exit codes: 0 done; 2 wrong input; 3 some programs failed, and all others are done; 5 the disk is full; 130, 143 stopped by
+    control-C or SIGTERM, and everything that was finished is kept.
 
     Example: tsjax run sweeps/superiority.toml --set grid.seeds=128
 
     Example: tsjax run superiority --smoke
 
-    Example: tsjax run runs/superiority (a store: goes on with the sweep that it describes)
+    Example: tsjax run runs/superiority (a store: continues the sweep that it describes)
 
     Example: tsjax run superiority --out /shared/superiority --sbatch 32 | sbatch
     """
     from ..sweep.spec import load_spec
 
     chosen = {"chunk": chunk, "commit_seconds": commit_seconds}
-    # Before anything is loaded that takes seconds.
+    # Checked before anything is imported that takes seconds.
     where = chosen_engine(engine, options, chosen)
     how: dict[str, Any] = {"engine": where, "retry": retry, **({} if engine else chosen)}
     if sbatch is not None and track:
         raise ValueError(
-            "--track with --sbatch: every task would write there. Run tsjax watch DIR beside the tasks instead."
+            "--track with --sbatch: every task would write there. Run tsjax watch DIR while the tasks run instead."
         )
     if is_store(spec):
         if smoke:
             raise ValueError("--smoke is a size of a sweep file; a store is resumed as it is.")
         start(distributed)
         loaded = spec_of_store(spec, changes, trust)
-        # The page of a store at a URL lies in a folder of its name.
+        # The page of a store at a URL is written to the folder runs/NAME.
         usual = Path("runs") / Path(spec.rstrip("/")).name if "://" in spec else Path(spec)
         directory = spec if out is None else out
     else:
         loaded = changed(load_spec(find_spec(Path(spec))), changes)
-        # Before the study is imported: a user's module may use JAX at once.
+        # Called before the study is imported, since a user's module may use JAX at once.
         start(distributed)
         loaded = loaded.at_smoke_size() if smoke else loaded
         usual = Path("runs") / (Path(spec).stem + ("-smoke" if smoke else ""))
@@ -160,13 +165,13 @@ def run(
 
 
 def write_page(result: "Result", out: Path | None, as_json: bool) -> None:
-    """The page of a sweep that ran, in its store or in `out`; without room on a disk the sweep is still done."""
+    """Writes the page of a sweep that ran, into its store or into `out`."""
     from ..report.output import OutputError
 
     try:
         page = result.report(out)
     except OutputError as error:
-        # A complete sweep on a disk that cannot be written to is complete.
+        # A complete sweep in a directory that cannot be written to is still complete.
         if error.is_full or not result.coverage.whole:
             raise
         note([f"{error} The sweep is complete; tsjax report DIR --out FOLDER writes its page elsewhere."])
@@ -183,13 +188,13 @@ def plan(
     chunk: Annotated[int, typer.Option(min=1, help="Cells that run together, 1 or more.")] = 64,
     precision: Annotated[
         float | None,
-        typer.Option(help="Show instead the seeds for exponents known to +- this, from the records of --pilot."),
+        typer.Option(help="Show instead the seeds for exponents known to +- this, by the records of --pilot."),
     ] = None,
     pilot: Annotated[
-        Path | None, typer.Option(help="Store of the sweep with 4 seeds or more; runs/NAME by default.")
+        Path | None, typer.Option(help="Store of the sweep with 4 seeds or more; by default runs/NAME.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="A store to go on with: shows what it lacks, with times as measured there.")
+        str | None, typer.Option(help="A store to continue: shows what it lacks, with times measured there.")
     ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the largest program of each curve, for its exact memory.")
@@ -198,7 +203,7 @@ def plan(
 ) -> None:
     """Show cells, chunks, compilations, memory, FLOPs and expected time; run nothing.
 
-    Times and memory are those of earlier runs on this machine, where there were any.
+    Times and memory rest on earlier runs on this machine, if there were any.
 
     Example: tsjax plan sweeps/superiority.toml --out runs/superiority
 
@@ -212,7 +217,7 @@ def plan(
     experiment = find_experiment(loaded.study)
     if precision is not None:
         if out is not None:
-            raise ValueError("--out shows what a store lacks; with --precision the store to look at is --pilot.")
+            raise ValueError("--out shows what a store lacks; with --precision, name the store by --pilot.")
         _plan_precision(loaded, Path("runs") / spec.stem if pilot is None else pilot, precision, as_json)
         return
     if pilot is not None:

@@ -1,4 +1,4 @@
-"""Engines and their options on a command line, and the script of a job array."""
+"""Engines and their options on the command line, and the script for a job array."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from ..sweep.engines import AbstractEngine
     from ..sweep.spec import SweepSpec
 
-# Options that engines have taken over, and how they are written now.
+# Options that now belong to engines, and how to write them.
 REPLACED = {
     "--workers": "write --engine black_box --with processes=K",
     "--ray-address": "write --engine ray --with address=HOST:PORT",
@@ -19,8 +19,8 @@ REPLACED = {
 
 
 def chosen_engine(name: str | None, options: list[str] | None, chosen: Mapping[str, Any]) -> "AbstractEngine | None":
-    """The engine of that name, with its options: those of `--with`, and those `chosen` by an option of their own, where they
-    are not None. None without a name. **Raises:** SpecError."""
+    """The engine of this name, with the `options` given by `--with` and those `chosen` by options of their own (None for those
+    that are not). None without a name. **Raises:** SpecError."""
     from ..sweep.engines import Local, engine_of, options_from
     from ..sweep.errors import SpecError
 
@@ -37,10 +37,10 @@ def chosen_engine(name: str | None, options: list[str] | None, chosen: Mapping[s
     if name is None:
         if texts:
             raise SpecError(f"--with {next(iter(texts))}=... is an option of an engine: name it too, by --engine.")
-        # Their values are checked here, though another engine may use them.
+        # The values are checked here, although another engine may use them.
         Local(**given)
         return None
-    # A wrong name first.
+    # A wrong name is reported before wrong options.
     engine_of(name, {})
     return engine_of(name, {**given, **options_from(texts, name)})
 
@@ -48,9 +48,9 @@ def chosen_engine(name: str | None, options: list[str] | None, chosen: Mapping[s
 def sbatch_script(
     spec: "SweepSpec", engine: "AbstractEngine | None", chosen: Mapping[str, Any], tasks: int, directory: str
 ) -> str:
-    """The script of a job array in which every task runs the command of this process, without `--sbatch`.
+    """The script of a job array whose tasks run the command of this process without `--sbatch`.
 
-    **Raises:** SpecError for engines that are no Slurm.
+    **Raises:** SpecError for an engine other than Slurm.
     """
     from ..sweep.engines import Slurm
     from ..sweep.engines.slurm import shared_chunk
@@ -84,7 +84,7 @@ def sbatch_script(
 
 
 def _without(words: list[str], options: Mapping[str, int]) -> list[str]:
-    """The words of a command line without some options, each with so many values."""
+    """The words of a command line without some options, which have the given numbers of values."""
     kept, i = [], 0
     while i < len(words):
         name, equals, _ = words[i].partition("=")

@@ -1,4 +1,4 @@
-"""The options and arguments of the commands, and what shells complete them with."""
+"""The options and arguments of the commands, and their completion in shells."""
 
 import enum
 import os
@@ -11,14 +11,14 @@ from .specs import papers, shipped_names
 
 
 def _stores(incomplete: str) -> list[str]:
-    """Completion: the stores of sweeps below what was typed, and in runs/."""
+    """Completion: the stores in the directory that was typed, and in runs/."""
     start = Path(incomplete if incomplete.endswith("/") else os.path.dirname(incomplete) or ".")
     found = {path.parent for folder in (start, Path("runs")) for path in folder.glob("*/sweep.json")}
     return sorted(str(path) for path in found if str(path).startswith(incomplete))
 
 
 def _specs(incomplete: str) -> list[str]:
-    """Completion: sweep files and the folders that may hold some, and the names of the sweeps that ship."""
+    """Completion: sweep files, folders that may hold some, and the names of shipped sweeps."""
     start = Path(os.path.dirname(incomplete) or ".")
     files = [str(path) for path in start.glob("*.toml")]
     folders = [f"{path}/" for path in start.glob("[!.]*") if path.is_dir()]
@@ -51,26 +51,28 @@ Directory = Annotated[
 Spec = Annotated[
     Path,
     typer.Argument(
-        help="Sweep file (TOML), or the name of one that ships: superiority.", show_default=False, autocompletion=_specs
+        help="Sweep file (TOML), or the name of a shipped one, such as superiority.",
+        show_default=False,
+        autocompletion=_specs,
     ),
 ]
 Source = Annotated[
     str,
     typer.Argument(
-        help="Sweep file (TOML), the name of one that ships (superiority), or a store to go on with.",
+        help="Sweep file (TOML), the name of a shipped one (superiority), or a store to continue.",
         show_default=False,
         autocompletion=lambda incomplete: [*_specs(incomplete), *_stores(incomplete)],
     ),
 ]
-# A flag takes no value: without the empty metavar its help says <bool>.
+# A flag takes no value; without the empty metavar, its help would say <bool>.
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Machine-readable JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar="", help="No progress on standard error.")]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the file, e.g. grid.seeds=128. Repeatable."),
 ]
-Chunk = Annotated[int | None, typer.Option(help="Cells that run together, 1 or more; 64 by default.")]
-Commit = Annotated[float | None, typer.Option(help="Seconds of finished work that a kill may lose; 2 by default.")]
+Chunk = Annotated[int | None, typer.Option(help="Cells that run together, 1 or more; by default 64.")]
+Commit = Annotated[float | None, typer.Option(help="Seconds of finished work that a kill may lose; by default 2.")]
 Engine = Annotated[
     str | None,
     typer.Option(
@@ -84,22 +86,24 @@ With = Annotated[
     typer.Option(
         "--with",
         metavar="OPTION=VALUE",
-        help="An option of the engine: jobs=32 of slurm, address=HOST:PORT of ray, processes=4 of black_box. Repeatable.",
+        help="Option of the engine: jobs=32 (slurm), address=HOST:PORT (ray), processes=4 (black_box). Repeatable.",
     ),
 ]
 Model = Annotated[
     str,
     typer.Option(
         help="Curve to fit: power, floor, finite, log, logq, broken, bnsl, logistic, exponential, pow4, mmf4, wbl4; auto: "
-        "that of the least AICc.",
+        "the one with the smallest AICc.",
         autocompletion=_models,
     ),
 ]
-Smoke = Annotated[bool, typer.Option("--smoke", metavar="", help="The tiny size of the sweep: its smoke table.")]
+Smoke = Annotated[
+    bool, typer.Option("--smoke", metavar="", help="Run the tiny size that the smoke table of the sweep defines.")
+]
 
 
 class TableFormat(enum.StrEnum):
-    """How a table of rates is written."""
+    """The formats of a table of rates."""
 
     text = "text"
     latex = "latex"
@@ -107,7 +111,7 @@ class TableFormat(enum.StrEnum):
 
 
 class FigureStyle(enum.StrEnum):
-    """How wide the figures are."""
+    """The widths of figures."""
 
     column = "column"
     page = "page"

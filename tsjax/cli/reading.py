@@ -1,4 +1,4 @@
-"""The commands that only read: a store, without importing or running anything of it, or this machine."""
+"""The commands that only read: a store, without importing or running code that it names, or this machine."""
 
 import contextlib
 from pathlib import Path
@@ -14,7 +14,7 @@ from .specs import shipped_names, shipped_sweeps
 
 @app.command()
 def status(directory: Directory, as_json: Json = False) -> None:
-    """How far a sweep is, and what failed; works while another process runs it.
+    """Show how far a sweep is, and what failed; works while another process runs it.
 
     Example: tsjax status runs/superiority
     """
@@ -32,10 +32,12 @@ def status(directory: Directory, as_json: Json = False) -> None:
 def rates(
     directory: Directory,
     model: Model = "power",
-    format: Annotated[TableFormat, typer.Option(help="For the terminal, or a table for a paper.")] = TableFormat.text,
+    format: Annotated[
+        TableFormat, typer.Option(help="Text for the terminal, or a table for a paper.")
+    ] = TableFormat.text,
     as_json: Json = False,
 ) -> None:
-    """Fitted exponents with intervals, beside what theory predicts over the same window.
+    """Show fitted exponents with intervals, beside those that theory predicts over the same window.
 
     Example: tsjax rates runs/quickstart --model auto --json
 
@@ -54,7 +56,7 @@ def rates(
 
 
 class Incomplete(ValueError):
-    """Verdicts that do not stand on all cells of the plan, every one verified."""
+    """Verdicts that do not rest on all cells of the plan, or on cells that were not verified."""
 
     exit_code = 4
 
@@ -64,19 +66,19 @@ def verify(
     directory: Directory,
     partial: Annotated[
         bool,
-        typer.Option("--partial", metavar="", help="Judge what is there, though cells are missing or not verified."),
+        typer.Option("--partial", metavar="", help="Judge what is there, even if cells are missing or not verified."),
     ] = False,
     corrected: Annotated[
         bool,
         typer.Option(
-            "--corrected", metavar="", help="Allow for the number of verdicts (Holm): for one picked out of many."
+            "--corrected", metavar="", help="Allow for the number of verdicts (Holm), to pick one out of many."
         ),
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Exit with 0 only if every expected verdict of the sweep holds, on all its cells.
+    """Judge the verdicts of a sweep: exit with 0 only if every one holds, on all cells.
 
-    Exit codes: 0 all hold; 1 some fail or are undecided; 2 wrong input; 4 cells are missing, damaged, or were never verified,
+    Exit codes: 0 all hold; 1 some fail or are undecided; 2 wrong input; 4 cells are missing, damaged, or cannot be verified,
     unless --partial.
 
     Example: tsjax verify runs/superiority
@@ -92,7 +94,7 @@ def verify(
     if not verdicts:
         raise ValueError(
             f"{directory}: this sweep expects nothing: its file has no [[expect]] tables, or "
-            "it ran at smoke size, which none of them fits."
+            "it ran at smoke size, to which none of them applies."
         )
     if as_json:
         print_json({"verdicts": verdicts_json(result, corrected), "coverage": coverage_json(result.coverage)})
@@ -100,13 +102,13 @@ def verify(
         print_verdicts(result, console(), corrected)
     if not partial and not result.coverage.whole:
         raise Incomplete(
-            f"{directory} is not complete: {result.coverage.sentence[:-1]}. Run the sweep again, or judge what is there by "
+            f"{directory} is not complete: {result.coverage.sentence[:-1]}. Run the sweep again, or judge what is there with "
             "--partial."
         )
     if not partial and not result.coverage.verified:
         raise Incomplete(
             f"{directory} was made by an earlier version of tsjax, and nothing in it can be verified. Run the sweep into a "
-            "new store, or judge what is there by --partial."
+            "new store, or judge what is there with --partial."
         )
     if any(verdict.outcome != "holds" for verdict in verdicts):
         raise typer.Exit(1)
@@ -120,9 +122,9 @@ class Damaged(ValueError):
 
 @app.command()
 def check(directory: Directory, as_json: Json = False) -> None:
-    """Compare every file of a store with its hash, and say what it holds and where that came from.
+    """Compare every file of a store with its hash, and say what the store holds and what made it.
 
-    Exit codes: 0 everything checks, though cells may still be missing; 1 something is damaged, belongs to another sweep, or
+    Exit codes: 0 every file is sound, though cells may still be missing; 1 something is damaged, belongs to another sweep, or
     was made by an earlier version and cannot be verified; 2 there is no store.
 
     Example: tsjax check runs/superiority
@@ -145,9 +147,9 @@ def check(directory: Directory, as_json: Json = False) -> None:
 @app.command()
 def report(
     directory: Directory,
-    out: Annotated[Path | None, typer.Option(help="Where to write; the store itself by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; by default the store itself.")] = None,
     style: Annotated[
-        FigureStyle, typer.Option(help="Figures as wide as a column or a page of text.")
+        FigureStyle, typer.Option(help="Width of the figures: a column or a page of text.")
     ] = FigureStyle.page,
     as_json: Json = False,
 ) -> None:
@@ -170,15 +172,15 @@ def report(
 @app.command()
 def watch(
     directory: Directory,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of this machine; 0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 takes a free one.")] = 0,
     quiet: Annotated[
-        bool, typer.Option("--no-browser", metavar="", help="Say where the page is, and open no browser.")
+        bool, typer.Option("--no-browser", metavar="", help="Say where the page is, but open no browser.")
     ] = False,
 ) -> None:
     """Serve the page of a sweep while it runs, here or in another process; control-C ends it.
 
-    The page shows how far the sweep is, what failed, and the report of the records so far. It can be reached from this machine
-    alone.
+    The page shows how far the sweep is, what failed, and the report of the records so far. It can be reached only from this
+    machine.
 
     Example: tsjax watch runs/superiority
     """
@@ -190,7 +192,7 @@ def watch(
     with LiveServer(directory, port) as server:
         say(f"{server.url} shows {directory}; control-C ends it.")
         if not quiet:
-            # A browser of a terminal would wait for the server, which has not begun.
+            # In a thread, since a browser in the terminal would wait for the server, which has not started yet.
             threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
@@ -199,14 +201,15 @@ def watch(
 @app.command()
 def figure(
     directory: Directory,
-    to: Annotated[Path, typer.Option(help="figure.svg, figure.png or figure.pdf.", show_default=False)],
+    to: Annotated[Path, typer.Option(help="File to write: figure.svg, figure.png or figure.pdf.", show_default=False)],
     name: Annotated[
-        str | None, typer.Option(help="Which one, as report calls it: risk_in_n. By default that of the claim.")
+        str | None,
+        typer.Option(help="Name of the figure in the report, such as risk_in_n; by default that of the claim."),
     ] = None,
-    style: Annotated[FigureStyle, typer.Option(help="As wide as a column or a page of text.")] = FigureStyle.page,
+    style: Annotated[FigureStyle, typer.Option(help="Width: a column or a page of text.")] = FigureStyle.page,
     as_json: Json = False,
 ) -> None:
-    """Write one figure, with its caption (.md) and the values that it shows (.csv) beside it.
+    """Write one figure, and beside it its caption (.md) and the values that it shows (.csv).
 
     Example: tsjax figure runs/quickstart --to quickstart.svg
     """
@@ -233,7 +236,9 @@ def figure(
 @app.command()
 def export(
     directory: Directory,
-    to: Annotated[Path, typer.Option(help="records.csv, records.parquet or records.nc.", show_default=False)],
+    to: Annotated[
+        Path, typer.Option(help="File to write: records.csv, records.parquet or records.nc.", show_default=False)
+    ],
     as_json: Json = False,
 ) -> None:
     """Write all records as CSV, Parquet or NetCDF.
@@ -260,7 +265,7 @@ def export(
 
 @app.command("list")
 def shipped(as_json: Json = False) -> None:
-    """The sweeps that ship with tsjax: what each claims, its cells, and how long it took on two cores.
+    """List the sweeps that ship with tsjax: the claim, the cells, and the time on two cores.
 
     Example: tsjax list
     """
@@ -282,7 +287,7 @@ def shipped(as_json: Json = False) -> None:
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Devices, versions, the neural-tangents bridge, compilation cache, BLAS.
+    """Show devices, versions, the neural-tangents bridge, compilation cache, BLAS.
 
     Exit codes: 0 all is well; 1 the bridge does not work.
 

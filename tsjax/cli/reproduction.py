@@ -1,4 +1,4 @@
-"""The command that runs every sweep of a paper, and puts the paper's figures beside ours."""
+"""The command that runs every sweep of a paper, and puts the paper's numbers beside ours."""
 
 import re
 import time
@@ -23,27 +23,27 @@ def reproduce(
     paper: Annotated[
         str | None,
         typer.Argument(
-            help="Number of a paper on arXiv, such as 2205.14818.", show_default=False, autocompletion=papers_like
+            help="arXiv number of a paper, such as 2205.14818.", show_default=False, autocompletion=papers_like
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", metavar="", help="Every paper that can be reproduced.")] = False,
     smoke: Smoke = False,
-    out: Annotated[Path, typer.Option(help="Directory for the stores, one a sweep.")] = Path("runs"),
+    out: Annotated[Path, typer.Option(help="Directory for the stores, one for each sweep.")] = Path("runs"),
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run the sweeps of a paper, and print each claim: published, ours with its interval, verdict, minutes.
+    """Run the sweeps of a paper, and print each claim: the published number, ours with its interval, verdict, minutes.
 
-    What the stores already hold is not run again; the minutes are those of this command.
+    Cells that the stores already hold are not run again; the minutes are those of this command.
 
-    Exit codes: 0 all claims hold; 1 some fail or are undecided; others as those of tsjax run.
+    Exit codes: 0 all claims hold; 1 some fail or are undecided; others as for tsjax run.
 
     Example: tsjax reproduce 2205.14818
 
     Example: tsjax reproduce --all --smoke
     """
     if everything and paper is not None:
-        raise ValueError(f"--all runs every paper, and {paper} is one: give one of them.")
+        raise ValueError(f"--all runs every paper, and {paper} names one: give one of them.")
     known = papers()
     wanted = list(known) if everything else [_number(paper, known)]
     start()
@@ -70,13 +70,13 @@ def reproduce(
 
 
 def _number(paper: str | None, known: "dict[str, dict[str, SweepSpec]]") -> str:
-    """The number of a known paper. **Raises:** ValueError that names those that are."""
+    """The number of a known paper. **Raises:** ValueError that names the known papers."""
     every = ", ".join(f"{number} ({', '.join(names)})" for number, names in known.items())
     if paper is None:
-        raise ValueError(f"name a paper, or give --all. Those that can be reproduced: {every}.")
+        raise ValueError(f"name a paper, or give --all. These can be reproduced: {every}.")
     found = re.search(r"(?<!\d)(\d{4}\.\d{4,5})(v\d+)?(\.pdf)?$", paper.strip())
     if found is None or found[1] not in known:
-        raise ValueError(f"no sweep reproduces {paper!r}. Those that can be reproduced: {every}.")
+        raise ValueError(f"no sweep reproduces {paper!r}. These can be reproduced: {every}.")
     return found[1]
 
 

@@ -1,4 +1,4 @@
-"""Which sweep a command line means: files, those that ship, overrides."""
+"""The sweep that a command line names: a file or a shipped sweep, with overrides."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 def shipped_sweeps() -> Path:
-    """The folder of the sweep files that ship: inside the installed package, or beside it in a checkout."""
+    """The folder of the shipped sweep files: inside the installed package, or beside it in a checkout."""
     inside = _PACKAGE / "sweeps"
     return inside if inside.is_dir() else _PACKAGE.parent / "sweeps"
 
@@ -24,7 +24,7 @@ def shipped_names() -> list[str]:
 
 
 def papers() -> "dict[str, dict[str, SweepSpec]]":
-    """The papers that shipped sweeps reproduce, by their numbers on arXiv, with those sweeps by name."""
+    """The papers that shipped sweeps reproduce, by arXiv number, each with these sweeps by name."""
     from ..sweep.spec import load_spec
 
     found: dict[str, dict[str, SweepSpec]] = {}
@@ -36,15 +36,15 @@ def papers() -> "dict[str, dict[str, SweepSpec]]":
 
 
 def search_here() -> None:
-    """From now on modules are also looked for in the current directory, after all packages. To run a sweep is to trust its
-    file; to read a store is not, so this is for commands that run what the user has named or trusts."""
+    """Makes Python search for modules in the current directory too, after all packages. A user who runs a sweep file trusts it,
+    but a store may be read without trust. So only commands that run code which the user named or trusts call this."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
 
 
 def find_spec(spec: Path) -> Path:
-    """The sweep file of that path, or the one that ships under that name; modules are then looked for as in `search_here`."""
+    """The sweep file at this path, or the shipped one of this name; also calls `search_here`. **Raises:** SpecError."""
     search_here()
     spec = spec.expanduser()
     if spec.exists():
@@ -55,11 +55,11 @@ def find_spec(spec: Path) -> Path:
     from ..hints import nearest
     from ..sweep.spec import SpecError
 
-    raise SpecError(f"there is no sweep file {spec}; those that ship go by name.{nearest(spec.stem, names)}")
+    raise SpecError(f"there is no sweep file {spec}; shipped ones go by name.{nearest(spec.stem, names)}")
 
 
 def changed(spec: "SweepSpec", changes: list[str] | None) -> "SweepSpec":
-    """The spec with `--set` overrides, validated again."""
+    """The spec with `--set` overrides, validated again. **Raises:** SpecError."""
     from ..hints import nearest
     from ..sweep.spec import SpecError, parse_spec
 

@@ -1,4 +1,4 @@
-"""A store in the place of a sweep file: `tsjax run DIR` goes on with the sweep that it describes."""
+"""A store in place of a sweep file: `tsjax run DIR` continues the sweep that it describes."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,20 +9,20 @@ from .specs import changed, search_here
 if TYPE_CHECKING:
     from ..sweep.spec import SweepSpec
 
-# Arguments of the study real_data that name files and columns: their colons name no code.
+# Arguments of the study real_data that name files and columns, in which a colon does not name code.
 _NO_CODE = ("data", "target")
 
 
 def is_store(source: str) -> bool:
-    """Whether a command line means a store, rather than a sweep file."""
+    """Whether an argument names a store, rather than a sweep file."""
     return "://" in source or (Path(source).expanduser() / "sweep.json").exists()
 
 
 def spec_of_store(directory: str, changes: list[str] | None, trust: bool) -> "SweepSpec":
     """The sweep of a store, with `--set` overrides.
 
-    **Raises:** StoreError when there is none; ValueError when running it would import code that the store names and the user
-    does not trust, or when it has credentials, which stores do not keep.
+    **Raises:** StoreError if there is no store; ValueError if running the sweep would import code that the store names and the
+    user does not trust, or if the sweep needs credentials, which stores do not keep.
     """
     from ..sweep.store import open_store
 
@@ -30,7 +30,7 @@ def spec_of_store(directory: str, changes: list[str] | None, trust: bool) -> "Sw
     named = [] if trust else _code_of(spec)
     if named:
         raise ValueError(
-            f"the sweep of {directory} is not tsjax's own: to go on with it, tsjax would import and run {', '.join(named)}. "
+            f"the sweep of {directory} is not tsjax's own: to continue it, tsjax would import and run {', '.join(named)}. "
             "Run its sweep file instead, or add --trust if you know where this store is from."
         )
     if any("://***@" in text or "=***" in text for _, text in _texts([spec.problem, spec.grid], "")):
@@ -43,13 +43,13 @@ def spec_of_store(directory: str, changes: list[str] | None, trust: bool) -> "Sw
 
 
 def _code_of(spec: "SweepSpec") -> list[str]:
-    """What a spec names that is not tsjax's own."""
+    """The code that a spec names and that is not part of tsjax."""
     values = [text for name, text in _texts([spec.problem, spec.grid], "") if ":" in text and name not in _NO_CODE]
     return list(dict.fromkeys([*([spec.study] if ":" in spec.study else []), *values]))
 
 
 def _texts(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    """Every text of an argument, with the argument's name; however deep in lists and tables."""
+    """Every text in an argument, at any depth of lists and tables, with the name of the argument."""
     if isinstance(value, str):
         yield name, value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The command that reads anybody's runs: a table in, rates and a page out."""
+"""The command that reads runs of other code from a table, and writes rates and a page."""
 
 import tomllib
 from pathlib import Path
@@ -24,34 +24,39 @@ def page(
     seed: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column that distinguishes runs at one point; repeatable. Without it, each row is an independent run."
+            help="Column that distinguishes runs at one point; repeatable. Without it, rows are independent runs."
         ),
     ] = None,
     curve: Annotated[str | None, typer.Option(help="Column that names curves.")] = None,
     by: Annotated[list[str] | None, typer.Option(help="Another column that distinguishes curves; repeatable.")] = None,
     share: Annotated[
         list[str] | None,
-        typer.Option(metavar="Y=TRIALS", help="A y that is a share of so many trials: a number or a column."),
+        typer.Option(
+            metavar="Y=TRIALS", help="A y that is a share of trials, and their number or the column that holds it."
+        ),
     ] = None,
     claims: Annotated[
-        Path | None, typer.Option(help="TOML file with [[expect]] tables, claim, source, [surface] and [labels].")
+        Path | None,
+        typer.Option(help="TOML file with the keys claim and source, and the tables expect, surface and labels."),
     ] = None,
     surface: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="A second axis D: fits E + A/N^a + B/D^b, where N is x, and the page shows it."
+            metavar="COLUMN", help="A second axis D: fit E + A/N^a + B/D^b, where N is x, and show it on the page."
         ),
     ] = None,
     cost: Annotated[
         float | None,
-        typer.Option(help="With --surface: compute is COST N D, such as 6; the page says what is best at each."),
+        typer.Option(
+            help="With --surface: compute is COST N D, such as 6; the page shows the best N and D at each compute."
+        ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Directory for records, figures and page; runs/NAME by default.")
+        str | None, typer.Option(help="Directory for records, figures and page; by default runs/NAME.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rates, verdicts and the page of anybody's runs: one row of a table for each run.
+    """Make rates, verdicts and the page from runs of your own: one row of a table for each run.
 
     Example: tsjax page runs.csv --x n --y loss --seed seed --curve model
 
@@ -64,7 +69,7 @@ def page(
 
     content = {} if claims is None else _claims(claims)
     if cost is not None and surface is None:
-        raise ValueError("--cost is that of a surface: name its second axis too, --surface COLUMN.")
+        raise ValueError("--cost is that of a surface: name its second axis too, by --surface COLUMN.")
     if surface is not None:
         content["surface"] = {"n": x, "d": surface} | ({} if cost is None else {"cost": cost})
         by = list(dict.fromkeys([*(by or []), *([surface] if surface != curve else [])]))
@@ -86,7 +91,7 @@ def page(
 
 
 def _stem(table: Path) -> str:
-    """The name of a table without its endings: runs of runs.csv.gz."""
+    """The name of a table without its endings: `runs` for runs.csv.gz."""
     from ..tables import ENDINGS
 
     name = table.expanduser().resolve().name
@@ -96,7 +101,7 @@ def _stem(table: Path) -> str:
 
 
 def _claims(path: Path) -> dict[str, Any]:
-    """What a file of claims holds. **Raises:** SpecError."""
+    """The contents of a file of claims. **Raises:** SpecError."""
     from ..hints import nearest
     from ..sweep.errors import SpecError
 

@@ -1,4 +1,4 @@
-"""The arrays that cells returned beside their numbers."""
+"""The arrays that cells return beside their numbers."""
 
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def split(records: pd.DataFrame, experiment: Description) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The records without arrays, and the arrays of their rows."""
+    """The records without their arrays, and a table of these arrays with the same rows."""
     names = [name for name in experiment.arrays if name in records]
     return records.drop(columns=names) if names else records, pd.DataFrame(records[names])
 
 
 def stacked(arrays: pd.DataFrame, rows: pd.DataFrame, experiment: Description, name: str) -> "xarray.DataArray":
-    """See `Result.arrays`; `rows` are the records of the cells that are wanted."""
+    """See `Result.arrays`; `rows` are the records of the wanted cells."""
     import xarray
 
     if name not in experiment.arrays:

@@ -1,4 +1,4 @@
-"""What an expectation asks, and the curves from which its number is computed."""
+"""What an expectation asks for, and the curves from which its number is computed."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -23,9 +23,14 @@ class Unmeasured(Exception):
 
 
 class Measured(NamedTuple):
-    """A number for one curve: `value` and `interval`, measured over `x` (first, last); `doubt`: what forbids to trust a verdict
-    that holds; `note`: what else to say; `curve`: the part of the curve that was asked about. `scale` is that of the interval
-    (`tsjax.rates.intervals.Estimate`), and `seeds` how many it rests on: so it can be had at another level."""
+    """A number for one curve.
+
+    - `value`, `interval`: the number, measured over `x` (first, last).
+    - `doubt`: a reason not to trust a verdict that holds. `note`: a remark for the verdict. Both may be empty.
+    - `curve`: the part of the curve that the number is about.
+    - `scale`: that of the interval (`tsjax.rates.intervals.Estimate`). `seeds`: the number of seeds that the interval rests on.
+      Both are needed to change its level.
+    """
 
     value: float
     interval: tuple[float, float]
@@ -38,8 +43,9 @@ class Measured(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where measurements come from: `along(axis, metrics)` gives the curves of the `experiment` along an argument, with tables
-    of these metrics; `columns` are the names of all recorded values, and `is_share` says which of them hold truth values."""
+    """The records behind measurements. `along(axis, metrics)` gives the curves of the `experiment` along an axis, with tables
+    of these metrics; `columns` are the names of all recorded values, and `is_share(name)` says whether one holds truth
+    values."""
 
     along: Callable[[str, Sequence[str]], list[Curve]]
     experiment: Description
@@ -47,11 +53,11 @@ class Source(NamedTuple):
     is_share: Callable[[str], bool]
 
     def kind(self, metric: str) -> Kind:
-        """Of a metric: as declared, else an indicator for truth values, else positive."""
+        """The kind of a metric: the declared one, else an indicator for truth values, else positive."""
         return kind_in(self.experiment, metric, self.is_share(metric))
 
     def subject(self, expectation: Expectation) -> Subject:
-        """What an expectation is about."""
+        """The metric, curve, axis, arguments and windows of an expectation."""
         names = {curve.name for curve in self.along(self.experiment.x, ())}
         return subject_of(expectation, self.experiment, sorted(names))
 
@@ -64,7 +70,7 @@ def is_meant(expectation: Expectation, curve: Curve) -> bool:
 
 
 class Asked:
-    """One expectation at one level."""
+    """One expectation, at one level of its interval, with the curves that it may be about."""
 
     def __init__(self, source: Source, expectation: Expectation, level: float):
         self.source, self.expectation, self.level = source, expectation, level
@@ -89,7 +95,7 @@ class Asked:
         self.curves = source.along(self.subject.axis, tuple(dict.fromkeys(wanted)))  # pyright: ignore[reportArgumentType]
 
     def why_not(self, curve: Curve) -> str | None:
-        """Why the metric of a curve is not of its kind, at the first x where it is not."""
+        """Why the values of the metric on a curve are not of its kind, at the first such x; None if they are."""
         logs = self.phrase.form != "crossing"
         if logs and not isinstance(self.kind, Share | Indicator) and not self.kind.has_ratios:
             return f"{self.metric!r} may be 0 or negative, so its means have no logarithms"
@@ -107,7 +113,7 @@ class Asked:
             if not found:
                 raise Unmeasured("no records of any such curve yet")
             return found
-        # Along another argument than x, a window of x means every x in it.
+        # For a curve along another argument than x, a window of x picks every x in it.
         if len(found) > 1 and subject.axis != self.experiment.x and self.experiment.x in subject.windows:
             first = {key: value for key, value in found[0].arguments.items() if key != self.experiment.x}
             if all(chosen([curve], subject._replace(where=first)) for curve in found):
@@ -143,7 +149,7 @@ class Asked:
 
 
 def common(curve: Curve, rival: Curve) -> tuple[Curve, Curve]:
-    """Two curves on the seeds that both have."""
+    """Two curves, restricted to the seeds that both have."""
     common, i, j = np.intersect1d(curve.seeds, rival.seeds, return_indices=True)
     if not len(common):
         raise Unmeasured(f"{curve.name} and {rival.name} have no seed in common")

@@ -1,7 +1,7 @@
 """The axes of a grid: lists, ranges, axes that go together, and axes for some cells only.
 
-Ranges are computed in decimal, as they are written: from 0.1 to 0.3 by 0.1 ends at 0.3, the same number that a list would
-hold, and no value depends on the logarithm of some machine's C library.
+Ranges are computed in decimal arithmetic, from the numbers as they are written: from 0.1 to 0.3 by 0.1 ends at 0.3, the number
+that a list would hold, and no value depends on the C library of a machine.
 """
 
 import itertools
@@ -14,19 +14,20 @@ from typing import Any
 from .errors import shown
 
 RESERVED = ("seeds", "zip", "only")
-"""Keys of a grid that are no arguments."""
+"""Keys of a grid that are not arguments."""
 
 MOST_CELLS = 10**7
-"""Cells in one sweep. Each one takes some hundred bytes before it runs, and more as a record."""
+"""The most cells that one sweep may have. Each takes memory before it runs, and more as a record."""
 
 _SPACINGS = ("step", "factor", "count")
-# Digits that are computed, and those that a log-spaced value keeps: fewer than a double has, so that none is the machine's.
+# Decimal digits of the computation, and those that a log-spaced value keeps: fewer than a double has, so that rounding never
+# shows in them.
 _COMPUTED, _KEPT = Context(prec=50), Context(prec=15)
-# A last value that misses `to` by no more than this share is `to`: factor = 1.4142135623730951 twice is 2.
+# A last value whose relative distance from `to` is at most this counts as `to`: 1.4142135623730951**2 is 2.
 _ROUNDOFF = Decimal("1e-12")
 
 IsValue = Callable[[str, Any], bool]
-"""Whether a list is one value of an argument of that name, such as the widths of a network's layers, and no axis."""
+"""Whether a list is one value of the argument of that name (such as the widths of a network's layers) rather than an axis."""
 
 
 class AxisError(ValueError):
@@ -42,9 +43,11 @@ def values_of(name: str, axis: Any, is_value: IsValue = _never) -> list:
 
     - `step`: from, from + step, ... up to `to`;
     - `factor`: from, from * factor, ... up to `to`;
-    - `count`: so many values from `from` to `to`, log-spaced, to 15 digits.
+    - `count`: that many log-spaced values from `from` to `to`, rounded to 15 significant digits.
 
-    Between integers the values are rounded to integers, each one once.
+    If `from` and `to` are integers, and `step` is one too, the values are rounded to integers, without repetitions.
+
+    **Raises:** AxisError for an empty list or a range that cannot be read.
     """
     if is_value(name, axis):
         return [axis]
@@ -57,7 +60,7 @@ def values_of(name: str, axis: Any, is_value: IsValue = _never) -> list:
 
 
 def count_of(name: str, axis: Any, is_value: IsValue = _never) -> int:
-    """How many values an axis has, at most, without making them."""
+    """An upper bound on the number of values of an axis, which are not made."""
     if is_value(name, axis):
         return 1
     if isinstance(axis, Mapping):
@@ -91,7 +94,7 @@ class _Range:
                     "all of them numbers."
                 )
         by = axis[spacing[0]]
-        # As it is written: the shortest decimal that is this double.
+        # repr gives the number as it is written: the shortest decimal that is this double.
         low, high, step = (Decimal(repr(value)) for value in (axis["from"], axis["to"], by))
         allowed = {
             "step": step > 0,
@@ -153,14 +156,15 @@ def check_count(cells: int, where: str = "") -> None:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two values of an argument are one: numbers of different types by their size, but a truth value is no number."""
+    """Whether two values of an argument are the same. Numbers of different types are compared by value, but a truth value
+    never equals a number."""
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(same, a, b))
     return isinstance(a, bool) == isinstance(b, bool) and bool(a == b)
 
 
 def count_cells(axes: Mapping[str, Any], zips: Sequence[Mapping[str, Any]], is_value: IsValue = _never) -> int:
-    """How many combinations `product` has at most, those of `only` aside, without making them."""
+    """An upper bound on the number of combinations of `product` without the axes of `only`; none of them is made."""
     lengths = [count_of(name, axis, is_value) for name, axis in axes.items()]
     lengths += [min(count_of(name, axis, is_value) for name, axis in table.items()) for table in zips if table]
     return math.prod(lengths)
@@ -172,8 +176,11 @@ def product(
     only: Sequence[Mapping[str, Any]],
     is_value: IsValue = _never,
 ) -> Iterator[dict]:
-    """Every combination of the axes; those of one table of `zips` go together, value by value, and those of a table of `only`
-    are for the combinations that its `where` picks (a value, or a list of values, for each name), others lacking them."""
+    """Every combination of the axes. The axes of one table of `zips` go together, value by value. The axes of a table of `only`
+    apply to the combinations that its `where` picks, by a value or a list of values for each name; others do not have them.
+
+    **Raises:** AxisError for axes that are given twice, that have different lengths in one table of `zips`, or that a `where`
+    gives to no combination."""
     taken = dict.fromkeys(axes, "axis")
     columns = {name: values_of(name, axis, is_value) for name, axis in axes.items()}
     groups = [[{name: value} for value in values] for name, values in columns.items()]
@@ -214,7 +221,7 @@ def _conditional(
     allowed = {}
     for name, value in where.items():
         if name not in taken:
-            raise AxisError(f"only: where names {name!r}, which is no axis or fixed argument of this grid.")
+            raise AxisError(f"only: where names {name!r}, which is neither an axis nor a fixed argument of this grid.")
         allowed[name] = value if isinstance(value, list | tuple) and not is_value(name, value) else [value]
         for one in allowed[name]:
             if not any(same(one, other) for other in columns[name]):

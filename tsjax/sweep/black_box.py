@@ -1,4 +1,4 @@
-"""Experiments that are no JAX code: scikit-learn, XGBoost, a shell command, a simulator."""
+"""Experiments that are not JAX code: scikit-learn, XGBoost, a shell command, a simulator."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,27 +16,29 @@ def black_box(
     name: str | None = None,
     **options: Any,
 ) -> Any:
-    """Makes an `Experiment` of a function `fn(seed, *, a, b=1.0, ...)` that is no JAX code; usable as a decorator.
+    """Makes an `Experiment` from a function `fn(seed, *, a, b=1.0, ...)` that is not JAX code; usable as a decorator.
 
-    The function gets an integer seed in 0 .. 2^32 - 1, as `random_state` of scikit-learn takes it, and returns a dict of
-    numbers, or of vectors of one length. Cells run one by one in worker processes (`tsjax.engines.BlackBox`), by `tsjax.sweep`
-    and the command line as any experiment: the same store, resuming, rates, verdicts and page. What goes wrong in a cell is a
-    record: `status` is `Status.TIMED_OUT`, `Status.OUT_OF_MEMORY` or `Status.FAILED`, and `failure` a text that says why.
+    The function gets an integer seed in 0 .. 2^32 - 1, which `random_state` of scikit-learn accepts, and returns a dict of
+    numbers, or of vectors of one length. `tsjax.sweep` and the command line run it like any experiment, with the same stores,
+    resuming, rates, verdicts and page, but cells run one by one in worker processes (`tsjax.engines.BlackBox`). A cell that
+    fails has a record too: its `status` is `Status.TIMED_OUT`, `Status.OUT_OF_MEMORY` or `Status.FAILED`, and its `failure` is
+    a text that says why.
 
     **Arguments:**
 
-    - `timeout`: seconds that a cell may take; it is then ended, with every process that it has started. None lets it run.
-    - `arguments`: the schema of the arguments; read off the signature by default, as `tsjax.experiment` does.
-    - `name`: that of the function by default.
+    - `timeout`: the seconds that a cell may take; then it is ended, with every process that it has started. None sets no limit.
+    - `arguments`: the schema of the arguments; by default it is read from the signature, as in `tsjax.experiment`.
+    - `name`: by default that of the function.
     - `**options`: fields of `Experiment`: `x`, `y`, `curve`, `theory`, `cost`, `independent`, `version`, `labels`, ... All
       arguments are static, since nothing is compiled.
 
-    The seed is that of the record where the sweep's key is 0 and nothing is `independent`; else the same number with some bits
-    flipped, by a hash of the key and the independent arguments, so that seeds of a cell stay distinct.
-    `result.cell(row)` gives seed and arguments of a record, and `fn(seed, **arguments)` runs its cell by hand.
+    The function gets the seed of the record if the sweep's key is 0 and no argument is `independent`. Otherwise it gets that
+    seed XOR a 32-bit hash of the key and the independent arguments, so that the seeds of a combination of arguments stay
+    distinct. `result.cell(row)` gives the seed and the arguments of a record, and `fn(seed, **arguments)` runs its cell by
+    hand.
 
-    **Raises:** ValueError for a first parameter that is not `seed`, a parameter without annotation, a timeout that is no
-    positive number, and options that are for JAX code.
+    **Raises:** ValueError for a first parameter that is not called `seed`, a parameter without annotation, a timeout that is
+    not a positive number, and options that are only for JAX code.
 
     >>> @ts.black_box(timeout=60)
     ... def mean(seed: int, *, n: int):
@@ -51,7 +53,7 @@ def black_box(
         wrong = sorted({"static", "sized", "pads", "x64"} & options.keys())
         if wrong:
             raise ValueError(
-                f"black box {label!r}: {wrong[0]} is for experiments in JAX, which are compiled; leave it out."
+                f"black box {label!r}: {wrong[0]} is only for experiments in JAX, which are compiled; leave it out."
             )
         schema = schema_of(fn, label, "seed") if arguments is None else arguments
         return Experiment(

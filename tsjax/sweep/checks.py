@@ -1,4 +1,4 @@
-"""Expectations against the grid, before anything is compiled: every name and value in them exists, and picks one curve."""
+"""Checks expectations against the grid before anything is compiled: every name and value exists, and picks one curve."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from .values import hashable, name_of_value, within
 
 @dataclass
 class _Curve:
-    """The cells that differ in one axis and the seed alone: all other arguments, and the values of the axis where it is an
+    """The cells that differ only in one axis and the seed: all other `arguments`, and the values `x` of the axis if it is an
     argument."""
 
     name: str
@@ -32,9 +32,9 @@ class _Curve:
 def check_expectations(
     expectations: Sequence[Expectation], experiment: Experiment, cells: Iterable[dict[str, Any]], *, deep: bool = True
 ) -> None:
-    """Raises SpecError for an expectation that could never be judged: about a curve, an axis, a value, a window or a metric
-    that the cells do not have; AbsentError where another grid might have it. `deep` also asks the experiment: what it
-    returns, and whether theory predicts a curve."""
+    """Raises SpecError for an expectation that can never be judged, since it is about a curve, an axis, a value, a window or a
+    metric that the cells do not have. The error is an AbsentError if another grid might have it. `deep` also checks what the
+    experiment returns, and whether theory predicts a curve."""
     if expectations:
         grid = _Grid(experiment, list(cells))
         for number, expectation in enumerate(expectations):
@@ -44,7 +44,7 @@ def check_expectations(
 def possible(
     expectations: Sequence[Expectation], experiment: Experiment, cells: Iterable[dict[str, Any]]
 ) -> list[Expectation]:
-    """Those of the expectations that a grid can judge: the others are about curves, values or windows that it lacks."""
+    """The expectations that can be judged on a grid; the others are about curves, values or windows that it lacks."""
     grid, kept = _Grid(experiment, list(cells)), []
     for number, expectation in enumerate(expectations):
         try:
@@ -62,7 +62,7 @@ class _Grid:
     _known: dict[str, list[_Curve]] = field(default_factory=dict)
 
     def along(self, axis: str) -> list[_Curve]:
-        """The curves along an argument."""
+        """The curves along an axis."""
         if axis not in self._known:
             found: dict[str, _Curve] = {}
             curve_by = None if self.experiment.curve == axis else self.experiment.curve
@@ -77,17 +77,17 @@ class _Grid:
 
     @property
     def curves(self) -> list[_Curve]:
-        """Those along x."""
+        """The curves along x."""
         return self.along(self.experiment.x)
 
     @property
     def names(self) -> list[str]:
-        """Of curves, each one once."""
+        """The names of the curves along x, without repetitions."""
         return list(dict.fromkeys(curve.name for curve in self.curves))
 
     def outputs(self, name: str) -> dict[str, Any] | None:
-        """What the first cell of the curves of that name returns, with shapes and types; None where it cannot be traced, which
-        the run will tell, and of a black box, which would have to be run."""
+        """Names, shapes and types of the values that the first cell of the curves of that name returns. None if it cannot be
+        traced, which the run will report, and for a black box, which would have to be run."""
         if self.experiment.black_box:
             return None
         curve = next(curve for curve in self.curves if curve.name == name)
@@ -130,11 +130,12 @@ class _Check:
             self._kind(self._name(curves[0].name))
 
     def _name(self, name: str) -> str:
-        """A curve along x of that name: along the argument that names curves, any of them."""
+        """This name, if a curve along x has it; else the name of the first curve, as for curves along the argument that names
+        them."""
         return name if name in self.grid.names else self.grid.names[0]
 
     def _names(self) -> None:
-        """What is named is there at all."""
+        """Checks that all names and values exist."""
         expectation, experiment, phrase = self.expectation, self.experiment, self.phrase
         names = list(experiment.arguments.model_fields)
         curve, axis, other = self.subject.curve, self.subject.axis, phrase.other
@@ -186,10 +187,10 @@ class _Check:
         return "x" if key == self.experiment.x else key
 
     def _numbers(self, axis: str) -> None:
-        """Along an argument there are curves where it is a number, at two values or more."""
+        """Checks that there are curves along an argument: it must be a number, and have at least two values."""
         values = {repr(cell[axis]): cell[axis] for cell in self.grid.cells if axis in cell}
         if any(isinstance(value, bool) or not isinstance(value, int | float) for value in values.values()):
-            raise SpecError(f"{self.where}: {axis!r} is no number in this sweep, so that nothing runs along it.")
+            raise SpecError(f"{self.where}: {axis!r} is not a number in this sweep, so there are no curves along it.")
         if len(values) < 2 and axis in self.experiment.arguments.model_fields:
             raise AbsentError(f"{self.where}: {axis!r} has one value in this sweep, {shown(list(values.values()))}.")
 
@@ -216,7 +217,7 @@ class _Check:
             if not found:
                 raise AbsentError(
                     f"{self.where}: {self.expectation.what!r} is about no curve of this sweep: where = "
-                    f"{shown(subject.where)} allows none, or only those that are left out ({shown(left_out)})."
+                    f"{shown(subject.where)} allows none, or only curves that are left out ({shown(left_out)})."
                 )
             return found
         several = self.phrase.pools or self.phrase.outer is not None
@@ -244,7 +245,7 @@ class _Check:
         return found[0]
 
     def _rival(self, curve: _Curve) -> None:
-        """The second operand is one curve, which has the x where the two are compared."""
+        """Checks that the second operand is one curve, which has the x at which the two are compared."""
         name, than, axis = self.phrase.other or curve.name, dict(self.than), self.subject.axis
         if self.experiment.curve in than and self.phrase.other is None:
             name = name_of_value(than.pop(self.experiment.curve))
@@ -265,7 +266,7 @@ class _Check:
         self._common(curve, rival, every=not self.phrase.fits)
 
     def _bounds(self) -> tuple[float, float] | None:
-        """Of the window along the axis; None for all of it."""
+        """The bounds of the window along the axis; None for the whole axis."""
         return self.subject.window(self.subject.axis)
 
     def _in_window(self, curve: _Curve) -> list[Any]:
@@ -273,7 +274,7 @@ class _Check:
         return [x for x in curve.x if bounds is None or within(x, *bounds)]
 
     def _window(self, curve: _Curve) -> None:
-        """Some x of the curve lies in the window. Values of x that the experiment returns are not known yet."""
+        """Checks that some x of the curve lies in the window. Values of x that the experiment returns are not known yet."""
         if curve.x and not self._in_window(curve):
             axis = self.subject.axis
             raise AbsentError(
@@ -282,7 +283,7 @@ class _Check:
             )
 
     def _cells(self, curves: Sequence[_Curve]) -> None:
-        """Some cell of the curves lies in all windows, also those of expressions."""
+        """Checks that some cell of the curves lies in all windows, including those of expressions."""
         axis, windows = self.subject.axis, self.subject.windows
         cells = [{**curve.arguments, axis: x} for curve in curves for x in curve.x]
         try:
@@ -292,7 +293,7 @@ class _Check:
             raise error if isinstance(error, SpecError) else SpecError(f"{self.where}: {error}") from error
 
     def _common(self, curve: _Curve, rival: _Curve, every: bool) -> None:
-        """The rival has the x where the two are compared: all of them, or at least one."""
+        """Checks that the rival has the x at which the two are compared: all of them (`every`), or at least one."""
         axis, mine, theirs = self.subject.axis, self._in_window(curve), set(self._in_window(rival))
         lacking = [x for x in mine if x not in theirs]
         if lacking and (every or len(lacking) == len(mine)):
@@ -302,7 +303,7 @@ class _Check:
             )
 
     def _is_curve(self, name: str) -> bool:
-        """Whether OTHER is a curve; a recorded value of that name comes first."""
+        """Whether OTHER is a curve; a y of the same name takes precedence."""
         if self.phrase.fits:
             return True
         return name in self.grid.names and name not in self.grid.experiment.y
@@ -322,7 +323,7 @@ class _Check:
         if not deep or not curve.x:
             return
         try:
-            # As the sweep asks when it runs, at all x.
+            # At all x, as the sweep itself will ask.
             arguments = {name: hashable(value) for name, value in curve.arguments.items()}
             theory = theory_of(experiment, arguments, sorted(set(map(float, curve.x))))
         except Exception as error:
@@ -336,7 +337,7 @@ class _Check:
             )
 
     def _recorded(self, name: str, curve: str) -> None:
-        """A value of that name is recorded of the curve: what its cells return, or a number among the arguments."""
+        """Checks that a value of that name is recorded for the curve: its cells return it, or it is a numeric argument."""
         experiment = self.grid.experiment
         arguments = self.grid.curves[0].arguments
         numbers = [key for key, value in arguments.items() if isinstance(value, int | float)]
@@ -354,8 +355,8 @@ class _Check:
         )
 
     def _kind(self, curve: str) -> None:
-        """The metric is of a kind that has such a number, as far as declarations, types and bounds tell. One curve is looked
-        at, since a column has one type in all of them."""
+        """Checks that the kind of the metric has such a number, as far as declarations, types and bounds show. One curve
+        suffices, since a column has the same type in all curves."""
         metric, other = self.subject.metric, self.phrase.other
         low, high = self.expectation.allowed
         returned = self.grid.outputs(curve) or {}

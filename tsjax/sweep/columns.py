@@ -10,20 +10,20 @@ from .values import text_of
 
 
 def plain(value: Any) -> Any:
-    """A NumPy number as Python's."""
+    """A NumPy scalar as a Python number."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def compact(codes: np.ndarray) -> np.ndarray:
-    """Codes from 0 on, in the order in which they first appear."""
+    """The codes renumbered from 0, in the order in which they first appear."""
     return pd.factorize(codes)[0]
 
 
 def codes_of(column: Any) -> np.ndarray:
-    """A code for every row, equal for equal values of equal type: 1, 1.0 and True are three."""
+    """A code for every row, equal for equal values of the same type: 1, 1.0 and True have different codes."""
     if column.dtype != object:
         return pd.factorize(column, use_na_sentinel=False)[0]
-    # Few objects, many rows.
+    # There are few different objects in many rows, so each is written as text only once.
     objects, places = np.unique(np.fromiter(map(id, column), np.int64, len(column)), return_inverse=True)
     first = np.full(len(objects), len(column))
     np.minimum.at(first, places, np.arange(len(column)))
@@ -32,13 +32,13 @@ def codes_of(column: Any) -> np.ndarray:
 
 
 def distinct(column: Any, codes: np.ndarray) -> list[Any]:
-    """The values of a column, each once, in the order of the rows."""
+    """The distinct values of a column, in the order of the rows."""
     _, first = np.unique(codes, return_index=True)
     return [plain(value) for value in column.iloc[np.sort(first)]]
 
 
 def is_number(column: Any) -> bool:
-    """Whether a column holds numbers alone."""
+    """Whether a column holds only numbers."""
     if column.dtype == object:
         return all(isinstance(value, int | float) and not isinstance(value, bool) for value in column)
     return pd.api.types.is_numeric_dtype(column.dtype) and not pd.api.types.is_bool_dtype(column.dtype)
@@ -47,15 +47,17 @@ def is_number(column: Any) -> bool:
 def tables_of(
     rows: pd.DataFrame, metrics: list[str], axis: str, repeats: bool
 ) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """x (k,), seeds (s,) and each metric (k, s) of the records of one curve along an axis; `repeats` says whether one cell may
-    come to the same x again, as the vectors that cells return do."""
+    """x (k,), seeds (s,) and a table (k, s) of each metric, from the records of one curve along an axis. `repeats` says whether
+    a cell may have several rows with the same x, as the vectors that cells return may.
+
+    **Raises:** ValueError for several values of one x and seed."""
     every_seed = np.unique(rows["seed"].to_numpy(np.int64))
-    # A cell of a black box that failed has no x to return.
+    # A black-box cell that failed has returned no x.
     rows = rows.loc[rows[axis].notna()]
     along, seeds = rows[axis].to_numpy(float), rows["seed"].to_numpy(np.int64)
     places = np.zeros(len(rows), np.int64)
     if repeats:
-        # A vector may come to the same x again: both entries stay.
+        # If a vector has the same x twice, both entries stay.
         places = rows.groupby(["cell", axis], sort=False).cumcount().to_numpy()
     seeds, j = every_seed, np.searchsorted(every_seed, seeds)
     x, i = np.unique(along, return_inverse=True)
@@ -74,8 +76,8 @@ def tables_of(
 
 
 def holds_truth(records: pd.DataFrame, column: str) -> bool:
-    """Whether a column holds truth values, or integers that are all 0 or 1, so that its mean is a share of seeds. Other numbers
-    are no truth values even where all are 0 or 1, as an accuracy may be that is exactly 1 at every seed."""
+    """Whether a column holds truth values, or integers that are all 0 or 1, so that its mean is a share of seeds.
+    Floating-point numbers are never truth values, even if all are 0 or 1: an accuracy may be exactly 1 at every seed."""
     if column not in records:
         return False
     kind = records[column].dtype

@@ -1,4 +1,4 @@
-"""Finished cells on their way to the disk: what every way of executing a plan shares."""
+"""Finished cells on their way to the disk, for every engine."""
 
 import dataclasses
 import functools
@@ -18,17 +18,20 @@ from .plan import Cell
 from .values import hashable, redacted
 
 COMMIT_SECONDS = 2.0
-"""How much finished work a kill may lose beside the chunks in flight, by default."""
-# Files waiting for the disk.
+"""Seconds of finished work that a kill may lose, besides the chunks in flight, by default."""
+# The most files that may wait for the disk.
 UNWRITTEN = 4
 
 
 @dataclass(frozen=True)
 class ChunkDone:
-    """What happened: cells were run and committed, or found done in the store.
+    """A message that cells were run and committed, or were found done in the store (`resumed`).
 
-    `seconds` is the time of the devices, `idle_seconds` an upper bound of the time that they waited since the first
-    program was compiled, compilation aside: in all so far. `kernel`: what trained relu students (`kernel_in_use`).
+    - `static`: their static arguments. `cells`: their number. `records`: their records, or None for cells that were found done.
+    - `seconds`: the time of the devices for these cells.
+    - `idle_seconds`: an upper bound on the total time, up to now, that devices have waited since the first program was
+      compiled, not counting compilation.
+    - `kernel`: the kernel that trained ReLU students (`kernel_in_use`).
     """
 
     static: dict[str, Any]
@@ -40,7 +43,7 @@ class ChunkDone:
     kernel: str = "xla"
 
     def of(self, records: pd.DataFrame) -> "ChunkDone":
-        """The same with only these of its records."""
+        """The same message, restricted to these of its records."""
         if self.records is not None and len(records) == len(self.records):
             return self
         return dataclasses.replace(self, cells=records["cell"].nunique(), records=records)
@@ -48,13 +51,13 @@ class ChunkDone:
 
 @functools.cache
 def version(name: str) -> str:
-    """Of a package, or `not installed`."""
+    """The version of a package, or `not installed`."""
     return version_of(name) or "not installed"
 
 
 @dataclass
 class Finished:
-    """Chunks of one group that were run and are not committed yet; `arrays` are names of values that are kept whole."""
+    """Chunks of one group that were run but are not committed yet. `arrays` names the returned arrays, which are kept whole."""
 
     static: dict[str, Any]
     arrays: Collection[str] = ()
@@ -65,7 +68,7 @@ class Finished:
     since: float = 0.0
 
     def add(self, cells: tuple[Cell, ...], values: Mapping[str, np.ndarray], seconds: float) -> None:
-        """Cells that ran together, with values of leading axis len(cells) or more."""
+        """Adds cells that ran together in `seconds`. Their values have a leading axis of length len(cells) or more."""
         if not self.cells:
             self.since = time.perf_counter() - seconds
         self.cells += cells
@@ -74,7 +77,7 @@ class Finished:
         self.sizes.append(len(cells))
 
     def records(self, compile_seconds: float, device: str) -> pd.DataFrame:
-        """One row per cell; vectors of length L give L rows per cell, and the first one holds the arrays."""
+        """One row per cell, or L rows if cells return vectors of length L; arrays are in the first row of a cell."""
         values = {name: np.concatenate([part[name] for part in self.values]) for name in self.values[0]}
         records = _records(self.cells, self.static, values, self.arrays)
         per_cell = np.repeat(np.divide(self.seconds, self.sizes), self.sizes)
@@ -93,7 +96,7 @@ def _records(
     vectors = {name: value for name, value in values.items() if value.ndim > 1 and name not in arrays}
     repeat = next(iter(vectors.values())).shape[1] if vectors else 1
     column = lambda listed: np.repeat(np.asarray(listed), repeat)
-    # A static argument may be a word, a list or None, the same in all rows; the others are numbers.
+    # A static argument may be a word, a list or None, and has the same value in all rows; other arguments are numbers.
     constant = lambda value: pd.Series([hashable(redacted(value))] * (len(cells) * repeat))
     columns: dict[str, Any] = {"cell": column([cell.id for cell in cells])}
     for name in cells[0].arguments:
@@ -109,17 +112,17 @@ def _records(
 
 
 class Commits:
-    """Writes what is finished by a thread of its own, and says what has reached the disk, in order."""
+    """Writes finished cells in a thread of its own, and reports, in order, those that have reached the disk."""
 
     def __init__(self, commit: Callable[[pd.DataFrame, str], pd.DataFrame]):
-        """`commit` writes records, made by a training kernel, and returns those that are now in the store."""
+        """`commit(records, kernel)` writes records and returns those that are now in the store."""
         self._commit, self._writer = commit, ThreadPoolExecutor(1)
         self._unwritten: deque[tuple[Future[pd.DataFrame], ChunkDone]] = deque()
 
     def add(
         self, finished: Finished, *, device: str, kernel: str, compile_seconds: float = 0.0, idle_seconds: float = 0.0
     ) -> None:
-        """Hands finished cells to the disk."""
+        """Begins to write finished cells."""
         if not finished.cells:
             return
         records, seconds = finished.records(compile_seconds, device), sum(finished.seconds)
@@ -127,7 +130,7 @@ class Commits:
         self._unwritten.append((self._writer.submit(self._commit, records, kernel), done))
 
     def committed(self, allowed: int = UNWRITTEN) -> Iterator[ChunkDone]:
-        """What has reached the disk; waits until at most `allowed` have not. **Raises:** StoreError."""
+        """The cells that have reached the disk. Waits until at most `allowed` files have not. **Raises:** StoreError."""
         while self._unwritten:
             future, done = self._unwritten[0]
             if not future.done() and len(self._unwritten) <= allowed:
@@ -138,5 +141,5 @@ class Commits:
                 yield done.of(kept)
 
     def close(self) -> None:
-        """Waits for the disk."""
+        """Waits until everything is written."""
         self._writer.shutdown()

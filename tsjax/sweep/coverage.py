@@ -1,4 +1,4 @@
-"""How much of its plan a sweep's records cover, and what else to know before trusting their numbers."""
+"""How much of the plan of a sweep its records cover, and what else to know before trusting their numbers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +9,15 @@ from .store import Chunks
 
 @dataclass(frozen=True)
 class Coverage:
-    """What stands behind the records of a sweep.
+    """How complete and how sound the records of a sweep are.
 
-    - `cells`: of the plan; `done`: how many of them have a record; `beyond`: recorded cells that are not in the plan.
-    - `damaged`: names of chunks that hold other bytes than were written, whose cells are left out; `foreign`: of files among
-      the chunks that are none, which are ignored.
-    - `verified`: whether every chunk was checked against its hash; not so in stores of earlier versions.
-    - `repeated`: cells that were run twice, with equal results. `mixed`: sentences about records of different origin.
+    - `cells`: the number of cells of the plan. `done`: how many of them have a record. `beyond`: the number of recorded cells
+      that are not in the plan.
+    - `damaged`: the names of chunks whose bytes are not those that were written; their cells are left out. `foreign`: the names
+      of other files among the chunks, which are ignored.
+    - `verified`: whether every chunk was checked against its hash, which is impossible for stores of earlier versions.
+    - `repeated`: the number of cells that were run twice, with equal results. `mixed`: sentences about records of different
+      origin.
     """
 
     cells: int
@@ -29,8 +31,8 @@ class Coverage:
 
     @property
     def whole(self) -> bool:
-        """Whether every cell of the plan has a record in a chunk that checks, no chunk is damaged, and no record is of a cell
-        that the latest run did not ask for: of an earlier, larger plan some may be missing."""
+        """Whether every cell of the plan has a record in a sound chunk, no chunk is damaged, and no record belongs to a cell
+        outside the plan: if an earlier plan was larger, some of its cells may be missing."""
         return self.done == self.cells and not self.damaged and not self.beyond
 
     @property
@@ -44,7 +46,7 @@ class Coverage:
 
     @property
     def notes(self) -> list[str]:
-        """What to know before trusting the numbers, in sentences; nothing for a whole sweep of one origin."""
+        """Sentences to know before trusting the numbers; none for a complete sweep of one origin."""
         found = []
         if self.done < self.cells or self.damaged:
             missing = self.cells - self.done
@@ -58,8 +60,8 @@ class Coverage:
         if self.beyond:
             some = "1 recorded cell is" if self.beyond == 1 else f"{self.beyond} recorded cells are"
             found.append(
-                f"{some} not in the plan of the latest run, and counted too; how many of that earlier plan are missing is not "
-                "known. Run the sweep with the whole plan, or the smaller one into a store of its own."
+                f"{some} not in the plan of the latest run, and counted too; how many cells of the earlier plan are missing is "
+                "not known. Run the sweep with the whole plan, or the smaller one into a store of its own."
             )
         if not self.verified:
             found.append("Made by an earlier version of tsjax: nothing here could be verified.")
@@ -81,7 +83,8 @@ class Coverage:
 
 
 def coverage_of(cells: int, done: int, recorded: int, chunks: Chunks, repeated: int, verified: bool) -> Coverage:
-    """The coverage of a plan of so many `cells`, so many of them `done`, by the cells `recorded` in some chunks."""
+    """The coverage of a plan with this number of `cells`, if `done` of them, and `recorded` cells in all, have a record in the
+    chunks."""
     return Coverage(
         cells=cells,
         done=done,

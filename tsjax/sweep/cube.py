@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def cube_of(records: pd.DataFrame, experiment: Description, spec: SweepSpec) -> "xarray.Dataset":
     """See `Result.to_xarray`."""
-    # pandas finds it by itself; without it the error says so.
+    # pandas imports xarray by itself; imported here, a missing package gives a clear error.
     import xarray
 
     del xarray
@@ -35,9 +35,9 @@ def cube_of(records: pd.DataFrame, experiment: Description, spec: SweepSpec) -> 
             labels = labels_of(distinct(records[name], codes[name]))
             frame[name] = [labels[text_of(plain(value))] for value in records[name]]
         if not pd.api.types.is_numeric_dtype(frame[name].dtype):
-            # Words have the order of the grid, not that of the alphabet.
+            # Words keep the order of the grid; pandas would sort them.
             orders[name] = list(dict.fromkeys(frame[name]))
-    # Numbers that some cells lack.
+    # Columns of objects are here numbers that some cells lack.
     for name in [name for name in frame if name not in dims and frame[name].dtype == object]:
         frame[name] = pd.to_numeric(frame[name], errors="coerce")
     dataset = frame.drop(columns=list(constant)).set_index(dims).to_xarray().sel(orders)

@@ -12,13 +12,13 @@ from .values import within
 
 @dataclass(frozen=True)
 class Curve:
-    """One curve of a sweep: the cells that differ in x and seed alone.
+    """One curve of a sweep: the cells that differ only in x and seed.
 
     - `name`: the value of the experiment's curve argument; `label` also states the other arguments that vary in the sweep.
-    - `arguments`: all arguments but x. `x` (k,) increasing, `seeds` (s,).
-    - `values`: for each y of the experiment the table (k, s), NaN where a cell failed or was not run.
-    - `failed`: number of cells that diverged, were singular, or returned no finite number.
-    - `theory`: what theory says at x.
+    - `arguments`: all arguments except x. `x` (k,), increasing; `seeds` (s,).
+    - `values`: for each y of the experiment a table (k, s), NaN if a cell failed or was not run.
+    - `failed`: the number of cells that diverged, were singular, or did not return a finite number.
+    - `theory`: the `Theory` of the curve at x.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Curve:
         return self.rows(np.flatnonzero(within(self.x, low, high)))
 
     def rows(self, keep: np.ndarray) -> "Curve":
-        """The part at some of its x, by indices."""
+        """The part at some of its x, given by their indices."""
         predicted = None if self.theory.predicted is None else self.theory.predicted[keep]
         values = {name: table[keep] for name, table in self.values.items()}
         return dataclasses.replace(
@@ -43,5 +43,5 @@ class Curve:
         )
 
     def measured(self, metric: str) -> "Curve":
-        """The part at the x where at least one seed has a `metric`."""
+        """The part at those x at which at least one seed has a value of `metric`."""
         return self.rows(np.flatnonzero(~np.isnan(self.values[metric]).all(axis=1)))

@@ -1,4 +1,4 @@
-"""The curves of a sweep along any of its axes: the cells that differ in it and the seed alone."""
+"""The curves of a sweep along any of its axes: the cells of a curve differ only in this axis and the seed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,18 +22,18 @@ def curves_along(
     metrics: Sequence[str],
     theory: Callable[[Mapping[str, Any], np.ndarray], Theory],
 ) -> list[tuple[Curve, np.ndarray]]:
-    """The curves along an axis, an argument or the experiment's x, with tables of some recorded values, and the rows of each
-    one in the records; what theory says along x.
+    """The curves along an axis (an argument, or the experiment's x), with tables of the `metrics`, and the rows of each curve
+    in the records. Curves along x also have their theory.
 
-    **Raises:** ValueError for an axis that is no number.
+    **Raises:** ValueError for an axis that is not a number.
     """
     if records.empty:
         return []
     if axis not in records or not is_number(records[axis]):
         numbers = [name for name in (*experiment.names, experiment.x) if name in records and is_number(records[name])]
-        raise ValueError(f"{axis!r} is no number along which there are curves.{nearest(axis, sorted(set(numbers)))}")
+        raise ValueError(f"{axis!r} is not a number along which there are curves.{nearest(axis, sorted(set(numbers)))}")
     names = [name for name in dict.fromkeys([*experiment.names, experiment.x]) if name != axis]
-    # x may be no argument, where cells return it.
+    # x is not an argument if cells return it.
     codes = {name: codes_of(records[name]) for name in names}
     curve_by = None if experiment.curve == axis else experiment.curve
     varying = [name for name in names if name != curve_by and codes[name].max() > 0]
@@ -43,7 +43,7 @@ def curves_along(
         which = compact(which * (int(codes[name].max()) + 1) + codes[name])
     curves = []
     order = np.argsort(which, kind="stable")
-    # Cells of one curve lie together, in the order of the grid.
+    # Sorted stably by curve, the cells of a curve lie together, in the order of the grid.
     for rows in np.split(order, np.flatnonzero(np.diff(which[order])) + 1):
         arguments = {name: plain(records[name].iloc[rows[0]]) for name in names}
         name = experiment.name if curve_by is None else name_of_value(arguments[curve_by])

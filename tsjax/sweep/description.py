@@ -1,4 +1,4 @@
-"""What readers need of an experiment, as data: a store holds it, so that reading a store runs no code of its study."""
+"""An experiment as data. A store holds this description, so that reading a store runs no code of its study."""
 
 import ast
 import functools
@@ -20,9 +20,9 @@ class Description(BaseModel):
     """An experiment without its functions; the fields are those of `Experiment`.
 
     - `metrics`: the kinds of metrics, as plain values (`kinds` holds them).
-    - `arguments`: the name of every argument, with its default in a list of one, or an empty list where it has none.
-    - `source`: a hash of the code of the experiment's function, and of each function of its module that it uses.
-    - `has_theory`: whether theory says something of the curves.
+    - `arguments`: the name of every argument, with a list that holds its default, or an empty list if it has none.
+    - `source`: hashes of the code of the experiment's function and of the code that it uses (`source_of`).
+    - `has_theory`: whether the experiment has a theory of its curves.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -86,9 +86,9 @@ class Description(BaseModel):
 
 
 def source_of(fn: Callable) -> dict[str, str]:
-    """A hash of the code of a function, of every function, class and constant of the same module that it uses, and of the
-    user's other modules that these use as a whole, by name; comments, docstrings and layout do not count, nor do installed
-    packages, whose versions are recorded. Empty where there is no source, as at a prompt."""
+    """Hashes, by name, of the code of a function, of every function, class and constant of its module that it uses, directly
+    or not, and of each other module of the user's that these use, as a whole. Comments, docstrings and layout do not count, nor
+    do installed packages, whose versions are recorded. Empty if there is no source, as at a prompt."""
     module = inspect.getmodule(fn)
     name = getattr(fn, "__name__", "")
     try:
@@ -126,7 +126,7 @@ def source_of(fn: Callable) -> dict[str, str]:
 
 
 def _modules_of(names: set[str], fn: Callable) -> Iterator[ModuleType]:
-    """The user's own modules that some global names of a function are, or come from."""
+    """The user's own modules that these global names of a function refer to, or come from."""
     for name in sorted(names):
         value = getattr(fn, "__globals__", {}).get(name)
         module = value if isinstance(value, ModuleType) else sys.modules.get(str(getattr(value, "__module__", None)))

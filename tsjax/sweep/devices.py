@@ -1,4 +1,4 @@
-"""One batch of independent runs over all local devices: vmap on each, sharded over them, no traffic between them."""
+"""Batches of independent runs on all local devices: vmap on each device, shards over devices, and no traffic between them."""
 
 import contextlib
 import functools
@@ -29,29 +29,31 @@ from ..estimators.standardized import LARGEST_SCALED, Standardized
 from ..problem import Problem, RegressionFunction
 from ..task import Dataset
 
-# XLA's pool of CPU threads in a process with a CPU device per core; read once, when JAX makes its CPU client.
+# The number of threads in XLA's CPU pool. It is read once, when JAX makes its CPU client.
 _POOL = "PJRT_NPROC"
-# Programs take a megabyte to 20; those not used for longest go first.
+# The most bytes of compiled programs that are kept; those that were unused for longest are removed first.
 _PROGRAMS_BYTES = 2**30
-# How long a start may wait for another process that uses the folder of programs, and look for broken ones in it.
+# How long a start may wait for another process that uses the folder of programs, and how long it may look for broken programs.
 _LOCK_SECONDS, _CHECK_SECONDS = 10.0, 1.0
-# What XLA is asked for on each platform. On CPUs, optimisation level 2 makes programs in about two thirds of the time, and they
-# run as fast, as the loops that take time are in LAPACK and in the kernel in C (benchmarks/RESULTS.md). On GPUs, the search
-# for the best kernels took XLA minutes for some programs and made none faster.
+# XLA's options on each platform. On CPUs, optimisation level 2 compiles programs in about two thirds of the time, and they run
+# as fast, since the loops that take time are in LAPACK and in the kernel in C (benchmarks/RESULTS.md). On GPUs, XLA's search
+# for the best kernels may take minutes.
 _COMPILER: dict[str, dict[str, Any]] = {
     "cpu": {"xla_backend_optimization_level": 2},
     "gpu": {"xla_gpu_autotune_level": 0},
 }
-# What a file compressed by Zstandard begins with.
+# The first bytes of a file that Zstandard has compressed.
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
 
 def use_all_cores() -> None:
-    """Makes one CPU device per core, for this process, unless the user has chosen a number; before JAX's first use.
+    """Gives this process one CPU device per core, unless the user has chosen a number. Call it before JAX is first used.
 
-    Many small students run faster on single-threaded devices side by side than on one that splits every small product
-    over threads. The thread pool must then be larger than the number of devices: up to JAX 0.10, a batched LAPACK call
-    waits *inside* the pool for tasks that it has put into the same pool, and one such call per thread is a deadlock.
+    Many small students run faster on single-threaded devices side by side than on one device that splits every small product
+    over threads. The thread pool must then be larger than the number of devices: up to JAX 0.10, a batched LAPACK call waits
+    *inside* the pool for tasks that it has put into the same pool, so that one such call per thread is a deadlock.
+
+    **Raises:** RuntimeError if JAX has made its devices already.
     """
     cores = len(os.sched_getaffinity(0))
     os.environ.setdefault(_POOL, str(4 * cores))
@@ -61,8 +63,9 @@ def use_all_cores() -> None:
 
 @functools.cache
 def use_machine() -> str:
-    """Gives a process of the user's what the command line has: one CPU device per core, where JAX has not begun yet, and
-    compiled programs that are kept. Returns what came too late, and what to do, or an empty text."""
+    """Gives a user's own process the settings of the command line: one CPU device per core, if JAX has not made its devices
+    yet, and compiled programs that are kept. Returns an empty text, or a sentence that says what came too late and what to
+    do."""
     late = ""
     try:
         use_all_cores()
@@ -77,29 +80,30 @@ def use_machine() -> str:
     before = config.jax_compilation_cache_dir
     keep_compiled()
     if config.jax_compilation_cache_dir != before:
-        # JAX asks once whether there is a folder, when it compiles first.
+        # JAX looks only once for this folder, when it first compiles.
         compilation_cache.reset_cache()
     return late
 
 
 def compiler_options(platform: str) -> dict[str, Any]:
-    """Options for XLA on devices of this platform, without those that the user's XLA_FLAGS are about."""
+    """The options for XLA on devices of this platform, without those that the user's XLA_FLAGS set."""
     flags = os.environ.get("XLA_FLAGS", "")
     return {name: value for name, value in _COMPILER.get(platform, {}).items() if name not in flags}
 
 
 def compile_fast() -> None:
-    """Makes every program of this process by `compiler_options`, those of JAX's own functions too; before JAX's first use."""
+    """Uses `compiler_options` for every program of this process, including those of JAX's own functions. Call it before JAX is
+    first used."""
     options = {**compiler_options("cpu"), **compiler_options("gpu")}
     added = " ".join(f"--{name}={value}" for name, value in options.items())
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {added}".strip()
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs in the user's cache folder, for this process, unless JAX has been given a folder
-    (JAX_COMPILATION_CACHE_DIR) or not to (JAX_ENABLE_COMPILATION_CACHE=false). A program is found again by its code, JAX's
-    version and the device. Where other users could write to the folder, or another process does not let go of it, programs
-    are not kept, and a warning says why."""
+    """Keeps the compiled programs of this process in the user's cache folder, unless JAX has a folder already
+    (JAX_COMPILATION_CACHE_DIR) or keeping is switched off (JAX_ENABLE_COMPILATION_CACHE=false). A program is found again by its
+    code, JAX's version and the device. If other users can write to the folder, or another process does not release its lock,
+    programs are not kept, and a warning says why."""
     config: Any = jax.config
     if config.jax_compilation_cache_dir is not None or not config.jax_enable_compilation_cache:
         return
@@ -115,12 +119,12 @@ def keep_compiled() -> None:
 
 
 def _drop_broken(folder: Path) -> None:
-    """Removes programs that JAX could not read, as it never replaces them and would warn of them at every start: those that
-    a killed process left half written, without the file of their last use (older versions of JAX then keep nothing more),
-    and those that do not decompress. Each is decompressed once, and again only after it has changed.
+    """Removes kept programs that JAX cannot read, since JAX never replaces them and would warn at every start. These are the
+    programs that a killed process left half written, without the file of their last use (older versions of JAX then keep
+    nothing more), and those that do not decompress. Each program is decompressed once, and again only after it has changed.
 
-    **Raises:** TimeoutError where another process holds JAX's lock: with it held, JAX would wait 10 seconds before and after
-    each compilation.
+    **Raises:** TimeoutError if another process holds JAX's lock: JAX would then wait 10 seconds before and after each
+    compilation.
     """
     lock, list_of_good = folder / ".lockfile", folder / ".tsjax-checked.json"
     try:
@@ -139,8 +143,8 @@ def _drop_broken(folder: Path) -> None:
 
 
 def _good_programs(folder: Path, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Removes those that are not good, and returns size and time of change of those that are known to be. The newest come
-    first; those that `_CHECK_SECONDS` do not suffice for have their turn at the next start."""
+    """Removes broken programs, and returns the size and time of change of those that are known to be good. The newest are
+    checked first; those that do not fit into `_CHECK_SECONDS` are checked at the next start."""
     programs = [(program, program.lstat()) for program in folder.glob("*-cache")]
     programs.sort(key=lambda one: -one[1].st_mtime_ns)
     good, end = {}, time.monotonic() + _CHECK_SECONDS
@@ -162,7 +166,7 @@ def _good_programs(folder: Path, known: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _decompresses(program: bytes) -> bool:
-    """Whether JAX can decompress it: it uses Zstandard where Python has it (3.14, or the package zstandard), else zlib."""
+    """Whether JAX can decompress a program. It uses Zstandard if Python has it (3.14, or the package zstandard), else zlib."""
     if not program.startswith(_ZSTANDARD):
         try:
             zlib.decompress(program)
@@ -177,13 +181,13 @@ def _decompresses(program: bytes) -> bool:
             except zstandard.ZstdError:
                 return False
             return True
-    # A Python that has Zstandard wrote it and may come back for it.
+    # A Python with Zstandard wrote it, and may use it again.
     return True
 
 
 def usable_devices() -> list[Any]:
-    """All local devices; of several CPU devices only the first where the deadlock that `use_all_cores` tells of could
-    strike, that is, on a JAX before 0.11 whose thread pool was not made larger."""
+    """All local devices, or only the first of several CPU devices if the deadlock that `use_all_cores` describes is possible:
+    with JAX before 0.11 and a thread pool that was not made larger."""
     devices = jax.local_devices()
     several = len(devices) > 1 and devices[0].platform == "cpu"
     if several and jax.__version_info__ < (0, 11) and int(os.environ.get(_POOL, "0")) < 2 * len(devices):
@@ -192,7 +196,8 @@ def usable_devices() -> list[Any]:
 
 
 def peak_memory() -> int:
-    """Most bytes held so far: on the devices where they tell (accelerators), else by this process; 0 where nothing tells."""
+    """The most bytes held so far: on the devices if they report it (accelerators), else by this process; 0 if neither is
+    known."""
     stats = [device.memory_stats() for device in usable_devices()]
     if all(stats):
         return sum(one.get("peak_bytes_in_use", 0) for one in stats if one)
@@ -206,28 +211,29 @@ def peak_memory() -> int:
 
 @contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """One thread per LAPACK call. XLA's CPU devices call scipy's OpenBLAS from their own threads; with threads of its own
-    on top, Cholesky factorisations of 512 points were 10 times slower on one device and hung on two (measured)."""
-    # Loaded before the limit is set: a library that comes later would keep its own number.
+    """One thread per LAPACK call. XLA's CPU devices call scipy's OpenBLAS from their own threads; if OpenBLAS starts threads of
+    its own too, factorisations are much slower, and may hang on several devices."""
+    # scipy is loaded before the limit is set: a library that is loaded later would keep its own number of threads.
     import scipy.linalg  # noqa: F401
 
     with threadpoolctl.threadpool_limits(limits=1, user_api="blas"):
         yield
 
 
-# Of data that `fit_many` trains on at once on each CPU device: below the second-level cache of a core, 1 MiB or more. With 1.4
-# MiB in it students of (n, d, m) = (1024, 10, 5) trained at half the speed.
+# Bytes of data that `fit_many` trains on at once on each CPU device: well below the second-level cache of a core (1 MiB or
+# more), since training is slower if the data do not stay in it from step to step.
 _CORE_CACHE_BYTES = 384 * 1024
 
 
 def sharded_vmap(fn: Callable, devices: Sequence[Any] | None = None) -> Any:
-    """`jax.jit(jax.vmap(fn))` with the batch axis sharded over `devices` (`usable_devices()`); the batch must be a multiple
-    of their number. Every device runs its part on its own, loops with data-dependent length included."""
+    """`jax.jit(jax.vmap(fn))` with the batch axis sharded over `devices` (`usable_devices()` by default); the length of the
+    batch must be a multiple of their number. Every device runs its part on its own, including loops of data-dependent
+    length."""
     return sharded(jax.vmap(fn), devices)
 
 
 def sharded(fn: Callable, devices: Sequence[Any] | None = None) -> Any:
-    """`sharded_vmap` of a function that maps over the batch itself, and on each device sees that device's part."""
+    """As `sharded_vmap`, for a function that maps over the batch itself; on each device it sees that device's part."""
     devices = usable_devices() if devices is None else devices
     mesh = Mesh(np.asarray(devices), ("batch",))
     spec = PartitionSpec("batch")
@@ -236,7 +242,7 @@ def sharded(fn: Callable, devices: Sequence[Any] | None = None) -> Any:
 
 
 def pad_batch(tree: Any, size: int) -> Any:
-    """Repeats the last entry along the leading axis up to `size`."""
+    """Pads every leaf to `size` along its leading axis by repeating the last entry."""
     return jax.tree.map(lambda leaf: leaf[jnp.minimum(jnp.arange(size), leaf.shape[0] - 1)], tree)
 
 
@@ -252,7 +258,7 @@ def fit_many(
 
     **Arguments:**
 
-    - `keys`: (B,) keys, one per fit: `jax.random.split(jax.random.key(0), B)`. Those of `PRNGKey`, (B, 2), are taken too.
+    - `keys`: (B,) keys, one per fit: `jax.random.split(jax.random.key(0), B)`. Keys of `PRNGKey`, (B, 2), work too.
     - `datasets`: `Dataset` with x (B, n, d) and y (B, n).
     - `oracle`: (problem, teachers) with B teachers (leaves with a leading axis B), for estimators that use it.
     - `devices`: the devices to use; all local ones by default (see `usable_devices`). B need not be a multiple of their number.
@@ -268,13 +274,13 @@ def fit_many(
         )
     check_values(datasets, LARGEST_SCALED if isinstance(estimator, Standardized) else LARGEST)
     if jnp.issubdtype(keys.dtype, jnp.uint32) and keys.ndim == 2:
-        # Of the old kind, from jax.random.PRNGKey: two numbers are one key.
+        # Keys of the old kind, from jax.random.PRNGKey: two numbers make one key.
         keys = jax.random.wrap_key_data(keys)
     if not datasets.x.shape[0]:
         raise ValueError(f"there are no data sets: x has shape {datasets.x.shape}; give at least one.")
     if keys.shape != datasets.x.shape[:1]:
         raise ValueError(f"one key per data set: got keys {keys.shape} for {datasets.x.shape[0]} data sets.")
-    # A teacher that is one plain function has no arrays, and serves all data sets.
+    # A teacher that is a plain function has no arrays, and is the same for all data sets.
     for leaf in jax.tree.leaves(None if oracle is None else oracle[1]):
         if leaf.shape[:1] != keys.shape:
             raise ValueError(
@@ -282,7 +288,8 @@ def fit_many(
             )
     use_machine()
     chosen = tuple(usable_devices() if devices is None else devices)
-    # As every fit called eagerly: what needs float64 has it, under any flags of JAX; training keeps the type of the data.
+    # As in a single fit, computations that need float64 have it under any flags of JAX, and training keeps the type of the
+    # data.
     with one_blas_thread(), jax.enable_x64(True):
         fit = _compiled(tuple(compiler_options(chosen[0].platform).items()))
         fits = fit(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)
@@ -291,7 +298,7 @@ def fit_many(
 
 @functools.cache
 def _compiled(options: tuple[tuple[str, Any], ...]) -> Callable:
-    # Equinox hands on what it does not know to jax.jit; its types do not say so.
+    # Equinox passes options that it does not know to jax.jit; its types do not say so.
     jit: Any = eqx.filter_jit
     return jit(_fit_many, compiler_options=dict(options))
 
@@ -308,7 +315,7 @@ def _fit_many(estimator, keys, datasets, oracle, devices):
         return estimator.fit(key, data, oracle=(problem, teacher))
 
     batch, count = keys.shape[0], len(devices)
-    # Data sets that a device trains at once: all of them, or on a CPU as many as stay in its cache from step to step.
+    # Data sets that a device trains on at once: all of them, or on a CPU as many as stay in its cache from step to step.
     each = -(-batch // count)
     if devices[0].platform == "cpu":
         each = -(-each // -(-each * (datasets.x.nbytes + datasets.y.nbytes) // (batch * _CORE_CACHE_BYTES)))

@@ -1,4 +1,4 @@
-"""A look at the machine: what tsjax would run on, and whether the libraries that it needs work."""
+"""Examines the machine: what tsjax would run on, and whether the libraries that it needs work."""
 
 import os
 import platform
@@ -40,9 +40,9 @@ def _bridge() -> dict[str, Any]:
 
 
 def examine() -> dict[str, Any]:
-    """Plain values: `ok`, `versions`, `python`, `devices`, `cores`, `memory_bytes`, `x64`, `bridge`,
-    `native` (whether the kernel in C is in use on CPUs, and where it is or why not), `fused` (the same of the kernel for CUDA
-    devices), `compiler` (what XLA is asked for), `compilation_cache`, `blas`."""
+    """Plain values: `ok`, `versions`, `python`, `backend`, `devices`, `cores`, `memory_bytes`, `x64`, `bridge` (that to
+    neural-tangents), `fused` (whether the kernel for CUDA devices is in use, or why not), `native` (whether the kernel in C is
+    in use on CPUs, and where it is or why not), `compiler` (XLA's flags), `compilation_cache` and `blas`."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     bridge = _bridge()
     return {

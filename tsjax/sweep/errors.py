@@ -1,4 +1,4 @@
-"""What is wrong with a specification, in words: what was given, what is allowed, what to do."""
+"""Errors of specifications, whose messages say what was given, what is allowed, and what to do."""
 
 import reprlib
 from typing import Any
@@ -17,15 +17,13 @@ class TooLargeError(ValueError, OverflowError):
 
 
 def no_dict(values: Any) -> str:
-    """What is wrong with what a cell returned, if that is no dict."""
+    """The message for a cell that returned something other than a dict."""
     return f'returned a {type(values).__name__}; return a dict of numbers, such as {{"risk": ...}}.'
 
 
 def no_number(name: str) -> str:
-    """What is wrong with a value that a cell returned, if that is no number."""
-    return (
-        f"returned {name!r}, which is no real number or truth value (nor a vector of them), so no record can hold it."
-    )
+    """The message for a cell that returned a value which is not a number."""
+    return f"returned {name!r}, which is not a real number or a truth value, nor a vector of them, so no record can hold it."
 
 
 _SHORT = reprlib.Repr()
@@ -35,10 +33,10 @@ _LONGEST = 200
 
 
 def shown(value: Any) -> str:
-    """A value in a message: as Python writes it, long ones cut."""
+    """A value as Python writes it, cut if it is long, for a message."""
     try:
         text = repr(value)
     except RecursionError:
         return _SHORT.repr(value)
-    # Arrays are written in lines.
+    # Arrays are written in several lines.
     return " ".join((text if len(text) <= _LONGEST else _SHORT.repr(value)).splitlines())

@@ -1,4 +1,4 @@
-"""What a plan will cost, before it runs: programs, memory by XLA's own account, operations, and a rough time."""
+"""The cost of a plan before it runs: programs, memory by XLA's analysis, operations, and a rough time."""
 
 import dataclasses
 import os
@@ -23,10 +23,13 @@ from .program import compile_group, memory_budget
 
 @dataclass(frozen=True)
 class CurveEstimate:
-    """The cost of the cells, still to be run, that share all static arguments but x. `bytes`: of one chunk of the largest
-    program, on all devices together; None where that was neither compiled nor is known from before. `seconds` and
-    `operations` are None where neither the experiment nor the records state a cost. `measured`: whether `seconds` stands
-    on cells of this curve that were run, in the store or on this machine."""
+    """The cost of the cells that are still to be run and share all static arguments except x.
+
+    - `bytes`: the memory of one chunk of the largest program, on all devices together; None if that program was neither
+      compiled now nor is known from an earlier run.
+    - `operations`: None if the experiment states no cost. `seconds`: None if, besides, no cells were run before.
+    - `measured`: whether `seconds` rests on cells of this curve that were run, in the store or on this machine.
+    """
 
     static: dict[str, Any]
     cells: int
@@ -40,7 +43,8 @@ class CurveEstimate:
 
 @dataclass(frozen=True)
 class PlanEstimate:
-    """Estimates curve by curve, and the speeds that they assume (operations per second, products and factorisations)."""
+    """Estimates curve by curve, the memory `budget` of a chunk in bytes, and the speeds that are assumed (operations per second
+    in products and in factorisations)."""
 
     curves: tuple[CurveEstimate, ...]
     budget: int
@@ -48,7 +52,7 @@ class PlanEstimate:
 
 
 def fastest(run: Callable[[], Any], repeats: int = 3) -> float:
-    """Seconds of the fastest of `repeats` calls after a first one, which compiles."""
+    """Seconds of the fastest of `repeats` calls, after a first call that compiles."""
     jax.block_until_ready(run())
     times = []
     for _ in range(repeats):
@@ -59,8 +63,8 @@ def fastest(run: Callable[[], Any], repeats: int = 3) -> float:
 
 
 def measure_speeds() -> tuple[float, float]:
-    """Operations per second of this machine, all devices together, in a student's training loop and in a dense
-    factorisation: two probes of a fraction of a second each."""
+    """Operations per second of this machine, on all devices together, in the training loop of a student and in a dense
+    factorisation. Each is measured in a fraction of a second."""
     count = len(usable_devices())
     batch, n, d, m, steps = 16 * count, 1024, 5, 3, 50
 
@@ -79,14 +83,15 @@ def measure_speeds() -> tuple[float, float]:
 
 
 def seconds_of(costs: list[Cost | None], measured: list[np.ndarray]) -> list[float] | None:
-    """Seconds of one cell of each group of a curve, by its records (`measured`, NaN for cells without one): those of the
-    group itself, or of the group nearest in cost, in proportion. None where they have none."""
+    """Seconds of one cell of each group of a curve. They are the mean of the seconds that the group's cells took (`measured`,
+    NaN for cells without a record) or, if none of them was run, that of the group nearest in cost, scaled by the ratio of
+    costs. None if no cell of the curve was run, or if this scaling is needed and costs are unknown."""
     mine = [seconds[~np.isnan(seconds)] for seconds in measured]
     known = [i for i, some in enumerate(mine) if len(some)]
     if not known or (costs[0] is None and len(known) < len(costs)):
         return None
     work = [1.0 if cost is None else max(1.0, sum(cost)) for cost in costs]
-    # Speeds change with size, so the nearest.
+    # The nearest group, since speeds change with size.
     nearest = [min(known, key=lambda j, w=w: abs(np.log(work[j] / w))) for w in work]
     return [float(np.mean(mine[j])) * w / work[j] for w, j in zip(work, nearest, strict=True)]
 
@@ -94,12 +99,15 @@ def seconds_of(costs: list[Cost | None], measured: list[np.ndarray]) -> list[flo
 def estimate_plan(
     plan: Plan, key: int, chunk: int, seconds: np.ndarray | None = None, *, compiled: bool = False
 ) -> PlanEstimate:
-    """What a plan will take by what its programs and cells took on this machine before (`KeptCosts`); where nothing is known of
-    a curve, by its operations at the speeds of `classes.SPEEDS`. Runs nothing of the sweep, and compiles nothing.
+    """Estimates a plan from the times and the memory that its programs and cells took on this machine before (`KeptCosts`). If
+    nothing is known about a curve, its time follows from its operations at the speeds of `classes.SPEEDS`. Nothing is run or
+    compiled.
 
-    With `compiled`, the largest program of each curve is compiled for its exact memory, and the speeds of this machine are
-    measured. A black box has no programs. With the `seconds` that its cells took in a store (NaN for those not done there) the
-    estimate is of what is missing, and times are those that were measured.
+    With `compiled`, the largest program of each curve is compiled to find its exact memory, and the speeds of this machine are
+    measured; this does not apply to a black box, which has no programs. `seconds` are those that cells took in a store, NaN for
+    cells that are not done there: the estimate is then about the missing cells, and times rest on those of the store.
+
+    **Raises:** TypeError for a plan that was read from a store.
     """
     experiment = plan.experiment
     if not isinstance(experiment, Experiment):
@@ -112,7 +120,7 @@ def estimate_plan(
         with one_blas_thread():
             speeds = measure_speeds()
     whole = plan.groups
-    # A program that curves share is made, and counted, once: with the first of them.
+    # A program that several curves share is compiled, and counted, once: with the first of them.
     first: dict[str, int] = {}
     for number, group in enumerate(whole):
         if not boxed and np.isnan(seconds[plan.portions[number].places]).any():
@@ -144,7 +152,7 @@ def estimate_plan(
         program = compile_group(experiment, rest, key, chunk) if compiled else None
         bytes = None
         if known_program is not None:
-            # Chunks are cut for memory.
+            # Chunks are made smaller if memory does not suffice.
             bytes = int(known_program.bytes * min(size, max(1.0, memory_budget() // max(known_program.bytes, 1.0))))
         programs = [whole[number] for number in first.values() if number in numbers]
         compiling = sum(kept.compile_seconds(experiment, group) for group in programs)

@@ -9,12 +9,12 @@ from ..hints import nearest
 from ..rates import MODELS
 from .phrase import Phrase, parse
 
-# What the smoke size may have of its own.
+# The keys that may differ at the smoke size.
 _SMOKE = ("value", "tolerance", "at_least", "at_most", "over", "where", "floor")
 
 
 class Published(BaseModel):
-    """A figure of a paper, with the standard `error` that the paper gives, and its place there."""
+    """A number from a paper, with the standard `error` that the paper gives, and its place in the paper."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -28,24 +28,28 @@ class Published(BaseModel):
 
 
 class Expectation(BaseModel):
-    """One expected verdict, `[[expect]]`: `what` is measured (a phrase of `tsjax.sweep.phrase.FORMS`), and what is allowed.
+    """One expected verdict, `[[expect]]`: the number that is measured, and the values that are allowed for it.
 
-    - `value` +- `tolerance`, or `at_least` and/or `at_most`. `model of` needs `model` alone.
-    - `published`: a figure of a paper, a number or `{ value, error, place }`, shown beside ours. With `tolerance`, and no
-      `value`, it is what ours is compared with; its error then widens our interval, as the two are independent.
-    - `over` restricts an axis to a value or to [low, high]; of `trend` and `average`, an expression of arguments too. `where`
-      picks the curve when several differ in other arguments; `than` holds arguments in which the second operand differs from
-      the first.
-    - `excluding`: curves that `*` does not mean, beside OTHER. Against `predicted`, `*` means every curve that has a
-      prediction. The verdict is that of the curve where the claim is hardest.
-    - `floor`: of `monotone`: means below it count as it.
-    - `smoke`: bounds, windows and arguments of the smoke size, or false where it says nothing.
+    - `what`: the number, as a phrase (`tsjax.sweep.phrase.FORMS`). `model`: the model of a curve that is fitted, or, with the
+      phrase `model of`, the model that is expected.
+    - `value` and `tolerance`, or `at_least` and/or `at_most`: the allowed values. The phrase `model of` takes none of them.
+    - `published`: a number from a paper, as a number or as `{ value, error, place }`, which is shown beside ours. With a
+      `tolerance` and no `value`, ours is compared with it, and its standard error widens our interval, since the two are
+      independent.
+    - `over`: windows: for an axis, one value or [low, high]; for `trend` and `average` also for an expression of arguments.
+    - `where`: arguments that pick the curve if several differ in them. `than`: arguments in which the second operand differs
+      from the first.
+    - `excluding`: curves that `*` leaves out, besides OTHER. With `predicted`, `*` means every curve that has a prediction. The
+      verdict is that of the curve for which the claim is hardest.
+    - `floor`: with the phrase `monotone of`, means below it count as it.
+    - `smoke`: bounds, windows and arguments for the smoke size, or false to drop the expectation there.
+    - `test`, `alpha`: a test in place of the 95 % interval: `equivalence` (to `value` within `tolerance`, two one-sided tests)
+      or `superiority` (above `at_least`, or below `at_most`, one-sided), at level `alpha`, 0.05 by default.
+    - `source`: where the expectation comes from.
 
-    Each metric has the interval of its kind (`tsjax.Positive`, `Share`, `Signed`, `Indicator`), declared by the experiment, or
-    seen from its values: truth values are indicators, others positive. What turns out to be of another kind is undecided.
-
-    A claim is compared by the 95 % interval unless it names its `test`: `equivalence` (to `value` within `tolerance`, two
-    one-sided tests) or `superiority` (above `at_least`, or below `at_most`, one-sided), each at level `alpha`, 0.05 by default.
+    The interval of a metric is that of its kind (`tsjax.Positive`, `Share`, `Signed`, `Indicator`). The experiment declares the
+    kind; otherwise truth values are indicators and all others are positive. If the values turn out to be of another kind, the
+    verdict is undecided.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -110,13 +114,13 @@ class Expectation(BaseModel):
                 "'predicted' or a second operand AXIS = VALUE"
             )
         if self.floor is not None and phrase.form != "monotone":
-            raise ValueError("floor goes with 'monotone of' alone: means below it count as it")
+            raise ValueError("floor goes only with 'monotone of': means below it count as it")
         self._check_smoke()
         if phrase.form == "model":
             if self.model is None:
                 raise ValueError(f"name the expected model: {', '.join(MODELS)}")
             if self.value is not None or self.test is not None or bounds != [None, None]:
-                raise ValueError("'model of' compares by AICc: give model alone")
+                raise ValueError("'model of' compares by AICc: give only model")
             return self
         if self.value is None and self.published is not None and bounds == [None, None]:
             if self.tolerance is None:
@@ -147,7 +151,7 @@ class Expectation(BaseModel):
             self.at_smoke_size()
 
     def at_smoke_size(self) -> "Expectation | None":
-        """With the bounds, windows and arguments of the smoke size; None where it says nothing there."""
+        """The expectation with the bounds, windows and arguments of the smoke size; None if it is dropped there."""
         if self.smoke is False:
             return None
         given = self.model_dump(exclude_unset=True, exclude={"smoke"})
@@ -158,7 +162,7 @@ class Expectation(BaseModel):
 
     @property
     def level(self) -> float:
-        """Of the interval that decides: 95 %, or that of a test at `alpha`."""
+        """The level of the interval that decides: 0.95, or 1 - 2 `alpha` for a test."""
         return 0.95 if self.test is None else 1.0 - 2.0 * self.alpha
 
     @functools.cached_property
@@ -168,19 +172,19 @@ class Expectation(BaseModel):
 
     @property
     def middle(self) -> float | None:
-        """What the number is compared with within the tolerance: `value`, or the published figure."""
+        """The centre of the allowed values: `value`, or the published number; None for bounds."""
         if self.tolerance is None or self.value is not None or self.published is None:
             return self.value
         return self.published.value
 
     @property
     def error(self) -> float:
-        """The standard error of what the number is compared with."""
+        """The standard error of the published number, if it is the centre of the allowed values; else 0."""
         return self.published.error if self.value is None and self.middle is not None and self.published else 0.0
 
     @property
     def allowed(self) -> tuple[float, float]:
-        """The interval of allowed values; of a model's AICc relative to its best rival's, below 0."""
+        """The interval of allowed values. For `model of` it is (-inf, 0): AICc must be below that of the best rival."""
         if self.phrase.form == "model":
             return -float("inf"), 0.0
         if self.middle is not None and self.tolerance is not None:

@@ -1,7 +1,7 @@
 """What a sweep repeats: a pure function of (key, arguments) that returns a dict of scalars.
 
-The engine knows nothing of teachers or kernels. It asks an experiment which arguments are static (they fix the shapes, so
-each combination is one compiled program), how arguments are validated, and what theory says of its curves.
+The engine knows nothing about teachers or kernels. It asks an experiment which arguments are static (they fix the shapes, so
+each combination is one compiled program), how arguments are validated, and what theory says about its curves.
 """
 
 import functools
@@ -22,13 +22,13 @@ from .values import redacted
 
 
 class Cost(NamedTuple):
-    """Floating-point operations of one cell, for `tsjax plan`, and to decide which sample sizes share a program. In arrays that
-    are longer than the data (`tsjax.Size`) they grow differently.
+    """Floating-point operations of one cell. `tsjax plan` estimates times from them, and they decide which sample sizes share
+    a program. Such a program pads its arrays (`tsjax.Size`), and padding costs more for some operations than for others:
 
-    - `products`: in training loops, which end with the rows that count on CPUs and in the fused kernel of GPUs.
-    - `factorisations`: in those of tsjax's linear estimators, which end soon after the rows that count
-      (`tsjax.size.ladder`); they run at another speed.
-    - `entries`: all others, which padding makes as many as longer data would.
+    - `products`: operations of training loops. On CPUs, and in the fused kernel of GPUs, these loops skip padded rows.
+    - `factorisations`: those of the factorisations in tsjax's linear estimators, which skip most of the padding
+      (`tsjax.size.ladder`) and run at another speed.
+    - `entries`: all others, for which padded rows cost as much as data.
     """
 
     products: float
@@ -36,10 +36,10 @@ class Cost(NamedTuple):
     entries: float = 0.0
 
 
-# Of an array that a cell returns.
+# The most axes of an array that a cell returns.
 MOST_AXES = 4
 
-# Columns of the records, and keys of a sweep file, that the engine writes itself.
+# Columns that the engine adds to the records, and keys of a grid: arguments and returned values need other names.
 RESERVED = (
     "cell", "seed", "seeds", "zip", "only", "failure", "compile_seconds", "run_seconds", "device", "jax", "tsjax",
 )  # fmt: skip
@@ -56,35 +56,36 @@ class Experiment:
     """A pure function `fn(key, **arguments) -> {name: scalar}` with what the engine needs to know about it.
 
     - `static`: arguments that fix shapes or choose code; every combination compiles once. The others are traced numbers.
-    - `sized`: sample sizes, which the function receives as a `tsjax.Size`: different values share a program, in which the rows
-      after `count` have weight 0, wherever that saves more compilation than it costs.
-    - `pads(arguments)`: whether a cell with these arguments knows what weights of 0 mean, so that its sizes may share a
-      program; every cell does unless this says otherwise.
-    - `metrics`: the kind of each returned value that is judged or drawn: `{"risk": ts.Positive(), "error":
-      ts.Share(trials="test_points"), "drift": ts.Signed(), "stuck": ts.Indicator()}`. It says which interval a mean has. Truth
-      values are indicators, and others positive, where nothing is said.
-    - `arguments`: pydantic schema of all arguments; made from the function's signature by `experiment`.
+    - `sized`: sample sizes, which the function receives as a `tsjax.Size`. If it saves more time in compilation than it costs,
+      different sizes share a program, in which the rows after `count` have weight 0.
+    - `pads(arguments)`: whether the function, at these arguments, allows for rows of weight 0, so that its sizes may share a
+      program. Without `pads` it is taken to do so at all arguments.
+    - `metrics`: the kind of each returned value that is judged or drawn, which decides the interval of its mean: `{"risk":
+      ts.Positive(), "error": ts.Share(trials="test_points"), "drift": ts.Signed(), "stuck": ts.Indicator()}`. Values without a
+      kind are indicators if they are truth values, and positive otherwise.
+    - `arguments`: the pydantic schema of all arguments; `experiment` makes it from the signature of the function.
     - `x`, `y`, `curve`: the argument (or returned vector) on the horizontal axis, the returned values to plot and fit (the
       first one carries the rate), and the argument that names a curve.
     - `arrays`: returned arrays that are kept beside the record of a cell, with the names of their axes: `{"atoms": ("neuron",
-      "coordinate")}`. They are read by `Result.arrays`, and are in no table.
+      "coordinate")}`. `Result.arrays` reads them; they are not in `Result.records`.
     - `theory(arguments, x)`: the `Theory` of the curve at `arguments`, for the values x.
     - `work`: a returned value that counts work done (for instance gradient steps), shown as throughput while running.
-    - `cost(arguments)`: the `Cost` of one cell; without it `tsjax plan` shows no time.
-    - `independent`: arguments whose values enter the key. Without them a cell's key depends on the sweep's key and the seed
-      alone: common random numbers, so that at one seed all cells see the same draws and their differences are paired.
-    - `version`: to be raised when the function comes to mean something else; a store keeps the records of one version.
-    - `labels`: how to write names (arguments, values, curves) in tables and figures.
-    - `x64`: whether 64-bit types are on, as they are unless this is False: networks and data of a cell are then float64 where
-      no dtype is named.
+    - `cost(arguments)`: the `Cost` of one cell. Without it `tsjax plan` knows no operations, and a time only from cells that
+      were run before.
+    - `independent`: arguments whose values enter the key of a cell. Otherwise the key depends only on the sweep's key and the
+      seed (common random numbers), so that all cells with one seed see the same draws and their differences are paired.
+    - `version`: raise it when the meaning of the function changes; a store keeps the records of one version.
+    - `labels`: how tables and figures write names (of arguments, values and curves).
+    - `x64`: whether JAX has 64-bit types while a cell runs, as is the default: networks and data are then float64 unless a
+      dtype is given.
     - `cite`: the paper or report that the experiment is about, such as `arXiv:2205.14818`, or its BibTeX entry, for pages.
-    - `black_box`, `timeout`: whether the function is no JAX code and runs in worker processes, with an integer for a key; and
-      the seconds that one of its cells may take. See `tsjax.black_box`.
-    - `rates`: whether y is expected to be a power of x. Without, reports show the exponents of those curves alone of whose rate
-      a sweep expects something, and warn of no others.
+    - `black_box`: whether the function is not JAX code; it then runs in worker processes, and gets an integer in place of a
+      key. `timeout`: the seconds that one of its cells may take. See `tsjax.black_box`.
+    - `rates`: whether y is expected to be a power of x. If not, reports show exponents, and warn about them, only for the
+      curves about whose rate a sweep expects something.
 
-    A value that is not among `arrays` may be a vector: all vectors of one call have one length, and the record becomes that
-    many rows.
+    A returned value that is not among `arrays` may be a vector. All vectors of one call have the same length L, and the cell
+    then has L rows in the records.
     """
 
     name: str
@@ -113,26 +114,24 @@ class Experiment:
     def __post_init__(self):
         for name in self.arguments.model_fields:
             if name in RESERVED:
-                raise ValueError(
-                    f"experiment {self.name!r}: {name!r} is a name of the engine; call the argument otherwise."
-                )
+                raise ValueError(f"experiment {self.name!r}: {name!r} is reserved for the engine; rename the argument.")
         for name in (self.x, *self.y):
             if name in RESERVED:
                 raise ValueError(
-                    f"experiment {self.name!r}: x or y names {name!r}, which the engine writes itself and which is no result "
-                    "of a cell. Name what the function returns."
+                    f"experiment {self.name!r}: x or y names {name!r}, which the engine records itself; it is not a result of "
+                    "a cell. Name a value that the function returns."
                 )
         for name, kind in self.metrics.items():
             if not isinstance(kind, Kind):
                 raise ValueError(
-                    f"experiment {self.name!r}: metrics says that {name!r} is {kind!r}, which is no kind of metric; give "
+                    f"experiment {self.name!r}: metrics says that {name!r} is {kind!r}, which is not a kind of metric; give "
                     "ts.Positive(), ts.Share(trials=...), ts.Signed() or ts.Indicator()."
                 )
         for name, axes in self.arrays.items():
             if name in (self.x, *self.y, *self.metrics, *self.arguments.model_fields) or name in RESERVED:
                 raise ValueError(
-                    f"experiment {self.name!r}: arrays names {name!r}, which is an argument, x, y, a metric or a name of the "
-                    "engine; an array is none of these, so return it under a name of its own."
+                    f"experiment {self.name!r}: arrays names {name!r}, which is an argument, x, y, a metric or reserved for "
+                    "the engine; return the array under a name of its own."
                 )
             if (
                 isinstance(axes, str)
@@ -146,7 +145,7 @@ class Experiment:
         both = sorted(set(self.static) & set(self.sized))
         if both:
             raise ValueError(
-                f"experiment {self.name!r}: {both[0]!r} is in static and in sized; name it in one of them."
+                f"experiment {self.name!r}: {both[0]!r} is in both static and sized; name it in one of them."
             )
         for option in ("static", "independent", "sized"):
             for name in getattr(self, option):
@@ -157,8 +156,8 @@ class Experiment:
         if self.timeout is not None:
             if not self.black_box:
                 raise ValueError(
-                    f"experiment {self.name!r}: timeout is for black boxes (ts.black_box), whose cells run in processes that "
-                    "can be ended; leave it out."
+                    f"experiment {self.name!r}: timeout is only for black boxes (ts.black_box), whose cells run in processes "
+                    "that can be ended; leave it out."
                 )
             if not isinstance(self.timeout, int | float) or not 0.0 < self.timeout < np.inf:
                 raise ValueError(
@@ -172,7 +171,7 @@ class Experiment:
 
     @functools.cached_property
     def description(self) -> Description:
-        """What readers need of it, without its functions."""
+        """The experiment as data, without its functions, for readers of its records."""
         defaults = {
             name: [] if info.is_required() else [to_jsonable_python(info.get_default(), fallback=repr)]
             for name, info in self.arguments.model_fields.items()
@@ -215,7 +214,9 @@ class Experiment:
         return self.x not in self.arguments.model_fields
 
     def theory_at(self, curve: Mapping[str, Any], x: np.ndarray) -> Theory:
-        """What theory says of the curve with these arguments (x aside), at x."""
+        """What theory says about the curve with these arguments (all but x), at the values x (k,).
+
+        **Raises:** ValueError if `theory` does not return a `Theory`, or predicts another number of values."""
         if self.theory is None:
             return Theory()
         theory = self.theory({**curve, self.x: None}, x)
@@ -231,7 +232,7 @@ class Experiment:
         return theory
 
     def __call__(self, key, **arguments) -> Mapping[str, Any]:
-        """Runs one cell directly, as the engine does for each seed; a size may be a number."""
+        """Runs one cell, as the engine does for each seed. Sizes may be plain numbers."""
         sizes = {name: size_of(arguments[name]) for name in self.sized if name in arguments}
         return self.fn(key, **{**arguments, **sizes})
 
@@ -245,13 +246,13 @@ def experiment(
     name: str | None = None,
     **options: Any,
 ) -> Any:
-    """Makes an `Experiment` of a function `fn(key, *, a, b=1.0, ...)`; usable as a decorator.
+    """Makes an `Experiment` from a function `fn(key, *, a, b=1.0, ...)`; usable as a decorator.
 
-    Without `arguments` the schema is read off the signature: annotations give the types (`int`, `float`, `str`, `Literal`,
-    pydantic's `Annotated` constraints), defaults make an argument optional. Further options are the fields of `Experiment`.
+    Without `arguments` the schema is read from the signature: annotations give the types (`int`, `float`, `str`, `Literal`,
+    pydantic's `Annotated` constraints), and defaults make arguments optional. Further `options` are the fields of `Experiment`.
 
-    **Raises:** ValueError for a first parameter that is not `key`, a parameter without annotation, or an unknown static
-    name.
+    **Raises:** ValueError for a first parameter that is not called `key`, a parameter without annotation, a name in `static`,
+    `sized`, `independent` or `curve` that is not an argument, and other wrong options.
 
     >>> @ts.experiment(static=("n",), y=("risk",))
     ... def mean(key, *, n: int, scale: float = 1.0):
@@ -270,7 +271,8 @@ def experiment(
 
 
 def schema_of(fn: Callable, name: str, first: str = "key") -> type[BaseModel]:
-    """The schema of a function's arguments by its signature, after its `first` parameter. **Raises:** ValueError."""
+    """The schema of a function's arguments, read from its signature. The first parameter must be called `first` and is not
+    part of the schema. **Raises:** ValueError."""
     parameters = list(inspect.signature(fn, eval_str=True).parameters.values())
     if not parameters or parameters[0].name != first:
         raise ValueError(f"experiment {name!r}: the first parameter must be called {first}, then arguments by keyword.")

@@ -1,4 +1,4 @@
-"""Errors of a user's own experiment, separated from faults of tsjax; and the groups of a run that failed."""
+"""Errors of a user's own experiment, as distinct from faults of tsjax, and the groups of a run that failed."""
 
 import inspect
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from .experiment import Experiment
 from .places import in_one_line, place_of
 from .plan import Cell, Group, Plan
 
-# How a note on an error begins, to be found again among those of others.
+# The first word of our notes on errors, by which they are found among other notes.
 _NOTE = "experiment "
 
 
 class ExperimentError(ValueError):
-    """An experiment that cannot be compiled for the values it was given."""
+    """An experiment that cannot be compiled or loaded for the given values."""
 
 
 def source_file(experiment: Any) -> str:
-    """The file of the experiment's function where it is not one of tsjax's own; else an empty text."""
+    """The file of the experiment's function, or an empty text if it belongs to tsjax."""
     if not isinstance(experiment, Experiment) or experiment.fn.__module__.split(".")[0] == "tsjax":
         return ""
     try:
@@ -28,8 +28,8 @@ def source_file(experiment: Any) -> str:
 
 
 def value_needed(error: Exception, experiment: Experiment, names: Sequence[str]) -> ExperimentError:
-    """The error of an experiment whose function needs the values of some traced arguments while it is compiled: as the size of
-    an array, the number of steps of a loop, the condition of an `if`."""
+    """The error of an experiment whose function needs the values of traced arguments while it is compiled, such as the size of
+    an array, the number of steps of a loop, or the condition of an `if`."""
     named = " and ".join(map(repr, names))
     what, its = (f"arguments {named} are", "their values") if len(names) > 1 else (f"argument {named} is", "its value")
     return ExperimentError(
@@ -40,7 +40,7 @@ def value_needed(error: Exception, experiment: Experiment, names: Sequence[str])
 
 
 def unhashable(error: Exception, experiment: Experiment, names: Sequence[str]) -> ExperimentError:
-    """The error of an experiment whose static arguments are lists where its function needs something that can be hashed."""
+    """The error of an experiment whose function needs to hash static arguments that are lists."""
     named = " and ".join(map(repr, names))
     what = f"arguments {named} are lists" if len(names) > 1 else f"argument {named} is a list"
     return ExperimentError(
@@ -50,30 +50,30 @@ def unhashable(error: Exception, experiment: Experiment, names: Sequence[str]) -
 
 
 def no_jax(error: Exception, experiment: Experiment) -> ExperimentError:
-    """The error of an experiment whose function hands a traced array to NumPy, or to what is written in it."""
+    """The error of an experiment whose function passes a traced array to NumPy, or to code that uses NumPy."""
     return ExperimentError(
-        f"experiment {experiment.name!r}: its function hands a traced array to code that is not JAX, such as NumPy or "
+        f"experiment {experiment.name!r}: its function passes a traced array to code that is not JAX, such as NumPy or "
         "scikit-learn. Use the functions of jax.numpy; or make the function a black box, @ts.black_box with the parameter "
         f"seed instead of key, which runs any Python code in worker processes. {_first_words(error, experiment)}"
     )
 
 
 def _first_words(error: Exception, experiment: Experiment) -> str:
-    """Kind, beginning and place of an error whose text goes on for lines."""
+    """The type, the first sentence and the place of an error with a long text."""
     words = str(error).splitlines()[0].split(". ")[0].removesuffix(".") if str(error) else ""
     place = place_of(error, source_file(experiment))
     return f"{type(error).__name__}: {words}" + (f" (at {place})" if place else "") + "."
 
 
 def raise_as_users(error: Exception, experiment: Any, where: str) -> NoReturn:
-    """Raises what stopped an experiment: the error itself, with a note (`__notes__`) of the experiment and the cells where it
-    is that of the user's own code; ExperimentError where sizes are too large.
+    """Raises the error that stopped an experiment. An error of the user's own code gets a note (`__notes__`) that names the
+    experiment and the cells. Arrays that are too large become an ExperimentError.
 
     - `where`: the static arguments of the cells.
     """
     own = source_file(experiment)
     at = f" at {where}" if where else ""
-    # What another machine raised comes without its traceback.
+    # An error from another machine comes without its traceback.
     if place_of(error, own) is not None or (own and error.__traceback__ is None):
         error.add_note(f"{_NOTE}{experiment.name!r} failed{at}")
     elif isinstance(error, TooLargeError):
@@ -87,8 +87,8 @@ def raise_as_users(error: Exception, experiment: Any, where: str) -> NoReturn:
 
 
 def users_mistake(error: BaseException) -> str | None:
-    """An error of a user's own code in one line: experiment and cells where it has them, what it is, and the line. None for
-    errors of tsjax."""
+    """An error of a user's own code in one line: the experiment and the cells, if it has a note of them, the error, and the
+    line of code. None for errors of tsjax."""
     notes = [note for note in getattr(error, "__notes__", ()) if note.startswith(_NOTE)]
     if not notes and place_of(error) is None:
         return None
@@ -96,23 +96,23 @@ def users_mistake(error: BaseException) -> str | None:
 
 
 class GroupError(ValueError):
-    """Programs that could not be made or run. The cells of all others are done."""
+    """Some programs could not be compiled or run. The cells of all others are done."""
 
     exit_code = 3
 
 
 def every_cell_failed(experiment: Experiment, failures: Sequence[tuple[Cell, str]]) -> GroupError:
-    """The error of a black box of whose cells none has a result, though each has its record."""
+    """The error of a black box whose cells all failed; each has its record."""
     cell, text = failures[0]
     where = ", ".join(f"{name}={value}" for name, value in {**cell.arguments, "seed": cell.seed}.items())
     return GroupError(
         f"experiment {experiment.name!r}: all {len(failures)} cells failed. The first was at {where}: {text}. When the "
-        "function is mended, run again with retry=True (--retry), which runs cells that failed before."
+        "function is fixed, run again with retry=True (--retry), which runs cells that failed before."
     )
 
 
 class GroupErrors:
-    """The groups that could not be made or run, and why."""
+    """The groups that could not be compiled or run, and why."""
 
     def __init__(self, plan: Plan):
         self.experiment = plan.experiment
@@ -128,8 +128,8 @@ class GroupErrors:
         return repr(group.static) in self._found
 
     def raise_any(self) -> None:
-        """Raises GroupError if some groups failed; if all did, the error of the first, with a note of the cells where the
-        experiment's own function is at fault."""
+        """Raises GroupError if some groups failed. If all failed, raises the error of the first, with a note that names the
+        cells if the experiment's own function is at fault."""
         if not self._found:
             return
         group, first = next(iter(self._found.values()))
@@ -137,6 +137,6 @@ class GroupErrors:
         if len(self._found) == self.groups:
             raise_as_users(first, self.experiment, where)
         raise GroupError(
-            f"{len(self._found)} of {self.groups} programs failed, all other cells are done. The first was at {where}: "
+            f"{len(self._found)} of {self.groups} programs failed; all other cells are done. The first was at {where}: "
             f"{in_one_line(first, source_file(self.experiment))}"
         ) from first

@@ -1,7 +1,7 @@
-"""The files of a store: in a directory, or in an object store by its URL.
+"""The files of a store, in a directory or, by URL, in an object store.
 
-Both write all of a file or nothing of it. `s3://...`, `gs://...` and the like need fsspec and the package of their protocol
-(s3fs, gcsfs, ...), installed by the user.
+Both write a file completely or not at all. URLs such as `s3://...` and `gs://...` need fsspec and the package of their protocol
+(s3fs, gcsfs, ...), which the user installs.
 """
 
 import contextlib
@@ -23,11 +23,10 @@ class LocalFiles:
         self._identity: tuple[int, int] | None = None
 
     def is_free(self) -> str | None:
-        """Why no store can be made here, or None."""
+        """Why a store cannot be made here, or None if it can."""
         if not self.root.exists():
             return None
-        # A kill may leave a folder of chunks without a sweep.json; or the sweep.json of a store was damaged, with a report
-        # beside it.
+        # A kill may leave a folder of chunks without a sweep.json, and a store with a damaged sweep.json may have a report.
         names = [entry.name for entry in self.root.iterdir()] if self.root.is_dir() else []
         beside = ["claims", "damaged", "figures", "jobs", "report.html", "sweep.json"]
         ours = ["chunks", *(beside if "chunks" in names else [])]
@@ -37,23 +36,23 @@ class LocalFiles:
         return None
 
     def exists(self) -> bool:
-        """Whether there is such a directory."""
+        """Whether the directory exists."""
         return self.root.is_dir()
 
     def make(self) -> None:
-        """Makes the directories of a store. From now on `write` and `move` stop if another directory takes their place.
+        """Makes the directories of a store. Afterwards, writing fails if another directory takes its place.
 
         **Raises:** OSError."""
         (self.root / "chunks").mkdir(parents=True, exist_ok=True)
         self.watch()
 
     def watch(self) -> None:
-        """Remembers which directory this is."""
+        """Remembers which directory this is. **Raises:** OSError."""
         found = self.root.stat()
         self._identity = (found.st_dev, found.st_ino)
 
     def _check_place(self) -> None:
-        # A directory that was moved away must not come to life again at its old path, with the other half of the records.
+        # If the directory was moved, a new one must not appear at its old path with the other half of the records.
         try:
             found = self.root.stat()
         except OSError:
@@ -63,7 +62,8 @@ class LocalFiles:
 
     @contextlib.contextmanager
     def _in_place(self):
-        """Writing fails with the reason if the directory is gone, also if it goes while a file is being written."""
+        """Makes an error within the context say that the directory is gone, if that is the reason, before or while a file is
+        written."""
         self._check_place()
         try:
             yield
@@ -72,10 +72,10 @@ class LocalFiles:
             raise
 
     def read(self, name: str) -> bytes:
-        """The content of a regular file; anything else there (a pipe, a device, a folder) is an error and never waited for.
+        """The content of a regular file. Anything else (a pipe, a device, a folder) is an error, without waiting for it.
 
         **Raises:** FileNotFoundError, OSError."""
-        # Without waiting: opening a pipe would hang until somebody writes to it.
+        # O_NONBLOCK, since opening a pipe would wait until somebody writes to it.
         descriptor = os.open(self.root / name, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
         with open(descriptor, "rb") as file:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -86,10 +86,10 @@ class LocalFiles:
             return content
 
     def names(self, folder: str, *, fresh: bool = False) -> list[str]:
-        """The names in a folder, sorted; temporary files of writers left out. `fresh` asks for them as they are now, where NFS
-        would give those of half a minute ago. **Raises:** OSError."""
+        """The names in a folder, sorted, without the temporary files of writers. `fresh` asks for the present names, since NFS
+        may give those of half a minute ago. **Raises:** OSError."""
         if fresh:
-            # A change of the folder makes the client look again.
+            # A change of the folder makes the NFS client read it again.
             with contextlib.suppress(OSError):
                 os.utime(self.root / folder)
         try:
@@ -98,14 +98,14 @@ class LocalFiles:
             return []
 
     def write(self, name: str, content: bytes) -> None:
-        """**Raises:** OSError."""
+        """Writes a file, in place of an existing one. **Raises:** OSError."""
         with self._in_place():
             with self._temporary(name, content) as temporary:
                 os.replace(temporary, self.root / name)
             _flush_directory((self.root / name).parent)
 
     def make_folder(self, folder: str) -> None:
-        """**Raises:** OSError."""
+        """Makes a folder, unless it exists. **Raises:** OSError."""
         with self._in_place():
             (self.root / folder).mkdir(exist_ok=True)
 
@@ -115,19 +115,20 @@ class LocalFiles:
             (self.root / folder).rmdir()
 
     def create(self, name: str, content: bytes, *, flushed: bool = True) -> bool:
-        """Writes a file that is not there yet; False if it is, for instance since another process came first. Without
-        `flushed`, a machine that loses its power may lose it.
+        """Creates a file. False if it exists, for instance since another process was faster. Without `flushed`, the file may be
+        lost if the machine loses its power.
 
         **Raises:** OSError."""
         with self._in_place(), self._temporary(name, content, flushed) as temporary:
             try:
                 os.link(temporary, self.root / name)
             except FileExistsError:
-                # Over NFS an answer may get lost, and the question be asked again: the second link tells whether it was ours.
+                # Over NFS an answer may get lost and the request be repeated: if the file has two links, the first one was
+                # ours.
                 if os.stat(temporary).st_nlink != 2:
                     return False
             except OSError:
-                # No hard links on this file system (FAT, some network shares): the file appears before its content does.
+                # This file system (FAT, some network shares) has no hard links: the file appears before its content does.
                 try:
                     with open(self.root / name, "xb") as file:
                         file.write(content)
@@ -140,7 +141,7 @@ class LocalFiles:
         return True
 
     def rename(self, name: str, new: str) -> bool:
-        """Gives a file another name, in one step; False if it is not there, for instance since another process came first.
+        """Renames a file in one step. False if it does not exist, for instance since another process was faster.
 
         **Raises:** OSError."""
         with self._in_place():
@@ -153,7 +154,7 @@ class LocalFiles:
         return True
 
     def move(self, names: Iterable[str], folder: str) -> None:
-        """Moves files out of the way, into another folder. Those that are gone already are no error. **Raises:** OSError."""
+        """Moves files into another folder; files that are gone already are skipped. **Raises:** OSError."""
         with self._in_place():
             (self.root / folder).mkdir(exist_ok=True)
             for name in names:
@@ -161,15 +162,15 @@ class LocalFiles:
                     os.replace(self.root / name, self.root / folder / name.rsplit("/", 1)[-1])
 
     def remove(self, names: Iterable[str]) -> None:
-        """Removes files. Those that are gone already are no error. **Raises:** OSError."""
+        """Removes files; files that are gone already are skipped. **Raises:** OSError."""
         for name in names:
             (self.root / name).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _temporary(self, name: str, content: bytes, flushed: bool = True):
-        """A file beside the one of that name, with its content on the disk; gone afterwards."""
+        """A temporary file with this content, beside the file of that name; it is removed afterwards."""
         path = self.root / name
-        # A name that no other process has: machines that share the directory may share process ids.
+        # A unique name: processes on machines that share the directory may have the same process id.
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
             with temporary.open("wb") as file:
@@ -184,8 +185,8 @@ class LocalFiles:
 
 
 def _flush_directory(folder: Path) -> None:
-    # The file is written and renamed by now. File systems that cannot flush a directory (FUSE, SMB) are no reason to
-    # report a failure: there the name is as safe as the system makes it.
+    # The file is written and renamed by now. If the file system cannot flush a directory (FUSE, SMB), that is not a failure:
+    # the name is then as safe as the system makes it.
     with contextlib.suppress(OSError):
         directory = os.open(folder, os.O_RDONLY)
         try:
@@ -195,7 +196,7 @@ def _flush_directory(folder: Path) -> None:
 
 
 class RemoteFiles:
-    """Objects below a URL that fsspec understands. An object is put whole or not at all, and is then seen by everyone."""
+    """Objects below a URL that fsspec understands. An object is put completely or not at all, and everyone then sees it."""
 
     def __init__(self, url: str):
         try:
@@ -209,11 +210,11 @@ class RemoteFiles:
             raise OSError(f"{redacted(url)}: {redacted(str(error))}.") from None
 
     def is_free(self) -> str | None:
-        """Objects of other names do no harm: None."""
+        """Always None: objects of other names do no harm."""
         return None
 
     def exists(self) -> bool:
-        """Whether there is a description of a sweep."""
+        """Whether there is the description of a sweep."""
         return bool(self.fs.exists(f"{self.root}/sweep.json"))
 
     def make(self) -> None:
@@ -223,11 +224,11 @@ class RemoteFiles:
         """Nothing: objects cannot be moved away as a whole."""
 
     def read(self, name: str) -> bytes:
-        """**Raises:** FileNotFoundError, OSError."""
+        """The content of an object. **Raises:** FileNotFoundError, OSError."""
         return self.fs.cat_file(f"{self.root}/{name}")
 
     def names(self, folder: str, *, fresh: bool = False) -> list[str]:
-        """The names in a folder, sorted, as they are now."""
+        """The present names in a folder, sorted."""
         self.fs.invalidate_cache()
         try:
             return sorted(path.rsplit("/", 1)[-1] for path in self.fs.ls(f"{self.root}/{folder}", detail=False))
@@ -235,7 +236,7 @@ class RemoteFiles:
             return []
 
     def write(self, name: str, content: bytes) -> None:
-        """**Raises:** OSError."""
+        """Writes an object, in place of an existing one. **Raises:** OSError."""
         self.fs.pipe_file(f"{self.root}/{name}", content)
 
     def make_folder(self, folder: str) -> None:
@@ -245,8 +246,8 @@ class RemoteFiles:
         """Nothing: objects have no directories."""
 
     def create(self, name: str, content: bytes, *, flushed: bool = True) -> bool:
-        """As `LocalFiles.create`, as far as the object store can: where it has no conditional put, two processes at the same
-        moment may both succeed, and the caller looks again."""
+        """As `LocalFiles.create`, as far as the object store can: if it has no conditional put, two processes at the same
+        moment may both succeed, and the caller must look again."""
         if self.fs.exists(f"{self.root}/{name}"):
             return False
         try:
@@ -254,7 +255,7 @@ class RemoteFiles:
         except FileExistsError:
             return False
         except (NotImplementedError, TypeError, ValueError):
-            # This file system has no exclusive creation, and says so in one of these ways.
+            # This file system has no exclusive creation, and raises one of these errors.
             self.fs.pipe_file(f"{self.root}/{name}", content)
         return True
 
@@ -285,5 +286,5 @@ def is_url(path: str | Path) -> bool:
 
 
 def files_at(path: str | Path) -> LocalFiles | RemoteFiles:
-    """**Raises:** OSError for a URL whose protocol nothing here understands."""
+    """The files of a store. **Raises:** OSError for a URL whose protocol is not installed."""
     return RemoteFiles(str(path)) if is_url(path) else LocalFiles(Path(path).expanduser())

@@ -1,4 +1,4 @@
-"""Requests to stop: SIGINT (control-C) and SIGTERM (a scheduler's pre-emption) end a sweep between chunks, not within one."""
+"""Requests to stop: SIGINT (control-C) and SIGTERM (pre-emption by a scheduler) end a sweep between chunks, not within one."""
 
 import contextlib
 import signal
@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 
-# Schedulers send SIGTERM 30 seconds before they kill.
+# The time that chunks in flight have after a signal: schedulers commonly kill 30 seconds after SIGTERM.
 _GRACE_SECONDS = 20.0
 
 
 class Interrupted(KeyboardInterrupt):
-    """A sweep stopped on a signal, all that was finished committed; `exit_code` is 128 + the signal's number."""
+    """A signal has stopped a sweep. Everything that was finished is committed. `exit_code` is 128 + the number of the
+    signal."""
 
     def __init__(self, signum: int):
         super().__init__(signal.Signals(signum).name)
@@ -19,7 +20,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether a sweep should stop (`now`), and whether the chunks in flight have had their time (`overdue`)."""
+    """Whether a sweep should stop (`now`), and whether the time for the chunks in flight is over (`overdue`)."""
 
     def __init__(self):
         self.signum: int | None = None
@@ -41,9 +42,9 @@ class Stop:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Stop]:
-    """Turns SIGINT and SIGTERM into requests, within the context and in the main thread only, where signals arrive.
+    """Turns SIGINT and SIGTERM into requests within the context. It does so only in the main thread, where signals arrive.
 
-    Raises `Interrupted` at its end if there was one.
+    **Raises:** Interrupted at the end of the context, if there was a signal.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""What programs and cells cost on this machine before, kept in the cache folder, for the times that a plan shows."""
+"""Costs of earlier programs and cells on this machine, kept in the cache folder for the estimates of `tsjax plan`."""
 
 import contextlib
 import json
@@ -15,40 +15,41 @@ from .classes import COMPILE_SECONDS
 from .experiment import Cost
 from .plan import Group
 
-# Of each kind; the newest stay.
+# The most entries of each kind; the newest stay.
 _MOST = 4096
 _KINDS = ("programs", "cells")
 
 
 class ProgramCost(NamedTuple):
-    """Seconds to make a program, and the bytes of one cell in it."""
+    """The seconds to compile a program, and the bytes of one cell in it."""
 
     seconds: float
     bytes: float
 
 
 class KeptCosts:
-    """Costs on one kind of device: those that were read, and those noted since."""
+    """The costs on one kind of device: those read from the file, and those noted since."""
 
     def __init__(self, device: str):
         self.device = device
         self.programs, self.cells = _tables(_read().get(device))
 
     def note_program(self, experiment: Any, group: Group, seconds: float, bytes: float) -> None:
-        """`bytes` are those of one cell."""
+        """Notes the seconds to compile a group's program, and the bytes of one cell in it."""
         self._put(self.programs, _name(experiment, group.program(experiment.sized)), [seconds, bytes])
 
     def note_cells(self, experiment: Any, group: Group, seconds: float) -> None:
-        """`seconds` are those of one cell."""
+        """Notes the seconds of one cell of a group."""
         self._put(self.cells, _cell(experiment, group), [_work(group.cost), seconds])
 
     def program(self, experiment: Any, group: Group) -> ProgramCost | None:
-        """Of this very program, as it was made last."""
+        """The cost of exactly this program when it was last compiled, or None."""
         found = self.programs.get(_name(experiment, group.program(experiment.sized)))
         return None if found is None else ProgramCost(*found)
 
     def compile_seconds(self, experiment: Any, group: Group) -> float:
-        """Of this program; else the median of the study's; else of all; else an order of magnitude."""
+        """The seconds to compile a program: those of exactly this program, else the median over programs of the study, else
+        over all programs, else `COMPILE_SECONDS`."""
         own = self.program(experiment, group)
         if own is not None:
             return own.seconds
@@ -58,8 +59,8 @@ class KeptCosts:
         return float(np.median(seconds)) if seconds else COMPILE_SECONDS
 
     def cell_seconds(self, experiment: Any, group: Group) -> float | None:
-        """Of one cell of this group; else of the one of its curve that is nearest in cost, in proportion. None where nothing
-        is known of the curve."""
+        """The seconds of one cell: those of this group, else those of the group of its curve that is nearest in cost, scaled by
+        the ratio of costs. None if nothing is known about the curve."""
         exact = self.cells.get(_cell(experiment, group))
         if exact is not None:
             return exact[1]
@@ -72,12 +73,12 @@ class KeptCosts:
         return float(seconds * work / cost)
 
     def save(self) -> None:
-        """Adds what was noted to the file, where other processes may have written in the meantime. Does nothing if JAX's
+        """Adds the noted costs to the file, which other processes may have changed in the meantime. Does nothing if JAX's
         compilation cache is switched off."""
         config: Any = jax.config
         if not config.jax_enable_compilation_cache:
             return
-        # What cannot be kept is measured again.
+        # Costs that cannot be kept are measured again.
         with contextlib.suppress(OSError, RuntimeError):
             folder = private_folder(cache_folder())
             content = _read()
@@ -92,7 +93,7 @@ class KeptCosts:
                 made.replace(folder / "costs.json")
 
     def _put(self, known: dict[str, list[float]], name: str, values: list[float]) -> None:
-        # To the end, where what is newest stands.
+        # Moved to the end, where the newest entries are.
         known.pop(name, None)
         known[name] = values
 
@@ -106,7 +107,7 @@ def _read() -> dict[str, Any]:
 
 
 def _tables(found: Any) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Programs and cells of one kind of device; empty where the file does not hold that."""
+    """The costs of programs and of cells on one kind of device; empty if the file does not have them."""
     try:
         programs, cells = ({str(name): [float(v) for v in two] for name, two in found[kind].items()} for kind in _KINDS)
     except (AttributeError, KeyError, TypeError, ValueError):

@@ -1,21 +1,21 @@
-"""Who runs what, where several processes work on one store: leases, in the folder `claims/` of the store.
+"""Leases in the folder `claims/` of a store: they say which of several processes runs which cells.
 
-A process that runs cells is a *worker*, and each of its cells belongs to a *unit*, the smallest thing that is claimed. Files
-are only ever created and removed, and a file is created by one process at most, also over NFS and in object stores that can
-put an object on the condition that there is none; no file is locked. They are
+A process that runs cells is a *worker*, and each of its cells belongs to a *unit*, the smallest thing that a worker can claim.
+No file is locked. Apart from heartbeats, files are only created, moved and removed, and at most one process succeeds in
+creating a file. This holds over NFS too, and in object stores that can put an object only if it does not exist. The files are
 
-- `w-WORKER.K`: the log of a worker. Entry 0 says where it runs, a later one which chunk it commits next, the last one that it
-  is closed, by itself or by another worker. The owner and a worker that closes it compete for the same next entry, so that a
-  worker that was closed can commit nothing any more: not even one that was only slow.
-- `w-WORKER.alive`: its heartbeat, a number that grows. A worker is taken for dead when another one has not seen it change for
-  the time of a lease, by its own clock: clocks of two machines are never compared. On one machine, it is dead when its process
-  is gone.
-- `u-UNIT.K`: who holds a unit. The entry with the largest K counts. When its worker is closed, entry K + 1 may be created.
-- `SHA256.parquet`: a chunk on its way. It is written here, then announced in the log, then moved among the chunks, where
-  everyone who closes its worker moves it too. It is thus there, or it was never announced.
+- `w-WORKER.K`: the log of a worker. Entry 0 says where it runs, later entries say which chunk it commits next, and the last
+  entry says that it is closed, by itself or by another worker. A worker and another one that closes it compete for the same
+  next entry. So a closed worker cannot commit any more, even if it was not dead but slow.
+- `w-WORKER.alive`: its heartbeat, a number that grows. A worker is taken for dead when another worker has not seen the number
+  change for the time of a lease. Each worker uses its own clock, so the clocks of two machines are never compared. On the same
+  machine, a worker is dead when its process is gone.
+- `u-UNIT.K`: the holder of a unit. The entry with the largest K counts. When its worker is closed, entry K + 1 may be created.
+- `SHA256.parquet`: a chunk on its way. Its worker writes it here, announces it in the log, and then moves it to the chunks. If
+  the worker is closed in between, the worker that takes over its units moves the chunk. So an announced chunk is never lost.
 
-Cells are done when their records are among the chunks; the other cells of a closed worker's units are free. All
-files go when the sweep is complete and nobody else works on it.
+Cells are done when their records are among the chunks; the other cells in the units of a closed worker are free. All files are
+removed when the sweep is complete and nobody else works on it.
 """
 
 import json
@@ -32,16 +32,16 @@ from .files import LocalFiles, RemoteFiles
 
 FOLDER = "claims"
 LEASE_SECONDS = 60.0
-"""After so long without a heartbeat a worker is taken for dead, unless said otherwise."""
+"""A worker is taken for dead after this time without a heartbeat, by default."""
 BEAT_SECONDS = 5.0
-"""Between heartbeats; less where leases are short."""
-# One whose owner was not seen to beat in this many of its own intervals is dead, however short a lease is.
+"""The time between heartbeats; it is shorter if leases are short."""
+# A worker is not taken for dead before this many of its own heartbeat intervals, however short a lease is.
 _BEATS = 4
-# Looks at the folder are this far apart, and shorter where leases are.
+# The time between looks at the folder; it is shorter if leases are short.
 _LOOK_SECONDS = 1.0
 _ATTEMPTS = 5
-# The workers of this process that were not closed: one that could not say so, since its disk was full or its store was moved,
-# is no more all the same.
+# The workers of this process that are not closed. A worker of this process that is not among them is gone, even if it could not
+# write that into its log, since the disk was full or the store was moved.
 _OPEN: set[str] = set()
 
 
@@ -53,7 +53,7 @@ def _read_text(path: str) -> str:
 
 
 def this_machine() -> str:
-    """Names the machine and its space of process numbers, which a container has of its own; empty where none can be named."""
+    """A name of this machine and of its process namespace (a container has its own); empty if it is unknown."""
     boot = _read_text("/proc/sys/kernel/random/boot_id").strip()
     try:
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}" if boot else ""
@@ -62,8 +62,8 @@ def this_machine() -> str:
 
 
 def started(process: int) -> str:
-    """When a process of this machine began, in ticks of its clock, as the number of one that ended may belong to another later;
-    `ended` for one that nobody has waited for yet; empty where that cannot be seen."""
+    """When a process of this machine began, in clock ticks: with its number it identifies a process, since numbers are reused.
+    `ended` for a process that has ended but still has its number; empty if the time is unknown."""
     fields = _read_text(f"/proc/{process}/stat").rpartition(")")[2].split()
     if len(fields) < 20:
         return ""
@@ -72,7 +72,8 @@ def started(process: int) -> str:
 
 @dataclass
 class _Seen:
-    """What is known of another worker."""
+    """What is known about another worker: entry 0 of its log, its last heartbeat and when that was first seen, and the entry
+    that closes it."""
 
     opening: dict[str, Any] = field(default_factory=dict)
     beat: bytes = b""
@@ -81,14 +82,14 @@ class _Seen:
 
 
 def _ended(seen: _Seen, worker: str) -> bool:
-    """Whether it closed itself, so that it never comes back."""
+    """Whether a worker closed itself, so that it never comes back."""
     return seen.closed is not None and seen.closed.get("closed", worker) == worker
 
 
 class Leases:
-    """The leases of one worker: opened when it begins to work, closed when it ends. Safe for several threads.
+    """The leases of one worker, which is opened when it begins to work and closed when it ends. Several threads may use them.
 
-    **Raises:** every method OSError, where the disk refuses.
+    **Raises:** OSError in every method, if the disk refuses.
     """
 
     def __init__(self, files: LocalFiles | RemoteFiles, lease_seconds: float = LEASE_SECONDS):
@@ -96,7 +97,7 @@ class Leases:
         self.beat_seconds = min(BEAT_SECONDS, lease_seconds / _BEATS)
         self.look_seconds = min(_LOOK_SECONDS, lease_seconds / _BEATS)
         self.held: set[str] = set()
-        """Units that this worker holds."""
+        """The units that this worker holds."""
         self._lock = threading.RLock()
         self._units: dict[str, int] = {}
         self._holders: dict[str, str] = {}
@@ -111,7 +112,7 @@ class Leases:
     # This worker
 
     def _open(self) -> None:
-        """Begins as a worker that nobody knows."""
+        """Begins as a new worker."""
         _OPEN.discard(getattr(self, "id", ""))
         self.id, self._entry = uuid.uuid4().hex, 0
         _OPEN.add(self.id)
@@ -126,7 +127,7 @@ class Leases:
                 self._create(f"w-{self.id}.0", {**opening, "beat": self.beat_seconds})
                 return
             except FileNotFoundError:
-                # A worker that has just completed the sweep removed the folder.
+                # A worker that has just completed the sweep has removed the folder.
                 if attempt == _ATTEMPTS - 1:
                     raise
 
@@ -140,12 +141,12 @@ class Leases:
                 try:
                     self.files.write(f"{FOLDER}/w-{self.id}.alive", str(self._pulse).encode())
                 except OSError:
-                    # A disk that is full or away for a moment: if it lasts, committing fails too.
+                    # The disk may be full or unreachable only for a moment; if that lasts, committing fails too.
                     continue
 
     def commit(self, name: str, content: bytes) -> bool:
-        """Puts a chunk among the chunks; False if this worker was closed by another one, which may have run its cells since. It
-        then goes on as a new worker, which holds nothing."""
+        """Adds a chunk to the store. False if another worker has closed this one, and may have run its cells since; this
+        process then continues as a new worker, which holds nothing."""
         with self._lock:
             staged = f"{FOLDER}/{name}"
             self.files.write(staged, content)
@@ -161,8 +162,8 @@ class Leases:
             return True
 
     def close(self, units: Iterable[str] = ()) -> None:
-        """Gives up what is held. Where the sweep is complete, `units` are all of its own, and their files are removed if nobody
-        else is at work."""
+        """Closes this worker, which frees its units. If the sweep is complete, `units` are all units of the sweep, and all
+        files are removed unless another worker is at work."""
         self._stop.set()
         self._heart.join()
         _OPEN.discard(self.id)
@@ -185,11 +186,11 @@ class Leases:
             if kind == "u":
                 mine = owner in units
             elif kind == "w":
-                # One that is only slow must find that it was closed, whenever it comes back.
+                # The log of a worker that may only be slow stays, so that it finds itself closed when it comes back.
                 seen = self._workers.get(owner)
                 mine = owner == self.id or self._is_gone(owner, seen) or (seen is not None and _ended(seen, owner))
             else:
-                # Never announced: its writer is closed.
+                # A chunk that was never announced, and whose worker is closed.
                 mine = name.endswith(".parquet")
             if mine:
                 gone.append(f"{FOLDER}/{name}")
@@ -200,11 +201,11 @@ class Leases:
 
     @property
     def others(self) -> bool:
-        """Whether somebody else was at work at the last look."""
+        """Whether another worker was at work at the last look."""
         return any(seen.closed is None for seen in self._workers.values())
 
     def look(self, *, now: bool = False) -> None:
-        """Reads the folder, unless that was done a moment ago, and closes workers that are dead."""
+        """Reads the folder, unless it was read a moment ago (`now` forces it), and closes workers that are dead."""
         with self._lock:
             time_now = time.monotonic()
             if not now and time_now - self._looked < self.look_seconds:
@@ -230,7 +231,7 @@ class Leases:
             if not seen.opening:
                 seen.opening = self._read(f"w-{worker}.0")
         except FileNotFoundError:
-            # It ended, and all was done: its files are being removed.
+            # The worker has ended and the sweep is complete: its files are being removed.
             seen.closed = {}
             return
         except ValueError:
@@ -243,7 +244,7 @@ class Leases:
                     return
             beat = self.files.read(f"{FOLDER}/w-{worker}.alive")
         except FileNotFoundError:
-            # It went on, or closed itself, in the meantime: the next look tells.
+            # The worker has gone on, or has closed itself, in the meantime: the next look shows which.
             beat = seen.beat
         except ValueError:
             return
@@ -257,7 +258,7 @@ class Leases:
         return json.loads(self.files.read(f"{FOLDER}/{name}"))
 
     def _is_gone(self, worker: str, seen: _Seen | None) -> bool:
-        """Whether it was a process of this machine that is no more, or a worker of this process that is closed."""
+        """Whether a worker was a process of this machine that has ended, or a worker of this process that is closed."""
         if seen is None or not seen.opening.get("machine") or seen.opening["machine"] != this_machine():
             return False
         if seen.opening["process"] == os.getpid():
@@ -267,7 +268,7 @@ class Leases:
         except ProcessLookupError:
             return True
         except OSError:
-            # That of another user.
+            # The process belongs to another user.
             return False
         return started(seen.opening["process"]) not in ("", seen.opening["started"])
 
@@ -278,7 +279,7 @@ class Leases:
         return sorted(int(name) for name in names if name.isdigit())
 
     def _close_other(self, worker: str, seen: _Seen) -> None:
-        """Ends a worker's right to commit, or finds out that it goes on. The chunk that it announced last is put in place."""
+        """Closes another worker, which then cannot commit any more, or finds out that it goes on."""
         entries = self._entries(worker)
         if not entries:
             seen.closed = {}
@@ -295,7 +296,7 @@ class Leases:
         if not self._create(f"w-{worker}.{entry}", closing):
             return
         if self._entries(worker)[-1] != entry:
-            # The list was old: it has gone on since, and removed the entry whose number this one took.
+            # The list was stale: the worker has gone on since, and had removed the entry whose number this one took.
             self.files.remove([f"{FOLDER}/w-{worker}.{entry}"])
             return
         seen.closed = closing
@@ -303,7 +304,7 @@ class Leases:
     # Units
 
     def is_free(self, unit: str) -> bool:
-        """Whether this worker holds a unit, or nobody did at the last look."""
+        """Whether this worker holds a unit, or nobody held it at the last look."""
         with self._lock:
             if unit in self.held:
                 return True
@@ -324,7 +325,7 @@ class Leases:
             try:
                 self._read(f"w-{worker}.0")
             except FileNotFoundError:
-                # It ended, and its files are gone.
+                # The worker has ended, and its files are gone.
                 self._workers[worker] = _Seen(closed={})
             except ValueError:
                 return None
@@ -332,13 +333,14 @@ class Leases:
         return seen if seen is not None and seen.closed is not None else None
 
     def _publish(self, seen: _Seen) -> None:
-        """Puts the chunk in place that a closed worker had announced."""
+        """Moves the last chunk that a closed worker announced to the chunks, if it is not there yet."""
         chunk = (seen.closed or {}).get("chunk")
         if chunk:
             self.files.rename(f"{FOLDER}/{chunk}", f"chunks/{chunk}")
 
     def take(self, unit: str) -> tuple[bool, bool]:
-        """Whether this worker holds a unit from now on; and whether some of it may have been done by somebody else."""
+        """Claims a unit. Returns whether this worker holds it now, and whether another worker may have done some of its
+        cells."""
         with self._lock:
             if unit in self.held:
                 return True, False
@@ -352,5 +354,5 @@ class Leases:
             if not self._create(f"u-{unit}.{number + 1}", {"worker": self.id}):
                 return False, False
             self.held.add(unit)
-            # While this worker was taken for dead, the sweep may have been completed, and the files of units removed.
+            # While this process was taken for dead, the sweep may have been completed, and the files of units removed.
             return True, number >= 0 or self._lost

@@ -1,4 +1,4 @@
-"""From a store to the result of its sweep."""
+"""Loads the result of a sweep from its store."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,9 +20,9 @@ from .theory import Theory, TheoryTable
 def load(path: str | Path, experiment: Experiment | None = None) -> Result:
     """The result of a sweep from its store. Only tsjax is imported and called, never code that the store names.
 
-    `experiment` is needed only for stores of earlier versions whose study is not one that ships.
+    `experiment` is needed only for stores of earlier versions whose study does not ship with tsjax.
 
-    **Raises:** StoreError when there is no readable store, or its records are not those of one sweep.
+    **Raises:** StoreError if there is no readable store, or its records do not belong to one sweep.
     """
     store = open_store(path)
     content = content_of(store, experiment)
@@ -43,8 +43,8 @@ def load(path: str | Path, experiment: Experiment | None = None) -> Result:
 
 
 def content_of(store: Store, experiment: Experiment | None = None) -> Content:
-    """What a store says of its sweep. One of an earlier version does not describe its experiment: that must be one which
-    ships, or be given. **Raises:** StoreError."""
+    """What a store says about its sweep. A store of an earlier version does not describe its experiment, which must then ship
+    with tsjax or be given. **Raises:** StoreError."""
     if not store.is_old:
         return store.content()
     spec = store.spec

@@ -1,7 +1,7 @@
-"""The manifest of a chunk, which says to what sweep it belongs and what made it; and how a chunk is written to bytes.
+"""The manifest of a chunk, which says to which sweep the chunk belongs and what made it; and the bytes of a chunk.
 
-A chunk is a Parquet file named by the SHA-256 of its bytes, with the manifest in its metadata: any changed bit is found,
-whichever part of the file it is in, and a file states its origin wherever it lies.
+A chunk is a Parquet file that is named by the SHA-256 hash of its bytes and has the manifest in its metadata. So a change
+anywhere in the file is found, and the file states its origin wherever it lies.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 SCHEMA = 2
 _METADATA = b"tsjax"
 _NAME = re.compile(r"[0-9a-f]{64}\.parquet")
-# With checksums, other tools too refuse a spoilt page.
+# With page checksums, other tools can detect a damaged page too.
 _FORMAT: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
 
 class Identity(BaseModel):
-    """What gives a record its meaning: records of different identity are never in one store."""
+    """What gives records their meaning: records of different identities are never in one store."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -31,7 +31,7 @@ class Identity(BaseModel):
     arguments: tuple[str, ...]
 
     def differences(self, other: "Identity", there: str = "there", here: str = "here") -> list[str]:
-        """What differs: `key: 0 there, 1 here`."""
+        """The differences, each as a text such as `key: 0 there, 1 here`."""
         found = []
         for name in ("study", "version", "key"):
             if getattr(self, name) != getattr(other, name):
@@ -42,14 +42,16 @@ class Identity(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a chunk says of itself.
+    """What a chunk says about itself.
 
-    - `schema_version`: of this layout. `identity`: of its sweep. `defaults` of the arguments that have one.
-    - `columns`: names and types. `cells`: how many.
+    - `schema_version`: the version of this layout. `identity`: that of its sweep. `defaults`: those of its arguments.
+    - `columns`: their names and types. `cells`: their number.
     - `size_class`: how sizes were padded; `exact` means not at all.
-    - `device`: the kind of device. `kernel`: what trains ReLU students there: `c`, `fused` or `xla`, which differ in rounding.
-    - `ntk`: what computes the kernels of infinite relu networks: a release of neural-tangents, or `closed form`.
-    - `source`: hashes of the experiment's functions (`Description.source`). `versions` of JAX and tsjax.
+    - `device`: the kind of device. `kernel`: what trained ReLU students: `c`, `fused` or `xla`, which differ in rounding; or
+      `none`.
+    - `ntk`: what computes the kernels of infinite ReLU networks: a release of neural-tangents, or `closed form`.
+    - `x64`: whether 64-bit types were on.
+    - `source`: hashes of the experiment's code (`Description.source`). `versions`: those of JAX and tsjax.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
@@ -69,7 +71,7 @@ class Manifest(BaseModel):
 
     @property
     def origin(self) -> str:
-        """A text that two chunks share if they may be joined: everything but columns and cells."""
+        """A text that is equal for chunks that may be joined: everything except columns and cells."""
         return self.model_dump_json(exclude={"columns", "cells"})
 
 
@@ -90,9 +92,9 @@ def is_chunk_name(name: str) -> bool:
 
 
 def unpack(name: str, content: bytes, columns: Sequence[str] | None = None) -> tuple[Manifest, pa.Table]:
-    """The manifest and the table of a chunk; with `columns`, only those of its columns.
+    """The manifest and the table of a chunk; with `columns`, only these columns.
 
-    **Raises:** ValueError when the bytes are not those that were written, or are no chunk.
+    **Raises:** ValueError if the bytes are not those that were written, or are not a chunk.
     """
     if hashlib.sha256(content).hexdigest() != name.removesuffix(".parquet"):
         raise ValueError("its bytes are not those that were written")
@@ -102,24 +104,24 @@ def unpack(name: str, content: bytes, columns: Sequence[str] | None = None) -> t
         kept = None if columns is None else [column for column in columns if column in manifest.columns]
         table = file.read(kept, use_threads=False)
     except (OSError, KeyError, pa.ArrowException, ValidationError) as error:
-        raise ValueError(f"it is no chunk of tsjax ({type(error).__name__})") from None
+        raise ValueError(f"it is not a chunk of tsjax ({type(error).__name__})") from None
     return manifest, table.replace_schema_metadata(None)
 
 
 def unpack_old(name: str, content: bytes, columns: Sequence[str] | None = None) -> tuple[None, pa.Table]:
-    """The table of a chunk that was made before chunks had manifests. **Raises:** ValueError when it cannot be decoded."""
+    """The table of a chunk that was made before chunks had manifests. **Raises:** ValueError if it cannot be decoded."""
     try:
         table = pq.read_table(pa.BufferReader(content), page_checksum_verification=True)
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"it cannot be decoded ({type(error).__name__})") from None
     if "cell" not in table.column_names:
-        raise ValueError("it is no chunk of tsjax")
+        raise ValueError("it is not a chunk of tsjax")
     kept = [column for column in columns or table.column_names if column in table.column_names]
     return None, table.select(kept).replace_schema_metadata(None)
 
 
 def mixtures(manifests: Mapping[str, Manifest], cells: str = "cells") -> list[str]:
-    """What the chunks of one store differ in though their records are used together, in sentences."""
+    """Sentences about the differences in origin between the chunks of a store, whose records are used together."""
     found = []
     words = {
         "device": "kinds of device",
@@ -146,7 +148,7 @@ def mixtures(manifests: Mapping[str, Manifest], cells: str = "cells") -> list[st
         )
     sources = [manifest.source for manifest in manifests.values()]
     names = {name for source in sources for name in source}
-    # Also one that only some have: a function may have been renamed.
+    # A function that only some chunks have counts too, since it may have been renamed.
     changed = [name for name in names if len({source.get(name) for source in sources}) > 1]
     if changed:
         found.append(

@@ -1,4 +1,4 @@
-"""The number that an expectation is about, from the curves of a sweep: with its interval, and reasons to doubt it."""
+"""The number that an expectation is about, measured on the curves of a sweep, with its interval and reasons to doubt it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -32,25 +32,27 @@ from .selection import chosen, in_expressions
 
 
 class Measure:
-    """Measures what expectations speak of, on the curves of a `Source`."""
+    """Measures the numbers that expectations are about, on the curves of a `Source`."""
 
     def __init__(self, source: Source):
         self.source, self.experiment = source, source.experiment
 
     def __call__(self, expectation: Expectation, level: float | None = None) -> list[Measured]:
-        """The number of every curve that is meant, at the expectation's own level unless another is given.
+        """The number for every curve that the expectation means. Intervals have the expectation's own level unless `level` is
+        given.
 
-        **Raises:** Unmeasured, or ValueError, with the reason why there is none."""
+        **Raises:** Unmeasured or ValueError, with the reason, if there is no such number."""
         return _Task(self.source, expectation, expectation.level if level is None else level).all()
 
     def reads(self, expectation: Expectation) -> list[Curve]:
-        """The parts of curves that the number is measured on, both operands'; along the expectation's axis.
+        """The parts of curves, along the expectation's axis, on which the number is measured, for both operands.
 
-        **Raises:** Unmeasured where the records do not have them."""
+        **Raises:** Unmeasured if the records do not have them."""
         return _Task(self.source, expectation, expectation.level).reads()
 
     def curves(self, expectation: Expectation, name: str | None) -> list[Curve]:
-        """The curves along x called `name` (`*`: all that are meant) that an expectation may be about."""
+        """The curves along x, called `name` (`*`: all that are meant), that an expectation may be about; none if it is about
+        another axis."""
         subject = self.source.subject(expectation)
         if subject.axis != self.experiment.x:
             return []
@@ -59,8 +61,8 @@ class Measure:
 
 
 class _Cells(NamedTuple):
-    """Cells of several curves together: the arguments of each, `values` (cells, seeds), NaN where missing, the trials that a
-    share is of (empty for other metrics), and the curve of each."""
+    """Cells of several curves together: the arguments of each cell (`places`), `values` (cells, seeds), NaN if missing, the
+    numbers of `trials` if the metric is a share (else empty), and the curve of each cell."""
 
     places: list[Mapping[str, Any]]
     values: np.ndarray
@@ -69,7 +71,7 @@ class _Cells(NamedTuple):
 
 
 class _Task(Points):
-    """Measures a curve as a whole too."""
+    """Measures one expectation: on whole curves, and, as `Points`, at single x."""
 
     def all(self) -> list[Measured]:
         alone = {
@@ -92,25 +94,25 @@ class _Task(Points):
         return [found for curve in self.meant() for found in self._on(how, curve)]
 
     def reads(self) -> list[Curve]:
-        """The parts of curves that the number is measured on."""
+        """The parts of curves on which the number is measured."""
         several = self.phrase.pools or self.phrase.outer is not None
         mine = chosen(self.curves, self.subject, self.subject.curve) if several else self.meant()
         found = [self.window(curve) for curve in mine]
         if self.than or (self.phrase.other not in (None, "predicted") and not self._is_column()):
             rivals = [self.rival(curve) for curve in mine]
-            # At another place along the axis, the second operand lies outside of the window.
+            # A second operand at another place along the axis lies outside the window.
             found += rivals if self.subject.axis in self.than else map(self.window, rivals)
         return found
 
     def _on(self, how: Callable[[Curve], list[Measured]], curve: Curve) -> list[Measured]:
-        """Failed students are left out of means, and extreme ones out of the weights of a fit, so either flatters its
-        curve: both forbid to trust a verdict that holds."""
+        """Measures a curve in its window, with reasons to doubt the result. Failed students are left out of means, and extreme
+        ones hardly count in a fit, so both flatter the curve, and a verdict that holds cannot be trusted."""
         curve = self.window(curve)
         kind = self.why_not(curve) if self.phrase.fits else None
         return [found._replace(curve=curve, doubt=kind or found.doubt or _failures(curve)) for found in how(curve)]
 
     def _fit(self, curve: Curve) -> Rate:
-        """The fit that an expectation asks for; Unmeasured where the exponent is not identified."""
+        """The fit that an expectation asks for. **Raises:** Unmeasured if the data do not determine the exponent."""
         kept = curve.measured(self.metric)
         model = self.expectation.model or "power"
         rate = fit_rate(kept.x, kept.values[self.metric], model=model, level=self.level)
@@ -133,7 +135,7 @@ class _Task(Points):
             mine, theirs = common(curve, self.window(self.rival(curve)))
             a, b = self._fit(mine), self._fit(theirs)
             difference = a.minus(b)
-            # Two resamples that leave the exponent open on the same side have no difference.
+            # Two infinite exponents, of resamples that do not bound them on the same side, have no difference.
             with np.errstate(invalid="ignore"):
                 value, interval, draws = difference.value, difference.interval, a.draws - b.draws
             rate, seeds = a, min(a.effective_seeds, b.effective_seeds)
@@ -144,7 +146,7 @@ class _Task(Points):
         return [Measured(value, interval, _ends(rate.n), doubt, "; ".join(notes), seeds=float(seeds))]
 
     def _exponent(self) -> Measured:
-        """Of the rates of the curves that differ in one argument."""
+        """The exponent of rates in an argument, over the curves that differ in this argument."""
         outer, found = self._family()
         rates = [self._fit(curve) for curve in found]
         estimate = exponent_of_rates([curve.arguments[outer] for curve in found], rates, level=self.level)
@@ -157,7 +159,7 @@ class _Task(Points):
         return Measured(estimate.value, estimate.interval, x, next(filter(None, doubts), ""), seeds=float(least))
 
     def _contour(self) -> Measured:
-        """Along which a mean has one level, over the curves that differ in one argument."""
+        """The exponent of the contour on which a mean has a given level, over the curves that differ in one argument."""
         outer, found = self._family()
         x = np.unique(np.concatenate([curve.x for curve in found]))
         values = np.full((len(found), len(x), len(found[0].seeds)), np.nan)
@@ -171,7 +173,7 @@ class _Task(Points):
         return Measured(estimate.value, estimate.interval, _ends(places), doubt, seeds=float(seeds))
 
     def _family(self) -> tuple[str, list[Curve]]:
-        """The argument in which the curves that are meant differ, and these curves in its order, on their common seeds."""
+        """The argument in which the curves that are meant differ, and these curves in its order, at their common seeds."""
         outer, found = str(self.phrase.outer), chosen(self.curves, self.subject, self.subject.curve)
         if len({curve.name for curve in found}) > 1 and outer != self.experiment.curve:
             raise Unmeasured(f"name the curve: {', '.join(sorted({curve.name for curve in found}))}")
@@ -188,7 +190,7 @@ class _Task(Points):
         return outer, [pick(curve, np.searchsorted(curve.seeds, seeds)) for curve in found]
 
     def _crossing(self, curve: Curve) -> list[Measured]:
-        """Where the curve overtakes the other for good: from there on its risk is below."""
+        """The x from which on the mean of the curve stays below that of the other curve."""
         mine, theirs = common(curve, self.window(self.rival(curve)))
         mine, theirs = mine.measured(self.metric), theirs.measured(self.metric)
         _, i, j = np.intersect1d(mine.x, theirs.x, return_indices=True)
@@ -203,7 +205,7 @@ class _Task(Points):
         return [Measured(found.value, found.interval, _ends(mine.x), doubt, scale="log", seeds=len(mine.seeds))]
 
     def _model(self, curve: Curve) -> list[Measured]:
-        """AICc of the named model minus that of its best rival, +- the difference that decides nothing."""
+        """AICc of the named model minus that of its best rival, +- UNDECIDED, a difference that is too small to decide."""
         kept, named = curve.measured(self.metric), str(self.expectation.model)
         choice = choose_model(kept.x, kept.values[self.metric], models=list(dict.fromkeys([*CANDIDATES, named])))
         if named in choice.skipped:
@@ -216,7 +218,7 @@ class _Task(Points):
         return [Measured(value, (value - UNDECIDED, value + UNDECIDED), _ends(kept.x), doubt, note, scale="exact")]
 
     def _forecast(self, curve: Curve) -> list[Measured]:
-        """Mean at the largest x over what a fit without it predicts."""
+        """The mean at the largest x, divided by the prediction of a fit without that x."""
         kept, model = curve.measured(self.metric), self.expectation.model or "power"
         (score,) = score_forecast(kept.x, kept.values[self.metric], model=model, level=self.level)
         assert score.ratio is not None
@@ -227,7 +229,7 @@ class _Task(Points):
         return [Measured(ratio.value, ratio.interval, x, _tail(score.rate, curve), note, None, ratio.scale, seeds)]
 
     def _profile(self, curve: Curve) -> list[Measured]:
-        """Along the axis as a whole."""
+        """The spread, the largest rise or the best place of the means along the axis."""
         kept = curve.measured(self.metric)
         how: dict[str, Any] = {"positive": self.kind.has_ratios, "level": self.level}
         values = kept.values[self.metric]
@@ -238,7 +240,7 @@ class _Task(Points):
         else:
             floor = self.expectation.floor
             if floor is not None:
-                # A mean below the floor counts as the floor: its seeds are raised together.
+                # A mean below the floor counts as the floor: all its seeds are set to it.
                 low = np.nanmean(values, axis=1) < floor
                 values = np.where(low[:, None] & ~np.isnan(values), floor, values)
             found = largest_rise(values, falls=self.expectation.at_least is not None, **how)
@@ -246,7 +248,7 @@ class _Task(Points):
         return [Measured(found.value, found.interval, _ends(kept.x), "", note, None, found.scale, len(kept.seeds))]
 
     def _trend(self) -> Measured:
-        """Over all cells of the curves that are meant."""
+        """The rank correlation over all cells of the curves that are meant."""
         cells = self._cells()
         expressions = [one for one in (self.phrase.z, self.phrase.rival) if one is not None]
         z = [np.array([evaluate(one, place) for place in cells.places]) for one in expressions]
@@ -254,20 +256,20 @@ class _Task(Points):
         return self._pooled(cells, estimate)
 
     def _average(self) -> Measured:
-        """Over all cells of the curves that are meant: the mean of each seed's averages."""
+        """The average over all cells of the curves that are meant, for each seed, and its mean over seeds."""
         cells = self._cells()
         counts = {float(count) if isinstance(count, int | float) else None for count in cells.trials}
         if None in counts or len(counts) > 1:
             raise Unmeasured(
                 f"averages of shares need one number of trials in all cells, and {self.metric!r} has several"
             )
-        # Seeds with all cells, where every one counts alike.
+        # NaN for a seed that lacks a cell: every seed averages the same cells.
         average = cells.values.mean(axis=0)
         trials = sum(cells.trials) if counts else None
         kept = ~np.isnan(average)
         if not kept.any():
             raise Unmeasured(
-                f"an average is one of seeds that all cells have, and no seed of {self.metric!r} has them all"
+                f"an average needs seeds that have a value in every cell, and no seed of {self.metric!r} has"
             )
         # The average of a seed's truth values is a share of its cells.
         kind = Share(trials=len(cells.values)) if type(self.kind) is Indicator else self.kind

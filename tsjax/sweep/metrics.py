@@ -1,4 +1,5 @@
-"""What a table may report of a recorded column: truth values have shares, risks have means and ratios, and times neither."""
+"""What a table may report about a recorded column: truth values have shares, risks have means and ratios, times have
+neither."""
 
 from ..rates import Indicator, Positive
 from ..rates.kinds import Kind
@@ -6,24 +7,24 @@ from .curve import Curve
 from .description import Description
 
 TIMES = ("compile_seconds", "run_seconds")
-"""Seconds that the engine records of every cell."""
+"""The columns of seconds that the engine records for every cell."""
 
 
 def no_measurement(time: str) -> str:
-    """Why no interval, ratio or rate is drawn from one of `TIMES`."""
+    """Why one of `TIMES` has no interval, ratio or rate."""
     shared = (
         "cells run in batches, and each one's run_seconds is the time of its batch divided by the number of its cells"
         if time == "run_seconds"
         else "cells share compiled programs, and each one's compile_seconds is the time that its whole program took"
     )
     return (
-        f"{time!r} is no measurement of single seeds: {shared}. Its spread over seeds says nothing, so no interval, ratio or "
-        "rate is drawn from it. To compare times, time runs of your own, several of each."
+        f"{time!r} does not measure single seeds: {shared}. Its spread over seeds says nothing, so it has no interval, ratio "
+        "or rate. To compare times, time runs of your own, several of each."
     )
 
 
 def no_ratio(metric: str, kind: Kind) -> str:
-    """Why no ratio is drawn of a metric of this kind."""
+    """Why a metric of this kind has no ratios."""
     what = {
         "indicator": "holds truth values, whose mean is a share of seeds",
         "share": "is a share of trials",
@@ -36,12 +37,12 @@ def no_ratio(metric: str, kind: Kind) -> str:
 
 
 def kind_in(experiment: Description, metric: str, is_share: bool) -> Kind:
-    """The kind of a metric: as declared, else an indicator for truth values, else positive."""
+    """The kind of a metric: the declared one, else an indicator for truth values (`is_share`), else positive."""
     return experiment.kinds.get(metric) or (Indicator() if is_share else Positive())
 
 
 def no_risk(curve: Curve, experiment: Description) -> str | None:
-    """Why the means of the first y of a curve have no interval, at the first x where they have none; None where they do."""
+    """Why the mean of the first y of a curve has no interval, at the first x at which it has none; None if all have one."""
     y = experiment.y[0]
     kind = kind_in(experiment, y, False)
     for x, row in zip(curve.x, curve.values[y], strict=True):

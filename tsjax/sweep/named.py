@@ -1,4 +1,4 @@
-"""Code that a spec names, `package.module:name`: the one place where tsjax imports what is not its own."""
+"""Code that a spec names as `package.module:name`: the only place where tsjax imports code of its users by name."""
 
 import contextlib
 import contextvars
@@ -17,7 +17,7 @@ _ALLOWED = contextvars.ContextVar("tsjax_imports_allowed", default=True)
 
 @contextlib.contextmanager
 def no_imports() -> Iterator[None]:
-    """While something is read that others may have written, nothing is imported by name."""
+    """Within this context `import_named` refuses: for reading files that others may have written."""
     token = _ALLOWED.set(False)
     try:
         yield
@@ -26,8 +26,8 @@ def no_imports() -> Iterator[None]:
 
 
 def import_named(name: str, where: str) -> Any:
-    """What `package.module:name` names; nothing is called. **Raises:** SpecError that begins with `where`, also
-    when the module fails or exits while it is imported."""
+    """Imports the object that `package.module:name` names, and does not call it. **Raises:** SpecError that begins with
+    `where`, also if the module raises an error or exits while it is imported."""
     if not _ALLOWED.get():
         raise SpecError(f"{where}: cannot be imported (a store names it, and reading a store imports nothing).")
     module, _, attribute = name.partition(":")
@@ -38,7 +38,7 @@ def import_named(name: str, where: str) -> Any:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not f"{module}.".startswith(f"{missing}."):
-            # A module that the study's own imports.
+            # Not the module of the study, but one that it imports.
             raise SpecError(f"{where}: cannot be imported: {in_one_line(error)}.{_found_at(missing)}") from error
         hint = _found_at(module) or (
             " Install its package, or name its folder in PYTHONPATH; on the command line modules in the current directory are "
@@ -51,7 +51,7 @@ def import_named(name: str, where: str) -> Any:
         raise SpecError(
             f"{where}: cannot be imported: {in_one_line(error)}.{_as_part(module, attribute, error)}"
         ) from error
-    # Also sys.exit, which would end the command as if all were well.
+    # A call of sys.exit too, which would end the command as if it had succeeded.
     except (Exception, SystemExit) as error:
         raise SpecError(f"{where}: cannot be imported: {in_one_line(error)}.") from error
     if not hasattr(found, attribute):
@@ -62,8 +62,8 @@ def import_named(name: str, where: str) -> Any:
 
 
 def _found_at(module: str) -> str:
-    """' It is in ...' where a module that Python does not find lies near: below the current directory, one of those above it,
-    or one of its folders, as where one runs in the folder of the study itself. Else an empty text."""
+    """The hint ' It is in ...' if a module that Python does not find lies in the current directory, in a directory above it
+    (as when the current directory is that of the study itself), or in one of its folders. Else an empty text."""
     if not module:
         return ""
     here = Path.cwd()
@@ -71,7 +71,7 @@ def _found_at(module: str) -> str:
     for folder in (here, *here.parents, *below):
         file = folder.joinpath(*module.split("."))
         for candidate in (file.with_name(f"{file.name}.py"), file / "__init__.py"):
-            # Not the method of Path, which raises for a folder that cannot be read.
+            # Not Path.is_file, which may raise for a folder that cannot be read.
             if os.path.isfile(candidate):
                 return (
                     f" It is in {candidate}: run in {folder}, or put that folder on the path, "
@@ -88,7 +88,8 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _as_part(module: str, attribute: str, error: ImportError) -> str:
-    """What to do about a module of a package that is imported as if it stood alone, so that `from . import ...` in it fails."""
+    """The hint for a module of a package that is imported as if it stood alone, so that `from . import ...` in it fails; an
+    empty text for other errors."""
     file = Path(*module.split(".")).with_suffix(".py").resolve()
     if "relative import" not in str(error) or not file.is_file():
         return ""

@@ -1,4 +1,4 @@
-"""Values of any library made plain."""
+"""Values of other libraries, made plain values of Python."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,23 +10,23 @@ from .errors import SpecError, shown
 
 
 def home(path: str | Path) -> str | Path:
-    """The path with `~` at its start as the user's home: a shell expands it in few places, and never inside a file."""
+    """The path with a leading `~` replaced by the user's home, which a shell does only in some places."""
     if isinstance(path, Path):
         return path.expanduser()
     return os.path.expanduser(path) if path.startswith("~") else path
 
 
 def plain(name: str, value: Any) -> Any:
-    """Numbers, texts, lists and tables for what a spec is given from Python: arrays and scalars of NumPy and JAX, pandas
-    columns, ranges, tuples, paths and members of an Enum, however deep.
+    """A value that Python code gives a spec, as numbers, texts, lists and tables. It may hold arrays and scalars of NumPy and
+    JAX, pandas columns, ranges, tuples, paths and members of an Enum, at any depth.
 
-    **Raises:** SpecError for what has no such form, naming `name`.
+    **Raises:** SpecError that names `name`, for a value that has no such form.
     """
     if isinstance(value, Enum):
         return plain(name, value.value)
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    # NumPy's float64 and str_ are also Python's, but not as json writes them.
+    # The exact types: NumPy's float64 and str_ are subclasses of float and str, and are converted below.
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, Mapping):
@@ -53,7 +53,7 @@ def _plain_array(name: str, value: Any) -> Any:
     try:
         array = np.asarray(value)
     except TypeError as error:
-        # Such as a key of jax.random, which is no array of numbers.
+        # For example a key of jax.random, which is not an array of numbers.
         raise SpecError(f"{name} = {shown(value)} cannot be written as numbers ({error}).") from None
     if array.dtype.kind in "biuU":
         return array.tolist()

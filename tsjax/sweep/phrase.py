@@ -1,4 +1,4 @@
-"""The words of a claim: the number, the curve, the second operand and the axis. `FORMS` is the whole grammar."""
+"""Phrases: sentences that name the number a claim is about, its curve, second operand and axis. `FORMS` is the grammar."""
 
 import ast
 import math
@@ -25,7 +25,7 @@ class Form(NamedTuple):
 FORMS = {
     "rate": Form(
         "rate of [METRIC of] CURVE [relative to OTHER] in AXIS",
-        "the exponent of a power law, or of `model`; relative to a curve the difference of both, paired by seed",
+        "the exponent of a power law, or of `model`; relative to a curve, the difference of both exponents, paired by seed",
         "rate of student relative to ntk in n",
     ),
     "exponent": Form(
@@ -55,48 +55,49 @@ FORMS = {
     ),
     "forecast": Form(
         "forecast of [METRIC of] CURVE in AXIS",
-        "the mean at the largest x over what a fit without it foretells",
+        "the mean at the largest x, divided by the prediction of a fit without that x",
         "forecast of student in n",
     ),
     "trend": Form(
         "trend of METRIC [of CURVE] in Z [relative to Z]",
-        "Spearman's rank correlation with Z, an argument or an expression of some, over all runs; relative to a rival Z the "
-        "difference of both sizes",
+        "Spearman's rank correlation with Z, an argument or an expression of arguments, over all runs; relative to a rival Z, "
+        "the difference of the absolute values of both correlations",
         "trend of risk in n*d**-2 relative to n",
     ),
     "average": Form(
         "average of METRIC [of CURVE]",
-        "the mean over all cells, which count alike, and over the seeds that have all of them",
+        "the mean over all cells, with equal weights, and over the seeds that have all of them",
         "average of risk of student",
     ),
     "contour": Form(
         "contour in ARGUMENT of METRIC [of CURVE] = LEVEL in AXIS",
-        "the exponent g of x ~ ARGUMENT^g, with x the place on the axis where the mean passes the level",
+        "the exponent g of x ~ ARGUMENT^g, where x is the place on the axis at which the mean crosses the level",
         "contour in d of error of student = 0.3 in signal",
     ),
     "spread": Form(
         "spread of METRIC [of CURVE] in AXIS",
-        "the largest mean over the smallest along the axis; their difference, where the metric is not positive",
+        "the largest mean along the axis divided by the smallest; their difference if the metric is not positive",
         "spread of risk of student in width",
     ),
     "monotone": Form(
         "monotone of METRIC [of CURVE] in AXIS",
-        "the largest mean over an earlier one along the axis, at most 1 where it falls throughout; with at_least the smallest "
-        "one over an earlier one; differences, where the metric is not positive. Means below `floor` count as `floor`",
+        "the largest ratio of a mean to an earlier one along the axis, at most 1 if the mean falls throughout; with at_least, "
+        "the smallest such ratio; differences if the metric is not positive. Means below `floor` count as `floor`",
         "monotone of risk of student in n",
     ),
     "best": Form(
         "best of METRIC [of CURVE] in AXIS",
-        "the place on the axis where the mean is smallest, with all places that may be it",
+        "the place on the axis where the mean is smallest; its interval covers all places where it may be smallest",
         "best of risk of student in width",
     ),
 }
 """The forms of a phrase. CURVE may be `*` for all curves where one is meant; OTHER is a curve, a recorded value, `predicted`
-(theory's mean of the curve), or `AXIS = VALUE`: the same curve at another argument. A form may end with `at AXIS = VALUE`."""
+(the mean of the curve by theory), or `AXIS = VALUE`: the same curve at another value of an argument. A phrase may end with
+`at AXIS = VALUE`."""
 
-# Forms of one name that is a metric, where others name a curve.
+# Forms in which a single name is that of a metric; in the others it is that of a curve.
 _OF_METRIC = ("trend", "average", "spread", "monotone", "best", "mean", "median")
-# Which forms have an axis, and a second operand.
+# The forms that have an axis, and those that have a second operand, with its words.
 _ALONG = ("rate", "exponent", "crossing", "model", "forecast", "spread", "monotone", "best")
 _OPERATORS = {"rate": ("relative to", "minus"), "mean": ("relative to", "minus"), "crossing": ("relative to",)}
 
@@ -105,11 +106,11 @@ _OPERATORS = {"rate": ("relative to", "minus"), "mean": ("relative to", "minus")
 class Phrase:
     """The parts of a phrase.
 
-    - `form`: a key of `FORMS`. `metric`: None for the experiment's first y. `curve`: None where only one is meant.
-    - `operator`: "relative to", "minus" or "". `other`: the second operand, or None. `than`: an argument and its value, where
-      the second operand is the same curve elsewhere.
-    - `axis`: None for the experiment's x. `outer`: the argument of `exponent in ARGUMENT of ...` and of `contour in ...`, and
-      `height` the level of a contour.
+    - `form`: a key of `FORMS`. `metric`: None for the experiment's first y. `curve`: None if the phrase names none.
+    - `operator`: "relative to", "minus" or "". `other`: the second operand, or None. `than`: an argument and its value, if the
+      second operand is the same curve at that value.
+    - `axis`: None for the experiment's x. `outer`: the argument of `exponent in ARGUMENT of ...` and of `contour in ARGUMENT
+      of ...`. `height`: the level of a contour.
     - `z`, `rival`: the expressions of a trend. `at`: an argument and its value, from the end of the phrase.
     """
 
@@ -128,12 +129,12 @@ class Phrase:
 
     @property
     def fits(self) -> bool:
-        """Whether it rests on the shape of a curve, rather than on means at single x."""
+        """Whether the number depends on the shape of a curve, rather than on means at single x."""
         return self.form in ("rate", "exponent", "crossing", "model", "forecast")
 
     @property
     def pools(self) -> bool:
-        """Whether it is one number of the cells of several curves together."""
+        """Whether it is one number for the cells of several curves together."""
         return self.form in ("trend", "average")
 
 
@@ -150,7 +151,7 @@ def parse(text: str) -> Phrase:
     if match:
         rest, at = rest[: match.start()], (match[1], value_of(match[2]))
     head = rest.split(" of ")[0].split(" ")
-    # `rate in n` is that of the only curve.
+    # `rate in n` names no curve: the sweep has only one.
     about = " of " in rest or rest.startswith((f"{head[0]} in ", f"{head[0]} relative to "))
     form = head[0] if head[0] in FORMS and about and head[0] != "mean" else "mean"
     if form == "trend":
@@ -190,7 +191,7 @@ def parse(text: str) -> Phrase:
     if operator_ not in ("", *_OPERATORS.get(form, ())):
         raise _unknown(text, form)
     if form == "crossing" and (not operator_ or other == "predicted"):
-        raise ValueError("a crossing is that of two curves: write 'crossing of CURVE relative to OTHER in AXIS'")
+        raise ValueError("a crossing needs two curves: write 'crossing of CURVE relative to OTHER in AXIS'")
     return Phrase(form, metric, curve, operator_, other, than, axis, outer, at=at)
 
 
@@ -220,7 +221,7 @@ def _unknown(text: str, form: str) -> ValueError:
     near = guess.split("'")[1] if "Did you mean" in guess else None
     forms = "; ".join(one.written for one in FORMS.values())
     hint = f"{guess} Write {FORMS[near].written!r}" if near in FORMS and near != "mean" else f" The forms are: {forms}"
-    return ValueError(f"{text!r} is no claim that can be measured.{hint}")
+    return ValueError(f"{text!r} is not a claim that can be measured.{hint}")
 
 
 _OPERATIONS: dict[type, Callable[..., Any]] = {
@@ -236,8 +237,8 @@ _FUNCTIONS: dict[str, Callable[[float], float]] = {"log": math.log, "exp": math.
 
 
 def names_in(expression: str) -> list[str]:
-    """The arguments in an expression of numbers, names, + - * / ** and log, exp, sqrt, abs. **Raises:** ValueError for any
-    other: nothing else is ever evaluated."""
+    """The arguments in an expression of numbers, names, + - * / ** and log, exp, sqrt, abs. **Raises:** ValueError for
+    anything else, which is never evaluated."""
     tree = _parsed(expression)
     functions = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
@@ -245,8 +246,8 @@ def names_in(expression: str) -> list[str]:
 
 
 def evaluate(expression: str, values: Mapping[str, Any]) -> float:
-    """The value of an expression with these arguments. **Raises:** ValueError for an argument that is unknown or no number, or
-    where the expression has no value.
+    """The value of an expression with these arguments. **Raises:** ValueError for an argument that is unknown or not a number,
+    and if the expression has no finite real value.
 
     >>> from tsjax.sweep.phrase import evaluate
     >>> evaluate("n*mu**4/d", {"n": 8, "mu": 2, "d": 4})
@@ -265,7 +266,7 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> float:
         assert isinstance(node, ast.Name)
         value = values.get(node.id)
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"{node.id} = {value!r} in {expression!r} is no number")
+            raise ValueError(f"{node.id} = {value!r} in {expression!r} is not a number")
         return float(value)
 
     try:
@@ -279,7 +280,7 @@ def evaluate(expression: str, values: Mapping[str, Any]) -> float:
 
 def _parsed(expression: str) -> ast.AST:
     wrong = ValueError(
-        f"{expression!r} is no expression of arguments: use their names, numbers, + - * / **, and {', '.join(_FUNCTIONS)}"
+        f"{expression!r} is not an expression of arguments: use their names, numbers, + - * / **, and {', '.join(_FUNCTIONS)}"
     )
     try:
         tree = ast.parse(expression, mode="eval").body

@@ -1,4 +1,4 @@
-"""Where an error comes from: the line of a user's own file, for messages of one line."""
+"""Where an error comes from: the file and line in a user's own code, for messages of one line."""
 
 import linecache
 import sysconfig
@@ -13,7 +13,7 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 def is_users(file: str) -> bool:
-    """Whether a file is a user's own: neither tsjax's, nor Python's, nor that of an installed package."""
+    """Whether a file is a user's own: not part of tsjax, of Python, or of an installed package."""
     if file.startswith("<") and not file.startswith("<ipython"):
         return False
     if any(part in _INSTALLED for part in Path(file).parts):
@@ -27,8 +27,8 @@ def _frames(error: BaseException) -> Iterator[tuple[str, int]]:
 
 
 def place_of(error: BaseException, own: str = "") -> str | None:
-    """File, line number and source line of the last frame in a user's own code: neither in tsjax nor in an installed package,
-    unless that is the file `own`. None where the error did not come from there."""
+    """File, line number and source line of the last frame in a user's own code (`is_users`), or in the file `own`. None if no
+    frame is there."""
     if isinstance(error, SyntaxError) and error.filename and (error.filename == own or is_users(error.filename)):
         return _written(error.filename, error.lineno or 0)
     found = [(file, line) for file, line in _frames(error) if file == own or is_users(file)]
@@ -41,7 +41,7 @@ def _written(file: str, line: int) -> str:
 
 
 def in_one_line(error: BaseException, own: str = "") -> str:
-    """An error in one line: what it is, and its place in a user's code where it has one."""
+    """An error in one line: its type, its message, and its place in a user's code, if it has one."""
     name = type(error).__name__
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     if isinstance(error, SystemExit):

@@ -1,4 +1,4 @@
-"""From cells to chunks: cells of equal static arguments form a group (one compiled program), groups split into chunks."""
+"""From cells to chunks: cells with equal static arguments form a group (one compiled program), and groups split into chunks."""
 
 import dataclasses
 import functools
@@ -21,7 +21,7 @@ from .spec import SweepSpec, expand
 from .surface import check_surface
 from .values import hashable, name_of_value, redacted
 
-# Cells in a chunk by default: enough to fill the devices, few enough that a kill loses little.
+# Cells of a chunk by default: enough to fill the devices, and few enough that a kill loses little work.
 DEFAULT_CHUNK = 64
 # Stands for the seed in a text; no argument may hold it.
 _SEED = "\x00seed\x00"
@@ -33,8 +33,8 @@ def _digest(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One unit of work: all arguments, and a seed. `id` is a hash of both: what a record is about, independent of the chunk
-    and device that made it."""
+    """One unit of work: all arguments, and a seed. `id` is a hash of both. It says which cell a record belongs to, and does not
+    depend on the chunk or the device that made the record."""
 
     arguments: dict[str, Any]
     seed: int
@@ -42,8 +42,9 @@ class Cell:
 
 
 def ids_of(arguments: Mapping[str, Any], seeds: Iterable[int]) -> Iterator[str]:
-    """The ids of the cells of one combination of arguments. Credentials in them do not count."""
-    # JSON of arguments and seed, sorted by name; written once, since encoding each cell would cost more than running it.
+    """The ids of the cells of one combination of arguments. Credentials in the arguments do not enter the ids."""
+    # The JSON of arguments and seed, sorted by name, is written only once: encoding it for every cell may cost more than the
+    # cell itself.
     text = json.dumps({**redacted(dict(arguments)), "seed": _SEED}, sort_keys=True)
     before, after = text.split(json.dumps(_SEED))
     return (_digest(f"{before}{seed}{after}") for seed in seeds)
@@ -55,7 +56,7 @@ def cells_of(arguments: dict[str, Any], seeds: Sequence[int]) -> list[Cell]:
 
 
 class Combination(NamedTuple):
-    """One combination of arguments, and the seeds to run there."""
+    """One combination of arguments, and the seeds to run with it."""
 
     arguments: dict[str, Any]
     seeds: Sequence[int]
@@ -63,9 +64,9 @@ class Combination(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Cells of equal static arguments and sizes (`static` holds both): they run together. `cost` is that of one cell, where
-    the experiment states it; `limits` how long arrays are for each size, where that is a number of its own: groups that
-    differ in their sizes alone then share a program."""
+    """Cells with equal static arguments and sizes (`static` holds both), which run together. `cost` is that of one cell, if
+    the experiment states it. `limits` are the lengths of the arrays, one for each size, if the arrays are padded: groups that
+    differ only in their sizes then share a program."""
 
     static: dict[str, Any]
     cells: tuple[Cell, ...]
@@ -73,7 +74,7 @@ class Group:
     limits: tuple[int, ...] | None = None
 
     def program(self, sized: tuple[str, ...]) -> str:
-        """The same text for groups that share a program; `sized` names the sizes."""
+        """A text that is equal for groups that share a program; `sized` names the sizes."""
         own = {name: value for name, value in self.static.items() if self.limits is None or name not in sized}
         return json.dumps([own, self.limits], sort_keys=True)
 
@@ -83,7 +84,7 @@ class Group:
 
 
 class Portion(NamedTuple):
-    """The cells of one group by their `places` in the plan's `ids`, without making them."""
+    """The cells of one group, given by their `places` in the `ids` of the plan; the cells themselves are not made."""
 
     static: dict[str, Any]
     places: np.ndarray
@@ -92,7 +93,7 @@ class Portion(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a sweep will run, in order: combinations of arguments with their seeds, grouped by static arguments.
+    """Everything that a sweep will run, in order: combinations of arguments with their seeds, grouped by static arguments.
 
     The `experiment` of a plan that was read from a store is a `Description`, which cannot be run.
     """
@@ -101,7 +102,7 @@ class Plan:
     combinations: tuple[Combination, ...]
     costs: tuple[Cost | None, ...] = ()
     limits: tuple[tuple[int, ...] | None, ...] = ()
-    """Of each group; none for plans in which nothing is sized."""
+    """The `limits` of each group; empty if the plan has no padded sizes."""
     key: int = 0
     """The root key of the sweep."""
 
@@ -131,7 +132,7 @@ class Plan:
 
     @functools.cached_property
     def portions(self) -> tuple[Portion, ...]:
-        """The groups, without making their cells."""
+        """The groups, whose cells are not made."""
         found: dict[str, tuple[dict[str, Any], list[np.ndarray]]] = {}
         start = 0
         for arguments, seeds in self.combinations:
@@ -144,7 +145,7 @@ class Plan:
         return tuple(Portion(static, np.concatenate(places), cost) for (static, places), cost in pairs)
 
     def by_curve(self) -> list[list[int]]:
-        """The numbers of the groups that share all static arguments but x."""
+        """Lists of the numbers of groups: those of one list share all static arguments except x."""
         curves: dict[str, list[int]] = {}
         for number, portion in enumerate(self.portions):
             static = {name: value for name, value in portion.static.items() if name != self.experiment.x}
@@ -153,13 +154,13 @@ class Plan:
 
     @property
     def programs(self) -> int:
-        """How many programs are compiled."""
+        """The number of programs to compile."""
         return len({group.program(self.experiment.sized) for group in self.groups})
 
     def sized_by(self, platform: str, loops_end: bool, kept: Mapping[str, tuple[int, ...] | None]) -> "Plan":
-        """The plan with sizes in classes (`size_classes`), on devices of this platform; `loops_end` says whether training there
-        ends with the rows that count. Groups that are in `kept` (`classes` of a store) stay as they are, and others join their
-        classes where that costs least."""
+        """The plan with sizes in classes (`size_classes`), for devices of this platform. `loops_end` says whether training
+        loops there skip padded rows. Groups in `kept` (the `classes` of a store) keep their limits, and other groups join one
+        of these classes if that costs least."""
         pads = getattr(self.experiment, "pads", None)
         if not self.experiment.sized:
             return self
@@ -200,17 +201,17 @@ class Plan:
 
     @property
     def classes(self) -> dict[str, tuple[int, ...] | None]:
-        """The limits of each group, by its static arguments and sizes as text."""
+        """The limits of each group, by the JSON text of its static arguments and sizes."""
         names = (json.dumps(portion.static, sort_keys=True) for portion in self.portions)
         return dict(zip(names, self.limits, strict=True)) if self.limits else {}
 
     def values(self, name: str) -> list[Any]:
-        """The values of an argument, each once, in the order of the grid."""
+        """The distinct values of an argument, in the order of the grid."""
         return list({json.dumps(one.arguments[name]): one.arguments[name] for one in self.combinations}.values())
 
 
 def make_plan(spec: SweepSpec, experiment: Experiment, *, deep: bool = True) -> Plan:
-    """Validates the spec and lists its cells in grid order; `deep` also asks what the experiment returns, and what theory
+    """Validates a spec and lists its cells in grid order. `deep` also checks what the experiment returns and what theory
     predicts, which takes seconds. **Raises:** SpecError."""
     plan = plan_cells(spec, experiment)
     check_expectations(spec.expect, experiment, (one.arguments for one in plan.combinations), deep=deep)
@@ -219,7 +220,7 @@ def make_plan(spec: SweepSpec, experiment: Experiment, *, deep: bool = True) -> 
 
 
 def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
-    """The cells of a spec in grid order, without a look at its expectations. **Raises:** SpecError."""
+    """The cells of a spec in grid order; its expectations are not checked. **Raises:** SpecError."""
     combinations, costs = [], {}
     for arguments, seeds in expand(spec, experiment):
         for name, value in arguments.items():
@@ -243,7 +244,7 @@ def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
 
 
 def check_names(experiment: Experiment, argument: str, values: list[Any]) -> None:
-    """Raises SpecError if two values of the argument that names curves would give them one name, or one label."""
+    """Raises SpecError if two values of the argument that names curves give two curves the same name or label."""
     names: dict[str, Any] = {}
     for value in values:
         name = name_of_value(value)
@@ -251,13 +252,13 @@ def check_names(experiment: Experiment, argument: str, values: list[Any]) -> Non
             if called in names and names[called] is not value:
                 raise SpecError(
                     f"{experiment.name}: {argument} = {shown(names[called])} and {argument} = {shown(value)} would both be "
-                    f"called {called!r}. Write one of them otherwise, or change its label."
+                    f"called {called!r}. Write one of them differently, or change its label."
                 )
             names[called] = value
 
 
 def _check_size(experiment: Experiment, name: str, value: Any) -> None:
-    """Raises SpecError for what is no sample size."""
+    """Raises SpecError for a value that is not a sample size."""
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
         raise SpecError(
             f"{experiment.name}: {name} = {shown(value)} is a sample size, so it must be a whole number >= 1."
@@ -265,7 +266,7 @@ def _check_size(experiment: Experiment, name: str, value: Any) -> None:
 
 
 def _check_number(experiment: Experiment, name: str, value: Any) -> None:
-    """Raises SpecError for what cannot be an array's entry in a compiled program."""
+    """Raises SpecError for a value that cannot be an entry of an array in a compiled program."""
     if not isinstance(value, int | float):
         raise SpecError(
             f"{experiment.name}: {name} = {shown(value)} is not a number, so it cannot be traced. Name it in static."
@@ -273,8 +274,8 @@ def _check_number(experiment: Experiment, name: str, value: Any) -> None:
     bits = 63 if experiment.x64 else 31
     if isinstance(value, int) and not -(2**bits) <= value < 2**bits:
         raise SpecError(
-            f"{experiment.name}: {name} = {shown(value)} is no {bits + 1}-bit integer, so it cannot be traced. Take a smaller "
-            "value, or annotate it as float."
+            f"{experiment.name}: {name} = {shown(value)} does not fit in {bits + 1} bits, so it cannot be traced. Take a "
+            "smaller value, or annotate it as float."
         )
 
 
@@ -294,7 +295,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
 def plan_of(content: Mapping[str, Any], experiment: Description) -> Plan:
     """The plan that `plan_content` wrote. **Raises:** KeyError, TypeError or ValueError for anything else."""
     count = int(content["combinations"])
-    # Before any list of that length is made.
+    # Checked before any list of that length is made.
     if not 0 <= count <= MOST_CELLS:
         raise ValueError(f"{count} combinations, and at most {MOST_CELLS} cells")
     columns = {name: [hashable(v) for v in _unpacked(content["arguments"][name], count)] for name in experiment.names}
@@ -310,7 +311,7 @@ def plan_of(content: Mapping[str, Any], experiment: Description) -> Plan:
         for i, one in enumerate(_unpacked(content["seeds"], count))
     )
     costs = tuple(None if cost is None else Cost(*cost) for cost in content["costs"])
-    # Stores from before sizes could share a program have none.
+    # Stores of earlier versions, in which sizes never shared a program, have no limits.
     limits = tuple(None if one is None else tuple(map(int, one)) for one in content.get("limits", ()))
     plan = Plan(experiment, combinations, costs, limits=limits)
     if limits and len(limits) != len(plan.portions):
@@ -319,7 +320,7 @@ def plan_of(content: Mapping[str, Any], experiment: Description) -> Plan:
 
 
 def _packed(values: list[Any]) -> dict[str, Any]:
-    """A column of few different values as these and their places."""
+    """A column as its distinct values and, for every entry, the place of its value among these."""
     places: dict[str, int] = {}
     distinct = []
     for value in values:

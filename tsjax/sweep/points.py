@@ -13,7 +13,7 @@ from .metrics import no_ratio
 
 
 class Points(Asked):
-    """Measures a curve at each of its x."""
+    """Measures a curve at each of its x separately."""
 
     def points(self, curve: Curve) -> list[Measured]:
         how = self._median_at if self.phrase.form == "median" else self._mean_at
@@ -58,11 +58,11 @@ class Points(Asked):
         return mean_ratio(first, second, level=self.level)
 
     def _is_column(self) -> bool:
-        """Whether the second operand is a recorded value; a curve of that name comes second."""
+        """Whether the second operand is a recorded value, which takes precedence over a curve of the same name."""
         return self.phrase.other is not None and self.phrase.other in self.source.columns
 
     def _trials(self, kind: Kind, curve: Curve, x: float) -> Any:
-        """Of how many trials a metric of this kind is a share, there; None for metrics that are not shares."""
+        """The number of trials of a share at x, or an array (s,) with one number per seed; None for other metrics."""
         if not isinstance(kind, Share):
             return None
         name = kind.trials
@@ -76,13 +76,14 @@ class Points(Asked):
             raise Unmeasured(
                 f"{self.metric!r} is a share of {name!r} trials, which is neither an argument nor recorded"
             )
-        # The same at all seeds, or one for each.
+        # One number if it is the same at all seeds, else one for each seed.
         row = at(curve, name, x)
         counts = np.unique(row[~np.isnan(row)])
         return float(counts[0]) if len(counts) == 1 else row
 
     def _operand(self, curve: Curve, x: float) -> float | np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """The second operand at x: a number, the values of the same seeds, or the values of both at their common seeds."""
+        """The second operand at x: a number, its values at the same seeds, or the values of both operands at the seeds that
+        they have in common."""
         other = self.phrase.other
         if other == "predicted":
             if curve.theory.predicted is None or self.metric != self.experiment.y[0]:
@@ -90,12 +91,12 @@ class Points(Asked):
             return float(curve.theory.predicted[int(np.flatnonzero(curve.x == x)[0])])
         if self._is_column():
             theirs = at(curve, str(other), x)
-            # An argument, or what does not depend on the seed, is a known number.
+            # A value that does not depend on the seed, such as an argument, is a known number.
             return float(theirs[0]) if (theirs == theirs[0]).all() else theirs
         rival = self.rival(curve)
         place = float(self.than.get(self.subject.axis, x))
         if place not in rival.x:
             raise Unmeasured(f"{rival.name} has no records at {self.subject.axis} = {place:g}")
-        # Paired by seed: the seeds that both have.
+        # Pairs: only the seeds that both curves have.
         mine, theirs = common(curve, rival)
         return at(mine, self.metric, x), at(theirs, self.metric, place)

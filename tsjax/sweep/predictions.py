@@ -1,4 +1,4 @@
-"""Asks an experiment what theory says of the curves of a plan."""
+"""Asks an experiment what theory says about the curves of a plan."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from .values import canonical, hashable, redacted
 
 
 def predict(experiment: Experiment, plan: Plan, table: TheoryTable, records: pd.DataFrame | None = None) -> TheoryTable:
-    """Adds to a table what theory says of every curve of the plan, at its x; what the table knows is not asked again.
+    """Adds to a table what theory says about every curve of the plan, at its x, unless the table knows it already.
 
-    Where cells return x, that is known from the `records` alone: without them nothing is asked.
+    If cells return x, only the `records` show its values; without them nothing is added. **Raises:** the errors of the theory.
     """
     if experiment.theory is None:
         return table

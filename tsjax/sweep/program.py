@@ -1,4 +1,4 @@
-"""From a group of cells to a compiled program: keys, batches, and the memory that XLA says it takes."""
+"""From a group of cells to a compiled program: keys, batches, and the memory that the program takes by XLA's analysis."""
 
 import contextlib
 import functools
@@ -26,9 +26,9 @@ from .values import hashable, redacted
 from .warm import warm_of
 
 IN_FLIGHT = 2
-"""Chunks on the device at a time, the one that runs included."""
-# What one chunk may take by XLA's own account: a share of an accelerator's memory; on a CPU so much per device, since
-# batches that outgrow the caches only slow it down.
+"""Chunks on the device at a time, including the one that runs."""
+# The memory that one chunk may take by XLA's analysis: a share of an accelerator's memory, or this many bytes per CPU device,
+# since batches that outgrow the caches of a CPU only slow it down.
 _ACCELERATOR_SHARE = 0.8 / IN_FLIGHT
 _CPU_BYTES = 512 * 2**20
 
@@ -49,38 +49,38 @@ class Program:
     bytes: int
     compile_seconds: float
     outputs: dict[str, jax.ShapeDtypeStruct]
-    """Of one chunk."""
+    """Shapes and types of the values that one chunk returns."""
 
 
-# Kernel programs took 2.4 to 3.2 times the memory of their largest array, other linear estimators 0.2 to 1.7 times: their
-# chunks are then smaller than they need be, which costs less than compiling a program that does not fit.
+# A guess, before compilation, at the memory of a program in multiples of its largest array. It suits kernel estimators and is
+# too high for others, whose chunks are then smaller than necessary; this costs less than compiling a program that does not fit.
 _ARRAYS = 2.5
 
-# What is raised where a traced array meets NumPy, or what is written in it.
+# The errors that JAX raises if a traced array is passed to NumPy, or is needed as a Python integer.
 _NO_JAX = (jax.errors.TracerArrayConversionError, jax.errors.TracerIntegerConversionError)
 
-# Root keys are of one kind, also where the user's default is another: the bits of others depend on how cells are batched.
+# The kind of all root keys, even if the user's default is another: random bits of other kinds depend on how cells are batched.
 _KEYS = "threefry2x32"
 
 
 @contextlib.contextmanager
 def settings(x64: bool) -> Iterator[None]:
-    """JAX's flags that records depend on, for this thread: 64-bit types on or off, and keys of Threefry for cells that make
-    some of their own."""
+    """Sets, for this thread, the flags of JAX on which records depend: 64-bit types on or off, and Threefry as the kind of the
+    keys that cells make themselves."""
     partitionable = jax.threefry_partitionable(True)
     with jax.enable_x64(x64), jax.default_prng_impl(_KEYS), partitionable:
         yield
 
 
 def key_of(key: int, seed: int, arguments: Mapping[str, Any], independent: tuple[str, ...]) -> jax.Array:
-    """The key of a cell: folded from the sweep's root key, the seed, and a hash of the `independent` arguments if any."""
+    """The key of a cell: fold_in(root key, seed), and folded once more with a hash of the `independent` arguments, if any."""
     found = jax.random.fold_in(jax.random.key(key, impl=_KEYS), seed)
     return jax.random.fold_in(found, _salt(arguments, independent)) if independent else found
 
 
 def seed_of(key: int, seed: int, arguments: Mapping[str, Any], independent: tuple[str, ...]) -> int:
-    """The integer that a black box gets for its seed: the seed itself where the sweep's key is 0 and nothing is `independent`;
-    else the seed with the bits of a hash of both flipped, so that different seeds stay different."""
+    """The integer that a black box gets as its seed: the seed of the record if the sweep's key is 0 and no argument is
+    `independent`, else that seed XOR a 32-bit hash of the key and these arguments, so that different seeds stay different."""
     if key == 0 and not independent:
         return seed
     named = {name: redacted(arguments[name]) for name in independent}
@@ -88,13 +88,13 @@ def seed_of(key: int, seed: int, arguments: Mapping[str, Any], independent: tupl
 
 
 def _cell_function(experiment: Experiment, group: Group) -> Callable:
-    # Sizes that share a program are traced; others are numbers, and nothing is padded.
+    # Sizes that share a program are traced; otherwise sizes are plain numbers, and nothing is padded.
     limits = dict(zip(experiment.sized, group.limits, strict=True)) if group.limits else {}
     static = {name: value for name, value in group.static.items() if name not in limits}
 
     def cell(root_key_data, seed, salt, traced):
-        # A cell's key depends on the root key and the seed, and on the arguments that the experiment names: estimators at one
-        # seed see the same data, and a record does not depend on its place in a batch.
+        # The key of a cell depends only on the root key, the seed and the independent arguments: estimators with one seed see
+        # the same data, and a record does not depend on its place in a batch.
         key = jax.random.fold_in(jax.random.wrap_key_data(root_key_data, impl=_KEYS), seed)
         key = jax.random.fold_in(key, salt) if experiment.independent else key
         sizes = {name: Size(limit=limit, count=traced[name]) for name, limit in limits.items()}
@@ -104,8 +104,9 @@ def _cell_function(experiment: Experiment, group: Group) -> Callable:
 
 
 def _chunk_function(experiment: Experiment, group: Group) -> Callable:
-    """All cells of a chunk have the same sizes: a size stays one number, where other arguments have one for each cell. What it
-    decides by `lax.cond`, such as whether an epoch is over, is then done only where it holds, and not both ways for all."""
+    """The function of a cell, mapped over a chunk. All cells of a chunk have the same sizes, so a size stays one number, while
+    other arguments have one value for each cell. A `lax.cond` on a size, such as whether an epoch is over, then runs only one
+    branch, where vmap over sizes would run both."""
     cell, shared = _cell_function(experiment, group), experiment.sized if group.limits else ()
 
     def chunk(root_key_data, seeds, salts, traced):
@@ -119,7 +120,8 @@ def _chunk_function(experiment: Experiment, group: Group) -> Callable:
 
 
 def arrays_of(experiment: Experiment, values: Any) -> dict[str, jax.Array]:
-    """What a cell returned, as arrays. **Raises:** ValueError for anything but numbers by name."""
+    """The values that a cell returned, as arrays. **Raises:** ValueError for anything but a dict of real numbers and truth
+    values."""
     if not isinstance(values, Mapping):
         raise ValueError(f"experiment {experiment.name!r} {no_dict(values)}")
     arrays = {}
@@ -143,7 +145,7 @@ def _hashed(text: str) -> int:
 
 
 def inputs_of(cells: tuple[Cell, ...], experiment: Experiment, group: Group, size: int, key: int) -> tuple:
-    """Root keys, seeds, salts and traced arguments of cells of a group, padded to `size` by repeating the last one."""
+    """Root keys, seeds, salts and traced arguments of cells of a group, padded to `size` by repeating the last cell."""
     cells = (*cells, *[cells[-1]] * size)[:size]
     traced_too = experiment.sized if group.limits else ()
     names = [name for name in cells[0].arguments if name not in group.static or name in traced_too]
@@ -156,9 +158,10 @@ def inputs_of(cells: tuple[Cell, ...], experiment: Experiment, group: Group, siz
 
 
 def kept_program(experiment: Experiment, group: Group, chunk: int, budget: int) -> Program | None:
-    """What `compile_group` made of these arguments in an earlier run of the command line (`tsjax.sweep.warm`), or None."""
+    """The program that `compile_group` made from these arguments in an earlier run of the command line (`tsjax.sweep.warm`),
+    or None."""
     warm, start = warm_of(experiment), time.perf_counter()
-    # If XLA refuses a kept program for any reason, the program is made again.
+    # If XLA refuses a kept program for any reason, the program is compiled again.
     with contextlib.suppress(Exception):
         found = None if warm is None else warm.read(_kept_name(experiment, group, chunk, budget))
         if found is not None:
@@ -170,10 +173,10 @@ def kept_program(experiment: Experiment, group: Group, chunk: int, budget: int) 
 
 
 def keep_program(experiment: Experiment, group: Group, chunk: int, budget: int, program: Program) -> None:
-    """Keeps what `compile_group` made of these arguments, for `kept_program`."""
+    """Keeps the program that `compile_group` made from these arguments, for `kept_program`."""
     warm, compiled = warm_of(experiment), program.call
-    # Not all devices and programs can be written, and JAX says so by different errors. Calls into Python never can: they are
-    # addresses in this process.
+    # Not every program can be serialised on every device, and JAX then raises various errors. A call into Python never can: it
+    # is an address in this process.
     with contextlib.suppress(Exception):
         if warm is not None and isinstance(compiled, jax.stages.Compiled) and "callback" not in str(compiled.as_text()):
             content = serialize_executable.serialize(compiled), program.size, program.bytes, shapes(program.outputs)
@@ -181,7 +184,7 @@ def keep_program(experiment: Experiment, group: Group, chunk: int, budget: int, 
 
 
 def _kept_name(experiment: Experiment, group: Group, chunk: int, budget: int) -> str:
-    # Of inputs, shapes and types alone enter a program.
+    # Only the shapes and types of inputs enter a program.
     inputs = jax.tree.map(lambda leaf: str(leaf.dtype), inputs_of(group.cells[:1], experiment, group, 1, 0))
     cells, static = min(chunk, len(group.cells)), group.program(experiment.sized)
     return json.dumps(["program", experiment.name, static, str(inputs), cells, budget, experiment.x64])
@@ -189,14 +192,14 @@ def _kept_name(experiment: Experiment, group: Group, chunk: int, budget: int) ->
 
 @functools.cache
 def _register_calls() -> None:
-    """Makes functions in C known to XLA, as lowering does: those of LAPACK, and our own."""
+    """Registers functions in C with XLA, as lowering a program does: those of LAPACK, and our own."""
     native.load()
     jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((2, 2), jnp.float32))
 
 
 def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, budget: int | None = None) -> Program:
-    """Compiles a group for chunks of at most `chunk` cells, fewer when XLA says that they would take more than `budget`
-    bytes (`memory_budget`)."""
+    """Compiles a group for chunks of at most `chunk` cells, rounded up to a multiple of the number of devices. Chunks are
+    smaller if, by XLA's analysis, they would take more than `budget` bytes (`memory_budget` by default)."""
     count = len(usable_devices())
     size = -(-min(chunk, len(group.cells)) // count) * count
     budget = memory_budget() if budget is None else budget
@@ -211,7 +214,7 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
             raise explained from error
         guess = _ARRAYS * check_sizes(traced.jaxpr) * count
         if guess > budget and size > count and not cut:
-            # Tracing again takes a second, compiling again ten.
+            # Tracing again is much faster than compiling again.
             size, cut = max(count, int(size * budget / guess) // count * count), True
             continue
         lowered = traced.lower()
@@ -227,14 +230,14 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
 
 
 def _traced(experiment: Experiment, group: Group, size: int, key: int) -> Any:
-    """The program of `size` cells, traced and not compiled."""
+    """The program of `size` cells, traced but not compiled."""
     return sharded(_chunk_function(experiment, group)).trace(*inputs_of(group.cells, experiment, group, size, key))
 
 
 def _explained(error: Exception, experiment: Experiment, group: Group, count: int, key: int) -> Exception | None:
-    """What is wrong with the arguments of a function that cannot be traced. It is found by trial, which serves for every error:
-    with the values of traced arguments the function can be traced, and with one of them traced it cannot; or it can with tuples
-    for lists. None where it fails in any case."""
+    """An error that says why a function cannot be traced. The reason is found by trial, which works for every kind of error:
+    the function can be traced if lists become tuples, or if some traced arguments become fixed values. None if it fails in any
+    case."""
     first, sized = group.cells[0].arguments, list(experiment.sized) if group.limits else []
     traced = [name for name in first if name not in group.static or name in sized]
     lists = [name for name, value in group.static.items() if isinstance(value, list)]
@@ -255,7 +258,8 @@ def _explained(error: Exception, experiment: Experiment, group: Group, count: in
 
 
 def check_outputs(experiment: Experiment, group: Group, outputs: Mapping[str, Any]) -> None:
-    """Raises ValueError for what a record cannot hold; `outputs` are arrays, or their shapes, with an axis of cells."""
+    """Raises ValueError for values that a record cannot hold. `outputs` are arrays, or their shapes, whose first axis is that
+    of cells."""
     for name, axes in experiment.arrays.items():
         if name in outputs and len(outputs[name].shape) != 1 + len(axes):
             raise ValueError(
@@ -269,7 +273,7 @@ def check_outputs(experiment: Experiment, group: Group, outputs: Mapping[str, An
     if len(lengths) > 1 or any(len(shape) > 1 for shape in lengths):
         raise ValueError(
             f"experiment {experiment.name!r} returned vectors of different shapes {sorted(lengths)}: all vectors of a call "
-            "must share one length, and nothing may have more axes but what @experiment(arrays=...) names."
+            "must have the same length, and only arrays that @experiment(arrays=...) names may have more axes."
         )
     arguments = group.cells[0].arguments
     if lengths and experiment.x in arguments:
@@ -281,7 +285,7 @@ def check_outputs(experiment: Experiment, group: Group, outputs: Mapping[str, An
         if name in arguments:
             raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is already an argument.")
         if name in RESERVED:
-            raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is a name of the engine.")
+            raise ValueError(f"experiment {experiment.name!r} returns {name!r}, which is reserved for the engine.")
     if experiment.x not in outputs and experiment.x not in arguments:
         raise ValueError(
             f"experiment {experiment.name!r}: x names {experiment.x!r}, which is neither an argument nor returned."

@@ -1,5 +1,5 @@
-"""The programs of a run: made ahead, as many at a time as there are cores, shared by groups that differ in their sizes alone,
-and released when the last of these is done."""
+"""The programs of a run. They are compiled ahead of their use, as many at a time as there are cores. Groups that differ only in
+their sizes share a program, which is released when the last of these groups is done."""
 
 import os
 from collections import Counter, deque
@@ -11,20 +11,21 @@ from .kept import KeptCosts
 from .plan import Group
 from .program import Program, check_outputs, compile_group, keep_program, kept_program, memory_budget, settings
 
-# Where groups share a program, chunks are as small as the smallest group, but the largest is done in so many calls.
+# If groups share a program, its chunks are as small as the smallest group, but not so small that the largest group needs more
+# calls than this.
 _MOST_CALLS = 4
 
 
 class Programs:
-    """The programs of `groups`, those of a whole plan, for chunks of at most `chunk` cells."""
+    """The programs of `groups`, the groups of a whole plan, for chunks of at most `chunk` cells."""
 
     def __init__(self, experiment: Experiment, groups: Sequence[Group], key: int, chunk: int, costs: KeptCosts):
         self.experiment, self.key, self.costs = experiment, key, costs
         self.budget = memory_budget()
         """Bytes that a chunk may take; lowered when memory runs out."""
         self._names = {id(group): group.program(experiment.sized) for group in groups}
-        # Cells of a chunk are repeated to fill it: where groups have few cells, smaller chunks serve all of them. This
-        # depends on the whole plan, so that a sweep that is resumed has the programs that it began with, to the bit.
+        # A chunk is filled up by repeating a cell, so groups of few cells call for smaller chunks. Sizes depend on the whole
+        # plan, so that a resumed sweep has exactly the programs that it began with.
         self._largest: dict[str, Group] = {}
         smallest: dict[str, int] = {}
         for group in groups:
@@ -36,21 +37,21 @@ class Programs:
         # Tracing holds the interpreter's lock, compilation does not.
         self._cores = os.cpu_count() or 1
         self._compiler = ThreadPoolExecutor(self._cores)
-        # Programs that are there or in the making, and those that come after them. Each takes memory, so they are few.
+        # Programs that are ready or being compiled, and those that wait. Each takes memory, so few are held at a time.
         self._made: dict[str, Future[Program]] = {}
         self._coming: deque[tuple[str, int]] = deque()
         self._needed: Counter[str] = Counter()
 
     def begin(self, missing: Iterable[tuple[Group, int]]) -> None:
-        """Begins to make the programs of these groups, in the order in which they are needed; with each the number of cells of
-        its largest chunk that is missing."""
+        """Begins to compile the programs of these groups, in the order in which they are needed. Each group comes with the
+        number of cells of its largest missing chunk."""
         most: dict[str, int] = {}
         for group, cells in missing:
             name = self._names[id(group)]
             self._needed[name] += 1
             most[name] = max(cells, most.get(name, 0))
         for name, cells in most.items():
-            # A small program where hardly anything is left to do.
+            # A smaller program if only few cells are missing.
             size = self._sizes[name]
             self._coming.append((name, cells if cells * _MOST_CALLS <= size else size))
         self._make_next()
@@ -61,21 +62,22 @@ class Programs:
         return promise is not None and promise.done()
 
     def wait(self, seconds: float) -> None:
-        """Until one more is there, or so long."""
+        """Waits until a program is ready, for at most `seconds`."""
         wait(self._made.values(), seconds, FIRST_COMPLETED)
 
     def of(self, group: Group) -> Program:
-        """The program of a group. **Raises:** what its function, or the compiler, raised."""
+        """The program of a group, which this waits for. **Raises:** the errors of its function and of the compiler."""
         return self._made[self._names[id(group)]].result()
 
     def smaller(self, group: Group, size: int) -> Program:
-        """The program of a group for chunks of fewer cells, or for the `budget` as it is now; also for those that share it."""
+        """Compiles the program of a group again, for chunks of fewer cells or for the present `budget`. Groups that share the
+        program get the new one too."""
         name = self._names[id(group)]
         self._made[name] = self._submit(name, size)
         return self._made[name].result()
 
     def done(self, group: Group) -> None:
-        """Lets go of the program of a group, unless another one needs it."""
+        """Releases the program of a group, unless another group needs it."""
         name = self._names[id(group)]
         self._needed[name] -= 1
         if not self._needed[name]:
@@ -83,11 +85,11 @@ class Programs:
             self._make_next()
 
     def close(self) -> None:
-        """Makes no more programs."""
+        """Stops compiling programs."""
         self._compiler.shutdown(wait=False, cancel_futures=True)
 
     def _make_next(self) -> None:
-        # One on each core, beside the one that runs.
+        # One for each core, besides the program that runs.
         while self._coming and len(self._made) <= self._cores:
             name, size = self._coming.popleft()
             self._made[name] = self._submit(name, size)
@@ -96,7 +98,7 @@ class Programs:
         return self._compiler.submit(self._compile, self._largest[name], size)
 
     def _compile(self, group: Group, size: int) -> Program:
-        # The flags are a thread's own.
+        # JAX keeps these flags for each thread.
         with settings(self.experiment.x64):
             program = kept_program(self.experiment, group, size, self.budget)
             if program is not None:

@@ -1,4 +1,4 @@
-"""What this process and its devices are: what stores and chunks say of who made them, and the sizes that suit the devices."""
+"""What stores and chunks record about the process and the devices that made them, and the size classes for these devices."""
 
 import platform
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ def provenance() -> dict[str, Any]:
 
 
 def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
-    """What the chunks that this process writes will say of themselves."""
+    """The manifest of the chunks that this process writes."""
     described, device = experiment.description, usable_devices()[0]
     return Manifest(
         identity=identity_of(spec, described),
@@ -44,6 +44,7 @@ def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
 
 
 def sized_here(plan: Plan, kept: Mapping[str, tuple[int, ...] | None]) -> Plan:
-    """The plan with its sizes in classes (`Plan.sized_by`) for the devices of this process; `kept` are those of its store."""
+    """The plan with its sizes in classes (`Plan.sized_by`) for the devices of this process; `kept` are the classes of its
+    store."""
     platform = usable_devices()[0].platform
     return plan.sized_by(platform, kernel_in_use(platform) != "xla", kept)

@@ -1,4 +1,4 @@
-"""Anybody's runs: a table that other code has written becomes a `Result`, with rates, verdicts, surfaces and the page."""
+"""Runs of other code: a table of them becomes a `Result`, with rates, verdicts, surfaces and the page."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ from .theory import TheoryTable
 from .writer import StoreWriter
 
 DEVICE = "elsewhere"
-"""What records of a table say of their device."""
+"""The device in the records of a table."""
 # The seed of the random order of rows without a seed; fixed, so that equal tables give equal intervals.
 _ORDER = 0
 
@@ -52,33 +52,34 @@ def from_table(
     source: str = "",
     out: str | Path | None = None,
 ) -> Result:
-    """The result of runs that other code has made, one row of a table for each: rates with intervals, verdicts, surfaces,
-    comparisons and the page, as of a sweep.
+    """The result of runs that other code has made, from a table with one row for each run. As for a sweep, it has rates with
+    intervals, verdicts, surfaces, comparisons and the page.
 
     **Arguments:**
 
     - `table`: a DataFrame (pandas, polars, Arrow), a dict of columns, a list of dicts, or the path of a CSV, TSV, Parquet or
       JSON-lines file, or of a folder of JSON lines (`tsjax.tables.read_table`).
-    - `x`, `y`: the columns on the two axes: numbers. The first of several y carries the rate. A row whose y is missing or not
+    - `x`, `y`: the columns of numbers on the two axes. The first of several y carries the rate. A row whose y is missing or not
       finite is a failed run: it is counted, and left out of every mean.
-    - `seed`: the column, or columns, that distinguish runs at one point: numbers or words. Runs of equal seed are compared in
-      pairs, which is right whether or not they share anything. Without it, rows at one point count as independent runs, in
-      random order (a table that is sorted by its results would give pairs of equal rank); one row at each point gives intervals
-      by residuals (`tsjax.fit_rate`).
+    - `seed`: the column, or columns, of numbers or words that distinguish runs at one point. Runs with the same seed are
+      compared in pairs, which is valid whether or not they share anything. Without `seed`, the rows at one point count as
+      independent runs, in random order (if a table is sorted by its results, its own order would pair rows of the same rank).
+      With one row at each point, intervals rest on residuals (`tsjax.fit_rate`).
     - `curve`: the column that names curves; `by`: further columns that distinguish curves, such as a dataset or a width.
     - `expect`: expectations, as the tables `[[expect]]` of a sweep file: `{"what": "rate of a in n", "at_least": 0.4}`.
     - `surface`: two columns, among x, curve and by, over which the page fits E + A/N^a + B/D^b, as the table `[surface]` of a
       sweep file: `{"n": "parameters", "d": "tokens", "cost": 6}`.
-    - `metrics`: kinds of values, as of an `Experiment`: `{"error": ts.Share(trials="tests")}`, where `tests` is a column too.
-      Truth values are indicators; a y with values that are not positive is `ts.Signed()`. A share that the table has rounded
-      is replaced by the nearest share of whole trials.
-    - `labels`: how to write columns and values. Spaces and the like in them become `_`, since phrases name them, and the label
-      is then what the table has; an empty text is `(empty)`.
-    - `claim`, `source`: of the page. `out`: a directory for a store, from which every command reads (`tsjax rates`, `verify`,
-      `figure`, ...). One that a table made before is made anew.
+    - `metrics`: the kinds of values, as in `Experiment`: `{"error": ts.Share(trials="tests")}`, where `tests` is a column too.
+      Truth values are indicators, and a y with values that are not positive is `ts.Signed()`. A share that the table has
+      rounded is replaced by the nearest share of whole trials, if there is only one.
+    - `labels`: how to write columns and values. Phrases name columns and values by words, so spaces and the like in them become
+      `_`; the label is then the text of the table. An empty text has the label `(empty)`.
+    - `claim`, `source`: what the page says about the claim, and where it comes from.
+    - `out`: a directory for a store, which every command reads (`tsjax rates`, `verify`, `figure`, ...). A store that a table
+      made before is replaced.
 
-    **Raises:** ValueError for a table that cannot be read, columns that are not there or hold something else, several rows of
-    one seed at one point; SpecError for expectations that the table cannot answer; StoreError for `out` with something else.
+    **Raises:** ValueError for a table that cannot be read, columns that are missing or hold other values, and several rows of
+    one seed at one point; SpecError for expectations that the table cannot answer; StoreError if `out` holds something else.
 
     >>> runs = {"n": [10, 10, 40, 40], "loss": [0.9, 1.1, 0.5, 0.5], "run": [0, 1, 0, 1]}
     >>> result = ts.from_table(runs, x="n", y="loss", seed="run")
@@ -86,7 +87,7 @@ def from_table(
     0.5
     """
     where = str(table) if isinstance(table, str | Path) else "the table"
-    # A column of whole numbers that pandas holds as objects is one of numbers.
+    # A column of numbers that pandas holds as objects becomes one of numbers.
     frame = frame_of(table).infer_objects()
     outputs = [y] if isinstance(y, str) else list(y)
     settings = [*([] if curve is None else [curve]), *by]
@@ -171,7 +172,7 @@ def _check_columns(
 
 
 def _word(name: str) -> str:
-    """A name that phrases can hold, and that is none of the engine's own."""
+    """A name that phrases can contain, and that is not reserved for the engine."""
     word = re.sub(r"\W+", "_", str(name)).strip("_") or "column"
     taken = word in (*RESERVED, "status") or hasattr(Arguments, word) or word.startswith("model_")
     return f"{word}_" if taken or word[0].isdigit() else word
@@ -188,7 +189,7 @@ def _check_words(names: Mapping[Any, str], what: str, where: str) -> None:
 
 
 def _renamed(runs: pd.DataFrame, settings: Sequence[str]) -> dict[str, str]:
-    """Turns words of the settings into words that phrases can hold, in place; every word with its text in the table."""
+    """Replaces texts in the columns of settings, in place, by words that phrases can contain. Returns the text of each word."""
     texts: dict[str, str] = {}
     for name in settings:
         if pd.api.types.is_numeric_dtype(runs[name].dtype):
@@ -204,13 +205,13 @@ def _renamed(runs: pd.DataFrame, settings: Sequence[str]) -> dict[str, str]:
 
 
 def _whole_trials(shares: pd.Series, trials: Any) -> pd.Series:
-    """Shares of whole trials, where a table has rounded them to so few digits that they are none: 0.0412 of 461 is 19 / 461."""
+    """Shares of whole trials in place of shares that a table has rounded: 0.0412 of 461 trials is 19 / 461."""
     digits = next((digits for digits in range(1, 10) if (shares.round(digits) == shares)[shares.notna()].all()), None)
     if digits is None:
         return shares
     whole = (shares * trials).round()
     is_near = (whole / trials - shares).abs() <= 0.5 * 10.0**-digits + 1e-12
-    # Where several whole numbers round to one share, nobody knows which it was.
+    # If several whole numbers round to the same share, the right one is unknown.
     return shares.where(~is_near | (10.0**-digits * trials >= 1.0), whole / trials)
 
 
@@ -221,11 +222,11 @@ def _not_positive(column: pd.Series) -> bool:
 def _runs(
     frame: pd.DataFrame, names: Mapping[str, str], point: Sequence[str], seeds: Sequence[str], where: str
 ) -> pd.DataFrame:
-    """The columns in use by their new `names`, with a column `seed` of whole numbers; `point` names those of settings and
+    """The columns in use under their new `names`, with a column `seed` of integers. `point` names the columns of settings and
     x."""
     runs = frame[list(names)].set_axis([*names.values()], axis=1)
     if not seeds:
-        # At random, for a table may be sorted by its results; rows of equal place in that order make pairs and paths.
+        # In random order, since a table may be sorted by its results, and rows at the same place in the order are paired.
         runs = runs.iloc[np.random.default_rng(_ORDER).permutation(len(runs))]
         return runs.assign(seed=runs.groupby([names[name] for name in point], sort=False).cumcount()).sort_index()
     doubled = frame.duplicated([*point, *seeds], keep=False)
@@ -250,7 +251,7 @@ def _runs(
 
 
 def _cells(runs: pd.DataFrame, experiment: Experiment, values: list[str]) -> tuple[Plan, pd.DataFrame]:
-    """The plan that the table holds whole, and its records."""
+    """The plan whose cells are the rows of the table, and their records."""
     places = runs.groupby(list(experiment.names), sort=False).ngroup().to_numpy()
     order = np.argsort(places, kind="stable")
     records, starts = runs.iloc[order].reset_index(drop=True), np.flatnonzero(np.diff(places[order], prepend=-1))
@@ -306,7 +307,7 @@ def _result(
     facts: dict[str, Any],
     out: str | Path | None,
 ) -> Result:
-    # Nothing depends on the source of that function.
+    # No record depends on the source of `_no_function`.
     description = experiment.description.model_copy(update={"source": {}})
     if out is None:
         found, coverage = in_memory({"table": to_table(records, argument_kinds(plan))}, plan, description)
@@ -318,7 +319,7 @@ def _result(
     )
     whole = Plan(description, plan.combinations)
     store.open_for(spec, whole, TheoryTable(), facts, manifest)
-    # The records that a table made before: the table still has them. Looks at verdicts stay noted.
+    # Records of an earlier table are removed, since the new table holds all of them. Looks at verdicts stay noted.
     store.files.remove(f"chunks/{name}" for name in store.files.names("chunks"))
     store.commit(records, "none")
     found, coverage = records_of(store, whole, description)
@@ -330,10 +331,10 @@ def _check_is_ours(store: StoreWriter) -> None:
     try:
         study = store.spec.study
     except StoreError:
-        # No store, or a damaged one: what may be made here is checked when it is made.
+        # There is no store, or a damaged one: `open_for` checks whether one may be made here.
         return
     if study != RECORDED:
-        raise StoreError(f"{store.name} holds a sweep of {study!r}, which no table made: choose another out.")
+        raise StoreError(f"{store.name} holds a sweep of {study!r}, not of a table: choose another out.")
 
 
 def _no_function(seed: int, **arguments: Any) -> Mapping[str, Any]:

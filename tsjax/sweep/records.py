@@ -1,4 +1,4 @@
-"""The records of a sweep as one table: from chunks, in the order of the grid, every cell once."""
+"""The records of a sweep as one table, from its chunks: in the order of the grid, and every cell once."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,18 +27,19 @@ from .table import (
 )
 
 FAILED = tuple(int(status) for status in Status if status >= Status.DIVERGED)
-"""Statuses that count as failures in every table."""
-# Two runs of one cell, on other devices or in batches of other size, agree up to the rounding of their sums.
+"""The statuses that count as failures in every table."""
+# The relative difference up to which two runs of one cell agree: sums are rounded differently on other devices, or in batches
+# of another size.
 _ROUNDING = 1e-6
 
 
 def records_of(store: Store, plan: Plan, experiment: Description) -> tuple[pd.DataFrame, Coverage]:
-    """The records of a store, and what they cover of the plan. **Raises:** StoreError."""
+    """The records of a store, and how much of the plan they cover. **Raises:** StoreError."""
     return assemble(store.read(), plan, experiment, verified=not store.is_old, where=store.name)
 
 
 def seconds_done(store: Store, plan: Plan) -> np.ndarray:
-    """Seconds that each cell of a plan took in a store; NaN for those without a record there. **Raises:** StoreError."""
+    """The seconds that each cell of a plan took in a store, NaN for cells without a record. **Raises:** StoreError."""
     records, _ = read_columns(store, plan, ["run_seconds"])
     found = np.full(plan.cells, np.nan)
     mine = records[records.index < plan.cells]
@@ -48,7 +49,8 @@ def seconds_done(store: Store, plan: Plan) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Places:
-    """Where records belong: `code` (rows,) is the place of each row's cell in the plan's `ids`, or a place after them."""
+    """Where records belong: `code` (rows,) is the place of the cell of each row in the `ids` of the plan, or a place after them
+    for a cell outside the plan. `cells` is the number of cells of the plan."""
 
     code: np.ndarray
     cells: int
@@ -59,14 +61,14 @@ class Places:
         return np.flatnonzero(np.bincount(self.code))
 
     def coverage(self, chunks: Chunks, repeated: int, verified: bool) -> Coverage:
-        """What the rows cover of the plan."""
+        """How much of the plan the rows cover."""
         distinct = self.distinct
         return coverage_of(self.cells, int((distinct < self.cells).sum()), len(distinct), chunks, repeated, verified)
 
 
 def read_columns(store: Store, plan: Plan, columns: Sequence[str]) -> tuple[pd.DataFrame, Coverage]:
-    """Some columns of a store's records, `cell` not among them: one row for every cell, in no order, indexed by the place of
-    the cell in the plan. **Raises:** StoreError."""
+    """Some columns of the records of a store, without `cell`: one row for every cell, in any order, indexed by the place of the
+    cell in the plan. **Raises:** StoreError."""
     found = store.read(list(dict.fromkeys(["cell", "failure", *columns])))
     kinds = common_columns([columns_of(table) for table in found.tables.values()], description_of(plan))
     if not kinds:
@@ -81,10 +83,11 @@ def read_columns(store: Store, plan: Plan, columns: Sequence[str]) -> tuple[pd.D
 def assemble(
     chunks: Chunks, plan: Plan, experiment: Description, *, verified: bool = True, where: str = "the sweep"
 ) -> tuple[pd.DataFrame, Coverage]:
-    """The records of some chunks in the order of the grid, whichever chunk was written when; NaN in every y of a cell that
-    failed. Cells that are not in the plan come last.
+    """The records of some chunks in the order of the grid, which does not depend on the order of the chunks. Every y of a cell
+    that failed is NaN. Cells that are not in the plan come last.
 
-    Two processes may have run the same cell: equal records (up to rounding) are one. **Raises:** StoreError for others.
+    Two processes may have run the same cell. If their records agree up to rounding, one is kept. **Raises:** StoreError if they
+    do not.
     """
     names = list(chunks.tables)
     tables = [chunks.tables[name] for name in names]
@@ -104,7 +107,7 @@ def assemble(
     if not kept.all():
         repeated = _check_repeats(table, code, chunk, kept, names, experiment, where)
     order = np.flatnonzero(kept)
-    # Stable: the entries of a vector stay in their order.
+    # A stable sort keeps the entries of a vector in their order.
     order = order[np.argsort(code[order], kind="stable")]
     frame = to_frame(table, order, experiment)
     frame.attrs[WHOLE] = whole_columns(columns)
@@ -112,8 +115,8 @@ def assemble(
 
 
 def _without_superseded(table: pa.Table, chunk: np.ndarray) -> tuple[pa.Table, np.ndarray]:
-    """Without the failures of cells that were run again: a result takes the place of a failure, and of several failures one
-    stays. They are not two results that would have to agree."""
+    """Removes the failures of black-box cells that were run again: a result replaces a failure, and of several failures one
+    stays. These need not agree, unlike two results."""
     failure = is_failure(table)
     if not failure.any():
         return table, chunk
@@ -126,7 +129,7 @@ def _without_superseded(table: pa.Table, chunk: np.ndarray) -> tuple[pa.Table, n
 
 
 def _places(cells: pa.ChunkedArray, ids: Sequence[str]) -> Places:
-    # pyarrow makes its functions when it is loaded, which a type checker cannot see.
+    # By call_function, since pyarrow makes its functions when it is loaded, and a type checker does not see them.
     find = lambda known: pc.call_function("index_in", [cells], pc.SetLookupOptions(known)).fill_null(-1).to_numpy()
     code = find(pa.array(ids, pa.string()))
     if (code < 0).any():
@@ -143,7 +146,7 @@ def _check_repeats(
     experiment: Description,
     where: str,
 ) -> int:
-    """The number of cells that were run more than once; raises StoreError if their records differ."""
+    """The number of cells that were run more than once. **Raises:** StoreError if their records differ."""
     skipped = {"cell", "seed", *experiment.names, *ENGINE_COLUMNS}
     values = [name for name in table.column_names if name not in skipped and not is_list(table[name].type)]
     results = table.select(values)
@@ -168,7 +171,7 @@ def _check_repeats(
             raise StoreError(
                 f"{where} holds two different results of one cell ({what}): {y} = {table[y][a].as_py()} in "
                 f"chunks/{names[chunk[a]]} and {table[y][b].as_py()} in chunks/{names[chunk[b]]}. One of them was made by "
-                "other code or is spoilt: move that file out of chunks/, and run the sweep again."
+                "other code or is damaged: move that file out of chunks/, and run the sweep again."
             )
     return len(repeated)
 
@@ -186,11 +189,11 @@ def _without_spoilt(records: pd.DataFrame, experiment: Description) -> pd.DataFr
 
 
 def failed_cells(records: pd.DataFrame, metric: str) -> int:
-    """Number of cells without a value of `metric`: those that diverged or were singular, or returned no finite number."""
+    """The number of cells without a value of `metric`: they diverged, were singular, or did not return a finite number."""
     missing = pd.isna(records[metric]).to_numpy(bool)
     return len(set(records["cell"].to_numpy()[missing]))
 
 
 def in_memory(parts: Mapping[str, pa.Table], plan: Plan, experiment: Description) -> tuple[pd.DataFrame, Coverage]:
-    """The records of a sweep that was kept in memory, as a store would give them."""
+    """The records and the coverage of a sweep in memory, in the form that a store gives."""
     return assemble(Chunks(tables=dict(parts)), plan, experiment)

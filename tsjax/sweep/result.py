@@ -1,4 +1,4 @@
-"""What a sweep gives back: records, curves, rates and verdicts."""
+"""The result of a sweep: records, curves, rates and verdicts."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -38,19 +38,21 @@ if TYPE_CHECKING:
 
 
 class CellCall(NamedTuple):
-    """What `Result.cell` gives: the experiment called as `experiment(key, **arguments)` returns the record's values."""
+    """The key and the arguments of a cell: `experiment(key, **arguments)` returns the values of its record."""
 
     key: "jax.Array | int"
     arguments: dict[str, Any]
 
 
 class Result:
-    """The records of a sweep and what follows from them.
+    """The records of a sweep, and the curves, rates and verdicts that follow from them.
 
-    - `records`: a tidy DataFrame, one row per cell and seed: arguments, seed, returned values, status, timings, versions.
-    - `spec`, `experiment`: what was asked; of the experiment what can be said without its code (`Description`).
-    - `coverage`: how much of the plan the records cover, which chunks are damaged, and what else to know of their origin.
-    - `provenance`: versions and devices. `path`: the store (a directory or URL), or None. `plan`: all cells that were asked.
+    - `records`: a tidy DataFrame with one row per cell (or, if cells return vectors, per entry): arguments, seed, returned
+      values, status, timings and versions.
+    - `spec`: the sweep that was asked for. `experiment`: its experiment, without its code (`Description`).
+    - `coverage`: how much of the plan the records cover, which chunks are damaged, and what else to know about their origin.
+    - `provenance`: versions and devices. `path`: the store (a directory or URL), or None. `plan`: all cells that were asked
+      for.
     """
 
     def __init__(
@@ -98,15 +100,15 @@ class Result:
 
     @functools.cached_property
     def _curves(self) -> list[tuple[Curve, np.ndarray]]:
-        """The curves along x, and the rows of each one in the records."""
+        """The curves along x, each with its rows in the records."""
         metrics = [name for name in (*self.experiment.y, *self._references()) if name in self.records]
         return curves_along(self.records, self.experiment, self.experiment.x, metrics, self._theory)
 
     def along(self, axis: str, metrics: Sequence[str] = ()) -> list[Curve]:
-        """The curves along an argument, or along x, in the order of the grid: the cells that differ in it and the seed alone,
-        with tables of some recorded values, the experiment's y among them.
+        """The curves along an axis (an argument or x), in the order of the grid: the cells of a curve differ only in this axis
+        and the seed. They have tables of the experiment's y and of other recorded values, `metrics`.
 
-        **Raises:** ValueError for an axis that is no number."""
+        **Raises:** ValueError for an axis that is not a number."""
         wanted = [name for name in (*self.experiment.y, *metrics) if name in self.records]
         if axis == self.experiment.x and all(name in self._curves[0][0].values for name in wanted if self._curves):
             return self.curves()
@@ -125,24 +127,25 @@ class Result:
 
     @functools.cached_property
     def _places(self) -> dict[str, int]:
-        """The combination of every cell of the plan."""
+        """The number of the combination of every cell of the plan, by the id of the cell."""
         if self.plan is None:
             return {}
         counts = [len(seeds) for _, seeds in self.plan.combinations]
         return dict(zip(self.plan.ids, np.repeat(np.arange(len(counts)), counts).tolist(), strict=True))
 
     def cell(self, row: int) -> CellCall:
-        """The key and the arguments of a record, by its place in `records`, to run its cell again by hand: with 64-bit types
-        on (`jax.enable_x64(True)`, unless the experiment says x64=False), `experiment(key, **arguments)` gives its values.
+        """The key and the arguments of a record, given by its place in `records`, to run its cell again by hand:
+        `experiment(key, **arguments)` returns its values, with 64-bit types on (`jax.enable_x64(True)`) unless the experiment
+        says x64=False.
 
-        Of a black box the key is the integer that its function got, and no flag matters.
+        For a black box the key is the integer that its function got, and no flag matters.
 
         >>> key, arguments = result.cell(17)  # doctest: +SKIP
         """
         record = self.records.iloc[row]
         arguments = {name: plain(record[name]) for name in self.experiment.names}
         if self.plan is not None and record["cell"] in self._places:
-            # A column of 1 and 2.5 holds 1.0, and the plan what was asked for.
+            # A column that holds 1 and 2.5 turns 1 into 1.0; the plan has the values that were asked for.
             arguments = dict(self.plan.combinations[self._places[record["cell"]]].arguments)
         make = seed_of if self.experiment.black_box else key_of
         key = make(self.spec.key, int(record["seed"]), arguments, self.experiment.independent)
@@ -153,16 +156,16 @@ class Result:
         return [curve for curve, _ in self._curves]
 
     def _references(self) -> list[str]:
-        """Columns that expectations compare with."""
+        """The recorded columns, apart from y, that expectations mention."""
         phrases = [expectation.phrase for expectation in self.spec.expect]
         names = {name for phrase in phrases for name in (phrase.metric, phrase.other) if name is not None}
         return sorted(name for name in names if name in self.records and name not in self.experiment.y)
 
     def rate(self, curve: Curve, metric: str | None = None, model: str = "power") -> Rate:
-        """A model fitted to a curve, by default a power law; see `tsjax.fit_rate`. `auto` chooses the model by AICc, see
-        `tsjax.choose_model`. `metric` is one of the experiment's y, by default the first.
+        """A model fitted to a curve, by default a power law (`tsjax.fit_rate`); `auto` chooses the model by AICc
+        (`tsjax.choose_model`). `metric` is one of the experiment's y, by default the first.
 
-        Raises ValueError for a curve that cannot be fitted, and for a metric that is none of these, such as `run_seconds`."""
+        **Raises:** ValueError for a curve that cannot be fitted, and for another metric, such as `run_seconds`."""
         metric = self.experiment.y[0] if metric is None else metric
         if metric in TIMES:
             raise ValueError(no_measurement(metric))
@@ -170,7 +173,7 @@ class Result:
             raise ValueError(
                 f"{metric!r} is not among the y of {self.experiment.name}.{nearest(metric, list(curve.values))}"
             )
-        # Tables, figures and warnings ask for the same few.
+        # Kept, since tables, figures and warnings ask for the same fits.
         name = (canonical(curve.arguments), curve.x.tobytes(), metric, model)
         if name not in self._rates:
             kept = curve.measured(metric)
@@ -183,10 +186,10 @@ class Result:
     def surface(
         self, n: str, d: str, metric: str | None = None, *, at: Mapping[str, Any] | None = None, **options
     ) -> Surface:
-        """E + A/n^a + B/d^b fitted over two numeric arguments of the sweep, at the values `at` of the others that vary; see
-        `tsjax.fit_surface`, also for the `options`. `metric` is one of the experiment's y, by default the first.
+        """The fit of E + A/n^a + B/d^b over two numeric arguments of the sweep, with other arguments that vary fixed by `at`.
+        `tsjax.fit_surface` explains it and its `options`. `metric` is one of the experiment's y, by default the first.
 
-        Raises ValueError for wrong names, arguments that still vary, and as `fit_surface`.
+        **Raises:** ValueError for wrong names, arguments that still vary, and as `fit_surface`.
 
         >>> result.surface("width", "n", at={"learner": "student"}).frontier(cost=6.0)  # doctest: +SKIP
         """
@@ -199,13 +202,13 @@ class Result:
 
     @functools.cached_property
     def asked_surface(self) -> Surface | None:
-        """The surface that the table `[surface]` of the sweep asks for; None without one. Raises ValueError as `surface`, such
-        as while records are missing."""
+        """The surface that the table `[surface]` of the sweep asks for, or None. **Raises:** ValueError as `surface` does, for
+        example while records are missing."""
         asked = self.spec.surface
         return None if asked is None else self.surface(asked.n, asked.d, at=asked.at, **asked.options)
 
     def warnings(self, curve: Curve, model: str = "power") -> list[str]:
-        """What to know before trusting the exponent of a curve; see `tsjax.diagnose`. The reason why it has none, if so."""
+        """What to know before trusting the exponent of a curve (`tsjax.diagnose`), or why it has no exponent."""
         try:
             rate = self.rate(curve, model=model)
         except ValueError as error:
@@ -233,11 +236,19 @@ class Result:
         return kind_in(self.experiment, metric, self.is_share(metric))
 
     def rates(self, model: str = "power") -> pd.DataFrame:
-        """One row per curve: exponent over x from `x_min` to `x_max` (the window that the sweep's first expectation of the
-        curve's rate names, else all x), interval, the model, what the interval rests on (`errors`, as in `Rate`: `seeds` or
-        `residuals`), whether the exponent is `identified`, predicted exponent over the same window (same weights), the
-        asymptotic one, the verdict on this very exponent if the sweep expects one, and a list of warnings. A curve that cannot
-        be fitted has NaN and the reason among its warnings. `model` as in `rate`."""
+        """A table with one row per curve; `model` as in `rate`. The columns are
+
+        - `curve`, `label`: the name of the curve, and its label with the other arguments that vary.
+        - `exponent`, `low`, `high`: the exponent and its 95 % interval, NaN if the curve cannot be fitted.
+        - `model`; `errors`: what the interval rests on (`seeds` or `residuals`, as in `Rate`); `identified`: whether the data
+          determine the exponent.
+        - `predicted`: the exponent of the predicted curve over the same window with the same weights. `asymptote`: the
+          asymptotic exponent.
+        - `x_min`, `x_max`: the window: that of the sweep's first expectation about the rate of the curve, else all x.
+        - `seeds`, `failed`: the number of seeds, and of cells that failed.
+        - `verdict`: the outcome of the sweep's expectation about exactly this exponent, if it has one.
+        - `warnings`: a list, which says why a curve cannot be fitted, too.
+        """
         rows = []
         for whole in self.curves():
             curve = self.claimed(whole)
@@ -265,8 +276,8 @@ class Result:
         return pd.DataFrame(rows)
 
     def claimed(self, curve: Curve) -> Curve:
-        """The part of a curve that its exponent is about: the window of the first expectation of its rate that has one, else
-        all of it."""
+        """The part of a curve that its exponent is about: the window of the first expectation about its rate that has a window,
+        else the whole curve."""
         for expectation in self._claims(curve):
             window = expectation.over.get(self.experiment.x)
             if expectation.phrase.form == "rate" and isinstance(window, list):
@@ -275,7 +286,7 @@ class Result:
         return curve
 
     def claims_power_law(self, curve: Curve) -> bool:
-        """Whether some expectation speaks of the exponent of a curve, or of a model or a forecast, which rest on one."""
+        """Whether some expectation is about the exponent of a curve, or about its model or forecast, which rest on a fit."""
         return bool(self._claims(curve))
 
     def _claims(self, curve: Curve) -> list[Expectation]:
@@ -293,7 +304,8 @@ class Result:
         return found
 
     def _outcomes(self, curve: Curve, model: str) -> list[str]:
-        """The verdicts on exactly the exponent of a row of rates: with its window, model and interval."""
+        """The outcomes of the expectations about exactly the exponent in a row of `rates`: with the same window, model and
+        level."""
         found = []
         for expectation in self.spec.expect:
             phrase = expectation.phrase
@@ -302,22 +314,21 @@ class Result:
                 continue
             meant = self._measure.curves(expectation, phrase.curve)
             if phrase.metric in (None, self.experiment.y[0]) and curve.arguments in [one.arguments for one in meant]:
-                # Of `*` this curve alone.
+                # If the expectation is about `*`, only this curve is judged.
                 alone = expectation.model_copy(update={"where": {**expectation.where, **curve.arguments}})
                 found_here = judged(alone, self._measure)
-                # Where nothing could be measured, the window is not known, and the outcome is undecided for any window.
+                # If nothing could be measured, the window is unknown, and the outcome is undecided for any window.
                 if found_here.curve is None or np.array_equal(found_here.curve.x, curve.x):
                     found.append(str(found_here.verdict.outcome))
         return found
 
     def estimate(self, phrase: str, *, level: float = 0.95, **options: Any) -> Estimate:
-        """The number that a phrase speaks of, with its interval: any claim of `[[expect]]` (`tsjax.sweep.phrase.FORMS`) without
-        bounds.
+        """The number that a phrase names, with its interval; phrases are those of `[[expect]]` (`tsjax.sweep.phrase.FORMS`).
 
-        **Arguments:** `options` are keys of an expectation: `where`, `over`, `than`, `excluding`, `model`, `floor`. Of several
-        curves or x that are meant there is one estimate only: name one by `where` and `over`, or `at AXIS = VALUE`.
+        **Arguments:** `options` are keys of an expectation: `where`, `over`, `than`, `excluding`, `model`, `floor`. The phrase
+        must name a single number: pick the curve by `where`, and x by `over` or by `at AXIS = VALUE` in the phrase.
 
-        **Raises:** SpecError for another phrase or option; ValueError where nothing can be measured, or for several numbers.
+        **Raises:** SpecError for a wrong phrase or option; ValueError if nothing can be measured, or for several numbers.
 
         >>> result.estimate("risk of student relative to ntk at n = 1024")  # doctest: +SKIP
         """
@@ -343,36 +354,36 @@ class Result:
         return Measure(Source(self.along, self.experiment, list(self.records.columns), self.is_share))
 
     def reads(self, expectation: Expectation) -> list[Curve]:
-        """The parts of curves on which the number of an expectation is measured, along its axis.
+        """The parts of curves, along its axis, on which the number of an expectation is measured.
 
-        **Raises:** ValueError where the records do not have them."""
+        **Raises:** ValueError if the records do not have them."""
         try:
             return self._measure.reads(expectation)
         except Unmeasured as error:
             raise ValueError(f"{expectation.what!r}: {error}") from None
 
     def verdicts(self, corrected: bool = False) -> list[Verdict]:
-        """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with the numbers.
+        """One verdict for each `[[expect]]` of the spec, in order: holds, fails or undecided, with its number.
 
-        `corrected` allows for their number by Holm's procedure (`tsjax.holm`): needed for "one of them fails", or for one that
-        was picked out because it holds, and not for "all of them hold".
+        `corrected` allows for the number of verdicts by Holm's procedure (`tsjax.holm`). You need it for the statement that one
+        of them fails, or for a verdict that you picked because it holds, but not for the statement that all of them hold.
         """
         return [judged.verdict for judged in self.judged(corrected)]
 
     @property
     def seeds(self) -> int:
-        """The most seeds of any curve; 0 without records."""
+        """The largest number of seeds of any curve; 0 without records."""
         return max((len(curve.seeds) for curve in self.curves()), default=0)
 
     @property
     def looks(self) -> Looks:
-        """When the verdicts were looked at, as the store remembers it."""
+        """At how many seeds the verdicts were looked at, as the store remembers it."""
         return self._looks
 
     def look(self, looks: Looks | None = None) -> None:
-        """Notes that the verdicts are looked at now, in the store too; or takes over looks that were noted."""
+        """Notes, in the store too, that the verdicts are looked at now; or takes over `looks` that were noted elsewhere."""
         if looks is None:
-            # What a plan has judged is looked at again on the seeds of its last look.
+            # An expectation that was judged by a plan keeps the seeds of its last look: showing it again is not a new look.
             new = [one for one in self.spec.expect if self._looks.seeds_of(one, self.seeds) == self.seeds]
             looks = self._looks.adding(new, self.seeds) if self.seeds else self._looks
             if looks is not self._looks:
@@ -381,7 +392,7 @@ class Result:
         self.__dict__.pop("_judged", None)
 
     def _measure_of(self, seeds: int) -> Measure:
-        """What is measured on the first seeds alone, which are numbered from 0."""
+        """The measurements on only the first seeds, numbered from 0."""
         if seeds == self.seeds:
             return self._measure
         if seeds not in self._parts:
@@ -391,10 +402,10 @@ class Result:
         return self._parts[seeds]
 
     def _judged_at(self, expectation: Expectation, level: float) -> Judged:
-        """A verdict by the interval that holds with this probability, at every planned look."""
+        """A verdict by the interval that holds with probability `level` at every planned look."""
         if not self.seeds:
             return judged(expectation, self._measure)
-        # Of a test at alpha the interval is that of 1 - 2 alpha.
+        # A test at level alpha uses the interval of level 1 - 2 alpha; the correction scales its error probability.
         own = 1.0 - (1.0 - level) * (1.0 - expectation.level) / 0.05
         seeds = self._looks.seeds_of(expectation, self.seeds)
         found = judged(expectation, self._measure_of(seeds), self._looks.level(expectation, seeds, own))
@@ -403,7 +414,7 @@ class Result:
         return found._replace(verdict=replace(found.verdict, reason=reason))
 
     def judged(self, corrected: bool = False) -> list[Judged]:
-        """The verdicts with the expectations, and what each was measured on: see `Judged`."""
+        """The verdicts, each with its expectation and the part of a curve that it was measured on (`Judged`)."""
         if not corrected or not self._judged:
             return list(self._judged)
         claim = lambda expectation: lambda alpha: self._judged_at(expectation, 1.0 - alpha).verdict
@@ -417,18 +428,18 @@ class Result:
     def to_xarray(self) -> "xarray.Dataset":
         """The records as a Dataset over the arguments that vary, x and the seed; constant arguments are attributes.
 
-        Axes of numbers, or of truth values, keep them as coordinates; others (words, lists, None beside numbers) have texts,
-        as curves are labelled. Where a returned x has equal values within a cell, its axis is the place in the vector, `entry`.
+        Numbers and truth values are coordinates as they are. Other values (words, lists, None beside numbers) become texts, as
+        in the labels of curves. If a returned x has equal values within a cell, its axis is `entry`, the place in the vector.
         """
         from .cube import cube_of
 
         return cube_of(self.records, self.experiment, self.spec)
 
     def arrays(self, name: str, curve: Curve | None = None) -> "xarray.DataArray":
-        """An array that cells return (`@experiment(arrays={name: axes})`), of all cells, or of those of a curve or a part of
-        one: of dimensions ("cell", *axes), with the arguments that vary and the seed as coordinates of its cells.
+        """An array that cells return (`@experiment(arrays={name: axes})`), for all cells or for those of a curve or of a part
+        of it. It has the dimensions ("cell", *axes); the arguments that vary and the seed are coordinates of the cells.
 
-        **Raises:** ValueError for a name that the experiment does not declare, or where cells have arrays of different shapes.
+        **Raises:** ValueError for a name that the experiment does not declare, and for arrays of different shapes.
         """
         rows = self.records if curve is None else self.rows(curve)
         if curve is not None and not self.experiment.returns_x:
@@ -436,28 +447,31 @@ class Result:
         return stacked(self._arrays, rows, self.experiment, name)
 
     def report(self, out: str | Path | None = None, style: str = "page") -> Path:
-        """Writes figures (PNG, PDF, SVG; as wide as a `column` or a `page` of text) and the HTML page into `out` (the store by
-        default); returns the page's path."""
+        """Writes the figures (PNG, PDF, SVG; as wide as a `column` or a `page` of text) and the HTML page into `out`, by
+        default the store. Returns the path of the page. **Raises:** ValueError without `out` for records that are not in a
+        directory."""
         from ..report import write_report
 
         folder = self.path if out is None else Path(out).expanduser()
         if not isinstance(folder, Path):
             kept = "in memory" if folder is None else f"at {redacted(str(folder))}"
-            raise ValueError(f"this sweep was kept {kept}: say where to write, result.report('some/folder').")
+            raise ValueError(f"this sweep was kept {kept}: name a folder to write to, result.report('some/folder').")
         return write_report(self, folder, style)
 
     def show(self, height: int = 900) -> None:
-        """Shows the page in a notebook, so many pixels high; elsewhere prints tables of rates and verdicts."""
+        """Shows the page in a notebook, `height` pixels high; elsewhere prints tables of rates and verdicts."""
         from ..report import show_result
 
         show_result(self, height)
 
     def plot(self, y: str | None = None, style: str = "column", axes: np.ndarray | None = None) -> np.ndarray:
-        """Draws `y` (the experiment's first, by default) against x, with 95 % intervals, fitted exponents and theory, for a
-        paper: as wide as a `column` or a `page` of text, in colours that everyone can distinguish, also in grey.
+        """Draws a figure for a paper: `y` (by default the experiment's first) against x, with 95 % intervals, fitted exponents
+        and theory. It is as wide as a `column` or a `page` of text, in colours that are distinct to everyone, and in grey too.
 
-        Returns the matplotlib axes (panels,), one for each combination of the other arguments that vary; `axes` (panels,)
-        draws into those. Raises ValueError when there are no records, or `y`, `style` or the number of axes is wrong.
+        Returns the matplotlib axes (panels,), one for each combination of the other arguments that vary. Give `axes` (panels,)
+        to draw into your own.
+
+        **Raises:** ValueError if there are no records, or `y`, `style` or the number of axes is wrong.
         """
         from ..report import plot_result
 
@@ -466,7 +480,7 @@ class Result:
     def table(self, format: str = "markdown", model: str = "power") -> str:
         """The table of rates as `latex` (booktabs) or `markdown`, ready to paste; `model` as in `rate`.
 
-        Raises ValueError for other formats, or when there are no records."""
+        **Raises:** ValueError for another format, or if there are no records."""
         from ..report import publish_rates
 
         return publish_rates(self, format, model)

@@ -1,4 +1,4 @@
-"""A sweep from Python: `ts.sweep(study, ...)`, and the same for a spec."""
+"""Runs a sweep: `ts.sweep(study, ...)` from Python, and `run_spec` for a spec."""
 
 import contextlib
 import sys
@@ -37,7 +37,7 @@ Listener = Callable[[Plan, Iterable[ChunkDone]], Iterable[ChunkDone]]
 
 @runtime_checkable
 class Tracker(Protocol):
-    """A listener that is also given the result, or None where the sweep was stopped: `tsjax.trackers` has some."""
+    """A listener that also gets the result, or None if the sweep was stopped; `tsjax.trackers` has several."""
 
     def __call__(self, plan: Plan, stream: Iterable[ChunkDone]) -> Iterable[ChunkDone]: ...
 
@@ -48,9 +48,9 @@ class Tracker(Protocol):
 def tracking(
     trackers: Sequence[Tracker], listener: Listener | None = None
 ) -> Iterator[tuple[Listener | None, Callable[[Result], Result]]]:
-    """A listener that passes chunks through all trackers, and a function that gives them the result. Where the block ends
-    without one, as after a signal, they are closed without a result. A tracker that fails at the end is warned of: the sweep is
-    done, and its result stays."""
+    """A listener that passes chunks through all trackers, and a function that takes the result for them. At the end of the
+    block the trackers get the result, or None if there is none, as after a signal. A tracker that fails then only causes a
+    warning, since the sweep is done."""
     found: list[Result] = []
     for tracker in trackers:
         listener = _through(tracker, listener)
@@ -84,36 +84,39 @@ def sweep(
     progress: bool | None = None,
     **arguments: Any,
 ) -> Result:
-    """Runs every cell of a grid, on all local devices, and returns the result.
+    """Runs every cell of a grid, by default on all local devices, and returns the result.
 
     **Arguments:**
 
     - `study`: an experiment (`ts.studies.superiority`, or your own made by `ts.experiment`), or the path of a sweep file.
-    - `out`: directory of the store. A store that exists is resumed and extended. None keeps the records in memory.
-    - `key`: root key of the sweep, that of the file or 0 by default; `seeds`: how many seeds in every cell, or a list or
-      range of seeds. Numbers and arrays may be those of any library.
+    - `out`: the directory or URL of the store. An existing store of the same sweep is resumed and extended. None keeps the
+      records in memory.
+    - `key`: the root key of the sweep, by default that of the file, or 0. `seeds`: the number of seeds in every cell, or a list
+      or range of seeds. Numbers and arrays may be those of any library.
     - `engine`: where cells run: `ts.engines.Local(...)`, `Ray(...)`, `Slurm(...)`, `BlackBox(...)`, or the name of one of them.
-      By default that is this machine: all its devices, or for a black box (`tsjax.black_box`) a process on each core.
-    - `chunk`, `commit_seconds`: these options of the engine, for short: cells that run together, fewer where they would not fit
-      in memory; and how much finished work a kill may lose, beside the chunks in flight.
-    - `retry`: of a black box: whether cells that failed before are run again.
+      By default it is this machine: all its devices, or for a black box (`tsjax.black_box`) one process on each core.
+    - `chunk`, `commit_seconds`: short forms of these options of the engine: the number of cells that run together (fewer if
+      they do not fit in memory), and how many seconds of finished work a kill may lose besides the chunks in flight.
+    - `retry`: for a black box, whether to run cells again that failed before.
     - `track`: where else to write progress, rates and verdicts: one of `tsjax.trackers` (TensorBoard, MLflow, Weights &
       Biases, JSON lines), or several.
-    - `listener`: wraps the stream of finished chunks.
-    - `progress`: whether to show how far it is, on standard error or in the notebook; by default where standard error is a
+    - `listener`: a function of the plan and the stream of finished chunks that returns this stream, passing each chunk on.
+    - `progress`: whether to show progress, on standard error or in the notebook; by default only if standard error is a
       terminal.
-    - `**arguments`: the experiment's arguments: a list, array or range is an axis of the grid, anything else a fixed
-      argument; of an argument that is itself a list or tuple (`widths: tuple[int, ...]`) a list of such lists is an axis;
-      `zip={"d": [5, 10], "m": [3, 5]}` and `only={"where": {...}, ...}` as in a sweep file (`SweepSpec`), whose
-      axes they replace.
+    - `**arguments`: the arguments of the experiment. A list, array or range is an axis of the grid, and anything else is a
+      fixed argument. If an argument is itself a list or tuple (`widths: tuple[int, ...]`), a list of such lists is an axis.
+      `zip={"d": [5, 10], "m": [3, 5]}` and `only={"where": {...}, ...}` are as in a sweep file (`SweepSpec`). For a sweep file,
+      they replace the axes and arguments of the same names.
 
     As on the command line, all cores are used and compiled programs are kept for the next process, as far as JAX's settings
-    allow; what came too late for this process is said beside the progress (`tsjax.sweep.devices.use_machine`).
+    allow. If it is too late for one of these settings, a line beside the progress says so (`tsjax.sweep.devices.use_machine`).
 
-    Control-C and SIGTERM stop it after the chunks in flight, everything finished committed; a second one drops these too.
+    Control-C and SIGTERM stop the sweep after the chunks in flight, with everything that is finished committed. A second signal
+    drops the chunks in flight, too.
 
-    **Raises:** SpecError (bad arguments, before anything compiles); StoreError (`out` cannot be used); at the end GroupError
-    if some programs could not be made or run, all others being done; Interrupted, a KeyboardInterrupt, after a signal.
+    **Raises:** SpecError for bad arguments, before anything is compiled; StoreError if `out` cannot be used; at the end
+    GroupError if some programs could not be compiled or run, with all others done; Interrupted, a KeyboardInterrupt, after a
+    signal.
 
     >>> @ts.experiment(static=("n",), y=("risk",))
     ... def mean(key, *, n: int):
@@ -153,18 +156,18 @@ def sweep(
 
 
 def _watched(listener: Listener | None) -> Listener:
-    # Here, not above: only those who look need it.
+    # Imported here, since it is needed only to show progress.
     from ..report.progress import watch
 
     return watch if listener is None else lambda plan, stream: watch(plan, listener(plan, stream))
 
 
 def name_of(experiment: Experiment) -> str:
-    """How a spec names an experiment: the short name of one that ships, else module:name."""
+    """The name of an experiment in a spec: the short name of a shipped one, else module:name."""
     return experiment.name if is_shipped(experiment) else f"{experiment.fn.__module__}:{experiment.name}"
 
 
-# What engines have taken over, and how it is written now.
+# Options that now belong to engines, and how to write them.
 _OLD = {
     "workers": "engine=ts.engines.BlackBox(processes={value})",
     "ray_address": "engine=ts.engines.Ray(address={value})",
@@ -173,14 +176,14 @@ _OLD = {
 
 
 def _refuse_old(arguments: Mapping[str, Any], own: Sequence[str]) -> None:
-    """**Raises:** SpecError that says how an option is written now."""
+    """**Raises:** SpecError for an old option, which says how to write it now."""
     for name, now in _OLD.items():
         if name in arguments and name not in own:
-            raise SpecError(f"{name} is no option any more: write {now.format(value=shown(arguments[name]))}.")
+            raise SpecError(f"{name} is not an option any more: write {now.format(value=shown(arguments[name]))}.")
 
 
 def _check_retry(experiment: Experiment, retry: Any) -> None:
-    """Raises SpecError where there is nothing to retry."""
+    """Raises SpecError for a `retry` that is not a truth value, or for an experiment that cannot retry cells."""
     if not isinstance(retry, bool):
         raise SpecError(f"retry = {shown(retry)}: say True or False.")
     if retry and not experiment.black_box:
@@ -203,15 +206,17 @@ def run_spec(
 ) -> Result:
     """Runs, or resumes, the sweep of a spec; see `sweep`.
 
-    Any number of processes may run the sweep of one store: they share out its cells (`tsjax.sweep.leases`). Those of
+    Any number of processes may run the sweep of one store: they share its cells out (`tsjax.sweep.leases`). The processes of
     `jax.distributed` do so too, each with its own devices, and wait for each other at the end.
+
+    **Raises:** as `sweep`, and ValueError for several processes of `jax.distributed` without a store.
     """
     options = {"chunk": chunk, "commit_seconds": commit_seconds}
     options = {name: value for name, value in options.items() if value is not None}
     processes = jax.process_count()
     if processes > 1 and out is None:
         raise ValueError("several processes of jax.distributed need one store: give out=...")
-    # A wrong name or number is said before a study is imported, which takes seconds.
+    # Wrong names and numbers raise an error before a study is imported, which takes seconds.
     engine = engine if engine is None else engine_of(engine, options)
     experiment = find_experiment(spec.study) if experiment is None else experiment
     engine = engine_of(None, options, experiment) if engine is None else engine
@@ -242,7 +247,7 @@ def run_spec(
             raise
         finally:
             if store is not None and writable and store.refused is None:
-                # Everything is committed by now; what cannot be tidied today is tidied by the next run.
+                # Everything is committed by now; if tidying fails, the next run does it.
                 with contextlib.suppress(StoreError):
                     store.tidy()
     if processes > 1:

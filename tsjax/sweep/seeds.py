@@ -1,4 +1,4 @@
-"""How many seeds a given precision needs, by a pilot run; and rounds of more seeds until every exponent has that precision."""
+"""How many seeds a precision needs, estimated from a pilot run, and runs that add seeds until every exponent has it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .values import hashable, redacted, text_of
 
 @dataclass(frozen=True)
 class CurvePlan:
-    """What one curve needs; `plan` is None where no plan can be made, for the `reason`."""
+    """The seeds that one curve needs. If no plan can be made, `plan` is None and `reason` says why."""
 
     curve: Curve
     plan: SeedPlan | None
@@ -25,8 +25,10 @@ class CurvePlan:
 
 
 def plan_precision(pilot: Result, precision: float) -> list[CurvePlan]:
-    """The seeds that each curve of a pilot needs for its exponent's interval to have half-width `precision`; costs are the
-    seconds that a seed took."""
+    """The seeds that each curve of a pilot needs for the interval of its exponent to have half-width `precision`. The cost of a
+    seed is the seconds that it took in the pilot.
+
+    **Raises:** ValueError for a precision that is not positive, SpecError for an experiment that returns x."""
     check_precision(precision)
     _check_axis(pilot.experiment)
     plans = []
@@ -40,8 +42,8 @@ def plan_precision(pilot: Result, precision: float) -> list[CurvePlan]:
 
 
 def with_more_seeds(result: Result, precision: float, most: int) -> SweepSpec:
-    """The spec of a result with the seeds of the next round (`tsjax.next_seeds`) at each curve and x, or the same spec when
-    there is nothing to add: every exponent is known to +- `precision`, or `most` seeds do not suffice."""
+    """The spec of a result with the seeds of the next round (`tsjax.next_seeds`) added at each curve and x. It is the same
+    object if there is nothing to add: every exponent is known to +- `precision`, or `most` seeds do not suffice."""
     experiment = result.experiment
     _check_axis(experiment)
     blocks = []
@@ -51,13 +53,13 @@ def with_more_seeds(result: Result, precision: float, most: int) -> SweepSpec:
             rate = result.rate(curve)
             wanted = next_seeds(rate, precision, cost=_seconds(result, curve, rate.n), most=most)
         except ValueError:
-            # A curve without an exponent, or with too few seeds for a plan, gets none: its table says why.
+            # A curve without an exponent, or with too few seeds for a plan, gets no new seeds; the table of rates says why.
             continue
         for x, present, count in zip(rate.n, rate.present, wanted, strict=True):
             if count > present:
                 mine = [(cell, seeds) for cell, seeds in cells if _belongs(cell, curve, experiment, float(x))]
                 seeds = sorted({seed for _, listed in mine for seed in listed})
-                # Failed seeds are not counted as present, and not run again: new ones come in their place.
+                # Failed seeds do not count as present and are not run again: new seeds replace them.
                 free = (seed for seed in range(2**31) if seed not in set(seeds))
                 new = [next(free) for _ in range(int(count) - int(present))]
                 blocks.append({**mine[0][0], "seeds": new})
@@ -67,9 +69,10 @@ def with_more_seeds(result: Result, precision: float, most: int) -> SweepSpec:
 def run_until(
     spec: SweepSpec, run: Callable[[SweepSpec], Result], precision: float, *, most: int = 1024, rounds: int = 20
 ) -> Result:
-    """Runs a spec, adds seeds where they help most, and runs again on the same store, until every exponent's interval has
-    half-width `precision` at most, or no curve may have more than `most` seeds. Raises ValueError, before anything runs, for a
-    precision that is not positive."""
+    """Runs a spec, adds seeds where they help most, and runs again on the same store, until the interval of every exponent has
+    half-width `precision` or less, `most` seeds do not suffice for the others, or `rounds` rounds were run.
+
+    **Raises:** ValueError, before anything runs, for a precision that is not positive."""
     check_precision(precision)
     result = run(spec)
     for _ in range(rounds):

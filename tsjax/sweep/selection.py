@@ -1,4 +1,4 @@
-"""Which curves, and which part of them, an expectation is about: the same rules before a sweep runs and after."""
+"""Which curves, and which part of them, an expectation is about. The rules are the same before a sweep runs and after."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -12,7 +12,7 @@ from .values import within
 
 @runtime_checkable
 class HasArguments(Protocol):
-    """A curve, of cells that are planned or of records: its name, and all arguments but the axis."""
+    """A curve of planned cells or of records: its name, and all arguments except its axis."""
 
     @property
     def name(self) -> str: ...
@@ -24,8 +24,9 @@ C = TypeVar("C", bound=HasArguments)
 
 
 class Subject(NamedTuple):
-    """What an expectation is about: the `metric`, the name of the `curve` (None where only one is meant, `*` for all), the
-    `axis` along which it lies, the arguments that pick it (`where`), and windows (low, high) of arguments (`windows`)."""
+    """What an expectation is about: the `metric`, the name of the `curve` (None if the phrase names none, `*` for all), the
+    `axis` along which it lies, the arguments that pick it (`where`), and windows (low, high) by the names of arguments
+    (`windows`)."""
 
     metric: str
     curve: str | None
@@ -34,17 +35,17 @@ class Subject(NamedTuple):
     windows: dict[str, tuple[float, float]]
 
     def window(self, name: str) -> tuple[float, float] | None:
-        """Of an axis; None for all of it."""
+        """The window of an axis; None for the whole axis."""
         return self.windows.get(name)
 
 
 def subject_of(expectation: Expectation, experiment: Description, names: Sequence[str]) -> Subject:
-    """The subject; `names` are those of all curves."""
+    """The subject of an expectation; `names` are those of all curves."""
     phrase = expectation.phrase
     axis = phrase.axis or experiment.x
     metric, curve = phrase.metric, phrase.curve
     if metric is None and experiment.curve is None and curve is not None and curve not in (*names, "*"):
-        # `rate of error in n`, where there is one curve only.
+        # `rate of error in n` names a metric if the experiment does not name curves.
         metric, curve = curve, None
     where, windows = dict(expectation.where), {}
     for name, window in expectation.over.items():
@@ -64,19 +65,20 @@ def is_at(arguments: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
 
 
 def in_windows(arguments: Mapping[str, Any], windows: Mapping[str, tuple[float, float]]) -> bool:
-    """Whether arguments lie in these windows, as far as they are among them."""
+    """Whether arguments lie in these windows; windows of other names do not count."""
     numbers = {name: arguments[name] for name in windows if name in arguments}
     return all(bool(within(value, *windows[name])) for name, value in numbers.items())
 
 
 def in_expressions(place: Mapping[str, Any], windows: Mapping[str, tuple[float, float]]) -> bool:
-    """Whether a cell, all its arguments and x, lies in the windows, whose names may be expressions of arguments."""
+    """Whether a cell lies in the windows, whose names may be expressions of arguments; `place` holds all its arguments and
+    x."""
     return all(bool(within(evaluate(name, place), *window)) for name, window in windows.items())
 
 
 def chosen(curves: Iterable[C], subject: Subject, name: str | None = None) -> list[C]:
-    """The curves of a name (None or `*`: any) that are picked by the subject's `where` and, where they are not along that axis,
-    its windows."""
+    """The curves of a name (None or `*`: any) that the subject's `where` picks. Their arguments must also lie in the subject's
+    windows; the window of their own axis does not count."""
     return [
         curve
         for curve in curves
@@ -89,8 +91,8 @@ def chosen(curves: Iterable[C], subject: Subject, name: str | None = None) -> li
 def rivals_of(
     curves: Iterable[C], subject: Subject, name: str, mine: C, than: Mapping[str, Any], curve_by: str | None
 ) -> list[C]:
-    """The curves that can be the second operand for the curve `mine`: those of that name with the arguments `than`. Of several
-    those that agree with `mine` in all other arguments."""
+    """The curves that can be the second operand for the curve `mine`: those of that name with the arguments `than`. If there
+    are several, those that agree with `mine` in all other arguments."""
     where = {key: value for key, value in {**subject.where, **than}.items() if key != subject.axis}
     found = [curve for curve in curves if curve.name == name and is_at(curve.arguments, where)]
     if len(found) > 1 or than:

@@ -29,16 +29,26 @@ RECORDED = "runs"
 
 
 class SweepSpec(BaseModel):
-    """The contents of a sweep file. `problem` holds fixed arguments, `grid` one or several product grids whose union is
-    the sweep, `smoke` a tiny size of the same claim.
+    """The contents of a sweep file.
 
-    An axis of a grid is a list, one value, or a range such as `{ from = 128, to = 4096, factor = 2 }` (`tsjax.sweep.axes`).
-    `zip`, a table of axes or a list of such tables, makes axes go together; `only`, likewise, holds axes for some cells:
-    `only = { where = { estimator = "student" }, restarts = [1, 4] }`. Of an argument that is itself a list (`widths:
-    tuple[int, ...]`), `widths = [64, 64]` is one value and `widths = [[64], [64, 64]]` an axis of two. `seeds` is a number of
-    seeds, a list, or a range. `minutes` is how long the sweep took on two CPU cores, for `tsjax list`. `reproduces` is the
-    paper that `tsjax reproduce` runs this sweep for, such as `arXiv:2205.14818`, and `figure` the one that shows the claim, by
-    the name that `tsjax figure --name` takes. `surface` names two arguments over which the page fits a surface (`SurfaceAxes`).
+    - `claim`, `source`: what the sweep tests, in a sentence, and where it comes from.
+    - `study`: the experiment: the name of one that ships with tsjax, or `package.module:name`. `key`: the root key.
+    - `problem`: fixed arguments. `grid`: one product grid, or a list of them whose union is the sweep. `smoke`: axes and
+      arguments that replace those of the grid and of `problem` for a tiny sweep with the same claim.
+    - `expect`: the expected verdicts (`Expectation`). `surface`: two arguments over which the page fits a surface
+      (`SurfaceAxes`).
+    - `minutes`: how long the sweep took on two CPU cores, for `tsjax list`.
+    - `reproduces`: the paper for which `tsjax reproduce` runs this sweep, such as `arXiv:2205.14818`. `figure`: the figure that
+      shows the claim, by its name in `tsjax figure --name`.
+
+    An axis of a grid is a list, one value, or a range such as `{ from = 128, to = 4096, factor = 2 }` (`tsjax.sweep.axes`). If
+    an argument is itself a list (`widths: tuple[int, ...]`), `widths = [64, 64]` is one value, and `widths = [[64], [64, 64]]`
+    is an axis of two values. A grid also has these keys:
+
+    - `seeds`: a number of seeds, a list of seeds, or a range.
+    - `zip`: a table of axes, or a list of such tables: the axes of one table go together, value by value.
+    - `only`: a table, or a list of tables, of axes for some cells only:
+      `only = { where = { estimator = "student" }, restarts = [1, 4] }`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,9 +79,11 @@ class SweepSpec(BaseModel):
         return paper
 
     def at_smoke_size(self, experiment: Experiment | None = None) -> "SweepSpec":
-        """The same sweep with the axes of `[smoke]` in place of the grid's, expectations with their own bounds and windows for
-        it, and without those about curves, values or windows that are only in the grid. `experiment` is needed only where the
-        study cannot be imported."""
+        """The sweep at its smoke size: values of `[smoke]` replace those of the grid and of `[problem]`, and each expectation
+        takes its own bounds and windows for this size. Expectations about curves, values or windows that only the full grid has
+        are dropped. `experiment` is needed only if the study cannot be imported.
+
+        **Raises:** SpecError for a sweep without `[smoke]`, and for a name in it that is in neither table."""
         if not self.smoke:
             raise SpecError("this sweep has no [smoke] size.")
         grid = [{**block, **{k: v for k, v in self.smoke.items() if k in block}} for block in self.grid]
@@ -90,7 +102,7 @@ class SweepSpec(BaseModel):
                 check_surface(self.surface, names, (cell for cell, _ in expand(small, experiment)))
             except AbsentError:
                 small = small.model_copy(update={"surface": None})
-        # A misspelt name is an error, not something that the smoke size lacks: the whole grid shows which it is.
+        # The full grid is checked first: a name that is not there either is misspelt, and not just absent at the smoke size.
         check_expectations(self.expect, experiment, (cell for cell, _ in expand(self, experiment)), deep=False)
         own = filter(None, (expectation.at_smoke_size() for expectation in self.expect))
         kept = possible(list(own), experiment, (cell for cell, _ in expand(small, experiment)))
@@ -98,12 +110,12 @@ class SweepSpec(BaseModel):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What gives a cell its meaning: two specs with equal identity may share one store."""
+        """The study and the root key: two specs may share one store only if both are equal."""
         return {"study": self.study, "key": self.key}
 
 
 def _readable(error: ValidationError, where: str, allowed: Sequence[str]) -> str:
-    """The first problem of a pydantic error in one line: key, value, what is allowed."""
+    """The first problem of a pydantic error in one line: the key, its value, and what is allowed."""
     first = error.errors()[0]
     location = ".".join(str(part) for part in first["loc"]) or "the table"
     name = str(first["loc"][-1]) if first["loc"] else ""
@@ -156,13 +168,13 @@ def _refused(error: ValidationError, where: str) -> SpecError:
 
 
 def find_experiment(study: str) -> Experiment:
-    """The experiment a spec names: one that ships with tsjax, or `package.module:name` for one of the user's own."""
+    """The experiment that a spec names: one that ships with tsjax, or `package.module:name`. **Raises:** SpecError."""
     from .. import studies
 
     if study == RECORDED:
         raise SpecError(
-            f"study = {RECORDED!r}: these runs were read from a table, and there is nothing to run. Read the longer table: "
-            "tsjax page TABLE, or ts.from_table."
+            f"study = {RECORDED!r}: these runs were read from a table, so there is nothing to run. To add runs, read the "
+            "longer table: tsjax page TABLE, or ts.from_table."
         )
     if ":" not in study:
         if study not in studies.SHIPPED:
@@ -180,12 +192,12 @@ def find_experiment(study: str) -> Experiment:
 
 
 class _Reader:
-    """Arguments as an experiment's schema reads them."""
+    """Reads and validates the arguments of cells by the schema of an experiment."""
 
     def __init__(self, experiment: Experiment):
         self.schema = experiment.arguments
         self.names = list(self.schema.model_fields)
-        # Of arguments that are lists themselves: the schema distinguishes one value from an axis of values.
+        # Arguments whose values are lists: their types distinguish one value (a list) from an axis (a list of lists).
         self.lists = {
             name: TypeAdapter(_annotated(info))
             for name, info in self.schema.model_fields.items()
@@ -204,7 +216,7 @@ class _Reader:
         return True
 
     def cell(self, values: Mapping[str, Any], table: Callable[[str], str]) -> dict[str, Any]:
-        """All arguments of a cell, validated, defaults filled in; `table` names the table that an argument is from."""
+        """All arguments of a cell, validated and with defaults; `table(name)` says which table an argument comes from."""
         try:
             cell = self.schema.model_validate(values).model_dump()
         except ValidationError as error:
@@ -219,7 +231,7 @@ class _Reader:
                 )
             first = self.first[name].setdefault(_hashable(value), value)
             if type(first) is not type(value) and json.dumps(first) != json.dumps(value):
-                # Equal to Python and to pandas, so that their cells would count as one, but different to the function.
+                # Python and pandas take the two for equal, so their cells would count as one, but the function may not.
                 raise SpecError(
                     f"{table(name)}: {name} is given as {first!r} and as {value!r}, which are equal but of different types: "
                     "write one of them."
@@ -253,7 +265,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _seeds(value: Any, where: str) -> Sequence[int]:
-    """Seeds as they are given, each one once; a number of them stays a range, however large."""
+    """The seeds in their order, without repetitions. A number of seeds becomes a range, which takes no memory."""
     wrong = SpecError(
         f"{where}: seeds = {shown(value)}: give a number of seeds >= 1, or a list or range of seeds from 0 to {2**32 - 1}."
     )
@@ -281,9 +293,9 @@ def _tables(value: Any, name: str, where: str) -> list[dict[str, Any]]:
 
 
 def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, Any], Sequence[int]]]:
-    """All cells of a spec: validated arguments (with defaults filled in) and the seeds to run there, in grid order.
+    """All cells of a spec, in grid order: validated arguments (with defaults), and the seeds to run at these arguments.
 
-    Cells are counted before they are made. **Raises:** SpecError naming the table, the key, the value and what is allowed.
+    Cells are counted before they are made. **Raises:** SpecError that names the table, the key, the value and what is allowed.
     """
     reader = _Reader(experiment)
     seen: dict[str, set[int]] = {}
@@ -307,7 +319,7 @@ def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, 
 def _block(
     spec: SweepSpec, block: Mapping[str, Any], reader: _Reader, where: str, before: int
 ) -> Iterator[tuple[dict[str, Any], Sequence[int], Callable[[str], str]]]:
-    """The combinations of one table [grid], their seeds, and which table a name is from."""
+    """The combinations of one table [grid], each with its seeds and a function that says which table a name comes from."""
     axes = {**spec.problem, **block}
     table = lambda name: "[problem]" if name in spec.problem and name not in block else where
     if "seeds" not in axes:

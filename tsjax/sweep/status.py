@@ -1,4 +1,4 @@
-"""How far a sweep is: read from its store, so it works from any process while others run it."""
+"""The progress of a sweep, read from its store: it works in any process while others run the sweep."""
 
 from collections import Counter
 from pathlib import Path
@@ -14,10 +14,16 @@ from .values import name_of_value, redacted
 
 
 def sweep_status(path: str | Path) -> dict[str, Any]:
-    """Plain values: `cells`, `done`, `failed` (diverged or singular), `seconds` of compute, `seconds_left` (of the devices
-    that made the records, compilation not included; None while some curve has no record), `damaged` and `foreign` files among
-    the chunks, whether they are `verified`, `curves`, a list of the same counts per curve, and `failures`, why cells of a black
-    box failed, with the number of cells, the most frequent first. **Raises:** StoreError."""
+    """The progress of a sweep as plain values. **Raises:** StoreError. Among them are
+
+    - `cells`, `done`, `failed`: the numbers of cells of the plan, of those with a record, and of those that failed;
+      `beyond_plan`: the number of recorded cells that are not in the plan; `curves`: a list of the first three by curve.
+    - `seconds`: the compute that was used. `seconds_left`: an estimate for the devices that made the records, without
+      compilation; None while some unfinished curve has no record to judge by.
+    - `damaged`, `foreign`: the files among the chunks that are damaged, or are not chunks. `verified`: whether chunks were
+      checked against their hashes. `notes`: sentences about records of different origin.
+    - `failures`: the reasons why cells of a black box failed, with the number of cells of each, the most frequent first.
+    """
     store = open_store(path)
     content = content_of(store)
     plan, experiment, spec = content.plan, content.experiment, content.spec
@@ -27,7 +33,7 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
     mine = records[records.index < plan.cells]
     if len(mine):
         done[mine.index] = True
-        # Of runs that were read from a table nobody knows the seconds.
+        # Runs that were read from a table have no seconds.
         seconds[mine.index] = mine["run_seconds"] if "run_seconds" in mine else 0.0
         failed[mine.index] = np.isin(mine["status"], FAILED) if "status" in mine else False
     curves: dict[str, dict[str, Any]] = {}

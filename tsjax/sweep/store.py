@@ -1,10 +1,10 @@
-"""The store: one directory, or URL, per sweep; what it promises, and how, is in docs/store.md.
+"""The store of a sweep: one directory or URL. docs/store.md says what a store promises, and how.
 
-`sweep.json` holds the spec and everything that readers need of the experiment; `chunks/<sha256>.parquet` the records, each
-file with its manifest (`tsjax.sweep.manifest`). A file is there whole or not at all, and cells with a record in a file that
-checks are done. Nothing is appended to, so any number of processes and machines may work on one store, and a kill at any
-instant loses at most the chunks that were not committed. Reading imports and calls nothing but tsjax. pandas, polars, DuckDB
-and the like read the folder as one table: `duckdb.sql("from 'runs/sweep/chunks/*.parquet'")`.
+`sweep.json` holds the spec and everything that readers need to know about the experiment. `chunks/<sha256>.parquet` hold the
+records, each file with its manifest (`tsjax.sweep.manifest`). A file is there completely or not at all, and a cell is done if a
+sound file has its record. Nothing is appended to a file, so any number of processes and machines may work on one store, and a
+kill at any time loses at most the chunks that were not committed. Reading imports and calls nothing but tsjax. pandas, polars,
+DuckDB and others read the folder as one table: `duckdb.sql("from 'runs/sweep/chunks/*.parquet'")`.
 """
 
 import errno
@@ -27,8 +27,8 @@ from .table import kind_of
 from .theory import TheoryTable
 from .values import hashable, redacted
 
-_REDO = "Run the sweep again, with its spec, to write it anew: the records are checked on their own."
-# A chunk that was joined with others while a reader looked for it is looked for again in the new list.
+_REDO = "Run the sweep again, with its spec, to write it anew: the records have hashes of their own."
+# How often a reader lists the chunks again because some were joined with others meanwhile.
 _ATTEMPTS = 5
 
 
@@ -45,11 +45,11 @@ class StoreError(OSError):
 
 
 class DamagedError(StoreError):
-    """A description that is not what was written."""
+    """A description (`sweep.json`) that differs from what was written."""
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A description with the hash of what it says, so that a changed bit is found."""
+    """A description with a hash of its content, so that any change is found."""
     plain = {name: value for name, value in content.items() if name != "sha256"}
     return {**plain, "sha256": hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()}
 
@@ -67,10 +67,11 @@ class _Provenance(BaseModel):
 
 @dataclass
 class Chunks:
-    """What is in the folder of chunks.
+    """The content of the folder of chunks.
 
-    - `tables`, `manifests`: of the chunks that check, by file name.
-    - `damaged`: names of chunks whose bytes are not those that were written, with the reason; `foreign`: of what is none.
+    - `tables`, `manifests`: those of the sound chunks, by file name.
+    - `damaged`: the names of chunks whose bytes are not those that were written, with the reason. `foreign`: the names of files
+      that are not chunks, with the reason.
     """
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class Chunks:
     foreign: dict[str, str] = field(default_factory=dict)
 
     def names(self) -> set[str]:
-        """Of all files that were looked at."""
+        """The names of all files that were looked at."""
         return self.tables.keys() | self.damaged.keys() | self.foreign.keys()
 
 
@@ -92,7 +93,7 @@ def _first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Content:
-    """What `sweep.json` says."""
+    """The content of `sweep.json`."""
 
     spec: SweepSpec
     experiment: Description
@@ -102,22 +103,22 @@ class Content:
 
 
 def description_of(plan: Plan) -> Description:
-    """Of the experiment of a plan."""
+    """The description of the experiment of a plan."""
     return plan.experiment if isinstance(plan.experiment, Description) else plan.experiment.description
 
 
 def argument_kinds(plan: Plan) -> dict[str, str]:
-    """The types of the arguments' columns that hold all values of a plan."""
+    """The type of the column of each argument, which can hold all its values in a plan."""
     return {name: kind_of([hashable(value) for value in plan.values(name)]) for name in plan.experiment.names}
 
 
 def identity_of(spec: SweepSpec, experiment: Description) -> Identity:
-    """What the records of a sweep must share."""
+    """The properties that all records of a sweep must share."""
     return Identity(study=spec.study, version=experiment.version, key=spec.key, arguments=experiment.names)
 
 
 class Store:
-    """The records of one sweep, in a directory or at a URL, for reading; `tsjax.sweep.writer` makes and extends it."""
+    """The records of one sweep, in a directory or at a URL, for reading; `tsjax.sweep.writer` makes and extends stores."""
 
     def __init__(self, path: str | Path):
         self.path: Path | str = str(path).rstrip("/") if is_url(path) else Path(path).expanduser()
@@ -165,12 +166,12 @@ class Store:
 
     @property
     def is_old(self) -> bool:
-        """Whether it was made before chunks had manifests: it can be read, nothing in it verified, and not be extended."""
+        """Whether the store was made before chunks had manifests: it can be read, but not verified or extended."""
         return self._description()["schema"] == 1
 
     @property
     def spec(self) -> SweepSpec:
-        """The sweep this store belongs to."""
+        """The spec of the sweep that this store belongs to."""
         try:
             return parse_spec(self._description().get("spec", {}), where="spec")
         except SpecError as error:
@@ -186,7 +187,7 @@ class Store:
         return found.model_dump(exclude_unset=True)
 
     def content(self) -> Content:
-        """Everything that the store says of its sweep. **Raises:** StoreError."""
+        """Everything that the store says about its sweep. **Raises:** StoreError."""
         found, spec = self._description(), self.spec
         try:
             experiment = Description.model_validate(found["experiment"])
@@ -209,7 +210,7 @@ class Store:
                 names = self.files.names("chunks")
                 for name in set(names) - found.names():
                     self._scan(name, found, unpacked, columns)
-                # A file that was there and is gone was joined with others meanwhile: look again.
+                # A file that is gone now was joined with others meanwhile: look again.
                 there = set(self.files.names("chunks"))
                 for name in found.tables.keys() - there:
                     del found.tables[name]
@@ -235,19 +236,19 @@ class Store:
         except FileNotFoundError:
             pass
         except PermissionError as error:
-            # Perhaps another user's sound chunk: neither damaged nor to be set aside.
+            # This may be a sound chunk of another user, so it does not count as damaged and is not moved.
             raise StoreError(f"{self.name}/chunks/{name} cannot be read: {error.strerror}.") from None
         except (MemoryError, OverflowError):
             found.damaged[name] = "it is larger than this machine's memory"
         except OSError as error:
-            # A pipe or a folder is none of ours; a chunk that the disk does not give back is damaged.
+            # A pipe or a folder is not a chunk; a chunk that the disk cannot read is damaged.
             chunk = error.errno is not None and error.errno != errno.EISDIR
             (found.damaged if chunk else found.foreign)[name] = (error.strerror or str(error)).lower()
         except ValueError as error:
             found.damaged[name] = str(error)
 
     def read(self, columns: Sequence[str] | None = None) -> Chunks:
-        """As `scan`, after a check that all chunks belong to this sweep. **Raises:** StoreError."""
+        """As `scan`, with a check that all chunks belong to this sweep. **Raises:** StoreError."""
         found = self.scan(columns)
         if not self.is_old:
             self._check_manifests(found.manifests, identity_of(self.spec, self.content().experiment))
@@ -265,14 +266,14 @@ class Store:
             difference, names = next(iter(foreign.items()))
             count = sum(map(len, foreign.values()))
             raise StoreError(
-                f"{self.name}: {count} of {len(manifests)} chunks belong to another sweep ({difference}), the first is "
-                f"chunks/{names[0]}. Choose another --out; or move these files out of chunks/, or put back the sweep.json "
-                "that they belong to."
+                f"{self.name}: {count} of {len(manifests)} chunks belong to another sweep ({difference}); the first is "
+                f"chunks/{names[0]}. Choose another --out, move these files out of chunks/, or put back the sweep.json that "
+                "they belong to."
             )
 
 
 def open_store(path: str | Path) -> Store:
-    """An existing store, for reading. **Raises:** StoreError when there is none at `path`."""
+    """An existing store, for reading. **Raises:** StoreError if there is no store at `path`."""
     store = Store(path)
     if not store.files.exists():
         what = "tsjax store" if is_url(path) else "directory"

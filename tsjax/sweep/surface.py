@@ -1,4 +1,4 @@
-"""The fit of a metric over two arguments of a sweep: what `Result.surface` does, and what a sweep file asks for."""
+"""The fit of a metric over two arguments of a sweep, by `Result.surface` or by the table `[surface]` of a sweep file."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -13,17 +13,18 @@ from .curve import Curve
 from .errors import AbsentError, SpecError, shown
 from .values import canonical
 
-# An exponent beside other terms needs as many values of its argument.
+# The fewest values of an argument from which its exponent can be fitted beside other terms.
 _LEAST = 3
 
 
 class SurfaceAxes(BaseModel):
     """The table `[surface]` of a sweep file: the page fits L = E + A/N^a + B/D^b over two arguments (`tsjax.fit_surface`).
 
-    - `n`, `d`: the arguments N and D. `at`: values of others that vary.
-    - `floor`: whether there is an E. `huber`: the delta of Huber's loss of log residuals, squares by default.
-    - `cost`: compute C = cost N D, such as 6 operations for each parameter and token: then the page says what is best at a
-      given compute.
+    - `n`, `d`: the arguments N and D. `at`: the values of other arguments that vary.
+    - `floor`: whether the fit has the term E. `huber`: the delta of Huber's loss of log residuals, in place of
+      their squares.
+    - `cost`: the factor in the compute C = cost N D, such as 6 operations for each parameter and token. With it the page shows
+      the best N and D at a given compute.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -43,18 +44,18 @@ class SurfaceAxes(BaseModel):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Of `fit_surface`."""
+        """The options of `fit_surface`."""
         return {"floor": self.floor, "method": "wls" if self.huber is None else Huber(self.huber)}
 
 
 def check_surface(axes: SurfaceAxes | None, names: Sequence[str], cells: Iterable[Mapping[str, Any]]) -> None:
-    """Raises SpecError for a surface over what the cells do not have: the arguments `names`; AbsentError where another grid
-    might have it."""
+    """Raises SpecError for a surface whose arguments are not among `names`, or do not have enough positive values in the cells;
+    AbsentError if another grid might have them."""
     if axes is None:
         return
     for name in (axes.n, axes.d, *axes.at):
         if name not in names:
-            raise SpecError(f"[surface]: {name!r} is no argument of this sweep.{nearest(name, names)}")
+            raise SpecError(f"[surface]: {name!r} is not an argument of this sweep.{nearest(name, names)}")
     kept = [cell for cell in cells if all(same(cell[name], value) for name, value in axes.at.items())]
     if not kept:
         raise AbsentError(f"[surface]: no cell of this sweep has at = {shown(axes.at)}.")
@@ -73,15 +74,15 @@ def check_surface(axes: SurfaceAxes | None, names: Sequence[str], cells: Iterabl
 def surface_of(
     curves: Sequence[Curve], x: str, metric: str, n: str, d: str, at: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Surface:
-    """`fit_surface` of a metric over the arguments n and d of some curves over x, at the values of other arguments.
+    """`fit_surface` of a metric over the arguments `n` and `d`, from curves along `x`, at the values `at` of other arguments.
 
-    **Raises:** ValueError for names that are no arguments, values that no curve has, arguments that still vary, axes that are
-    no numbers, and as `fit_surface`.
+    **Raises:** ValueError for names that are not arguments, values that no curve has, arguments that still vary, axes that are
+    not numbers, and as `fit_surface`.
     """
     names = [x, *(name for name in (curves[0].arguments if curves else {}))]
     for name in (n, d, *at):
         if name not in names:
-            raise ValueError(f"{name!r} is no argument of this sweep.{nearest(name, names)}")
+            raise ValueError(f"{name!r} is not an argument of this sweep.{nearest(name, names)}")
     if n == d or {n, d} & set(at):
         raise ValueError(
             f"n, d and the arguments in `at` must be different; got n={n!r}, d={d!r}, at={shown(dict(at))}."
@@ -110,7 +111,7 @@ def surface_of(
             for name in next(iter(others.values()))
             if len({canonical({name: o[name]}) for o in others.values()}) > 1
         ]
-        raise ValueError(f"{', '.join(varying)} varies too: say at which value, such as at={{{varying[0]!r}: ...}}.")
+        raise ValueError(f"{', '.join(varying)} varies too: give its value, such as at={{{varying[0]!r}: ...}}.")
     seeds = sorted({seed for point in points.values() for seed in point})
     table = np.array([[point.get(seed, np.nan) for seed in seeds] for point in points.values()])
     kept = ~np.isnan(table).all(axis=1)

@@ -1,7 +1,7 @@
-"""Records as Arrow tables: one type for every column of a store, so that other tools read its folder as one table.
+"""Records as Arrow tables: a column has the same type in all chunks of a store, so that other tools read them as one table.
 
-Integers are stored as int64, other numbers as float64, and arguments whose values are lists, or of several kinds, as text
-(`tsjax.sweep.values.text_of`). Arrays that cells return are lists. A column that some cells lack is null there.
+Integers are stored as int64, and other numbers as float64. Arguments whose values are lists, or of several types, are stored as
+text (`tsjax.sweep.values.text_of`), and arrays that cells return as lists. A column is null for cells that do not have it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +17,11 @@ from .experiment import MOST_AXES
 from .values import hashable, text_of, value_of
 
 ENGINE_COLUMNS = ("failure", "compile_seconds", "run_seconds", "device", "jax", "tsjax")
-"""What the engine writes beside arguments and values: why a cell of a black box failed, seconds, and what ran the cell."""
+"""The columns that the engine adds: why a cell of a black box failed, seconds, and what ran the cell."""
 
 WHOLE = "whole numbers"
-"""Where a table of records names its columns of truth values and integers (`DataFrame.attrs`): with a failed cell among them
-pandas holds such a column as numbers with a point."""
+"""The key of `DataFrame.attrs` under which a table of records lists its columns of truth values and integers: if a cell failed,
+pandas holds such a column as floating-point numbers."""
 
 _BOOL, _INT, _FLOAT, _TEXT = "bool", "int64", "double", "string"
 _TYPES: dict[str, Any] = {_BOOL: pa.bool_(), _INT: pa.int64(), _FLOAT: pa.float64(), _TEXT: pa.string()}
@@ -32,7 +32,7 @@ for _axes in range(1, MOST_AXES + 1):
 
 
 def kind_of(values: Iterable[Any]) -> str:
-    """The type of a column that holds these values of an argument: bool, int64, double or string; None is null in any."""
+    """The type of a column that holds these values of an argument: bool, int64, double or string. None becomes null in each."""
     values = list(values)
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {bool} and kinds:
@@ -44,13 +44,14 @@ def kind_of(values: Iterable[Any]) -> str:
 
 
 def _union(kinds: Sequence[str], name: str = "") -> str:
-    """The type that holds the values of columns of these types. **Raises:** ValueError for arrays beside something else."""
+    """The type that can hold the values of columns of these types. **Raises:** ValueError for arrays of different numbers of
+    axes, or for arrays and other values."""
     order = (_BOOL, _INT, _FLOAT)
     if len(set(kinds)) == 1:
         return kinds[0]
     arrays = {kind for kind in kinds if kind.startswith(_ARRAY)}
     if arrays:
-        # A column of nulls has the type of numbers.
+        # A column that holds only nulls counts as one of numbers.
         if len(arrays) > 1 or set(kinds) - arrays - {_FLOAT}:
             raise ValueError(
                 f"{name!r} is an array of {' and of '.join(sorted(set(kinds)))} in different chunks of one store. The "
@@ -74,7 +75,7 @@ def to_table(records: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
         elif pd.api.types.is_integer_dtype(series.dtype):
             columns[name] = pa.array(series.to_numpy().astype(np.int64), pa.int64())
         elif pd.api.types.is_float_dtype(series.dtype):
-            # From pandas, NaN would become null: a value that is there and no number.
+            # With from_pandas=True, NaN would become null; but it is a value that the cell returned.
             columns[name] = pa.array(series.to_numpy(np.float64), pa.float64(), from_pandas=False)
         else:
             columns[name] = _encoded(series, lambda text: text)
@@ -84,13 +85,13 @@ def to_table(records: pd.DataFrame, kinds: Mapping[str, str]) -> pa.Table:
 def _argument(series: pd.Series, kind: str) -> pa.Array:
     if kind != _TEXT and series.dtype != object:
         return pa.array(series.to_numpy(), _TYPES[kind])
-    # An argument that is no number is the same in all rows of a program.
+    # An argument that is not a number has the same value in all rows of a program.
     encode = text_of if kind == _TEXT else lambda value: value
     return _encoded(series, lambda value: None if value is None else encode(value), _TYPES[kind])
 
 
 def _lists(series: pd.Series) -> pa.Array:
-    """Arrays as nested lists, null where there is none."""
+    """Arrays as nested lists, null if a row has none."""
     axes = next(value.ndim for value in series if isinstance(value, np.ndarray))
     values = [None if value is None else np.asarray(value, np.float64).tolist() for value in series]
     return pa.array(values, _TYPES[f"{_ARRAY}{axes}"])
@@ -121,7 +122,7 @@ def _encoded(series: pd.Series, encode, type: Any = None) -> pa.Array:
 
 
 def columns_of(table: pa.Table) -> dict[str, str]:
-    """The names of a table's columns, and the types that they have in a store."""
+    """The names of a table's columns, and their types in a store."""
     return {field.name: _kind(field.type) for field in table.schema}
 
 
@@ -132,7 +133,7 @@ def _kind(type: Any) -> str:
         return _INT
     if is_list(type):
         return _axes_of(type)
-    # A column without any value may be of any type.
+    # A column without any value may have any type.
     return _FLOAT if pa.types.is_floating(type) or pa.types.is_null(type) else _TEXT
 
 
@@ -148,7 +149,7 @@ def _is_text(type: Any) -> bool:
 
 
 def common_columns(found: Iterable[Mapping[str, str]], experiment: Description) -> dict[str, str]:
-    """The columns of a store whose chunks have these: arguments first, then values, then what the engine adds."""
+    """The columns of a store, from those of its chunks: arguments first, then values, then the columns that the engine adds."""
     kinds: dict[str, list[str]] = {}
     for columns in found:
         for name, kind in columns.items():
@@ -159,12 +160,12 @@ def common_columns(found: Iterable[Mapping[str, str]], experiment: Description) 
 
 
 def whole_columns(columns: Mapping[str, str]) -> list[str]:
-    """The columns, of these types, of truth values and integers."""
+    """The columns of truth values and integers."""
     return [name for name, kind in columns.items() if kind in (_BOOL, _INT)]
 
 
 def in_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
-    """The table with these columns, in this order: cast where the type differs, null where there is none."""
+    """The table with these columns, in this order: cast if the type differs, null if the column is missing."""
     arrays = {}
     for name, kind in columns.items():
         if name not in table.column_names:
@@ -177,29 +178,29 @@ def in_columns(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
 
 
 def is_failure(table: pa.Table) -> np.ndarray:
-    """Which rows are of cells of a black box that ended without a result."""
+    """Which rows are those of black-box cells that ended without a result."""
     if "failure" not in table.column_names:
         return np.zeros(table.num_rows, bool)
     return pc.fill_null(pc.call_function("not_equal", [table["failure"], ""]), False).to_numpy()
 
 
 def to_frame(table: pa.Table, rows: np.ndarray, experiment: Description) -> pd.DataFrame:
-    """Some rows, in their order, as pandas gives them, with arguments as they were: tuples for lists, None where it was
+    """Some rows as a DataFrame, in the order of `rows`, with arguments as they were given: lists as tuples, and None as
     None."""
     frame = {}
     for name in table.column_names:
-        # One column at a time: of a million records a whole table more is a lot of memory.
+        # One column at a time: a second whole table would take much memory for a million records.
         column = table[name].take(pa.array(rows)).combine_chunks()
         argument = name in experiment.names
         if is_list(column.type):
-            # One by one: NumPy would make one array of arrays of one shape.
+            # One by one, since NumPy would combine arrays of the same shape into one array.
             frame[name] = np.empty(len(column), object)
             for row, cell in enumerate(column):
                 frame[name][row] = _array_of(cell)
         elif argument and (pa.types.is_string(column.type) or column.null_count):
             frame[name] = _decoded(column)
         elif pa.types.is_string(column.type):
-            # Few different texts (devices, versions), or ids.
+            # Few different texts (devices, versions), or the ids of cells.
             frame[name] = column.to_pandas()
         elif pa.types.is_boolean(column.type) and column.null_count:
             frame[name] = pd.Series(column.to_pylist(), dtype=object)
@@ -209,12 +210,13 @@ def to_frame(table: pa.Table, rows: np.ndarray, experiment: Description) -> pd.D
 
 
 def numbers(column: Any) -> np.ndarray:
-    """A column of records as float64; NaN where there is no number."""
+    """A column of records as float64; NaN for everything that is not a number."""
     return pd.Series(pd.to_numeric(column, errors="coerce")).to_numpy(np.float64)
 
 
 def _decoded(column: pa.Array) -> pd.Series:
-    """A column of texts as the values that they stand for: words stay a column of text, anything else is of objects."""
+    """A column of texts as the values that they stand for: words stay a column of text, all else becomes a column of
+    objects."""
     codes = column.dictionary_encode()
     text = pa.types.is_string(column.type)
     distinct = [value_of(value) if text else value for value in codes.dictionary.to_pylist()]

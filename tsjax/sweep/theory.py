@@ -1,4 +1,4 @@
-"""What theory says of the curves of a sweep: computed when it runs, kept as numbers, looked up by readers."""
+"""What theory says about the curves of a sweep. It is computed when the sweep runs, and stored as numbers for readers."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +10,10 @@ from .values import canonical
 
 
 class Theory(NamedTuple):
-    """What theory says of one curve y(x).
+    """What theory says about one curve y(x).
 
-    - `predicted`: y at the given x, NaN where theory says nothing, or None.
-    - `exponent`: the asymptotic exponent of y ~ x^{-exponent}, or None.
+    - `predicted`: y at the given x (k,), NaN where theory says nothing; or None.
+    - `exponent`: the asymptotic exponent in y ~ x^{-exponent}, or None.
     - `source`: where both come from.
     """
 
@@ -23,7 +23,7 @@ class Theory(NamedTuple):
 
 
 class _Entry(BaseModel):
-    """What a store holds of one curve."""
+    """The theory of one curve, as a store holds it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -44,9 +44,9 @@ _ENTRIES = TypeAdapter(list[_Entry])
 
 
 class TheoryTable:
-    """What theory says of the curves of a sweep, as it was computed when the sweep ran.
+    """What theory says about the curves of a sweep, as it was computed when the sweep ran.
 
-    **Raises:** ValidationError (a ValueError) for entries of another form, which a file may hold.
+    **Raises:** ValidationError (a ValueError) for entries of another form, which may come from a file.
     """
 
     def __init__(self, entries: Sequence[Mapping[str, Any]] = ()):
@@ -54,7 +54,7 @@ class TheoryTable:
         self._known: dict[str, Mapping[str, Any]] = {canonical(entry.curve): entry.model_dump() for entry in checked}
 
     def entries(self) -> list[dict[str, Any]]:
-        """Plain values, for a store: `curve` (arguments but x), `x`, `predicted`, `exponent`, `source`."""
+        """Plain values for a store: `curve` (all arguments except x), `x`, `predicted`, `exponent`, `source`."""
         return [dict(entry) for entry in self._known.values()]
 
     def has(self, curve: Mapping[str, Any], x: Sequence[float]) -> bool:
@@ -63,11 +63,11 @@ class TheoryTable:
         return entry is not None and set(map(float, x)) <= set(entry["x"])
 
     def add(self, curve: Mapping[str, Any], x: Sequence[float], theory: Theory) -> None:
-        """Notes what theory says of a curve at some x, beside what it says at others."""
+        """Adds what theory says about a curve at some x; what is known at other x stays."""
         entry = self._known.get(canonical(dict(curve)), {"x": [], "predicted": None})
         known = dict(zip(entry["x"], entry["predicted"] or [None] * len(entry["x"]), strict=True))
         values = np.full(len(x), np.nan) if theory.predicted is None else np.asarray(theory.predicted, float)
-        # Where theory says nothing of an x, None stands for it: JSON has no NaN.
+        # None stands for NaN, which JSON does not have.
         written = [None if np.isnan(value) else value for value in values.tolist()]
         known |= dict(zip(map(float, x), written, strict=True))
         self._known[canonical(dict(curve))] = {
@@ -79,7 +79,7 @@ class TheoryTable:
         }
 
     def keep(self, entry: Mapping[str, Any]) -> None:
-        """Notes what was known before, where nothing newer is known."""
+        """Adds an entry that was known before; newer values take precedence."""
         mine = self._known.get(canonical(entry["curve"]))
         if mine is None:
             self._known[canonical(entry["curve"])] = entry
@@ -89,7 +89,7 @@ class TheoryTable:
         self._known[canonical(entry["curve"])] = {**mine, "x": list(known), "predicted": _unless_empty(known.values())}
 
     def __call__(self, curve: Mapping[str, Any], x: np.ndarray) -> Theory:
-        """What theory says of a curve at x; NaN where it was not asked."""
+        """What theory says about a curve at x, NaN at those x for which it was not computed."""
         entry = self._known.get(canonical(dict(curve)))
         if entry is None:
             return Theory()

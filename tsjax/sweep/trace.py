@@ -1,4 +1,4 @@
-"""What an experiment returns, how large its arrays are, and what theory says of it: known before anything runs."""
+"""What an experiment returns, how large its arrays are, and what theory says about it, found out before anything runs."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from .theory import Theory
 from .values import canonical
 from .warm import warm_of
 
-# By function, then by the static arguments, or the curve, as text.
+# By function, then by the text of the static arguments, or of the curve.
 _KNOWN: weakref.WeakKeyDictionary[Callable, dict[str, dict[str, jax.ShapeDtypeStruct]]] = weakref.WeakKeyDictionary()
 _THEORIES: weakref.WeakKeyDictionary[Callable, dict[str, Theory]] = weakref.WeakKeyDictionary()
 
@@ -25,8 +25,8 @@ _IMPOSSIBLE_BYTES = 2**50
 
 
 def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Names, shapes and types of what one cell returns. The function is traced, once for each combination of static arguments,
-    and nothing is compiled. **Raises:** what the function raises."""
+    """Names, shapes and types of the values that one cell returns. The function is traced once for each combination of static
+    arguments, and nothing is compiled. **Raises:** the errors of the function."""
     fixed = {name: arguments[name] for name in experiment.shaping}
     known, static = _KNOWN.setdefault(experiment.fn, {}), json.dumps(fixed, sort_keys=True)
     warm, name = warm_of(experiment), f"outputs of {experiment.name} at {static}"
@@ -39,7 +39,7 @@ def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, j
         def returned(key, traced):
             return {name: jnp.asarray(value) for name, value in experiment(key, **fixed, **traced).items()}
 
-        # As the engine runs it.
+        # The types are those of the engine.
         with jax.enable_x64(experiment.x64):
             key = jax.eval_shape(lambda: jax.random.key(0))
             known[static] = dict(jax.eval_shape(returned, key, traced))
@@ -49,8 +49,8 @@ def outputs_of(experiment: Experiment, arguments: dict[str, Any]) -> dict[str, j
 
 
 def theory_of(experiment: Experiment, curve: Mapping[str, Any], x: Sequence[float]) -> Theory:
-    """`Experiment.theory_at`, asked once for a curve and these x, since quadratures take seconds. **Raises:** the errors of
-    the theory."""
+    """`Experiment.theory_at`, which is called only once for a curve and these x, since quadratures take seconds. **Raises:**
+    the errors of the theory."""
     if experiment.theory is None:
         return Theory()
     known, name = (
@@ -69,18 +69,18 @@ def theory_of(experiment: Experiment, curve: Mapping[str, Any], x: Sequence[floa
 
 
 def shapes(outputs: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shapes and types alone, which can be kept (`Warm.write`)."""
+    """Only the shapes and types, which can be kept (`Warm.write`)."""
     return {name: (tuple(value.shape), np.dtype(value.dtype)) for name, value in outputs.items()}
 
 
 def structs(kept: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> dict[str, jax.ShapeDtypeStruct]:
-    """The same as JAX has it."""
+    """The inverse of `shapes`."""
     return {name: jax.ShapeDtypeStruct(shape, dtype) for name, (shape, dtype) in kept.items()}
 
 
 def check_sizes(program: Any) -> int:
-    """The bytes of the largest array in a traced program (a jaxpr). **Raises:** TooLargeError for one that no machine can
-    hold."""
+    """The size in bytes of the largest array in a traced program (a jaxpr). **Raises:** TooLargeError for an array that no
+    machine can hold."""
     largest = 0
     for aval in _arrays(program, set()):
         size = math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 8)

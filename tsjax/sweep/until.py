@@ -1,9 +1,9 @@
-"""Seeds are added until every verdict of a sweep is decided, at no more false verdicts than a single look would have.
+"""Adds seeds until every verdict of a sweep is decided, with no more false verdicts than a single look would give.
 
-They are added where verdicts are undecided: in the cells that these read. The guarantee is that of each verdict by itself, and
-allows it: its looks are at equal numbers of seeds in all of its cells, and it is decided once, on the seeds of that look. What
-others need afterwards adds seeds to some of its cells, which are not read for it: they would be looks that no plan has paid
-for, at numbers of seeds that differ from cell to cell (`Looks.seeds_of`).
+Seeds are added only in the cells that undecided verdicts read. The guarantee is about each verdict by itself: at each of its
+looks, all of its cells have the same number of seeds, and it is decided once, on the seeds of that look. Other verdicts may
+later add seeds to some of its cells. These seeds are not read for it: they would be further looks, outside the plan, at
+numbers of seeds that differ from cell to cell (`Looks.seeds_of`).
 """
 
 from collections.abc import Callable, Sequence
@@ -28,20 +28,21 @@ def run_until_verdict(
     out: Path | str | None = None,
     factor: float = 2.0,
 ) -> Result:
-    """Runs a spec, and again with `factor` times as many seeds in the cells that undecided verdicts read, until every verdict
-    is decided or there are `most` seeds. Each look is judged by intervals that hold at every look up to `most`
-    (`tsjax.sequential`): the store `out` remembers the plan and its looks, and a run that is resumed goes on with them.
+    """Runs a spec, and runs it again with `factor` times as many seeds in the cells that undecided verdicts read, until every
+    verdict is decided or there are `most` seeds. Each look is judged by intervals that hold at every look up to `most` seeds
+    (`tsjax.sequential`). The store `out` remembers the plan and its looks, and a resumed run continues with them.
 
-    **Raises:** SpecError, before anything runs, where the spec expects nothing, gives seeds by name or unequal numbers of them,
-    or begins with more than `most`; and for a store whose verdicts were looked at by another plan, or none.
+    **Raises:** SpecError, before anything runs, for a spec that expects nothing, that lists seeds instead of giving one number
+    for all cells, or that begins with more than `most` seeds; and for a store whose verdicts were looked at without a plan, or
+    with a plan for another number.
     """
     if not spec.expect:
-        raise SpecError("until every verdict is decided, but this sweep expects nothing: give it [[expect]] tables.")
+        raise SpecError("there is no verdict to decide, since this sweep expects nothing: give it [[expect]] tables.")
     given = [block.get("seeds") for block in spec.grid]
     counts = {seeds for seeds in given if isinstance(seeds, int) and not isinstance(seeds, bool)}
     if len(counts) != 1 or len(counts) < len({repr(seeds) for seeds in given}) or max(counts) > most:
         raise SpecError(
-            f"seeds are added to a number of seeds, the same in all cells and at most {most} (--max-seeds); this grid has "
+            f"seeds must be one number, the same in all cells and at most {most} (--max-seeds), to be added to; this grid has "
             f"seeds = {', '.join(sorted({repr(seeds) for seeds in given}))}."
         )
     (seeds,), looks = counts, read_looks(out)
@@ -49,8 +50,8 @@ def run_until_verdict(
         at = ", ".join(str(look.seeds) for look in looks.looks)
         plan = "without a plan" if looks.most is None else f"by a plan for at most {looks.most}"
         raise SpecError(
-            f"the verdicts of {out} were looked at before, at {at} seeds, {plan}: intervals hold at every look only where the "
-            "most seeds are fixed before the first. Run into a new store"
+            f"the verdicts of {out} were looked at before, at {at} seeds, {plan}: intervals hold at every look only if the "
+            "largest number of seeds is fixed before the first. Run into a new store"
             + ("." if looks.most is None else f", or with --max-seeds {looks.most}.")
         )
     whole, open_, more = spec, list(spec.expect), {}
@@ -75,7 +76,7 @@ def run_until_verdict(
 
 
 def _read(result: Result, expectations: Sequence[Expectation], cells: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The cells that expectations read; all of them where the records do not say."""
+    """The cells that expectations read; all cells if the records do not show it."""
     try:
         parts = [(one, curve) for one in expectations for curve in result.reads(one)]
     except ValueError:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-# user:password@ of a URL, also where the password holds a slash or an @ (host:port/ is none); and signatures, tokens and keys
-# among its parameters. Other parameters stay, since they may say which data are meant: `sigma` is no signature.
+# The user:password@ of a URL, even if the password holds a slash or an @ (but not host:port/), and signatures, tokens and keys
+# among its parameters. Other parameters stay, since they may say which data are meant; `sigma` is not a signature.
 _USER = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)(?:[^\s/?#]*@|[^\s/:?#@]+:(?!\d+/)[^\s?#]*@)")
 _SECRET = (
     r"sig(?:nature)?|(?:access|auth|refresh|id|security|session|sas)?token|sessionid|(?:client)?secret|passw(?:or)?d|passwd|pwd"
@@ -32,12 +32,12 @@ def redacted(value: Any) -> Any:
 
 
 def hashable(value: Any) -> Any:
-    """Lists as tuples, all the way down: what a record holds, so that tables can be grouped by it."""
+    """The value with lists as tuples, at any depth. Records hold values in this form, so that tables can be grouped by them."""
     return tuple(hashable(entry) for entry in value) if isinstance(value, list | tuple) else value
 
 
 def text_of(value: Any) -> str:
-    """A value as text that `value_of` reads back: JSON, but without quotes around words.
+    """A value as text that `value_of` reads back: JSON, but without quotes around words that need none.
 
     >>> from tsjax.sweep.values import text_of
     >>> [text_of(v) for v in (3, "auto", "3", None, True, (64, 64))]
@@ -57,15 +57,15 @@ def value_of(text: str) -> Any:
 
 
 def canonical(arguments: dict[str, Any]) -> str:
-    """One text for equal arguments, whichever of list or tuple, of 1 or 1.0, they were written with."""
+    """The same text for equal arguments, whether they are written as lists or tuples, as 1 or 1.0."""
     plain = lambda v: float(v) if isinstance(v, int) and not isinstance(v, bool) else v
     deep = lambda v: [deep(entry) for entry in v] if isinstance(v, list | tuple) else plain(v)
     return json.dumps({name: deep(value) for name, value in arguments.items()}, sort_keys=True)
 
 
 def labels_of(values: Iterable[Any]) -> dict[str, str]:
-    """A short text for each of some values, by their `text_of`: no two alike. Numbers have four digits, or as many as tell
-    them apart.
+    """A short text for each value, by its `text_of`; all texts are different. Numbers have four significant digits, or as many
+    as distinguish them.
 
     >>> from tsjax.sweep.values import labels_of
     >>> labels_of([0.1, 0.25, None])
@@ -76,7 +76,7 @@ def labels_of(values: Iterable[Any]) -> dict[str, str]:
         labels = {text: _label(value, digits) for text, value in found.items()}
         if len(set(labels.values())) == len(labels):
             return labels
-    # A word that reads like a number, beside that number.
+    # Labels still coincide if a word reads like a number that is there too.
     return {text: text for text in found}
 
 
@@ -100,7 +100,7 @@ def within(x: Any, low: float, high: float) -> Any:
 
 
 def name_of_value(value: Any) -> str:
-    """How a curve is called whose argument has this value: a word, in expectations too; `64-32` for a list."""
+    """The name of the curve whose curve argument has this value, also in expectations: `64-32` for the list [64, 32]."""
     if isinstance(value, list | tuple):
         return "-".join(map(name_of_value, value)) or "()"
     return str(value)

@@ -1,4 +1,4 @@
-"""From expectations to verdicts: what each `[[expect]]` asks is measured on the curves of a sweep, and judged."""
+"""From expectations to verdicts: the number of each `[[expect]]` is measured on the curves of a sweep, and judged."""
 
 import dataclasses
 from typing import NamedTuple
@@ -15,9 +15,9 @@ from .measure import Measure
 
 
 class Judged(NamedTuple):
-    """A `verdict` on an `expectation`, with what it was measured on: `curve`, the part of a curve that the expectation means
-    (of several curves that where the claim is hardest), and `x`, the first and the last x of the measured number. None for
-    both where nothing could be measured."""
+    """A `verdict` on an `expectation`. `curve` is the part of a curve on which it was measured (of several curves, the one for
+    which the claim is hardest), and `x` the first and last x of the measured number. Both are None if nothing could be
+    measured."""
 
     expectation: Expectation
     verdict: Verdict
@@ -26,7 +26,7 @@ class Judged(NamedTuple):
 
 
 def judged(expectation: Expectation, measure: Measure, level: float | None = None) -> Judged:
-    """The verdict on all curves that the expectation means, and what it was measured on."""
+    """The verdict on an expectation for all curves that it means, at the expectation's own level unless `level` is given."""
     what = expectation.what
     if expectation.where:
         what += " at " + ", ".join(f"{key}={value}" for key, value in expectation.where.items())
@@ -54,18 +54,19 @@ def judged(expectation: Expectation, measure: Measure, level: float | None = Non
 
 
 def hardest(expectation: Expectation, measure: Measure, level: float | None = None) -> Measured:
-    """What was measured where the claim is hardest: the interval that is furthest out. A claim about all curves, or about a
-    window, is true everywhere, and needs no correction for their number (intersection-union test).
+    """The number for which the claim is hardest: its interval reaches furthest out of the allowed values. A claim about all
+    curves, or about a window, says that all of them agree with it, so no correction for their number is needed
+    (intersection-union test).
 
-    **Raises:** Unmeasured, or ValueError, with the reason why there is nothing."""
+    **Raises:** Unmeasured or ValueError, with the reason, if nothing could be measured."""
     found = [_widened(one, expectation, level) for one in at_level(expectation, measure, level)]
     return max(found, key=lambda one: _excess(expectation, one.interval))
 
 
 def at_level(expectation: Expectation, measure: Measure, level: float | None) -> list[Measured]:
-    """What is measured, with intervals at a level. From resamples they are those of the expectation's own level, moved by
-    quantiles of Student's law (`tsjax.rates.at_level`), since a level of 99.99 % is beyond what 2000 resamples resolve; exact
-    ones are made anew. The margin of AICc is no error of sampling, and stays."""
+    """The measured numbers, with intervals at a level. An interval from resamples is that of the expectation's own level,
+    scaled by quantiles of Student's law (`tsjax.rates.at_level`), since 2000 resamples cannot resolve a level such as 99.99 %.
+    An exact interval is computed again. The margin of AICc is not an error of sampling, and stays."""
     own = expectation.level
     found = measure(expectation)
     if level is None or abs(level - own) < 1e-12 or expectation.phrase.form == "model":
@@ -80,8 +81,8 @@ def at_level(expectation: Expectation, measure: Measure, level: float | None) ->
 
 
 def _widened(measured: Measured, expectation: Expectation, level: float | None) -> Measured:
-    """With the error of the published figure that it is compared with: the two are independent, so squares of half-lengths
-    add."""
+    """The measured number with the error of the published one added to its interval: the two are independent, so the squares of
+    half-lengths add."""
     if not expectation.error:
         return measured
     more = normal_quantile(level or expectation.level) * expectation.error
@@ -90,9 +91,9 @@ def _widened(measured: Measured, expectation: Expectation, level: float | None) 
 
 
 def _excess(expectation: Expectation, interval: tuple[float, float]) -> float:
-    """How far an interval reaches out of what is allowed; negative inside of it."""
+    """How far an interval reaches out of the allowed values; negative if it lies inside."""
     low, high = expectation.allowed
-    # Both ends infinite on the same side (a crossing that never comes) are as far out as can be.
+    # An interval whose ends are infinite on the same side (a crossing that never comes) is infinitely far out.
     with np.errstate(invalid="ignore"):
         reach = np.array([interval[1] - high, low - interval[0]])
     return float(np.where(np.isnan(reach), np.inf, reach).max())

@@ -1,8 +1,9 @@
-"""Traced programs, kept between runs of the command line: a second run of a study that ships traces nothing.
+"""Programs that are kept between runs of the command line, so that a second run of a shipped study traces nothing.
 
-A kept program, and what a cell returns, are found again by all that they were made of: the whole source of tsjax, versions of
-packages, JAX's flags, the environment, the devices and the processor, and the cells. A user's study is always traced, since
-nobody knows what its function reads; so is everything in a user's own process, where functions of tsjax may have been replaced.
+A kept program is found again only if everything that it was made from is the same: the whole source of tsjax, versions of
+packages, JAX's flags, the environment, the devices and the processor, and the cells. The same holds for the types of the values
+that a cell returns, and for theory. A user's study is always traced, since its function may read anything; so is everything in
+a user's own process, where functions of tsjax may have been replaced.
 """
 
 import contextlib
@@ -27,27 +28,27 @@ from .devices import usable_devices
 from .experiment import Experiment
 
 _PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "equinox", "optax", "neural-tangents")
-# Flags and variables that say where things are kept and what is written to a log, and change no program.
+# Flags and variables that only say where things are kept and what is logged, and that change no program.
 _WITHOUT_EFFECT = ("jax_compilation_cache", "jax_persistent_cache", "jax_log", "jax_debug_log", "TSJAX_CACHE_DIR")
-# A program takes 1 to 5 megabytes; those not used for longest go first.
+# The most bytes that are kept. A program takes a few megabytes; the files that were unused for longest are removed first.
 _MOST_BYTES = 2**29
-# A study that reads files and calls estimators of users.
+# Shipped studies that are traced all the same, since they read files and call estimators of users.
 _OPEN = ("real_data",)
 
 
 class Warm:
-    """The folder of what is kept, for this process: `facts` is the digest of all that does not depend on the cells."""
+    """The folder of kept values. `facts` is a digest of everything that they depend on apart from the cells."""
 
     def __init__(self):
         self.folder = private_folder(cache_folder() / "warm")
         self.facts = _digest(json.dumps(_facts(), sort_keys=True))
 
     def read(self, name: str) -> Any:
-        """What was kept under a name, or None."""
+        """The value that was kept under a name, or None."""
         stem = _digest(self.facts + name)
         for file in self.folder.glob(f"{stem}-*"):
             content = read_private(file)
-            # The name ends with the hash of the content: loading what was cut short could end the process by a signal.
+            # The file name ends with the hash of its content: loading a truncated program could end the process by a signal.
             if content is not None and file.name == f"{stem}-{_digest(content)}":
                 with contextlib.suppress(OSError):
                     os.utime(file)
@@ -55,7 +56,7 @@ class Warm:
         return None
 
     def write(self, name: str, value: Any) -> None:
-        """Keeps a value; what cannot be written is made again."""
+        """Keeps a value. If it cannot be written, it is made again the next time."""
         content = pickle.dumps(value)
         with contextlib.suppress(OSError), tempfile.TemporaryDirectory(dir=self.folder) as temporary:
             made = Path(temporary) / "made"
@@ -75,7 +76,7 @@ class Warm:
 
 
 def is_shipped(experiment: Experiment) -> bool:
-    """Whether this is a study that ships, and no other of the same name."""
+    """Whether this is a study that ships with tsjax, and not another one with the same name."""
     from ..studies import SHIPPED
 
     return SHIPPED.get(experiment.name) == experiment.fn.__module__
@@ -85,13 +86,14 @@ _wanted = False
 
 
 def keep_traced() -> None:
-    """Keeps what tracing finds, for this process, if JAX keeps compiled programs (`keep_compiled`) when it is first asked."""
+    """Switches keeping on for this process. It has an effect if JAX keeps compiled programs (`keep_compiled`) by the time when
+    `warm_of` is first called."""
     global _wanted
     _wanted = True
 
 
 def warm_of(experiment: Experiment) -> Warm | None:
-    """What is kept of a study; None for one whose programs may depend on more than is compared."""
+    """The kept values of a study; None for a study whose programs may depend on more than is compared."""
     kept = _wanted and is_shipped(experiment) and experiment.name not in _OPEN
     return _warm() if kept else None
 
@@ -100,14 +102,14 @@ def warm_of(experiment: Experiment) -> Warm | None:
 def _warm() -> Warm | None:
     config: Any = jax.config
     if config.jax_enable_compilation_cache and config.jax_compilation_cache_dir is not None:
-        # Where a folder is not ours, `keep_compiled` has said so.
+        # If the folder is not ours, `keep_compiled` has warned already.
         with contextlib.suppress(OSError, RuntimeError):
             return Warm()
     return None
 
 
 def source_digest(root: Path) -> str:
-    """The digest of all code in a folder, and of the files' names."""
+    """A digest of all code in a folder, and of the names of its files."""
     files = [file for file in sorted(root.rglob("*")) if file.suffix in (".py", ".c", ".h")]
     parts = {file.relative_to(root).as_posix(): _digest(file.read_bytes()) for file in files}
     return _digest(json.dumps(parts))

@@ -1,4 +1,4 @@
-"""What of a plan is still to be run, handed out piece by piece: to one process, or to all that work on one store."""
+"""The cells of a plan that are still to be run, handed out piece by piece to the processes that work on one store."""
 
 import functools
 import hashlib
@@ -18,28 +18,31 @@ from .leases import LEASE_SECONDS, Leases
 from .plan import Cell, Group, Plan
 from .writer import StoreWriter
 
-# A plan has about so many units, which are claimed one by one: each takes a file, and 256 are enough to share out.
+# A plan is divided into about this many units, which are claimed one by one. Each takes a file, and this many suffice to share
+# the work out.
 _UNITS = 256
 _NAP = 0.2
 
 
 class _Piece(NamedTuple):
-    """Cells of a group that run together, and the place of the first one in the group."""
+    """Cells of a group that run together, and the place of the first of them in the group."""
 
     start: int
     cells: tuple[Cell, ...]
 
 
 class Work:
-    """The cells that a store lacks, or all of them without a store; pieces of a group are those of an undisturbed run, without
-    what is done already, or in the hands of others.
+    """The cells that a store lacks, or all cells without a store. The pieces of a group are those of an uninterrupted run,
+    without the cells that are done or that others hold.
 
-    Several processes may work on one store: each claims units of cells (`tsjax.sweep.leases`), and takes over what a dead one
-    held. A unit is a power of two of consecutive cells of a group, and does not depend on the size of chunks.
+    Several processes may work on one store: each claims units of cells (`tsjax.sweep.leases`), and takes over the units of a
+    dead one. A unit consists of consecutive cells of a group. Their number is a power of two and does not depend on the size of
+    chunks.
 
-    - `errors`: the groups that failed; nothing more of them is handed out.
+    - `errors`: the groups that failed, whose other cells are not handed out any more.
+    - `look_on`: this process claims nothing, and only follows the work of others.
 
-    **Raises:** StoreError where the store cannot be written and there is work to do.
+    **Raises:** StoreError if there is work to do and the store cannot be written.
     """
 
     def __init__(
@@ -67,7 +70,8 @@ class Work:
             if not look_on:
                 with store.writing("/claims"):
                     self._leases = Leases(store.files, lease_seconds)
-                # What was done before others could know of this process: they may have removed the files that tell who did it.
+                # Cells may have been done before others could know of this process, and the files that say who held them may be
+                # removed by now.
                 self.refresh()
 
     def news(self) -> Iterator[ChunkDone]:
@@ -79,7 +83,7 @@ class Work:
 
     @property
     def finished(self) -> bool:
-        """Whether every cell is done, but for those of groups that failed."""
+        """Whether every cell is done, apart from those of groups that failed."""
         with self._lock:
             return all(
                 cell.id in self._done
@@ -94,8 +98,8 @@ class Work:
         return bool(self._done)
 
     def groups(self, size: Callable[[Group], int]) -> list[tuple[Group, int]]:
-        """The groups that have cells to run now, and the number of cells of the largest piece; `size` says how many
-        cells of a group make a piece. What `next` gives begins anew."""
+        """The groups that have cells to run now, each with the number of cells of its largest piece. `size` says how many cells
+        of a group make a piece. Afterwards `next` starts from the first piece again."""
         self._look()
         found: list[tuple[Group, int]] = []
         with self._lock:
@@ -117,13 +121,13 @@ class Work:
                 if pieces:
                     found.append((group, most))
             if self._leases is not None and self._leases.others and len(found) > 1:
-                # Not all of them at the first program: each begins elsewhere.
+                # Processes begin with different groups, so that they do not all compile the first program.
                 first = int(self._leases.id[:8], 16) % len(found)
                 found = found[first:] + found[:first]
         return found
 
     def next(self, group: Group) -> tuple[Cell, ...]:
-        """The next piece of a group, which nobody else runs; empty where there is none."""
+        """The next piece of a group that nobody else runs; empty if there is none."""
         pieces = self._pieces.get(id(group), deque())
         number = self._numbers[id(group)]
         while pieces and not self.errors.about(group):
@@ -143,20 +147,20 @@ class Work:
         return ()
 
     def pieces(self, size: int) -> Iterator[tuple[Group, tuple[Cell, ...]]]:
-        """All pieces of at most `size` cells that can be had now, group by group, each claimed when it is asked for."""
+        """All pieces of at most `size` cells that are free now, group by group. Each is claimed when it is asked for."""
         for group, _ in self.groups(lambda group: size):
             while cells := self.next(group):
                 yield group, cells
 
     def commit(self, records: pd.DataFrame, kernel: str = "xla") -> pd.DataFrame:
-        """Writes records of cells that were handed out, and returns them: without those that others have run, since this
-        process was silent for so long that it was taken for dead. **Raises:** StoreError."""
+        """Writes records of cells that were handed out, and returns the records that it wrote. They lack the cells that others
+        took over, because this process was silent for so long that it was taken for dead. **Raises:** StoreError."""
         with self._lock:
             if self._leases is not None:
                 lost = [cell for cell in records["cell"].unique() if not self._holds(cell)]
                 records = records.take(np.flatnonzero(~records["cell"].isin(lost))) if lost else records
                 self._forget(lost)
-        # Without the lock, since a disk may be slow. A unit that is lost in between is lost with the whole worker.
+        # Without the lock, since a disk may be slow. Units are lost only all together, and the store then refuses the commit.
         if self.store is not None and len(records) and not self.store.commit(records, kernel, self._leases):
             self._forget(records["cell"].unique())
             return records.iloc[:0]
@@ -167,14 +171,14 @@ class Work:
         return records
 
     def wait(self, stop: Stop) -> None:
-        """Waits a moment, while others run the remaining cells."""
+        """Waits a moment while others run the remaining cells."""
         seconds = _NAP if self._leases is None else self._leases.look_seconds
         end = time.monotonic() + seconds
         while time.monotonic() < end and not stop.now:
             time.sleep(min(_NAP, seconds))
 
     def refresh(self) -> None:
-        """Finds out what others have done since. **Raises:** StoreError."""
+        """Finds out which cells others have done since the last time. **Raises:** StoreError."""
         if self.store is None:
             return
         with self._lock:
@@ -183,11 +187,11 @@ class Work:
             self._count(new)
 
     def close(self) -> None:
-        """Gives back what was not run."""
+        """Gives up the units that this process holds."""
         if self._leases is None or self.store is None:
             return
         whole = all(cell.id in self._done for group in self.plan.groups for cell in group.cells)
-        # Not where an error is on its way: that says more than a second one about the same disk.
+        # Not raised: another error may be on its way, which says more than a second one about the same disk.
         try:
             self._leases.close(self._all_units() if whole else ())
         except OSError as error:
@@ -238,6 +242,6 @@ class Work:
         with self.store.writing("/claims"):
             taken = {unit: self._leases.take(unit) for unit in units}
         if any(before for _, before in taken.values()):
-            # Of what somebody held before, some may be done.
+            # Some cells of a unit that somebody held before may be done.
             self.refresh()
         return {unit for unit, (holds, _) in taken.items() if holds}

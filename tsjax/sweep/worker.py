@@ -1,7 +1,7 @@
-"""A worker process of a black box: it is sent a function, then cells one by one, and answers with what each of them returned.
+"""A worker process of a black box: it receives a function, then cells one by one, and answers with the values of each cell.
 
-It runs in a new interpreter that loads nothing of JAX unless the function does. It is the head of a process group of its own,
-so that programs which the function starts end with it; and it ends when the process that started it is gone.
+It runs in a new interpreter, which does not load JAX unless the function does. It leads a process group of its own, so that
+programs that the function starts end with it. It ends when the process that started it is gone.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from .places import in_one_line
 
 
 class Named(NamedTuple):
-    """A function that is imported: its module, and the name there of the function or of the experiment made of it."""
+    """A function to import: its module, and the name in it of the function or of the experiment that was made from it."""
 
     module: str
     attribute: str
@@ -30,9 +30,11 @@ class Named(NamedTuple):
 def serve(handle: int) -> None:
     """Answers over the connection with this file descriptor until it is closed; see `tsjax.sweep.engines.black_box`.
 
-    A message is (kind, value, seconds): `ready`; `returned` with the arrays that a cell returned, `wrong` with what is wrong
-    with them, `raised` with the text of an error, `memory` with that of a MemoryError; `broken` with the text of the error that
-    loading the function raised.
+    An answer is (kind, value, seconds). The kinds are
+
+    - `ready`: the function is loaded; `broken`: loading it raised an error, whose text is the value;
+    - `returned`: the value is the arrays of a cell; `wrong`: the value says why a record cannot hold what the cell returned;
+    - `raised`: the cell raised an error, whose text is the value; `memory`: that error is a MemoryError.
     """
     os.set_inheritable(handle, False)
     _end_with_parent()
@@ -71,7 +73,7 @@ def _call(fn: Callable[..., Any], seed: int, arguments: dict[str, Any]) -> tuple
         values = fn(seed, **arguments)
         if not isinstance(values, Mapping):
             return "wrong", no_dict(values)
-        # As plain arrays: a number of another library would make the receiver load that library.
+        # Plain arrays, since unpickling a number of another library would make the receiver load that library.
         arrays = {str(name): np.asarray(value) for name, value in values.items()}
         for name, array in arrays.items():
             if array.dtype.kind not in "biuf":
@@ -79,14 +81,14 @@ def _call(fn: Callable[..., Any], seed: int, arguments: dict[str, Any]) -> tuple
         return "returned", arrays
     except MemoryError as error:
         return "memory", in_one_line(error)
-    # Also sys.exit, which would end the worker.
+    # A call of sys.exit too, which would end the worker.
     except BaseException as error:
         return "raised", in_one_line(error)
 
 
 def _end_with_parent() -> None:
-    """Ends this process and all that it has started when the other end of standard input is closed, as when the process that
-    holds it is killed. The function finds an empty standard input."""
+    """Ends this process, and every process that it started, when the other end of its standard input is closed: for example
+    when the process that holds that end is killed. The function itself finds an empty standard input."""
     lifeline = os.dup(sys.stdin.fileno())
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), sys.stdin.fileno())

@@ -1,4 +1,4 @@
-"""Making a store and extending it: nothing is written into the store of another sweep, and nothing is lost on the way."""
+"""Makes and extends stores: nothing is written into the store of another sweep, and no record is lost."""
 
 import contextlib
 import itertools
@@ -21,33 +21,33 @@ from .table import columns_of, common_columns, in_columns, is_failure, to_table
 from .theory import TheoryTable
 from .values import redacted
 
-# Small chunks are joined when there are so many of them, into chunks of about so many rows.
+# When there are this many small chunks, they are joined into chunks of about this many rows.
 _MANY = 500
 _ROWS = 2**16
 
 
 class StoreWriter(Store):
-    """A store that is made or extended: `open_for`, then `commit` by `commit`, and `tidy` at the end."""
+    """A store that is made or extended: call `open_for`, then `commit` for each chunk, and `tidy` at the end."""
 
     def __init__(self, path: str | Path, *, retry: bool = False):
         super().__init__(path)
         self.retry = retry
-        """Whether cells of a black box that failed before are run again."""
+        """Whether black-box cells that failed before are run again."""
         self._seen: set[str] = set()
         self._manifest: Manifest | None = None
         self._experiment: Description | None = None
         self._kinds: dict[str, str] = {}
         self._written = 0
         self.refused: OSError | None = None
-        """Why nothing can be written, where that was found out: a complete sweep needs no writing."""
+        """The error that writing raised, if any. It is only kept, since a complete sweep needs no writing."""
 
     def open_for(
         self, spec: SweepSpec, plan: Plan, theory: TheoryTable, provenance: Mapping[str, Any], manifest: Manifest
     ) -> "Store":
-        """Creates the store, or checks that it belongs to the same sweep, and records what readers need. The chunks that
-        `commit` then writes carry the `manifest`.
+        """Creates the store, or checks that it belongs to the same sweep, and writes the description that readers need. The
+        chunks that `commit` then writes carry the `manifest`.
 
-        **Raises:** StoreError when the directory cannot be written, holds something else, or holds another sweep.
+        **Raises:** StoreError if the directory cannot be written, holds something else, or holds another sweep.
         """
         experiment = description_of(plan)
         identity = identity_of(spec, experiment)
@@ -62,7 +62,7 @@ class StoreWriter(Store):
                 self._check_manifests(self.scan(["cell"]).manifests, identity)
                 content = self._encoded(spec, experiment, plan, theory, provenance)
                 if self.files.create("sweep.json", content):
-                    # Where creation is not exclusive, another process may have written its own since.
+                    # Where creation is not exclusive, another process may have replaced this description by its own.
                     self._check(spec, plan)
                     return self
             self._check(spec, plan)
@@ -75,7 +75,7 @@ class StoreWriter(Store):
                 if json.loads(content) != self._description():
                     self.files.write("sweep.json", content)
             except OSError as error:
-                # No matter, if there turns out to be nothing to run.
+                # This does not matter if there turns out to be nothing to run.
                 self.refused = error
             self._check(spec, plan)
         except StoreError:
@@ -85,13 +85,13 @@ class StoreWriter(Store):
         return self
 
     def join(self, plan: Plan, manifest: Manifest) -> None:
-        """Makes ready to write chunks with this `manifest` into a store that another process has opened for this plan."""
+        """Prepares to write chunks with this `manifest` into a store that another process has opened for this plan."""
         self._manifest, self._experiment = manifest, description_of(plan)
         self._kinds = argument_kinds(plan)
 
     @contextlib.contextmanager
     def writing(self, what: str) -> Iterator[None]:
-        """What the disk refuses within is raised as StoreError."""
+        """Turns an OSError within the context into a StoreError about `what` in the store."""
         try:
             yield
         except StoreError:
@@ -122,7 +122,8 @@ class StoreWriter(Store):
         return json.dumps(sealed(content), indent=1).encode()
 
     def _is_sound(self) -> bool:
-        """Whether there is a description that can be trusted. A damaged one is set aside: chunks name their sweep."""
+        """Whether there is a description that can be trusted. A damaged one is moved to `damaged/`, since the chunks themselves
+        say to which sweep they belong."""
         if not self._is_described():
             return False
         try:
@@ -135,7 +136,7 @@ class StoreWriter(Store):
         return True
 
     def theory_before(self, experiment: Description) -> list[dict[str, Any]]:
-        """What theory said when this sweep, with the same code, was run here before."""
+        """The theory that is stored here, if it was computed with the same version and code; else an empty list."""
         try:
             if not self.files.exists() or not self._is_described() or self.is_old:
                 return []
@@ -146,7 +147,7 @@ class StoreWriter(Store):
         return before.theory.entries() if same else []
 
     def classes_before(self) -> dict[str, tuple[int, ...] | None]:
-        """Which sizes share a program (`Plan.classes`) in the sweep that is here, so that what goes on is what began."""
+        """Which sizes share a program (`Plan.classes`) in the stored sweep, so that a resumed sweep uses the same programs."""
         try:
             if not self.files.exists() or not self._is_described() or self.is_old:
                 return {}
@@ -155,12 +156,12 @@ class StoreWriter(Store):
             return {}
 
     def refuse_work(self) -> None:
-        """Raises StoreError if there is work to do and nothing can be written."""
+        """Raises StoreError if writing has failed; called when there is work to do."""
         if self.refused is not None:
             raise self._unwritable(self.refused)
 
     def describe(self, theory: TheoryTable) -> None:
-        """Adds what theory says, where that is known only now. **Raises:** StoreError."""
+        """Adds theory that is known only at the end of a run. **Raises:** StoreError."""
         known = self._description()
         if known["theory"] != json.loads(json.dumps(theory.entries())):
             try:
@@ -171,11 +172,11 @@ class StoreWriter(Store):
                 raise self._unwritable(error) from None
 
     def _check(self, spec: SweepSpec, plan: Plan) -> None:
-        """Raises StoreError if the store, as it is now, holds another sweep than this one."""
+        """Raises StoreError if the store holds another sweep now."""
         if self.is_old:
             raise StoreError(
                 f"{self.name} was made by an earlier version of tsjax, without manifests that say which sweep its records "
-                "belong to. It can be read, and not extended: choose another --out."
+                "belong to. It can be read, but not extended: choose another --out."
             )
         experiment, content = description_of(plan), self.content()
         differences = identity_of(content.spec, content.experiment).differences(identity_of(spec, experiment))
@@ -195,12 +196,12 @@ class StoreWriter(Store):
                 )
 
     def commit(self, records: pd.DataFrame, kernel: str = "xla", leases: Leases | None = None) -> bool:
-        """Writes the records of a chunk, after `open_for`; False if `leases` say that their cells are another worker's by now.
-        **Raises:** StoreError."""
+        """Writes the records of a chunk, after `open_for`. False, and nothing is written, if by `leases` another worker may
+        have taken over their cells. **Raises:** StoreError."""
         assert self._manifest is not None and self._experiment is not None, "open_for comes first"
         device = str(records["device"].iloc[0])
         table = to_table(records, self._kinds)
-        # In the order of the columns too, all chunks are alike.
+        # All chunks have their columns in the same order, too.
         table = in_columns(table, common_columns([columns_of(table)], self._experiment))
         name, content = pack(table, self._manifest.model_copy(update={"device": device, "kernel": kernel}))
         with self.writing("/chunks"):
@@ -215,16 +216,15 @@ class StoreWriter(Store):
         return True
 
     def write(self, table: pa.Table, manifest: Manifest) -> str:
-        """Commits the records of a chunk, all or nothing, and returns its name. **Raises:** StoreError when the disk
-        refuses."""
+        """Commits the records of a chunk, all or none, and returns its name. **Raises:** StoreError if it cannot be written."""
         name, content = pack(table, manifest)
         with self.writing("/chunks"):
             self.files.write(f"chunks/{name}", content)
         return name
 
     def done(self) -> set[str]:
-        """Ids of the cells with a record in a chunk that checks; with `retry`, without those of a black box that failed. Chunks
-        that do not check are set aside, into `damaged/`, so that their cells are run again. **Raises:** StoreError."""
+        """The ids of the cells with a record in a sound chunk; with `retry`, black-box cells that failed do not count. Damaged
+        chunks are moved to `damaged/`, so that their cells are run again. **Raises:** StoreError."""
         found = self.read(["cell", "failure"])
         self._seen = found.names()
         if found.damaged and self.refused is None:
@@ -236,8 +236,8 @@ class StoreWriter(Store):
         return set(itertools.chain.from_iterable(with_result(t)["cell"].to_pylist() for t in found.tables.values()))
 
     def done_since(self) -> set[str]:
-        """Ids of the cells in chunks that others have written since `done`, or the last call. One that does not check, or that
-        was joined with others meanwhile, is left for the next call. **Raises:** StoreError."""
+        """The ids of the cells in chunks that others have written since `done`, or since the last call. A chunk that is
+        damaged, or was joined with others meanwhile, is left to the next call. **Raises:** StoreError."""
         cells: set[str] = set()
         with self.writing("/chunks"):
             for name in set(self.files.names("chunks", fresh=True)) - self._seen:
@@ -249,11 +249,11 @@ class StoreWriter(Store):
         return cells
 
     def tidy(self, *, every: bool = True) -> None:
-        """Gives all chunks the same columns, and joins small ones where there are many. The records stay as they are: files
-        are removed only when others that hold their records are on the disk. Without `every`, only joins.
+        """Gives all chunks the same columns, and joins small chunks if there are many; without `every` it only joins. No record
+        changes: a file is removed only when the files that hold its records are on the disk.
 
-        Any number of processes may do this at once: a cell may then be in two chunks for a while, which readers allow for.
-        **Raises:** StoreError when the disk refuses.
+        Any number of processes may do this at once. A cell may then be in two chunks for a while, which readers allow for.
+        **Raises:** StoreError if the disk refuses.
         """
         found, experiment = self.scan(), self.content().experiment
         small = [name for name, table in found.tables.items() if table.num_rows < _ROWS // 2]
@@ -266,7 +266,7 @@ class StoreWriter(Store):
         doubled = self._doubled(found, columns)
         groups: dict[str, list[str]] = {}
         for name in sorted(wanted & found.tables.keys()):
-            # Cells that are in two files stay apart: once joined, nothing would show that they were run twice.
+            # Files that share cells are not joined: afterwards nothing would show that these cells were run twice.
             alone = name if name in doubled else ""
             groups.setdefault(found.manifests[name].origin + alone, []).append(name)
         for names in groups.values():
@@ -278,8 +278,8 @@ class StoreWriter(Store):
                     batch = []
 
     def _doubled(self, found: Chunks, columns: Mapping[str, str]) -> set[str]:
-        """The files that share cells with others. One whose rows are all in a larger one, as a kill while files were joined
-        leaves it, is removed first."""
+        """The files that share cells with others. A file whose rows are all in a larger file is removed first; a process that
+        was killed while it joined files leaves such files."""
         names = sorted(found.tables, key=lambda name: -found.tables[name].num_rows)
         cells = {name: found.tables[name]["cell"].to_pylist() for name in names}
         holders: dict[str, list[str]] = {}
@@ -294,7 +294,7 @@ class StoreWriter(Store):
             own = set(cells[name])
             mine, whole = in_columns(found.tables[name], columns), in_columns(found.tables[larger], columns)
             theirs = whole.take([row for row, cell in enumerate(cells[larger]) if cell in own])
-            # As pandas compares them, where NaN equals NaN: a failed cell has NaN for a risk.
+            # Compared by pandas, for which NaN equals NaN: the risk of a failed cell is NaN.
             if mine.sort_by("cell").to_pandas().equals(theirs.sort_by("cell").to_pandas()):
                 self.files.remove([f"chunks/{name}"])
                 del found.tables[name]

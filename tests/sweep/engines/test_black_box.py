@@ -122,11 +122,11 @@ def test_a_box_in_which_every_cell_fails_is_a_mistake(tmp_path):
 
 RETURNED = {
     "list": "'returning' returned a list; return a dict",
-    "word": "returned 'risk', which is no real number",
-    "complex": "returned 'risk', which is no real number",
+    "word": "returned 'risk', which is not a real number",
+    "complex": "returned 'risk', which is not a real number",
     "clash": "returns 'n', which is already an argument",
     "no risk": "y names 'risk', which is not returned",
-    "table": "nothing may have more axes",
+    "table": "may have more axes",
 }
 
 
@@ -137,7 +137,7 @@ def test_returned_values_are_checked(what):
 
 
 def test_one_wrong_program_stops_no_other(tmp_path):
-    with pytest.raises(GroupError, match="6 of 7 programs failed, all other cells are done"):
+    with pytest.raises(GroupError, match="6 of 7 programs failed; all other cells are done"):
         ts.sweep(returning, what=["well", *RETURNED], n=1, seeds=2, out=tmp_path / "s")
     assert list(stored(tmp_path / "s")["what"]) == ["well"] * 2
 
@@ -204,16 +204,16 @@ def test_a_function_that_cannot_be_loaded(monkeypatch, tmp_path):
 def test_wrong_options_are_named():
     with pytest.raises(ValueError, match="first parameter must be called seed"):
         ts.black_box(lambda key: {})
-    with pytest.raises(ValueError, match="black box 'f': static is for experiments in JAX"):
+    with pytest.raises(ValueError, match="black box 'f': static is only for experiments in JAX"):
         ts.black_box(name="f", static=("n",))(lambda seed: {})
     for timeout in (0, -1.0, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="timeout = .*: give the seconds"):
             ts.black_box(timeout=timeout, arguments=ts.Arguments)(lambda seed: {"risk": 1.0})
-    with pytest.raises(ValueError, match="timeout is for black boxes"):
+    with pytest.raises(ValueError, match="timeout is only for black boxes"):
         ts.experiment(timeout=3.0)(power.fn)
     with pytest.raises(SpecError, match="processes = 0: give the number of processes"):
         ts.engines.BlackBox(processes=0)
-    with pytest.raises(SpecError, match="engine 'black_box' is for black boxes.*'power' is an experiment in JAX"):
+    with pytest.raises(SpecError, match="engine 'black_box' runs black boxes.*'power' is an experiment in JAX"):
         ts.sweep(power, n=2, method="fast", seeds=1, engine="black_box")
     with pytest.raises(SpecError, match="retry is for black boxes"):
         ts.sweep(power, n=2, method="fast", seeds=1, retry=True)
@@ -227,7 +227,7 @@ def test_tracers_and_black_boxes():
     def mixed(key, *, n: int):
         return {"risk": np.mean(np.asarray(jax.random.normal(key, (n,))))}
 
-    with pytest.raises(ExperimentError, match=r"hands a traced array to code that is not JAX.*@ts.black_box"):
+    with pytest.raises(ExperimentError, match=r"passes a traced array to code that is not JAX.*@ts.black_box"):
         ts.sweep(mixed, n=3, seeds=1)
 
     @ts.experiment

@@ -25,9 +25,9 @@ BAD = [
         {"engine": "ray", "commit_seconds": 1.0},
         "engine 'ray' has no option 'commit_seconds'. It is one of engine 'local'",
     ),
-    ({"workers": 3}, r"workers is no option any more: write engine=ts.engines.BlackBox\(processes=3\)"),
+    ({"workers": 3}, r"workers is not an option any more: write engine=ts.engines.BlackBox\(processes=3\)"),
     ({"ray_address": "a:1"}, r"write engine=ts.engines.Ray\(address='a:1'\)"),
-    ({"shard": (1, 2)}, "shard is no option any more: .* processes that work on one store share its cells"),
+    ({"shard": (1, 2)}, "shard is not an option any more: .* processes that work on one store share its cells"),
     ({"engine": "slurm"}, "engine 'slurm' needs a store"),
     ({"engine": "black_box"}, "'plain' is an experiment in JAX"),
 ]

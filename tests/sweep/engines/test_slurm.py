@@ -195,7 +195,7 @@ def test_jobs_of_submitit(tmp_path, local):
 @pytest.mark.slow
 def test_a_killed_job_and_errors_of_jobs(tmp_path, local):
     with pytest.raises(
-        GroupError, match="all 2 jobs have ended and cells are missing: .*no such thing.*Run again to go on"
+        GroupError, match="all 2 jobs have ended, but cells are missing: .*no such thing.*Run again to continue"
     ):
         ts.sweep(uneven, out=tmp_path / "s", kind=["broken", "fine"], n=8, seeds=3, engine=local())
     assert set(stored(tmp_path / "s")["kind"]) == {"fine"}

@@ -1,4 +1,4 @@
-"""Where the cells of a sweep run: objects with one method, `run`, chosen by `ts.sweep(..., engine=...)` and `--engine NAME`."""
+"""Engines: objects whose method `run` runs the cells of a sweep. `ts.sweep(..., engine=...)` and `--engine NAME` choose one."""
 
 import dataclasses
 import typing
@@ -19,12 +19,12 @@ from .slurm import Slurm
 __all__ = ["ENGINES", "AbstractEngine", "BlackBox", "Local", "Ray", "Slurm", "engine_of", "options_from"]
 
 ENGINES: dict[str, type[AbstractEngine]] = {engine.name: engine for engine in (Local, Ray, Slurm, BlackBox)}
-"""The engines that go by name."""
+"""The engines, by their names."""
 
 
 def engine_of(engine: Any, options: Mapping[str, Any], experiment: Experiment | None = None) -> AbstractEngine:
-    """An engine by its name, or an object that is one, with these options; None means Local, or BlackBox for an experiment that
-    is no JAX code. **Raises:** SpecError for names that are none, options that do not belong, and values that cannot be."""
+    """The engine of this name, or this engine, with these options. None means Local, or BlackBox for an experiment that is not
+    JAX code. **Raises:** SpecError for an unknown name, an option that the engine does not have, and a wrong value."""
     engine = engine.value if isinstance(engine, Enum) else engine
     options = {name: plain(name, value) for name, value in options.items()}
     if engine is None:
@@ -56,7 +56,7 @@ def _check_names(engine: type[AbstractEngine], options: Mapping[str, Any]) -> No
 
 
 def options_from(texts: Mapping[str, str], engine: AbstractEngine | str | None) -> dict[str, Any]:
-    """Options that were written on a command line, as the engine wants them. **Raises:** SpecError."""
+    """Options from a command line, converted to the types of the engine's options. **Raises:** SpecError."""
     kind = ENGINES.get(engine, Local) if isinstance(engine, str) else Local
     _check_names(kind, texts)
     kinds = typing.get_type_hints(kind)

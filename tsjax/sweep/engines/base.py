@@ -1,4 +1,4 @@
-"""What an engine is: it runs the cells of a plan that a store lacks, somewhere."""
+"""The interface of engines, which run the cells of a plan that a store lacks."""
 
 import dataclasses
 import math
@@ -20,14 +20,15 @@ from ..writer import StoreWriter
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractEngine(ABC):
-    """Where the cells of a sweep run: `ts.sweep(..., engine=ts.engines.Ray())`. One of your own has a `run`.
+    """Where the cells of a sweep run: `ts.sweep(..., engine=ts.engines.Ray())`. An engine of your own must have a `run`.
 
-    - `name`: that of the command line.
-    - `chunk`: cells that run together, and are committed together at most.
+    - `name`: its name on the command line.
+    - `chunk`: the most cells that run together.
 
-    Chunks are independent, and a cell that is run twice gives the same record: any engine goes on with what another began.
+    Chunks are independent, and a cell that is run twice gives the same record up to rounding, so any engine can continue a
+    sweep that another one began.
 
-    **Raises:** SpecError for an option that cannot be.
+    **Raises:** SpecError for a wrong value of an option.
     """
 
     name: ClassVar[str]
@@ -37,24 +38,25 @@ class AbstractEngine(ABC):
         whole(self, "chunk", "a number of cells that run together")
 
     def check(self, experiment: Experiment, out: Any) -> None:
-        """Refuses what this engine cannot run: an experiment, or a sweep without a store where `out` is None. It is called
-        before anything is compiled or written. **Raises:** SpecError."""
+        """Checks that this engine can run an experiment, with the store `out` or without one (None). It is called before
+        anything is compiled or written. **Raises:** SpecError if it cannot."""
         return
 
     @abstractmethod
     def run(self, plan: Plan, store: StoreWriter | None, stop: Stop) -> Iterator[ChunkDone]:
-        """Runs every cell of the plan that the store lacks, and commits the records; yields a `ChunkDone` for every commit, and
-        for cells found done. After a request to `stop` it begins nothing more. Without a store, records are yielded only.
+        """Runs every cell of the plan that the store lacks, and commits the records. It yields a `ChunkDone` for every commit
+        and for cells that were found done. After a request to `stop` it begins nothing new. Without a store, the records are
+        only yielded.
 
-        **Raises:** GroupError at the end, if programs could not be made or run; StoreError at once.
+        **Raises:** GroupError at the end, if programs could not be compiled or run; StoreError at once.
         """
 
     def refuse_black_box(self, experiment: Experiment) -> None:
-        """**Raises:** SpecError for an experiment that is no JAX code."""
+        """**Raises:** SpecError for a black box."""
         if experiment.black_box:
             raise SpecError(
                 f"engine {self.name!r} runs experiments in JAX, and {experiment.name!r} is a black box: leave the engine "
-                "out, or take black_box, or slurm for many machines."
+                "out, or use black_box, or slurm for many machines."
             )
 
 
@@ -62,8 +64,8 @@ class AbstractEngine(ABC):
 class AbstractLeasing(AbstractEngine):
     """An engine whose process claims cells of the store.
 
-    - `lease_seconds`: after so long without a sign of life, another process on the store takes over what this one holds. On one
-      machine a process that ended is noticed at once.
+    - `lease_seconds`: after this time without a sign of life, another process that works on the store takes over the cells that
+      this one holds. On the same machine, others notice at once that a process has ended.
     """
 
     lease_seconds: float = LEASE_SECONDS
@@ -75,9 +77,9 @@ class AbstractLeasing(AbstractEngine):
 
 @dataclass(frozen=True, kw_only=True)
 class AbstractCommitting(AbstractLeasing):
-    """An engine that gathers finished cells before they are written.
+    """An engine that gathers finished cells before it writes them.
 
-    - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
+    - `commit_seconds`: how many seconds of finished work a kill may lose, besides the chunks in flight.
     """
 
     commit_seconds: float = COMMIT_SECONDS
@@ -88,14 +90,14 @@ class AbstractCommitting(AbstractLeasing):
 
 
 def code_of(plan: Plan) -> Experiment:
-    """The experiment of a plan that can be run. **Raises:** TypeError."""
+    """The experiment of a plan. **Raises:** TypeError for a plan that was read from a store and has no code."""
     if not isinstance(plan.experiment, Experiment):
         raise TypeError(f"the plan of {plan.experiment.name} was read from a store and has no code to run.")
     return plan.experiment
 
 
 def integer(value: Any) -> int | None:
-    """An integer of any library as Python's; None for everything else, truth values too."""
+    """An integer of any library as a Python int; None for everything else, including truth values."""
     if isinstance(value, bool) or type(value).__name__ in ("bool_", "bool"):
         return None
     try:
@@ -105,7 +107,7 @@ def integer(value: Any) -> int | None:
 
 
 def whole(engine: Any, name: str, what: str, *, optional: str = "") -> None:
-    """Makes an option Python's integer >= 1, or leaves None where that means something: `optional`. **Raises:** SpecError."""
+    """Converts an option to a Python int >= 1. None stays if `optional` says what it means. **Raises:** SpecError."""
     value = getattr(engine, name)
     if value is None and optional:
         return
@@ -117,7 +119,7 @@ def whole(engine: Any, name: str, what: str, *, optional: str = "") -> None:
 
 
 def seconds(engine: Any, name: str, what: str, *, zero: bool = False) -> None:
-    """Makes an option Python's float > 0, or >= 0 with `zero`. **Raises:** SpecError."""
+    """Converts an option to a Python float > 0, or >= 0 with `zero`. **Raises:** SpecError."""
     value = getattr(engine, name)
     number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if not (number >= 0.0 if zero else number > 0.0):
@@ -126,12 +128,12 @@ def seconds(engine: Any, name: str, what: str, *, zero: bool = False) -> None:
 
 
 def text(engine: Any, name: str, what: str) -> None:
-    """Checks an option that is a text or None. **Raises:** SpecError."""
+    """Checks an option that is a text of one line or None. **Raises:** SpecError."""
     value = getattr(engine, name)
     if value is not None and (not isinstance(value, str) or not value.strip() or "\n" in value):
         raise SpecError(f"{name} = {shown(value)}: give {what} as a text of one line, or leave it out.")
 
 
 def options_of(engine: type[AbstractEngine]) -> dict[str, dataclasses.Field[Any]]:
-    """The options of an engine, by name."""
+    """The fields of the options of an engine, by name."""
     return {field.name: field for field in dataclasses.fields(engine) if field.init}

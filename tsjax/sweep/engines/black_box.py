@@ -1,10 +1,12 @@
-"""Processes of this machine for a black box: they run it cell by cell, and may hang, crash or be killed without harm to others.
+"""The engine of black boxes: processes of this machine that run one cell at a time.
 
 Every worker (`tsjax.sweep.worker`) is a new Python process with one thread for linear algebra and OpenMP, unless the
-environment says otherwise, so that records do not depend on how many workers there are. A cell over its time is ended with all
-that it started, and recorded as `Status.TIMED_OUT`; one whose function raises an error is recorded as `Status.FAILED`, with
-the error's text in the column `failure`. A cell whose worker died is run again by another one, and recorded as failed when
-three workers have died of it. Failures are records: a run that is resumed leaves them as they are, and `retry` runs them again.
+environment says otherwise, so that records do not depend on the number of workers. A worker may hang, crash or be killed
+without harm to others. A cell that takes longer than the timeout is ended, with all processes that it started, and is recorded
+as `Status.TIMED_OUT`. A cell whose function raises an error is recorded as `Status.FAILED` (`Status.OUT_OF_MEMORY` for a
+MemoryError), with the text of the error in the column `failure`. A cell whose worker died is run again by another worker, and
+is recorded as failed after three workers have died in it. A resumed run keeps these records; with `retry` it runs the cells
+again.
 """
 
 import contextlib
@@ -39,17 +41,17 @@ from ..writer import StoreWriter
 from .base import AbstractCommitting, code_of, whole
 
 DEVICE = "cpu"
-"""What records say of the device: processes run on the cores."""
-# So many workers may die of one cell, and so many in a row before they have begun.
+"""The device in the records: processes run on the cores."""
+# After this many deaths in one cell it has failed; after this many deaths in a row before a worker is ready, the run ends.
 _DEATHS, _FALSE_STARTS = 3, 20
-# Signals and deaths are noticed within this many seconds.
+# Signals and deaths of workers are noticed within this many seconds.
 _NAP = 0.1
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _START = "import sys; sys.path[:] = {path!r}; from tsjax.sweep.worker import serve; serve({handle})"
 
 
 def _sent(fn: Callable[..., Any]) -> tuple[Named | None, bytes]:
-    """A function as a worker takes it: by name where the worker can import it, else as it is."""
+    """A function in the form that is sent to workers: its name if they can import it, else the pickled function."""
     module = inspect.getmodule(fn)
     name = getattr(module, "__name__", "__main__")
     if module is not None and name != "__main__" and _importable(name, getattr(module, "__file__", None)):
@@ -61,7 +63,7 @@ def _sent(fn: Callable[..., Any]) -> tuple[Named | None, bytes]:
 
     if module is None or name == "__main__":
         return None, cloudpickle.dumps(fn)
-    # What the function uses of a module that no other process finds travels with it.
+    # No other process can import the module, so the parts of it that the function uses are pickled with it.
     cloudpickle.register_pickle_by_value(module)
     try:
         return None, cloudpickle.dumps(fn)
@@ -70,10 +72,10 @@ def _sent(fn: Callable[..., Any]) -> tuple[Named | None, bytes]:
 
 
 def _importable(name: str, file: str | None) -> bool:
-    """Whether a process without any modules, but with this path, would import this very file under that name."""
+    """Whether a new process with the same path would import exactly this file under that name."""
     found, path = None, None
     for part in itertools.accumulate(name.split("."), "{}.{}".format):
-        # Not importlib.util.find_spec, which answers from the modules that this process has.
+        # Not importlib.util.find_spec, which looks at the modules that this process has loaded.
         specs = (finder.find_spec(part, path) for finder in sys.meta_path)
         found = next(filter(None, specs), None)
         if found is None:
@@ -85,7 +87,7 @@ def _importable(name: str, file: str | None) -> bool:
 
 @dataclass(eq=False)
 class _Task:
-    """A cell that is to be run, and how many workers have died of it."""
+    """A cell to run, and how many workers have died in it."""
 
     group: Group
     cell: Cell
@@ -93,20 +95,20 @@ class _Task:
 
 
 class _Worker:
-    """A worker process as seen from the process that started it."""
+    """A worker process, for the process that started it."""
 
     def __init__(self, sent: tuple[Named | None, bytes]):
         self.connection, theirs = Pipe()
         handle = theirs.fileno()
         environment = {**dict.fromkeys(_ONE_THREAD, "1"), **os.environ}
         command = [sys.executable, "-c", _START.format(path=sys.path, handle=handle)]
-        # What a cell prints goes to standard error: standard output may be JSON.
+        # The output of a cell goes to standard error, since standard output may be JSON.
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=2, pass_fds=[handle], env=environment, start_new_session=True
         )
         theirs.close()
         self.ready, self.task, self.since = False, None, 0.0
-        # One that dies at once is noticed where its messages are read.
+        # A worker that dies at once is noticed when its messages are read.
         with contextlib.suppress(OSError):
             self.connection.send(sent)
 
@@ -116,8 +118,8 @@ class _Worker:
             self.connection.send((seed, task.cell.arguments))
 
     def message(self) -> tuple[str, Any, float] | None:
-        """What it has said, if anything; `dead` once it is."""
-        # In this order: what it said before it ended counts.
+        """The next message of the worker, if there is one; a message `dead` if it has ended."""
+        # In this order, since messages that it sent before it ended count.
         gone = self.process.poll() is not None
         try:
             if self.connection.poll():
@@ -127,8 +129,8 @@ class _Worker:
         return ("dead", None, 0.0) if gone else None
 
     def end(self) -> str:
-        """Ends it and all that it has started; returns how it ended."""
-        # A group without a living member is gone.
+        """Ends the worker and all processes that it has started; returns how it ended."""
+        # A process group without a living member is gone.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         code = self.process.wait()
@@ -167,7 +169,7 @@ class _Run:
         return [worker for worker in self.pool if worker.task is not None]
 
     def fetch(self) -> None:
-        """Claims cells for the workers to come, no more of them than are needed soon."""
+        """Claims cells, but not more than workers need soon."""
         while len(self.tasks) < self.processes:
             group, cells = next(self.coming, (None, ()))
             if group is None:
@@ -175,7 +177,7 @@ class _Run:
             self.tasks.extend(_Task(group, cell) for cell in cells)
 
     def hand_out(self) -> None:
-        """Gives waiting cells to idle workers, and starts workers while there are cells for them."""
+        """Gives waiting cells to idle workers, and starts more workers if there are cells for them."""
         self.fetch()
         for worker in self.pool:
             while worker.ready and worker.task is None and self.tasks:
@@ -189,7 +191,7 @@ class _Run:
             starting += 1
 
     def listen(self) -> None:
-        """Takes what workers have said since, after a nap at most."""
+        """Handles the messages of workers, and cells that are over their time; waits for at most a moment."""
         due = [worker.since + self.experiment.timeout for worker in self.busy if self.experiment.timeout is not None]
         nap = min([_NAP, *(max(0.0, at - time.monotonic()) for at in due)])
         wait([worker.connection for worker in self.pool], nap)
@@ -205,19 +207,19 @@ class _Run:
                     self.failed(worker.task, Status.TIMED_OUT, text, seconds)
 
     def take(self, worker: _Worker, kind: str, value: Any, seconds: float) -> None:
-        """Deals with a message of a worker."""
+        """Handles a message of a worker."""
         task, worker.task = worker.task, None
         if kind == "broken":
             raise ExperimentError(
-                f"experiment {self.experiment.name!r}: its function cannot be loaded in a worker process: {value}. Put it "
-                "into a module that can be imported, and what it needs too."
+                f"experiment {self.experiment.name!r}: its function cannot be loaded in a worker process: {value}. Put "
+                "the function, and everything that it needs, into a module that can be imported."
             )
         if kind == "dead":
             self.died(worker, task)
         elif kind == "ready":
             worker.ready, self.false_starts = True, 0
         elif task is None:
-            raise RuntimeError(f"a worker said {kind!r} of no cell.")
+            raise RuntimeError(f"a worker said {kind!r}, but had no cell.")
         elif kind == "wrong":
             self.work.errors.add(task.group, ValueError(f"experiment {self.experiment.name!r} {value}"))
         elif kind == "returned":
@@ -263,22 +265,23 @@ class _Run:
     def failed(self, task: _Task, status: Status, text: str, seconds: float) -> None:
         self.failures.append((task.cell, text))
         values = {name: np.array([np.nan]) for name in self.experiment.y}
-        # Of a vector there is one row, at no x.
+        # A cell that would have returned vectors has one row, without an x.
         values |= {self.experiment.x: np.array([np.nan])} if self.experiment.returns_x else {}
         values |= {"status": np.array([int(status)]), "failure": np.array([text], object)}
         self.finish(task, values, seconds)
 
     def finish(self, task: _Task, values: dict[str, np.ndarray], seconds: float) -> None:
-        # Cells that returned the same names, types and lengths are one table.
+        # Cells that returned the same names, types and shapes go into one table.
         like = tuple(sorted((name, value.dtype.kind, value.shape) for name, value in values.items()))
         place = (id(task.group), like)
-        # As on devices: the time that a cell takes of all workers together.
+        # As on devices, the time of a cell is that of all workers together.
         self.finished.setdefault(place, Finished(task.group.static, self.experiment.arrays)).add(
             (task.cell,), values, seconds / self.processes
         )
 
     def commit(self, seconds: float, most: int) -> None:
-        """Hands over what is finished for so long, or so much of it; all of a group that has nothing more to run."""
+        """Begins to write tables whose first cell was begun at least `seconds` ago, tables of at least `most` cells, and all
+        tables of groups that have no more cells waiting or running."""
         unfinished = {id(task.group) for task in self.tasks} | {id(one.task.group) for one in self.busy if one.task}
         now = time.perf_counter()
         for place, found in list(self.finished.items()):
@@ -294,10 +297,11 @@ class _Run:
 
 @dataclass(frozen=True, kw_only=True)
 class BlackBox(AbstractCommitting):
-    """Processes of this machine, one cell at a time in each: the engine of black boxes (`tsjax.black_box`).
+    """Processes of this machine that run one cell at a time each: the engine of black boxes (`tsjax.black_box`).
 
-    - `processes`: how many, all cores by default.
-    - `commit_seconds`, `lease_seconds`: as those of `Local`. At most `chunk` cells are committed together, and claimed at once.
+    - `processes`: their number; by default that of the cores.
+    - `chunk`: the number of finished cells that are written at once, and the most cells that are claimed at once.
+    - `commit_seconds`, `lease_seconds`: as those of `Local`.
     """
 
     name: ClassVar[str] = "black_box"
@@ -311,13 +315,15 @@ class BlackBox(AbstractCommitting):
     def check(self, experiment: Experiment, out: Any) -> None:
         if not experiment.black_box:
             raise SpecError(
-                f"engine 'black_box' is for black boxes, whose cells run in processes, and {experiment.name!r} is an "
-                "experiment in JAX, which runs on all devices: leave the engine out."
+                f"engine 'black_box' runs black boxes in processes, and {experiment.name!r} is an experiment in JAX, which "
+                "runs on all devices: leave the engine out."
             )
 
     def run(self, plan: Plan, store: StoreWriter | None, stop: Stop) -> Iterator[ChunkDone]:
-        """**Raises:** StoreError at once; ExperimentError where workers cannot load the function; at the end GroupError for
-        cells whose function returned what no record can hold, and where all cells that were run failed and none has a result.
+        """As `AbstractEngine.run`.
+
+        **Raises:** StoreError at once; ExperimentError if workers cannot load the function; at the end GroupError if a function
+        returned values that no record can hold, or if all cells failed.
         """
         experiment = code_of(plan)
         processes = len(os.sched_getaffinity(0)) if self.processes is None else self.processes
@@ -327,7 +333,7 @@ class BlackBox(AbstractCommitting):
             try:
                 yield from self._rounds(run, stop)
             finally:
-                # Also what was finished before something failed.
+                # If something failed, cells that were finished before are written.
                 run.commit(0.0, 1)
                 run.close()
         finally:
@@ -337,8 +343,8 @@ class BlackBox(AbstractCommitting):
             raise every_cell_failed(experiment, run.failures)
 
     def _rounds(self, run: _Run, stop: Stop) -> Iterator[ChunkDone]:
-        """Runs what can be had, and again what others have given up since, until nothing is left."""
-        # Small pieces: who claims many cells keeps them from others for long, as they run one by one.
+        """Runs the cells that are free, and then those that others have given up, until all are done."""
+        # Small pieces: cells run one by one, so a large piece would keep them from other processes for long.
         piece = min(self.chunk, run.processes)
         while not stop.overdue:
             run.coming = run.work.pieces(piece)
@@ -359,7 +365,7 @@ class BlackBox(AbstractCommitting):
                 run.listen()
                 run.commit(self.commit_seconds, self.chunk)
                 yield from run.commits.committed()
-            # Only then it is known what is done.
+            # The next round must know which cells are done.
             run.commit(0.0, 1)
             yield from run.commits.committed(0)
             if stop.now:

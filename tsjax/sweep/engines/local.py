@@ -1,11 +1,12 @@
-"""The devices of this machine: compiles each group once, keeps them busy with its chunks, commits what they give.
+"""The engine that runs experiments on the devices of this machine: it compiles programs, runs chunks and commits their records.
 
-Chunks are dispatched before earlier ones have been read back and committed by a thread of their own, while other threads
-compile programs, one for each core: the device waits for neither the host nor the disk, and for the compiler only at first.
-Chunks that take less than a moment share a file, so that cheap cells do not drown in files. What goes wrong stays where it
-happens. A chunk that runs out of memory is halved, and so is the memory that later programs may plan with; a cell that does
-not fit alone becomes a record of `Status.OUT_OF_MEMORY`; a program that cannot be made or run leaves its cells undone, and the
-others go on.
+A chunk is dispatched before earlier ones have been read back. One thread commits records, and other threads compile programs,
+one on each core. So the devices do not wait for the host or the disk, and for the compiler only at the beginning. Chunks that
+take little time share a file, so that cheap cells do not make many files.
+
+An error does not stop other programs. A chunk that runs out of memory is halved, and later programs must then fit into the
+memory of the smaller chunk. A cell that does not fit alone gets a record with `Status.OUT_OF_MEMORY`. A program that cannot be
+compiled or run leaves its cells undone.
 """
 
 import contextlib
@@ -42,7 +43,8 @@ def _out_of_memory(error: BaseException) -> bool:
 
 
 class _Clock:
-    """Bounds the time that the devices wait: what lies between the last moment they were seen busy and the next dispatch."""
+    """An upper bound on the time that devices wait: the time between the last moment when they were seen busy and the next
+    dispatch."""
 
     def __init__(self):
         self.idle, self._busy = 0.0, None
@@ -58,7 +60,7 @@ class _Clock:
 
     @contextlib.contextmanager
     def excused(self) -> Iterator[None]:
-        """Of the waiting inside the cause is compilation."""
+        """Time within the context does not count, since its cause is compilation."""
         start = time.perf_counter()
         try:
             yield
@@ -80,7 +82,7 @@ class _Run:
         self.programs = Programs(self.experiment, plan.groups, plan.key, chunk, self.costs)
 
     def piece(self, group: Group) -> int:
-        """How many cells of a group run together: a multiple of the number of devices."""
+        """The number of cells of a group that run together: a multiple of the number of devices."""
         return -(-min(self.chunk, len(group.cells)) // self.count) * self.count
 
     def smaller(self, group: Group, size: int) -> Program:
@@ -89,18 +91,18 @@ class _Run:
             return self.programs.smaller(group, size)
 
     def next(self, todo: list[Group]) -> Group | None:
-        """Takes the first group whose program is there; waits for one where there is none. None after a request to stop."""
+        """Takes the first group whose program is ready, and waits if there is none. None after a request to stop."""
         with self.clock.excused():
             while not self.stop.now:
                 for i, group in enumerate(todo):
                     if self.programs.is_there(group):
                         return todo.pop(i)
-                # In naps: a signal is heard between them.
+                # In short waits, between which a signal is noticed.
                 self.programs.wait(_NAP)
         return None
 
     def rounds(self) -> Iterator[ChunkDone]:
-        """Runs what can be had, and again what others have given up since, until nothing is left."""
+        """Runs the cells that are free, and then those that others have given up, until all are done."""
         while not self.stop.now:
             found = self.work.groups(self.piece)
             yield from self.work.news()
@@ -121,14 +123,14 @@ class _Run:
                     self.work.errors.add(group, error)
                 finally:
                     self.programs.done(group)
-            # Only then it is known what is done.
+            # The next round must know which cells are done.
             yield from self.commits.committed(0)
 
     def group(self, group: Group) -> Iterator[ChunkDone]:
-        """Runs the pieces of a group that can be had."""
+        """Runs the pieces of a group that are free."""
         program = self.programs.of(group)
         if program.bytes > self.programs.budget and program.size > self.count:
-            # Memory ran out since it was planned.
+            # Memory ran out after the program was compiled, so the budget is smaller now.
             program = self.smaller(group, program.size)
         finished = Finished(group.static, self.experiment.arrays)
         try:
@@ -140,13 +142,13 @@ class _Run:
                     finished = Finished(group.static, self.experiment.arrays)
                 yield from self.commits.committed()
         finally:
-            # Also what was finished before something failed.
+            # If something failed, chunks that were finished before are written.
             self.commit(finished, program)
 
     def chunks(self, group: Group, program: Program) -> Iterator[tuple]:
-        """Cells, values and seconds of one chunk after the other."""
+        """Runs the chunks of a group, and yields the cells, the values and the seconds of each."""
         flying: deque[tuple[tuple[Cell, ...], Any, float, bool]] = deque()
-        # Cells that were taken and are to be run (again).
+        # Cells that were claimed and must be run, perhaps again.
         taken: deque[tuple[Cell, ...]] = deque()
         before, more = time.perf_counter(), True
         while flying or ((taken or more) and not self.stop.now):
@@ -175,12 +177,12 @@ class _Run:
                 if not _out_of_memory(error):
                     raise
                 if not alone:
-                    # Perhaps only because another chunk was on its way.
+                    # The reason may only be that another chunk was in flight.
                     self.in_flight = 1
                     taken.appendleft(cells)
                     continue
                 if program.size == self.count:
-                    # Cells that do not fit alone, one on each device.
+                    # These cells do not fit even with one cell on each device.
                     yield cells, _no_memory(len(cells), program.outputs), 0.0
                     continue
                 half = max(self.count, program.size // 2)
@@ -193,7 +195,8 @@ class _Run:
             before = now
 
     def wait(self, promise: Any) -> bool:
-        """Until the arrays are there, or too long after a request to stop. In small naps: a signal is heard between them."""
+        """Waits until the arrays are ready; False if that takes too long after a request to stop. It waits in short naps,
+        between which a signal is noticed."""
         nap = 1e-4
         while not _ready(promise):
             self.clock.busy()
@@ -204,7 +207,7 @@ class _Run:
         return True
 
     def commit(self, finished: Finished, program: Program) -> None:
-        """Hands finished chunks to the disk."""
+        """Begins to write finished chunks."""
         self.commits.add(
             finished,
             device=self.device,
@@ -219,7 +222,7 @@ def _ready(promise: Any) -> bool:
 
 
 def _no_memory(cells: int, outputs: dict[str, jax.ShapeDtypeStruct]) -> dict[str, np.ndarray]:
-    """What a record says of cells that do not fit in memory: NaN, where there are NaNs."""
+    """The values of cells that do not fit in memory: NaN, or 0 for types without NaN."""
     nothing = lambda dtype: np.nan if np.issubdtype(dtype, np.inexact) else 0
     values = {k: np.full((cells, *v.shape[1:]), nothing(v.dtype), v.dtype) for k, v in outputs.items()}
     return values | {"status": np.full(cells, int(Status.OUT_OF_MEMORY), np.int32)}
@@ -234,10 +237,10 @@ def run_plan(
     lease_seconds: float = LEASE_SECONDS,
     stop: Stop | None = None,
 ) -> Iterator[ChunkDone]:
-    """Runs every cell that the store lacks, on the devices of this process; yields a `ChunkDone` for every commit, and for
-    cells found done.
+    """Runs every cell that the store lacks on the devices of this process; yields a `ChunkDone` for every commit, and for cells
+    that were found done.
 
-    **Raises:** GroupError at the end, if programs could not be made or run; StoreError at once.
+    **Raises:** GroupError at the end, if programs could not be compiled or run; StoreError at once.
     """
     work = Work(plan, store, lease_seconds)
     try:
@@ -256,11 +259,12 @@ def run_plan(
 
 @dataclass(frozen=True, kw_only=True)
 class Local(AbstractCommitting):
-    """The devices of this machine, all of them: the engine of experiments in JAX where you name none.
+    """All devices of this machine: the default engine of experiments in JAX.
 
-    - `commit_seconds`: how much finished work a kill may lose, beside the chunks in flight.
-    - `lease_seconds`: after so long without a sign of life, another process on the store takes over what this one holds. On one
-      machine a process that ended is noticed at once.
+    - `chunk`: the most cells that run together; fewer if they do not fit in memory.
+    - `commit_seconds`: how many seconds of finished work a kill may lose, besides the chunks in flight.
+    - `lease_seconds`: after this time without a sign of life, another process that works on the store takes over the cells that
+      this one holds. On the same machine, others notice at once that a process has ended.
     """
 
     name: ClassVar[str] = "local"
@@ -269,7 +273,7 @@ class Local(AbstractCommitting):
         self.refuse_black_box(experiment)
 
     def run(self, plan: Plan, store: StoreWriter | None, stop: Stop) -> Iterator[ChunkDone]:
-        """**Raises:** as `run_plan`."""
+        """As `run_plan`. **Raises:** as `run_plan`."""
         yield from run_plan(
             plan,
             store,

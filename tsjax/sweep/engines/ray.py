@@ -1,7 +1,7 @@
-"""A plan on a Ray cluster: every chunk is a task that any node may run, and run again when a node or a worker is lost.
+"""The engine for Ray clusters: every chunk is a task, which any node may run, and which is run again if its node is lost.
 
-The driver commits what the tasks return, so that nodes need no common disk. Nodes may join and leave: as many chunks are
-handed out as the cluster can take at the time.
+This process commits the records that tasks return, so the nodes need no shared disk. Nodes may join and leave: the number of
+chunks that are handed out follows the present size of the cluster.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from ..writer import StoreWriter
 from .base import AbstractLeasing, code_of, text
 from .local import run_plan
 
-# Ray gives a task up after so many lost workers or nodes.
+# Ray gives up a task after this many lost workers or nodes.
 _RETRIES = 20
-# Tasks for each place where one can run: the next one waits there already.
+# The number of tasks that are handed out for each GPU or CPU, so that the next task is already waiting.
 _AHEAD = 2
 
 
 def _work(experiment: Experiment, cells: tuple[Cell, ...], limits: Any, key: int) -> list[ChunkDone]:
-    """Runs one chunk, in a program for sizes up to its `limits`; in a worker of Ray."""
+    """Runs one chunk in a worker of Ray, with the program for arrays of lengths `limits` (`Group.limits`)."""
     keep_compiled()
     plan = Plan(
         experiment, tuple(Combination(cell.arguments, [cell.seed]) for cell in cells), limits=(limits,), key=key
@@ -41,23 +41,24 @@ def _work(experiment: Experiment, cells: tuple[Cell, ...], limits: Any, key: int
 
 
 def connect(address: str | None) -> Any:
-    """Ray, connected to the cluster at `address`, to the one this process is connected to already, or to a local one.
+    """The module of Ray, connected to the cluster to which this process is connected already, else to the one at `address`,
+    else to a new local one.
 
-    **Raises:** ValueError without Ray; ConnectionError where there is no cluster.
+    **Raises:** ValueError if Ray is not installed; ConnectionError if there is no cluster at `address`.
     """
-    # Under `uv run`, Ray would make every worker an environment of its own; nodes have theirs.
+    # Under `uv run`, Ray would make a new environment for every worker; nodes have their own.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
-        # By name: this module is called ray, too.
+        # By name, since this module is called ray too.
         ray: Any = importlib.import_module("ray")
     except ImportError:
         raise ValueError("engine 'ray' needs Ray: python3 -m pip install 'tsjax[ray]'.") from None
     if not ray.is_initialized():
-        # Workers of this machine import what this process can; those of a cluster have their own environment.
+        # Workers of this machine get the path of this process; those of a cluster have their own environment.
         local = {"env_vars": {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}}
         options: dict[str, Any] = {"address": address}
         if address is None:
-            # Not without an address: that would look for a cluster that someone started here, perhaps long ago.
+            # Without an address, Ray would look for a cluster that somebody has started on this machine, perhaps long ago.
             options = {"address": "local", "include_dashboard": False, "runtime_env": local}
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
     return ray
@@ -65,10 +66,10 @@ def connect(address: str | None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Ray(AbstractLeasing):
-    """A Ray cluster: one task for every chunk, which takes a GPU where the cluster has some, else a CPU.
+    """A Ray cluster, with one task for every chunk. A task takes a GPU if the cluster has some, else a CPU.
 
-    - `address`: that of a cluster; by default the one that this process is connected to, or a local one.
-    - `lease_seconds`: as that of `Local`, of the process that hands out tasks.
+    - `address`: that of a cluster; by default the one to which this process is connected, else a new local one.
+    - `lease_seconds`: as that of `Local`, for the process that hands out tasks.
     """
 
     name: ClassVar[str] = "ray"
@@ -82,7 +83,7 @@ class Ray(AbstractLeasing):
         self.refuse_black_box(experiment)
 
     def run(self, plan: Plan, store: StoreWriter | None, stop: Stop) -> Iterator[ChunkDone]:
-        """**Raises:** as `run_plan` and `connect` do."""
+        """As `AbstractEngine.run`. **Raises:** as `run_plan` and `connect`."""
         ray, work = connect(self.address), Work(plan, store, self.lease_seconds)
         running: dict[Any, tuple[Group, tuple[Cell, ...]]] = {}
         try:
@@ -116,7 +117,7 @@ class Ray(AbstractLeasing):
 
 
 def _finished(ray: Any, work: Work, running: dict[Any, tuple[Group, tuple[Cell, ...]]]) -> Iterator[ChunkDone]:
-    """Commits what tasks have returned since, after a nap at most."""
+    """Commits the records of tasks that have ended; waits for at most a moment."""
     ready, _ = ray.wait(list(running), timeout=0.2)
     for reference in ready:
         group, _ = running.pop(reference)

@@ -1,4 +1,4 @@
-"""Jobs of Slurm, by submitit or as a script: every job takes chunks of the same store, and takes over what dead ones held."""
+"""The engine for Slurm, by submitit or by a script: every job takes chunks of one store, and takes over those of dead jobs."""
 
 import dataclasses
 import os
@@ -28,27 +28,28 @@ from .base import AbstractCommitting, AbstractEngine, code_of, seconds, text, wh
 from .black_box import BlackBox
 from .local import Local
 
-# Submitit sends a job that ran out of its time back into the queue; so often.
+# How often submitit may requeue a job that has reached its time limit.
 _REQUEUES = 1000
-# Before the end of a job's time, in seconds: what is running is finished and committed.
+# Seconds before its time limit at which a job gets a signal, to finish and commit what is running.
 _NOTICE = 90
-# How long jobs may take to end when the last cell is done.
+# Seconds that jobs may take to end when the last cell is done.
 _END_SECONDS = 20.0
 
 
 class _Job:
-    """What a job runs: pickled, and called in a process of its own. Submitit calls `checkpoint` before it requeues the job."""
+    """The function of a job, which is pickled and called in another process. Submitit calls `checkpoint` before it requeues the
+    job."""
 
     def __init__(self, plan: Plan, out: str, retry: bool, engine: AbstractEngine):
         import cloudpickle
 
-        # As bytes: what they name is only found once the path is that of the process that submits.
+        # As bytes, since modules that they name are found only after the job has the path of this process.
         self.content = cloudpickle.dumps((dataclasses.replace(plan), out, retry, engine))
         self.path = [os.path.abspath(entry) for entry in sys.path]
 
     def __call__(self) -> str:
-        """Runs cells until all of the sweep's are done; returns what went wrong, in words, or an empty text. A signal ends it
-        without a result, so that the scheduler counts it as not done."""
+        """Runs cells until all cells of the sweep are done. Returns the text of an error, or an empty text. A signal ends it
+        without a result, so that the scheduler does not count the job as done."""
         import cloudpickle
 
         sys.path += [entry for entry in self.path if entry not in sys.path]
@@ -68,7 +69,7 @@ class _Job:
         return ""
 
     def checkpoint(self) -> Any:
-        """The same job again: the store knows how far it has come."""
+        """The same job again, which continues from the store."""
         from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports]
 
         return DelayedSubmission(self)
@@ -76,19 +77,19 @@ class _Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Slurm(AbstractCommitting):
-    """An array of Slurm jobs, submitted by [submitit](https://github.com/facebookincubator/submitit); this process waits for
-    them and shows how far they are. If it is killed, they go on.
+    """An array of Slurm jobs, submitted by [submitit](https://github.com/facebookincubator/submitit). This process waits for
+    them and shows their progress; if it is killed, they go on.
 
-    - `jobs`: how many. `minutes`: the time limit of each; one that reaches it, or is pre-empted, is requeued.
-    - `cpus`, `gpus`, `memory_gb`, `partition`, `account`: what each of them asks for.
-    - `flags`: further options of sbatch, as one text: `"--qos=high --constraint=a100"`. `setup`: a shell command that comes
-      first, such as `"module load cuda"`.
-    - `folder`: where jobs write their logs, which all nodes must reach: `jobs/` in the store by default.
-    - `commit_seconds`, `lease_seconds`: as those of `Local`.
-    - `cluster`: `"local"` runs the jobs as processes of this machine, to try things out.
+    - `jobs`: their number. `minutes`: the time limit of each job. A job that reaches it, or is pre-empted, is requeued.
+    - `cpus`, `gpus`, `memory_gb`, `partition`, `account`: what each job asks for.
+    - `flags`: further options of sbatch, as one text: `"--qos=high --constraint=a100"`.
+    - `setup`: a shell command that runs first in each job, such as `"module load cuda"`.
+    - `folder`: the folder for the logs of jobs, which all nodes must reach; by default `jobs/` in the store.
+    - `chunk`, `commit_seconds`, `lease_seconds`: as those of `Local`. Chunks are smaller if there would be fewer than four for
+      each job.
+    - `cluster`: `"local"` runs the jobs as processes of this machine, for trying things out.
 
-    It needs `tsjax[slurm]`, a store that all nodes reach, and the same environment on all of them. Chunks are made smaller
-    where there would be fewer than four for each job.
+    The engine needs `tsjax[slurm]`, a store that all nodes reach, and the same environment on all nodes.
     """
 
     name: ClassVar[str] = "slurm"
@@ -119,7 +120,7 @@ class Slurm(AbstractCommitting):
         self._flags()
 
     def _flags(self) -> dict[str, Any]:
-        """**Raises:** SpecError for what is no list of options of sbatch."""
+        """The further options of sbatch, by name. **Raises:** SpecError for a text that is not a list of options."""
         found: dict[str, Any] = {}
         try:
             words = shlex.split(self.flags or "")
@@ -133,7 +134,8 @@ class Slurm(AbstractCommitting):
         return found
 
     def check(self, experiment: Experiment, out: Any) -> None:
-        """Also that submitit is there. **Raises:** SpecError."""
+        """**Raises:** SpecError for a sweep without a store, or with a store at a URL and no folder for logs; ValueError if
+        submitit is not installed."""
         if out is None:
             raise SpecError("engine 'slurm' needs a store that all nodes reach: give out=..., --out DIR.")
         if is_url(out) and self.folder is None:
@@ -141,7 +143,8 @@ class Slurm(AbstractCommitting):
         _submitit()
 
     def run(self, plan: Plan, store: StoreWriter | None, stop: Stop) -> Iterator[ChunkDone]:
-        """**Raises:** GroupError when all jobs have ended and cells are missing; StoreError."""
+        """As `AbstractEngine.run`. **Raises:** StoreError; if all jobs have ended and cells are missing, GroupError, or
+        ExperimentError if no cell is done."""
         if store is None:
             raise SpecError("engine 'slurm' needs a store that all nodes reach.")
         work = Work(plan, store, look_on=True)
@@ -197,7 +200,7 @@ class Slurm(AbstractCommitting):
         return executor.submit_array([job] * self.jobs)
 
     def script(self, command: Sequence[str], name: str, tasks: int) -> str:
-        """A script for sbatch: an array of `tasks` jobs that run this command."""
+        """A script for sbatch, with an array of `tasks` jobs that run this command."""
         wanted: dict[str, Any] = {
             "job-name": name,
             "array": f"1-{tasks}",
@@ -209,7 +212,7 @@ class Slurm(AbstractCommitting):
             "mem": None if self.memory_gb is None else f"{round(1024 * self.memory_gb)}M",
             "requeue": True,
             "open-mode": "append",
-            # To the program, not to this script: it stops between chunks, and the script goes on below.
+            # The signal goes to the program, not to this script: the program stops between chunks, and then the script goes on.
             "signal": f"TERM@{_NOTICE}",
             "output": None if self.folder is None else f"{self.folder}/%A_%a.log",
             **self._flags(),
@@ -236,12 +239,12 @@ exit "$code"
 
 
 def shared_chunk(cells: int, jobs: int, chunk: int = DEFAULT_CHUNK) -> int:
-    """Cells of a chunk where so many jobs share a sweep: at least four chunks for each."""
+    """The number of cells of a chunk if this many jobs share a sweep: at least four chunks for each job."""
     return max(1, min(chunk, cells // (4 * jobs)))
 
 
 def _submitit() -> Any:
-    """**Raises:** ValueError without submitit."""
+    """The module submitit. **Raises:** ValueError if it is not installed."""
     try:
         import submitit  # pyright: ignore[reportMissingImports]
     except ImportError:
@@ -250,7 +253,7 @@ def _submitit() -> Any:
 
 
 def _unfinished(jobs: Sequence[Any], work: Work) -> Exception:
-    """What to say when all jobs have ended and cells are missing."""
+    """The error when all jobs have ended and cells are missing."""
     reasons: list[str] = []
     for job in jobs:
         try:
@@ -261,4 +264,4 @@ def _unfinished(jobs: Sequence[Any], work: Work) -> Exception:
             reasons.append(said)
     first = reasons[0] if reasons else "no job says why"
     kind = GroupError if work.any_done else ExperimentError
-    return kind(f"all {len(jobs)} jobs have ended and cells are missing: {first}. Run again to go on.")
+    return kind(f"all {len(jobs)} jobs have ended, but cells are missing: {first}. Run again to continue.")
