@@ -107,7 +107,7 @@ def test_ends_that_are_open_stay_open():
     ("looks", "most", "message"),
     [
         ([], 64, "positive and increasing"),
-        ([16, 16], 64, "Looking again at the same seeds is no new look"),
+        ([16, 16], 64, "Looking again at the same seeds is not a new look"),
         ([0, 16], 64, "positive and increasing"),
         ([16, 96], 64, "the plan ends at most=64 seeds, and the last look has 96"),
     ],
