@@ -22,7 +22,7 @@ NOISES = (15, 3)
 
 
 class Stopped(NamedTuple):
-    """Where one sweep stopped: its `seeds` over all sizes, the `half_width`, whether the interval `covers`, and the number of
+    """The end of one sweep: its `seeds` over all sizes, the `half_width`, whether the interval `covers`, and the number of
     `rounds` after the pilot."""
 
     seeds: int

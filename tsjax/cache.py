@@ -13,7 +13,7 @@ _MOST_LINKS = 40
 
 
 def cache_folder() -> Path:
-    """Where compiled code is kept: TSJAX_CACHE_DIR, else XDG_CACHE_HOME/tsjax, else ~/.cache/tsjax."""
+    """The folder of compiled code: TSJAX_CACHE_DIR, or XDG_CACHE_HOME/tsjax, or ~/.cache/tsjax."""
     chosen = os.environ.get("TSJAX_CACHE_DIR")
     if chosen:
         return Path(chosen)

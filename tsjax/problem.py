@@ -22,7 +22,7 @@ from .precision import is_traced
 from .size import Rows, size_of
 from .task import AbstractInstance, AbstractTask, Dataset
 
-# What a teacher family draws: a function f* of one point.
+# A draw from a family of teachers: a function f* of one point.
 RegressionFunction = Callable[[Float[Array, " d"]], Float[Array, ""]]
 _Signs = Literal["random", "alternating", "positive"]
 

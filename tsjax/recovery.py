@@ -19,7 +19,7 @@ from .theory import cramer_rao
 
 
 class Recovery(NamedTuple):
-    """What `recovery` measures: scalars, NaN where they do not apply to the fit or the teacher.
+    """The result of `recovery`: scalars, NaN where they do not apply to the fit or the teacher.
 
     - `risk`: exact excess risk; NaN without a closed form (`tsjax.monte_carlo_risk` estimates it).
     - `oracle_risk`: the exact excess risk of the oracle student on the same data.

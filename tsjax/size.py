@@ -48,7 +48,7 @@ def ladder(limit: int) -> tuple[int, ...]:
     return (*(size for size in shares if size >= 32), limit)
 
 
-# What functions that sample take.
+# The type of n in functions that sample.
 Rows: TypeAlias = int | Size
 
 

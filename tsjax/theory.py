@@ -423,7 +423,7 @@ def _dimension(spectrum: Spectrum) -> int | None:
 
 
 def _resolved(kernel: Spectrum, n: Float[Array, "..."]) -> Bool[Array, "..."]:
-    """Where the spectrum holds enough eigenvalues for n, or all that matter. Raises ValueError if n is known to be too
+    """Whether the spectrum holds enough eigenvalues for each n, or all that matter. Raises ValueError if n is known to be too
     large."""
     held = jnp.sum(kernel.multiplicities) / _EIGENVALUES_PER_SAMPLE
     resolved = (n <= held) | (kernel.tail <= _NO_TAIL * kernel.trace)

@@ -102,7 +102,7 @@ def rate_warnings(
     if tails[worst] > TAIL_SHARE:
         found.append(
             heavy_tail_sentence(tails[worst], f"at n = {short(x[worst])}")
-            + " The weighted fit all but ignores such an n: give median and success share beside the rate."
+            + " The weighted fit nearly ignores such an n: give median and success share beside the rate."
         )
     least = int(table.units_present.min())
     if local:
@@ -156,8 +156,9 @@ def _bend_warning(x, goodness: float, drift, model: str) -> list[str]:
 
 
 def floor_sentences(floor: float, noise_variance: float | None, largest: float) -> list[str]:
-    """What a floor of this height may be: the variance of noise on labels, the rounding of float32 or float64, or neither. A
-    risk is taken to be a difference of terms as large as the `largest` risk or 1, which sets the size of rounding."""
+    """Sentences that say what a floor of this height may be: the variance of noise on labels, the rounding of float32 or
+    float64, or neither. A risk is taken to be a difference of terms as large as the `largest` risk or 1, which sets the size of
+    rounding."""
     if noise_variance is not None and 0.5 < floor / noise_variance < 2.0:
         return [f"the floor {floor:.3g} is about the variance {noise_variance:.3g} of the noise on labels."]
     size = max(largest, 1.0)

@@ -11,7 +11,7 @@ from .intervals import Estimate, expanded_percentiles
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Frontier:
-    """Where L = E + A/N^a + B/D^b is least for compute C = `cost` N D:
+    """The N and D at which L = E + A/N^a + B/D^b is least for compute C = `cost` N D:
 
     N = G (C / cost)^{b/(a+b)}, D = (C / cost)^{a/(a+b)} / G, G = (a A / (b B))^{1/(a+b)}
 

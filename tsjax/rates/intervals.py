@@ -132,8 +132,8 @@ def bca(draws: np.ndarray, value: float, left_out: np.ndarray, level: float) -> 
 
 
 def last_fall(u: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """Where piecewise linear functions (b, k) on u (k,) last fall through 0; -inf if always below 0, inf if not below 0 at the
-    end."""
+    """The places (b,) at which piecewise linear functions (b, k) on u (k,) last fall through 0; -inf if always below 0, inf if
+    not below 0 at the end."""
     above = difference >= 0.0
     # The last point that is not below; k - 1 minus its distance from the end.
     last = difference.shape[1] - 1 - np.argmax(above[:, ::-1], axis=1)

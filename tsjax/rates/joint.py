@@ -19,7 +19,7 @@ _DOUBTED = 0.01
 
 @dataclass(frozen=True, eq=False)
 class JointRate:
-    """What `fit_joint_rate` found.
+    """The result of `fit_joint_rate`.
 
     - `exponents` by axis, and the `constant`, with intervals; `draws` (draws, axes): the exponents of every resample.
     - `residuals` (k,) of log mean risk; `errors`: the source of the intervals, as in `Rate`.

@@ -14,7 +14,7 @@ from .table import Numbers
 
 
 class Kind(ABC):
-    """What kind of number a metric is. `name` is written to stores, and `has_ratios` says whether its means are positive, so
+    """A kind of metric. `name` is written to stores, and `has_ratios` says whether its means are positive, so
     that they have ratios and logarithms."""
 
     name: ClassVar[str]

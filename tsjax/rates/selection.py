@@ -27,7 +27,7 @@ CANDIDATES = ("power", "floor", "finite", "logq", "broken")
 
 @dataclass(frozen=True, eq=False)
 class ModelChoice:
-    """What `choose_model` found.
+    """The result of `choose_model`.
 
     - `best`: name of the chosen model; `rate`: its fit. `rates`: all fits by name.
     - `aicc`, `bic`: both criteria of each model; `criterion`: the one that chose; `probability`: weights exp(-(criterion -

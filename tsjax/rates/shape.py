@@ -22,7 +22,7 @@ _TABLES = 4000
 
 @dataclass(frozen=True, eq=False)
 class CurveShape:
-    """What `shape_of` found.
+    """The result of `shape_of`.
 
     - `shape`: `monotone` (falls and nowhere rises), `rising` (rises and nowhere falls), `flat` (no change is significant),
       `peaking` (a rise and then a fall), `dipping` (a fall and then a rise, without another fall: the largest n is not the

@@ -30,7 +30,7 @@ _DOUBTED = 0.01
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Surface:
-    """What `fit_surface` found: L = E + A/N^a + B/D^b.
+    """The result of `fit_surface`: L = E + A/N^a + B/D^b.
 
     - `parameters`: E (if there is a floor), A, B, a, b, each with its interval at `level`.
     - `identified`: for `a` and `b`, whether the data bound the exponent on both sides. They do not if the loss is flat in that

@@ -19,7 +19,7 @@ AGREEMENT = 0.7
 
 @dataclass(frozen=True, eq=False)
 class WindowChoice:
-    """What `choose_window` found: the chosen fit `rate`, the fits `fits` for every choice of the smallest n, widest window
+    """The result of `choose_window`: the chosen fit `rate`, the fits `rates` for every choice of the smallest n, widest window
     first, and the reason."""
 
     rate: Rate

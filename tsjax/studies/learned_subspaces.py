@@ -6,8 +6,7 @@ comparison, the study trains the same networks one by one from independent initi
 between two of them.
 
 The networks are an `MLP` of two hidden ReLU layers; SGD with momentum 0.9, a cosine schedule and an L2 penalty trains them on
-digits of scikit-learn, of which a share `noise` has a label drawn uniformly from all ten classes. The paper uses residual
-networks.
+digits of scikit-learn; a share `noise` of the labels is drawn uniformly from all ten classes. The paper uses residual networks.
 """
 
 import functools
