@@ -488,7 +488,7 @@ def test_bad_comparisons():
     )
     assert message(a.slope_of, [1.0, 0.0]) == (
         "values must be finite and positive, got 0 at index 1. "
-        "Leave the points at or below zero out of the measured fit too."
+        "Leave points at or below zero out of the measured fit too."
     )
 
 
