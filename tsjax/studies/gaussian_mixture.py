@@ -1,8 +1,8 @@
 r"""A mixture of Gaussians in high dimension, which small networks trained online learn and random features do not
 (arXiv:2102.11742).
 
-The XOR mixture has four equally likely components N(mu_c, std^2 I_D), the means e_1 and -e_1 of class 1, e_2 and -e_2 of class
-0. No linear rule is better than chance. The Bayes rule, |x_1| > |x_2|, errs with probability 2 q (1 - q), q = Phi(-1 / (sqrt(2)
+The XOR mixture has four equally likely components N(mu_c, std^2 I_D), the means e_1 and -e_1 of class 1, e_2 and -e_2 of
+class 0. No linear rule is better than chance. The Bayes rule, |x_1| > |x_2|, errs with probability 2 q (1 - q), q = Phi(-1 / (sqrt(2)
    std)): along the diagonals the mixture is two independent problems with two components each, and the rule is wrong if exactly
    one of them is decided wrongly.
 """
@@ -87,8 +87,8 @@ def signed_loss(model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> 
 def online_student(setting: Setting, d: int, width: int, samples: int) -> Student:
     r"""One pass of SGD on half the squared error.
 
-    The authors use the rate eta for w and eta / D for v, with weight decay reg / D and reg (Train_iid_Model.py). In terms of u
-    = w / sqrt(D) that is SGD at the rate eta / D on the loss plus (reg / 2) (|u|^2 + |v|^2). A step on the mean of `batch`
+    The authors use the rate eta for w and eta / D for v, with weight decay reg / D and reg (Train_iid_Model.py). In terms of
+    u = w / sqrt(D) that is SGD at the rate eta / D on the loss plus (reg / 2) (|u|^2 + |v|^2). A step on the mean of `batch`
     samples is as long as `batch` of their steps.
     """
 

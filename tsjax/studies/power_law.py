@@ -4,8 +4,8 @@ r"""Learning curves of kernel ridge regression with power-law spectra: Cui, Lour
 The design is Gaussian: x has p independent coordinates N(0, 1), and the kernel k(x, z) = sum_k lambda_k x_k z_k has the
 eigenvalues lambda_k = k^-alpha (the *capacity* alpha > 1). The responses are y = sum_k c_k x_k + sigma eps with c_k^2 = k^{-1-2
 r alpha} (the *source* r > 0): with c_k = sqrt(lambda_k) theta_k, the sum of lambda_k^{1-2s} theta_k^2 is finite for every s <
-r. The estimate minimises (1/n) sum_i (y_i - f(x_i))^2 + lambda |f|^2, which is `tsjax.KernelRidge` with ridge n lambda. With s
-= min(r, 1) and lambda = n^-l its excess risk falls, for p = infinity, as
+r. The estimate minimises (1/n) sum_i (y_i - f(x_i))^2 + lambda |f|^2, which is `tsjax.KernelRidge` with ridge n lambda. With
+s = min(r, 1) and lambda = n^-l its excess risk falls, for p = infinity, as
 
     n^{-2 s min(l, alpha)} + sigma^2 n^{-(1 - min(l, alpha)/alpha)}
 
