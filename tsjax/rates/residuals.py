@@ -100,8 +100,8 @@ def residual_draws(
 
 def lack_of_fit(residuals: np.ndarray, jacobian: np.ndarray, weights: np.ndarray, columns: np.ndarray) -> float:
     """p-value of "the model holds", by the F test of further `columns` (k, q) beside the model's derivatives (k, p), with
-    k - p - q degrees of freedom. Columns that depend linearly on the model's or on each other do not count; NaN if no column, or no
-    degree of freedom, remains."""
+    k - p - q degrees of freedom. Columns that depend linearly on the model's or on each other do not count; NaN if no column,
+    or no degree of freedom, remains."""
     from scipy.special import fdtrc
 
     k, p = jacobian.shape

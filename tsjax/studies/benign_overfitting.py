@@ -5,8 +5,8 @@ with probability p, in training and test data. The network has one filter bank f
 sum over the two patches x^(k) of relu(<w_jr, x^(k)> + b_jr), f = F_1 - F_-1; gradient descent on the logistic loss of f.
 
 The theorem says that for d large compared with n the training loss goes to 0, and that the test error is p + o(1) if
-n |mu|^4 >= C d, but exceeds p by a constant if n |mu|^4 <= c d. The authors' experiment is a table of test errors over |mu| and d, with
-10 runs in each entry; one cell of this study is one entry of that table.
+n |mu|^4 >= C d, but exceeds p by a constant if n |mu|^4 <= c d. The authors' experiment is a table of test errors over |mu|
+and d, with 10 runs in each entry; one cell of this study is one entry of that table.
 """
 
 from collections.abc import Callable

@@ -127,8 +127,8 @@ def ridge(kernel: Callable[[Any], AbstractKernel], key, problem: Problem, teache
 
 def network(key, problem: Problem, teacher, data: Dataset, steps: int, held_out: int):
     """A network of two hidden layers of 64 ReLU neurons by AdamW with a cosine schedule, from He's initialisation and zero
-    biases. Among all checks on `held_out` further rows, and both weight decays, it keeps the network with the least squared error
-    there."""
+    biases. Among all checks on `held_out` further rows, and both weight decays, it keeps the network with the least squared
+    error there."""
     held_key, fit_key = jax.random.split(key)
     held = problem.sample(held_key, teacher, held_out, data.x.dtype)
     mlp = MLP(_WIDTHS, parameterisation="standard", bias_std=jnp.zeros(()))

@@ -2,9 +2,9 @@ r"""A mixture of Gaussians in high dimension, which small networks trained onlin
 (arXiv:2102.11742).
 
 The XOR mixture has four equally likely components N(mu_c, std^2 I_D), the means e_1 and -e_1 of class 1, e_2 and -e_2 of
-class 0. No linear rule is better than chance. The Bayes rule, |x_1| > |x_2|, errs with probability 2 q (1 - q), q = Phi(-1 / (sqrt(2)
-   std)): along the diagonals the mixture is two independent problems with two components each, and the rule is wrong if exactly
-   one of them is decided wrongly.
+class 0. No linear rule is better than chance. The Bayes rule, |x_1| > |x_2|, errs with probability 2 q (1 - q),
+q = Phi(-1 / (sqrt(2) std)): along the diagonals the mixture is two independent problems with two components each, and the rule
+is wrong if exactly one of them is decided wrongly.
 """
 
 import dataclasses
