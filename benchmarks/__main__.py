@@ -1,4 +1,4 @@
-"""`uv run python -m benchmarks NAME [options]`; every name has `--help`. Figures of past runs: benchmarks/RESULTS.md."""
+"""`uv run python -m benchmarks NAME [options]`; every name has `--help`. benchmarks/RESULTS.md holds results of past runs."""
 
 import importlib
 import sys
@@ -26,7 +26,7 @@ NAMES = {
 
 
 def main() -> None:
-    """Hands the options on to benchmarks/NAME.py."""
+    """Passes the options on to benchmarks/NAME.py."""
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
         lines = [f"  {name:<16}{what}" for name, what in NAMES.items()]
         print("usage: python -m benchmarks NAME [options]\n\n" + "\n".join(lines))

@@ -1,7 +1,7 @@
-"""The guard: `uv run python -m benchmarks compare OLD.json NEW.json` fails when tsjax lost ground against a peer.
+"""A guard: `uv run python -m benchmarks compare OLD.json NEW.json` fails if tsjax became slower relative to a peer.
 
-Both files are of `benchmarks training`. What is compared is not speed, which depends on the machine and its load, but the
-ratio of tsjax's speed to each peer's within one run.
+Both files come from `benchmarks training`. It does not compare speeds, which depend on the machine and its load, but ratios of
+tsjax's speed to each peer's within one run.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def ratios(run: dict) -> dict[tuple[str, str], float]:
 
 
 def losses(old: dict, new: dict, drop: float) -> list[str]:
-    """One line for each ratio that fell by more than the share `drop`, and for each that is gone."""
+    """One line for each ratio that fell by more than the share `drop`, or that is missing in the new run."""
     before, after = ratios(old), ratios(new)
     lines = []
     for pair, ratio in before.items():
@@ -36,7 +36,7 @@ def losses(old: dict, new: dict, drop: float) -> list[str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Exit code 1 when a ratio fell by more than `--drop`."""
+    """Exits with code 1 if a ratio fell by more than `--drop`."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks compare", description="Regression guard.")
     parser.add_argument("old", type=Path, help="JSON of an earlier `benchmarks training`")
     parser.add_argument("new", type=Path, help="JSON of a later one")

@@ -1,7 +1,7 @@
-"""How cost grows, by tsjax's own fits: `uv run python -m benchmarks costs`.
+"""How cost grows, fitted by tsjax itself: `uv run python -m benchmarks costs`.
 
-Seconds of a gradient step of all students against one of B, n, d and m at a time, the others at (B, n, d, m) = (64, 2048,
-10, 5); and against the number of devices. `tsjax.fit_rate` fits seconds = C size^p, repeats in the place of seeds.
+It times a gradient step of all students against one of B, n, d and m at a time, with the others at (B, n, d, m) = (64, 2048,
+10, 5), and against the number of devices. `tsjax.fit_rate` fits seconds = C size^p, with repeats in place of seeds.
 """
 
 import argparse
@@ -25,7 +25,7 @@ AXES = {
 
 
 def prepare(shape: dict[str, int], steps: int, devices=None):
-    """A function that trains `steps` steps and gives the seconds of one, compiled already."""
+    """A compiled function that trains `steps` steps and returns the seconds of one."""
     x, y, *_ = draw((shape["B"], shape["n"], shape["d"], min(shape["m"], shape["d"])))
     data = ts.Dataset(x=jax.numpy.asarray(x), y=jax.numpy.asarray(y))
     noisy = ts.NoisyPhase(width=shape["m"], samples=shape["n"], steps=steps)
@@ -53,11 +53,11 @@ def main(arguments: list[str]) -> None:
     for axis, sizes in AXES.items():
         shapes = [{**BASE, axis: size} for size in sizes]
         runs = [prepare(shape, options.steps) for shape in shapes]
-        # In turn, so that what else the machine does falls on all sizes alike.
+        # In turn, so that other work of the machine affects all sizes alike.
         seconds = np.asarray([[run() for run in runs] for _ in range(options.repeats)]).T
         rate = ts.fit_rate(np.asarray(sizes, float), seconds)
         each = 1e6 * seconds.min(axis=1) / [shape["B"] for shape in shapes]
-        # A rate is the exponent of a decrease.
+        # `fit_rate` gives the exponent of a decrease.
         interval = f"{-rate.exponent:.2f} [{-rate.interval[1]:.2f}, {-rate.interval[0]:.2f}]"
         print(f"| {axis} | {sizes} | {interval} | {', '.join(f'{value:.3g}' for value in each)} |", flush=True)
     devices = jax.local_devices()

@@ -1,14 +1,14 @@
-"""Do the intervals, choices and tests of `tsjax.rates` keep their promises? `uv run python -m benchmarks coverage`
+"""Do the intervals, model choices and tests of `tsjax.rates` have their nominal error? `uv run python -m benchmarks coverage`
 
-Synthetic risk curves with planted exponents, seeded; prints Markdown tables. About 25 minutes on two cores;
-`--curves 200` gives a rough picture in three.
+It simulates risk curves with planted exponents, from fixed seeds, and prints Markdown tables. It takes about 25 minutes on two
+cores; `--curves 200` gives rough figures in three.
 
 - coverage of nominal 95 % intervals, by the three kinds of interval, for several laws of the seeds' noise;
 - coverage of differences and ratios of exponents, crossings, forecasts, simultaneous intervals, and chosen windows;
-- coverage of curved models up to the edge of what data identify, of one run at every n, and of joint fits
+- coverage of curved models, up to curves that the data barely identify, of one run at every n, and of joint fits
   (`benchmarks/coverage_curves.py`);
 - coverage and width of ratios of mean risks, down to 4 seeds;
-- how often the planted model is chosen; how often a false equivalence or superiority is claimed;
+- how often the planted model is chosen, and how often a false equivalence or superiority is claimed;
 - seconds for 1000 curves of 2000 resamples each, in two processes;
 - seeds, half-widths and coverage of sweeps that stop at a precision (`benchmarks/stopped.py`).
 """
@@ -27,10 +27,10 @@ from tsjax import rates
 from .coverage_curves import TABLES, print_rejections, print_table
 from .stopped import print_stopped
 
-# Sizes of the students' sweeps: six octaves from 512.
+# Sample sizes 512 to 16384, in octaves.
 N = 2.0 ** np.arange(9, 15)
 FREEDOM = 15  # m d of the students with (d, m) = (5, 3)
-FAILED = 100.0  # what a failed student's risk is worth
+FAILED = 100.0  # the risk of a failed student relative to the others
 
 
 def gaussian(rng, k, seeds):
@@ -39,7 +39,7 @@ def gaussian(rng, k, seeds):
 
 
 def chi_square(rng, k, seeds):
-    """What efficient students give."""
+    """The noise of efficient students: chi-square risks."""
     return rng.chisquare(FREEDOM, (k, seeds)) / FREEDOM
 
 
@@ -117,29 +117,29 @@ def _pair(rng, seeds: int, slow: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
 
 
 def difference(rng) -> bool:
-    """Of two exponents, paired."""
+    """Whether the interval of the difference of two exponents covers, paired."""
     return _inside(rates.compare_rates(N, *_pair(rng, 32)).interval, 0.5)
 
 
 def ratio(rng) -> bool:
-    """Of two exponents, paired."""
+    """Whether the interval of the ratio of two exponents covers, paired."""
     a, b = (rates.fit_rate(N, risks) for risks in _pair(rng, 32))
     return _inside(a.over(b).interval, 2.0)
 
 
 def crossing(rng) -> bool:
-    """Planted at n = 4096."""
+    """Whether the interval of a crossing at n = 4096 covers."""
     a, b = _pair(rng, 32)
     return _inside(rates.crossing(N, a * 4096.0**0.5, b).interval, 4096.0)
 
 
 def forecast(rng) -> bool:
-    """Of the mean of 32 new seeds at the largest n, from the smaller ones."""
+    """Whether the forecast of the mean of 32 new seeds at the largest n, from the smaller n, covers."""
     return rates.score_forecast(N, chi_square(rng, len(N), 32) / N[:, None])[0].inside
 
 
 def simultaneous(rng) -> bool:
-    """Of five exponents at once, from the same data."""
+    """Whether the intervals of five exponents from the same data all cover."""
     common = 0.3 * rng.normal(size=(len(N), 32))
     tables = {str(i): np.exp(common + 0.3 * rng.normal(size=common.shape)) / N[:, None] for i in range(5)}
     found = rates.simultaneous({name: rates.fit_rate(N, risks) for name, risks in tables.items()})
@@ -147,47 +147,47 @@ def simultaneous(rng) -> bool:
 
 
 def hierarchical(rng) -> bool:
-    """16 teachers with 4 data sets each: a teacher carries half the log-variance, its own at every n."""
+    """16 teachers with 4 data sets each: half of the log-variance belongs to the teacher, independently at every n."""
     teacher = np.repeat(rng.normal(size=(len(N), 16)), 4, axis=1)
     risks = np.exp(0.3 * (teacher + rng.normal(size=teacher.shape))) / N[:, None]
     return _inside(rates.fit_rate(N, risks, groups=np.repeat(np.arange(16), 4)).interval, 1.0)
 
 
 def flat(rng) -> bool:
-    """The same, resampled as if data sets were all independent: too narrow, shown for comparison."""
+    """The same, resampled as if all data sets were independent, for comparison; these intervals are too narrow."""
     teacher = np.repeat(rng.normal(size=(len(N), 16)), 4, axis=1)
     risks = np.exp(0.3 * (teacher + rng.normal(size=teacher.shape))) / N[:, None]
     return _inside(rates.fit_rate(N, risks).interval, 1.0)
 
 
 def window(rng) -> bool:
-    """Of the exponent on the chosen window: risk (1 + 60/n) / n on n = 32..16384; the truth is 1."""
+    """The exponent on the chosen window, for risk (1 + 60/n) / n on n = 32..16384; the truth is 1."""
     n = 2.0 ** np.arange(5, 15)
     risks = chi_square(rng, len(n), 32) * ((1.0 + 60.0 / n) / n)[:, None]
     return _inside(rates.choose_window(n, risks).rate.interval, 1.0)
 
 
 def with_factor(rng) -> bool:
-    """Of the exponent under the model with a finite-sample factor: the same curve."""
+    """The exponent by the model with a finite-sample factor, on the same curve."""
     n = 2.0 ** np.arange(5, 15)
     risks = chi_square(rng, len(n), 32) * ((1.0 + 60.0 / n) / n)[:, None]
     return _inside(rates.fit_rate(n, risks, model="finite").interval, 1.0)
 
 
 def with_floor(rng) -> bool:
-    """Of the exponent under the model with a floor, half of the risk at the largest n."""
+    """The exponent by the model with a floor, which is half of the risk at the largest n."""
     n = 2.0 ** np.arange(5, 15)
     risks = chi_square(rng, len(n), 32) * (n**-0.6 + n[-1] ** -0.6)[:, None]
     return _inside(rates.fit_rate(n, risks, model="floor").interval, 0.6)
 
 
 def gamma(rng) -> bool:
-    """Of the exponent by maximum likelihood under gamma risks."""
+    """The exponent by maximum likelihood for gamma risks."""
     return _inside(rates.fit_rate(N, chi_square(rng, len(N), 16) / N[:, None], method="gamma").interval, 1.0)
 
 
 def student_t(rng) -> bool:
-    """Of the exponent of the typical risk, with 2 % of the cells failed."""
+    """The exponent of the typical risk, with 2 % of the cells failed."""
     risks = failed_cells(rng, len(N), 32) / N[:, None]
     return _inside(rates.fit_rate(N, risks, method="student_t", draws=1000).interval, 1.0)
 
@@ -215,7 +215,7 @@ def cover_other(name: str, seed: int, curves: int) -> int:
 
 
 def heavy(rng, seeds):
-    """Log-normal risks with a tail."""
+    """Log-normal risks with a heavy tail."""
     return np.exp(rng.normal(size=seeds) - 0.5)
 
 
@@ -230,7 +230,7 @@ def outliers(rng, seeds):
 
 
 def paired_chi_square(rng, seeds):
-    """Of two learners on the same data: half of the noise is shared."""
+    """Two learners on the same data, which share half of the noise."""
     common = rng.chisquare(FREEDOM, seeds)
     return tuple((common + rng.chisquare(FREEDOM, seeds)) / (2 * FREEDOM) for _ in range(2))
 
@@ -271,7 +271,7 @@ SEEDS_TO_CHOOSE = 1024
 
 
 def choose(name: str, seed: int, curves: int) -> Counter:
-    """Which model is chosen where `name` is planted."""
+    """Which model is chosen if `name` is planted."""
     rng, found = np.random.default_rng(seed), Counter()
     for _ in range(curves):
         risks = np.exp(PLANTED[name])[:, None] * chi_square(rng, len(_LONG), SEEDS_TO_CHOOSE)
@@ -280,7 +280,7 @@ def choose(name: str, seed: int, curves: int) -> Counter:
 
 
 def claim(kind: str, seed: int, curves: int) -> int:
-    """False claims: equivalence to 1 within 0.05 where the exponent is 1.05 or 0.95, superiority where exponents agree."""
+    """False claims: equivalence to 1 within 0.05 if the exponent is 1.05 or 0.95, and superiority if the exponents agree."""
     rng, false = np.random.default_rng(seed), 0
     for _ in range(curves):
         if kind == "superiority":
@@ -294,7 +294,7 @@ def claim(kind: str, seed: int, curves: int) -> int:
 
 
 def fit_curves(seed: int, curves: int) -> float:
-    """Seconds of the processor for that many curves of six n and 64 seeds, 2000 resamples each."""
+    """Processor seconds for `curves` curves of six n and 64 seeds, with 2000 resamples each."""
     rng = np.random.default_rng(seed)
     tables = [chi_square(rng, len(N), 64) / N[:, None] for _ in range(curves)]
     rates.fit_rate(N, tables[0])

@@ -1,7 +1,7 @@
-"""Coverage of exponents of curved models, of one run at every n, and of joint fits: rows of `python -m benchmarks coverage`.
+"""Coverage of exponents of curved models, from one run at every n, and of joint fits: rows of `python -m benchmarks coverage`.
 
-A case draws a curve and fits it; an exponent that is not identified has an infinite end, and is counted apart as well. The bar,
-set before the run: the intervals of all curves cover 93 to 97 %.
+A case draws a curve and fits it. An exponent that is not identified has an interval with an infinite end, and is also counted
+separately. The goal, set before the run: the intervals of all curves cover 93 to 97 %.
 """
 
 from collections import Counter
@@ -19,7 +19,8 @@ DRAWS = 600
 
 
 class Case(NamedTuple):
-    """A row: what is planted, how it is fitted, the number of seeds, and what one simulated interval holds."""
+    """A row: what is planted, how it is fitted, the number of seeds, and a function that simulates one fit and says whether its
+    interval covers."""
 
     what: str
     fit: str
@@ -143,7 +144,7 @@ def joint(what: str, seeds: int) -> Case:
 
 
 JOINT = [joint("n^-1 d^1.5 on 4 x 4 points", seeds) for seeds in (1, 8, 32)]
-# A further table joins by one line: its name on the command line, its title, its rows.
+# A new table takes one line here: its name on the command line, its title, its rows.
 TABLES: dict[str, tuple[str, list[Case]]] = {
     "curved": ("Exponents of curved models", CURVED),
     "one_run": ("Exponents from one run at every n", ONE_RUN),
@@ -163,7 +164,7 @@ def cover_case(table: str, row: int, seed: int, curves: int) -> Counter:
 
 
 def rejected(seeds: int, sum_of_powers: bool, seed: int, curves: int) -> int:
-    """How often a joint fit says that no product of powers holds, for n^-1 d^-1 or n^-1 + d^-1."""
+    """How often a joint fit rejects a product of powers, for n^-1 d^-1 or n^-1 + d^-1."""
     rng, found = np.random.default_rng(seed), 0
     n, d = _AXES["n"] / 32.0, _AXES["d"] / 4.0
     curve = 1 / n + 1 / d if sum_of_powers else 1 / n / d
@@ -174,7 +175,7 @@ def rejected(seeds: int, sum_of_powers: bool, seed: int, curves: int) -> int:
 
 
 def share_with_interval(count: int, total: int) -> str:
-    """`94.5 [93.1, 95.8]`: per cent, with the exact 95 % interval of the simulation."""
+    """A percentage with the exact 95 % interval of the simulation, as in `94.5 [93.1, 95.8]`."""
     if total == 0:
         return "–"
     estimate = rates.share(np.arange(total) < count)

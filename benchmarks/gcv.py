@@ -1,8 +1,9 @@
-"""Does a criterion choose well? `uv run python -m benchmarks gcv`
+"""How good are the choices of GCV and leave-one-out? `uv run python -m benchmarks gcv`
 
-Responses sin(x_1) + noise of standard deviation 0.5 at Gaussian inputs; the risk of what is chosen, at these inputs, by that of
-the best candidate of the path. GCV over the whole path, by NumPy, stands beside tsjax's, which does not judge candidates that
-leave next to nothing unexplained (`tsjax.estimators.tuning`), and leave-one-out. Prints a Markdown table.
+Responses are sin(x_1) + noise of standard deviation 0.5 at Gaussian inputs. The table gives the risk of the chosen candidate,
+at these inputs, relative to that of the best candidate of the path. It compares GCV over the whole path, by NumPy, with GCV of
+tsjax, which leaves out candidates close to interpolation (`tsjax.estimators.tuning`), and with leave-one-out. Prints a Markdown
+table.
 """
 
 import argparse

@@ -1,9 +1,10 @@
 """Students on an accelerator, in one run of less than 8 minutes: `uv run --extra cuda13 python -m benchmarks gpu`.
 
-The fused kernel (`tsjax.fast.fused`) with 1 to 8 warps a student against the same loop by XLA, the textbook under
-jit(vmap), and, where torch is installed, torch.func's vmap(grad) captured in a CUDA graph and one student in a PyTorch loop.
-Beside them the share of the float32 roofline that a step of 4 n m d operations (two products forward, two backward) reaches.
-First the kernel must agree with XLA on this very device; where it does not, or does not compile, the table says so.
+It compares the fused kernel (`tsjax.fast.fused`) with 1 to 8 warps for each student with the same loop by XLA, with the
+textbook loss under jit(vmap), and, if torch is installed, with torch.func's vmap(grad) captured in a CUDA graph and with one
+student in a PyTorch loop. It also gives the share of the float32 roofline that a step of 4 n m d operations (two products
+forward, two backward) reaches. The kernel must first agree with XLA on this device; if it does not, or does not compile, the
+table says so.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from .training import draw
 from .ways import Case, jax_vmap
 
 SHAPES = [(4096, 2048, 10, 5), (4096, 512, 5, 3), (1024, 1024, 10, 5), (256, 512, 10, 5), (32, 2048, 5, 3)]
-# float32 without tensor cores, operations per second, from the makers' data sheets.
+# float32 operations per second without tensor cores, from the manufacturer's data sheets.
 PEAKS = {"H100": 66.9e12, "H200": 66.9e12, "A100": 19.5e12, "L4": 30.3e12, "V100": 15.7e12}
 
 
@@ -71,7 +72,7 @@ def _arguments(case: Case):
 
 
 def disagreement(case: Case, warps: int) -> float:
-    """Largest difference of parameters, kernel against XLA, after a few steps."""
+    """The largest difference of parameters between the kernel and XLA after a few steps."""
     case = Case(*(array[:8] for array in (case.x, case.y, case.a, case.w)), steps=5, threads=1)
     (one, arguments), (other, _) = fused(case, warps), xla(case)
     return max(float(jnp.abs(p - q).max()) for p, q in zip(one(*arguments)[:2], other(*arguments)[:2], strict=True))
@@ -141,7 +142,7 @@ def torch_one(case: Case):
 
 
 def measure(shape: tuple, steps: int, repeats: int) -> dict[str, float | str]:
-    """Seconds of each way (the fastest of the repeats), or why there are none."""
+    """Seconds of each way (the fastest of the repeats), or the reason why there are none."""
     case = Case(*draw(shape), steps=steps, threads=os.cpu_count() or 1)
 
     def prepared(program):
@@ -169,7 +170,7 @@ def measure(shape: tuple, steps: int, repeats: int) -> dict[str, float | str]:
             results[name] = fastest(prepare(), repeats)
         except ImportError as error:
             results[name] = f"not installed ({error.name})"
-        except Exception as error:  # A kernel that a GPU refuses must not cost the other figures.
+        except Exception as error:  # A kernel that a GPU refuses must not stop the other measurements.
             results[name] = f"{type(error).__name__}: {error}".splitlines()[0][:160]
     return results
 

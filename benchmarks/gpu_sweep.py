@@ -1,10 +1,10 @@
 """Whole sweeps in fresh processes, on the accelerator and on the host's CPU cores: `uv run python -m benchmarks gpu_sweep`
 
-Prints a Markdown table: programs, seconds until the first chunk and in all, and the share of the time after the first program
-in which the devices waited; with empty caches (cold) and again with kept programs (warm). About 8 minutes on a machine with a
-GPU; `--sweeps quickstart` takes the small one alone, and `--smoke` the tiny sizes, to try it anywhere.
+Prints a Markdown table: programs, seconds until the first chunk and in total, and the share of the time after the first program
+in which the devices waited; with empty caches (cold) and again with cached programs (warm). It takes about 8 minutes on a
+machine with a GPU. `--sweeps quickstart` runs only the small sweep, and `--smoke` uses tiny sizes, to try it anywhere.
 
-Bars on a GPU: quickstart cold under 45 s, superiority under 3 minutes, devices idle for less than half of the time.
+Goals on a GPU: quickstart cold under 45 s, superiority under 3 minutes, devices idle for less than half of the time.
 """
 
 import argparse
@@ -57,7 +57,7 @@ def run_one(name: str, out: str, smoke: bool) -> dict[str, Any]:
 
 
 def fresh(name: str, platform: str, cache: Path, smoke: bool) -> dict[str, Any] | str:
-    """The same in a process of its own, or why there is nothing."""
+    """The same in a process of its own; or the reason why there is no result."""
     environment = {**os.environ, "TSJAX_CACHE_DIR": str(cache)}
     if platform == "cpu":
         environment["JAX_PLATFORMS"] = "cpu"

@@ -1,8 +1,8 @@
-"""Kernel ridge regression beyond memory, in one command: `uv run python -m benchmarks large_ridge --n 8192 32768`.
+"""Kernel ridge regression with kernel matrices larger than memory: `uv run python -m benchmarks large_ridge --n 8192 32768`.
 
-Fits `tsjax.IterativeRidge` with the neural tangent kernel to a noisy ReLU teacher, the ridge being the noise variance, and
-prints time (the first fit of that size, compilation included), steps, true residual, rank of the preconditioner and the
-peak memory of the process so far. Where the kernel matrix fits in memory, the risk of `tsjax.KernelRidge` stands beside it.
+It fits `tsjax.IterativeRidge` with the neural tangent kernel to a noisy ReLU teacher, with the noise variance as ridge, and
+prints the time (of the first fit of that size, including compilation), steps, true residual, rank of the preconditioner and the
+peak memory of the process so far. If the kernel matrix fits in memory, it also prints the risk of `tsjax.KernelRidge`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def measure(n: int, d: int, noise_std: float, tolerance: float, rank: int | None
     fit = jax.block_until_ready(estimator.fit(fit_key, data))
     seconds = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    # Both risks from the same fresh points, so that they differ by the fits alone.
+    # Both risks use the same fresh points, so that they differ only by the fits.
     risk = lambda fit: float(ts.monte_carlo_risk(problem, teacher, fit, risk_key).value)
     exact = f"{risk(ts.KernelRidge(kernel, ridge=ridge).fit(fit_key, data)):.6e}" if n <= _EXACT else ""
     stats = {name: np.asarray(value).item() for name, value in fit.stats.items()}

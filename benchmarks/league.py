@@ -1,15 +1,15 @@
-"""Whose intervals of an exponent keep their promise? `uv run python -m benchmarks league`
+"""Which methods give intervals of an exponent that cover as stated? `uv run python -m benchmarks league`
 
-Curves with planted exponents, many laws of noise, with a floor, with a break, with many seeds and with one run at every n, go
-through tsjax and through what else people use (`benchmarks/league_methods.py`). Three tables: coverage of the 95 % interval,
-with its median width relative to that of the narrowest method that covers; the median error of the forecast of the mean risk
-at 4 times the largest n; milliseconds a curve.
+Curves with planted exponents (many laws of noise, with a floor, with a break, with many seeds and with one run at every n) are
+fitted by tsjax and by other common methods (`benchmarks/league_methods.py`). There are three tables: coverage of the 95 %
+interval, with its median width relative to that of the narrowest method that covers; the median error of the forecast of the
+mean risk at 4 times the largest n; and milliseconds for each curve.
 
-A method covers where its share of hits is 93 to 97 % within simulation error: the exact 95 % interval of the share meets
-[93, 97]. A method that gives up on a curve has no hit there and an infinite width; an infinite interval is a hit.
+A method covers if its share of hits is 93 to 97 % within simulation error, that is, if the exact 95 % interval of the share
+meets [93, 97]. A method that gives up on a curve has no hit there and an infinite width; an infinite interval is a hit.
 
-The bar, set before the run: tsjax covers, at no more than 1.2 times the width of the narrowest that covers; where it does not,
-the last lines say so.
+The goal, set before the run: tsjax covers, with at most 1.2 times the width of the narrowest method that covers. The last lines
+list the rows where it does not.
 """
 
 import argparse
@@ -33,8 +33,8 @@ COVERS, WIDTH, AHEAD = (0.93, 0.97), 1.2, 4.0
 
 
 class Planted(NamedTuple):
-    """A row: the curve `mean(n)` on `n`, its asymptotic exponent, the `model` that fits it, and the noise, factors of one law
-    at all n from (rng, k, seeds)."""
+    """A row: the curve `mean(n)` on `n`, its asymptotic exponent, the `model` that fits it, and the noise, a function (rng, k,
+    seeds) that draws factors with one law at all n."""
 
     what: str
     n: np.ndarray
@@ -46,12 +46,12 @@ class Planted(NamedTuple):
 
 
 def log_normal(sd):
-    """One run with this standard deviation of log risk, a number or one for each n."""
+    """Noise with this standard deviation of log risk, a number or one for each n."""
     return lambda rng, k, seeds: np.exp(sd * rng.normal(size=(seeds, k))).T
 
 
 def log_t(rng, k, seeds):
-    """Log risks with an error of Student's law with 2.5 degrees of freedom, scale 5 %, no further off than a factor of e."""
+    """Log risks with an error of Student's law with 2.5 degrees of freedom and scale 5 %, clipped to a factor of e."""
     return np.exp(np.clip(0.05 * rng.standard_t(2.5, size=(k, seeds)), -1.0, 1.0))
 
 
@@ -82,8 +82,8 @@ ROWS = [
 
 
 class Scores(NamedTuple):
-    """Of one row, each (methods, curves): whether the interval holds the exponent, NaN of a recipe without intervals; its
-    width; |log(forecast / mean)|, infinite where no positive risk is forecast; seconds."""
+    """The scores of one row, each (methods, curves): whether the interval covers the exponent, NaN for a method without
+    intervals; its width; |log(forecast / mean)|, infinite if the forecast is not positive; seconds."""
 
     hit: np.ndarray
     width: np.ndarray
@@ -95,7 +95,7 @@ def play(row: int, seed: int, curves: int) -> Scores:
     """All methods on `curves` curves of one row."""
     planted, rng = ROWS[row], np.random.default_rng(seed)
     n, ahead = planted.n, AHEAD * planted.n[-1]
-    # Mean risks carry the mean of the noise; one run's noise has a mean near 1 that depends on n.
+    # Mean risks include the mean of the noise. The noise of single runs has a mean close to 1 that may depend on n.
     scale = planted.noise(np.random.default_rng(0), len(n), 100_000).mean() if planted.seeds > 1 else 1.0
     hit, width, error, seconds = np.full((4, len(METHODS), curves), np.nan)
     for j in range(curves):
@@ -124,14 +124,15 @@ def covering(hit: np.ndarray) -> np.ndarray:
 
 
 def relative_widths(scores: Scores) -> np.ndarray:
-    """Median widths (methods,), divided by the least of those that cover; NaN where none covers or has an interval."""
+    """Median widths (methods,), divided by the least of those that cover; NaN if no method covers, or for a method without
+    intervals."""
     median = np.median(scores.width, axis=1)
     least = np.min(median[covering(scores.hit) & np.isfinite(median)], initial=np.inf)
     return median / least if np.isfinite(least) else np.full(len(median), np.nan)
 
 
 def verdict(scores: Scores) -> str:
-    """Why tsjax does not win a row; empty where it does."""
+    """Why tsjax misses the goal in a row; empty if it does not."""
     mine = list(METHODS).index("tsjax")
     if not covering(scores.hit)[mine]:
         others = [name for name, covers in zip(METHODS, covering(scores.hit), strict=True) if covers]

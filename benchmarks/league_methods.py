@@ -1,7 +1,7 @@
-"""The methods of `python -m benchmarks league`: each fits a curve by its own recipe, and says the exponent's 95 % interval.
+"""The methods of `python -m benchmarks league`: each fits a curve by its own recipe, and gives a 95 % interval of the exponent.
 
-A method is a function of (n, risks (k, seeds), model, rng) that returns `Found`. `model` is what was planted: power, floor or
-broken. Methods with one curve only fit that. Where a recipe fits one value at every n, it gets the mean over the seeds.
+A method is a function of (n, risks (k, seeds), model, rng) that returns `Found`. `model` is the planted curve: power, floor or
+broken. Methods that know only one curve fit that. A recipe that fits one value at every n gets the mean over the seeds.
 
 - `tsjax`: `fit_rate` with its defaults.
 - `curve_fit`: `scipy.optimize.curve_fit` on risks with the planted curve, from the start of a power law; with several seeds
@@ -10,14 +10,15 @@ broken. Methods with one curve only fit that. Where a recipe fits one value at e
 - `log OLS`, `log HC3`: `statsmodels` least squares of all log risks on log n, with the usual covariance and HC3: a power law.
 - `chinchilla`: E + A n^-a, the sum in logarithms by log-sum-exp, Huber's loss (1e-3) of log residuals, L-BFGS from a grid of
   starts, percentiles of 100 resamples of the points (Hoffmann et al. 2022, section D.2; Besiroglu et al., arXiv:2404.10102).
-  Smaller here: the grid has 36 starts, and resamples start where the whole curve ended.
+  Here it is smaller: the grid has 36 starts, and resamples start from the fit of the whole curve.
 - `BNSL`: a + b n^-c0 (1 + (n/d)^(1/f))^(-c1 f), squared differences of log risks, the best start of a grid of 36, then
   `curve_fit` (Caballero et al., arXiv:2210.14891, appendix A.6; one break, so six parameters). The exponent is c0 + c1. The
-  paper has no interval; this one is `curve_fit`'s.
+  paper has no interval; this one comes from `curve_fit`.
 - `pow4`, `mmf4`: a (n + d)^-b + c and (a b + c n^d) / (b + n^d), least squares by Levenberg and Marquardt from random starts,
-  as the learning-curve database fits them (Mohr et al., ECML PKDD 2022), which has no interval. Its package `lcdb` holds the
-  curves; the fits are a script of the paper (publications/2022-ecml/analysis/fit_database.py in github.com/fmohr/lcdb), with 6
-  starts from [0, 1]^4, those of pow4 at a fit without its shift. This is a short implementation of the recipe, with 10 starts.
+  as the learning-curve database fits them (Mohr et al., ECML PKDD 2022), which has no interval. Its package `lcdb` contains the
+  curves; the fits come from a script of the paper (publications/2022-ecml/analysis/fit_database.py in github.com/fmohr/lcdb),
+  with 6 starts from [0, 1]^4, those of pow4 at a fit without its shift. The version here is a short implementation of the
+  recipe, with 10 starts.
 """
 
 import itertools
@@ -36,7 +37,7 @@ RESAMPLES, HUBER, RESTARTS = 100, 1e-3, 10
 
 
 class Found(NamedTuple):
-    """The exponent's `interval`, None of a recipe without one, and the curve that it would go on with."""
+    """The `interval` of the exponent, None for a recipe without one, and the fitted curve, for forecasts."""
 
     interval: tuple[float, float] | None
     predict: Callable[[float], float]
@@ -55,7 +56,7 @@ def _curve(model: str):
         return lambda u, c, a: np.exp(c - a * u)
     if model == "floor":
         return lambda u, c, a, floor: np.exp(c - a * u) + floor
-    # Exponent a after the break at b, a + change before it, width 1/2 in log n: as tsjax's model.
+    # Exponent a after the break at b and a + change before it, width 1/2 in log n, as in tsjax's model.
     return lambda u, c, a, change, b: np.exp(c - a * u - change * 0.5 * np.logaddexp(0.0, (b - u) / 0.5))
 
 
@@ -106,7 +107,7 @@ def by_chinchilla(n, risks, model, rng):
         return value, np.array([slope @ share, -slope @ (share * u), slope @ (1 - share)])
 
     def descend(start, weight):
-        # Almost the sum of absolute residuals, far above L-BFGS's absolute tolerance.
+        # Scaled to about the sum of absolute residuals, far above the absolute tolerance of L-BFGS.
         scaled = lambda theta: tuple(part / HUBER for part in loss(theta, u, y, weight))
         return minimize(scaled, start, jac=True, method="L-BFGS-B")
 
@@ -203,7 +204,7 @@ METHODS: dict[str, Callable[..., Found]] = {
 
 
 def run(name: str, n: np.ndarray, risks: np.ndarray, model: str, rng: np.random.Generator) -> Found | None:
-    """What a method finds, quietly, or None where it gives up."""
+    """The result of a method, without its warnings; None if it gives up."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore", OptimizeWarning)
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -1,8 +1,9 @@
 """A thousand networks with a thousand learning rates, side by side: `uv run python -m benchmarks networks`.
 
-Networks of three layers on a task of ten classes, by Adam in mini-batches, as in docs/howto/classification.md: by tsjax all at
-once; by a jitted loop written in JAX and optax, one network after the other; and by torch.func.vmap, where torch is there.
-Seconds include compilation. All draw their own initial weights and mini-batches, so that errors agree in distribution only.
+Networks of three layers are trained on a task with ten classes by Adam in mini-batches, as in docs/howto/classification.md: by
+tsjax all at once; by a jitted loop written in JAX and optax, one network after the other; and by torch.func.vmap, if torch is
+installed. Seconds include compilation. Each way draws its own initial weights and mini-batches, so errors agree only in
+distribution.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def _task():
 def by_tsjax(rates: np.ndarray) -> np.ndarray:
     """Errors on the test set of one network for each learning rate, in one program."""
     train, test = _task()
-    # As the others: He's initial weights, and biases that start at 0 (with the number 0 there would be none).
+    # As in the other ways: He's initial weights, and biases that start at 0 (bias_std=0 as a number would mean no biases).
     mlp = ts.MLP((WIDTH, WIDTH), CLASSES, "relu", "standard", weight_std=2**0.5, bias_std=jnp.zeros(()))
 
     @jax.jit
@@ -42,7 +43,7 @@ def by_tsjax(rates: np.ndarray) -> np.ndarray:
 
 
 def by_a_jitted_loop(rates: np.ndarray) -> np.ndarray:
-    """What one writes without tsjax: a step of optax in `lax.scan`, jitted once, called for one network after the other."""
+    """The usual code without tsjax: a step of optax in `lax.scan`, jitted once, called for one network after the other."""
     train, test = _task()
     sizes = (INPUTS, WIDTH, WIDTH, CLASSES)
 
@@ -64,7 +65,7 @@ def by_a_jitted_loop(rates: np.ndarray) -> np.ndarray:
             for k, m, n in zip(keys, sizes, sizes[1:], strict=False)
         ]
         optimizer = optax.adam(rate)
-        # As many whole epochs as the steps take, each in an order of its own.
+        # As many whole epochs as the steps need, each in a new order.
         per_epoch = POINTS // BATCH
         orders = jax.vmap(lambda k: jax.random.permutation(k, POINTS)[: per_epoch * BATCH].reshape(per_epoch, BATCH))
         rows = orders(jax.random.split(keys[-1], -(-STEPS // per_epoch))).reshape(-1, BATCH)[:STEPS]
@@ -135,7 +136,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     rates = np.logspace(-4, 0, options.networks)
     middle = (rates > 1e-3) & (rates < 1e-2)
-    # JAX's own start is no part of either way.
+    # JAX's start-up time belongs to none of the ways.
     jax.block_until_ready(jax.jit(functools.partial(jnp.add, 1.0))(1.0))
     print("| way | seconds | times tsjax | mean error at rates of 0.001 to 0.01 |\n|---|---|---|---|")
     base = None

@@ -1,17 +1,17 @@
-"""What looking at a verdict while seeds are added does to its error. `uv run python -m benchmarks peeking`
+"""How looking at a verdict while seeds are added affects its error: `uv run python -m benchmarks peeking`.
 
-A sweep of eight sizes starts with 16 seeds, gets more while a claim about its exponent is undecided, up to 256, and stops when
-the claim holds or fails. The truth lies exactly at the bound of the claim, so that "holds" is an error. Two schedules: seeds
-double (5 looks), or 8 are added (31 looks). Two intervals: that of `fit_rate` at 95 %, which is meant for one look, and that
-of `tsjax.sequential`. The table says, for every law of the seeds' noise and every schedule,
+A sweep of eight sizes starts with 16 seeds, gets more, up to 256, while a claim about its exponent is undecided, and stops when
+the claim holds or fails. The truth lies exactly at the bound of the claim, so that "holds" is an error. There are two
+schedules: seeds double (5 looks), or 8 are added (31 looks). There are two intervals: that of `fit_rate` at 95 %, which is
+meant for one look, and that of `tsjax.sequential`. For every law of the seeds' noise and every schedule, the table gives
 
-- how often the fixed interval covers at 16 and at 256 seeds, where nobody looks before;
+- how often the fixed interval covers at 16 and at 256 seeds without earlier looks;
 - how often each interval misses the truth at some look, and how often the claims "at least the truth" and "at most the truth"
   falsely hold at the look that decides them;
 - the median width of the sequential interval at 256 seeds, relative to the fixed one.
 
-The bars, set before the run: for laws whose fixed interval covers 94 % at 16 and at 256 seeds, the sequential interval misses
-at some look in 5 % of runs at most, within simulation error; it is at most 1.15 times as wide at the end.
+The goals, set before the run: for laws whose fixed interval covers 94 % at 16 and at 256 seeds, the sequential interval misses
+at some look in at most 5 % of runs, within simulation error, and it is at most 1.15 times as wide at the end.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def exponential(rng, k, seeds):
 
 
 def wide_gaussian(rng, k, seeds):
-    """Log-normal risks with a tail."""
+    """Log-normal risks with a heavy tail."""
     return np.exp(rng.normal(size=(k, seeds)))
 
 
@@ -70,7 +70,7 @@ def simulate(law: str, looks: list[int], draws: int, seed: int, curves: int) -> 
     rng = np.random.default_rng(seed)
     tables = [LAWS[law](rng, len(SHORT), MOST) / SHORT[:, None] for _ in range(curves)]
     ends = np.empty((2, len(looks), curves, 2))
-    # Looks outside, curves inside: the resamples of one number of seeds are made once.
+    # Looks in the outer loop and curves in the inner one, so that the resamples for one number of seeds are made once.
     for k, seeds in enumerate(looks):
         for i, risks in enumerate(tables):
             rate = rates.fit_rate(SHORT, risks[:, :seeds], draws=draws)
@@ -79,7 +79,7 @@ def simulate(law: str, looks: list[int], draws: int, seed: int, curves: int) -> 
 
 
 def missed(ends: np.ndarray) -> np.ndarray:
-    """Whether intervals (look, curve, 2) leave the truth out at some look (curve,)."""
+    """Whether intervals (look, curve, 2) miss the truth at some look (curve,)."""
     return np.any((ends[..., 0] > TRUTH) | (ends[..., 1] < TRUTH), axis=0)
 
 

@@ -1,8 +1,8 @@
-"""Where a training step's time goes: `uv run python -m benchmarks profile`.
+"""Where the time of a training step goes: `uv run python -m benchmarks profile`.
 
-Microseconds per student-step with both cores at work, of loops that do only a part of what phase I does: the gradient, the
-noise, or nothing but the update; beside them the whole phase, by the native kernel and by XLA, and the limit in C. Parts are
-measured alone, and need not add up: alone, more of it stays in registers and caches.
+It prints microseconds per student-step, with all cores in use, of loops that do only a part of phase I (the gradient, the
+noise, or only the update), of the whole phase by the native kernel and by XLA, and of the limit in C. Parts are measured by
+themselves and need not add up, since more data stay in registers and caches then.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ROWS = ("whole phase I", "gradient, native", "gradient, XLA", "noise", "update a
 
 
 def _loop(case: Case, move):
-    """theta <- theta + move(theta, i), `case.steps` times, of all students on all devices."""
+    """theta <- theta + move(theta, i), `case.steps` times, for all students on all devices."""
 
     def train(seed, x, y, a, w):
         x_t = x.T

@@ -1,11 +1,11 @@
-"""A ridge chosen from a path, side by side with what a user would pick instead, in one run:
+"""A ridge chosen from a path, by tsjax and by other libraries that a user might take, in one run:
 
-    uv run python -m benchmarks ridge_path --n 4096        (add `--with gpytorch` for that row)
+    uv run python -m benchmarks ridge_path --n 4096        (add `--with gpytorch` for its row)
 
-Everyone gets the same data (an orthonormal ReLU teacher on the sphere, the kernel of an infinitely wide network of one hidden
-layer) and the same 25 ridges, and gives a predictor. Times include the kernel matrix, not compilation or imports, but for
-RidgeCV, whose features (Cholesky's factor of the kernel matrix) are given to it. The risk is exact (`tsjax.kernel_risk`).
-Memory is the peak of a process that does this alone.
+All get the same data (an orthonormal ReLU teacher on the sphere, and the kernel of an infinitely wide network with one hidden
+layer) and the same 25 ridges, and return a predictor. Times include the kernel matrix but not compilation or imports, except
+for RidgeCV, which gets its features (the Cholesky factor of the kernel matrix) ready-made. The risk is exact
+(`tsjax.kernel_risk`). Memory is the peak of a process that does nothing else.
 """
 
 import argparse
@@ -26,7 +26,7 @@ RIDGES = np.logspace(-4, 2, 25)
 
 
 class Bench:
-    """The problem, and what every contestant returns: alpha, of f(x) = k(x, X) alpha."""
+    """The problem, and the risk of a result; every contestant returns alpha of f(x) = k(x, X) alpha."""
 
     def __init__(self, n: int, d: int, m: int, noise_std: float):
         jax.config.update("jax_enable_x64", True)
@@ -46,7 +46,7 @@ class Bench:
 
 
 def _tsjax(kind: Callable, criterion: str) -> Callable[[Bench], Callable]:
-    # Its own path has 60 ridges; they cover the 25.
+    # The default path of tsjax has 60 ridges, which cover the range of the 25.
     def prepare(bench: Bench):
         estimator = kind(bench.kernel, ridge=criterion)
         return lambda: np.asarray(estimator.fit(jax.random.key(3), bench.data).alpha)
@@ -68,7 +68,7 @@ def _grid_search(bench: Bench):
 def _ridge_cv(bench: Bench):
     from sklearn.linear_model import RidgeCV
 
-    # k(x, z) = <phi(x), phi(z)> at the data for phi the rows of Cholesky's factor.
+    # At the data, k(x, z) = <phi(x), phi(z)> with phi the rows of the Cholesky factor.
     gram = bench.gram()
     features = np.linalg.cholesky(gram + 1e-10 * np.eye(len(gram)))
 
@@ -82,7 +82,7 @@ def _ridge_cv(bench: Bench):
 def _neural_tangents(bench: Bench):
     from tsjax.kernels.neural_tangents import load
 
-    # It has no criterion: a fifth of the data chooses.
+    # It has no criterion, so a fifth of the data is held out to choose.
     nt, cut = load(), len(bench.y) * 4 // 5
 
     def run():
@@ -113,7 +113,7 @@ def _gpytorch(bench: Bench):
         with torch.no_grad(), gpytorch.settings.fast_computations(False, False, False):
             for ridge in RIDGES:
                 shifted = gram + ridge * torch.eye(len(y), dtype=y.dtype)
-                # The scale at its best, as the marginal likelihood of tsjax has it.
+                # The scale is optimised, as in the marginal likelihood of tsjax.
                 scale = float(y @ torch.linalg.solve(shifted, y)) / len(y)
                 density = float(likelihood(torch.zeros_like(y), scale * shifted).log_prob(y))
                 best = max(best, (density, float(ridge)))
@@ -134,7 +134,7 @@ WAYS: dict[str, Callable[[Bench], Callable]] = {
 
 
 def measure(name: str, shape: tuple, repeats: int) -> tuple[float, float, float] | str:
-    """Seconds (the best of the repeats), risk and the peak of memory in GiB; or what is missing."""
+    """Seconds (the best of the repeats), risk and peak memory in GiB; or the package that is missing."""
     use_all_cores()
     bench = Bench(*shape)
     try:
@@ -164,7 +164,7 @@ def main(arguments: list[str]) -> None:
     print("| way | seconds | slower than the first by | exact risk | peak GiB |\n|---|---|---|---|---|")
     first = None
     for name in WAYS:
-        # Each in a process of its own: memory is its own, and no library's threads meet another's.
+        # Each in a process of its own, so that memory and threads of libraries do not mix.
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             result = pool.apply(measure, (name, shape, options.repeats))
         if isinstance(result, str):

@@ -1,10 +1,11 @@
-"""One small grid, run by each of several tools as its own documentation shows: `benchmarks/runners.py` calls this file.
+"""One small grid, run by each of several tools in the way its documentation shows; `benchmarks/runners.py` calls this file.
 
     python -m benchmarks.runner_ways TOOL FOLDER [--points 10] [--seeds 100] [--seconds 0] [--fail -1] [--count]
 
-A cell is a function of a grid point and a seed that returns one number; every tool keeps the number where a later process can
-read it. With `--count` nothing runs, and the number of cells whose result can be read from the folder is printed. Every cell
-that begins appends a byte to the file `begun` in the folder, so that what really ran is counted in one way for every tool.
+A cell is a function of a grid point and a seed that returns one number, and every tool stores the number where a later process
+can read it. With `--count` nothing runs, and the number of cells whose result can be read from the folder is printed. Every
+cell that begins appends a byte to the file `begun` in the folder, so that the cells that really ran are counted in the same way
+for every tool.
 """
 
 import argparse
@@ -57,14 +58,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Way:
-    """`run` runs a task; `count` says how many results can be read after it."""
+    """One tool: `run` runs a task, and `count` says how many results can be read afterwards."""
 
     run: Callable[[Task], None]
     count: Callable[[Task], int]
 
 
 def _plain(task: Task) -> None:
-    """No tool: a loop that appends JSON lines, and runs every cell again when it is repeated."""
+    """No tool: a loop that appends JSON lines, and that runs every cell again if it is repeated."""
     task.store.mkdir(exist_ok=True)
     with open(task.store / "results.jsonl", "w") as file:
         for point, seed in task.cells():
@@ -77,7 +78,7 @@ def _plain_count(task: Task) -> int:
 
 
 def _tsjax_jax(task: Task) -> None:
-    """The cell as JAX code, which fails by returning a number that is not finite."""
+    """The cell as JAX code, which fails by returning NaN."""
     import jax
     import jax.numpy as jnp
 
@@ -100,7 +101,7 @@ def _tsjax_jax(task: Task) -> None:
 
 
 def _tsjax_black_box(task: Task) -> None:
-    """The cell as it is, in a worker process."""
+    """The cell as plain Python, in a worker process."""
     import tsjax as ts
 
     @ts.black_box(x="point")
@@ -150,7 +151,7 @@ def _ray_trainable(config: dict[str, Any]) -> None:
 
 
 def _ray_tune(task: Task) -> None:
-    """A grid search of a function; an interrupted or finished one is restored, as the documentation shows."""
+    """A grid search of a function; an interrupted or finished search is restored, as the documentation shows."""
     import ray  # pyright: ignore[reportMissingImports]
     from ray import tune  # pyright: ignore[reportMissingImports]
 
@@ -201,7 +202,7 @@ def _optuna_count(task: Task) -> int:
 
 
 def _signac(task: Task) -> None:
-    """A loop over the jobs of a project that leaves out those whose document has the number."""
+    """A loop over the jobs of a project that skips jobs whose document has the number."""
     import signac  # pyright: ignore[reportMissingImports]
 
     task.store.mkdir(exist_ok=True)
@@ -244,7 +245,7 @@ def _snakemake(task: Task) -> None:
     text = _SNAKEFILE.format(root=root, points=task.points, seeds=task.seeds, fixed=task.fixed)
     (task.store / "Snakefile").write_text(text)
     command = [sys.executable, "-m", "snakemake", "--directory", str(task.store), "--snakefile", "Snakefile"]
-    # A run that was killed leaves a lock and perhaps half a file: this is the documented way to go on.
+    # A killed run leaves a lock and perhaps a partial file; this is the documented way to continue.
     subprocess.run([*command, "--unlock"], cwd=task.store, capture_output=True, check=False)
     subprocess.run([*command, "--cores", "1", "--quiet", "all", "--rerun-incomplete"], cwd=task.store, check=True)
 
@@ -254,7 +255,7 @@ def _snakemake_count(task: Task) -> int:
 
 
 def _wandb(task: Task) -> None:
-    """No sweep, which needs W&B's server: a loop of runs that are logged offline."""
+    """A loop of runs that are logged offline, since a W&B sweep needs the server."""
     import wandb  # pyright: ignore[reportMissingImports]
 
     task.store.mkdir(exist_ok=True)

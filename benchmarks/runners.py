@@ -1,9 +1,9 @@
-"""What tools that run grids do with the same cells: `uv run --group runners python -m benchmarks runners`.
+"""Tools that run grids, with the same cells: `uv run --group runners python -m benchmarks runners`.
 
-Every row is whole commands in processes of their own, one tool after the other on one core, so that ratios of a column are of
-one sitting: seconds for 1, 1000 and 100,000 trivial cells; and for a grid of 4 points by 5 seeds whose cells take a fifth of a
-second, how many cells run again after SIGKILL at the middle, after one point more in the grid, and after one cell that fails.
-`tests/test_benchmarks.py` holds the tools that are installed to the same work.
+Every row times whole commands in processes of their own, one tool after the other on one core, so that ratios within a column
+come from one session. It gives seconds for 1, 1000 and 100,000 trivial cells; and, for a grid of 4 points by 5 seeds whose
+cells take a fifth of a second, how many cells run again after SIGKILL half-way, after adding a point to the grid, and after one
+cell fails. `tests/test_benchmarks.py` checks that all installed tools do the same work.
 """
 
 import argparse
@@ -21,7 +21,7 @@ POINTS, SEEDS, SECONDS = 4, 5, 0.2
 
 def _start(tool: str, folder: Path, *options: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "benchmarks.runner_ways", tool, str(folder), *map(str, options)]
-    # Under `uv run` Ray would start its workers by uv as well, in an environment of their own.
+    # Under `uv run`, Ray would start its workers with uv too, in an environment of their own.
     settings = {"RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_AIR_NEW_OUTPUT": "0"}
     settings["TSJAX_CACHE_DIR"] = str(folder.parent / "cache")
     with open(folder.parent / "log", "ab") as log:
@@ -29,7 +29,7 @@ def _start(tool: str, folder: Path, *options: object) -> subprocess.Popen:
 
 
 def _end(process: subprocess.Popen) -> None:
-    """SIGKILL to the process and to all that it has started, which may have sessions of their own."""
+    """Sends SIGKILL to the process and to all processes that it has started, which may have sessions of their own."""
     import psutil  # pyright: ignore[reportMissingModuleSource]
 
     family = [psutil.Process(process.pid)]
@@ -53,7 +53,7 @@ def _begun(folder: Path) -> int:
 
 
 def overhead(tool: str, cells: int, limit: float) -> str:
-    """Seconds of the whole command; beyond the limit, how many cells had begun."""
+    """Seconds of the whole command, or how many cells had begun at the limit."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name) / "grid"
         folder.mkdir()
@@ -91,7 +91,7 @@ def _run(tool: str, folder: Path, limit: float, *options: object) -> tuple[int |
 
 
 def behaviour(tool: str, limit: float) -> list[str]:
-    """What a kill, a larger grid and a failing cell do, as the cells of a table's row."""
+    """The effects of a kill, of a larger grid and of a failing cell, as entries of a table row."""
     cells, row = POINTS * SEEDS, []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         folder = Path(name) / "grid"
@@ -112,7 +112,7 @@ def behaviour(tool: str, limit: float) -> list[str]:
         folder = Path(name) / "grid"
         folder.mkdir()
         code, begun, results = _run(tool, folder, limit, "--points", POINTS, "--fail", POINTS // 2)
-        # The key of a JAX cell does not say which seed it is, so that all cells of the point fail there.
+        # The key of a JAX cell does not show its seed, so there all cells of the point fail.
         good = cells - (SEEDS if tool == "tsjax" else 1)
         row.append(f"{begun} begun: {results} of {good} results{_said(code)}")
     return row

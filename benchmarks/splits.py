@@ -1,9 +1,9 @@
-"""How well learning curves from one data set know the expected error: coverage under four ideas of what splits share.
+"""Coverage of the expected error by learning curves from one data set, under four assumptions about what splits share.
 
 Data are drawn from a known law, an estimator is fitted to nested subsamples of 20 splits, and the interval of the mean error is
-compared with the expected error over data sets: exact for least squares, by 3000 fresh data sets for the others. The bar, set
-before the run: the idea of least width whose intervals of nominal 95 % for the mean error cover 92 % or more in every row.
-`tsjax.sklearn.RateDisplay` uses it.
+compared with the expected error over data sets, which is exact for least squares and comes from 3000 fresh data sets for the
+others. The rule, set before the run, chooses the assumption of least width whose nominal 95 % intervals for the mean error
+cover at least 92 % in every row. `tsjax.sklearn.RateDisplay` uses that assumption.
 """
 
 import argparse
@@ -20,7 +20,7 @@ Draw = Callable[[np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 
 
 class Learner(NamedTuple):
-    """What data are drawn, and the error of a fit to some rows on others."""
+    """A law of data, and the error of a fit to some rows on other rows."""
 
     draw: Draw
     error: Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], float]
@@ -41,7 +41,7 @@ def _two_clouds(rng, n, d=8):
 
 
 def _nearest_mean(x, y, test_x, test_y):
-    # A sample without one of the classes answers with the other.
+    # After a sample with one class only, the prediction is that class.
     if y.all() or not y.any():
         return float(np.mean(test_y != y[0]))
     high, low = x[y].mean(axis=0), x[~y].mean(axis=0)

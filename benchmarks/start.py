@@ -1,6 +1,6 @@
-"""Seconds to the first result, and memory, each in a fresh process: `uv run python -m benchmarks start`.
+"""Seconds to the first result and peak memory, each in a fresh process: `uv run python -m benchmarks start`.
 
-"Cold" compiles everything; "warm" finds the programs that an earlier process left in the compilation cache.
+"Cold" compiles everything; "warm" finds programs that an earlier process has left in the compilation cache.
 """
 
 import argparse
@@ -41,7 +41,7 @@ ROWS: dict[str, Sequence[str]] = {
 
 
 def measure(arguments: Sequence[str], cache: str) -> tuple[float, float]:
-    """Seconds of wall time, and MiB at the peak."""
+    """Seconds of wall time, and peak memory in MiB."""
     environment = {**os.environ, "XDG_CACHE_HOME": cache}
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL)
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> None:
     print("| what | seconds | peak MiB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as warm:
         for name, command in ROWS.items():
-            # A cold start is cold once for each cache.
+            # Each cold start needs a new cache.
             runs = []
             for _ in range(options.repeats):
                 with tempfile.TemporaryDirectory() as cold:

@@ -1,8 +1,8 @@
 """Sweeps that stop at a wanted precision, the part `stopped` of `python -m benchmarks coverage`.
 
-A sweep of five sizes starts with a pilot of 4, 8 or 16 seeds at each, gets the seeds that `tsjax.next_seeds` asks for, round
-by round, and stops when the half-width of its exponent's 95 % interval is at most 0.15. How many seeds did that take, did it
-stop far below the wish, and does the interval that it stopped at still cover? Costs are proportional to n.
+A sweep of five sizes starts with a pilot of 4, 8 or 16 seeds at each, gets the seeds that `tsjax.next_seeds` asks for, round by
+round, and stops when the half-width of its exponent's 95 % interval is at most 0.15. The table says how many seeds that takes,
+how far below 0.15 the half-width ends, and whether the interval at the stop still covers. Costs are proportional to n.
 """
 
 from functools import partial
@@ -17,13 +17,13 @@ SIZES = 2.0 ** np.arange(7, 12)
 WANTED = 0.15
 MOST = 1024
 PILOTS = (4, 8, 16)
-# Degrees of freedom of the noise: that of efficient students, and a rough one.
+# Degrees of freedom of the noise: of efficient students, and of a noisier law.
 NOISES = (15, 3)
 
 
 class Stopped(NamedTuple):
-    """Where one sweep stopped: its `seeds` over all sizes, the `half_width`, whether the interval `covers`, after how many
-    `rounds` beyond the pilot."""
+    """The end of one sweep: its `seeds` over all sizes, the `half_width`, whether the interval `covers`, and the number of
+    `rounds` after the pilot."""
 
     seeds: int
     half_width: float
@@ -32,7 +32,7 @@ class Stopped(NamedTuple):
 
 
 def stop(rng: np.random.Generator, pilot: int, freedom: int, wanted: float = WANTED) -> Stopped:
-    """One sweep: risks chi-square / (degrees of freedom) / n, column j at every n that has more than j seeds."""
+    """One sweep with risks chi-square / (degrees of freedom) / n; column j has a risk at every n that has more than j seeds."""
     whole = rng.chisquare(freedom, (len(SIZES), MOST)) / freedom / SIZES[:, None]
     counts, rounds = np.full(len(SIZES), pilot), 0
     while True:

@@ -1,8 +1,8 @@
-"""What reading a large store costs: `uv run python -m benchmarks store_scale`.
+"""The cost of reading a large store: `uv run python -m benchmarks store_scale`.
 
-Makes one store of a million records and one of 14 000 small chunks that nobody has joined, filled with planted values by the
-engine's own writer, and runs `tsjax rates` and `tsjax status` on them, each in a process of its own: seconds and peak memory,
-import of Python packages included.
+It makes one store of a million records and one of 14 000 small chunks that have not been merged, filled with planted values by
+the engine's own writer, and runs `tsjax rates` and `tsjax status` on them, each in a process of its own: seconds and peak
+memory, import of Python packages included.
 """
 
 import argparse
@@ -30,19 +30,19 @@ SIZES = [2**i for i in range(5, 15)]
 
 @ts.experiment(static=("method",), curve="method", theory=lambda arguments, n: ts.Theory(1.0 / n, 1.0, "planted"))
 def planted(key, *, n: int, method: str):
-    """What `fill` writes, without the noise."""
+    """The values that `fill` writes, without the noise."""
     return {"status": 0, "risk": 1.0 / n, "limit": 1.0 / n}
 
 
 def fill(out: Path, records: int, chunk: int) -> int:
-    """A store of so many records, `chunk` of them in a file; the number of files."""
+    """Makes a store of `records` records with `chunk` of them in each file; returns the number of files."""
     grid = {"n": SIZES, "method": ["fast", "slow"], "seeds": records // (2 * len(SIZES))}
     spec = parse_spec({"study": name_of(planted), "grid": grid})
     plan = make_plan(spec, planted)
     store = StoreWriter(out)
     theory = predict(planted, plan, TheoryTable())
     store.open_for(spec, plan, theory, provenance(), manifest_of(spec, planted))
-    # As many processes that each write a few chunks would leave them.
+    # Without merging, as many processes that each write a few chunks would leave them.
     store.tidy = lambda *, every=True: None
     rng, files = np.random.default_rng(0), 0
     for arguments, seeds in plan.combinations:

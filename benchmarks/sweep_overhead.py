@@ -1,7 +1,8 @@
-"""What the engine itself costs: `uv run python -m benchmarks sweep_overhead --cells 100000`.
+"""The overhead of the engine: `uv run python -m benchmarks sweep_overhead --cells 100000`.
 
-A sweep of a trivial experiment, several sample sizes and many seeds, on disk: microseconds a cell beside the compilation,
-how long the devices waited, memory after a tenth and at the end, and the seconds that resuming the finished sweep takes.
+It runs a sweep of a trivial experiment on disk, with several sample sizes and many seeds, and prints microseconds for each cell
+apart from compilation, how long the devices waited, memory after a tenth and at the end, and the seconds that resuming the
+finished sweep takes.
 """
 
 import argparse
@@ -26,7 +27,7 @@ def coin(key, *, n: int):
 
 
 def _memory() -> float:
-    """MiB of this process now."""
+    """The present memory of this process in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
@@ -49,7 +50,7 @@ def main(arguments: list[str]) -> None:
             yield done
 
     grid = {"n": [2**i for i in range(4, 4 + SIZES)], "seeds": options.cells // SIZES, "chunk": options.chunk}
-    ts.sweep(coin, n=2, seeds=1)  # Imports, and JAX's own start.
+    ts.sweep(coin, n=2, seeds=1)  # Imports and the start of JAX.
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         result = ts.sweep(coin, out=Path(folder) / "store", listener=listener, commit_seconds=0.5, **grid)

@@ -1,11 +1,11 @@
-"""How fast are many students? One run, side by side with what one would write otherwise:
+"""How fast is the training of many students? One run compares tsjax with other ways to write it:
 
     uv run --group peers python -m benchmarks training --json training.json
 
-Ways and what they do: benchmarks/ways.py. Each lives in a process of its own, and takes whichever of one thread and all cores
-is faster for it at the shape at hand; then all run in turn, `--repeats` times. A run has the steps of `SHAPES`, or as many
-times as last half a second: training takes thousands. Speeds are student-steps per second of the fastest run; ratios are to
-tsjax within this very run.
+benchmarks/ways.py has the ways. Each runs in a process of its own, and uses one thread or all cores, depending on which is
+faster for it at that shape; then all run in turn, `--repeats` times. A run has the steps of `SHAPES`, or a multiple of them
+that lasts half a second, since training takes thousands of steps. Speeds are student-steps per second of the fastest run;
+ratios are to tsjax in the same run.
 """
 
 import argparse
@@ -30,12 +30,13 @@ SHAPES = {  # (B, n, d, m): steps of one timed run
     (8, 65536, 10, 5): 100,
 }
 LIMIT, OURS = "C, the limit", "tsjax.fit_many"
-# A timed run lasts at least so long, as far as 20 times the steps do.
+# A timed run lasts at least this long, but has at most 20 times the steps.
 _SECONDS = 0.5
 
 
 def draw(shape: tuple[int, int, int, int], seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Inputs on the sphere, orthonormal ReLU teachers, noise 0.1, and where students start: x, y, a and w of a `Case`."""
+    """Inputs on the sphere, responses of orthonormal ReLU teachers with noise 0.1, and initial students: x, y, a and w of a
+    `Case`."""
     batch, n, d, m = shape
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((batch, n, d))
@@ -47,13 +48,13 @@ def draw(shape: tuple[int, int, int, int], seed: int = 0) -> tuple[np.ndarray, .
 
 
 def _worker(name: str, threads: int, connection: Connection) -> None:
-    """Prepares and times one way, again and again: shape and steps in, "ready" or what is missing out; then seconds and losses
-    for each "go"."""
+    """Prepares and times one way repeatedly. It receives shape and steps and sends "ready" or the reason why it cannot run; for
+    each "go" it sends seconds and losses."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)
-    # Threads that wait must not take the cores of those that are timed.
+    # Waiting threads must not use the cores of those that are timed.
     os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     if name == OURS:
         from tsjax.sweep.devices import use_all_cores
@@ -94,12 +95,12 @@ class _Contestant:
     def close(self) -> None:
         self.connection.send(None)
         self.process.join(timeout=5)
-        # A library that keeps workers of its own may wait for them for ever.
+        # A library with worker processes of its own may wait for them for ever.
         self.process.kill()
 
 
 def measure(contestants: list[_Contestant], shape: tuple, steps: int, repeats: int) -> dict[str, dict]:
-    """For each way: student-steps per second, threads and mean final loss; or {"missing": why}."""
+    """For each way: student-steps per second, threads and mean final loss; or {"missing": reason}."""
     best: dict[str, tuple[float, _Contestant]] = {}
     results: dict[str, dict] = {}
     for contestant in contestants:
@@ -132,7 +133,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     names = [name for name in WAYS if options.ways is None or name in options.ways or name == OURS]
-    # tsjax and the limit take every core by themselves.
+    # tsjax and the limit always use all cores.
     pairs = [(name, t) for name in names for t in sorted({cores if name in (OURS, LIMIT) else 1, cores})]
     contestants = [_Contestant(*pair) for pair in pairs]
     shapes = list(SHAPES.items())

@@ -1,9 +1,9 @@
-"""The ways to train many students that `benchmarks.training` compares: tsjax's, and what one would write otherwise.
+"""The ways to train many students that `benchmarks.training` compares: that of tsjax, and those that one might write instead.
 
-Each is a function that prepares a `Case` and returns what is timed: noisy gradient descent on both layers (phase I) for
-`case.steps` steps, giving the final training losses of the students it trained. All start from networks of one law, see the
-same data and take the same steps. Each is written as its own library's users write it; libraries are imported in its
-process alone.
+Each is a function that prepares a `Case` and returns the function to time: noisy gradient descent on both layers (phase I) for
+`case.steps` steps, which returns the final training losses of the students that it trained. All start from networks with the
+same law, see the same data and take the same steps. Each is written in the usual style of its library, which only its own
+process imports.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Run = Callable[[], np.ndarray]
 
 @dataclass(frozen=True)
 class Case:
-    """B students: x (B, n, d), y (B, n), and where they start, a (B, m) and w (B, m, d); all float32."""
+    """B students: x (B, n, d), y (B, n), and initial weights a (B, m) and w (B, m, d); all float32."""
 
     x: np.ndarray
     y: np.ndarray
@@ -25,14 +25,14 @@ class Case:
     w: np.ndarray
     steps: int
     threads: int
-    few: int = 8  # Loops train so many of the students: their time for each is the same.
+    few: int = 8  # Loops train only this many students, since each takes the same time.
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(B, n, d, m)."""
         return (*self.x.shape, self.a.shape[1])
 
-    # What `tsjax.NoisyPhase` takes on the sphere, where mean x_i^2 = 1/d.
+    # The settings of `tsjax.NoisyPhase` on the sphere, where mean x_i^2 = 1/d.
     @property
     def step_size(self) -> float:
         return 2 * self.x.shape[2] / (self.a.shape[1] + 1)
@@ -62,7 +62,7 @@ def fit_many(case: Case) -> Run:
 
 
 def _textbook(case: Case):
-    """Noisy gradient descent on one data set as one would write it in JAX at first: samples on the leading axis."""
+    """Noisy gradient descent on one data set in straightforward JAX, with samples on the leading axis."""
     import jax
     import jax.numpy as jnp
 
@@ -87,7 +87,7 @@ def _textbook(case: Case):
 
 
 def jax_vmap(case: Case) -> Run:
-    """jit(vmap) of the textbook."""
+    """jit(vmap) of the textbook code."""
     import jax
 
     train, arguments = _textbook(case)
@@ -197,7 +197,7 @@ def torch_loop(case: Case) -> Run:
 
 
 def torch_func(case: Case) -> Run:
-    """torch.func: vmap(grad) over the whole batch, a Python loop of steps."""
+    """torch.func: vmap(grad) over the whole batch, and a Python loop of steps."""
     import torch  # pyright: ignore[reportMissingImports]
 
     torch.set_num_threads(case.threads)
@@ -224,8 +224,8 @@ def torch_func(case: Case) -> Run:
 
 
 def sklearn(case: Case) -> Run:
-    """scikit-learn's MLPRegressor, full batches of SGD, joblib over students. It has biases, which see
-    inputs of size 1 and diverge with the others' step size, and no noise."""
+    """scikit-learn's MLPRegressor, full batches of SGD, joblib over students. It has no noise, but has biases, whose inputs of
+    size 1 would diverge with the step size of the others."""
     import warnings
 
     from joblib import Parallel, delayed

@@ -86,7 +86,7 @@ def test_bad_data_are_refused(tmp_path):
         ({"target": "y", "features": ["a"]}, r"column 'a' has 1 gap\(s\)"),
         (
             {"target": "y", "features": ["b"]},
-            r"column 'b' has 8 .* that are no numbers, the first 'u' in row 1\. Encode",
+            r"column 'b' has 8 .* that are not numbers, the first 'u' in row 1\. Encode",
         ),
         ({"target": "y", "features": ["c"], "test_share": 0.1}, "holds out 1 and leaves 7"),
         ({"target": "y", "features": ["c"], "test_share": 1.0}, "test_share is a share of the rows"),
@@ -98,7 +98,7 @@ def test_bad_data_are_refused(tmp_path):
     table["b"] = ["130", "?", *"345678"]
     table.to_csv(path := tmp_path / "T.CSV", index=False)
     with pytest.raises(
-        ValueError, match=r"'b' has 1 value\(s\) that are no numbers, the first '\?' in row 2 of 8\. If that"
+        ValueError, match=r"'b' has 1 value\(s\) that are not numbers, the first '\?' in row 2 of 8\. If that"
     ):
         ts.DataProblem.read(path, target="y", features=["b"])
     assert ts.DataProblem.read(path, target="y", features=["c"]).d == 1

@@ -135,7 +135,7 @@ def test_penalties_and_reparametrisations(key):
         (losses.squared, (N,), LABELS, r"y holds class labels \(type int32\), .*tsjax\.losses\.cross_entropy"),
         (losses.squared, (N, K), X[:, 0], r"outputs of shape \(3,\) for each point, but responses y of shape \(\)"),
         (losses.logistic, (N, K), LABELS % 2, r"takes one output \(\) and one response .*cross_entropy"),
-        (losses.logistic, (N,), 2 * (LABELS % 2) - 1, r"y is from -1 to 1\. Classes -1 and 1 are"),
+        (losses.logistic, (N,), 2 * (LABELS % 2) - 1, r"y is from -1 to 1\. Turn classes -1 and 1 into"),
         (losses.paired_barlow_twins, (N,), X, r"takes a model with several outputs \(k,\), got \(\)"),
         (
             losses.paired_barlow_twins,

@@ -179,7 +179,7 @@ def test_matching_of_failed_students_and_of_single_precision(key):
 
 
 def test_neurons_that_cannot_be_compared(key):
-    with pytest.raises(ValueError, match=r"one activation only; the student has relu, the teacher erf\."):
+    with pytest.raises(ValueError, match=r"the same activation; the student has relu, the teacher erf\."):
         ts.match_neurons(_net(key), _net(key, activation=erf))
     with pytest.raises(ValueError, match=r"inputs of dimension 3, the teacher of 4"):
         ts.match_neurons(_net(key), _net(key, d=4))

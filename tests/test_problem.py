@@ -181,8 +181,8 @@ def test_errors(key):
             lambda: ts.Problem(ts.Sphere(3), ts.FunctionTeacher(jnp.sin)),
             r"one point x of shape \(3,\) to a scalar; it gave .*\(3,\)",
         ),
-        (lambda: ts.ReLUTeacher(3, cosine=1.0), r"3 neurons .* in \(-0\.5, 1\) only, got cosine=1\.0"),
-        (lambda: ts.ReLUTeacher(3, cosine=-0.5), r"3 neurons .* in \(-0\.5, 1\) only, got cosine=-0\.5"),
+        (lambda: ts.ReLUTeacher(3, cosine=1.0), r"3 neurons .* in \(-0\.5, 1\), got cosine=1\.0"),
+        (lambda: ts.ReLUTeacher(3, cosine=-0.5), r"3 neurons .* in \(-0\.5, 1\), got cosine=-0\.5"),
         (lambda: ts.ReLUTeacher(3, cosine=float("nan")), r"got cosine=nan"),
         (with_noise(-0.1), r"noise_std is a standard deviation, .* got -0\.1"),
         (with_noise(float("nan")), r"noise_std .* got nan"),
@@ -220,5 +220,5 @@ def test_half_precision_is_a_kind_of_number():
     """bfloat16 too, whose type NumPy does not know."""
     for dtype in (jnp.bfloat16, jnp.float16):
         check_numbers("y", jnp.ones(3, dtype))
-    with pytest.raises(ValueError, match="value\\(s\\) that are missing or no numbers, the first at index \\(1,\\)"):
+    with pytest.raises(ValueError, match="value\\(s\\) that are missing or not numbers, the first at index \\(1,\\)"):
         check_numbers("y", np.array([1.0, None], object))

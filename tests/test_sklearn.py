@@ -166,7 +166,7 @@ def test_missing_values_are_not_made_up():
     missing[5] = pd.NA
     for values, message in (
         (masked, r"y has 1 value\(s\) that are masked, the first at index \(3,\)\. Drop those rows"),
-        (missing, r"y has 1 value\(s\) that are missing or no numbers, the first at index \(5,\)"),
+        (missing, r"y has 1 value\(s\) that are missing or not numbers, the first at index \(5,\)"),
         (np.where(np.arange(80) == 7, np.nan, y), "Input y contains NaN"),
     ):
         with pytest.raises(ValueError, match=message):

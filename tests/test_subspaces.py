@@ -28,7 +28,7 @@ def test_interpolation_is_between_all_weights(key):
         middle.layers[0].weight, 0.75 * a.layers[0].weight + 0.25 * b.layers[0].weight, rtol=1e-6
     )
     np.testing.assert_array_equal(ts.interpolate(a, b, 0.0)(DATA.x[0]), a(DATA.x[0]))
-    with pytest.raises(ValueError, match="when they have the same structure and shapes; these differ"):
+    with pytest.raises(ValueError, match="only if they have the same structure and shapes; these differ"):
         ts.interpolate(a, eqx.nn.MLP(3, 2, 7, 1, key=key), 0.5)
 
 

@@ -118,7 +118,7 @@ def test_any_spectrum_has_a_curve_by_its_own_equation():
     np.testing.assert_allclose(theory.predicted_ridge_risk(*bare, n, 0.1, noise), expected, rtol=1e-12)
     for bad, message in (
         (lambda: theory.predicted_ridge_risk(kernel, aim, n, 0.1, noise), r"both to none.*d=None with 400 .* d=5"),
-        (lambda: theory.predicted_ridge_risk(kernel, ntk(), n, 0.1, noise), r"needs another one beside it"),
+        (lambda: theory.predicted_ridge_risk(kernel, ntk(), n, 0.1, noise), r"needs another such spectrum beside it"),
         (
             lambda: theory.predicted_ridge_risk(kernel, target, n, 0.1, noise, d=5),
             r"d=5, but a spectrum that has no sphere",

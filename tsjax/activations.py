@@ -1,7 +1,7 @@
 """Activations of two-layer networks: the function, its symmetries, and the second moments of its neurons.
 
-The Gram matrix E[phi(<u,x>) phi(<v,x>)] of neurons over random inputs is what a kernel of random features is over random
-neurons, with the roles of the two exchanged. That is why arc-cosine kernels appear here.
+The Gram matrix E[phi(<u,x>) phi(<v,x>)] of neurons averages over random inputs x. A random-features kernel is the same
+expectation with the roles exchanged, over random neurons at fixed inputs. That is why arc-cosine kernels appear here.
 """
 
 from abc import abstractmethod
@@ -19,9 +19,9 @@ Gram = Callable[[Float[Array, "p d"], Float[Array, "q d"]], Float[Array, "p q"]]
 
 
 class Moments(NamedTuple):
-    r"""What closed forms need to know of an input law that is invariant under rotations of R^d.
+    r"""What closed forms need to know about an input law that is invariant under rotations of R^d.
 
-    By that invariance E[x_i x_j] = second delta_ij, and E[x_i x_j x_k x_l] = fourth (delta_ij delta_kl + delta_ik delta_jl
+    The invariance gives E[x_i x_j] = second delta_ij and E[x_i x_j x_k x_l] = fourth (delta_ij delta_kl + delta_ik delta_jl
     + delta_il delta_jk).
 
     - `second`: E|x|^2 / d = E[x_1^2]; 1 for N(0, I_d), 1/d on the unit sphere.
@@ -35,7 +35,7 @@ class Moments(NamedTuple):
 
 
 class AbstractActivation(eqx.Module):
-    """A function phi: R -> R, applied elementwise. Without arrays in it, so hashable and fit for static fields.
+    """A function phi: R -> R, applied elementwise. It holds no arrays, so it is hashable and can be a static field.
 
     - `degree`: k if phi(c z) = c^k phi(z) for all c > 0, else None.
     - `parity`: `"even"` if phi(-z) = phi(z), `"odd"` if phi(-z) = -phi(z), else None.
@@ -50,21 +50,21 @@ class AbstractActivation(eqx.Module):
 
     @abstractmethod
     def gram(self, law: Moments) -> Gram | None:
-        """(u, v) -> E[phi(<u_i, x>) phi(<v_j, x>)], u (p, d), v (q, d), result (p, q) in their dtype; None where no closed
+        """(u, v) -> E[phi(<u_i, x>) phi(<v_j, x>)], u (p, d), v (q, d), result (p, q) in their dtype. It is None if no closed
         form is known under this law."""
 
 
 class LeakyReLU(AbstractActivation):
-    r"""phi(z) = z for z > 0, else slope z; slope = 0 is relu.
+    r"""phi(z) = z for z > 0, and slope z otherwise; slope = 0 is relu.
 
-    phi(z) = relu(z) - slope relu(-z), and the law is symmetric, hence with K(u, v) = |u||v| h(cos) the arc-cosine kernel of
+    Since phi(z) = relu(z) - slope relu(-z) and the law is symmetric, with K(u, v) = |u||v| h(cos) the arc-cosine kernel of
     order 1 (Cho & Saul 2009, equations 1-6, without their factor 2)
 
         E phi(<u,x>) phi(<v,x>) = E[x_1^2] ((1 + slope^2) K(u, v) - 2 slope K(u, -v)).
 
     The law enters through E[x_1^2] alone, since phi is homogeneous.
 
-    **Raises:** ValueError for a slope outside of [0, 1).
+    **Raises:** ValueError for a slope outside [0, 1).
     """
 
     slope: float = eqx.field(static=True, default=0.0)
@@ -78,7 +78,7 @@ class LeakyReLU(AbstractActivation):
             )
 
     def __call__(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
-        # As a difference it has derivative 0 at 0, like jax.nn.relu: gradient descent leaves a neuron w = 0 dead.
+        # Written as a difference, it has derivative 0 at 0, as jax.nn.relu has, so gradient descent leaves a neuron w = 0 dead.
         return jax.nn.relu(z) - self.slope * jax.nn.relu(-z) if self.slope else jax.nn.relu(z)
 
     def gram(self, law: Moments) -> Gram:
@@ -118,7 +118,7 @@ class Erf(AbstractActivation):
 
         E phi(<u,x>) phi(<v,x>) = (2/pi) arcsin(2 r / sqrt((1 + 2p)(1 + 2q)))
 
-    (Williams 1997, NeurIPS 9, "Computing with infinite networks", equation 11). None under other laws.
+    (Williams 1997, NeurIPS 9, "Computing with infinite networks", equation 11). Under other laws `gram` is None.
     """
 
     degree: int | None = eqx.field(static=True, init=False, default=None)
@@ -133,7 +133,7 @@ class Erf(AbstractActivation):
 
         def values(u, v):
             p, r, q = (law.second * product for product in _products(u, v))
-            # arcsin loses half of the digits near 1, that is for long parallel neurons; the arctangent loses none.
+            # arcsin loses half of the digits near 1, that is, for long parallel neurons. The arctangent loses none.
             return (2.0 / jnp.pi) * jnp.arctan2(
                 2.0 * r, jnp.sqrt(1.0 + 2.0 * p + 2.0 * q + 4.0 * jnp.maximum(p * q - r * r, 0.0))
             )
@@ -145,15 +145,16 @@ class Erf(AbstractActivation):
 
 
 class Activation(AbstractActivation):
-    """Any JAX function of one real number as activation: `Activation(jnp.tanh)`. No closed form.
+    """Any JAX function of one real number as an activation: `Activation(jnp.tanh)`. Its Gram matrix has no closed form.
 
     **Arguments:**
 
-    - `function`: maps a scalar to a scalar. Two activations are equal if their functions are one object: make it once.
-    - `degree`, `parity`: what is known of the function (see `AbstractActivation`). The degree lets a student absorb its
-      output weights; by the parity `tsjax.match_neurons` knows which neurons are the same.
+    - `function`: maps a scalar to a scalar. Two activations are equal only if their functions are the same object, so create
+      the function once.
+    - `degree`, `parity`: what is known of the function (see `AbstractActivation`). The degree lets a student absorb its output
+      weights; the parity shows `tsjax.match_neurons` which neurons are the same.
 
-    **Raises:** ValueError for what is not a hashable function of one number, or has not the declared degree or parity.
+    **Raises:** ValueError if `function` is not a hashable function of one number, or lacks the declared degree or parity.
     """
 
     function: Callable = eqx.field(static=True)
@@ -164,7 +165,7 @@ class Activation(AbstractActivation):
         if not callable(self.function):
             raise ValueError(
                 "an Activation is made of a JAX function of one number, such as Activation(jnp.tanh); got "
-                f"{self.function!r}. Ready made are relu, leaky_relu(slope), erf and quadratic of tsjax.activations."
+                f"{self.function!r}. tsjax.activations has relu, leaky_relu(slope), erf and quadratic."
             )
         try:
             hash(self.function)
@@ -180,12 +181,12 @@ class Activation(AbstractActivation):
             )
         if self.degree is not None and self.degree < 1:
             raise ValueError(
-                f"the degree of homogeneity is at least 1, or None where there is none; got {self.degree}."
+                f"degree must be at least 1, or None if the activation is not homogeneous; got {self.degree}."
             )
         if self.parity not in (None, "even", "odd"):
             raise ValueError(f"parity must be 'even', 'odd' or None, got {self.parity!r}.")
         if self.degree is not None or self.parity is not None:
-            # Concrete inside jit too.
+            # So that the values are concrete inside jit too.
             with jax.ensure_compile_time_eval():
                 self._check_symmetries()
 
@@ -214,7 +215,7 @@ quadratic = Quadratic()
 
 
 def leaky_relu(slope: float) -> LeakyReLU:
-    """phi(z) = z for z > 0, else slope z, with 0 <= slope < 1.
+    """phi(z) = z for z > 0, and slope z otherwise, with 0 <= slope < 1.
 
     **Raises:** ValueError for another slope.
     """
@@ -222,7 +223,7 @@ def leaky_relu(slope: float) -> LeakyReLU:
 
 
 def check_activation(activation) -> None:
-    """**Raises:** ValueError for what is not an activation, a bare function among them."""
+    """**Raises:** ValueError for anything that is not an activation, including a plain function."""
     if not isinstance(activation, AbstractActivation):
         raise ValueError(
             f"activation must be relu, leaky_relu(slope), erf, quadratic or Activation(function) of tsjax.activations; got "

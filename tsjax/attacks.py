@@ -1,7 +1,7 @@
-"""Adversarial points: inputs moved within a ball so that an objective grows; for `tsjax.losses.adversarial`, and for errors
+"""Adversarial points: inputs moved within a ball so that an objective grows. They serve `tsjax.losses.adversarial` and errors
 under attack.
 
-An attack is a function of (objective, model, batch, key) that gives the inputs x (n, *point) moved row by row.
+An attack is a function of (objective, model, batch, key) that returns the inputs x (n, *point), each row moved.
 """
 
 from typing import Any, Literal
@@ -27,12 +27,12 @@ def _check(owner: str, radius, norm: str) -> None:
 
 
 def _norms(x: Array) -> Array:
-    """|x_i| of each row, with one axis for each of x."""
+    """The norm |x_i| of each row, with axes of length 1 kept so that it broadcasts against x."""
     return jnp.sqrt(jnp.sum(x**2, axis=tuple(range(1, x.ndim)), keepdims=True))
 
 
 def _steepest(gradient: Array, norm: _Norm) -> Array:
-    """The direction of unit norm in which the objective grows most, row by row; 0 where the gradient is."""
+    """The direction of unit norm in which the objective grows most, row by row; 0 where the gradient is 0."""
     if norm == "linf":
         return jnp.sign(gradient)
     length = _norms(gradient)
@@ -47,15 +47,15 @@ def _into_ball(shift: Array, radius, norm: _Norm) -> Array:
 
 
 def _gradient(objective: Objective, model: Any, batch: Dataset, key):
-    """The gradient of the objective in the inputs. An objective that is a mean over rows gives each row its own, times its
-    weight, which no direction of steepest ascent depends on."""
-    # Without weights, so that a row of weight 0 is attacked as any other.
+    """The gradient of the objective in the inputs. If the objective is a mean over rows, each row gets its own gradient times
+    its weight, and the direction of steepest ascent does not depend on that factor."""
+    # Without weights, so that a row of weight 0 is attacked like any other.
     return lambda x: jax.grad(lambda x: objective(model, Dataset(x=x, y=batch.y), key))(x)
 
 
 class FGM(eqx.Module):
-    """The fast gradient method: one step of length `radius` along the gradient, in the l2 norm, or along its signs, in the linf
-    norm (Goodfellow et al. 2015, arXiv:1412.6572, section 4; l2: Miyato et al. 2017, arXiv:1605.07725, equation 5)."""
+    """The fast gradient method: one step of length `radius` along the gradient (l2 norm), or along its signs (linf norm)
+    (Goodfellow et al. 2015, arXiv:1412.6572, section 4; l2: Miyato et al. 2017, arXiv:1605.07725, equation 5)."""
 
     radius: float | Float[Array, ""]
     norm: _Norm = eqx.field(static=True, default="linf")
@@ -72,7 +72,8 @@ class PGD(eqx.Module):
     """Projected gradient ascent: `steps` steps of `step_size` along the direction of steepest ascent, each projected onto the
     ball of `radius` around the point (Madry et al. 2018, arXiv:1706.06083, section 2.1).
 
-    `step_size` is 2.5 radius / steps when None. `random_start=True` begins at a random point of the ball, which needs a key.
+    `step_size` is 2.5 radius / steps when None. `random_start=True` begins at a uniformly random point of the ball, which needs
+    a key.
     """
 
     radius: float | Float[Array, ""]

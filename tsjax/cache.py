@@ -1,4 +1,5 @@
-"""The user's cache folder. It holds compiled code that later processes run, so nobody else may ever have written there."""
+"""The user's cache folder. It holds compiled code that later processes run, so no other user may ever have been able to write
+there."""
 
 import contextlib
 import errno
@@ -7,12 +8,12 @@ import stat
 from pathlib import Path
 
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
-# As many as Linux follows on one path.
+# As many symbolic links as Linux follows on one path.
 _MOST_LINKS = 40
 
 
 def cache_folder() -> Path:
-    """Where compiled code is kept: TSJAX_CACHE_DIR, else XDG_CACHE_HOME/tsjax, else ~/.cache/tsjax."""
+    """The folder of compiled code: TSJAX_CACHE_DIR, or XDG_CACHE_HOME/tsjax, or ~/.cache/tsjax."""
     chosen = os.environ.get("TSJAX_CACHE_DIR")
     if chosen:
         return Path(chosen)
@@ -20,24 +21,25 @@ def cache_folder() -> Path:
 
 
 def private_folder(folder: Path, suspects: str | None = None) -> Path:
-    """Makes a folder that only this user may use (mode 0700), or finds one, and says where it really is.
+    """Creates a folder that only this user may use (mode 0700), unless it exists, and returns its path with all links resolved.
 
-    Every folder on the way is checked before the next one is looked at, and no link is followed unseen: each belongs to this
-    user or to root and can be written by nobody else, or is sticky as /tmp is, where nobody can rename what belongs to others.
-    So no other user can change what the path means, neither before nor after.
+    Every folder on the path is checked before the next one, and no link is followed unchecked. Each folder must belong to this
+    user or to root, and must be writable by nobody else or sticky like /tmp, where nobody can rename what belongs to others. So
+    no other user can change what the path means, either before or after the check.
 
     **Arguments:**
 
-    - `suspects`: a pattern of files to remove, where others may write to them in a folder that was open to others until now.
+    - `suspects`: a pattern of files. In a folder that other users could open until now, matching files that others may write to
+      are removed.
 
-    **Raises:** PermissionError with what is wrong and what to do; another OSError where the folder cannot be made.
+    **Raises:** PermissionError, saying what is wrong and what to do; another OSError if the folder cannot be created.
     """
     folder = folder.absolute()
     # Windows has no such modes; there a user's profile is closed to other users.
     if not hasattr(os, "getuid"):
         folder.mkdir(parents=True, exist_ok=True)
         return folder
-    # The root itself is not checked: this Python came from there too. In a container its owner may be unknown.
+    # The root folder itself is not checked: this Python came from there too, and in a container its owner may be unknown.
     place, links = Path(folder.anchor), 0
     names = list(reversed(folder.parts[1:]))
     while names:
@@ -70,7 +72,7 @@ def private_folder(folder: Path, suspects: str | None = None) -> Path:
 
 
 def read_private(file: Path) -> bytes | None:
-    """What is in a file; None where there is none, or where it is anything but a plain file that only this user may write."""
+    """The bytes of a file; None if it does not exist, or is anything but a plain file that only this user may write."""
     try:
         # A pipe would wait for a writer.
         handle = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -86,12 +88,12 @@ def read_private(file: Path) -> bytes | None:
 
 
 def is_private(found: os.stat_result) -> bool:
-    """Whether it is a plain file of this user's that no other user may write."""
+    """Whether this is a plain file that belongs to this user and that no other user may write."""
     return is_own(found) and not found.st_mode & _BY_OTHERS
 
 
 def is_own(found: os.stat_result) -> bool:
-    """Whether it is a plain file of this user's."""
+    """Whether this is a plain file that belongs to this user."""
     return stat.S_ISREG(found.st_mode) and (not hasattr(os, "getuid") or found.st_uid == os.getuid())
 
 
@@ -101,7 +103,7 @@ _ELSEWHERE = "set TSJAX_CACHE_DIR to a folder of your own that others cannot wri
 def _found_or_made(here: Path) -> os.stat_result:
     with contextlib.suppress(FileNotFoundError):
         return os.lstat(here)
-    # Another process may make it at the same moment.
+    # Another process may create it at the same moment.
     with contextlib.suppress(FileExistsError):
         os.mkdir(here, 0o700)
     return os.lstat(here)
@@ -130,23 +132,24 @@ def _check_last(here: Path, found: os.stat_result) -> None:
     if mode & _BY_OTHERS:
         raise PermissionError(
             f"other users can write to {here} (mode {mode:04o}) and may have put code there for you to run. "
-            f"Move it away (it is made anew, for you alone), or {_ELSEWHERE}."
+            f"Move it away (tsjax then creates a new one, for you alone), or {_ELSEWHERE}."
         )
 
 
 def _close(here: Path, found: os.stat_result, suspects: str | None) -> None:
-    """Keeps others from looking in, as earlier versions did not: a file whose own mode allows it could be written so."""
+    """Closes the folder to other users. Earlier versions did not, so others could write to a file in it whose own mode allowed
+    that."""
     if not found.st_mode & 0o077:
         return
-    # The files go first: a process that is stopped in between leaves the folder open, and the next one begins anew.
+    # The files go first: a process that is stopped in between leaves the folder open, and the next process starts again.
     for file in here.glob(suspects) if suspects else ():
-        # Another process may be at it too.
+        # Another process may be removing it too.
         with contextlib.suppress(FileNotFoundError):
             if not is_private(file.lstat()):
                 file.unlink()
     try:
         os.chmod(here, 0o700)
     except OSError as error:
-        # On a medium that nobody can write to, all stays as it is.
+        # On a read-only medium, everything stays as it is.
         if error.errno != errno.EROFS:
             raise

@@ -14,7 +14,8 @@ from .task import AbstractInstance, Dataset
 
 
 class ClassificationError(NamedTuple):
-    """The share of the rows whose class is predicted wrongly, how many these are, and of how many rows."""
+    """The share `value` of rows whose class is predicted wrongly, their number `wrong`, and the number of all rows,
+    `trials`."""
 
     value: Float[Array, ""]
     wrong: Int[Array, ""]
@@ -22,8 +23,8 @@ class ClassificationError(NamedTuple):
 
 
 def classes_of(outputs: Array) -> Int[Array, " k"]:
-    """The predicted classes: the largest of several outputs (k, classes); 1 where the only output (k,), the log-odds of class
-    1, is positive."""
+    """The predicted classes of k points. With outputs (k, classes), the class of the largest output; with outputs (k,), which
+    are log-odds of class 1, class 1 where the output is positive and 0 elsewhere."""
     return jnp.argmax(outputs, axis=1) if outputs.ndim == 2 else (outputs > 0).astype(jnp.int32)
 
 
@@ -40,14 +41,15 @@ def classification_error(
 
     **Arguments:**
 
-    - `fit`: what predicts one number for each class, (k, classes), or the log-odds of class 1, (k,). A regression on one-hot
-      responses is of the first kind.
+    - `fit`: a fit that predicts one number for each class, (k, classes), as a regression on one-hot responses does, or the
+      log-odds of class 1, (k,).
     - `data`: a `Dataset` with classes as y, integers (n,); or, with a `key`, an instance of a task. Rows of weight 0 do
       not count.
-    - `attack`: moves the points first (`tsjax.attacks`), against `loss`, which is cross-entropy, or the logistic loss for
-      one output.
+    - `attack`: moves the points first (`tsjax.attacks`) so that `loss` grows. The default `loss` is cross-entropy, or the
+      logistic loss if there is one output.
 
-    **Raises:** ValueError for responses that are no classes, an instance without a key, and an attack on what is no network.
+    **Raises:** ValueError for responses that are not classes, an instance without a key, and an attack on anything but a
+    `ModelFit`.
 
     >>> net = lambda x: jnp.stack([x[0], -x[0]])
     >>> fit = ts.ModelFit(net, jnp.array(0), {})
@@ -59,7 +61,7 @@ def classification_error(
     if isinstance(data, AbstractInstance):
         if key is None:
             raise ValueError(
-                "an instance is sampled afresh: give a key, which must not be one that made the training data."
+                "an instance is sampled afresh: give a key, which must not be the one that drew the training data."
             )
         key_data, own = jr.split(key)
         data = data.sample(key_data, samples)
@@ -68,7 +70,7 @@ def classification_error(
     if data.y.ndim != 1 or not jnp.issubdtype(data.y.dtype, jnp.integer):
         raise ValueError(
             f"classification needs classes as y, integers (n,); got {data.y.dtype} of shape {tuple(data.y.shape)}. One-hot "
-            "responses are classes again by jnp.argmax(y, axis=1)."
+            "responses become classes by jnp.argmax(y, axis=1)."
         )
     x = data.x
     if attack is not None:

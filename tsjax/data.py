@@ -1,9 +1,10 @@
-"""Real data as a problem: N rows, some held out, and nested subsamples of the others.
+"""Real data as a problem: N rows, some of them held out, and nested subsamples of the rest.
 
-For real data neither the law of the inputs nor the regression function is known. Compared with `tsjax.Problem`, a key gives a
-split, a sample size n gives a subsample, and the risk E (y - f_hat(x))^2, which includes the noise, is estimated on the rows
-held out. All splits come from the same N rows. Intervals over keys therefore say how far splits differ *given these rows*:
-they are narrower than intervals over new data sets of N rows would be (Nadeau & Bengio 2003, Machine Learning 52, section 3).
+For real data neither the law of the inputs nor the regression function is known. Where `tsjax.Problem` draws fresh data, here a
+key gives a split, a sample size n gives a subsample, and the risk E (y - f_hat(x))^2, which includes the noise, is estimated on
+the rows held out. All splits come from the same N rows, so intervals over keys describe how much splits differ *given these
+rows*. They are narrower than intervals over new data sets of N rows would be (Nadeau & Bengio 2003, Machine Learning 52,
+section 3).
 """
 
 import hashlib
@@ -25,8 +26,8 @@ from .tables import check_numbers_in, read_table
 from .task import AbstractInstance, AbstractTask, Dataset, check_numbers
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
-"""The sets that come with scikit-learn, without any download. Only diabetes has a response that is measured (the progression
-of the disease after a year, 442 patients); that of the others is a class, as a number."""
+"""The data sets that come with scikit-learn, without any download. Only diabetes has a measured response (the progression of
+the disease after a year, 442 patients); in the others the response is the number of a class."""
 
 
 def _float64(values: Any) -> np.ndarray:
@@ -35,20 +36,20 @@ def _float64(values: Any) -> np.ndarray:
 
 
 def _among(n: Rows, most: int, because: str = "no more may be learnt from") -> Size:
-    """n rows of at most so many. **Raises:** ValueError outside of 1 .. most."""
+    """n as a `Size`. **Raises:** ValueError for n outside 1 .. `most`, giving `because` as the reason."""
     if not 1 <= (n.limit if isinstance(n, Size) else n) <= most:
         raise ValueError(f"n must be in 1..{most}: {because}; got n={n.limit if isinstance(n, Size) else n}.")
     return size_of(n)
 
 
 class Split(AbstractInstance):
-    """Rows of real data with one choice of those that are held out, `test`."""
+    """Rows of real data after one random choice of those held out: `test` holds them, and `pool` the rest."""
 
     pool: Dataset
     test: Dataset
 
     def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
-        """n of the rows that are not held out, at random without replacement; a smaller sample of one key is a part of a
+        """n of the rows that are not held out, at random without replacement; with the same key, a smaller sample is part of a
         larger one. **Raises:** ValueError for more rows than there are."""
         size = _among(n, self.pool.n)
         rows = jr.permutation(key, self.pool.n)[: size.limit]
@@ -59,13 +60,14 @@ class Split(AbstractInstance):
 class DataProblem(AbstractTask):
     """N rows of real data, x (N, d) and y (N,). The share `test_share` of them is held out.
 
-    `DataProblem(x, y)` of arrays; `DataProblem.read("houses.csv", target="price")` of a CSV or Parquet file;
-    `DataProblem.bundled("diabetes")` of a set that comes with scikit-learn.
+    Make one from arrays with `DataProblem(x, y)`, from a CSV or Parquet file with `DataProblem.read("houses.csv",
+    target="price")`, or from a data set that comes with scikit-learn with `DataProblem.bundled("diabetes")`.
 
     **Arguments:**
 
-    - `x`, `y`: inputs (N, d) and response (N,), any units: see `tsjax.Standardized`. Kept in float64.
-    - `test_share`: the share of the rows that is held out, in (0, 1); at least two rows are, and two are left.
+    - `x`, `y`: inputs (N, d) and response (N,), kept in float64. Any units will do if the estimator standardises
+      (`tsjax.Standardized`).
+    - `test_share`: the share of the rows that is held out, in (0, 1). At least two rows must be held out and two must remain.
 
     **Raises:** ValueError for shapes that do not fit together, for values that are not finite, and for too few rows.
 
@@ -101,11 +103,11 @@ class DataProblem(AbstractTask):
     def read(
         cls, path: str | Path, target: str, features: Sequence[str] | None = None, test_share: float = 0.25
     ) -> "DataProblem":
-        """The rows of a table in a file (`tsjax.tables.read_table`: CSV with a header, Parquet, JSON lines): `target` names the
-        response, `features` the inputs, all other columns if None.
+        """The rows of a table in a file (`tsjax.tables.read_table`: CSV with a header, Parquet, JSON lines). `target` names the
+        response and `features` the inputs; if `features` is None, all other columns are inputs.
 
-        **Raises:** ValueError for another kind of file, a column that is not there, is not of numbers, or has gaps; OSError
-        for a file that cannot be read.
+        **Raises:** ValueError for another kind of file, or for a column that is missing, has gaps, or does not hold numbers;
+        OSError for a file that cannot be read.
         """
         table = read_table(path)
         names = [name for name in table.columns if name != target] if features is None else list(features)
@@ -118,7 +120,8 @@ class DataProblem(AbstractTask):
 
     @classmethod
     def bundled(cls, name: str, test_share: float = 0.25) -> "DataProblem":
-        """A set of `BUNDLED`, which scikit-learn ships. **Raises:** ValueError for another name; ImportError without it."""
+        """A data set named in `BUNDLED`. **Raises:** ValueError for another name; ImportError if scikit-learn is not
+        installed."""
         if name not in BUNDLED:
             raise ValueError(f"scikit-learn bundles {', '.join(BUNDLED)}; got {name!r}.")
         try:
@@ -127,7 +130,7 @@ class DataProblem(AbstractTask):
             raise ImportError(
                 f"the data set {name!r} comes with scikit-learn, which is not installed: pip install 'tsjax[sklearn]'."
             ) from error
-        # Diabetes in the units of the patients.
+        # Diabetes in the units of measurement, not scaled by scikit-learn.
         options = {"scaled": False} if name == "diabetes" else {}
         x, y = getattr(datasets, f"load_{name}")(return_X_y=True, **options)
         return cls(x, y, test_share)
@@ -149,23 +152,22 @@ class DataProblem(AbstractTask):
 
     @property
     def variance(self) -> float:
-        """Of y over all rows: the unit in which the risk of predicting the mean is about 1."""
+        """The variance of y over all rows: predicting the mean has about this risk."""
         return float(np.var(self.y))
 
     @property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits of the SHA-256 of the numbers in x and y; it does not depend on the file they come from."""
+        """Twelve hexadecimal digits of the SHA-256 of the numbers in x and y. The file that they come from does not matter."""
         parts = (repr(self.x.shape).encode(), self.x.tobytes(), self.y.tobytes())
         return hashlib.sha256(b"".join(parts)).hexdigest()[:12]
 
     def split(self, key: PRNGKeyArray, n: Rows, dtype=None) -> tuple[Dataset, Dataset]:
-        """n rows to learn from, and the rows held out, both drawn at random without replacement. Of a `tsjax.Size` the rows
+        """n rows to learn from, and the rows held out, both drawn at random without replacement. If n is a `tsjax.Size`, rows
         after its count have weight 0.
 
-        Common random numbers: of one key, the rows held out are the same for every n, and a smaller subsample is a part of a
-        larger one.
+        With the same key, the rows held out are the same for every n, and a smaller subsample is part of a larger one.
 
-        **Raises:** ValueError for n outside of 1 .. `largest_n`.
+        **Raises:** ValueError for n outside 1 .. `largest_n`.
         """
         size = _among(n, self.largest_n, f"of {len(self.y)} rows {self.test_size} are held out")
         order = jr.permutation(key, len(self.y))
@@ -174,13 +176,13 @@ class DataProblem(AbstractTask):
         return Dataset(x=x[mine], y=y[mine], weight=size.weights(x.dtype)), Dataset(x=x[test], y=y[test])
 
     def draw(self, key: PRNGKeyArray, dtype=None) -> Split:
-        """One choice of the rows that are held out: those of `split(key, n)`."""
+        """One choice of the rows held out, the same as that of `split(key, n)`."""
         train, test = self.split(key, self.largest_n, dtype)
         return Split(train, test)
 
     def held_out_risk(self, fit: AbstractFit, test: Dataset) -> RiskEstimate:
-        """The mean of (y - f_hat(x))^2 over the rows held out, in squared units of y, with its standard error: that of a mean
-        of independent rows, given the fit. Rows of weight 0 do not count."""
+        """The mean of (y - f_hat(x))^2 over the rows held out, in squared units of y, with the standard error of a mean over
+        independent rows for this fit. Rows of weight 0 do not count."""
         return _mean_squared_error(fit, test)
 
 

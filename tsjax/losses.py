@@ -1,7 +1,8 @@
-r"""What training minimises: objectives of (model, batch, key), each a mean over the rows of a batch, weighted by its weights.
+r"""Objectives that training minimises, functions of (model, batch, key). Most are means over the rows of a batch, with its
+weights.
 
-An objective is any function of these three that gives a scalar, so that a user's own is one function; `key` is for objectives
-that draw random numbers, and is new in every step. Those here that need a setting are classes: `CrossEntropy(0.1)`.
+Any function of these three that returns a scalar is an objective, so you can write your own. `key` is for objectives that draw
+random numbers, and is new in every step. Objectives here that have a setting are classes: `CrossEntropy(0.1)`.
 
 A model maps one point x (*point) to its output, a scalar () or a vector (k,).
 """
@@ -29,7 +30,7 @@ Objective: TypeAlias = Callable[..., Any]
 
 
 class AbstractObjective(eqx.Module):
-    """An objective that can prepare a batch."""
+    """An objective that can prepare a batch once, and that can check outputs against responses before training."""
 
     @abstractmethod
     def __call__(self, model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
@@ -40,11 +41,11 @@ class AbstractObjective(eqx.Module):
         return lambda model, key: self(model, batch, key)
 
     def check(self, outputs: jax.ShapeDtypeStruct, batch: Dataset) -> None:  # noqa: B027
-        """Raises ValueError where outputs (n, *output) of a model and the responses of a batch do not go together."""
+        """Raises ValueError if the outputs (n, *output) of a model do not fit the responses of the batch."""
 
 
 def on(objective: Objective, batch: Dataset) -> Callable[[Any, PRNGKeyArray | None], Float[Array, ""]]:
-    """`objective.on(batch)`, also of an objective that is a plain function."""
+    """`objective.on(batch)`, also for an objective that is a plain function."""
     if isinstance(objective, AbstractObjective):
         return objective.on(batch)
     return lambda model, key: objective(model, batch, key)
@@ -64,16 +65,16 @@ def weighted_mean(values: Float[Array, " n"], weight: Float[Array, " n"] | None)
 
 
 class Squared(AbstractObjective):
-    r"""(1/2) sum_i w_i |f(x_i) - y_i|^2 / sum_i w_i, with |.| over the outputs: half the mean squared error.
+    r"""(1/2) sum_i w_i |f(x_i) - y_i|^2 / sum_i w_i, where |.| is the norm over the outputs: half the mean squared error.
 
-    Of `TwoLayer` relu networks, value and gradient come from a kernel in C on CPUs (`tsjax.fast`).
+    On CPUs, value and gradient of `TwoLayer` relu networks come from a kernel written in C (`tsjax.fast`).
     """
 
     def __call__(self, model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
         return self.on(batch)(model, key)
 
     def on(self, batch: Dataset):
-        # Samples on the last axis, for networks of two layers: once, since transposing takes half of the time of a step.
+        # Two-layer networks take samples on the last axis. Transpose once here, not in every step.
         plain = batch.x.ndim == 2 and batch.y.ndim == 1
         samples = scaled_samples(batch.x.T, batch.y, batch.weight) if plain else None
 
@@ -101,8 +102,8 @@ class Squared(AbstractObjective):
 
 
 class Logistic(AbstractObjective):
-    r"""The mean of log(1 + exp(-s_i f(x_i))), s_i = 2 y_i - 1: the cross-entropy of two classes with one output, the log-odds
-    of class 1. `y` holds the classes 0 and 1, or probabilities of class 1."""
+    r"""The mean of log(1 + exp(-s_i f(x_i))), s_i = 2 y_i - 1: the cross-entropy of two classes, for a model whose one output
+    is the log-odds of class 1. `y` holds the classes 0 and 1, or probabilities of class 1."""
 
     def __call__(self, model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
         del key
@@ -119,8 +120,8 @@ class Logistic(AbstractObjective):
         lowest, highest = _range(batch.y)
         if lowest < 0 or highest > 1:
             raise ValueError(
-                f"the logistic loss takes classes 0 and 1, or probabilities; y is from {lowest} to {highest}. Classes -1 "
-                "and 1 are (y + 1) / 2."
+                f"the logistic loss takes classes 0 and 1, or probabilities; y is from {lowest} to {highest}. Turn classes "
+                "-1 and 1 into 0 and 1 by (y + 1) / 2."
             )
 
 
@@ -159,7 +160,7 @@ class CrossEntropy(AbstractObjective):
         if batch.y.ndim == 1 and not jnp.issubdtype(batch.y.dtype, jnp.integer):
             raise ValueError(
                 f"cross-entropy takes classes, integers (n,) from 0, or probabilities (n, classes); y is {batch.y.dtype} of "
-                f"shape {tuple(batch.y.shape)}. Numbers to regress on need tsjax.losses.squared."
+                f"shape {tuple(batch.y.shape)}. For regression use tsjax.losses.squared."
             )
         if batch.y.ndim == 2 and batch.y.shape[1] != classes:
             raise ValueError(
@@ -174,8 +175,8 @@ class CrossEntropy(AbstractObjective):
 
 
 class BarlowTwins(AbstractObjective):
-    r"""sum_i (1 - C_ii)^2 + lambda sum_{i != j} C_ij^2 with C the cross-correlation, over the batch, of the outputs of two
-    random views of every point (Zbontar et al. 2021, arXiv:2103.03230, equations 1 and 2). It takes no labels.
+    r"""sum_i (1 - C_ii)^2 + lambda sum_{i != j} C_ij^2, where C is the cross-correlation over the batch between the outputs at
+    two random views of every point (Zbontar et al. 2021, arXiv:2103.03230, equations 1 and 2). It uses no labels.
 
     **Arguments:**
 
@@ -193,7 +194,7 @@ class BarlowTwins(AbstractObjective):
         weight = jnp.ones(n) if batch.weight is None else batch.weight
         standard = []
         for one in jr.split(key):
-            # A view of a row depends on its place alone, so that rows added at the end change none.
+            # The view of a row depends only on its place, so rows added at the end change no earlier view.
             keys = jax.vmap(lambda i, one=one: jr.fold_in(one, i))(jnp.arange(n))
             outputs = outputs_of(model, jax.vmap(self.augment)(keys, batch.x))
             share = (weight / jnp.sum(weight)).astype(outputs.dtype)[:, None]
@@ -211,12 +212,13 @@ class BarlowTwins(AbstractObjective):
 
 
 class PairedBarlowTwins(AbstractObjective):
-    r"""||C - I||_F^2, with C the cross-moments of the outputs at the two views of every point, made symmetric:
+    r"""||C - I||_F^2, where C is the symmetrised cross-moment matrix of the outputs at the two views of every point:
 
         C = sum_i w_i (f(x_i) f(x_i^+)^T + f(x_i^+) f(x_i)^T) / (2 sum_i w_i)
 
-    (Fleissner, Anil & Ghoshdastidar 2024, arXiv:2411.11176). `batch.x` holds the first views x_i, and `batch.y` the second ones
-    x_i^+, in the shape of x. Outputs are neither centred nor divided by their deviations, which `BarlowTwins` does.
+    (Fleissner, Anil & Ghoshdastidar 2024, arXiv:2411.11176). `batch.x` holds the first views x_i, and `batch.y` the second
+    views x_i^+, in the shape of x. Unlike in `BarlowTwins`, outputs are neither centred nor divided by their standard
+    deviations.
     """
 
     def __call__(self, model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
@@ -240,7 +242,7 @@ class PairedBarlowTwins(AbstractObjective):
 
 
 class Penalised(AbstractObjective):
-    """An objective plus l2 times the sum of the squares of all parameters, the inexact arrays of the model."""
+    """An objective plus l2 times the sum of the squares of all parameters (all arrays of the model of an inexact type)."""
 
     objective: Objective
     l2: float | Float[Array, ""]
@@ -263,8 +265,8 @@ class Penalised(AbstractObjective):
 
 
 class Reparametrised(AbstractObjective):
-    """An objective of transform(model): training moves the parameters of the model, and the loss sees what `transform` makes
-    of it."""
+    """An objective evaluated at transform(model): training moves the parameters of `model`, and the loss sees the transformed
+    one."""
 
     objective: Objective
     transform: Callable[[Any], Any]
@@ -281,9 +283,9 @@ class Reparametrised(AbstractObjective):
 
 
 class Adversarial(AbstractObjective):
-    """An objective at the points that an attack makes of those of the batch (Madry et al. 2018, arXiv:1706.06083, equation 2).
+    """An objective at the points of a batch after an attack has moved them (Madry et al. 2018, arXiv:1706.06083, equation 2).
 
-    The attack sees the model; its points are constants of the gradient step.
+    The attack sees the current model; the gradient step takes the moved points as constants.
     """
 
     objective: Objective
@@ -315,23 +317,23 @@ def adversarial(objective: Objective, attack: Callable) -> Adversarial:
 
 
 def check(objective: Objective, outputs: jax.ShapeDtypeStruct, batch: Dataset) -> None:
-    """`objective.check(outputs, batch)`, where the objective is not a plain function."""
+    """`objective.check(outputs, batch)`, unless the objective is a plain function, which has no check."""
     if isinstance(objective, AbstractObjective):
         objective.check(outputs, batch)
 
 
 def refuse_labels(y) -> None:
-    """Raises ValueError for class labels, integers or booleans, where a regression needs numbers."""
+    """Raises ValueError if y holds class labels (integers or booleans), since a regression needs real numbers."""
     if getattr(getattr(y, "dtype", None), "kind", "f") in "iub":
         raise ValueError(
-            f"y holds class labels (type {y.dtype}), which are no numbers to regress on. Train with a loss for classes "
-            "(tsjax.losses.cross_entropy), make one output for each class (jax.nn.one_hot(y, classes)), or, where they are "
+            f"y holds class labels (type {y.dtype}), not numbers to regress on. Train with a loss for classes "
+            "(tsjax.losses.cross_entropy), make one output for each class (jax.nn.one_hot(y, classes)), or, if they are "
             "counts, give y.astype(float)."
         )
 
 
 def _range(y) -> tuple[float | int, float | int]:
-    """The smallest and the largest response, where they are known; 0 and 0 where only the shape is."""
+    """The smallest and the largest response; 0 and 0 if only the shape is known."""
     if is_traced(y) or not isinstance(y, (np.ndarray, jax.Array)):
         return 0, 0
     values = np.asarray(y)

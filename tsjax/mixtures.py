@@ -16,20 +16,21 @@ from .task import AbstractInstance, AbstractTask, Dataset
 
 
 class GaussianMixture(AbstractTask):
-    r"""x ~ sum_c p_c N(mu_c, sigma^2 I_d), with the class of a point that of its component.
+    r"""x ~ sum_c p_c N(mu_c, sigma^2 I_d); the class of a point is the class of its component.
 
     **Arguments:**
 
     - `means`: the means mu_c of the components, (components, d).
-    - `labels`: the class 0, 1, ... of each component; several may share one, as the four arms of a XOR do. One class for each
-      component when None.
+    - `labels`: the class 0, 1, ... of each component; several components may share one, as the four clusters of an XOR do. If
+      None, each component is a class of its own.
     - `std`: the standard deviation sigma > 0 around every mean.
-    - `proportions`: the probabilities p_c of the components; equal when None.
-    - `rotation`: `"none"`, or `"random"`: every draw turns all means by one Haar-random rotation.
+    - `proportions`: the probabilities p_c of the components; equal if None.
+    - `rotation`: `"none"`, or `"random"`: every draw turns all means together by one Haar-random orthogonal matrix.
 
-    `draw(key)` gives a `MixtureInstance`, with `bayes_error`, and with the Bayes rule as its `target`.
+    `draw(key)` gives a `MixtureInstance`, whose `target` is the Bayes rule and whose `bayes_error` is that rule's error.
 
-    **Raises:** ValueError for shapes that do not fit together, classes that do not count from 0, and values out of range.
+    **Raises:** ValueError for shapes that do not fit together, classes that are not 0, 1, ... without gaps, and values out of
+    range.
 
     >>> task = ts.GaussianMixture(means=jnp.array([[1.0, 0.0], [-1.0, 0.0]]), std=1.0)
     >>> instance = task.draw(jax.random.key(0))
@@ -89,7 +90,8 @@ class GaussianMixture(AbstractTask):
 
 
 class ErrorRate(eqx.Module):
-    """A probability of error, with its standard error; `exact` where there is a closed form, whose standard error is 0."""
+    """A probability of error and its standard error. If it is `exact`, it comes from a closed form, and the standard error is
+    0."""
 
     value: Float[Array, ""]
     standard_error: Float[Array, ""]
@@ -106,11 +108,11 @@ class MixtureInstance(AbstractInstance):
     classes: int = eqx.field(static=True)
 
     def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
-        """n points with their classes, y integers (n,)."""
+        """n points x (n, d) with their classes y, integers (n,). If n is a `tsjax.Size`, rows after its count have weight 0."""
         size = size_of(n)
         dtype = self.means.dtype if dtype is None else dtype
         key_c, key_x = jr.split(key)
-        # By the inverse of the distribution function: one uniform number a row.
+        # By inverting the distribution function: one uniform number for each row.
         edges = jnp.cumsum(self.proportions)[:-1]
         component = jnp.searchsorted(edges, jr.uniform(key_c, (size.limit,), edges.dtype), side="right")
         noise = jr.normal(key_x, (size.limit, self.means.shape[1]), dtype)
@@ -132,11 +134,11 @@ class MixtureInstance(AbstractInstance):
     def bayes_error(self, key: PRNGKeyArray | None = None, samples: int = 100_000) -> ErrorRate:
         r"""The error rate of the Bayes rule, which no classifier beats.
 
-        For two components of two classes, at the distance delta = |mu_0 - mu_1| / sigma,
-        p_0 Phi(-delta/2 - r/delta) + p_1 Phi(-delta/2 + r/delta) with r = log(p_0 / p_1). Else the mean of
-        1 - max_k P(class k | x) over `samples` points, whose standard error is given; that needs a `key`.
+        For two components in two classes, at the distance delta = |mu_0 - mu_1| / sigma, it is
+        p_0 Phi(-delta/2 - r/delta) + p_1 Phi(-delta/2 + r/delta) with r = log(p_0 / p_1). Otherwise it is the mean of
+        1 - max_k P(class k | x) over `samples` points, with its standard error, and needs a `key`.
 
-        **Raises:** ValueError without a key where there is no closed form.
+        **Raises:** ValueError if there is no closed form and no key is given.
         """
         if self.means.shape[0] == self.classes == 2:
             means, std, p = (jnp.asarray(v, jnp.float64) for v in (self.means, self.std, self.proportions))

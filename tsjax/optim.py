@@ -16,11 +16,11 @@ _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 
 
 def threefry(key: tuple[Array, Array], high: Array, low: Array) -> tuple[Array, Array]:
-    """The two words of Threefry-2x32 of 20 rounds with a key of two words, at the counters (high, low) (Salmon et al. 2011,
-    "Parallel random numbers: as easy as 1, 2, 3"); all uint32.
+    """The two output words of Threefry-2x32 with 20 rounds, for a key of two words at the counters (high, low) (Salmon et al.
+    2011, "Parallel random numbers: as easy as 1, 2, 3"); all uint32.
 
-    The function behind JAX's default keys, written out: on a CPU, JAX's own is a loop that XLA cannot fuse, and cost
-    more than the gradient of a small student (benchmarks/RESULTS.md); and inside a kernel there are no keys.
+    This is the function behind JAX's default keys, written out for two reasons: on a CPU, JAX's own version is a loop that XLA
+    cannot fuse, and inside a Pallas kernel there are no keys.
     """
     keys = (*key, key[0] ^ key[1] ^ jnp.uint32(0x1BD11BDA))
     high, low = high + keys[0], low + keys[1]
@@ -35,17 +35,17 @@ def threefry(key: tuple[Array, Array], high: Array, low: Array) -> tuple[Array, 
 
 
 def _normal(bits: UInt32[Array, " k"]) -> Float[Array, " k"]:
-    """sqrt(2) erf^{-1}(u) for u the midpoint, numbered by the first 24 bits, of 2^24 equal parts of (-1, 1)."""
+    """sqrt(2) erf^{-1}(u), where u is the midpoint of one of 2^24 equal parts of (-1, 1), chosen by the first 24 bits."""
     part = jax.lax.bitcast_convert_type(bits, jnp.int32) >> 8
     return jnp.float32(2**0.5) * jax.lax.erf_inv((part.astype(jnp.float32) + 0.5) * jnp.float32(2.0**-23))
 
 
 def counter_normals(seed: UInt32[Array, "2"], step: Int[Array, ""], size: int, dtype) -> Float[Array, " size"]:
-    """Standard normals that are a function of (seed, step) and of their place alone: sqrt(2) erf^{-1}(u), where u is uniform
-    on the 2^24 (float64: 2^53) midpoints of equal parts of (-1, 1), from the counters (step, 0), (step, 1), ...
+    """Standard normals that depend only on (seed, step) and on their place: sqrt(2) erf^{-1}(u), where u is uniform over the
+    midpoints of 2^24 (float64: 2^53) equal parts of (-1, 1) and comes from the counters (step, 0), (step, 1), ...
 
-    One block of the generator holds two float32 values, the second half of the places taking the second words, or one
-    float64. Types narrower than float32 are drawn in float32.
+    One block of the generator gives one float64 value or two float32 values, where the second half of the places takes the
+    second words. Types narrower than float32 are drawn in float32.
     """
     double = jnp.dtype(dtype) == jnp.float64
     blocks = size if double else -(-size // 2)
@@ -62,8 +62,8 @@ def counter_normals(seed: UInt32[Array, "2"], step: Int[Array, ""], size: int, d
 def normals_at(
     key: tuple[Array, Array], step: Int[Array, ""], place: Int[Array, " k"], size: int
 ) -> Float[Array, " k"]:
-    """Those of the float32 values of `counter_normals(seed, step, size, ...)` that stand at `place`, for code that holds each
-    place by itself."""
+    """The float32 values of `counter_normals(seed, step, size, ...)` at the indices `place`, for code that handles each index
+    by itself. `key` holds the two words of the seed."""
     blocks = -(-size // 2)
     second = place >= blocks
     block = (place - jnp.where(second, blocks, 0)).astype(jnp.uint32)
@@ -72,12 +72,12 @@ def normals_at(
 
 
 def noise_seed(key: PRNGKeyArray) -> UInt32[Array, "2"]:
-    """The seed of `counter_normals` that a key stands for: two words for every kind of key."""
+    """The seed of `counter_normals` for a key: two words for every kind of key."""
     return jr.bits(key, (2,), jnp.uint32)
 
 
 class StepState(NamedTuple):
-    """State of what depends on the step alone: steps done."""
+    """State of a transformation that depends only on the step: the number of steps done."""
 
     step: Int[Array, ""]
 
@@ -87,11 +87,10 @@ def _at(value: ScalarOrSchedule, step: Int[Array, ""]):
 
 
 def subtract_weight_decay(step_size: ScalarOrSchedule, decay: ScalarOrSchedule) -> optax.GradientTransformation:
-    r"""Adds decoupled weight decay to finished updates: u <- u - eta lambda theta, after the optimizer, apart from the
-    gradients (Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2, with lambda times the learning rate eta as in optax and
-    PyTorch).
+    r"""Adds decoupled weight decay to finished updates: u <- u - eta lambda theta (Loshchilov & Hutter 2019, arXiv:1711.05101,
+    algorithm 2, with lambda times the learning rate eta as in optax and PyTorch).
 
-    After `optax.adam(eta)` it is `optax.adamw(eta, weight_decay=decay)`, and `decay` may be traced and mapped over.
+    Chained after `optax.adam(eta)` it gives `optax.adamw(eta, weight_decay=decay)`, and `decay` may be traced and mapped over.
     """
 
     def init(params) -> StepState:
@@ -128,7 +127,7 @@ def add_langevin_noise(
     >>> bool((updates != 0).all())
     True
     """
-    # Once: deriving a key in every step would cost as much as the noise.
+    # Derived once: deriving a key in every step would cost as much as the noise.
     seed = noise_seed(key)
 
     def init(params) -> StepState:
@@ -148,8 +147,8 @@ def add_langevin_noise(
 
 
 class Descent(optax.GradientTransformation):
-    """Gradient descent, noisy where a temperature is given: an optax transformation that says what it does, so that kernels
-    which do many of its steps at once can be used in its place (`tsjax.train`)."""
+    """Gradient descent, noisy if a temperature is given, as an optax transformation that exposes its settings. `tsjax.train`
+    can thus replace it by a kernel that does many steps at once."""
 
     step_size: ScalarOrSchedule
     temperature: ScalarOrSchedule | None
@@ -191,11 +190,11 @@ def as_leaf(value, dtype) -> jax.Array:
 def on_sphere(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
     r"""An optimizer on the unit sphere, for each leaf of the parameters taken as one vector theta.
 
-    The optimizer gets the gradient across theta, g - <g, theta> theta, and its update u ends on the sphere again:
-    theta <- (theta + u) / |theta + u|. With `optax.sgd` and one fresh sample a step this is the projected online SGD of
-    Ben Arous, Gheissari and Jagannath 2021 (arXiv:2003.10409).
+    The optimizer gets the component of the gradient orthogonal to theta, g - <g, theta> theta, and its update u is projected
+    back to the sphere: theta <- (theta + u) / |theta + u|. With `optax.sgd` and one fresh sample in each step this is the
+    projected online SGD of Ben Arous, Gheissari and Jagannath 2021 (arXiv:2003.10409).
 
-    **Raises:** ValueError where the optimizer is updated without parameters.
+    **Raises:** ValueError if `update` is called without parameters.
 
     >>> import optax
     >>> optimizer = ts.on_sphere(optax.sgd(0.5))

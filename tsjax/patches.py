@@ -1,4 +1,5 @@
-"""Classification of patches: one carries the signal, the others carry noise, and some labels are flipped."""
+"""Classification of points made of patches: one patch carries the signal, the others carry noise, and some labels are
+flipped."""
 
 from typing import Any
 
@@ -13,28 +14,28 @@ from .task import AbstractInstance, AbstractTask, Dataset
 
 
 def _floating(signal: Any) -> Array:
-    """Whole numbers and lists make a signal too."""
+    """The signal as a floating-point array; lists and whole numbers are accepted too."""
     array = jnp.asarray(signal)
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
 class SignalNoisePatches(AbstractTask):
     r"""Points of several patches (patches, d): the first is s mu with a random sign s = +-1, the others are noise
-    xi ~ N(0, sigma^2 I_d). The class is 1 where s = 1, else 0, and is flipped with probability p.
+    xi ~ N(0, sigma^2 I_d). The class is 1 if s = 1 and 0 otherwise, and is flipped with probability p.
 
-    The data of Cao et al. 2022 (arXiv:2202.06526) and, with flipped labels, of Kou et al. 2023 (arXiv:2303.04145). There the
-    patches are in random order, which networks that share their filters among patches do not notice.
+    These are the data of Cao et al. 2022 (arXiv:2202.06526) and, with flipped labels, of Kou et al. 2023 (arXiv:2303.04145). In
+    the papers the patches come in random order, which makes no difference to networks that share their filters among patches.
 
     **Arguments:**
 
     - `signal`: the vector mu, (d,).
-    - `flip`: the probability p < 1/2 that a label is wrong, in training and test data alike: the error of the Bayes rule.
+    - `flip`: the probability p < 1/2 that a label is wrong, in training and test data alike. It is the error of the Bayes rule.
     - `std`: the standard deviation sigma > 0 of the noise.
-    - `patches`: how many there are, at least 2.
+    - `patches`: the number of patches, at least 2.
     - `orthogonal`: whether the noise is projected onto the complement of mu, xi ~ N(0, sigma^2 (I - mu mu^T / |mu|^2)).
 
-    `draw(key)` gives a `PatchInstance`. Nothing of it is random: all instances are alike. Its `target` is the Bayes rule, which
-    gives the label before it was flipped.
+    `draw(key)` gives a `PatchInstance`. The key is not used: all instances are alike. Its `target` is the Bayes rule, which
+    gives the label before the flip.
 
     **Raises:** ValueError for shapes and values out of range.
 
@@ -55,14 +56,14 @@ class SignalNoisePatches(AbstractTask):
             raise ValueError(f"signal is one vector (d,), got shape {jnp.shape(self.signal)}.")
         if not is_traced(self.flip) and not 0.0 <= float(self.flip) < 0.5:
             raise ValueError(
-                f"flip is the probability of a wrong label, at least 0 and below 1/2, beyond which the wrong labels would be "
-                f"the usual ones; got {self.flip}."
+                f"flip is the probability of a wrong label, at least 0 and below 1/2, from which on most labels would be "
+                f"wrong; got {self.flip}."
             )
         if not is_traced(self.std) and not 0.0 < float(self.std) < float("inf"):
             raise ValueError(f"std must be finite and > 0, got {self.std}.")
         if self.patches < 2:
             raise ValueError(
-                f"there are at least 2 patches, one of signal and one of noise; got patches={self.patches}."
+                f"there must be at least 2 patches, one of signal and one of noise; got patches={self.patches}."
             )
 
     @property

@@ -12,16 +12,16 @@ _T = TypeVar("_T")
 
 
 def is_traced(value: object) -> bool:
-    """Whether `value` is known only by its shape, inside jit, vmap or grad; its numbers cannot be checked then."""
+    """Whether only the shape of `value` is known, as inside jit, vmap or grad; its numbers cannot be checked then."""
     return isinstance(value, Tracer)
 
 
 def requires_float64(fn: Callable[_P, _T]) -> Callable[_P, _T]:
-    """Runs `fn` with 64-bit types on.
+    """Runs `fn` with 64-bit types enabled.
 
-    With `jax_enable_x64` already on this changes nothing. Otherwise an eager call runs inside a local
-    `jax.enable_x64(True)`; a call on traced values cannot (the surrounding `jit` has already fixed its types) and raises
-    RuntimeError saying what to switch on.
+    If `jax_enable_x64` is already on, this changes nothing. Otherwise an eager call runs inside a local `jax.enable_x64(True)`.
+    A call on traced values cannot, since the surrounding `jit` has already fixed its types, and raises a RuntimeError that says
+    what to switch on.
     """
 
     @functools.wraps(fn)

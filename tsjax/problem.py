@@ -1,8 +1,8 @@
-"""What is to be learnt: an input law, a family of teachers and a noise, and samples of them.
+"""Regression problems: an input law, a family of teachers and a noise, and samples drawn from them.
 
-Everything here is pure in its key. Note that today's JAX draws prefix-stable streams: `normal(key, (8, d))[:5]` equals
-`normal(key, (5, d))`. Two data sets of different size drawn from one key therefore share points: never draw a training
-and a test set from the same key (`jax.random.fold_in` gives independent ones).
+Everything here is a pure function of its key. JAX's streams are prefix-stable: `normal(key, (8, d))[:5]` equals `normal(key,
+(5, d))`. Two data sets of different size drawn from one key therefore share points, so never draw a training and a test set
+from the same key (`jax.random.fold_in` gives independent keys).
 """
 
 from abc import abstractmethod
@@ -22,7 +22,7 @@ from .precision import is_traced
 from .size import Rows, size_of
 from .task import AbstractInstance, AbstractTask, Dataset
 
-# What a teacher family draws: a function f* of one point.
+# A draw from a family of teachers: a function f* of one point.
 RegressionFunction = Callable[[Float[Array, " d"]], Float[Array, ""]]
 _Signs = Literal["random", "alternating", "positive"]
 
@@ -35,11 +35,12 @@ class AbstractInputs(eqx.Module):
     @property
     @abstractmethod
     def moments(self) -> Moments | None:
-        """What closed-form risks need if the law is invariant under rotations of R^d, else None (there are none then)."""
+        """The moments that closed-form risks need; None if the law is not invariant under rotations of R^d, which rules out
+        such risks."""
 
     @abstractmethod
     def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Float[Array, "n d"]:
-        """n independent draws, shape (n, d)."""
+        """n independent inputs, shape (n, d)."""
 
 
 def _check_dimension(d: int) -> None:
@@ -97,11 +98,11 @@ class Cube(AbstractInputs):
 
 
 class AbstractTeacher(eqx.Module):
-    """A family of regression functions with a law on it."""
+    """A family of regression functions and a probability law on it."""
 
     @abstractmethod
     def check(self, d: int) -> None:
-        """Raises ValueError when the family does not exist in dimension d."""
+        """Raises ValueError if the family does not exist in dimension d."""
 
     @abstractmethod
     def sample(self, key: PRNGKeyArray, d: int, dtype=None) -> RegressionFunction:
@@ -146,7 +147,7 @@ class TwoLayerTeacher(AbstractTeacher):
     - `activation`: `relu`, `leaky_relu(slope)`, `erf`, `quadratic` or `Activation(function)` of `tsjax.activations`.
     - `signs`, `cosine`: as for `ReLUTeacher`.
 
-    **Raises:** ValueError for what is no activation, and for values that `ReLUTeacher` refuses.
+    **Raises:** ValueError for an `activation` that is not one, and for values that `ReLUTeacher` refuses.
     """
 
     m: int = eqx.field(static=True)
@@ -174,7 +175,7 @@ def _check_neurons(m: int, signs: str, cosine) -> None:
     if not is_traced(cosine):
         lowest = -1.0 / (m - 1) if m > 1 else -1.0
         if not lowest < float(cosine) < 1.0:
-            raise ValueError(f"{m} neurons can have pairwise cosines in ({lowest:.4g}, 1) only, got cosine={cosine}.")
+            raise ValueError(f"the pairwise cosine of {m} neurons must be in ({lowest:.4g}, 1), got cosine={cosine}.")
 
 
 def _check_independent(teacher: str, m: int, d: int) -> None:
@@ -201,7 +202,8 @@ def _sample_network(key, m: int, d: int, signs: str, c, activation: AbstractActi
 
 
 def _as_pytree(function: Any) -> Any:
-    """A plain function as a pytree without leaves, which `jax.jit` and `jax.vmap` take as an argument; modules are one."""
+    """A plain function as a pytree without leaves, which `jax.jit` and `jax.vmap` take as an argument; modules are pytrees
+    already."""
     if not callable(function):
         raise ValueError(
             f"a FunctionTeacher is made of a function of one point x (d,), such as FunctionTeacher(lambda x: jnp.sin(x[0])); "
@@ -211,12 +213,12 @@ def _as_pytree(function: Any) -> Any:
 
 
 class FunctionTeacher(AbstractTeacher):
-    """One given regression function f*, any JAX function of one point x (d,): `FunctionTeacher(lambda x: jnp.sin(x[0]))`.
+    """One given regression function f*: any JAX function of one point x (d,), as in `FunctionTeacher(lambda x: jnp.sin(x[0]))`.
 
-    Every draw is that function. No closed form of the risk is known for it: pass `key=` to `tsjax.excess_risk` for a
-    Monte-Carlo estimate. An `eqx.Module`, say a trained network, keeps its arrays traced.
+    Every draw is that function. No closed form of the risk is known, so pass `key=` to `tsjax.excess_risk` for a Monte-Carlo
+    estimate. The arrays of an `eqx.Module`, say of a trained network, stay leaves of the pytree.
 
-    **Raises:** ValueError for what is not callable, and, once the dimension is known, for what does not map (d,) to a scalar.
+    **Raises:** ValueError if `function` is not callable, or, once the dimension is known, does not map (d,) to a scalar.
 
     >>> problem = ts.Problem(inputs=ts.Cube(d=2), teacher=ts.FunctionTeacher(lambda x: jnp.sin(x[0])), noise_std=0.0)
     >>> data = problem.sample(jax.random.key(0), problem.sample_teacher(jax.random.key(1)), n=3)
@@ -259,7 +261,8 @@ class Problem(AbstractTask):
     - `inputs`: the law of x: `Sphere(d)`, `Gaussian(d)` or `Cube(d)`.
     - `teacher`: the family of f*: `ReLUTeacher(m)`, `TwoLayerTeacher(m, activation)` or `FunctionTeacher(function)`.
     - `noise_std`: standard deviation sigma >= 0 of eps.
-    - `noise`: `"gaussian"`, or `"uniform"` on [-sqrt(3) sigma, sqrt(3) sigma] (bounded, as the paper's theorems ask).
+    - `noise`: `"gaussian"`, or `"uniform"` on [-sqrt(3) sigma, sqrt(3) sigma], which is bounded, as the theorems of
+      arXiv:2205.14818 require.
 
     >>> problem = ts.Problem(inputs=ts.Sphere(d=5), teacher=ts.ReLUTeacher(m=3), noise_std=0.1)
     >>> teacher = problem.sample_teacher(jax.random.key(0))
@@ -297,14 +300,15 @@ class Problem(AbstractTask):
     def draw(self, key: PRNGKeyArray, dtype=None) -> TeacherInstance:
         return TeacherInstance(self, self.sample_teacher(key, dtype))
 
-    # Any, since a type checker cannot know which family the problem has: of most it is a `TwoLayer`, with `a` and `w`.
+    # Any, since a type checker cannot know the family of the problem. Most families give a `TwoLayer`, with `a` and `w`.
     def sample_teacher(self, key: PRNGKeyArray, dtype=None) -> Any:
-        """One regression function f* from the teacher family: a callable of one point, of network families a `TwoLayer`."""
+        """One regression function f* from the teacher family: a function of one point x (d,), which is a `TwoLayer` for
+        families of networks."""
         return self.teacher.sample(key, self.d, dtype)
 
     def sample(self, key: PRNGKeyArray, teacher, n: Rows, dtype=None) -> Dataset:
-        """A data set of n independent pairs (x, teacher(x) + eps); `teacher` is any function of one point x (d,). Of a
-        `tsjax.Size` the rows after its count have weight 0."""
+        """A data set of n independent pairs (x, teacher(x) + eps); `teacher` is any function of one point x (d,). If n is a
+        `tsjax.Size`, rows after its count have weight 0."""
         size = size_of(n)
         key_x, key_eps = jr.split(key)
         x = self.inputs.sample(key_x, size.limit, dtype)

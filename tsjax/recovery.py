@@ -1,4 +1,4 @@
-"""Whether a student found its teacher: by its loss, by its risk, and neuron by neuron."""
+"""Whether a student found its teacher, judged by its loss, by its risk, and neuron by neuron."""
 
 from typing import NamedTuple
 
@@ -19,18 +19,16 @@ from .theory import cramer_rao
 
 
 class Recovery(NamedTuple):
-    """What `recovery` measures; scalars, NaN where the fit or the teacher has no such thing.
+    """The result of `recovery`: scalars, NaN where they do not apply to the fit or the teacher.
 
     - `risk`: exact excess risk; NaN without a closed form (`tsjax.monte_carlo_risk` estimates it).
-    - `oracle_risk`: that of the oracle student on the same data.
-    - `cramer_rao`: sigma^2 m d / n of the teacher's m d parameters (m (d + 1) if phi is not
-      homogeneous).
+    - `oracle_risk`: the exact excess risk of the oracle student on the same data.
+    - `cramer_rao`: the Cramer-Rao limit sigma^2 m d / n for the teacher's m d parameters (m (d + 1) if phi is not homogeneous).
     - `train_loss`: half mean squared error over the data, in float64.
-    - `loss_gap`: `train_loss` minus that of the oracle student.
-    - `success`: `loss_gap` below half of `cramer_rao`. Needs no knowledge of the risk; on well-conditioned teachers it
-      agrees with "risk below 3 Cramer-Rao" in 97-100 % of the data sets.
-    - `alignment`, `parameter_error`: of `tsjax.match_neurons`.
-    - `width`: neurons alive.
+    - `loss_gap`: `train_loss` minus the training loss of the oracle student.
+    - `success`: whether `loss_gap` is below half of `cramer_rao`. This needs no knowledge of the risk.
+    - `alignment`, `parameter_error`: as `tsjax.match_neurons` defines them.
+    - `width`: the number of neurons alive.
     """
 
     risk: Float[Array, ""]
@@ -52,13 +50,13 @@ def recovery(
     fit: AbstractFit,
     oracle: NetworkFit | None = None,
 ) -> Recovery:
-    """Compares a fit with its teacher and with the oracle student, phase II started at the teacher on the same data.
+    """Compares a fit with its teacher and with the oracle student, which runs phase II from the teacher on the same data.
 
     **Arguments:**
 
-    - `problem`, `teacher`, `data`: what was to be learnt, a two-layer teacher, and the training sample.
-    - `fit`: any fit to `data`; neurons are compared where it is a `NetworkFit` of the teacher's activation.
-    - `oracle`: the fit of `OracleStudent` to `data`, trained here when None.
+    - `problem`, `teacher`, `data`: the problem, its two-layer teacher, and the training sample.
+    - `fit`: any fit to `data`; its neurons are compared if it is a `NetworkFit` with the teacher's activation.
+    - `oracle`: the fit of `OracleStudent` to `data`, trained here if None.
 
     **Returns:** a `Recovery`. Pure, so it composes with `jax.jit` and `jax.vmap`.
 
@@ -83,7 +81,7 @@ def recovery(
     )
     alignment = error = missing
     width = jnp.zeros((), jnp.int32)
-    # Of trained networks; random features have neurons, but did not choose them.
+    # Only trained networks: random features have neurons, but did not learn them.
     net = fit.as_network if "width" in fit.stats else None
     if net is not None and net.activation == teacher.activation:
         match = match_neurons(net, teacher)

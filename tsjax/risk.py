@@ -1,4 +1,4 @@
-"""Population excess risk ||f_hat - f*||^2 in L2(P_X): exact where a closed form exists, else an estimate with its error."""
+"""Population excess risk ||f_hat - f*||^2 in L2(P_X): exact if a closed form exists, otherwise an estimate with its error."""
 
 import math
 from collections.abc import Callable
@@ -23,10 +23,10 @@ from .precision import is_traced, requires_float64
 from .problem import AbstractInputs, Problem, Sphere
 from .status import failed
 
-# Neurons from which on the Gram matrix is taken in tiles.
+# Above this number of neurons the Gram matrix is computed in tiles.
 _WIDE = 1024
-# Rows and columns of a tile that stays in a core's cache through the degrees of a series, or the terms of an angle; and of one
-# that keeps a GPU busy.
+# The side of a tile that stays in a core's cache through the degrees of a series, or the terms of an angle, and of one that
+# keeps a GPU busy.
 _SIDE, _WIDE_SIDE = 128, 1024
 
 
@@ -36,8 +36,8 @@ def relu_gram(
 ) -> Float[Array, "p q"]:
     r"""E[relu(<u_i, x>) relu(<v_j, x>)] for x of a rotation-invariant law with E[x_1^2] = `second_moment`.
 
-    = second_moment |u||v| h(cos), h(cos t) = (sin t + (pi - t) cos t) / (2 pi), t the angle between u and v: the
-    arc-cosine kernel of order 1 (Cho & Saul 2009) between neurons. The law enters through E|x|^2 alone, since relu is
+    It equals second_moment |u||v| h(cos t), h(cos t) = (sin t + (pi - t) cos t) / (2 pi), where t is the angle between u and v:
+    the arc-cosine kernel of order 1 (Cho & Saul 2009) between neurons. The law enters through E|x|^2 alone, since relu is
     homogeneous: second_moment = 1 for N(0, I_d) and 1/d on the unit sphere. Computed and returned in float64.
 
     >>> print(ts.relu_gram(jnp.eye(2), jnp.eye(2), 1.0).round(4))
@@ -50,9 +50,9 @@ def relu_gram(
 def _quadratic_form(
     matrix: Callable[[Array, Array], Array], x: Float[Array, "n d"], a: Float[Array, " n"]
 ) -> Float[Array, "..."]:
-    """sum_ij a_i a_j matrix(x, x)_ij for a symmetric matrix, or several (..., n, n), by the tiles on and above the diagonal,
-    up to the last a_i that is not 0. On a CPU a tile stays in the cache; other devices take larger ones, as every tile costs
-    them a launch."""
+    """sum_ij a_i a_j matrix(x, x)_ij for a symmetric matrix, or several (..., n, n), summed over the tiles on and above the
+    diagonal, up to the last a_i that is not 0. On a CPU a tile stays in the cache; other devices take larger tiles, since each
+    tile costs them a kernel launch."""
     tiled = lambda side: lambda x, a: _sum_of_tiles(matrix, x, a, side)
     if x.shape[0] <= _WIDE_SIDE:
         return tiled(_SIDE)(x, a)
@@ -66,7 +66,7 @@ def _sum_of_tiles(matrix, x: Float[Array, "n d"], a: Float[Array, " n"], side: i
     x = jnp.pad(x, ((0, count * side - n), (0, 0)), mode="edge").reshape(count, side, -1)
     a = jnp.pad(a, (0, count * side - n)).reshape(count, side)
 
-    # One number for all members of a batch, so that tiles in which none has anything are left out.
+    # One number for all members of a batch, so that tiles that are zero for every member are skipped.
     last = eqxi.unvmap_max(jnp.max(jnp.where(jnp.any(a != 0, axis=1), jnp.arange(count), 0)))
 
     def add(total, tile):
@@ -79,7 +79,7 @@ def _sum_of_tiles(matrix, x: Float[Array, "n d"], a: Float[Array, " n"], side: i
 
 
 def _gram(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -> Gram | None:
-    """The Gram matrix of neurons of both networks as a function of them, where it has a closed form."""
+    """The Gram matrix of the neurons of both networks as a function of them; None if it has no closed form."""
     if student.activation != teacher.activation or inputs.moments is None:
         return None
     return student.activation.gram(inputs.moments)
@@ -87,12 +87,12 @@ def _gram(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -> Gram 
 
 @requires_float64
 def network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -> Float[Array, ""]:
-    r"""E (f_student(x) - f_teacher(x))^2 for x of the law `inputs`, exactly: the quadratic form A' G A with A = (a, -a*) and
-    G the Gram matrix E[phi(<u,x>) phi(<v,x>)] of all neurons (`tsjax.activations`). A difference of nearly equal terms,
-    hence float64 throughout.
+    r"""E (f_student(x) - f_teacher(x))^2 for x of the law `inputs`, exactly: the quadratic form A' G A with A = (a, -a*) and G
+    the Gram matrix E[phi(<u,x>) phi(<v,x>)] of all neurons (`tsjax.activations`). It is a difference of nearly equal terms, so
+    everything is in float64.
 
-    **Raises:** ValueError where G has no closed form: for networks of two activations, for inputs that are not
-    rotation-invariant, for erf unless these are Gaussian, and for an `Activation(function)`.
+    **Raises:** ValueError if G has no closed form: for networks with different activations, for inputs that are not
+    rotation-invariant, for erf unless the inputs are Gaussian, and for an `Activation(function)`.
     """
     gram = _gram(student, teacher, inputs)
     if gram is None:
@@ -100,7 +100,7 @@ def network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -
             f"no closed form for the risk of {_pair(student, teacher)} under {type(inputs).__name__} inputs: use "
             "tsjax.excess_risk(..., key=...) or tsjax.monte_carlo_risk for an estimate."
         )
-    # The student's last: of features in padded arrays the last are not in use.
+    # The student comes last: the trailing entries of padded feature arrays are not in use, and their tiles are skipped.
     a = jnp.concatenate([-jnp.asarray(teacher.a, jnp.float64), jnp.asarray(student.a, jnp.float64)])
     w = jnp.concatenate([jnp.asarray(teacher.w, jnp.float64), jnp.asarray(student.w, jnp.float64)])
     return a @ gram(w, w) @ a if len(a) <= _WIDE else _quadratic_form(gram, w, a)
@@ -122,12 +122,13 @@ class RiskEstimate(NamedTuple):
 def monte_carlo_risk(
     problem: Problem, teacher, fit: AbstractFit, key: PRNGKeyArray, samples: int = 16384
 ) -> RiskEstimate:
-    """The mean of |f_hat(x) - f*(x)|^2 over `samples` fresh inputs, with its standard error; |.| over the outputs.
+    """The mean of |f_hat(x) - f*(x)|^2 over `samples` fresh inputs, with its standard error; |.| is the norm over the outputs.
 
-    Needs no closed form: any input law, teacher (a function of one point) and fit. `key` must not be one that made the training
-    data. The error is relative to the spread of the squared error, so it shrinks with the risk itself.
+    It needs no closed form, so it takes any input law, teacher (a function of one point) and fit. `key` must not be the one
+    that drew the training data. The standard error is proportional to the spread of the squared error, so it shrinks with the
+    risk itself.
 
-    **Raises:** ValueError for fewer than 2 samples, and for a fit of other outputs than the teacher's.
+    **Raises:** ValueError for fewer than 2 samples, and if the outputs of the fit have another shape than the teacher's.
     """
     if samples < 2:
         raise ValueError(f"a standard error needs at least 2 samples, got samples={samples}.")
@@ -143,8 +144,8 @@ def monte_carlo_risk(
 
 
 class ExactRisk(NamedTuple):
-    """An excess risk in closed form, and a bound of its error: truncation of a series, and roundoff. 0 where there is no
-    series, and roundoff is far below the risk."""
+    """An excess risk in closed form and a bound on its error, which comes from truncating a series and from roundoff. The bound
+    is 0 where there is no series, since roundoff is far below the risk there."""
 
     value: Float[Array, ""]
     error_bound: Float[Array, ""]
@@ -157,9 +158,10 @@ class ExactRisk(NamedTuple):
 
 
 def default_degrees(d: int, n: int) -> int:
-    """The degrees that `kernel_risk` takes for n points on S^{d-1}: they hold 4 n harmonics; at least 200, at most 1000.
+    """The last degree that `kernel_risk` takes for n points on S^{d-1}: enough to hold 4 n harmonics, at least 200 and at most
+    1000.
 
-    More than 200 are asked for on the circle alone, from n = 101 on, as long as n is below 10^4.
+    For n below 10^4, only the circle needs more than 200, from n = 101 on.
     """
     return min(MOST_DEGREES, degrees_holding(d, 4.0 * n))
 
@@ -168,31 +170,31 @@ def default_degrees(d: int, n: int) -> int:
 def kernel_risk(
     fit: AbstractFit | KernelSum, teacher: TwoLayer, problem: Problem, degrees: int | None = None
 ) -> ExactRisk:
-    r"""E (f_hat(x) - f*(x))^2 for x uniform on the sphere, f_hat(x) = sum_i alpha_i k(x_i, x) with a rotation-invariant
-    kernel and x_i on the sphere, f* = sum_j a_j phi(<w_j, x>) a two-layer network.
+    r"""E (f_hat(x) - f*(x))^2 for x uniform on the sphere, where f_hat(x) = sum_i alpha_i k(x_i, x) has a rotation-invariant
+    kernel and x_i on the sphere, and f* = sum_j a_j phi(<w_j, x>) is a two-layer network.
 
-    With k(u) = sum_k lambda_k N(d,k) P_k(u) and phi(|w_j| u) = sum_k rho_jk N(d,k) P_k(u) (`tsjax.kernels.gegenbauer`), by the
-    addition theorem (Atkinson & Han 2012, theorem 2.9)
+    With k(u) = sum_k lambda_k N(d,k) P_k(u) and phi(|w_j| u) = sum_k rho_jk N(d,k) P_k(u) (`tsjax.kernels.gegenbauer`), the
+    addition theorem (Atkinson & Han 2012, theorem 2.9) gives
 
         E k(x_i,x) k(x_l,x)      = sum_k lambda_k^2 N(d,k) P_k(<x_i, x_l>),
         E k(x_i,x) phi(<w_j,x>)  = sum_k lambda_k rho_jk N(d,k) P_k(<x_i, w_j>/|w_j|),
 
-    and E f*^2 is exact by the Gram matrix of the neurons. Of the degrees left out, the estimate has the squared norm
-    q = alpha^T (K - K_kept) alpha in the space of the kernel, so that they hold e^2 <= lambda q of it in L2, lambda the
-    largest eigenvalue left out (`tsjax.kernels.zonal.largest_missing`), and t^2 of the teacher; the truncation is wrong by at
-    most e^2 + 2 e t. Roundoff is at most about eps sum_k lambda_k^2 N(d,k) (sum_i |alpha_i|)^2: it rules out interpolation of
-    noise with smooth kernels, whose alpha are enormous. From some hundred points on the sums over degrees are tabulated
-    (`tsjax.kernels.table`): the time then grows as n^2, and little with `degrees`.
+    and the Gram matrix of the neurons gives E f*^2 exactly. In the degrees left out, the estimate has the squared norm q =
+    alpha^T (K - K_kept) alpha in the space of the kernel, hence at most e^2 = lambda q in L2, where lambda is the largest
+    eigenvalue left out (`tsjax.kernels.zonal.largest_missing`). If the teacher has t^2 in L2 there, the truncation is wrong by
+    at most e^2 + 2 e t. Roundoff is at most about eps sum_k lambda_k^2 N(d,k) (sum_i |alpha_i|)^2, which rules out
+    interpolation of noise with smooth kernels, whose alpha are enormous. From some hundred points on the sums over degrees are
+    tabulated (`tsjax.kernels.table`), so that the time grows as n^2 and depends little on `degrees`.
 
     **Arguments:**
 
-    - `fit`, `teacher`, `problem`: an estimate by a kernel method, what it was to find, and the problem of both.
-    - `degrees`: the last degree of the series, 0 to 1000. None takes so many that they hold 4 n harmonics, at least 200 and
-      at most 1000. Where the value is not `reliable` more degrees help, unless the bound is of roundoff: on the circle the
-      part left out falls as degrees^-3 for kernels that are as rough as the NTK or Laplace's.
+    - `fit`, `teacher`, `problem`: the fit of a kernel method, its two-layer teacher, and their problem.
+    - `degrees`: the last degree of the series, 0 to 1000; None takes `default_degrees`. If the value is not `reliable`, more
+      degrees help unless the bound comes from roundoff. On the circle the part left out falls as degrees^-3 for kernels as
+      rough as the NTK or Laplace's.
 
     **Raises:** ValueError unless inputs are a Sphere, the kernel is rotation_invariant, the teacher is a two-layer network with
-    a closed-form Gram matrix on the sphere, and the x_i are unit vectors (to 1e-4; looked at when they are concrete); for
+    a closed-form Gram matrix on the sphere, and the x_i are unit vectors (to 1e-4; checked when they are concrete); also for
     degrees out of range.
     """
     found = fit if isinstance(fit, KernelSum) else fit.as_kernel_sum
@@ -223,7 +225,7 @@ def _sphere_gram(teacher: TwoLayer, inputs: AbstractInputs) -> Gram | None:
 
 @eqx.filter_jit
 def _kernel_risk(fit: KernelSum, teacher: TwoLayer, inputs: AbstractInputs, degrees: int) -> ExactRisk:
-    # Here, and not among the arguments: it is another function at every call, for which all would be compiled again.
+    # Made here and not passed as an argument: it is a new function at every call, which would compile everything again.
     gram, d = _sphere_gram(teacher, inputs), inputs.d
     assert gram is not None
     spectrum, alpha = gegenbauer(fit.kernel, d, degrees), fit.alpha
@@ -245,10 +247,10 @@ def _kernel_risk(fit: KernelSum, teacher: TwoLayer, inputs: AbstractInputs, degr
     if n * (n + 1) // 2 > 2 * points_of(degrees):
         at = lambda theta: forms(fit.kernel(jnp.eye(1, d), circle(d, theta))[0], jnp.asarray(np.cos(theta)))
         table, off = tabulate(at, degrees)
-        # Next to the diagonal, lengths that are rounded to single precision would pass for angles.
+        # Close to the diagonal, lengths rounded to single precision would be mistaken for angles.
         unit = fit.x / jnp.linalg.norm(fit.x, axis=1, keepdims=True)
         square, missing_norm = _quadratic_form(lambda x1, x2: table(x1 @ x2.T), unit, alpha)
-        # What exceeds the rounding of the sums themselves, as for a kernel that is steeper than the panels are wide.
+        # The error beyond the rounding of the sums themselves, as for a kernel that changes within the width of a panel.
         scale = jnp.stack([jnp.sum(squares), spectrum.trace])
         inexact = jnp.where(off > 1e3 * jnp.finfo(alpha.dtype).eps * scale, off, 0.0)
     else:
@@ -261,7 +263,7 @@ def _kernel_risk(fit: KernelSum, teacher: TwoLayer, inputs: AbstractInputs, degr
     per_pair = lambda r, u: jax.vmap(lambda s, c: series(kept * r * s, d, c))(rho, u)
     power_kept = teacher.a @ jax.vmap(per_pair)(rho, pairs) @ teacher.a
     eps, size = jnp.finfo(alpha.dtype).eps, jnp.sum(jnp.abs(alpha)) ** 2
-    # The norm is a difference as well: at most its own roundoff where it comes out below 0.
+    # The norm is a difference as well. If it comes out below 0, it is at most its own roundoff.
     missing_norm = jnp.maximum(missing_norm, 0.0) + (eps * spectrum.trace + inexact[1]) * size
     estimate_missing = jnp.sqrt(largest_missing(fit.kernel, spectrum) * missing_norm)
     teacher_missing = jnp.sqrt(jnp.maximum(power - power_kept, 0.0))
@@ -271,10 +273,10 @@ def _kernel_risk(fit: KernelSum, teacher: TwoLayer, inputs: AbstractInputs, degr
 
 @requires_float64
 def exact_risk(problem: Problem, teacher, fit: AbstractFit, degrees: int | None = None) -> ExactRisk | None:
-    """The excess risk where it has a closed form, else None.
+    """The excess risk if it has a closed form, otherwise None.
 
-    That is for networks and ReLU features against two-layer teachers (`network_risk`), and on the sphere for estimators with
-    a rotation-invariant kernel (`kernel_risk`, whose `degrees` these are, and whose value may be unreliable).
+    Closed forms exist for networks and ReLU features against two-layer teachers (`network_risk`), and on the sphere for
+    estimators with a rotation-invariant kernel (`kernel_risk`, which takes `degrees`, and whose value may be unreliable).
     """
     if not isinstance(teacher, TwoLayer):
         return None
@@ -303,13 +305,14 @@ def excess_risk(
 
     Exact for two-layer fits and teachers of one activation: relu, leaky relu and quadratic on the sphere and for Gaussian
     inputs, erf for Gaussian inputs; for ridge on ReLU features; and on the sphere for estimators with a rotation-invariant
-    kernel (`tsjax.kernel_risk`). Elsewhere pass a `key`: the value is then the Monte-Carlo estimate of `monte_carlo_risk`,
-    which also gives its standard error. So it is where the closed form of a kernel's risk may be wrong by more than a
-    hundredth (interpolation of noise with a smooth kernel, or on the circle); `degrees` are those of its series.
+    kernel (`tsjax.kernel_risk`). Elsewhere pass a `key`: the value is then the estimate of `monte_carlo_risk`, which by itself
+    also gives the standard error. With a `key` the estimate also replaces a closed form of a kernel's risk that may be wrong by
+    more than a hundredth (interpolation of noise with a smooth kernel, or on the circle). `degrees` is the last degree of that
+    series.
 
-    **Raises:** ValueError when no closed form exists, or none that can be relied on, and no key is given. Inside jit the
-    latter is not known before the program runs: the value is then NaN. Do not average those that are left, whose risks
-    differ from the others': pass a `key`, with which no value is missing.
+    **Raises:** ValueError if no reliable closed form exists and no key is given. Inside jit, reliability is not known before
+    the program runs, and an unreliable value is NaN. Do not average the remaining values, which are not a fair sample: pass a
+    `key`, with which no value is missing.
 
     >>> problem = ts.Problem(inputs=ts.Gaussian(d=2), teacher=ts.ReLUTeacher(m=1), noise_std=0.1)
     >>> teacher = problem.sample_teacher(jax.random.key(0))
@@ -340,15 +343,16 @@ def excess_risk(
 
 
 def _unless(reliable: Bool[Array, ""], estimate: Callable[[], tuple], exact: tuple) -> tuple:
-    """`exact` where it is reliable, else `estimate()`, which a batch computes only where some member needs it: `lax.cond` by a
-    batched value would estimate for every member, and so does a loop of no pass, since XLA moves repeated work out of it."""
+    """`exact` where it is reliable, else `estimate()`. A batch computes the estimate only if some member needs it: `lax.cond`
+    on a batched value would estimate for every member, and so would a loop without any pass, since XLA moves repeated work out
+    of it."""
     found = jax.lax.cond(eqxi.unvmap_all(reliable), lambda: exact, estimate)
     return jax.tree.map(lambda known, estimated: jnp.where(reliable, known, estimated), exact, found)
 
 
 class Risk(NamedTuple):
-    """An excess risk, its error, and whether it is exact. The error of an exact risk is the bound of its error, 0 for sums of
-    neurons; that of an estimate is its standard error."""
+    """An excess risk, its error, and whether it is exact. For an exact risk `error` is the bound on its error, 0 for sums of
+    neurons; for an estimate it is the standard error."""
 
     value: Float[Array, ""]
     error: Float[Array, ""]
@@ -359,10 +363,10 @@ class Risk(NamedTuple):
 def population_risk(
     problem: Problem, teacher, fit: AbstractFit, key: PRNGKeyArray, samples: int = 16384, degrees: int | None = None
 ) -> Risk:
-    """The excess risk ||f_hat - f*||^2 in L2(P_X) of any fit: exact where a closed form exists and can be relied on
-    (`excess_risk` says where), else the Monte-Carlo estimate of `monte_carlo_risk`, with its error.
+    """The excess risk ||f_hat - f*||^2 in L2(P_X) of any fit: exact if a reliable closed form exists (see `excess_risk`),
+    otherwise the estimate of `monte_carlo_risk`, with its error.
 
-    A fit that failed has NaN in `value`.
+    The `value` of a failed fit is NaN.
 
     >>> problem = ts.Problem(inputs=ts.Gaussian(d=2), teacher=ts.ReLUTeacher(m=1), noise_std=0.1)
     >>> teacher = problem.sample_teacher(jax.random.key(0))

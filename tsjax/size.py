@@ -1,4 +1,4 @@
-"""A sample size as data rather than shape: all sizes of a curve can share one compiled program."""
+"""A sample size as data rather than as a shape, so that all sizes of a curve can share one compiled program."""
 
 from typing import TypeAlias
 
@@ -8,15 +8,15 @@ from jaxtyping import Array, Float, Int
 
 
 class Size(eqx.Module):
-    """`count` rows, in arrays that have `limit` rows; the first `count` count, and the others have weight 0.
+    """A sample of `count` rows in arrays of `limit` rows: the first `count` rows have weight 1, and the others have weight 0.
 
-    An experiment receives one for each argument that `sized` names. `problem.sample(key, teacher, size)` draws `limit` rows
-    that begin with those of `problem.sample(key, teacher, count)`, with weights.
+    An experiment receives a `Size` for each argument that `sized` names. `problem.sample(key, teacher, size)` draws `limit`
+    rows that begin with those of `problem.sample(key, teacher, count)`, with weights.
 
     - `limit`: fixes shapes, so it is static.
-    - `count`: a number, or traced, from 1 to `limit`. Where it is the number `limit` nothing is padded.
+    - `count`: a number, or traced, from 1 to `limit`. If it is the number `limit`, nothing is padded.
 
-    **Raises:** ValueError for a count outside of 1 .. limit, where that is known.
+    **Raises:** ValueError for a count outside 1 .. limit, if it is not traced.
 
     >>> size = ts.Size(limit=4, count=jnp.asarray(3))
     >>> size.weights(jnp.float32).tolist()
@@ -32,23 +32,23 @@ class Size(eqx.Module):
 
     @property
     def is_padded(self) -> bool:
-        """Whether some rows may not count."""
+        """Whether some rows may have weight 0."""
         return not (isinstance(self.count, int) and self.count == self.limit)
 
     def weights(self, dtype=None) -> Float[Array, " limit"] | None:
-        """1 for the rows that count and 0 for the others, (limit,); None where all do."""
+        """1 for the first `count` rows and 0 for the others, (limit,); None if nothing is padded."""
         dtype = jnp.result_type(float) if dtype is None else dtype
         return (jnp.arange(self.limit) < self.count).astype(dtype) if self.is_padded else None
 
 
 def ladder(limit: int) -> tuple[int, ...]:
-    """The sizes up to `limit` at which programs hold their factorisations (`tsjax.estimators.leading`), ascending: the limit,
-    its half, quarter and eighth, as long as they are at least 32."""
+    """The sizes up to `limit`, ascending, for which a program holds a factorisation (`tsjax.estimators.leading`): the limit and
+    those of its half, quarter and eighth that are at least 32."""
     shares = [-(-limit // 2**halvings) for halvings in (3, 2, 1)]
     return (*(size for size in shares if size >= 32), limit)
 
 
-# What functions that sample take.
+# The type of n in functions that sample.
 Rows: TypeAlias = int | Size
 
 

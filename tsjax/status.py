@@ -13,11 +13,11 @@ class Status(enum.IntEnum):
     STEP_LIMIT = 1
     """The step limit came first."""
     DIVERGED = 2
-    """Training left the finite numbers or exploded."""
+    """Training exploded, or its numbers were no longer finite."""
     SINGULAR = 3
     """A linear system could not be solved to a finite answer."""
     OUT_OF_MEMORY = 4
-    """A sweep could not run the cell: it does not fit in memory, not even alone."""
+    """A sweep could not run the cell, since it does not fit in memory even alone."""
     FAILED = 5
     """The function of a black box raised an error, or the processes that ran it died; the record says why."""
     TIMED_OUT = 6
@@ -25,10 +25,10 @@ class Status(enum.IntEnum):
 
     @property
     def words(self) -> str:
-        """As tables write it: `step limit`."""
+        """The name as tables write it: `step limit`."""
         return self.name.lower().replace("_", " ")
 
 
 def failed(status: Int[Array, "*batch"]) -> Bool[Array, "*batch"]:
-    """Whether a fit is none to measure: it diverged, could not be solved, or did not end with a result."""
+    """Whether a fit gives nothing to measure: it diverged, could not be solved, or did not end with a result."""
     return status >= Status.DIVERGED

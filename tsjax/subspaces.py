@@ -1,4 +1,4 @@
-r"""Weight space: networks between networks, and whole lines, curves and simplexes of networks that are trained at once
+r"""Subspaces of weights: networks between networks, and whole lines, curves and simplexes of networks that are trained at once
 (Wortsman et al. 2021, arXiv:2102.10472).
 
 A subspace is a network description like any other, so that a student trains it:
@@ -23,9 +23,9 @@ Kind = Literal["line", "curve", "simplex"]
 
 
 def interpolate(a: Any, b: Any, alpha: float | Float[Array, ""]) -> Any:
-    """(1 - alpha) a + alpha b of all floating-point arrays of two networks of one structure; the rest is that of `a`.
+    """(1 - alpha) a + alpha b for all floating-point arrays of two networks of one structure; the rest is taken from `a`.
 
-    **Raises:** ValueError for networks of different structure.
+    **Raises:** ValueError if the structures or the shapes of the networks differ.
 
     >>> one, other = (ts.TwoLayer(a=jnp.ones(1) * v, w=jnp.ones((1, 2))) for v in (0.0, 1.0))
     >>> float(ts.interpolate(one, other, 0.25).a[0])
@@ -35,23 +35,22 @@ def interpolate(a: Any, b: Any, alpha: float | Float[Array, ""]) -> Any:
     others = eqx.filter(b, eqx.is_inexact_array)
     shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
     if jax.tree.structure(arrays) != jax.tree.structure(others) or shapes(arrays) != shapes(others):
-        raise ValueError(
-            "networks can be interpolated between when they have the same structure and shapes; these differ."
-        )
+        raise ValueError("networks can be interpolated only if they have the same structure and shapes; these differ.")
     between = lambda one, other: one + jnp.asarray(alpha).astype(one.dtype) * (other - one)
     return eqx.combine(jax.tree.map(between, arrays, others), rest)
 
 
 class Subspace(eqx.Module):
-    """A description of a subspace of the weights of a network, given by its corners, which are networks from independent keys.
+    """A description of a subspace of the weights of a network, spanned by its corners: networks initialised from independent
+    keys.
 
     **Arguments:**
 
     - `network`: the description of one network, with `init(key, point)`, or a function (key, point) -> module.
-    - `kind`: `"line"` between 2 corners; `"curve"`, the quadratic Bezier curve of 3; `"simplex"` of `corners` of them.
+    - `kind`: `"line"` between 2 corners; `"curve"`, the quadratic Bezier curve of 3; or `"simplex"` of `corners` corners.
     - `corners`: the number of corners of a simplex.
 
-    **Raises:** ValueError for another kind, and for corners that it does not have.
+    **Raises:** ValueError for another kind, and for a number of corners that does not fit the kind.
     """
 
     network: Any
@@ -73,7 +72,7 @@ class Subspace(eqx.Module):
         count = {"line": 2, "curve": 3}.get(self.kind, self.corners) or 2
         made = lambda own: make(own, point, **options)
         keys = jr.split(key, count)
-        # One after the other: compiling random draws of a batch of networks takes twice as long as those of one.
+        # One after the other: the random draws of a batch of networks take longer to compile than those of one.
         arrays = jax.lax.map(lambda own: eqx.filter(made(own), eqx.is_array), keys)
         shapes = eqx.filter_eval_shape(made, keys[0])
         is_shape = lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct)
@@ -82,7 +81,7 @@ class Subspace(eqx.Module):
 
 
 class SubspaceNetwork(eqx.Module):
-    """A subspace of weights. As a network of one point it is the one in its middle."""
+    """A subspace of weights. Called at a point, it is the network in its middle."""
 
     networks: Any
     kind: Kind = eqx.field(static=True)
@@ -93,7 +92,7 @@ class SubspaceNetwork(eqx.Module):
         return jax.tree.map(lambda leaf: leaf[index] if eqx.is_array(leaf) else leaf, self.networks)
 
     def at(self, position: Float[Array, "..."]) -> Any:
-        """The network at a position: alpha in [0, 1] of a line or a curve, weights (corners,) that sum to 1 of a simplex."""
+        """The network at a position: alpha in [0, 1] for a line or a curve, weights (corners,) that sum to 1 for a simplex."""
         if self.kind == "simplex":
             shares = position
         else:
@@ -104,15 +103,16 @@ class SubspaceNetwork(eqx.Module):
         return jax.tree.map(pick, self.networks)
 
     def draw(self, key: PRNGKeyArray) -> Float[Array, "..."]:
-        """A uniformly random position; of a simplex exponential numbers over their sum."""
+        """A uniformly random position."""
         if self.kind != "simplex":
             return jr.uniform(key)
-        # The law of jax.random.dirichlet, whose loops of rejection take seconds to compile.
+        # Exponential numbers over their sum have the law of jax.random.dirichlet, whose rejection loops take seconds to
+        # compile.
         drawn = jr.exponential(key, (self.count,))
         return drawn / jnp.sum(drawn)
 
     def draw_pair(self, key: PRNGKeyArray) -> tuple[Any, Any]:
-        """Two random corners, i < j. Of two corners nothing is drawn."""
+        """The indices i < j of two random corners. If there are only two, nothing is drawn."""
         first, second = np.triu_indices(self.count, 1)
         if self.count == 2:
             return 0, 1
@@ -138,8 +138,9 @@ class SubspaceNetwork(eqx.Module):
 
 
 class Everywhere(AbstractObjective):
-    """The objective at a random place of the subspace, plus `repulsion` times the squared cosine of the weights of two random
-    corners, which keeps them apart (arXiv:2102.10472, algorithm 1 and equation 4)."""
+    """The objective at a random position of the subspace, plus `repulsion` times the squared cosine of the weights of two
+    random corners, which keeps them apart (arXiv:2102.10472, algorithm 1 and equation 4). Without a key it is the objective of
+    the middle network."""
 
     objective: Objective
     repulsion: float | Float[Array, ""] = 0.0

@@ -15,7 +15,7 @@ _JSON_LINES = (".jsonl", ".ndjson")
 
 
 def _read_json_lines(path: Path) -> pd.DataFrame:
-    # Texts that look like dates or numbers stay texts, and numbers keep all their digits.
+    # Strings that look like dates or numbers stay strings, and numbers keep all their digits.
     return pd.read_json(path, lines=True, dtype=False, precise_float=True)  # pyright: ignore[reportArgumentType]
 
 
@@ -27,16 +27,16 @@ _READERS: dict[str, Callable[..., pd.DataFrame]] = {
 }
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 ENDINGS = (*_READERS, *_COMPRESSED)
-"""Of the files that `read_table` reads."""
+"""The endings of the files that `read_table` reads."""
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """The table in a file: CSV or TSV with a header, Parquet, or JSON lines (`.jsonl`, `.ndjson`); compressed too (`.csv.gz`).
-    A folder gives the rows of all files of JSON lines in it and below, with the column `file`: the file's path in the folder,
-    without its ending.
+    """The table in a file: CSV or TSV with a header, Parquet, or JSON lines (`.jsonl`, `.ndjson`); the file may be compressed
+    (`.csv.gz`). A folder gives the rows of all JSON-lines files in it and in its subfolders, with a column `file`: the file's
+    path in the folder, without its ending.
 
-    **Raises:** ValueError for another kind of file, or one that cannot be read as what it is called; OSError where there is
-    none.
+    **Raises:** ValueError for another kind of file, or one that does not hold what its ending says; OSError if there is no such
+    file.
     """
     path = Path(path).expanduser()
     if not path.is_dir():
@@ -54,7 +54,7 @@ def _read(path: Path) -> pd.DataFrame:
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSED]
     reader = _READERS.get(suffixes[-1]) if suffixes else None
     if reader is None:
-        raise ValueError(f"{path}: a table is in a file that ends in {', '.join(_READERS)}.")
+        raise ValueError(f"{path}: a file with a table ends in {', '.join(_READERS)}.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}.")
     try:
@@ -70,7 +70,7 @@ def frame_of(table: Any) -> pd.DataFrame:
     if isinstance(table, str | Path):
         return read_table(table)
     if isinstance(table, pd.DataFrame):
-        # An index with a name, as grouping gives, is a column.
+        # A named index, such as grouping gives, becomes a column.
         named = [name for name in table.index.names if name is not None and name not in table.columns]
         return table.reset_index(named).reset_index(drop=True) if named else table.reset_index(drop=True)
     if hasattr(table, "__arrow_c_stream__"):
@@ -90,8 +90,8 @@ def check_column(table: pd.DataFrame, name: str, where: str) -> None:
 
 
 def check_numbers_in(table: pd.DataFrame, name: str, where: str, hint: str = "") -> None:
-    """Raises ValueError for a column that is not there, or that pandas did not read as numbers; the message names the first
-    entry that is not one."""
+    """Raises ValueError if the column is missing or pandas did not read it as numbers; the message names the first entry that
+    is not a number."""
     check_column(table, name, where)
     column = pd.Series(table[name])
     if pd.api.types.is_numeric_dtype(column.dtype):
@@ -100,7 +100,7 @@ def check_numbers_in(table: pd.DataFrame, name: str, where: str, hint: str = "")
     bad = np.flatnonzero(np.asarray(pd.isna(pd.to_numeric(column, errors="coerce"))) & column.notna().to_numpy())
     if not len(bad):
         raise ValueError(f"{text} is of type {column.dtype}, not of numbers. Encode it, or leave it out.")
-    text += f" has {len(bad)} value(s) that are no numbers, the first {column.iloc[bad[0]]!r} in row {bad[0] + 1}"
+    text += f" has {len(bad)} value(s) that are not numbers, the first {column.iloc[bad[0]]!r} in row {bad[0] + 1}"
     if len(bad) < len(column) / 2:
         raise ValueError(f"{text} of {len(column)}. If that stands for a missing value, fill it, or drop the row.")
     raise ValueError(f"{text}. Encode it, or leave it out{hint}.")

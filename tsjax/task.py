@@ -1,7 +1,7 @@
-"""What is to be learnt: a task draws an instance, and an instance samples data sets.
+"""Learning problems: a task draws an instance, and an instance samples data sets.
 
 A task is a family of learning problems, such as all teachers of one width. `task.draw(key)` gives one instance: a teacher, a
-mixture, a split of rows. The instance samples data, and knows the best prediction where there is one.
+mixture, a split of rows. The instance samples data, and gives the best prediction if that is known.
 """
 
 from abc import abstractmethod
@@ -23,11 +23,12 @@ class Dataset(eqx.Module):
     - `x`: inputs (n, *point): vectors (n, d), images (n, height, width, channels), pairs of views, ...
     - `y`: responses (n, *response): numbers (n,), several outputs (n, k), or class labels, integers (n,).
     - `weight`: sample weights w_i >= 0 of shape (n,), or None for weights of 1. Losses are means weighted by w_i; kernel
-      methods take the noise of row i to have the variance ridge / w_i. A row of weight 0 is as if it were not there.
+      methods take the noise of row i to have the variance ridge / w_i. A row of weight 0 has no effect.
 
-    A leading batch axis of all three is allowed where a function says so.
+    All three may have a leading batch axis where a function says so.
 
-    **Raises:** ValueError for numbers of rows that differ; for weights that are negative or not finite, and where all are 0.
+    **Raises:** ValueError if x and y have different numbers of rows, if a weight is negative or not finite, or if all weights
+    are 0.
     """
 
     x: Shaped[Array, "..."]
@@ -35,7 +36,7 @@ class Dataset(eqx.Module):
     weight: Float[Array, "*batch n"] | None = None
 
     def __check_init__(self):
-        # Transformations build trees of other things than arrays.
+        # JAX transformations also build this class with leaves that are not arrays.
         if not hasattr(self.x, "shape") or not hasattr(self.y, "shape"):
             return
         x, y = self.x.shape, self.y.shape
@@ -46,17 +47,17 @@ class Dataset(eqx.Module):
 
     @property
     def n(self) -> int:
-        """The number of rows, those of weight 0 included."""
+        """The number of rows, including those of weight 0."""
         return self.x.shape[0]
 
     @property
     def d(self) -> int:
-        """The dimension of the inputs, where they are vectors."""
+        """The dimension of the inputs, if they are vectors."""
         return self.x.shape[-1]
 
     @property
     def weights(self) -> Float[Array, " n"]:
-        """The sample weights, 1 where none are given."""
+        """The sample weights, all 1 if none are given."""
         return jnp.ones(self.n, jnp.result_type(float)) if self.weight is None else self.weight
 
 
@@ -71,25 +72,23 @@ def _check_weight(weight: Any, y: tuple[int, ...]) -> None:
         where = tuple(int(i) for i in bad[0])
         raise ValueError(
             f"weight has {len(bad)} value(s) that are negative or not finite, the first, {values[where]}, at index {where}. "
-            "Sample weights are >= 0; a row of weight 0 is as if it were not there."
+            "Sample weights are >= 0; a row of weight 0 has no effect."
         )
     if not (values > 0).any(axis=-1).all():
-        raise ValueError(
-            "all sample weights are 0, so that there is nothing to learn from; give some row a weight > 0."
-        )
+        raise ValueError("all sample weights are 0, so there is nothing to learn from; give some row a weight > 0.")
 
 
 class AbstractInstance(eqx.Module):
-    """One learning problem that a task has drawn: it samples data, and knows the best prediction where there is one."""
+    """One learning problem that a task has drawn: it samples data, and gives the best prediction if that is known."""
 
     @abstractmethod
     def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
-        """n independent rows; of a `tsjax.Size` the rows after its count have weight 0."""
+        """n independent rows. If n is a `tsjax.Size`, rows after its count have weight 0."""
 
     @property
     def target(self) -> Any:
         """The best prediction as a function of one point: the regression function of a regression, the Bayes rule (a class)
-        of a classification. None where it is not known."""
+        of a classification. None if it is not known."""
         return None
 
 
@@ -98,18 +97,18 @@ class AbstractTask(eqx.Module):
 
     @abstractmethod
     def draw(self, key: PRNGKeyArray, dtype=None) -> AbstractInstance:
-        """One of them at random."""
+        """One instance at random."""
 
 
 def check_numbers(name: str, values: Any) -> None:
-    """Raises ValueError for values that are missing (masked entries of a NumPy array, None, pandas.NA) or no numbers, saying
-    which. NaN and infinity are numbers here."""
+    """Raises ValueError for values that are missing (masked entries of a NumPy array, None, pandas.NA) or not numbers, and says
+    which. NaN and infinity count as numbers here."""
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         bad = np.ma.getmaskarray(values)
         what = "value(s) that are masked"
     elif getattr(values, "dtype", None) is not None and not _is_numeric(values.dtype):
         bad = np.vectorize(_no_number, otypes=[bool])(np.asarray(values, object))
-        what = "value(s) that are missing or no numbers"
+        what = "value(s) that are missing or not numbers"
         if not bad.any():
             raise ValueError(
                 f"{name} is an array of type {values.dtype}; make it one of float64: np.asarray(values, float)."
@@ -123,7 +122,7 @@ def check_numbers(name: str, values: Any) -> None:
 
 
 def _is_numeric(dtype: Any) -> bool:
-    # bfloat16 and its like are numbers to JAX, and an opaque kind to NumPy.
+    # bfloat16 and similar types are numbers for JAX, but of an opaque kind for NumPy.
     return getattr(dtype, "kind", "O") in "fiub" or getattr(dtype, "name", "").startswith(("bfloat", "float8"))
 
 

@@ -1,7 +1,7 @@
-r"""What the numbers should be: limits, exponents, and predicted learning curves. Each function names its source.
+r"""Theoretical values: limits, exponents, and predicted learning curves. Each function names its source.
 
-Curves are float64 arithmetic on spectra of kernels, compiled; kernels, noise and ridges may be traced. A spectrum is given, or
-is that of a zonal kernel on the sphere.
+Curves are computed in float64 from spectra of kernels; kernels, noise and ridges may be traced. A spectrum is either given or
+computed from a kernel that is zonal on the sphere.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,14 +20,13 @@ from .kernels.zonal import MOST_DEGREES, ZonalSpectrum, degrees_holding, gegenba
 from .precision import is_traced, requires_float64
 from .problem import Problem, ReLUTeacher, Sphere
 
-# Of the search over ridges, some 20 to 40 a decade; after the parabola it is within 2e-5 of the minimum (relative, d = 5
-# and 10).
+# Points of the search over ridges, some 20 to 40 in each decade; a parabola then refines the minimum.
 _RIDGES = 601
-# A spectrum with a tail must hold so many times n eigenvalues, those beyond acting as a ridge.
+# A spectrum with a tail must hold this many times n eigenvalues; the tail acts as a ridge.
 _EIGENVALUES_PER_SAMPLE = 4
-# Kernels with less than this share of their trace beyond a spectrum have nothing there.
+# If less than this share of a kernel's trace lies beyond its spectrum, the kernel counts as having no tail.
 _NO_TAIL = 1e-12
-# Of relu and z ~ N(0, 1): E relu(z)^2 - (E z relu(z))^2 - (E relu(z))^2.
+# mu_*^2 = E relu(z)^2 - (E z relu(z))^2 - (E relu(z))^2 for z ~ N(0, 1).
 _MU_STAR_SQUARED = 0.25 - 0.5 / np.pi
 
 Zonal = Callable[[Array, Array], Array] | ZonalSpectrum
@@ -38,11 +37,10 @@ HasSpectrum = Callable[[Array, Array], Array] | Spectrum
 
 
 def cramer_rao(m: int, d: int, n, noise_std):
-    r"""sigma^2 m d / n: the Cramer-Rao limit of the mean excess risk for a teacher of m ReLU neurons in R^d, n samples.
+    r"""sigma^2 m d / n: the Cramer-Rao limit of the mean excess risk for a teacher of m ReLU neurons in R^d and n samples.
 
-    By the efficiency of least squares under Gaussian noise (van der Vaart 1998, "Asymptotic Statistics", chapter 8)
-    with m d free parameters: the scale of each neuron is shared between its two layers. Broadcasts over `n` and
-    `noise_std`.
+    It follows from the efficiency of least squares under Gaussian noise (van der Vaart 1998, "Asymptotic Statistics", chapter
+    8) with m d free parameters, since the two layers share the scale of each neuron. Broadcasts over `n` and `noise_std`.
 
     **Raises:** ValueError for m, d or n below 1 or noise_std < 0.
 
@@ -57,9 +55,9 @@ def cramer_rao(m: int, d: int, n, noise_std):
 def optimal_linear_exponent(d: int) -> float:
     """3/(d+2): the optimal linear estimator's average risk decays as n^{-3/(d+2)} on S^{d-1} as n grows.
 
-    Its kernel's ordered eigenvalues decay as i^{-a}, a = (d+2)/(d-1) (Bach 2017, arXiv:1412.8690, appendix D.2), and
-    its Bayes risk then as n^{-(a-1)/a} (Sollich & Halees 2002, Neural Computation 14, on power-law spectra). At finite
-    n the slope is steeper: see `predicted_curve`.
+    Its kernel's ordered eigenvalues decay as i^{-a}, a = (d+2)/(d-1) (Bach 2017, arXiv:1412.8690, appendix D.2), so its Bayes
+    risk decays as n^{-(a-1)/a} (Sollich & Halees 2002, Neural Computation 14, on power-law spectra). At finite n the slope is
+    steeper: see `predicted_curve`.
 
     **Raises:** ValueError for d < 2.
 
@@ -72,7 +70,7 @@ def optimal_linear_exponent(d: int) -> float:
 
 def linear_minimax_exponent(d: int) -> float:
     """(d+2)/(2d+2): the minimax risk of linear estimators is at least of the order n^{-(d+2)/(2d+2) - kappa} for every
-    kappa > 0 (Akiyama & Suzuki, arXiv:2205.14818, their theorem on linear estimators).
+    kappa > 0 (Akiyama & Suzuki, arXiv:2205.14818, the theorem on linear estimators).
 
     **Raises:** ValueError for d < 2.
 
@@ -88,10 +86,10 @@ def target_power(problem: Problem, degrees: int = 200) -> ZonalSpectrum:
     r"""The mean squared size of f* by degree, for a `ReLUTeacher` on the sphere: a spectrum whose `eigenvalues` are the
     mean squared coefficient on one eigenfunction of degree k.
 
-    = mu_k^2 (m + s P_k(c)), where mu_k^2 is the spectrum of h/d (`ArcCosine(1)` over d), c the cosine of the neurons,
-    and s the mean of sum_{j != l} a_j a_l: 0 for random signs, m^2 - m for positive ones, (1 if m is odd) - m for
-    alternating ones. By the addition theorem (Atkinson & Han 2012, theorem 2.9), since the teachers are invariant under
-    rotations. For random signs it is the spectrum of k* (`tsjax.OptimalLinear`).
+    They equal mu_k^2 (m + s P_k(c)), where mu_k^2 is the spectrum of h/d (`ArcCosine(1)` over d), c is the cosine of the
+    neurons, and s is the mean of sum_{j != l} a_j a_l: 0 for random signs, m^2 - m for positive ones, (1 if m is odd, else 0) -
+    m for alternating ones. This follows from the addition theorem (Atkinson & Han 2012, theorem 2.9), since the law of the
+    teachers is invariant under rotations. For random signs it is the spectrum of k* (`tsjax.OptimalLinear`).
 
     **Raises:** ValueError unless inputs are a Sphere and the teacher is a ReLUTeacher.
     """
@@ -101,10 +99,10 @@ def target_power(problem: Problem, degrees: int = 200) -> ZonalSpectrum:
     m = teacher.m
     relu = gegenbauer(ArcCosine(1), d, degrees).scaled(1.0 / d)
     pairs = {"random": 0.0, "positive": m * m - m, "alternating": m % 2 - m}[teacher.signs]
-    # P_k(c) for every k: the series with one term each.
+    # P_k(c) for every k: each is a series with one term.
     at_cosine = jax.vmap(series, (0, None, None))(jnp.eye(len(relu.eigenvalues)), d, jnp.asarray(teacher.cosine, float))
     eigenvalues = relu.eigenvalues * jnp.maximum(m + pairs * at_cosine, 0.0)
-    # In the tail P_k(c) is next to 0 for c < 1.
+    # In the tail P_k(c) is nearly 0 for c < 1.
     trace = eigenvalues @ relu.multiplicities + m * relu.tail
     return ZonalSpectrum(eigenvalues, relu.multiplicities, trace, m * relu.tail, d)
 
@@ -122,31 +120,31 @@ def predicted_ridge_risk(
         risk = E0 (sum_i (kappa/(lambda_i+kappa))^2 v_i^2 + sigma^2) - sigma^2,
         E0   = n / (n - sum_i (lambda_i/(lambda_i+kappa))^2)
 
-    (Simon et al. 2021, arXiv:2110.03922, the eigenlearning equations; Canatar, Bordelon & Pehlevan 2021,
-    arXiv:2006.13198, equation 4; the ridge is that of K + ridge I). The kernel's tail is extra ridge, the target's tail
-    is never learnt. At least 1e-14 of the trace serves as ridge, so that kernels of finite rank have a curve without
-    one.
+    (Simon et al. 2021, arXiv:2110.03922, the eigenlearning equations; Canatar, Bordelon & Pehlevan 2021, arXiv:2006.13198,
+    equation 4; the ridge is that of K + ridge I). The kernel's tail acts as an additional ridge, and the target's tail is never
+    learnt. The ridge is at least 1e-14 of the trace, so that kernels of finite rank have a curve for ridge 0.
 
-    It is an approximation, good where many eigenvalues lie near kappa, as they do in high dimension. Without ridge and noise
-    it is too low for small d, the more so the smoother the kernel, and at every n: for a Gaussian process of the kernel's
-    own covariance (64 and 256 points, +- .01) it gives 0.77 and 0.76 of the true mean error of Laplace's kernel on the
-    circle, 0.95 and 0.94 at d = 3, 0.99 and 0.98 at d = 4; of Matérn-3/2 0.22 and 0.21, 0.74 and 0.71. The exponent comes
-    out right all the same. With noise of variance .1 and that as ridge it is within 6 % at n = 64, within 3 % at n = 256.
+    It is an approximation, good if many eigenvalues lie near kappa, as they do in high dimension. Without ridge and noise it is
+    too low for small d at every n, and the smoother the kernel, the lower. In simulations of a Gaussian process with the
+    kernel's own covariance (n = 64 and 256, +- .01) it gives 0.77 and 0.76 of the true mean error for Laplace's kernel on the
+    circle, 0.95 and 0.94 at d = 3, 0.99 and 0.98 at d = 4; for Matérn-3/2 0.22 and 0.21 on the circle, 0.74 and 0.71 at d = 3.
+    The exponent is right all the same. With noise of variance .1 and a ridge of .1 it is within 6 % at n = 64 and within 3 % at
+    n = 256.
 
     **Arguments:**
 
     - `kernel`, `target`: spectra, of any kernel (`tsjax.kernels.Spectrum`, entry by entry on the same eigenfunctions) or of
-      zonal ones (`tsjax.kernels.gegenbauer`, `target_power`), or kernels that are zonal on S^{d-1}. As a target a kernel is
-      the covariance of a random f*, such as a Gaussian process. Spectra of kernels have as many degrees as the largest n asks
-      for (`resolving_degrees`), or as the other spectrum.
+      zonal ones (`tsjax.kernels.gegenbauer`, `target_power`), or kernels that are zonal on S^{d-1}. A kernel given as the
+      target is the covariance of a random f*, such as a Gaussian process. A spectrum computed from a kernel has as many degrees
+      as the largest n needs (`resolving_degrees`), or as the other spectrum if that is given.
     - `n`, `ridge`, `noise_std`: sample sizes, ridges and noise levels >= 0; `ridge="optimal"` takes the best one at each n and
       noise level.
-    - `d`: the dimension, where neither `kernel` nor `target` is a spectrum, which knows its own.
+    - `d`: the dimension, needed if neither `kernel` nor `target` is a spectrum.
 
-    **Raises:** ValueError for spectra of different dimensions or lengths, n < 1, ridge < 0 or another word, noise_std < 0; for
-    a spectrum that ends too early for n: it must hold 4 n eigenvalues, since those beyond act as a ridge only as long as
-    they are far below kappa. (A kernel with next to nothing beyond its spectrum, such as a polynomial, has no such limit.)
-    Where n or the spectrum is traced, risks at such n are NaN instead.
+    **Raises:** ValueError for spectra of different dimensions or lengths, n < 1, ridge < 0 or another string, noise_std < 0,
+    and for a spectrum that ends too early for n. It must hold 4 n eigenvalues, since the tail acts as a ridge only if it lies
+    far below kappa. (A kernel with nearly nothing beyond its spectrum, such as a polynomial, has no such limit.) If n or the
+    spectrum is traced, risks at such n are NaN instead.
 
     >>> laplace = ts.kernels.Laplace()  # learns a Gaussian process of its own covariance, without noise
     >>> print(ts.theory.predicted_ridge_risk(laplace, laplace, np.array([100, 400]), 0.0, 0.0, d=2).round(5))
@@ -175,19 +173,18 @@ def predicted_curve(kernel: Zonal, problem: Problem, n, ridge: Any = "optimal") 
     r"""The learning curve that kernel ridge regression should have on `problem`: `predicted_ridge_risk` at each n,
     shape as n.
 
-    Its fitted slope over a given range of n (`predicted_slope`) is what a measured slope over that range is to be compared
-    with; the asymptotic exponent is often far off (a staircase of degrees comes first). It is an approximation: at d = 5
-    kernels with the ridge of an oracle agree with it to 3 % at n = 256 and 512, but interpolation (`ridge=0.0`) with the NTK
-    lies 4 to 6 % below it at n = 1024 to 4096 (`benchmarks/RESULTS.md`).
+    Compare a measured slope with the slope of this curve over the same range of n (`predicted_slope`): the asymptotic exponent
+    is often far off, since the degrees are learnt one after another. It is an approximation. At d = 5, interpolation
+    (`ridge=0.0`) with the NTK lies 4 to 6 % below it at n = 1024 to 4096 (`benchmarks/RESULTS.md`).
 
     **Arguments:**
 
     - `kernel`: a kernel that is zonal on the sphere, or its spectrum (`tsjax.kernels.gegenbauer`), which saves a
       second.
-    - `problem`: inputs on a `Sphere`, a `ReLUTeacher`.
-    - `n`: sample sizes. Spectra have as many degrees, up to 1000, as the largest of them asks for: enough for every n of
-      interest from d = 4 on (2^20 takes 200 degrees at d = 5), for n to 250000 at d = 3.
-    - `ridge`: a number, `"noise"` for sigma^2, or `"optimal"`: the best one at each n, as for a tuned kernel.
+    - `problem`: a problem with inputs on a `Sphere` and a `ReLUTeacher`.
+    - `n`: sample sizes. Spectra have as many degrees as the largest n needs, up to 1000. That is enough for every n of interest
+      from d = 4 on (2^20 takes 200 degrees at d = 5), and for n up to 250000 at d = 3.
+    - `ridge`: a number, `"noise"` for sigma^2, or `"optimal"` for the best one at each n, as for a tuned kernel.
 
     **Raises:** ValueError for another input law or teacher, a kernel that is not zonal, a bad ridge, a spectrum that ends too
     early for n (as `predicted_ridge_risk`, which also says where the approximation is off), or n that is below 1, too large,
@@ -225,7 +222,7 @@ def predicted_optimal_linear_risk(problem: Problem, n: Sequence[int] | np.ndarra
 def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, ridge: Any = "optimal") -> float:
     """The exponent that a fit to the predicted curve has over these n: minus the least-squares slope of log risk on log n.
 
-    Arguments and errors as for `predicted_curve`; at least two different n.
+    Arguments and errors are those of `predicted_curve`; it needs at least two different n.
 
     >>> problem = ts.Problem(inputs=ts.Sphere(d=5), teacher=ts.ReLUTeacher(m=3), noise_std=0.1)
     >>> print(f"{ts.theory.predicted_slope(ts.kernels.ntk(), problem, [128, 512, 2048]):.2f}")  # in the limit 3/7
@@ -241,23 +238,25 @@ def predicted_slope(kernel, problem: Problem, n: Sequence[int] | np.ndarray, rid
 def random_features_risk(
     count, n, d: int, ridge, noise_std: Any = 0.0, *, linear: Any = 1.0, nonlinear: Any = 0.0
 ) -> Float[Array, "..."]:
-    r"""The excess risk of ridge regression on random ReLU features where the numbers of features, samples and dimensions are
-    large and of one size (Mei & Montanari 2022, arXiv:1908.05355, definition 1 and theorem 2); arguments but d broadcast.
+    r"""The excess risk of ridge regression on random ReLU features if the numbers of features, samples and dimensions are large
+    and of the same order (Mei & Montanari 2022, arXiv:1908.05355, definition 1 and theorem 2). All arguments except d
+    broadcast.
 
-    For `tsjax.RandomFeatures(count, ridge)` on n points of S^{d-1}, with psi_1 = count/d, psi_2 = n/d and the paper's
-    lambda = ridge d/n. The target is linear of variance `linear`, F_1^2, plus a part of degree 2 and more of variance
-    `nonlinear`, F_*^2, which is as good as noise at such n and is not learnt. With z ~ N(0, 1), mu_1 = E z relu(z) = 1/2,
-    mu_*^2 = E relu(z)^2 - mu_1^2 - (E relu(z))^2 and zeta = mu_1 / mu_*,
+    For `tsjax.RandomFeatures(count, ridge)` on n points of S^{d-1}, with psi_1 = count/d, psi_2 = n/d and the paper's lambda =
+    ridge d/n. The target is a linear part of variance `linear`, F_1^2, plus a part of degree 2 and more of variance
+    `nonlinear`, F_*^2, which at such n acts as noise and is not learnt. With z ~ N(0, 1), mu_1 = E z relu(z) = 1/2, mu_*^2 = E
+    relu(z)^2 - mu_1^2 - (E relu(z))^2 and zeta = mu_1 / mu_*,
 
         risk = F_1^2 B + (sigma^2 + F_*^2) V + F_*^2,    B = E_1 / E_0, V = E_2 / E_0,
 
-    E_0, E_1, E_2 polynomials of chi = nu_1 nu_2, psi_1, psi_2 and zeta^2. Their equations for nu_1 and nu_2 have imaginary
-    roots; with g(p) = p + zeta^2 p / (1 + zeta^2 p) and p = -chi they come down to
+    where E_0, E_1 and E_2 are polynomials of chi = nu_1 nu_2, psi_1, psi_2 and zeta^2. The paper's equations for nu_1 and nu_2
+    have imaginary roots; with g(p) = p + zeta^2 p / (1 + zeta^2 p) and p = -chi they reduce to
 
         p lambda / mu_*^2 = (1 - g(p) / psi_1) (1 - g(p) / psi_2),
 
-    which has one root with g(p) <= min(psi_1, psi_2). Without ridge it is infinite at count = n. Corrections are of size n/d^2,
-    since few of the d^2/2 functions of degree 2 are learnt; next to count = n, ridges that are small against 1/n^2 have others.
+    which has one root with g(p) <= min(psi_1, psi_2). Without ridge the risk is infinite at count = n. Corrections are of order
+    n/d^2, since few of the d^2/2 functions of degree 2 are learnt. Close to count = n there are further corrections for ridges
+    that are small compared with 1/n^2.
 
     **Raises:** ValueError for count, n or d below 1, or a ridge, noise_std or variance below 0.
 
@@ -271,7 +270,7 @@ def random_features_risk(
     relative = ridge * d / (n * _MU_STAR_SQUARED)
     bias, variance = features_bias_variance(count / d, n / d, relative, 0.25 / _MU_STAR_SQUARED)
     risk = linear * bias + (noise_std**2 + nonlinear) * variance + nonlinear
-    # There E_0 is 0 but for rounding, which may give it either sign.
+    # There E_0 is 0 except for rounding, which may give it either sign.
     return jnp.where((count == n) & (ridge == 0), jnp.inf, risk)
 
 
@@ -290,7 +289,7 @@ def features_bias_variance(psi_1, psi_2, ridge, z: float | Float[Array, ""]):
         above = middle * ridge > (1.0 - g / psi_1) * (1.0 - g / psi_2)
         return jnp.where(above, low, middle), jnp.where(above, middle, high)
 
-    # Both sides are monotone, so that halves of [0, most] have the root down to rounding.
+    # Both sides are monotone, so bisection of [0, most] finds the root down to rounding.
     p = jax.lax.fori_loop(0, 100, halve, (jnp.zeros_like(most), most))[0]
     c, both = -p, psi_1 * psi_2
     e_0 = (
@@ -313,14 +312,15 @@ def features_bias_variance(psi_1, psi_2, ridge, z: float | Float[Array, ""]):
 
 def largest_resolved_n(d: int) -> int:
     """The largest sample size that `predicted_curve` takes on S^{d-1}: a quarter of the eigenvalues of 1000 degrees."""
-    # In high dimension there are more than a float64 holds.
+    # In high dimension there are too many eigenvalues for exact counts in float64.
     return int(min(np.sum(multiplicities_of(d, MOST_DEGREES)) / _EIGENVALUES_PER_SAMPLE, 2.0**62))
 
 
 def resolving_degrees(d: int, n) -> int:
-    """The degrees that a spectrum on S^{d-1} needs for sample sizes up to max n: they hold 4 n eigenvalues, at least 200.
+    """The number of degrees that a spectrum on S^{d-1} needs for sample sizes up to max n: enough to hold 4 n eigenvalues, at
+    least 200.
 
-    **Raises:** ValueError where 1000 degrees are too few (only for d = 2 and 3), or n is traced.
+    **Raises:** ValueError if 1000 degrees are too few (possible only for d = 2 and 3), or n is traced.
     """
     if is_traced(n):
         raise ValueError(
@@ -329,7 +329,7 @@ def resolving_degrees(d: int, n) -> int:
     largest = float(np.max(np.asarray(n)))
     if largest > largest_resolved_n(d):
         raise ValueError(
-            f"predicted curves on S^{d - 1} need n of at most {largest_resolved_n(d)}, what 1000 degrees resolve; got "
+            f"predicted curves on S^{d - 1} need n of at most {largest_resolved_n(d)}, which 1000 degrees resolve; got "
             f"n={largest:.0f}."
         )
     return degrees_holding(d, _EIGENVALUES_PER_SAMPLE * largest)
@@ -343,10 +343,10 @@ def _ridge_risk(kernel: Spectrum, target: Spectrum, n, ridge, noise_std):
 
 @eqx.filter_jit
 def _optimal_risk(kernel: Spectrum, target: Spectrum, n, noise_std):
-    """The least risk over ridges >= 0. Each ridge has its kappa, so that the search is over kappa, without solving."""
+    """The least risk over ridges >= 0. Each ridge has its kappa, so the search is over kappa, with no equation to solve."""
 
     def least(n, noise_std):
-        # At 1e3 k(1) nothing is learnt any more.
+        # At kappa = 1e3 k(1) nothing is learnt any more.
         grid = jnp.linspace(jnp.log(_kappa(kernel, n, 0.0)), jnp.log(1e3 * kernel.trace), _RIDGES)
         risks = jax.lax.map(lambda log: _risk_at_kappa(kernel, target, n, jnp.exp(log), noise_std), grid)
         best = jnp.clip(jnp.argmin(risks), 1, _RIDGES - 2)
@@ -363,8 +363,8 @@ def _optimal_risk(kernel: Spectrum, target: Spectrum, n, noise_std):
 def _kappa(kernel: Spectrum, n, ridge):
     """The root of n = sum_k N_k lambda_k/(lambda_k+kappa) + (ridge+tail)/kappa, by Newton's method in 1/kappa.
 
-    As a function of q = 1/kappa the right-hand side is concave and increasing, and below trace * q: from q = n/trace
-    on, Newton's iterates rise to the root and never pass it.
+    As a function of q = 1/kappa the right-hand side is concave, increasing, and below trace * q, so Newton's iterates from q =
+    n/trace rise to the root and never pass it.
     """
     lambdas, multiplicities = kernel.eigenvalues, kernel.multiplicities
     ridge = jnp.maximum(ridge + kernel.tail, 1e-14 * kernel.trace)
@@ -389,19 +389,21 @@ def _risk_at_kappa(kernel: Spectrum, target: Spectrum, n, kappa, noise_std):
 
 
 def _spectra(kernel: HasSpectrum, target: HasSpectrum, n, d: int | None) -> tuple[Spectrum, Spectrum]:
-    """Both as spectra on the same eigenfunctions: of one sphere, or without a sphere."""
+    """Both as spectra on the same eigenfunctions, either of one sphere or without a sphere."""
     known = [spectrum for spectrum in (kernel, target) if isinstance(spectrum, Spectrum)]
     if not known and d is None:
-        raise ValueError("the dimension is not known where kernel and target are functions: pass d=..., of S^(d-1).")
+        raise ValueError(
+            "the dimension is not known if kernel and target are functions: pass d=..., for the sphere S^(d-1)."
+        )
     for spectrum in known:
         own = _dimension(spectrum)
         if d is not None and own != d:
             what = "has no sphere" if own is None else f"belongs to d={own}"
-            raise ValueError(f"got d={d}, but a spectrum that {what}; leave out d, or use that one.")
+            raise ValueError(f"got d={d}, but a spectrum that {what}; leave out d, or pass that value.")
     d = _dimension(known[0]) if known else d
     if d is None and len(known) < 2:
         raise ValueError(
-            "a Spectrum without a sphere needs another one beside it: a kernel's is known on spheres alone."
+            "a Spectrum without a sphere needs another such spectrum beside it: that of a kernel is known only on spheres."
         )
     degrees = len(known[0].eigenvalues) - 1 if known else None
 
@@ -421,7 +423,8 @@ def _dimension(spectrum: Spectrum) -> int | None:
 
 
 def _resolved(kernel: Spectrum, n: Float[Array, "..."]) -> Bool[Array, "..."]:
-    """Where the spectrum holds enough eigenvalues for n, or all that matter. Raises ValueError where it is known not to."""
+    """Whether the spectrum holds enough eigenvalues for each n, or all that matter. Raises ValueError if n is known to be too
+    large."""
     held = jnp.sum(kernel.multiplicities) / _EIGENVALUES_PER_SAMPLE
     resolved = (n <= held) | (kernel.tail <= _NO_TAIL * kernel.trace)
     if not is_traced(resolved) and not bool(resolved.all()):

@@ -1,4 +1,4 @@
-"""Which versions of tsjax and of other packages run here."""
+"""The installed versions of tsjax and of other packages."""
 
 import importlib.metadata
 import tomllib
@@ -8,8 +8,8 @@ _HERE = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
 def version_of(package: str) -> str | None:
-    """The version of a package, or None where it is not installed. tsjax also knows its own version in a source tree that is
-    on the path without being installed: from the `pyproject.toml` beside it."""
+    """The version of a package, or None where it is not installed. In a source tree that is on the path without being
+    installed, the version of tsjax comes from the `pyproject.toml` beside it."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -218,7 +218,7 @@ def test_data_that_are_not_finite_are_an_error(case):
         ),
         (
             np.array([*np.asarray(data.y)[1:], None], object),
-            r"1 value\(s\) that are missing or no numbers, .*\(15,",
+            r"1 value\(s\) that are missing or not numbers, .*\(15,",
         ),
     ):
         with pytest.raises(ValueError, match=message):

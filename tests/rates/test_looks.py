@@ -107,7 +107,7 @@ def test_ends_that_are_open_stay_open():
     ("looks", "most", "message"),
     [
         ([], 64, "positive and increasing"),
-        ([16, 16], 64, "Looking again at the same seeds is no new look"),
+        ([16, 16], 64, "Looking again at the same seeds is not a new look"),
         ([0, 16], 64, "positive and increasing"),
         ([16, 96], 64, "the plan ends at most=64 seeds, and the last look has 96"),
     ],
@@ -118,7 +118,7 @@ def test_looks_that_are_none(looks, most, message):
 
 
 def test_intervals_that_cannot_be_moved(rng):
-    with pytest.raises(ValueError, match=r"Make it anew at the level that is needed, 0.9968"):
+    with pytest.raises(ValueError, match=r"Compute it at the level that is needed, 0.9968"):
         sequential(share(np.ones(20)), [20], 80)
     low, high = share(np.ones(20), level=look_level([20], 80)).interval
     assert low == pytest.approx((0.05 / 16 / 2) ** (1 / 20)) and high == 1.0

@@ -100,7 +100,7 @@ def test_shares_of_trials():
     assert ts.share_of_trials([0.1], 10).interval == (0.0, 1.0)
     assert ts.share_of_trials(np.float32([0.1, 0.3]), 10).value == pytest.approx(0.2)
     for shares, trials, message in (
-        ([0.15], 10, "no whole number"),
+        ([0.15], 10, "not a whole number"),
         ([1.5], 10, r"in \[0, 1\]"),
         ([0.5], 0, "at least 1"),
         ([0.5], 2.5, "whole numbers"),
@@ -151,5 +151,5 @@ def test_kinds_say_what_is_not_of_them():
 )
 def test_kinds_are_written_and_read(kind):
     assert kind_of(kind_content(kind)) == kind and type(kind_of(kind_content(kind))) is type(kind)
-    with pytest.raises(ValueError, match="no kind of metric"):
+    with pytest.raises(ValueError, match="not a kind of metric"):
         kind_of({**kind_content(kind), "kind": "other"})

@@ -77,7 +77,7 @@ def test_places_and_seeds_of_profiles(rng):
         ts.spread(np.array([[1.0, np.nan], [np.nan, 1.0]]))
     with pytest.raises(ValueError, match="place 2 is negative"):
         ts.spread(np.array([[1.5, 1.5], [-1.0, -2.0]]))
-    with pytest.raises(ValueError, match="one x for each row"):
+    with pytest.raises(ValueError, match="one number for each row"):
         ts.best([1, 2, 3], values[:, 1:])
 
 
@@ -121,7 +121,7 @@ def test_one_seed_has_the_interval_of_independent_places():
     for bad, message in ((np.ones(10), "not all equal"), (z[:9], "one number for each row")):
         with pytest.raises(ValueError, match=message):
             ts.trend(bad, values)
-    with pytest.raises(ValueError, match="with a rival, has no interval"):
+    with pytest.raises(ValueError, match="with one seed there is no interval"):
         ts.trend(z, values, rival=values[:, 0])
 
 

@@ -239,7 +239,7 @@ def test_seeds_without_variance(rng):
     exact = np.repeat(0.1 / N[:, None], 5, axis=1)
     rate = fit_rate(N, exact)
     np.testing.assert_allclose([rate.exponent, *rate.interval], 1.0, rtol=1e-10)
-    alike = ("the seeds are all alike, so the interval has no width; it says nothing about other seeds.",)
+    alike = ("all seeds have the same value, so the interval has no width; it says nothing about other seeds.",)
     assert rate.warnings == alike
     risks = curve(rng, 16)
     risks[3] = risks[3].mean()
@@ -333,20 +333,24 @@ def test_means_of_anything_but_risks_have_no_interval(rng):
             r"the numerator is of both signs: \d+ of 16 values are below 0, the least is -0\.",
             "Record a positive quant",
         ),
-        (-np.abs(signed), "the numerator is negative: 16 of 16 values are below 0", "compare the means yourself"),
+        (-np.abs(signed), "the numerator is negative: 16 of 16 values are below 0", r"tsjax\.mean"),
         (
             errors,
-            "the numerator is no positive risk: 15 of 16 values are exactly 0, as of errors counted",
+            "the numerator is not a positive risk: 15 of 16 values are exactly 0, as of errors counted",
             "an exact risk",
         ),
         (
             np.ones(16),
             "the numerator looks like a share .* 16 of 16 values are exactly 1 and none",
-            "return a truth value",
+            "return truth values",
         ),
-        (1.0 - errors, "such as an accuracy: 15 of 16 values are exactly 1 and none is above", "take more test points"),
+        (
+            1.0 - errors,
+            "such as an accuracy: 15 of 16 values are exactly 1 and none is larger",
+            "take more test points",
+        ),
     ):
-        with pytest.raises(ValueError, match=f"{kind}.*tsjax has intervals and ratios of means for risks.*{advice}"):
+        with pytest.raises(ValueError, match=f"{kind}.*These intervals are for risks.*{advice}"):
             mean_ratio(values, 0.5)
         with pytest.raises(ValueError, match="the denominator "):
             mean_ratio(np.full(16, 0.5), values)
@@ -484,7 +488,7 @@ def test_bad_comparisons():
     )
     assert message(a.slope_of, [1.0, 0.0]) == (
         "values must be finite and positive, got 0 at index 1. "
-        "Leave the points at or below zero out of the measured fit too."
+        "Leave points at or below zero out of the measured fit too."
     )
 
 

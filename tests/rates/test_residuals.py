@@ -48,7 +48,7 @@ def test_a_published_scaling_law_is_recovered():
     floor = rate.parameters["floor"].interval
     assert (floor[1] - floor[0]) / 2 == pytest.approx(2.11 * 0.005, rel=0.1)
     assert "1 seed, interval by residual bootstrap, 17 degrees of freedom" in str(rate)
-    assert "residual bootstrap" in rate._repr_html_() and "takes the model for true" in rate.warnings[0]
+    assert "residual bootstrap" in rate._repr_html_() and "assumes that the model is true" in rate.warnings[0]
     power = fit_rate(n, loss)
     assert "the curve bends" in power.warnings[1] and "a floor of 1.69" in " ".join(diagnose(power))
 

@@ -109,7 +109,7 @@ def test_crossing_of_numbers_of_any_sign_is_where_their_difference_falls_through
     risks = [(scale / N**rate)[:, None] * (1 + 1e-6 * noise(rng, 8)) for scale, rate in ((64.0, 1.0), (8.0, 0.5))]
     ratio, plain = crossing(N, *risks), crossing(N, *risks, positive=False)
     assert abs(np.log(plain.value / ratio.value)) < np.log(N[1] / N[0])
-    with pytest.raises(ValueError, match=r"risks_a: there is no value at n = .*: leave this n out"):
+    with pytest.raises(ValueError, match=r"risks_a: there is no value at n = .*\. Leave this n out"):
         crossing(N, np.full_like(a, np.nan), b, positive=False)
 
 

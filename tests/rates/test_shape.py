@@ -98,9 +98,9 @@ def test_flat_curves_and_wrong_tables_say_so(rng):
     )
     risks = noise(rng, 6)
     risks[4, 1:] = np.nan
-    with pytest.raises(ValueError, match="from 2 seeds on, and n = 512 has one"):
+    with pytest.raises(ValueError, match="needs 2 seeds at each n, and n = 512 has one"):
         shape_of(SIZES, risks)
-    with pytest.raises(ValueError, match="takes at least 4 n, got 3"):
+    with pytest.raises(ValueError, match="needs at least 4 n, got 3"):
         shape_of(SIZES[:3], risks[:3, :1])
     with pytest.raises(ValueError, match="level is a probability"):
         shape_of(SIZES, noise(rng, 6), alpha=1.5)

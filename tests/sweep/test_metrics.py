@@ -50,7 +50,7 @@ def test_verdicts_on_means_that_have_no_interval_are_undecided(result):
         "errors": "are exactly 0, as of errors counted on finitely many test points",
         "bias": "the numerator is of both signs",
         "errors relative to risk": "are exactly 0",
-        "risk relative to errors": "the denominator is no positive risk",
+        "risk relative to errors": "the denominator is not a positive risk",
         "found relative to risk": "'found' holds truth values, whose mean is a share",
         "run_seconds": "'run_seconds' does not measure single seeds: cells run in batches",
         "risk relative to run_seconds": "'run_seconds' does not measure single seeds",
@@ -91,8 +91,8 @@ def test_exponents_of_such_means_warn_and_leave_nothing_that_holds(result):
     spec = parse_spec({"study": "sweep.test_metrics:classified", "grid": GRID, "expect": expect})
     found = Result(result.records, spec, errors, result.provenance, plan=result.plan)
     (verdict,) = found.verdicts()
-    assert verdict.outcome == "undecided" and "errors at n = 16 is no positive risk" in verdict.reason
-    assert found.rates()["warnings"][0][0].startswith("errors at n = 16 is no positive risk")
+    assert verdict.outcome == "undecided" and "errors at n = 16 is not a positive risk" in verdict.reason
+    assert found.rates()["warnings"][0][0].startswith("errors at n = 16 is not a positive risk")
     assert rates_grid(found) is not None
 
 

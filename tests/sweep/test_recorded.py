@@ -189,7 +189,7 @@ def test_a_store_is_made_anew_and_no_other_is_touched(tmp_path):
         (
             {},
             {"x": "model", "curve": None},
-            "column 'model' has 64 value.s. that are no numbers, the first 'net' in row 1",
+            "column 'model' has 64 value.s. that are not numbers, the first 'net' in row 1",
         ),
         (
             {},
@@ -258,7 +258,7 @@ def test_no_table():
         _read(_frame().iloc[:0])
     with pytest.raises(FileNotFoundError):
         _read("nowhere.csv")
-    with pytest.raises(ValueError, match=r"notes\.txt: a table is in a file that ends in \.csv"):
+    with pytest.raises(ValueError, match=r"notes\.txt: a file with a table ends in \.csv"):
         _read("notes.txt")
     with pytest.raises(ValueError, match="there is nothing to run"):
         run_spec(_read(_frame()).spec)

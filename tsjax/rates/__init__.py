@@ -1,7 +1,7 @@
-"""Rates: the exponent of a risk curve with an interval of the stated coverage, comparisons, plans and verdicts.
+"""Rates: the exponent of a risk curve with its confidence interval, and comparisons, plans and verdicts.
 
-The data are always a table `risks` of shape (k, seeds): row i holds the risks of all seeds at n_i. Host code in NumPy
-float64; nothing here imports JAX, and SciPy loads on first use.
+The data are a table `risks` of shape (k, seeds): row i holds the risks of all seeds at n_i. The code runs on the host in NumPy
+float64. Nothing here imports JAX, and SciPy loads on first use.
 """
 
 from .compare import compare_rates as compare_rates

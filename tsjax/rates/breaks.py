@@ -1,4 +1,5 @@
-"""Models of a curve that changes its exponent: `Broken` at one place, `BrokenScaling` at several, with free widths."""
+"""Models of a curve whose exponent changes: `Broken` has one break of given width, `BrokenScaling` up to three of free
+widths."""
 
 from dataclasses import dataclass, field
 
@@ -11,8 +12,8 @@ from .model import AbstractModel, line
 @dataclass(frozen=True)
 class Broken(AbstractModel):
     """A power law that changes its exponent smoothly, from a + change before the break to a after it:
-    log y = log C - a u + change w softplus((b - u) / w), u = log x, b = `log_break`, w = `width` (in log x; one
-    octave is log 2). Regimes; the smoothly broken power law of astronomy."""
+    log y = log C - a u + change w softplus((b - u) / w), u = log x, b = `log_break`, w = `width` (in log x; one octave is log
+    2). Astronomers call it the smoothly broken power law. Raises ValueError unless `width` is finite and positive."""
 
     width: float = 0.5
     name = "broken"
@@ -21,11 +22,11 @@ class Broken(AbstractModel):
 
     def __post_init__(self):
         if not 0.0 < self.width < np.inf:
-            raise ValueError(f"width of a break is a length in log n, finite and positive; got {self.width:g}.")
+            raise ValueError(f"the width of a break is a length in log n, finite and positive; got {self.width:g}.")
 
     def evaluate(self, theta, x):
         u = np.log(x)
-        # Without a bend the break may run away; such steps are not taken.
+        # On a curve without a bend, a step may move the break so far that numbers overflow; such steps are not taken.
         with np.errstate(over="ignore", invalid="ignore"):
             away = (theta[..., 3:4] - u) / self.width
             bend = self.width * np.logaddexp(0.0, away)
@@ -36,7 +37,7 @@ class Broken(AbstractModel):
             return log_y, np.stack([ones, -u * ones, bend, theta[..., 2:3] * logistic], axis=-1)
 
     def limits(self, x):
-        # Two n at least are on either side of the break, which is what it takes for an exponent there.
+        # At least two n lie on either side of the break, as an exponent needs.
         u = np.log(x)
         open_end = np.full(3, np.inf)
         return np.append(-open_end, u[1]), np.append(open_end, u[-2])
@@ -58,16 +59,16 @@ class Broken(AbstractModel):
 
 @dataclass(frozen=True)
 class BrokenScaling(AbstractModel):
-    """A power law with `breaks` smooth changes of its exponent, at places and over widths that are all free:
+    """A power law whose exponent changes smoothly at `breaks` places; all places and widths are free parameters:
     log y = log C - a u + sum_i change_i w_i softplus((b_i - u) / w_i), u = log x, with b_i = `log_break_i` and
     w_i = exp(`log_width_i`).
 
     The exponent is a after the last break, and a + change_i + ... + change_m before break i. With w_i = f_i, b_i = log d_i and
-    change_i = -c_i it is the functional form of Caballero et al. ("Broken neural scaling laws", arXiv:2210.14891, equation 1),
-    y = A x^{-c_0} prod_i (1 + (x / d_i)^{1/f_i})^{-c_i f_i}, without its additive limit, where c_0 + c_1 + ... + c_m = a.
-    It has 2 + 3 m parameters: five for one break.
+    change_i = -c_i this is the functional form of Caballero et al. ("Broken neural scaling laws", arXiv:2210.14891, equation
+    1), y = A x^{-c_0} prod_i (1 + (x / d_i)^{1/f_i})^{-c_i f_i}, without its additive limit, where c_0 + c_1 + ... + c_m = a.
+    With m breaks it has 2 + 3 m parameters.
 
-    Raises ValueError unless there is at least one break, and at most three.
+    Raises ValueError unless there are one, two or three breaks.
     """
 
     breaks: int = 1
@@ -101,8 +102,8 @@ class BrokenScaling(AbstractModel):
         return log_y, np.concatenate([outer, inner.reshape(*inner.shape[:-2], -1)], axis=-1)
 
     def limits(self, x):
-        # As `Broken`: two n at least are on either side of a break. A break narrower than a tenth of the distance between two n
-        # is a corner, and one wider than the window bends it like any other.
+        # As in `Broken`, at least two n lie on either side of a break. A break narrower than a tenth of the smallest distance
+        # between two n acts as a corner; one wider than the window bends the whole curve.
         u = np.log(x)
         low = [-np.inf, u[1], np.log(0.1 * np.diff(u).min())]
         high = [np.inf, u[-2], np.log(u[-1] - u[0])]

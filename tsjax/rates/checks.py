@@ -7,12 +7,12 @@ from typing import Any, SupportsFloat, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-# numpy's ArrayLike alone leaves tuples out when it is checked at run time.
+# Run-time type checks of numpy's ArrayLike alone reject tuples.
 Numbers: TypeAlias = npt.ArrayLike | Sequence[Any]
 
 
 def as_array(values: Numbers | SupportsFloat, name: str) -> np.ndarray:
-    """The values in float64. Raises ValueError when they are no rectangular array of numbers."""
+    """The values as a float64 array. Raises ValueError if they are not a rectangular array of numbers."""
     try:
         return np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -20,7 +20,7 @@ def as_array(values: Numbers | SupportsFloat, name: str) -> np.ndarray:
 
 
 def check_options(level: float, draws: int = 1000) -> None:
-    """Raises ValueError for a level that is no probability, or too few draws for an interval."""
+    """Raises ValueError for a level outside (0, 1), or for fewer than 100 draws."""
     if not 0.0 < level < 1.0:
         raise ValueError(f"level is a probability strictly between 0 and 1, such as 0.95; got {level}.")
     if draws < 100:
@@ -28,14 +28,14 @@ def check_options(level: float, draws: int = 1000) -> None:
 
 
 def check_positive(values: np.ndarray, name: str, advice: str) -> None:
-    """Raises ValueError at the first value that is not finite and positive."""
+    """Raises ValueError, with `advice`, at the first value that is not finite and positive."""
     for i, value in enumerate(values):
         if not 0.0 < value < np.inf:
             raise ValueError(f"{name} must be finite and positive, got {value:g} at index {i}. {advice}")
 
 
 def check_not_infinite(values: np.ndarray, name: str) -> None:
-    """Raises ValueError when a value is infinite."""
+    """Raises ValueError if a value is infinite."""
     bad = np.isinf(values)
     if bad.any():
         where = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -57,8 +57,8 @@ def beside(value: float, interval: tuple[float, float]) -> str:
 
 
 def together(*values: float) -> list[str]:
-    """Numbers that are read as one, such as a value and the ends of its interval: with equal numbers of decimals, as many as
-    half the distance between the outermost is worth. Numbers that lie decades apart have three digits each.
+    """Numbers that are read together, such as a value and the ends of its interval, with equal numbers of decimals: as many as
+    an error of half the distance between the outermost deserves. Numbers that lie decades apart get three digits each.
 
     >>> from tsjax.rates.checks import together
     >>> together(14.02, 10.96, 16.13), together(7.761e-4, 7.2e-4, 8.31e-4), together(0.0, 0.0, 1.54e-4)
@@ -76,14 +76,14 @@ def together(*values: float) -> list[str]:
 
 
 def decimals_of(values: Sequence[float], error: float) -> list[str]:
-    """Numbers with as many decimals as an error has that is rounded as the Particle Data Group does, to one or two digits, but
-    with three digits or more of the largest; all with one power of ten where they are very small or large."""
+    """Numbers with as many decimals as the error has when it is rounded to one or two digits by the rule of the Particle Data
+    Group, but with at least three digits of the largest number. All share one power of ten if they are very small or large."""
     scale = max(abs(value) for value in values if math.isfinite(value))
     power = math.floor(math.log10(scale)) if scale else 0
     power = power if power < -3 or power > 5 else 0
     error = error / 10.0**power
     first = math.floor(math.log10(error))
-    # Two digits of an error of 0.100 to 0.354, one of 0.355 to 0.949.
+    # Two digits for an error whose leading digits are 100 to 354, and one digit for 355 to 949.
     places = 1 - first if error / 10.0**first < 3.55 else -first
     least = 2 - (math.floor(math.log10(scale / 10.0**power)) if scale else 0)
     places = min(max(places, least, 0), 6)
@@ -94,7 +94,7 @@ def decimals_of(values: Sequence[float], error: float) -> list[str]:
 
 
 def significant(value: float, count: int = 3) -> str:
-    """A number with `count` significant digits, zeros at its end included.
+    """A number with `count` significant digits, including zeros at its end.
 
     >>> from tsjax.rates.checks import significant
     >>> significant(0.0120), significant(14.0), significant(123.0)
@@ -104,7 +104,7 @@ def significant(value: float, count: int = 3) -> str:
 
 
 def short(value) -> str:
-    """Whole numbers in full, others with four digits."""
+    """A whole number in full, any other number with four digits."""
     return f"{int(value)}" if float(value).is_integer() and value < 1e9 else f"{value:.4g}"
 
 

@@ -1,4 +1,5 @@
-"""Comparisons: of exponents, simultaneous over many curves, of mean risks, of shares, and where one curve overtakes."""
+"""Comparisons of exponents, of mean risks and of shares; simultaneous intervals for many curves; where one curve overtakes
+another."""
 
 from collections.abc import Mapping
 from typing import SupportsFloat
@@ -39,14 +40,14 @@ def compare_rates(
     seed: int = 0,
     paired: bool = True,
 ) -> Estimate:
-    """The difference of two exponents, a - b: positive where a learns faster.
+    """The difference of two exponents, a - b: positive if a learns faster.
 
-    Both curves are fitted as in `fit_rate`. With `paired`, column j is the same seed in both tables and at every n, and
-    both are resampled together; otherwise all columns are taken as independent. The interval is the expanded percentile
-    interval of the differences (for 95 % it covers 98-99 % at 4-8 seeds, 94 % at 64). Curves on different n, and ratios of
-    exponents: fit each with `fit_rate` and call `a.minus(b)` or `a.over(b)`.
+    Both curves are fitted as in `fit_rate`. With `paired`, column j is the same seed in both tables and at every n, and both
+    are resampled together; otherwise all columns are taken as independent. The interval is the expanded percentile interval of
+    the differences. For curves on different n, or for ratios of exponents, fit each curve with `fit_rate` and call `a.minus(b)`
+    or `a.over(b)`.
 
-    Raises ValueError as `fit_rate` does, and when paired tables differ in their number of seeds.
+    Raises ValueError as `fit_rate` does, and if paired tables differ in their number of seeds.
 
     >>> n, rng = 2.0 ** np.arange(7, 13), np.random.default_rng(0)
     >>> noise = rng.chisquare(15, (6, 32)) / 15
@@ -55,7 +56,7 @@ def compare_rates(
     """
     check_options(level, draws)
     fits = []
-    # Another seed where nothing is shared: equal resamples would invent a correlation.
+    # Unpaired tables get different seeds of the bootstrap: equal resamples would create a correlation that is not there.
     for name, risks, stream in (("risks_a", risks_a, seed), ("risks_b", risks_b, seed if paired else seed + 1)):
         try:
             fits.append(
@@ -79,19 +80,20 @@ def compare_rates(
             f"a paired comparison needs the same seeds in both tables, got {a.seeds} and {b.seeds} columns. "
             "Give the common seeds, or pass paired=False."
         )
-    # Two exponents that are open on the same side have no difference.
+    # The difference of two exponents that are both infinite with the same sign is NaN.
     with np.errstate(invalid="ignore"):
         return contrast(a, b, a.exponent - b.exponent, a.draws - b.draws)
 
 
 def simultaneous(rates: Mapping[str, Rate], *, against: str | None = None, level: float = 0.95) -> dict[str, Estimate]:
-    """Intervals of many exponents, or of their differences to one of them, that hold all at once with probability `level`.
+    """Intervals for many exponents, or for their differences from one of them, that all hold at once with probability `level`.
 
-    Max-t (Westfall & Young 1993): every draw's exponents are turned into normal scores of their ranks; the `level` quantile
-    q of the largest absolute score over the curves gives the level 2 Phi(q) - 1 at which each interval is taken. Curves that
-    share seeds are correlated, which makes it shorter than Bonferroni's.
+    The method is max-t (Westfall & Young 1993). The exponents of every draw are turned into normal scores of their ranks; the
+    `level` quantile q of the largest absolute score over the curves gives the level 2 Phi(q) - 1 of each interval. Curves that
+    share seeds are correlated, so these intervals are shorter than Bonferroni's.
 
-    **Arguments:** `rates` by name, resampled alike (see `Rate.minus`); `against`: the name of the one to subtract.
+    **Arguments:** `rates` by name, resampled alike (see `Rate.minus`); `against`: the name of the rate to subtract from the
+    others.
 
     **Raises:** ValueError for fewer than two rates, an unknown name, rates that were not resampled alike, or one whose exponent
     is not identified.
@@ -102,13 +104,13 @@ def simultaneous(rates: Mapping[str, Rate], *, against: str | None = None, level
     check_options(level)
     names = [name for name in rates if name != against]
     if len(rates) < 2:
-        raise ValueError(f"simultaneous intervals are about two rates or more, got {len(rates)}.")
+        raise ValueError(f"simultaneous intervals need at least two rates, got {len(rates)}.")
     if against is not None and against not in rates:
         raise ValueError(f"against names {against!r}, which is not among the rates: {', '.join(rates)}.")
     unknown = [name for name, rate in rates.items() if not rate.identified]
     if unknown:
         raise ValueError(
-            f"the exponent of {', '.join(unknown)} is not identified, so that no bounded intervals hold at once with it; leave "
+            f"the exponent of {', '.join(unknown)} is not identified, so no bounded intervals hold at once with it; leave "
             "it out, or fit a simpler model."
         )
     first = rates[names[0] if against is None else against]
@@ -142,15 +144,16 @@ def crossing(
     paired: bool = True,
     positive: bool = True,
 ) -> Estimate:
-    """n*, from which on a's mean risk stays below b's, with its interval.
+    """The n* from which on the mean risk of a stays below that of b, with its interval.
 
-    Between measured n the log ratio of means (their difference where not `positive`: shares, truth values, numbers of any
-    sign) is interpolated linearly in log n, so that neither curve needs to be a power law: n* is where it last falls through
-    0. It is 0 when a is below at every n (it overtook before the first), and infinite when a is not below at the last one;
-    the interval's ends are such values too. Resampled as in `fit_rate`, with the same seeds in both curves if `paired`.
+    Between measured n the log ratio of the means is interpolated linearly in log n, and n* is where it last falls through 0; so
+    neither curve needs to be a power law. If not `positive` (shares, truth values, numbers of any sign), the difference of the
+    means takes the place of the log ratio. n* is 0 if a is below b at every n (a overtook before the first n), and infinite if
+    a is not below b at the last n; an end of the interval can also be 0 or infinite. Seeds are resampled as in `fit_rate`, the
+    same in both curves if `paired`.
 
-    Raises ValueError as `fit_rate` does, when paired tables differ in their number of seeds, and, where `positive`, for values
-    that are no risks (see `mean_ratio`).
+    Raises ValueError as `fit_rate` does, if paired tables differ in their number of seeds, and, if `positive`, for values that
+    are not risks (see `mean_ratio`).
 
     >>> n, rng = 2.0 ** np.arange(4, 10), np.random.default_rng(0)
     >>> noise = lambda: rng.chisquare(15, (6, 64)) / 15
@@ -189,7 +192,7 @@ def crossing(
 
 
 class _Risks:
-    """A table of risks (k, seeds) over `x`: `levels` are the logarithms of its means, and of those of its resamples."""
+    """A table of risks (k, seeds) over `x`: `levels` are the logarithms of the means of the table or of its resamples."""
 
     def __init__(self, n: Numbers, risks: Numbers):
         self._table = make_table(n, risks)
@@ -207,7 +210,7 @@ class _Risks:
 
 
 class _Values:
-    """A table of numbers of any sign (k, seeds) over `x`: `levels` are its means, and those of its resamples."""
+    """A table of numbers of any sign (k, seeds) over `x`: `levels` are the means of the table or of its resamples."""
 
     def __init__(self, n: Numbers, values: Numbers):
         self.x, table = as_array(n, "n"), as_array(values, "values")
@@ -215,7 +218,7 @@ class _Values:
         self._there, self.number = ~np.isnan(table), table.shape[1]
         self._values, self.present = np.where(self._there, table, 0.0), self._there.sum(axis=1)
         if not self.present.all():
-            raise ValueError(f"there is no value at n = {self.x[self.present == 0][0]:g}: leave this n out.")
+            raise ValueError(f"there is no value at n = {self.x[self.present == 0][0]:g}. Leave this n out.")
 
     def levels(self, taken: Resamples | None) -> np.ndarray:
         if taken is None:
@@ -223,7 +226,7 @@ class _Values:
         return taken.each(lambda counts: (self._means(counts),))[0]
 
     def _means(self, counts: np.ndarray) -> np.ndarray:
-        """(draws, k), for multiplicities (draws, seeds) or (k, draws, seeds); NaN where a resample has no value."""
+        """Means (draws, k) for multiplicities (draws, seeds) or (k, draws, seeds); NaN where a resample has no value."""
         each = "ds,ks->dk" if counts.ndim == 2 else "kds,ks->dk"
         total, size = (np.einsum(each, counts, one) for one in (self._values, self._there.astype(float)))
         with np.errstate(invalid="ignore"):
@@ -244,29 +247,31 @@ def mean_ratio(
 ) -> Estimate:
     """The ratio mean(numerator) / mean(denominator) of mean risks, or of a mean risk to a constant.
 
-    The interval is the bootstrap-t on the log ratio: with s.e.(log ratio) by the delta method, resamples of the seeds
-    give the quantiles q of (log ratio* - log ratio) / s.e.*, and the ends are ratio exp(-q s.e.). Logarithms keep it
-    positive and make a/b and b/a agree; studentising helps at few, skewed seeds. The variance of a resample counts as at
-    least a tenth of that of the sample: resamples that leave out the one extreme seed would make the interval wider by
-    orders of magnitude. Simulated coverage of the 95 % interval at 4, 8, 16 and 64 seeds (`benchmarks/RESULTS.md`): 93-95 %
-    for chi-square_15 risks, 88-93 % for log-normal(1) ones; 47, 37, 56 and 95 % where one seed in 20 is 10 times larger: a
-    sample that has not met one cannot know. At 2 or 3 seeds, too few to studentise, it is the Student interval log ratio +-
-    t_{s-1} s.e.; at one seed it is (0, inf).
+    The interval is the bootstrap-t on the log ratio: with s.e.(log ratio) by the delta method, resamples of the seeds give the
+    quantiles q of (log ratio* - log ratio) / s.e.*, and the ends are ratio exp(-q s.e.). Logarithms keep the interval positive
+    and make a/b and b/a agree; studentising helps with few, skewed seeds. The variance of a resample counts as at least a tenth
+    of that of the sample; otherwise resamples that leave out one extreme seed would make the interval wider by orders of
+    magnitude. Simulated coverage of the 95 % interval at 4, 8, 16 and 64 seeds (`benchmarks/RESULTS.md`): 93-95 % for
+    chi-square_15 risks, 88-93 % for log-normal(1) ones; 47, 37, 56 and 95 % if one seed in 20 is 10 times larger, since a
+    sample without such a seed carries no sign of them. With 2 or 3 seeds, too few to studentise, it is Student's interval log
+    ratio +- t_{s-1} s.e.; with one seed it is (0, inf).
 
     **Arguments:**
 
     - `numerator`: (seeds,) risks, NaN where missing.
-    - `denominator`: (seeds,) risks, or one positive number (a Cramér-Rao limit, a computed risk).
+    - `denominator`: (seeds,) risks, or one positive number, such as a Cramér-Rao limit.
     - `level`, `draws`, `seed`: as in `fit_rate`.
-    - `paired`: whether entry j of both is one seed. Then seeds with either risk missing are left out of both.
+    - `paired`: whether entry j of both belongs to the same seed. If so, seeds for which either risk is missing are left out of
+      both.
 
     **Returns:** an `Estimate`.
 
-    Only means of risks have an interval here. Metrics of both signs, errors or accuracies that are exactly 0 or 1 at some
-    seeds, and truth values (see `share`) raise an error.
+    It takes only risks. Use `mean` for metrics of both signs, `share_of_trials` for error rates or accuracies, and `share` for
+    truth values.
 
     **Raises:** ValueError for shapes that do not fit, infinite risks, no risks, a constant that is not positive, and values
-    that are no risks: negative, exactly 0, or 1 at two seeds or more and above at none; the message says what to do.
+    that are not risks: one of them is negative or exactly 0, or two or more are exactly 1 and none is larger. The message says
+    what to do.
 
     >>> rng = np.random.default_rng(0)
     >>> print(ts.mean_ratio(rng.chisquare(15, 64), 2 * rng.chisquare(15, 64)))
@@ -340,12 +345,12 @@ def mean_ratio(
 def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
     """The share of ones among independent zeros and ones, with the exact interval of Clopper & Pearson (1934).
 
-    Its coverage is never below `level`, also where all trials succeed: 300 of 300 gives [0.988, 1], where a bootstrap
-    would claim certainty.
+    Its coverage is never below `level`, even if all trials succeed: 300 of 300 gives [0.988, 1], while a bootstrap would give
+    an interval of length 0.
 
     **Arguments:** `successes` (seeds,), 0 or 1 each, NaN where missing; `level` of the interval.
 
-    **Raises:** ValueError for values that are neither, or when there are none.
+    **Raises:** ValueError for values other than 0 and 1, or if there are no values.
 
     >>> print(ts.share(np.ones(300)))
     1.000 [0.988, 1.000]
@@ -369,7 +374,8 @@ def share(successes: Numbers, *, level: float = 0.95) -> Estimate:
 
 
 def _log_ratio_resamples(a, b, draws: int, seed: int):
-    """log mean(a)/mean(b) under paired resampling: shift of every draw, delta-method variance, that of every draw."""
+    """log mean(a)/mean(b) under paired resampling: the shift of every draw, the delta-method variance, and that of every
+    draw."""
     u, v = a / a.mean(), b / b.mean()
     parts = np.stack([u, v, u**2, v**2, u * v], axis=1)
     (sums,) = Resamples(len(a), draws, seed).each(lambda counts: (counts @ parts,))

@@ -17,22 +17,22 @@ def contour(
     draws: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """gamma of x* ~ argument^gamma, where x*(argument) is the place at which the mean of a metric passes `height`.
+    """The exponent gamma of x* ~ argument^gamma, where x*(argument) is the x at which the mean of a metric passes `height`.
 
-    Between measured x the mean is interpolated linearly in log x, and x* is where it passes the height for the last time: so
-    no curve needs to be a power law. gamma is the slope of log x* in log argument, by least squares. The interval comes from
-    resamples of seeds, each with all its places (the expanded percentiles of `fit_rate`); a resample with a mean that does not
-    pass the height has no x* there, and opens the interval.
+    Between measured x the mean is interpolated linearly in log x, and x* is where it passes the height for the last time, so no
+    curve needs to be a power law. gamma is the least-squares slope of log x* on log argument. The interval (expanded
+    percentiles, as in `fit_rate`) comes from resamples of seeds, where a seed keeps all its arguments and x. A resample in
+    which some mean does not pass the height has no gamma; it counts as infinite on both sides.
 
-    gamma belongs to the height: another height may have another one.
+    Another height may have another gamma.
 
     **Arguments:**
 
-    - `argument`: (q,) positive, increasing: one value for each curve.
+    - `argument`: (q,) positive, increasing; one value for each curve.
     - `x`: (k,) positive, increasing.
     - `values`: (q, k, seeds): the metric of curve i at x_j, NaN where missing. An x that a curve lacks at every seed is left
       out of that curve.
-    - `height`: of the contour.
+    - `height`: the value of the metric on the contour.
     - `level`, `draws`, `seed`: as in `fit_rate`.
 
     **Raises:** ValueError for shapes that do not fit, fewer than two arguments, and a curve whose mean does not pass the height
@@ -73,7 +73,7 @@ def contour(
         curves.append((np.log(along[rows]), one[rows], float(side[0])))
     value = float(_slopes(curves, weights, height, all_seeds)[0])
     (found,) = Resamples(table.shape[2], draws, seed).each(lambda counts: (_slopes(curves, weights, height, counts),))
-    # What has no sign may be anything.
+    # A resample without a slope counts as infinite on both sides.
     unknown = np.isnan(found)
     found = np.concatenate([found[~unknown], *(np.full(unknown.sum(), end) for end in (-np.inf, np.inf))])
     interval, _ = expanded_percentiles(found, value, size, level)
@@ -81,7 +81,7 @@ def contour(
 
 
 def _means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """The means (draws, k) of values (k, seeds), NaN where missing, in resamples (draws, seeds)."""
+    """The means (draws, k) of values (k, seeds), NaN where missing, in resamples given by multiplicities (draws, seeds)."""
     there = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
         return counts @ np.where(there, values, 0.0).T / (counts @ there.T)

@@ -1,4 +1,4 @@
-"""AICc and BIC of fits: variances of log risks are known from seeds, or estimated from residuals."""
+"""AICc and BIC of fits, with variances of log risks that are known from seeds or estimated from residuals."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ UNDECIDED = 2.0
 
 
 def needed_points(parameters: int, errors: FoundErrors) -> int:
-    """How many n the correction of AICc takes."""
+    """How many n the correction of AICc needs."""
     return parameters + (2 if errors == "seeds" else 3)
 
 
@@ -23,10 +23,10 @@ def criteria_of(rate: Rate) -> tuple[float, float]:
 def criteria(rate: Rate, residuals: np.ndarray, p: int) -> tuple[float, float]:
     """AICc and BIC of a model of p parameters with these residuals (k,) on the curve of `rate`.
 
-    With seeds -2 log L is chi^2, the sum of squared residuals over the variances of log risks, times (s-3)/(s-1), which undoes
-    that variances estimated from s seeds are too small too often. From residuals it is k log(sum w r^2 / k), and the
-    variance is one more parameter. With P parameters in all, AICc = -2 log L + 2 P + 2 P (P+1) / (k - P - 1) (Hurvich &
-    Tsai, Biometrika 76, 1989) and BIC = -2 log L + P log k (Schwarz, Annals of Statistics 6, 1978).
+    With seeds, -2 log L is the sum of squared residuals over the variances of log risks, times (s-3)/(s-1), which corrects for
+    the variances being estimated from s seeds. From residuals, it is k log(sum w r^2 / k), and the variance is one more
+    parameter. With P parameters in all, AICc = -2 log L + 2 P + 2 P (P+1) / (k - P - 1) (Hurvich & Tsai, Biometrika 76, 1989)
+    and BIC = -2 log L + P log k (Schwarz, Annals of Statistics 6, 1978).
     """
     k = len(residuals)
     if rate.errors == "seeds":

@@ -20,18 +20,19 @@ def diagnose(
     asymptote: float | None = None,
     noise_variance: float | None = None,
 ) -> tuple[str, ...]:
-    """All that should be known before quoting an exponent: the fit's own `warnings`, and what takes theory or another fit.
+    """All that should be known before quoting an exponent: the fit's own `warnings`, and findings that need theory or another
+    fit.
 
-    - the curve peaks, dips or is flat (`tsjax.shape_of`, at 1 %), so that no falling curve describes it;
-    - a few units carry the exponent (seeds missing at the n that decide);
-    - a floor: `Floor` fits better than the power law by more than 2 in AICc and its F is above 0 at 99 %; what it may be
-      (the variance of noise on labels, rounding);
+    - the curve peaks, dips or is flat (`tsjax.shape_of`, at the 1 % level), so that no falling curve describes it;
+    - the exponent rests on a few seeds, since the others are missing at the n that matter most;
+    - a floor: `Floor` fits better than the power law by more than 2 in AICc and the 99 % interval of F lies above 0; what the
+      floor may be (the variance of noise on labels, rounding);
     - theory is pre-asymptotic: the predicted curve's slope over this window differs from the asymptotic exponent.
 
-    Either of the last two says why a curve bends, and stands in place of the fit's own warning that it does.
+    Each of the last two explains why a curve bends, and replaces the fit's own warning that it bends.
 
-    **Arguments:** `predicted` (k,): theory's curve at `rate.n`; `asymptote`: theory's exponent in the limit;
-    `noise_variance`: that of noise on labels.
+    **Arguments:** `predicted` (k,): theory's curve at `rate.n`; `asymptote`: theory's exponent in the limit; `noise_variance`:
+    the variance of noise on labels.
     """
     own, found = list(rate.warnings), []
     if rate.errors == "seeds" and rate.effective_seeds < 0.5 * rate.units:
@@ -71,11 +72,11 @@ def _shape_found(rate: Rate) -> list[str]:
 def _floor_found(rate: Rate, noise_variance: float | None) -> list[str]:
     floor, method = Floor(), find_method(rate.method)
     if isinstance(method, Huber):
-        # No likelihood, so no criterion to compare by.
+        # Without a likelihood there is no criterion to compare by.
         return []
     theta, _ = fit_model(floor, rate.n, rate.log_risk, rate.weights, method)
     residuals = rate.log_risk - floor.evaluate(theta, rate.n)[0]
-    # Most curves have no floor, and need no resamples to know.
+    # Most curves have no floor, and the criterion shows that without resamples.
     if not criteria_of(rate)[0] - criteria(rate, residuals, len(floor.parameters))[0] > UNDECIDED:
         return []
     other = fit_table(rate.table, floor, method, 0.99, len(rate.draws), rate.seed, rate.paired, rate.errors)

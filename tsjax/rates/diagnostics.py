@@ -1,4 +1,4 @@
-"""What a reader of an exponent must know: sentences beside the number, and tests of what they say."""
+"""Warnings to print beside an exponent, and the tests behind them."""
 
 import numpy as np
 
@@ -7,13 +7,13 @@ from .intervals import FEW_SEEDS
 from .residuals import KINDS, FoundErrors, Scatter
 from .table import TAIL_FACTOR, TAIL_SHARE, VARIANCE_FLOOR, Table, tail_share
 
-# A window of less than two octaves shows the exponent at a point rather than a rate.
+# A window that spans a factor of less than 4 shows a local slope rather than a rate.
 NARROW = 4.0
 # A drift of the local exponent below this does not matter, however significant.
 DRIFT = 0.05
-# Level at which drift and bends are reported: one false alarm in a hundred.
+# The level at which drift and bends are reported.
 ALARM = 0.01
-ALIKE = "the seeds are all alike, so the interval has no width; it says nothing about other seeds."
+ALIKE = "all seeds have the same value, so the interval has no width; it says nothing about other seeds."
 
 
 def heavy_tail_sentence(share: float, where: str) -> str:
@@ -25,7 +25,7 @@ def heavy_tail_sentence(share: float, where: str) -> str:
 
 
 def few_seeds_warning(least: int, units: str = "seed") -> list[str]:
-    """The warning about too few seeds for an interval; empty from 4 on."""
+    """The warning about too few seeds for an interval; empty from 4 seeds on."""
     if least == 1:
         return [f"one {units}: there is no interval. Give at least 4 {units}s."]
     if least < FEW_SEEDS:
@@ -49,7 +49,7 @@ def open_sentence(interval: tuple[float, float]) -> str:
 
 
 def residuals_sentence(table: Table, errors: FoundErrors, scatter: Scatter, place: str = "n") -> str:
-    """What an interval without seeds assumes. `place`: what a row of the table is called."""
+    """The warning that says what an interval without seeds assumes. `place`: what a row of the table is called."""
     k, freedom = len(table.x), scatter.freedom
     one = f"one seed at every {place}" if table.units_present.max() == 1 else "seeds were not resampled"
     if freedom <= 0:
@@ -63,7 +63,8 @@ def residuals_sentence(table: Table, errors: FoundErrors, scatter: Scatter, plac
     alike = "independent" if errors == "wild" else f"independent and alike at every {place}"
     return (
         f"{one}: the interval rests on the scatter of the {k} points about the curve ({KINDS[errors]}, {freedom:.3g} degrees "
-        f"of freedom). It takes the model for true, and errors of log risk for {alike}; other seeds may give another curve."
+        f"of freedom). It assumes that the model is true and that errors of log "
+        f"risk are {alike}; other seeds may give another curve."
     )
 
 
@@ -86,9 +87,9 @@ def rate_warnings(
     scatter: Scatter,
     local: bool = False,
 ) -> tuple[str, ...]:
-    """What to print beside a fitted exponent. `drift`: the change of the local exponent from the first to the last x,
-    and its interval at 99 %; None when it was not tested. `open_interval`: that of an exponent that is not identified.
-    `local`: whether the model has no exponent in the limit.
+    """The warnings to print beside a fitted exponent. `drift`: the change of the local exponent from the first to the last x,
+    and its interval at 99 %; None if it was not tested. `open_interval`: the interval of an exponent that is not identified,
+    else None. `local`: whether the model has no exponent in the limit.
     """
     x, present, seeds, found = table.x, table.present, table.risks.shape[1], []
     if (present < seeds).any():
@@ -101,7 +102,7 @@ def rate_warnings(
     if tails[worst] > TAIL_SHARE:
         found.append(
             heavy_tail_sentence(tails[worst], f"at n = {short(x[worst])}")
-            + " The weighted fit all but ignores such an n: give median and success share beside the rate."
+            + " The weighted fit nearly ignores such an n: give median and success share beside the rate."
         )
     least = int(table.units_present.min())
     if local:
@@ -116,7 +117,7 @@ def rate_warnings(
     else:
         found.append(residuals_sentence(table, errors, scatter))
     second = table.relative_spread
-    # Two or three seeds agree by chance: nothing to report.
+    # Two or three seeds may agree by chance, so nothing is reported below FEW_SEEDS.
     many = present >= FEW_SEEDS
     floored = np.flatnonzero(many & (second < VARIANCE_FLOOR * second[present > 1].mean())) if many.any() else []
     if least > 1 and second.max() == 0.0 and errors == "seeds":
@@ -127,7 +128,7 @@ def rate_warnings(
     if x[-1] < NARROW * x[0]:
         found.append(
             f"narrow window: n = {short(x[0])}..{short(x[-1])} spans a factor {x[-1] / x[0]:.3g}; the exponent is a local "
-            "slope and no rate. Widen it to a factor of 4 or more."
+            "slope, not a rate. Widen it to a factor of 4 or more."
         )
     found += _bend_warning(x, goodness, drift, model)
     if lost_draws:
@@ -155,8 +156,9 @@ def _bend_warning(x, goodness: float, drift, model: str) -> list[str]:
 
 
 def floor_sentences(floor: float, noise_variance: float | None, largest: float) -> list[str]:
-    """What a floor of this height may be: the variance of noise on labels, the rounding of float32 or float64, or none of
-    them. A risk is a difference of terms as large as the `largest` risk, or 1."""
+    """Sentences that say what a floor of this height may be: the variance of noise on labels, the rounding of float32 or
+    float64, or neither. A risk is taken to be a difference of terms as large as the `largest` risk or 1, which sets the size of
+    rounding."""
     if noise_variance is not None and 0.5 < floor / noise_variance < 2.0:
         return [f"the floor {floor:.3g} is about the variance {noise_variance:.3g} of the noise on labels."]
     size = max(largest, 1.0)

@@ -1,4 +1,4 @@
-"""What a fit of a risk curve found: `Rate`, and what can be made of two of them."""
+"""The result of fitting a risk curve, `Rate`, and differences and ratios of two of them."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,7 +19,8 @@ from .table import TAIL_SHARE, Summary, Table
 IntervalKind = Literal["expanded", "bca", "delta"]
 
 
-# More units are left out one by one in first order only: a table of all of them would be their number squared.
+# Above this number, units are left out only to first order: refitting without each one would take memory of their number
+# squared.
 _MOST_REFITS = 1000
 
 
@@ -32,30 +33,31 @@ class Rate:
     - `exponent`, `interval`, `level`, `standard_error`: risk falls as n^{-exponent}; positive means falling. `model.meaning`
       says which exponent it is: in the limit of large n, or the local one of a model that falls faster than any power.
       `interval_at` gives other levels and kinds of intervals.
-    - `identified`: whether the data bound the exponent on both sides at `level`. They do not where curves with ever larger (or
-      smaller) exponents fit as well: a flat curve, a floor that is reached at once, a break at the end of the window. An end
-      of the interval is then infinite, and `exponent`, too, where the best fit lies there.
-    - `errors`: what intervals rest on: `seeds`, or the scatter of the points about the fit (`residuals`, `wild`), with
+    - `identified`: whether the data bound the exponent on both sides at `level`. They do not if curves with ever larger (or
+      smaller) exponents fit as well: a flat curve, a floor that is reached at once, a break at the end of the window. An end of
+      the interval is then infinite, and so is `exponent` if the best fit lies there.
+    - `errors`: the source of the intervals: `seeds`, or the scatter of the points about the fit (`residuals`, `wild`), with
       `freedom` degrees of freedom (k - p for residuals); see `tsjax.rates.residuals`.
-    - `constant`: C of the model. `parameters`: all of them, with intervals.
-    - `model`, `method`: what was fitted, and how. `theta` (p,), `theta_draws` (draws, p): its parameters, and those of
-      every resample (NaN where a resample left some n without a positive mean); they stay within the model's limits.
+    - `constant`: C of the model. `parameters`: all parameters, with intervals.
+    - `model`, `method`: what was fitted, and how. `theta` (p,), `theta_draws` (draws, p): the parameters of the fit and of
+      every resample, within the model's limits (NaN if a resample left some n without a positive mean).
     - `n`, `mean_risk`, `mean_se` (k,): the curve, with the standard error of each mean (NaN for a single seed).
     - `log_risk` (k,): what was fitted: log mean risk or, with `method="student_t"`, the typical log risk.
-    - `present` (k,): how many seeds have a risk at each n; `missing` counts the others.
-    - `variance` (k,): estimated variance of `log_risk`, from seeds or from residuals. `weights` (k,): those of the fit.
+    - `present` (k,): how many seeds have a risk at each n; `missing`: how many risks are NaN.
+    - `variance` (k,): estimated variance of `log_risk`, from seeds or from residuals. `weights` (k,): the weights of the fit.
       `residuals` (k,): `log_risk` minus the fitted curve.
     - `local_slopes` (k-1,), `local_intervals` (k-1, 2): exponents between neighbouring n, at the same level.
     - `goodness`: p-value of "the model holds on the whole window": the share of resamples whose weighted sum of squared
-      residuals (a chi-square) reaches the curve's own; small speaks against the model. The chi-square table would not do:
-      shared seeds and estimated variances both break it. NaN with no more n than parameters, below 4 seeds, or seeds alike.
-      From residuals: the p-value of the F test of one more power of log n beside the model's p.
-    - `drift`: how the local exponent changes from the first to the last n, by a quadratic through the curve, with a 99 %
+      residuals (a chi-square) reaches that of the curve. A small value speaks against the model. The chi-square distribution
+      would be wrong, since seeds are shared and variances estimated. NaN if there are no more n than parameters, fewer than 4
+      seeds, or if all seeds agree. From residuals: the p-value of the F test of one more power of log n beside the p parameters
+      of the model.
+    - `drift`: how much the local exponent changes from the first to the last n, by a quadratic fit in log n, with a 99 %
       interval; None below 4 n or 4 seeds (from residuals: below 5 n).
     - `tail_share` (k,): share of the mean carried by seeds above 10 times the median at that n.
-    - `seeds`, `paired`, `seed`: the number of columns, whether they were resampled together, and the bootstrap's seed.
+    - `seeds`, `paired`, `seed`: the number of columns, whether they were resampled together, and the seed of the bootstrap.
     - `units`: what was resampled: columns, or groups of them. `effective_seeds`: how many units the exponent rests on.
-    - `delta_error`: the standard error by the delta method. `left_out`: the exponent without each unit (paired).
+    - `delta_error`: the standard error by the delta method. `left_out`: the exponent without each unit.
     - `warnings`: sentences to print beside the number.
     """
 
@@ -95,7 +97,7 @@ class Rate:
 
     @property
     def draws(self) -> Float[np.ndarray, " draws"]:
-        """The exponent of every resample; infinite where the resample leaves it open on that side."""
+        """The exponent of every resample; infinite if the resample does not bound it on that side."""
         return self.model.exponents(self.theta_draws, self.n)
 
     @property
@@ -153,8 +155,8 @@ class Rate:
 
     @property
     def left_out(self) -> np.ndarray:
-        """The exponent without each unit (units,), of more than 1000 units infinitesimally; unpaired without each single risk
-        (k * units,), infinitesimally. From residuals: without each n (k,), to first order."""
+        """The exponent without each unit (units,), to first order for more than 1000 units; if unpaired, without each single
+        risk (k * units,), to first order. From residuals: without each n (k,), to first order."""
         typical = is_typical(self.method)
         if self.errors != "seeds":
             return self._scatter.left_out
@@ -178,11 +180,11 @@ class Rate:
 
     def p_value(self, bound: float, side: Literal["above", "below"]) -> float:
         """One-sided p-value of "the exponent is above `bound`" (against at or below it), or "below"; it is at most alpha
-        exactly where the interval of level 1 - 2 alpha excludes the bound."""
+        exactly if the interval of level 1 - 2 alpha excludes the bound."""
         return one_sided_p(self.draws, bound, self.effective_seeds, 1 if side == "above" else -1)
 
     def predict(self, n: Numbers) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The fitted curve at n (j,), and the ends of its interval at `level`, each (j,), also beyond the window."""
+        """The fitted curve at n (j,), and the ends of its interval at `level`, each (j,); n may lie beyond the window."""
         x = as_array(n, "n")
         check_positive(x, "n", "A power law has no point there; leave it out.")
         curve = self.model.evaluate(self.theta, x)[0]
@@ -195,9 +197,9 @@ class Rate:
         return np.exp(curve), low, high
 
     def slope_of(self, values: Numbers) -> float:
-        """The exponent that this fit would find in another curve on the same n: same model, same weights.
+        """The exponent that this fit, with its model and weights, would find in another curve on the same n.
 
-        Predicted curves bend, so their slope depends on the weights; this one compares like with like. `values` (k,)
+        The slope of a predicted curve that bends depends on the weights; this one is comparable with `exponent`. `values` (k,)
         are in the order of `n`. Raises ValueError unless they are finite and positive, one for each n.
         """
         y = as_array(values, "values")
@@ -206,7 +208,7 @@ class Rate:
                 f"values must hold one number for each of the {len(self.n)} n of this fit, shape {self.n.shape}; "
                 f"got shape {y.shape}. Evaluate the curve at rate.n."
             )
-        check_positive(y, "values", "Leave the points at or below zero out of the measured fit too.")
+        check_positive(y, "values", "Leave points at or below zero out of the measured fit too.")
         theta = fit_model(self.model, self.n, np.log(y), self.weights, self.method)[0]
         return float(self.model.exponents(theta, self.n))
 
@@ -214,17 +216,17 @@ class Rate:
         """The difference of two exponents, self - other, with an interval that uses the pairing of the seeds.
 
         Both fits must be paired and have equal `units`, `seed`, `level`, `errors` and number of draws: then draw b of both used
-        the same seeds, and what the two learners share (data, teachers) cancels. The n may differ, unless errors are those of
+        the same seeds, and what the two learners share (data, teachers) cancels. The n may differ unless `errors` are those of
         residuals, which are resampled together n by n. Raises ValueError otherwise.
         """
         self.check_paired_with(other)
-        # Two exponents that are open on the same side have no difference.
+        # The difference of two exponents that are both infinite with the same sign is NaN.
         with np.errstate(invalid="ignore"):
             return contrast(self, other, self.exponent - other.exponent, self.draws - other.draws)
 
     def over(self, other: "Rate") -> Estimate:
-        """The ratio of two exponents, self / other, with its interval, as `minus`; infinite ends where the divisor's
-        exponent may be 0."""
+        """The ratio of two exponents, self / other, with its interval; arguments and errors are those of `minus`. Its ends are
+        infinite if the divisor's exponent may be 0."""
         self.check_paired_with(other)
         return ratio_of(self, other)
 
@@ -248,7 +250,7 @@ class Rate:
             )
 
     def plot(self, axes: np.ndarray | None = None) -> np.ndarray:
-        """Draws the curve with its fit and band, the residuals, and the local exponents with bands, in three panels.
+        """Draws three panels: the curve with its fit and band, the residuals, and the local exponents with bands.
 
         Returns the matplotlib axes (3,); `axes` (3,) draws into those.
         """
@@ -272,7 +274,7 @@ class Rate:
 
     @property
     def errors_sentence(self) -> str:
-        """What the interval rests on: `interval by residual bootstrap, 17 degrees of freedom`."""
+        """The source of the interval, as in `interval by residual bootstrap, 17 degrees of freedom`."""
         if self.errors == "seeds":
             return f"interval from {plural(self.units, 'seed' if self.units == self.seeds else 'group')} resampled"
         freedom = f"{self.freedom:.3g} degree{'s' if self.freedom != 1 else ''} of freedom"
@@ -301,7 +303,7 @@ class Rate:
         return card("Rate: risk falls as n to the power -exponent", entries, self.warnings)
 
     def __repr__(self) -> str:
-        # A reader of a rate sees what to know before quoting it.
+        # With all warnings, so that a reader sees them before quoting the number.
         return "\n".join([f"Rate({self})", *(f"  ! {text}" for text in self.warnings)])
 
 
@@ -311,8 +313,8 @@ def weights_of(summary: Summary, method: FoundMethod) -> np.ndarray:
 
 
 def contrast(a: Rate, b: Rate, value: float, draws: np.ndarray) -> Estimate:
-    """A number made of two fits, from its draws, with the warnings of both. Where one exponent is not identified, its interval
-    is infinite."""
+    """The estimate of a number that depends on two fits, from its draws, with the warnings of both. Its interval is infinite if
+    one exponent is not identified."""
     (low, high), _ = expanded_percentiles(
         draws[~np.isnan(draws)], value, min(a.effective_seeds, b.effective_seeds), a.level
     )

@@ -1,10 +1,9 @@
-"""Batched fits of a model to curves, each from every start of its own: variable projection, then Levenberg-Marquardt.
+"""Batched fits of a model to curves, each from several starts of its own: variable projection, then Levenberg-Marquardt.
 
-The loss of a curved model has several local minima, and which one is lowest differs from resample to resample: a resample
-that starts where the whole table ended stays in that valley, and its interval is too short (simulated: for risk 0.5 + 2/n
-on n = 32..4096 and 16 seeds such intervals of nominal 95 % covered 72 % of 400 curves). So every curve is profiled over
-the model's nonlinear parameters: the others follow from them by linear least squares (Golub & Pereyra, SIAM Journal on
-Numerical Analysis 10, 1973), for all curves and all values on a grid at once; the lowest valleys of this profile are then
+The loss of a nonlinear model has several local minima, and which one is lowest differs from resample to resample. If every
+resample started from the fit of the whole table, it would stay in that valley, and intervals would be too short. So every curve
+is profiled over the model's nonlinear parameters: for all curves and all values on a grid at once, linear least squares gives
+the other parameters (Golub & Pereyra, SIAM Journal on Numerical Analysis 10, 1973). The lowest valleys of this profile are then
 descended.
 """
 
@@ -14,9 +13,9 @@ from .linear import solve_damped, solve_linear
 from .losses import FoundMethod, Huber, loss_of
 from .model import AbstractModel, lowest_around
 
-# So many valleys of a profile are descended, and none whose loss on the grid is so many times that of the lowest.
+# The number of valleys of a profile that are descended; those whose loss on the grid exceeds _FAR times the lowest are not.
 _VALLEYS, _FAR = 2, 4.0
-# Numbers of a block of profiles: 2000 resamples of eight n are one block.
+# The most numbers in a block of profiles (2000 resamples of eight n are one block), and the least starts assumed for its size.
 _BLOCK, _LEAST_STARTS = 2**20, 16
 
 
@@ -27,7 +26,7 @@ def fit_model(
     `tsjax.rates.losses`. Curves with NaN, or without a start, give NaN."""
     p, k = len(model.parameters), len(x)
     if model.linear and method != "gamma" and not isinstance(method, Huber):
-        # What a linear model adds to columns @ theta does not depend on theta.
+        # The offset that a linear model adds to columns @ theta does not depend on theta.
         offset, columns = model.evaluate(np.zeros(p), x)
         with np.errstate(invalid="ignore"):
             theta = solve_linear(columns, target - offset, weight)
@@ -80,14 +79,14 @@ def _fit_block(model: AbstractModel, x, target, weight, method: FoundMethod) -> 
     return found, np.where(np.isinf(least), np.nan, least)
 
 
-# Steps of Levenberg and Marquardt (all shipped models need 5 to 30, Huber's loss with a small delta more), and the damping's
-# first value.
+# The most steps of Levenberg-Marquardt, and the first value of the damping.
 _STEPS, _DAMPING = 200, 1e-2
 
 
 def _minimise(model, x, target, weight, method: FoundMethod, theta) -> tuple[np.ndarray, np.ndarray]:
     """Levenberg-Marquardt on all curves (batch, k) at once, with Marquardt's scaling by the diagonal of J' W J, so that units
-    of the parameters do not matter, within `model.limits`. A step that lowers no loss (also one to NaN) is not taken."""
+    of the parameters do not matter, within `model.limits`. A step that does not lower the loss, or leads to NaN, is not
+    taken."""
     lower, upper = model.limits(x)
     theta = np.clip(np.array(theta, dtype=float), lower, upper)
     log_y, jacobian = model.evaluate(theta, x)
@@ -114,7 +113,7 @@ def _minimise(model, x, target, weight, method: FoundMethod, theta) -> tuple[np.
         theta[took], jacobian[took], gradient[took] = new[better], new_jacobian[better], new_gradient[better]
         loss[took], matrix_weight[took] = new_loss[better], new_weight[better]
         damping[at] = np.where(better, lam / 5.0, lam * 5.0)
-        # A loss is of the order of its degrees of freedom: it is at rest when it changes by less than 1e-9 of that.
+        # A loss is of the order of its degrees of freedom; the fit has converged when it changes by less than 1e-9 of that.
         rest = np.where(better, (old - new_loss < rest_at * (1e-6 + new_loss)) & (lam < 1e-3), lam > 1e8)
         active[at[rest]] = False
     return theta, loss

@@ -1,4 +1,4 @@
-"""What a fit predicts at other n, how good its predictions at larger n are, and at which n it reaches a risk."""
+"""Predictions of a fit at other n, their scores at larger n, and the n at which the fit reaches a risk."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from .table import make_table
 
 @dataclass(frozen=True, eq=False)
 class Forecast:
-    """A prediction and, where it was measured, its score.
+    """A prediction and, if the risk was measured there, its score.
 
     - `n`; `predicted` mean risk and the `interval` that the mean of `seeds` new seeds should fall into.
-    - `measured`: what was measured there, or NaN; `inside`: whether it lies in the interval.
-    - `ratio`: measured / predicted with an interval that uses the pairing (with one seed at every n, that of the
-      forecast); None when not measured.
+    - `measured`: the measured mean risk, or NaN; `inside`: whether it lies in the interval.
+    - `ratio`: measured / predicted, with an interval that uses the pairing (with one seed at every n, the interval of the
+      forecast); None if not measured.
     - `rate`: the fit that predicts.
     """
 
@@ -40,11 +40,11 @@ class Forecast:
 
 
 def forecast(rate: Rate, n: float, *, seeds: int | None = None, level: float | None = None) -> Forecast:
-    """The mean risk of `seeds` new seeds (as many as the fit has) at n, beyond the window or inside it.
+    """The mean risk of `seeds` new seeds (by default as many as the fit has) at n, inside the window or beyond it.
 
-    log interval: log f(n) +- t sqrt(var log f + v / seeds), with the resamples' variance of the fitted curve and the average
-    relative variance v of one risk (from residuals: their variance); t has the degrees of freedom of the exponent. It
-    trusts the model: a curve that bends beyond the window is not covered.
+    The interval of log risk is log f(n) +- t sqrt(var log f + v / seeds), with the variance of the fitted curve over resamples
+    and the average relative variance v of one risk (from residuals: their variance); t has the degrees of freedom of the
+    exponent. The interval assumes the model: it does not cover a curve that bends beyond the window.
     """
     level = rate.level if level is None else level
     check_options(level)
@@ -61,8 +61,8 @@ def forecast(rate: Rate, n: float, *, seeds: int | None = None, level: float | N
 
 
 def log_forecast(rate: Rate, n: float, seeds: int, level: float) -> tuple[float, float, float]:
-    """The log of the risk that a fit predicts at n, the standard error of the mean of `seeds` new seeds about it, and the
-    effective number of seeds."""
+    """The log of the risk that a fit predicts at n, the standard error of log mean risk over `seeds` new seeds about it, and
+    the effective number of seeds."""
     at = np.array([float(n)])
     value = float(rate.model.evaluate(rate.theta, at)[0][0])
     draws = rate.model.evaluate(rate.theta_draws, at)[0][:, 0]
@@ -78,7 +78,7 @@ class AveragedForecast:
 
     - `n`; `predicted`, the weighted geometric mean of the models' predictions; `interval` at `level`.
     - `weights` of the models, and their own forecasts `by_model`.
-    - `spread`: the part of the variance of the log of the prediction that is between models.
+    - `spread`: the variance of the log prediction between models.
     """
 
     n: float
@@ -102,10 +102,10 @@ def average_forecasts(
     parts = [log_forecast(rate, n, each[name].seeds, level) for name, rate in rates.items()]
     value, error, units = np.array(parts).T
     w = np.array([weights[name] for name in rates])
-    # A model whose curve is not positive at n predicts nothing there.
+    # A model whose curve is not positive at n makes no prediction there.
     known = np.isfinite(value)
     if not w[known].sum() > 0:
-        raise ValueError(f"no model with any weight has a positive risk at n = {n:g}; forecast nearer to the window.")
+        raise ValueError(f"no model that has weight has a positive risk at n = {n:g}; forecast nearer to the window.")
     w = np.where(known, w, 0.0) / w[known].sum()
     value, error = np.where(known, value, 0.0), np.where(known, error, 0.0)
     z = float(ndtri(0.5 + level / 2))
@@ -140,7 +140,7 @@ def score_forecast(
 ) -> tuple[Forecast, ...]:
     """Fits without the `hold_out` largest n, and compares the forecast at each of them with what was measured there.
 
-    **Raises:** ValueError as `fit_rate`, or when too few n are left.
+    **Raises:** ValueError as `fit_rate` does, or if too few n are left.
     """
     check_options(level, draws)
     table = make_table(n, risks, groups)
@@ -160,7 +160,7 @@ def score_forecast(
         one = forecast(rate, float(table.x[i]), seeds=int(table.units_present[i]), level=level)
         ratio, measured = None, float(np.exp(data.log_mean[i]))
         if not from_seeds:
-            # The new point has an error of its own, which the interval of the forecast holds.
+            # The new point has an error of its own, which the interval of the forecast includes.
             ends = (measured / one.interval[1], measured / one.interval[0]) if one.interval[0] > 0 else (0.0, np.inf)
             ratio = Estimate(measured / one.predicted, ends, level, rate.warnings, "log")
         if resampled is not None:
@@ -175,7 +175,7 @@ def score_forecast(
     return tuple(scores)
 
 
-# The fitted curve is looked at from a thousandth of the smallest n to so many times the largest, at so many points.
+# The fitted curve is evaluated at _POINTS points from a thousandth of the smallest n to _REACH times the largest.
 _REACH, _POINTS = 1e6, 800
 
 
@@ -183,8 +183,8 @@ def needed_n(rate: Rate, risk: float, *, level: float | None = None) -> Estimate
     """The n from which on the fitted mean risk stays below `risk`, with its interval: f(n) = risk is solved for every resample
     of the fit, by linear interpolation of log f in log n on a fine grid.
 
-    Infinite where the curve comes to rest above `risk`, or has not reached it at a million times the largest n. It trusts
-    the model, as `forecast` does, and is about the mean, not about one run.
+    It is infinite if the curve levels off above `risk`, or has not reached it at a million times the largest n. It assumes the
+    model, as `forecast` does, and is about the mean, not about one run.
 
     **Raises:** ValueError for a risk that is not finite and positive.
 
@@ -196,11 +196,11 @@ def needed_n(rate: Rate, risk: float, *, level: float | None = None) -> Estimate
     level = rate.level if level is None else level
     check_options(level)
     if not 0.0 < risk < np.inf:
-        raise ValueError(f"risk must be finite and positive, got {risk:g}: a power law reaches no other.")
+        raise ValueError(f"risk must be finite and positive, got {risk:g}; a power law reaches no other value.")
     u = np.linspace(np.log(rate.n[0] / 1e3), np.log(rate.n[-1] * _REACH), _POINTS)
 
     def solve(theta: np.ndarray) -> np.ndarray:
-        # A curve with a negative floor is below any risk where it has no logarithm.
+        # Where a curve with a negative floor has no logarithm, it is below any risk.
         log_risk = rate.model.evaluate(theta, np.exp(u))[0]
         return last_fall(u, np.where(np.isnan(log_risk), -np.inf, log_risk) - np.log(risk))
 

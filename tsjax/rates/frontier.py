@@ -11,15 +11,15 @@ from .intervals import Estimate, expanded_percentiles
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Frontier:
-    """Where L = E + A/N^a + B/D^b is least for compute C = `cost` N D:
+    """The N and D at which L = E + A/N^a + B/D^b is least for compute C = `cost` N D:
 
     N = G (C / cost)^{b/(a+b)}, D = (C / cost)^{a/(a+b)} / G, G = (a A / (b B))^{1/(a+b)}
 
     (Hoffmann et al., arXiv:2203.15556, equation 4; Lagrange's condition a A N^{-a} = b B D^{-b}).
 
-    - `exponents`: of N and D in C, by `n` and `d`, with intervals. They add up to 1. Where an exponent of the loss is not
-      identified they may be anything from 0 to 1.
-    - `G`, with its interval; `cost`: 6 for language models, floating-point operations for each parameter and token.
+    - `exponents`: the exponents of N and D in C, under the names `n` and `d`, with intervals. They add up to 1. If an exponent
+      of the loss is not identified, their intervals are [0, 1].
+    - `G`, with its interval. `cost`: floating-point operations for each parameter and token, 6 for language models.
     - `theta` (p,), `theta_draws` (draws, p): as in `Surface`. `level`, `warnings`.
     """
 
@@ -33,7 +33,8 @@ class Frontier:
     warnings: tuple[str, ...]
 
     def at(self, compute: Numbers) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """What is best at compute C (j,) or a number: for `n`, `d` and `loss` the value and the ends of its interval (j,).
+        """The best N, D and loss at compute C, (j,) or a number: for `n`, `d` and `loss` the value and the ends of its
+        interval, each (j,).
 
         Raises ValueError unless C is finite and positive.
         """

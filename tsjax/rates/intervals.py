@@ -1,11 +1,10 @@
 """Intervals from resamples: expanded percentiles, BCa, and Student's around a delta-method standard error.
 
-How the default was chosen (simulated: 6 sizes; chi-square_15, log-normal(1), correlated and unequal risks). For a nominal
-95 %, percentiles of resamples under the weights of the data cover 64-86 % at 4-8 seeds, for two reasons that each have a
-cure. (i) The weights are estimates too, so every resample refits its own. (ii) A resample of s seeds has a variance too
-small by (s-1)/s, and normal instead of Student tails; so the percentiles are taken at Phi(+-sqrt(s/(s-1)) t_{s-1}), the
-*expanded percentile interval* of Hesterberg (The American Statistician 69, 2015). With both it covers 93-97 % from 4 to 64
-seeds; BCa in place of (ii) covers 86-90 % at 4-8. `python -m benchmarks coverage` repeats such studies.
+Why expanded percentiles are the default: with few seeds, plain percentiles of resamples under the weights of the data are too
+narrow, for two reasons. (i) The weights are estimates too, so here every resample refits its own. (ii) A resample of s seeds
+has a variance too small by (s-1)/s, and normal instead of Student tails. So the percentiles are taken at Phi(+-sqrt(s/(s-1))
+t_{s-1}), the *expanded percentile interval* of Hesterberg (The American Statistician 69, 2015). `python -m benchmarks coverage`
+simulates its coverage.
 """
 
 from dataclasses import dataclass
@@ -15,16 +14,16 @@ import numpy as np
 
 from .checks import beside, plural
 
-# Below this many seeds percentiles of resamples cannot reach 95 % (two seeds have three resamples).
+# Below this many seeds percentiles of resamples cannot reach 95 % (two seeds have only three different resamples).
 FEW_SEEDS = 4
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval: `value`, `interval` (low, high) at `level`, and what to know before trusting it, `warnings`.
+    """A number with its interval: `value`, `interval` (low, high) at `level`, and `warnings` to read before trusting it.
 
-    `scale` is that on which the interval was made: `log` of positive numbers such as ratios of means, and `exact` where no
-    standard error stands behind it, as for shares.
+    `scale` is the scale on which the interval was made: `log` for positive numbers such as ratios of means, and `exact` if it
+    comes from no standard error, as for shares.
     """
 
     value: float
@@ -46,7 +45,7 @@ def student_quantile(seeds: float | int, level: float) -> float:
 
 
 def normal_quantile(level: float) -> float:
-    """The quantile of the normal law that bounds a two-sided interval: 1.96 for 95 %."""
+    """The quantile of the normal law that bounds a two-sided interval, such as 1.96 for 95 %."""
     from scipy.special import ndtri
 
     return float(ndtri(0.5 + level / 2))
@@ -55,11 +54,11 @@ def normal_quantile(level: float) -> float:
 def expanded_percentiles(
     draws: np.ndarray, value: float, seeds: float | int, level: float
 ) -> tuple[tuple[float, float], float]:
-    """The expanded percentile interval and the standard error of a statistic from its resamples (see the module).
+    """The expanded percentile interval and the standard error of a statistic from its resamples (see the module docstring).
 
-    `seeds` is the (effective) number of units behind the draws. Below 4 it is Student's interval around `value`; below 2,
-    or without draws, it is infinite. Draws may be infinite (a curve that never crosses, an exponent that a resample does not
-    identify): an end is then infinite.
+    `seeds` is the (effective) number of units behind the draws. Below 4 it is Student's interval around `value`; below 2, or
+    without draws, it is infinite. Draws may be infinite (a curve that never crosses, an exponent that a resample does not
+    identify); if enough of them are, that end is infinite.
     """
     from scipy.special import ndtr
 
@@ -70,7 +69,7 @@ def expanded_percentiles(
     standard_error = float(bounded.std() * widen) if len(bounded) else np.inf
     t = student_quantile(seeds, level)
     if seeds < FEW_SEEDS - 0.5:
-        # A side on which many resamples have no end has none.
+        # If more than (1 - level) / 2 of the resamples are infinite on a side, the interval is infinite there.
         open_low, open_high = (np.isneginf(draws).mean(), np.isposinf(draws).mean()) > np.array((1.0 - level) / 2.0)
         low = -np.inf if open_low or not np.isfinite(value) else value - t * standard_error
         high = np.inf if open_high or not np.isfinite(value) else value + t * standard_error
@@ -94,10 +93,10 @@ def _quantiles(draws: np.ndarray, q: np.ndarray) -> tuple[float, float]:
 
 
 def one_sided_p(draws: np.ndarray, bound: float, seeds: float | int, side: int) -> float:
-    """p-value of the null hypothesis that a parameter lies at or beyond `bound`: below it for `side` = +1 (small values
-    say that the parameter is above), above it for -1.
+    """p-value of a null hypothesis about a parameter. For `side` = +1 the null is that it lies at or below `bound`, so small
+    values say that it lies above; for -1 the sides are exchanged.
 
-    It inverts `expanded_percentiles`: p <= alpha exactly where the interval of level 1 - 2 alpha leaves the bound out. The
+    It inverts `expanded_percentiles`: p <= alpha exactly if the interval of level 1 - 2 alpha excludes the bound. The
     share of draws beyond the bound, (r + 1/2) / (draws + 1), is a normal quantile z; p = T_{s-1}(z / sqrt(s/(s-1))).
     """
     from scipy.special import ndtri, stdtr
@@ -115,7 +114,7 @@ def bca(draws: np.ndarray, value: float, left_out: np.ndarray, level: float) -> 
 
     `left_out` (units,): the statistic without each unit. With z0 = Phi^{-1}(share of draws below the value) and
     a = sum (m - l)^3 / (6 (sum (m - l)^2)^{3/2}), m the mean of l, the ends are the percentiles at
-    Phi(z0 + (z0 + z) / (1 - a (z0 + z))), z = Phi^{-1}((1 -+ level) / 2). It is that of `scipy.stats.bootstrap`.
+    Phi(z0 + (z0 + z) / (1 - a (z0 + z))), z = Phi^{-1}((1 -+ level) / 2), as in `scipy.stats.bootstrap`.
     """
     from scipy.special import ndtr, ndtri
 
@@ -133,8 +132,8 @@ def bca(draws: np.ndarray, value: float, left_out: np.ndarray, level: float) -> 
 
 
 def last_fall(u: np.ndarray, difference: np.ndarray) -> np.ndarray:
-    """Where piecewise linear functions (b, k) on u (k,) last fall through 0; -inf when always below, inf when not below
-    at the end."""
+    """The places (b,) at which piecewise linear functions (b, k) on u (k,) last fall through 0; -inf if always below 0, inf if
+    not below 0 at the end."""
     above = difference >= 0.0
     # The last point that is not below; k - 1 minus its distance from the end.
     last = difference.shape[1] - 1 - np.argmax(above[:, ::-1], axis=1)

@@ -19,13 +19,13 @@ _DOUBTED = 0.01
 
 @dataclass(frozen=True, eq=False)
 class JointRate:
-    """What `fit_joint_rate` found.
+    """The result of `fit_joint_rate`.
 
-    - `exponents` by axis and the `constant`, with intervals; `draws` (draws, axes) of the exponents.
-    - `residuals` (k,) of log mean risk; `errors`, what the intervals rest on, as in `Rate`.
-    - `goodness`: p-value of "one product of powers holds on all points"; small speaks against it. From 4 seeds on as in `Rate`.
-      Below, the F test of squares and products of the logs of the axes beside the logs, whose noise is the scatter that is
-      left; NaN where too few points are left for it.
+    - `exponents` by axis, and the `constant`, with intervals; `draws` (draws, axes): the exponents of every resample.
+    - `residuals` (k,) of log mean risk; `errors`: the source of the intervals, as in `Rate`.
+    - `goodness`: p-value of "one product of powers holds on all points"; a small value speaks against it. From 4 seeds on it is
+      computed as in `Rate`. With fewer seeds it is that of the F test of squares and products of the logs of the axes beside
+      the logs, against the remaining scatter; NaN if there are too few points for it.
     - `warnings`: sentences to print beside the numbers.
     """
 
@@ -52,10 +52,10 @@ def fit_joint_rate(
     seed: int = 0,
     paired: bool = True,
 ) -> JointRate:
-    """Fits log mean risk = log C - sum_i a_i log axis_i over the points of a grid, by the weights, resamples and intervals
-    of `fit_rate`; with one seed at every point, from the scatter of the points about the fit.
+    """Fits log mean risk = log C - sum_i a_i log axis_i over the points of a grid, with the weights, resamples and intervals of
+    `fit_rate`. With one seed at every point, intervals come from the scatter of the points about the fit.
 
-    A sum such as N^-a + D^-b is no product: its exponents change from point to point. `goodness` and a warning say so.
+    A sum such as N^-a + D^-b is not a product: its exponents change from point to point. `goodness` and a warning show that.
 
     **Arguments:**
 
@@ -94,7 +94,7 @@ def fit_joint_rate(
         thetas = solve_linear(design, log_means, 1.0 / resampled.variance[good])
         warnings = few_seeds_warning(int(seeds))
     else:
-        # Each parameter has its own degrees of freedom, and resamples that are scaled to them.
+        # Each parameter has its own degrees of freedom, and its resamples are scaled to them.
         scatters = [
             scatter_of(float(value), residuals, design, weights, errors, one)
             for value, one in zip(theta, np.eye(len(theta)), strict=True)
@@ -134,7 +134,7 @@ def fit_joint_rate(
 
 
 def check_apart(logs: np.ndarray, names: Sequence[str]) -> None:
-    """Raises ValueError where the logs of the axes (k, axes) do not vary, or vary together."""
+    """Raises ValueError if the logs of an axis (columns of (k, axes)) do not vary, or those of several axes vary together."""
     centred = logs - logs.mean(axis=0)
     size = np.sqrt((centred**2).sum(axis=0))
     if not (size > 0).all() or np.linalg.cond(centred / size) > 1e6:
@@ -151,14 +151,14 @@ def _goodness(
     data, seeds = table.means(), float(table.units_present.min())
     k, p = design.shape
     if errors == "seeds" and seeds >= FEW_SEEDS:
-        # Seeds that are all alike show no noise.
+        # Seeds that all agree show no noise.
         if k <= p or table.relative_spread.max() == 0.0:
             return float("nan")
         excess = ((scatter - residuals) ** 2 / data.variance).sum(axis=1) * seeds / (seeds - 1)
         return float((excess >= (residuals**2 / data.variance).sum()).mean())
     logs = design[:, 1:] - design[:, 1:].mean(axis=0)
     second = np.stack([logs[:, i] * logs[:, j] for i in range(p - 1) for j in range(i, p - 1)], axis=-1)
-    # Variances of two or three seeds are no weights to test by.
+    # Variances of two or three seeds are too rough to serve as weights of a test.
     alike = np.ones(k)
     centred = data.log_mean - design @ solve_linear(design, data.log_mean, alike)
     return lack_of_fit(centred, design, alike, second)

@@ -1,4 +1,4 @@
-"""What kind of number a metric is, and so which interval its mean has: declared by an experiment, or seen from the values."""
+"""Kinds of metrics. The kind, which an experiment declares or the values show, decides which interval a mean has."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,15 +14,15 @@ from .table import Numbers
 
 
 class Kind(ABC):
-    """What kind of number a metric is. `name` says it in a store, and `has_ratios` whether its means are positive, so that they
-    have ratios and logarithms."""
+    """A kind of metric. `name` is written to stores, and `has_ratios` says whether its means are positive, so
+    that they have ratios and logarithms."""
 
     name: ClassVar[str]
     has_ratios: ClassVar[bool] = False
 
     @abstractmethod
     def mean(self, values: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
-        """The mean over seeds; `trials` is how many a share is of."""
+        """The mean over seeds; `trials` is the number of trials behind each share, for kinds that are shares."""
 
     def minus(self, a: Numbers, b: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
         """The difference of two means, paired by seed."""
@@ -30,20 +30,20 @@ class Kind(ABC):
         return mean_difference(a, b, level=level)
 
     def why_not(self, values: np.ndarray, name: str) -> str | None:
-        """Why values (seeds,) are not of this kind; None where they are."""
+        """Why values (seeds,) are not of this kind; None if they are."""
         return None
 
 
 @dataclass(frozen=True)
 class Positive(Kind):
-    """A positive number that varies continuously, such as a risk, a loss or a cost: means and their ratios have the interval
-    of `mean_ratio`, differences that of `mean_difference`."""
+    """A positive number that varies continuously, such as a risk, a loss or a cost. Means and their ratios have the interval of
+    `mean_ratio`, differences that of `mean_difference`."""
 
     name: ClassVar[str] = "positive"
     has_ratios: ClassVar[bool] = True
 
     def mean(self, values: Numbers, trials: Any = None, *, level: float = 0.95) -> Estimate:
-        """The mean over seeds. **Raises:** ValueError for values that are no positive numbers (`mean_ratio`)."""
+        """The mean over seeds. **Raises:** ValueError for values that are not positive numbers (`mean_ratio`)."""
         del trials
         return mean_ratio(values, 1.0, level=level)
 
@@ -54,7 +54,7 @@ class Positive(Kind):
 
 @dataclass(frozen=True)
 class Signed(Kind):
-    """A number of any sign, whose mean may be 0, such as a drift or a difference: the interval is that of `mean`."""
+    """A number of any sign, such as a drift or a difference, whose mean may be 0. The interval is that of `mean`."""
 
     name: ClassVar[str] = "signed"
 
@@ -66,7 +66,7 @@ class Signed(Kind):
 
 @dataclass(frozen=True)
 class Indicator(Kind):
-    """A truth value, or 0 or 1, of each seed: its mean is a share of seeds, with the exact interval of `share`."""
+    """A truth value, or 0 or 1, for each seed. Its mean is a share of seeds, with the exact interval of `share`."""
 
     name: ClassVar[str] = "indicator"
 
@@ -87,9 +87,9 @@ class Indicator(Kind):
 
 @dataclass(frozen=True)
 class Share(Indicator):
-    """A share of trials, such as an error rate on test points: the interval is that of `share_of_trials`.
+    """A share of trials, such as an error rate on test points. The interval is that of `share_of_trials`.
 
-    `trials` is how many, or the name of the argument or the recorded column that says it.
+    `trials` is the number of trials, or the name of the argument or the recorded column that holds it.
     """
 
     trials: int | str = "test_points"
@@ -103,7 +103,7 @@ class Share(Indicator):
         self, a: Numbers, b: Numbers, trials: Any = None, trials_b: Any = None, *, level: float = 0.95
     ) -> Estimate:
         """The difference of two mean shares, paired by seed (`share_difference`); `trials` is one number, and `trials_b` the
-        number for b, where it differs."""
+        number for b if it differs."""
         of = lambda count: lambda values: self.mean(values, count, level=level)
         return share_difference(a, b, of(trials), of(trials if trials_b is None else trials_b), level=level)
 
@@ -117,13 +117,13 @@ KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Positive, Signed, I
 
 
 def kind_content(kind: Kind) -> dict[str, Any]:
-    """A kind as plain values, for a store."""
+    """A kind as plain values, as stores write it."""
     return {"kind": kind.name, **vars(kind)}
 
 
 def kind_of(content: dict[str, Any]) -> Kind:
-    """The kind that `kind_content` wrote. **Raises:** ValueError for another content."""
+    """The kind that `kind_content` wrote. **Raises:** ValueError for any other content."""
     options = {key: value for key, value in content.items() if key != "kind"}
     if content.get("kind") not in KINDS or not set(options) <= {"trials"}:
-        raise ValueError(f"{content!r} is no kind of metric; there are {', '.join(KINDS)}.")
+        raise ValueError(f"{content!r} is not a kind of metric; the kinds are {', '.join(KINDS)}.")
     return KINDS[content["kind"]](**options)

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def solve_linear(columns: np.ndarray, target: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Weighted least squares theta (..., p) of target (..., k) on columns (k, p), columns[:, 0] = 1. Batched.
+    """The weighted least-squares solution theta (..., p) of target (..., k) on columns (k, p) with columns[:, 0] = 1, batched.
 
     Columns are centred at their weighted means first, so that a power law on a narrow window loses no digits.
     """
@@ -12,7 +12,7 @@ def solve_linear(columns: np.ndarray, target: np.ndarray, weight: np.ndarray) ->
     centre = w @ columns[:, 1:]
     middle = (w * target).sum(axis=-1)
     if columns.shape[1] == 2:
-        # The exponent of a power law: no matrices, which matters for thousands of resamples.
+        # The exponent of a power law needs no matrices, which saves time over thousands of resamples.
         d = columns[:, 1] - centre
         wd = w * d
         slope = ((wd * (target - middle[..., None])).sum(axis=-1) / (wd * d).sum(axis=-1))[..., None]
@@ -26,8 +26,8 @@ def solve_linear(columns: np.ndarray, target: np.ndarray, weight: np.ndarray) ->
 
 
 def solve_damped(matrix: np.ndarray, right: np.ndarray, damping: np.ndarray) -> np.ndarray:
-    """(M + damping diag M)^{-1} right, batched, in units where diag M = 1. A direction without curvature (the break of a
-    curve that does not bend) is left alone."""
+    """(M + damping diag M)^{-1} right, batched, solved in units where diag M = 1. A direction without curvature (the break of a
+    curve that does not bend) gets 0."""
     diagonal = np.einsum("...ii->...i", matrix)
     flat = ~(diagonal > 0)
     scale = np.sqrt(np.where(flat, 1.0, diagonal))
@@ -39,8 +39,8 @@ def solve_damped(matrix: np.ndarray, right: np.ndarray, damping: np.ndarray) -> 
 
 
 def rows_of_fit(jacobian: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(J' W J)^{-1} J' W, shape (p, k): how the parameters follow log risks. Columns are scaled so that nearly collinear ones
-    survive."""
+    """(J' W J)^{-1} J' W, shape (p, k): the derivatives of the fitted parameters in the log risks. Columns are scaled, so that
+    nearly collinear ones are kept."""
     root = np.sqrt(weights / weights.sum())
     scaled = jacobian * root[:, None]
     size = np.sqrt((scaled**2).sum(axis=0))

@@ -1,25 +1,24 @@
-"""Looking more than once: intervals that hold at every look at a growing number of seeds.
+"""Group-sequential intervals: they hold at every look at a growing number of seeds.
 
-Seeds are added while a verdict is undecided, and the run stops once it is decided. Then an interval that holds with
-probability 95 % at one fixed number of seeds misses the truth at *some* look far more often (`python -m benchmarks peeking`).
-The cure is the group-sequential one: a user names the largest number of seeds, which is the plan's end, and the error
-probability 1 - level is spent along the way. After the share t = s / most of the seeds, (1 - level) t^2 of it has been spent
+A run may add seeds while a verdict is undecided, and stop once it is decided. An interval that holds with probability 95 % at
+one fixed number of seeds then misses the truth at *some* look much more often than 5 % (`python -m benchmarks peeking`). The
+remedy is a group-sequential design: the user fixes the largest number of seeds `most`, at which the plan ends, and the error
+probability 1 - level is spent over the looks. After the share t = s / most of the seeds, (1 - level) t^2 of it has been spent
 (Kim & DeMets, Biometrika 74, 1987, their family with the power 2). Look k gets the bound z_k for which the first of |Z_1| >
-z_1, ..., |Z_k| > z_k happens at look k with the probability that is spent between looks k-1 and k (Lan & DeMets, Biometrika
-70, 1983). The intervals value -+ z_k s.e. then hold at all looks at once with probability `level` (repeated confidence
-intervals: Jennison & Turnbull, Journal of the Royal Statistical Society B 51, 1989).
+z_1, ..., |Z_k| > z_k happens at look k with the probability that is spent between looks k-1 and k (Lan & DeMets, Biometrika 70,
+1983). The intervals value -+ z_k s.e. then hold at all looks at once with probability `level` (repeated confidence intervals:
+Jennison & Turnbull, Journal of the Royal Statistical Society B 51, 1989).
 
-What this needs is that the estimates at the looks behave as means over more and more independent seeds: jointly normal, with
+This requires that the estimates at the looks behave as means over a growing number of independent seeds: jointly normal, with
 the correlation sqrt(t_j / t_k). Smooth functions of means over seeds do so asymptotically: means, ratios and differences of
-means, and exponents fitted to mean risks. Looks need no schedule, but when the next one comes may not depend on which side of
+means, and exponents fitted to mean risks. Looks need no schedule, but the time of the next look may not depend on which side of
 a bound the estimate lies.
 
-Why not a confidence sequence, which needs no largest number of seeds (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, Annals
-of Statistics 52, 2024)? A run has a largest number anyway, and pays for a sequence that may go on for ever with intervals
-that are at least 1.55 times as wide as those of one look, at the size for which the sequence was tuned. Here the last
-interval is 1.03 times as wide with 5 looks that double the seeds, and 1.15 times with 31 looks. Early looks pay instead: at
-half of the seeds the interval is 1.3 to 1.4 times as wide as that of one look, and at a sixteenth 1.9 times, or 2.3 times at
-16 seeds, where Student's tails are heavier.
+Why not a confidence sequence, which needs no largest number of seeds (Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, Annals of
+Statistics 52, 2024)? A run has a largest number anyway, and a sequence without an end has intervals at least 1.55 times as wide
+as those of a single look, even at the size for which the sequence was tuned. Here the last interval is 1.03 times as wide with
+5 looks that double the seeds, and 1.15 times with 31 looks. Early looks are wider: 1.3 to 1.4 times at half of the seeds, and
+1.9 times at a sixteenth, or 2.3 times if that is 16 seeds, where Student's tails are heavier.
 """
 
 from collections.abc import Sequence
@@ -32,7 +31,7 @@ from .checks import check_options
 from .fitted import Rate
 from .intervals import Estimate, student_quantile
 
-# The share of the error spent after the share t of the seeds is t to this power.
+# After the share t of the seeds, the spent share of the error probability is t to this power.
 _SPENDING = 2.0
 
 
@@ -41,19 +40,19 @@ def sequential(estimate: Rate | Estimate, looks: Sequence[int], most: int) -> Es
 
     P(the truth lies in the interval at every look) >= `estimate.level`, for any looks up to `most` seeds. The ends of the
     fixed interval are moved away from the value by the ratio of Student's quantiles at `look_level(looks, most)` and at
-    `estimate.level`, with the seeds' degrees of freedom (`at_level`); 1 at a single look at `most` seeds.
+    `estimate.level`, with the seeds' degrees of freedom (`at_level`). For a single look at `most` seeds the ratio is 1.
 
     **Arguments:**
 
-    - `estimate`: what was found at the present look: a `Rate`, or the `Estimate` of a mean, a ratio, a difference.
-    - `looks`: the numbers of seeds at all looks until now, increasing; the last is the present look. A look is a moment at
-      which the run could have stopped, or gone on, because of what was seen.
+    - `estimate`: the result at the present look: a `Rate`, or the `Estimate` of a mean, a ratio or a difference.
+    - `looks`: the numbers of seeds at all looks until now, increasing; the last is the present look. A look is any moment at
+      which the results could have decided whether the run stops.
     - `most`: the largest number of seeds that the run may reach, fixed before the first look.
 
     **Returns:** an `Estimate` at the level of `estimate`.
 
-    **Raises:** ValueError as `look_level` and `at_level` do, and for an estimate whose interval rests on residuals: seeds do
-    not narrow it. Where the interval is an exact one (`share`), make it anew at the level `look_level(looks, most)`.
+    **Raises:** ValueError as `look_level` and `at_level` do, and for an estimate whose interval rests on residuals, which more
+    seeds do not narrow. If the interval is exact (`share`), compute it at the level `look_level(looks, most)` instead.
 
     >>> n, rng = 2.0 ** np.arange(7, 13), np.random.default_rng(0)
     >>> rate = ts.fit_rate(n, rng.chisquare(15, (6, 64)) / 15 / n[:, None])
@@ -65,7 +64,7 @@ def sequential(estimate: Rate | Estimate, looks: Sequence[int], most: int) -> Es
     if isinstance(estimate, Rate):
         if estimate.errors != "seeds":
             raise ValueError(
-                f"the interval of this rate rests on errors={estimate.errors!r}, not on seeds, so that looks at more "
+                f"the interval of this rate rests on errors={estimate.errors!r}, not on seeds, so looks at more "
                 "seeds do not apply to it. Fit at least two seeds at some n."
             )
         seeds = estimate.effective_seeds
@@ -74,24 +73,24 @@ def sequential(estimate: Rate | Estimate, looks: Sequence[int], most: int) -> Es
 
 
 def at_level(estimate: Estimate, level: float, seeds: float | int) -> Estimate:
-    """An estimate with its interval at another level, for levels that no number of resamples reaches.
+    """An estimate with its interval at another level, also at levels that resamples cannot resolve.
 
-    On the scale on which the interval was made (`Estimate.scale`), an end e becomes v + c (e - v) with the value v and
-    c = t(level) / t(estimate.level), where t is the two-sided quantile of Student's law with `seeds` - 1 degrees of freedom.
-    So a longer end stays longer. Infinite ends stay infinite, and with one seed all ends are infinite. A value outside of its
-    own interval gives way to the middle of the interval.
+    On the scale on which the interval was made (`Estimate.scale`), an end e becomes v + c (e - v) with the value v and c =
+    t(level) / t(estimate.level), where t is the two-sided quantile of Student's law with `seeds` - 1 degrees of freedom. So the
+    longer side stays longer. Infinite ends stay infinite, and with one seed all ends are infinite. If the value lies outside
+    its own interval, the middle of the interval takes its place.
 
-    **Raises:** ValueError for a level that is no probability, or for an exact interval, which has no such scale.
+    **Raises:** ValueError for a level outside (0, 1), or for an exact interval, which has no such scale.
     """
     check_options(level)
     if estimate.scale == "exact":
         raise ValueError(
-            "this interval is an exact one for its level and cannot be moved to another. Make it anew at the level that is "
+            "this interval is exact for its level and cannot be moved to another. Compute it at the level that is "
             f"needed, {level:.6g}: for example share(successes, level={level:.6g})."
         )
     factor = student_quantile(seeds, level) / student_quantile(seeds, estimate.level) if seeds >= 1.5 else np.inf
     to, back = (np.log, np.exp) if estimate.scale == "log" else (np.asarray, np.asarray)
-    # Logarithms of 0 and infinity are infinite ends; a value that is infinite itself leaves finite ends no place.
+    # Logarithms of 0 and infinity are infinite ends. An infinite value can make ends NaN, which become infinite below.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         value, low, high = (float(to(v)) for v in (estimate.value, *estimate.interval))
         if not low <= value <= high:
@@ -103,7 +102,7 @@ def at_level(estimate: Estimate, level: float, seeds: float | int) -> Estimate:
 
 def look_level(looks: Sequence[int], most: int, *, level: float = 0.95) -> float:
     """The level 2 Phi(z_k) - 1 that the fixed interval needs at the present look, the last of `looks`, so that the intervals of
-    all looks hold at once with probability `level`. Use it where an interval can be made at any level, as by `share`.
+    all looks hold at once with probability `level`. Use it if an interval can be computed at any level, as by `share`.
 
     **Raises:** ValueError as `look_bounds` does.
 
@@ -116,17 +115,16 @@ def look_level(looks: Sequence[int], most: int, *, level: float = 0.95) -> float
 
 
 def look_bounds(looks: Sequence[int], most: int, *, level: float = 0.95) -> np.ndarray:
-    """The bounds z_k (K,) of the looks at `looks` seeds out of `most`, in standard errors; see the module.
+    """The bounds z_k (K,) of the looks at `looks` seeds out of `most`, in standard errors; see the module docstring.
 
-    **Raises:** ValueError for looks that are not positive and increasing, or beyond `most`, and for a level that is no
-    probability.
+    **Raises:** ValueError for looks that are not positive and increasing, or beyond `most`, and for a level outside (0, 1).
     """
     check_options(level)
     counts = np.asarray(looks, dtype=float)
     if counts.ndim != 1 or not len(counts) or not counts[0] > 0 or not (np.diff(counts) > 0).all():
         raise ValueError(
             f"looks must be the numbers of seeds at all looks until now, positive and increasing, such as [16, 32, 64]; got "
-            f"{list(looks)}. Looking again at the same seeds is no new look."
+            f"{list(looks)}. Looking again at the same seeds is not a new look."
         )
     if not counts[-1] <= most:
         raise ValueError(
@@ -141,8 +139,8 @@ def look_bounds(looks: Sequence[int], most: int, *, level: float = 0.95) -> np.n
 def crossing_bounds(times: tuple[float, ...], spent: tuple[float, ...]) -> tuple[float, ...]:
     """Bounds z_k for which a Brownian motion B first has |B(t_k)| > z_k sqrt(t_k) at one of t_1..t_k with probability spent_k.
 
-    By the recursion of Armitage, McPherson & Rowe (Journal of the Royal Statistical Society A 132, 1969): the density of B on
-    the paths that have not left is carried from look to look, on Gauss-Legendre nodes.
+    It uses the recursion of Armitage, McPherson & Rowe (Journal of the Royal Statistical Society A 132, 1969): the density of B
+    on the paths that have not crossed a bound is carried from look to look, on Gauss-Legendre nodes.
     """
     from scipy.optimize import root_scalar
     from scipy.special import ndtr

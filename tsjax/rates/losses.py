@@ -1,4 +1,4 @@
-"""What a fit minimises: squared log residuals, the gamma likelihood, Huber's loss; and by which names.
+"""Losses of a fit: squared log residuals, the gamma likelihood and Huber's loss, and their names.
 
 With r = log y - log f and weights w, the loss is the sum over the points of
 
@@ -16,8 +16,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Huber:
-    """Huber's loss of log residuals: squares up to `delta`, absolute values beyond, so that a point far from the curve pulls
-    with a bounded force. `delta` is on the scale of log risk: 0.05 is 5 %.
+    """Huber's loss of log residuals: squares up to `delta`, absolute values beyond, so that a point far from the curve has a
+    bounded influence. `delta` is on the scale of log risk: 0.05 is 5 %.
 
     The default is that of Hoffmann et al. (2022, "Training compute-optimal large language models", section D.2). It is
     below the scatter of most curves, where the fit is almost that of least absolute deviations.
@@ -37,14 +37,14 @@ class Huber:
         return f"huber, delta = {self.delta:g}"
 
 
-# Any text passes the type, so that a wrong one meets `find_method`, which says what is allowed.
+# The type admits any string, so that `find_method` reports a wrong one and says what is allowed.
 Method: TypeAlias = Literal["wls", "gamma", "student_t", "huber"] | str | Huber
-# What a method is inside the package, once its name was checked.
+# A method inside the package, after its name has been checked.
 FoundMethod: TypeAlias = Literal["wls", "gamma", "student_t"] | Huber
 
 
 def find_method(method: Method) -> FoundMethod:
-    """A method by its name: `huber` is `Huber()`. Raises ValueError for a name that is none."""
+    """A method by its name; `huber` is `Huber()`. Raises ValueError for an unknown name."""
     if isinstance(method, Huber):
         return method
     if method == "huber":
@@ -61,8 +61,8 @@ def is_typical(method: Method) -> bool:
 
 
 def loss_of(residual: np.ndarray, weight: np.ndarray, method: FoundMethod) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The loss (...), minus its derivative in log f (..., k), and the weights (..., k) of the matrix J' W J with which a step
-    of Gauss and Newton is taken: Fisher's, or those of iterated reweighting."""
+    """The loss (...), minus its derivative in log f (..., k), and the weights (..., k) of the matrix J' W J of a Gauss-Newton
+    step: those of Fisher's information, or of iterated reweighting."""
     with np.errstate(over="ignore", invalid="ignore"):
         if method == "gamma":
             first = np.expm1(residual)

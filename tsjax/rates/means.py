@@ -9,17 +9,17 @@ from .diagnostics import ALIKE, few_seeds_warning
 from .intervals import FEW_SEEDS, Estimate, student_quantile
 from .table import Numbers, Resamples, as_array, check_not_infinite, check_options, plural
 
-# The least variance of a resample, relative to that of the sample. Simulated (benchmarks/RESULTS.md): from 8 seeds on it
-# changes the coverage by less than a point, while without it some intervals are wider by orders of magnitude.
+# The least variance of a resample, relative to that of the sample. Without it some intervals are wider by orders of magnitude
+# (benchmarks/RESULTS.md).
 LEAST_VARIANCE = 0.1
 
 
 def mean(values: Numbers, *, level: float = 0.95, draws: int = 2000, seed: int = 0) -> Estimate:
     """The mean of numbers of any sign, with the bootstrap-t interval (Efron & Tibshirani 1993, section 12.5).
 
-    With m the mean and se its standard error, resamples give the quantiles q of t* = (m* - m) / se*, and the ends are
-    m - q se: where seeds are skewed the interval is too. As in `mean_ratio` the variance of a resample counts as at least a
-    tenth of that of the sample. At 2 or 3 seeds it is Student's interval m +- t_{s-1} se, at one seed all numbers.
+    With m the mean and se its standard error, resamples give the quantiles q of t* = (m* - m) / se*, and the ends are m - q se,
+    so the interval is skewed if the seeds are. As in `mean_ratio`, the variance of a resample counts as at least a tenth of
+    that of the sample. With 2 or 3 seeds it is Student's interval m +- t_{s-1} se; with one seed it is infinite.
 
     **Arguments:** `values` (seeds,), NaN where missing; `level`, `draws` and `seed` as in `fit_rate`.
 
@@ -35,7 +35,7 @@ def mean(values: Numbers, *, level: float = 0.95, draws: int = 2000, seed: int =
         return Estimate(value, (-np.inf, np.inf), float(level), (*warnings, *few_seeds_warning(1)))
     warnings = (*warnings, *few_seeds_warning(size))
     variance = float(kept.var(ddof=1) / size)
-    # Relative to the size of the numbers, their spread is rounding.
+    # The spread of the numbers is no more than rounding.
     if variance <= (8 * np.finfo(float).eps * np.abs(kept).max()) ** 2:
         return Estimate(value, (value, value), float(level), (*warnings, ALIKE))
     if size < FEW_SEEDS:
@@ -53,9 +53,9 @@ def mean(values: Numbers, *, level: float = 0.95, draws: int = 2000, seed: int =
 def mean_difference(
     a: Numbers, b: Numbers | SupportsFloat, *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Estimate:
-    """mean(a) - mean(b), paired by seed: the interval is that of `mean` for a - b.
+    """mean(a) - mean(b), paired by seed; the interval is that of `mean` for a - b.
 
-    **Arguments:** `a` (seeds,), and `b` (seeds,) or one number. Seeds that one of them lacks are left out of both.
+    **Arguments:** `a` (seeds,), and `b` (seeds,) or one number. Seeds that are missing in one of them are left out of both.
 
     **Raises:** ValueError for shapes that differ, and as `mean` does.
 
@@ -73,9 +73,10 @@ def mean_difference(
 
 
 def median(values: Numbers, *, level: float = 0.95) -> Estimate:
-    """The median, with the exact interval between two order statistics (the sign test; `scipy.stats.quantile_test`).
+    """The median, with the exact interval between two order statistics that inverts the sign test
+    (`scipy.stats.quantile_test`).
 
-    No seed, however extreme, moves it far. Below 6 seeds a 95 % interval is open at both ends.
+    A single extreme seed hardly moves it. Below 6 seeds a 95 % interval is infinite at both ends.
 
     **Arguments:** `values` (seeds,), NaN where missing. **Raises:** ValueError for values that are infinite or all missing.
 
@@ -94,18 +95,18 @@ def median(values: Numbers, *, level: float = 0.95) -> Estimate:
 def share_of_trials(shares: Numbers, trials: Numbers | SupportsFloat, *, level: float = 0.95) -> Estimate:
     """The mean of shares of trials, such as error rates on test points, over seeds *and* trials.
 
-    The interval is Clopper & Pearson's at the effective number of trials of Korn & Graubard (Survey Methodology 24, 1998):
-    n = p (1 - p) / v (t_{N-1} / t_{s-1})^2, at most the number N of all trials, where p is the mean share, v the variance
-    of the mean of s seeds and t_k a quantile of Student's law. Where seeds agree as N independent trials would, n = N; where
-    some seeds fail as a whole, n comes near s. Without any success or failure v says nothing, n = N, and the interval is
-    that of seeds that are alike: a warning says what could be claimed without that assumption.
+    The interval is Clopper & Pearson's at the effective number of trials of Korn & Graubard (Survey Methodology 24, 1998): n =
+    p (1 - p) / v (t_{N-1} / t_{s-1})^2, at most the number N of all trials, where p is the mean share, v the variance of the
+    mean of s seeds and t_k a quantile of Student's law. If seeds agree as N independent trials would, n = N; if some seeds fail
+    completely, n is close to s. If there is no success, or no failure, at all, v carries no information; then n = N, which
+    takes all seeds to have the same probability, and a warning says what could be claimed without that assumption.
 
     **Arguments:**
 
     - `shares`: (seeds,) in [0, 1], NaN where missing.
-    - `trials`: how many trials each share is of, (seeds,) or one whole number.
+    - `trials`: the number of trials behind each share, (seeds,) or one whole number.
 
-    **Raises:** ValueError for shares that are no whole number of trials, or outside of [0, 1].
+    **Raises:** ValueError for shares outside [0, 1], or that times `trials` are not whole numbers.
 
     >>> print(ts.share_of_trials(np.array([0.01, 0.02, 0.0, 0.01]), 100))
     0.0100 [0.0015, 0.0333]
@@ -127,7 +128,7 @@ def share_of_trials(shares: Numbers, trials: Numbers | SupportsFloat, *, level: 
     if off.any():
         at = int(np.argmax(off))
         raise ValueError(
-            f"{kept[at]:g} of {counts[at]:g} trials is no whole number of them; say of how many trials it is a share."
+            f"a share of {kept[at]:g} of {counts[at]:g} trials is not a whole number; give the right number of trials."
         )
     value, size, total = float(kept.mean()), len(kept), float(counts.sum())
     if size == 1:
@@ -159,11 +160,12 @@ def share_difference(
     *,
     level: float = 0.95,
 ) -> Estimate:
-    """mean(a) - mean(b) of shares, paired by seed, from the intervals (l, u) of both that `interval` gives, or `interval_b` for
-    b where it is another one, as of shares of another number of trials (Zou & Donner, Statistics in Medicine 27, 2008).
+    """mean(a) - mean(b) of shares, paired by seed, from the intervals (l, u) of both (Zou & Donner, Statistics in Medicine 27,
+    2008). `interval` computes that of a share; `interval_b`, if given, that of b, which may have another number of trials.
 
     The lower end is p_a - p_b - sqrt((p_a - l_a)^2 - 2 r (p_a - l_a)(u_b - p_b) + (u_b - p_b)^2), the upper one likewise, with
-    r the correlation over seeds, 0 where one of them does not vary. So it has a width also where both are 0 throughout.
+    r the correlation over seeds, taken as 0 if negative or if one of them does not vary. So the interval has a width even if
+    all shares are 0.
 
     **Raises:** ValueError for shapes that differ.
     """
@@ -176,7 +178,7 @@ def share_difference(
     first, second = first[both], second[both]
     one, two = interval(first), (interval_b or interval)(second)
     varies = len(first) > 2 and first.std() > 0 and second.std() > 0
-    # A correlation that chance made large would make the interval too short.
+    # The correlation is clipped to [0, 1], and is 0 if one of the two does not vary.
     r = float(np.clip(np.corrcoef(first, second)[0, 1], 0.0, 1.0)) if varies else 0.0
     down, up = one.value - one.interval[0], one.interval[1] - one.value
     down_two, up_two = two.value - two.interval[0], two.interval[1] - two.value

@@ -1,4 +1,4 @@
-"""What a model of a risk curve is: `AbstractModel`, and what the models share."""
+"""The base class of models of a risk curve, `AbstractModel`, and functions that the models share."""
 
 import abc
 from typing import ClassVar
@@ -11,9 +11,9 @@ from .linear import solve_linear
 class AbstractModel(abc.ABC):
     """A curve with parameters theta (..., p) on x (k,).
 
-    - `name`: as sweep files and the command line call it. `formula`: how it is written.
+    - `name`: its name in sweep files and on the command line. `formula`: its formula as text.
     - `parameters`: their names; the first is `log_constant`.
-    - `meaning`: what the model's exponent is the exponent of.
+    - `meaning`: which exponent it is, as a phrase.
     - `asymptotic`: whether that exponent is the limit of the local exponent (of the curve, or of its part above a floor).
     """
 
@@ -29,23 +29,23 @@ class AbstractModel(abc.ABC):
 
     @abc.abstractmethod
     def starts(self, x: np.ndarray, log_y: np.ndarray, weight: np.ndarray) -> np.ndarray:
-        """Parameters (curves, *grid, p) near which the best fits to log_y (curves, k) may lie: those with the least squares
-        for each value of the nonlinear parameters on a grid, one axis a parameter; NaN where none is to be tried. One exact
-        solution when the model is linear in theta."""
+        """Parameters (curves, *grid, p) near which the best fits to log_y (curves, k) may lie: the least-squares solutions for
+        each value of the nonlinear parameters on a grid, with one axis for each parameter; NaN where no start is to be tried.
+        If the model is linear in theta, this is the one exact solution."""
 
     def curve(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """log y (..., k) alone, where the derivatives would take memory."""
+        """log y (..., k) alone, without the memory that derivatives would take."""
         return self.evaluate(theta, x)[0]
 
     def limits(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The least and the largest theta (p,) that are fitted. Beyond them the curve on x changes no more."""
+        """The least and the largest theta (p,) that are fitted. Beyond them the curve on x no longer changes."""
         del x
         open_end = np.full(len(self.parameters), np.inf)
         return -open_end, open_end
 
     def exponents(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """The exponent (...) of theta (..., p): -inf or inf where the fit lies at a limit that leaves it open on that side, so
-        that the curve on x would be the same for every larger exponent."""
+        """The exponent (...) of theta (..., p): -inf or inf if the fit lies at a limit of the model, so that the curve on x
+        would be the same for every smaller or larger exponent."""
         del x
         return theta[..., 1]
 
@@ -56,11 +56,11 @@ class AbstractModel(abc.ABC):
 
     @property
     def linear(self) -> bool:
-        """Whether log y is linear in theta: a weighted fit is then one linear solve."""
+        """Whether log y is linear in theta, so that a weighted fit is one linear solve."""
         return False
 
     def check(self, x: np.ndarray) -> None:
-        """Raises ValueError when the model cannot be fitted on these x."""
+        """Raises ValueError if the model cannot be fitted on these x."""
         least = len(self.parameters)
         if len(x) < least:
             raise ValueError(
@@ -69,9 +69,9 @@ class AbstractModel(abc.ABC):
             )
 
 
-# Where a power has fallen by e^-VANISHED between the first two n, nothing can be said of its exponent but that it is large.
+# If a power falls by the factor e^-VANISHED between the first two n, the data only show that its exponent is large.
 VANISHED = np.log(1e4)
-# The part of a flat curve that is called its power.
+# The share of a flat curve that is assigned to its power.
 FLAT = 1e-9
 
 
@@ -93,8 +93,8 @@ def above_floor(log_constant: np.ndarray, log_shape: np.ndarray, floor: np.ndarr
 
 def solve_floor(log_shape: np.ndarray, log_y: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """log C and F (curves, g) of the least squares y = C g + F for given shapes log g (g, k): relative errors y / f - 1 are
-    linear in C and F, and for small ones they are log residuals. C is positive: NaN where the shape goes against the curve,
-    and next to 0 at all of them where none goes with it."""
+    linear in C and F, and for small ones they are log residuals. C must be positive: it is NaN for a shape that runs against
+    the curve, and nearly 0 for all shapes if none runs with it."""
     # In units of the largest value on x, which neither overflows nor underflows.
     top = log_shape.max(axis=1)
     shape = np.exp(log_shape - top[:, None])
@@ -105,15 +105,15 @@ def solve_floor(log_shape: np.ndarray, log_y: np.ndarray, weight: np.ndarray) ->
     middle, centre = (v * y).sum(axis=-1)[:, None], v @ shape.T
     square = v @ (shape**2).T - centre**2
     constant = ((v * y) @ shape.T - middle * centre) / square
-    # Where no shape goes with the curve, the flat one fits best, whichever it is.
+    # If no shape runs with the curve, a flat curve fits best, with any shape.
     flat = FLAT * middle / shape.max(axis=1)
     constant = np.where(constant > 0, constant, np.where((constant > 0).any(axis=-1, keepdims=True), np.nan, flat))
     return np.log(constant) - top + scale, (middle - constant * centre) * np.exp(scale)
 
 
 def vanished(log_constant: np.ndarray, log_shape: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """Whether C g, with log C and F (..., 1) and log g (..., k), is too small a part of the curve to have an exponent,
-    as that of a flat curve is (...)."""
+    """Whether C g, with log C and F (..., 1) and log g (..., k), is too small a part of the curve to have an exponent (...), as
+    on a flat curve."""
     with np.errstate(divide="ignore", invalid="ignore"):
         largest = (log_constant + log_shape).max(axis=-1)
         return np.asarray(largest < np.log(1e3 * FLAT * np.abs(floor[..., 0])))

@@ -1,9 +1,9 @@
 """Models of a risk curve, log y = f(log x; theta).
 
-A model is one class: names of its parameters, its log curve with the derivatives in them, where a fit may start, and where
-its parameters end. Add it to `MODELS` and it is fitted, compared, resampled, extrapolated and understood by sweep files.
-theta[0] is the log of the constant; what is called the exponent, `AbstractModel.exponents`, is theta[1] unless the model says
-otherwise. Curves with a plateau are in `tsjax.rates.saturating`, those with breaks in `tsjax.rates.breaks`.
+A model is one class: the names of its parameters, its log curve with derivatives in the parameters, starts of a fit, and limits
+of the parameters. Once it is in `MODELS`, it can be fitted, compared, resampled, extrapolated and named in sweep files.
+theta[0] is the log of the constant. The exponent, `AbstractModel.exponents`, is theta[1] unless the model overrides it. Curves
+with a plateau are in `tsjax.rates.saturating`, those with breaks in `tsjax.rates.breaks`.
 """
 
 from collections.abc import Callable
@@ -47,7 +47,7 @@ class PowerLaw(AbstractModel):
 
 @dataclass(frozen=True)
 class LogFactor(AbstractModel):
-    """y = C x^{-a} (log x)^q with q known, x > 1: rates up to logarithms, (log n)/n by default."""
+    """y = C x^{-a} (log x)^q with q known, x > 1, for rates up to logarithms; q = 1 by default, as in (log n)/n."""
 
     q: float = 1.0
     name = "log"
@@ -72,8 +72,8 @@ class LogFactor(AbstractModel):
 
 @dataclass(frozen=True)
 class LogPower(AbstractModel):
-    """y = C x^{-a} (log x)^q with q unknown, x > 1. log x and log log x are nearly collinear on a usual window, so that a
-    and q are known only together; where theory gives q, use `LogFactor`."""
+    """y = C x^{-a} (log x)^q with q unknown, x > 1. log x and log log x are nearly collinear on a usual window, so the data
+    hardly separate a from q; if theory gives q, use `LogFactor`."""
 
     name = "logq"
     formula = "C n^-a (log n)^q"
@@ -103,7 +103,7 @@ def _check_logarithm(name: str, x: np.ndarray) -> None:
 
 @dataclass(frozen=True)
 class Floor(AbstractModel):
-    """y = C x^{-a} + F. F may come out negative: an interval that contains 0 then says that there is no floor."""
+    """y = C x^{-a} + F. The fitted F may be negative; if its interval contains 0, the data show no floor."""
 
     name = "floor"
     formula = "C n^-a + F"
@@ -119,7 +119,8 @@ class Floor(AbstractModel):
         return log_shape, np.broadcast_to(-np.log(x)[:, None], (*log_shape.shape, 1))
 
     def limits(self, x):
-        # Between two neighbouring n the power has then all but vanished: what it does at the others is lost in the floor.
+        # At a limit the power has all but vanished between two neighbouring n, and cannot be seen against the floor at the
+        # others.
         low, high = -VANISHED / np.log(x[-1] / x[-2]), VANISHED / np.log(x[1] / x[0])
         return np.array([-np.inf, low, -np.inf]), np.array([np.inf, high, np.inf])
 
@@ -137,8 +138,9 @@ class Floor(AbstractModel):
 
 @dataclass(frozen=True)
 class FiniteSample(AbstractModel):
-    """y = C x^{-a} (1 + c p / x): an efficient estimator of p parameters before it is asymptotic (students: risk over the
-    Cramér-Rao limit is 1 + c m d / n). `scale` is p, the unit of c."""
+    """y = C x^{-a} (1 + c p / x): an efficient estimator of p parameters before it is asymptotic (for students, risk over the
+    Cramér-Rao limit is about 1 + c m d / n). `scale` is p, the unit of c. Raises ValueError unless it is finite and
+    positive."""
 
     scale: float = 1.0
     name = "finite"
@@ -159,7 +161,8 @@ class FiniteSample(AbstractModel):
         return log_y, np.stack([ones, -u * ones, inverse / factor], axis=-1)
 
     def limits(self, x):
-        # Below, the first n has no risk; above, c p / x is all there is of the factor.
+        # Below the lower limit the risk at the first n would not be positive; above the upper one c p / x makes up the whole
+        # factor.
         low, high = -0.999 * x[0] / self.scale, 1e3 * x[-1] / self.scale
         return np.array([-np.inf, -np.inf, low]), np.array([np.inf, np.inf, high])
 
@@ -170,7 +173,7 @@ class FiniteSample(AbstractModel):
         return np.concatenate([theta, np.broadcast_to(c[:, None], (*theta.shape[:-1], 1))], axis=-1)
 
 
-# A new model joins by one line.
+# A new model takes one line here.
 MODELS: dict[str, Callable[[], AbstractModel]] = {
     model().name: model
     for model in (
@@ -181,7 +184,7 @@ MODELS: dict[str, Callable[[], AbstractModel]] = {
 
 
 def find_model(model: str | AbstractModel) -> AbstractModel:
-    """A model by its name, or the model itself. Raises ValueError for a name that is none."""
+    """A model by its name, or the model itself. Raises ValueError for an unknown name."""
     if isinstance(model, AbstractModel):
         return model
     if model not in MODELS:

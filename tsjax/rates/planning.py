@@ -1,13 +1,12 @@
 """How many seeds an exponent of a given precision needs, and at which n.
 
-The variance of the exponent is element (1, 1) of (J' W J)^{-1}, W = diag(s_i / v_i), with s_i seeds and the relative
-variance v_i of one risk at n_i, times a factor that the pilot measures: how much the pairing of the seeds helps.
-Planning is for the half-width t_{e-1} standard errors of the interval, with the e effective seeds that the *planned* seeds
-will have (Satterthwaite's, as `fit_rate` counts them): the pilot's own quantile, 3.2 of 4 seeds, would ask for 2.6 times as
-many seeds as 1.96.
+The variance of the exponent is element (1, 1) of (J' W J)^{-1}, W = diag(s_i / v_i), with s_i seeds and the relative variance
+v_i of one risk at n_i, times a factor that the pilot measures: the effect of pairing the seeds. Planning is for the half-width
+t_{e-1} standard errors of the interval, with the e effective seeds that the *planned* seeds will have (Satterthwaite's, as
+`fit_rate` counts them). The pilot's own quantile, 3.2 for 4 seeds, would ask for 2.6 times as many seeds as 1.96 does.
 
-What a pilot of few seeds says of its noise is rough: the variance of s seeds has a relative standard error of sqrt(2 / (s-1)),
-82 % of 4 seeds. So the variance at one n, and the factor of pairing, count only as far as their degrees of freedom carry them
+A pilot of few seeds measures its noise only roughly: the variance of s seeds has a relative standard error of sqrt(2 / (s-1)),
+82 % for 4 seeds. So the variance at one n and the factor of pairing are shrunk according to their degrees of freedom
 (`_weight`), and a round at most doubles the seeds of an n that has fewer than 16.
 """
 
@@ -20,28 +19,29 @@ from .intervals import FEW_SEEDS, student_quantile
 from .rate import Rate
 from .table import Numbers, as_array, check_positive
 
-# No n is planned with fewer seeds, nor any plan with more: 2^20 seeds say that the wish is no wish.
+# A plan that would need more seeds than this is refused: the precision asked for is unrealistic.
 _MOST = 2**20
-# A round has at most so many times the seeds there are, fewer while what they say of the noise is rough.
+# A round multiplies the seeds of an n by at most _GROWTH, and by _FIRST_GROWTH while there are fewer than _ROUGH.
 _GROWTH, _FIRST_GROWTH, _ROUGH = 4, 2, 16
-# Where more seeds are needed at all, no n is left with fewer: resampled weights of a handful of seeds widen the interval by
-# more than any plan foresees: at 4 seeds the standard error by resampling is 2.0 times that of the delta method, at 8 1.26,
-# at 16 1.10 (means of 300 curves of six n, noise of chi-square_15).
+# If more seeds are needed at all, every n gets at least this many: with a handful of seeds, weights that are refitted in every
+# resample widen the interval by more than the plan foresees.
 _LEAST = 8
-# Standard deviation of the log of the variance of one risk from n to n, and of the factor of pairing from curve to curve.
+# Assumed standard deviation of the log of the variance of one risk from n to n, and of the log factor of pairing from curve to
+# curve.
 _SPREAD = 0.5
 
 
 @dataclass(frozen=True, eq=False)
 class SeedPlan:
-    """What it takes to know an exponent to +- `precision`.
+    """The seeds that an exponent needs for a precision of +- `precision`.
 
-    - `half_width`: of the pilot's interval; `reached`: whether that is enough.
-    - `seeds`: how many at every n would do; `assured_seeds`: so many that it does with probability `assurance`, since the
-      pilot's own noise level is uncertain.
-    - `n` (k,), `allocation` (k,): the cheapest seeds at each n, none below what the pilot has; `cost` of the allocation and
-      `equal_cost` of `seeds` everywhere, in the units given (cost of one seed at n; proportional to n by default).
-    - `octave_seeds`: how many at every n would do with 2 n_max added to the window; `octave_cost`.
+    - `half_width`: that of the pilot's interval; `reached`: whether it is small enough.
+    - `seeds`: the number at every n that is expected to suffice; `assured_seeds`: the number that suffices with probability
+      `assurance`, since the pilot's own noise level is uncertain.
+    - `n` (k,), `allocation` (k,): the cheapest numbers of seeds at each n, at least those of the pilot; `cost`: of the
+      allocation, and `equal_cost`: of `seeds` everywhere, in the units of the cost of one seed at n (proportional to n by
+      default).
+    - `octave_seeds`: the number at every n that would suffice if 2 n_max were added to the window; `octave_cost`: its cost.
     """
 
     precision: float
@@ -94,7 +94,7 @@ def plan_seeds(rate: Rate, precision: float, *, cost: Numbers | None = None, ass
     best = _allocate(rate, precision, costs, rate.table.units_present, most=_MOST)
 
     wider = np.append(rate.n, 2.0 * rate.n[-1])
-    # Beyond the window a risk varies as at its end, and costs what the last two n say.
+    # At 2 n_max a risk varies as at the last n, and its cost is extrapolated from the last two n.
     one_wider = np.append(one, one[-1])
     growth = costs[-1] / costs[-2] if len(costs) > 1 else 2.0
     step = np.log(rate.n[-1] / rate.n[-2])
@@ -116,14 +116,14 @@ def plan_seeds(rate: Rate, precision: float, *, cost: Numbers | None = None, ass
 
 
 def next_seeds(rate: Rate, precision: float, *, cost: Numbers | None = None, most: int = 1024) -> Int[np.ndarray, " k"]:
-    """The seeds (k,) to have at each n in the next round of a sweep that stops at +- `precision`: those it has where the
-    precision is reached, or where no n may have more.
+    """The seeds (k,) to have at each n in the next round of a sweep that stops at +- `precision`. If the precision is reached,
+    or no n may have more seeds, these are the present ones.
 
-    Otherwise every n gets 8 seeds, and more go, one batch after the other, where the interval becomes shorter by most for the
-    cost of one more, until the plan is precise enough. No n gets more than 4 times its seeds in one round (twice, below
-    16 seeds), nor more than `most`, and at least one n gets more.
+    Otherwise every n gets at least 8 seeds. More are added batch by batch where they shorten the interval most for their cost,
+    until the plan is precise enough. In one round no n gets more than 4 times its seeds (twice, below 16 seeds), nor more than
+    `most`; at least one n gets more.
 
-    **Arguments:** as `plan_seeds`; `most`: seeds at any n. **Raises:** ValueError as `plan_seeds`.
+    **Arguments:** as in `plan_seeds`; `most`: the most seeds at any n. **Raises:** ValueError as `plan_seeds` does.
     """
     _check(rate, precision)
     present = rate.table.units_present
@@ -133,13 +133,13 @@ def next_seeds(rate: Rate, precision: float, *, cost: Numbers | None = None, mos
     limit = np.minimum(np.where(present < _ROUGH, _FIRST_GROWTH, _GROWTH) * present, most)
     wanted = np.minimum(_allocate(rate, precision, costs, present, most=most), np.maximum(limit, present))
     if (wanted == present).all():
-        # The plan believes that it is there, and the interval says not yet: a quarter more everywhere.
+        # The plan expects the precision to be reached, but the measured interval is still too wide: add a quarter everywhere.
         wanted = np.minimum(present + np.maximum(1, present // 4), np.maximum(most, present))
     return wanted
 
 
 def check_precision(precision: float) -> None:
-    """Raises ValueError unless it is a half-width."""
+    """Raises ValueError unless `precision` is finite and positive."""
     if not 0.0 < precision < np.inf:
         raise ValueError(f"precision is a half-width of the exponent's interval, positive; got {precision:g}.")
 
@@ -164,13 +164,13 @@ def _costs(rate: Rate, cost: Numbers | None) -> np.ndarray:
 
 
 def _weight(freedom: np.ndarray | float) -> np.ndarray:
-    """How far the log of a variance with so many degrees of freedom, whose own variance is about 2 / freedom, is believed
-    beside a prior of standard deviation `_SPREAD`."""
+    """The weight of the log of a variance with `freedom` degrees of freedom, whose own variance is about 2 / freedom, against a
+    prior of standard deviation `_SPREAD`."""
     return np.asarray(_SPREAD**2 / (_SPREAD**2 + 2.0 / np.maximum(freedom, 1e-9)))
 
 
 def _one_seed_variance(rate: Rate) -> np.ndarray:
-    """Variance of the log of one risk's mean at each n, between its own estimate and the average of all n (in logs)."""
+    """The relative variance of one risk at each n (k,), shrunk in logs from its own estimate towards the average over all n."""
     present = rate.table.units_present
     one = rate.variance * present
     return one.mean() * (one / one.mean()) ** _weight(present - 1.0)
@@ -182,8 +182,8 @@ def _variance(rate: Rate, n: np.ndarray, seeds: np.ndarray, one: np.ndarray) -> 
 
 
 def _design(rate: Rate, n: np.ndarray, seeds: np.ndarray, one: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of designs `seeds` (..., k): the variance of the exponent if rows were independent, and its effective seeds; see
-    `Table.variance_of`. Here no risks are missing, and column j is at n_i where j < s_i."""
+    """For designs `seeds` (..., k): the variance of the exponent if rows were independent, and its effective seeds; see
+    `Table.variance_of`. No risks are missing here, and column j is present at n_i if j < s_i."""
     jacobian = rate.model.evaluate(rate.theta, n)[1]
     size = np.sqrt((jacobian**2).sum(axis=0))
     scaled = jacobian / np.where(size > 0, size, 1.0)
@@ -202,8 +202,8 @@ def _design(rate: Rate, n: np.ndarray, seeds: np.ndarray, one: np.ndarray) -> tu
 
 
 def _pairing(rate: Rate) -> float:
-    """How many times larger the variance is than with independent rows. Of few seeds the bootstrap's variance is too large,
-    since every resample has weights of its own, and that of the delta method too small."""
+    """The ratio of the variance to that with independent rows. With few seeds the bootstrap's variance is too large, since
+    every resample has weights of its own, and that of the delta method is too small."""
     planned, _ = _design(rate, rate.n, rate.table.units_present, _one_seed_variance(rate))
     measured = rate.standard_error * (rate.delta_error if np.isfinite(rate.delta_error) else rate.standard_error)
     return float((measured / planned) ** _weight(rate.effective_seeds - 1.0))
@@ -229,7 +229,7 @@ def _equal_seeds(variance: float, precision: float, level: float) -> int:
 
 
 def _allocate(rate: Rate, precision: float, costs: np.ndarray, start: np.ndarray, most: int) -> np.ndarray:
-    """Greedy seeds (k,): batches of a twentieth go where the half-width falls most per cost."""
+    """Seeds (k,) by a greedy search: each batch of a twentieth goes to the n where the half-width falls most for its cost."""
     from scipy.special import stdtrit
 
     one, pairing, level = _one_seed_variance(rate), _pairing(rate), rate.level

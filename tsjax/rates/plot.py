@@ -7,14 +7,14 @@ import numpy as np
 from .intervals import student_quantile
 from .losses import is_typical
 
-# Blue and vermilion of Okabe and Ito, which everyone can distinguish; in grey, dashes and markers differ.
+# Blue and vermilion of Okabe and Ito, for colour-blind readers; in grey, dashes and markers differ.
 _MEASURED, _FITTED = "#0072B2", "#D55E00"
 
 
 def plot_rate(rate: Any, axes: np.ndarray | None = None) -> np.ndarray:
     """Curve, residuals and local exponents of a fit in three panels; see `Rate.plot`.
 
-    `rate` is a `Rate`, whose module imports this one.
+    `rate` is a `Rate`; it is annotated as Any because the module of `Rate` imports this one.
     """
     import matplotlib.pyplot as plt
 

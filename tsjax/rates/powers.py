@@ -9,12 +9,12 @@ from .model import FLAT, VANISHED, AbstractModel, lowest_around
 
 @dataclass(frozen=True)
 class SumOfPowers(AbstractModel):
-    """L = E + A N^{-a} + B D^{-b} on points x (k, 2) = (N, D), with A, B, a, b > 0; E may come out negative, so that an
-    interval which contains 0 says that there is no floor. Without `floor`, E = 0.
+    """L = E + A N^{-a} + B D^{-b} on points x (k, 2) = (N, D), with A, B, a, b > 0. The fitted E may be negative; if its
+    interval contains 0, the data show no floor. Without `floor`, E = 0.
 
-    Given a and b, relative errors L / f - 1 are linear in E, A, B: starts are the least squares with A, B >= 0 on a grid of
-    exponents (variable projection, Golub & Pereyra 1973), and the lowest valleys of the fit's own loss are then descended in
-    all parameters at once, since in log loss none is linear.
+    Given a and b, relative errors L / f - 1 are linear in E, A and B. Starts are therefore the least-squares solutions with A,
+    B >= 0 on a grid of exponents (variable projection, Golub & Pereyra 1973). From the lowest valleys of the fit's own loss the
+    fit then descends in all parameters at once, since log loss is linear in none of them.
     """
 
     floor: bool = True
@@ -57,8 +57,8 @@ class SumOfPowers(AbstractModel):
         return least[:count], most[:count]
 
     def exponents_of(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Both exponents (..., 2): inf or -inf where the fit lies at a limit that leaves one open on that side, or where its
-        power is too small a part of the loss to have one."""
+        """Both exponents (..., 2): inf or -inf if the fit lies at a limit, so that the exponent is not bounded on that side, or
+        if its power is too small a part of the loss to have an exponent."""
         low, high = self.limits(x)
         powers = np.stack([power.max(axis=-1) for power in self._powers(theta, x)], axis=-1)
         flat = powers < 1e3 * FLAT * np.exp(self.curve(theta, x).max(axis=-1))[..., None]
@@ -67,7 +67,7 @@ class SumOfPowers(AbstractModel):
 
     def starts(self, x, log_y, weight):
         low, high = self.limits(x)
-        # As dense as the valleys are wide: a descent bridges a factor of two.
+        # The grid is as fine as the valleys are wide: a descent bridges a factor of two.
         a, b = (np.geomspace(max(0.05, 2.0 * low[i]), max(0.5 * high[i], 0.5), 10) for i in (1, 3))
         u = np.log(x)
         # In units of the largest power on x.
@@ -78,7 +78,7 @@ class SumOfPowers(AbstractModel):
         y = np.exp(log_y - scale)
         v = weight / y**2
         v = v / v.sum(axis=-1, keepdims=True)
-        # Moments of the powers and of y, (curves, grid of a, grid of b), about their means where there is a floor.
+        # Moments of the powers and of y, (curves, grid of a, grid of b), about their means if there is a floor.
         mean, pair = (v * y).sum(axis=-1)[:, None, None], (first[:, None] * second).reshape(-1, len(x))
         means = [(v @ first.T)[:, :, None], (v @ second.T)[:, None, :]]
         p, q, middle = (*means, mean) if self.floor else (0.0, 0.0, 0.0)
@@ -88,7 +88,7 @@ class SumOfPowers(AbstractModel):
         with np.errstate(divide="ignore", invalid="ignore"):
             free = pp * qq - pq**2
             both = (py * qq - qy * pq) / free, (qy * pp - py * pq) / free
-            # Where a coefficient would be negative it is 0, and the other one fits alone, if it gains by that.
+            # A coefficient that would be negative is set to 0, and the other one is fitted alone if that helps.
             inside = (both[0] > 0) & (both[1] > 0)
             alone = (py > 0) & ((qy <= 0) | (py**2 / pp >= qy**2 / qq))
             one = np.where(alone, py / pp, 0.0), np.where(alone, 0.0, qy / qq)
@@ -104,8 +104,8 @@ class SumOfPowers(AbstractModel):
 
 
 def _limits_of(u: np.ndarray) -> tuple[float, float]:
-    """The least exponent, whose power is a straight line in u to 1 % of its change, and the largest, whose power has vanished
-    between the first two values that lie a twentieth of the range apart."""
+    """The limits of an exponent. With the least one the power is a straight line in u up to 1 % of its change; with the largest
+    it vanishes between the first two values that lie a twentieth of the range apart."""
     ordered = np.unique(u)
     width = ordered[-1] - ordered[0]
     step = ordered[ordered - ordered[0] >= 0.05 * width][0] - ordered[0]

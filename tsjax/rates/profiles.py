@@ -1,6 +1,6 @@
-"""A metric along an axis as a whole: how far its means spread, whether they fall throughout, where they are best.
+"""A metric along a whole axis: how far its means spread, whether they fall throughout, and where they are best.
 
-All rest on simultaneous intervals of the differences of every two means (of logarithms, where the metric is positive): each
+All three use simultaneous intervals for the differences of every two means (or their logarithms, if the metric is positive). A
 statement about a maximum or a minimum then holds at the level at which all intervals hold at once.
 """
 
@@ -16,18 +16,19 @@ from .table import ROUNDING, Numbers, Resamples, as_array, check_not_infinite, c
 def spread(
     values: Numbers, *, positive: bool = True, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Estimate:
-    """How far means differ along an axis: the largest over the smallest, or their difference where not `positive`.
+    """How far means differ along an axis: the largest over the smallest, or their difference if not `positive`.
 
     With L_ij <= d_ij <= U_ij the simultaneous intervals of all differences d_ij of (log) means, the true spread max d_ij
     lies in [max L_ij, max U_ij], and is at least 1 (or 0).
 
     **Arguments:**
 
-    - `values`: (k, seeds): row i holds the metric of every seed at place i. Seeds that some place lacks (NaN) are left out.
-    - `positive`: whether the metric is positive, so that ratios are meant.
+    - `values`: (k, seeds): row i holds the metric of every seed at place i of the axis. Seeds that are missing (NaN) at some
+      place are left out.
+    - `positive`: whether the metric is positive, so that means are compared by ratios.
     - `level`, `draws`, `seed`: as in `fit_rate`.
 
-    **Raises:** ValueError for fewer than two places, no common seed, or values that are no risks where `positive`.
+    **Raises:** ValueError for fewer than two places, no common seed, or, if `positive`, values that are not risks.
 
     >>> rng = np.random.default_rng(0)
     >>> print(ts.spread(np.array([[1.0], [2.0], [4.0]]) * rng.chisquare(50, (3, 64)) / 50))
@@ -48,10 +49,11 @@ def largest_rise(
     draws: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """The largest mean over an earlier one along an axis, max_{i<j} m_j / m_i (m_j - m_i where not `positive`): at most 1 (or
-    0) for a metric that falls throughout. With `falls` the largest fall, min_{i<j} m_j / m_i, at least 1 for one that rises.
+    """The largest ratio of a mean to an earlier one along an axis, max_{i<j} m_j / m_i (m_j - m_i if not `positive`): at most 1
+    (or 0) for a metric that falls throughout. With `falls` it is the largest fall, min_{i<j} m_j / m_i: at least 1 (or 0) for a
+    metric that rises throughout.
 
-    The interval is [max L_ij, max U_ij] over those pairs (see `spread`).
+    The interval is [max L_ij, max U_ij] over those pairs, or that of the minima (see `spread`).
 
     **Arguments:** as in `spread`, the places in their order along the axis.
 
@@ -68,8 +70,8 @@ def largest_rise(
 def best(
     x: Numbers, values: Numbers, *, positive: bool = True, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Estimate:
-    """The place x of the smallest mean. The interval reaches from the first to the last place that may be the best: those whose
-    mean no other one is below, by the simultaneous intervals of all differences (multiple comparisons with the best, Hsu
+    """The place x of the smallest mean. The interval reaches from the first to the last place that may be the best: by the
+    simultaneous intervals of all differences, no other mean is below the mean there (multiple comparisons with the best, Hsu
     1984).
 
     **Arguments:** `x` (k,) increasing; the others as in `spread`.
@@ -81,7 +83,9 @@ def best(
     places = as_array(x, "x")
     pairs = _Pairs(values, positive, level, draws, seed)
     if places.shape != (len(pairs.value),):
-        raise ValueError(f"one x for each row of values: got x {places.shape} for {len(pairs.value)} rows.")
+        raise ValueError(
+            f"x must hold one number for each row of values: got {places.shape} for {len(pairs.value)} rows."
+        )
     possible = places[(pairs.low <= 0).all(axis=1)]
     smallest = places[int(np.argmin(pairs.means))]
     return Estimate(
@@ -90,9 +94,9 @@ def best(
 
 
 class _Pairs:
-    """`value`, `low` and `high` (k, k): mean i minus mean j (of logarithms where positive), with intervals that hold all at
-    once. They are d +- q se, se by the delta method, and q the quantile of max |d* - d| / se* over resamples of the seeds
-    (studentised max-t); the variance of a resample counts as at least a tenth of that of the sample, as in `mean_ratio`."""
+    """`value`, `low` and `high` (k, k): mean i minus mean j (of logarithms where positive), with intervals that all hold at
+    once. They are d +- q se, with se by the delta method and q the quantile of max |d* - d| / se* over resamples of the seeds
+    (studentised max-t). The variance of a resample counts as at least a tenth of that of the sample, as in `mean_ratio`."""
 
     def __init__(self, values: Numbers, positive: bool, level: float, draws: int, seed: int):
         check_options(level, draws)
@@ -103,7 +107,7 @@ class _Pairs:
         table = table[:, ~np.isnan(table).any(axis=0)]
         size = table.shape[1]
         if not size:
-            raise ValueError("no seed has a value at every place; give the places at which some seed has them all.")
+            raise ValueError("no seed has a value at every place; leave out places at which many seeds are missing.")
         if positive:
             for i, row in enumerate(table):
                 check_risks(row, f"the metric at place {i + 1}")
@@ -116,7 +120,7 @@ class _Pairs:
             reach = np.full_like(self.value, np.inf)
             np.fill_diagonal(reach, 0.0)
         else:
-            # Of a positive metric relative to its mean, of another one its deviation.
+            # A positive metric relative to its mean; the deviation from its mean otherwise.
             self._parts = (table / means[:, None] if positive else table - means[:, None]).T
             centred = self._parts - self._parts.mean(axis=0)
             self._variance = _squares(centred) / (size * (size - 1))
@@ -125,7 +129,7 @@ class _Pairs:
                 (far,) = Resamples(size, draws, seed).each(lambda counts: (self._furthest(counts),))
                 quantile = float(np.quantile(far, level))
             else:
-                # Resamples of two or three seeds say nothing of the tails: Bonferroni over the pairs.
+                # Resamples of two or three seeds say nothing about the tails, so Bonferroni over the pairs is used.
                 quantile = student_quantile(size, 1 - (1 - level) / (len(table) * (len(table) - 1) / 2))
             reach = quantile * np.sqrt(self._variance)
             if not self._variance.any():

@@ -31,41 +31,41 @@ def fit_rate(
 ) -> Rate:
     r"""Fits log risk = log of a model, by default log mean risk = log C - exponent log n.
 
-    By weighted least squares with weights 1 / var(log mean), where var(log mean) = var(mean) / mean^2 (delta method); an n
-    with a single seed takes the average relative variance of the others, and no variance counts as less than a
+    The fit is by weighted least squares with weights 1 / var(log mean), where var(log mean) = var(mean) / mean^2 (delta
+    method). An n with a single seed takes the average relative variance of the others, and no variance counts as less than a
     thousandth of that average. The interval resamples seeds: draw b takes the columns
-    `np.random.default_rng(seed).integers(seeds, size=(draws, seeds))[b]` at every n (`paired`) or, with
-    `size=(k, draws, seeds)`, other columns at every n, and refits means, weights and model, from all of the model's starts. Its
-    ends are expanded percentiles (`tsjax.rates.intervals`), with the effective number of seeds for s (`Table.variance_of`: all
-    of them when none is missing). Below 4 seeds at some n it is exponent +- t_{s-1} standard errors, which over-covers.
-    Independent columns make it too wide below 8 seeds.
+    `np.random.default_rng(seed).integers(seeds, size=(draws, seeds))[b]` at every n (`paired`) or, with `size=(k, draws,
+    seeds)`, different columns at each n (not `paired`), and refits means, weights and model, from all of the model's starts.
+    Its ends are expanded percentiles (`tsjax.rates.intervals`), where s is the effective number of seeds (`Table.variance_of`),
+    which is all of them if no risk is missing. Below 4 seeds at some n it is exponent +- t_{s-1} standard errors, which covers
+    more than stated. If not `paired`, the interval is too wide below 8 seeds.
 
-    With one seed at every n, all points weigh the same, and the interval rests on their scatter about the curve, by the
+    With one seed at every n, all points have the same weight, and the interval comes from their scatter about the curve, by the
     residual bootstrap (`errors`).
 
-    An end of the interval is infinite where the data do not bound the exponent (`Rate.identified`).
+    An end of the interval is infinite if the data do not bound the exponent there (`Rate.identified`).
 
     **Arguments:**
 
     - `n`: (k,) sample sizes, or any other positive axis (width, steps, dimension); strictly increasing, k >= 2.
-    - `risks`: (k, seeds); NaN marks a risk that is missing. Means are over the seeds that are there; `missing` and
-      `warnings` say how many are not. A failed student left out makes its curve look better than it is.
-    - `model`: a name in `tsjax.rates.MODELS`, or a model such as `FiniteSample(scale=m * d)`. Its `meaning` says what
-      its exponent is the exponent of.
-    - `method`: `wls`, as above; `gamma`, maximum likelihood when risks are gamma with a common shape at all n (chi-square
-      risks of efficient students), which weights an n by its number of seeds; `student_t`, maximum likelihood of the typical
-      risk at each n under Student's law with 4 degrees of freedom for log risks, then weighted least squares: failed seeds
-      barely move it, and it says nothing about mean risk; `Huber(delta)`, or `huber` for its default, Huber's loss of the
-      distances of log mean risks from the curve, which a few n that fit no curve barely move.
-    - `errors`: what the interval rests on. `seeds`, as above; `residuals` or `wild`, the residual or the wild bootstrap of the
-      points about the curve (`tsjax.rates.residuals`), which believe that the model holds; `auto`, residuals where no n has
-      more than one seed, and seeds otherwise.
-    - `groups`: (seeds,) labels, where columns come in groups that share something (several data sets of one teacher): then
-      groups are resampled, whole, and the variance is that between groups (Davison & Hinkley 1997, section 3.8).
-    - `level`: of the interval.
+    - `risks`: (k, seeds); NaN marks a missing risk. Means are over the seeds present; `missing` and `warnings` say how many are
+      not. Leaving out failed students makes their curve look better than it is.
+    - `model`: a name in `tsjax.rates.MODELS`, or a model such as `FiniteSample(scale=m * d)`. Its `meaning` says which exponent
+      it has.
+    - `method`: `wls`, as above; `gamma`, maximum likelihood when risks are gamma with a common shape at all n (chi-square risks
+      of efficient students), which weights an n by its number of seeds; `student_t`, maximum likelihood of the typical risk at
+      each n under Student's law with 4 degrees of freedom for log risks, then weighted least squares, where failed seeds hardly
+      matter, but which says nothing about mean risk; `Huber(delta)`, or `huber` for its default, Huber's loss of the distances
+      of log mean risks from the curve, so that a few n far from the curve hardly matter.
+    - `errors`: the source of the interval. `seeds`, as above; `residuals` or `wild`, the residual or the wild bootstrap of the
+      points about the curve (`tsjax.rates.residuals`), which assume that the model holds; `auto`, residuals if no n has more
+      than one seed, and seeds otherwise.
+    - `groups`: (seeds,) labels, if columns come in groups that share something, such as several data sets of one teacher. Whole
+      groups are then resampled, and the variance is that between groups (Davison & Hinkley 1997, section 3.8).
+    - `level`: the confidence level of the interval.
     - `draws`: number of resamples, at least 100.
-    - `seed`: of the resampling. Equal seeds give equal resamples, so that draws of two fits subtract pair by pair.
-    - `paired`: whether column j is one seed at all n (shared teacher or data), the engine's design.
+    - `seed`: the seed of the resampling. Equal seeds give equal resamples, so that the draws of two fits are paired.
+    - `paired`: whether column j is the same seed at all n (shared teacher or data), as in sweeps.
 
     **Returns:** a `Rate`.
 
@@ -94,7 +94,7 @@ def fit_table(
     paired: bool,
     errors: Errors = "auto",
 ) -> Rate:
-    """`fit_rate` of a checked table."""
+    """`fit_rate` for a checked table."""
     method, errors = find_method(method), find_errors(errors, table)
     model.check(table.x)
     typical = is_typical(method)
@@ -116,7 +116,7 @@ def fit_table(
     scatter = scatter_of(exponent, residuals, jacobian, weights, errors, gradient)
     if errors == "seeds":
         kept, good = _usable(summarise(table.resamples(draws, seed, paired)))
-        # How the exponent follows log mean risks, by (J' W J)^{-1} J' W.
+        # The derivatives of the exponent in log mean risks come from (J' W J)^{-1} J' W.
         delta, effective = table.variance_of(gradient @ rows_of_fit(jacobian, weights), paired, typical)
         delta_error = float(np.sqrt(delta)) if least > 1 else np.inf
         effective = effective if least >= FEW_SEEDS else min(effective, least)
@@ -172,7 +172,7 @@ def fit_table(
         mean_se = np.where(number > 1, table.mean * np.sqrt(squares), np.nan)
     with np.errstate(over="ignore"):
         constant = float(np.exp(theta[0]))
-    # Where units, or degrees of freedom, are missing, it is not the curve's fault.
+    # With too few units, or degrees of freedom, an infinite interval does not mean that the curve leaves the exponent open.
     identified = effective < 1.5 or not len(exponents) or bool(np.isfinite([exponent, *interval]).all())
     return Rate(
         exponent=exponent,
@@ -224,7 +224,7 @@ def fit_table(
 
 
 def _usable(resampled: Summary) -> tuple[Summary, np.ndarray]:
-    """The resamples (kept, k) with a logarithm at every n, and which of all they are (draws,)."""
+    """The resamples (kept, k) with a positive mean at every n, and a mask of them among all (draws,)."""
     good = np.asarray(np.isfinite(resampled.log_mean).all(axis=1))
     return (resampled if good.all() else Summary(*(part[good] for part in resampled))), good
 
@@ -240,7 +240,7 @@ def _local_seeds(table: Table, effective: float, from_seeds: bool, paired: bool,
 
 
 def _bend(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Coefficients (k,) of log risks in the change of the local exponent over the window, by a quadratic."""
+    """The change of the local exponent over the window, by a quadratic fit, as coefficients (k,) of log risks."""
     u = np.log(x)
     return rows_of_fit(np.stack([np.ones(len(x)), u, u * u], axis=-1), weights)[2] * -2.0 * (u[-1] - u[0])
 
@@ -258,8 +258,8 @@ def _residual_drift(x: np.ndarray, log_risk: np.ndarray, weights: np.ndarray) ->
 
 
 def _goodness(model, x, log_means, thetas, residuals, variance, least: float) -> float:
-    """Centred at the fit's own residuals, the resamples show what scatter alone would do. Weights stay those of the data:
-    refitted ones would make the statistic's null distribution far too wide at few seeds."""
+    """See `Rate.goodness`. Resamples, centred at the fit's own residuals, give the distribution under scatter alone. Weights
+    stay those of the data: refitted ones would make the null distribution far too wide with few seeds."""
     scatter = log_means - model.evaluate(thetas, x)[0] - residuals
     excess = (scatter**2 / variance).sum(axis=1) * least / (least - 1.0)
     return float((excess >= (residuals**2 / variance).sum()).mean())

@@ -16,11 +16,11 @@ def _blas() -> ThreadpoolController:
 
 def one_thread():
     """A context in which BLAS uses one thread."""
-    # The products are small: on a busy machine a second thread only makes them wait for each other.
+    # The products are small, so a second thread would mostly wait, above all on a busy machine.
     return _blas().limit(limits=1, user_api="blas")
 
 
-# Multiplicities that are kept from one fit to the next, and those of a block where there are more.
+# The most multiplicities that are kept from one fit to the next, and those of a block if there are more.
 _KEPT = 2**24
 _BLOCK = 2**22
 
@@ -28,7 +28,7 @@ _BLOCK = 2**22
 @dataclass(frozen=True)
 class Resamples:
     """How often each of `draws` resamples takes each of `units` units: multiplicities (draws, units), or (rows, draws, units)
-    for independent rows. Of very many units they are made block by block: of 100 000 units, 2000 resamples would take
+    for independent rows. With very many units they are made block by block, since 2000 resamples of 100 000 units would take
     gigabytes.
     """
 
@@ -60,7 +60,7 @@ class Resamples:
 
 @lru_cache(maxsize=4)
 def _multiplicities(units: int, draws: int, seed: int, rows: int | None) -> np.ndarray:
-    """Cached: a sweep fits hundreds of curves of one shape, and equal resamples are what makes their draws paired."""
+    """Cached, since a sweep fits hundreds of curves of one shape. Their draws are paired because their resamples are equal."""
     shape = (draws, units) if rows is None else (rows, draws, units)
     chosen = np.random.default_rng(seed).integers(units, size=shape).reshape(-1, units)
     flat = (chosen + units * np.arange(len(chosen))[:, None]).ravel()

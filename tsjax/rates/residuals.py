@@ -1,19 +1,19 @@
-"""Errors from the scatter of the points about the fitted curve, where there are no seeds to resample.
+"""Errors from the scatter of the points about the fitted curve, if there are no seeds to resample.
 
-With one run at every n the only witness of noise is the distance of the points from the curve. With residuals r_i of log risk,
+With one run at every n, only the distances of the points from the curve show the noise. With residuals r_i of log risk,
 weights w_i of mean 1, leverages h_i and k - p degrees of freedom, s^2 = sum w r^2 / (k - p) is the variance of one log
 risk, if the model holds and the errors are independent and alike at all n. Resamples are made of the fitted curve and
 
 - `residuals`: residuals r / sqrt(1 - h), centred, drawn with replacement (Davison & Hinkley 1997, section 6.2.3);
 - `wild`: each residual r / (1 - h) in its own place, times a standard normal number (Wu, Annals of Statistics 14, 1986; the
-  residuals of MacKinnon & White's HC3), which allows for another variance at each n. Random signs would have no tails: with
-  eight points they cover 92 % of 1000 simulated curves, and normal numbers 96 %.
+  residuals of MacKinnon & White's HC3), which allows for a different variance at each n. Random signs in place of normal
+  numbers would have no tails and cover too little with few points.
 
-The variance of the exponent, sum c_i^2 s^2 with the exponent's coefficients c, has k - p degrees of freedom, and fewer for
-the wild bootstrap, which knows each variance by one residual: (sum c^2)^2 / sum c^4 (Satterthwaite's, as Bell & McCaffrey,
-Survey Methodology 28, 2002, take them), at most k - p. With s one more than these degrees, resamples are scaled to the variance
-s^2 (s - 1) / s of s units: then the expanded percentiles of `tsjax.rates.intervals` are Student's interval where a model is
-linear and errors are Gaussian.
+The variance of the exponent, sum c_i^2 s^2 with the exponent's coefficients c, has k - p degrees of freedom. The wild bootstrap
+estimates each variance from one residual and has fewer: (sum c^2)^2 / sum c^4 (Satterthwaite's, as in Bell & McCaffrey, Survey
+Methodology 28, 2002), at most k - p. With u units, one more than the degrees of freedom, resamples are scaled to the variance
+s^2 (u - 1) / u. For a linear model with Gaussian errors, the expanded percentiles of `tsjax.rates.intervals` are then Student's
+interval.
 """
 
 from typing import Literal, NamedTuple, TypeAlias
@@ -23,17 +23,17 @@ import numpy as np
 from .linear import rows_of_fit
 from .table import ROUNDING, Table
 
-# Any text passes the type, so that a wrong one meets `find_errors`, which says what is allowed.
+# The type admits any string, so that `find_errors` reports a wrong one and says what is allowed.
 Errors: TypeAlias = Literal["auto", "seeds", "residuals", "wild"] | str
 FoundErrors: TypeAlias = Literal["seeds", "residuals", "wild"]
-# What each kind of interval is called beside the number.
+# The name of each kind of interval, as printed beside a number.
 KINDS = {"seeds": "seeds resampled", "residuals": "residual bootstrap", "wild": "wild bootstrap"}
 
 
 class Scatter(NamedTuple):
-    """What residuals say: the `variance` (k,) of each log risk, the degrees of `freedom` of the exponent's error, the residuals
-    freed of their leverage, `standard` (k,), the standard `error` of the exponent, and its value `left_out` (k,) without each
-    point."""
+    """Estimates from residuals: the `variance` (k,) of each log risk, the degrees of `freedom` of the exponent's error, the
+    residuals corrected for their leverage, `standard` (k,), the standard `error` of the exponent, and the exponent without each
+    point, `left_out` (k,)."""
 
     variance: np.ndarray
     freedom: float
@@ -43,8 +43,8 @@ class Scatter(NamedTuple):
 
 
 def find_errors(errors: Errors, table: Table) -> FoundErrors:
-    """What intervals rest on: `auto` is residuals where no n has more than one seed, and seeds otherwise. Raises ValueError for
-    a name that is none."""
+    """The source of intervals: `auto` is residuals if no n has more than one seed, and seeds otherwise. Raises ValueError for
+    an unknown name."""
     if errors == "auto":
         return "residuals" if table.units_present.max() == 1 else "seeds"
     if errors in ("seeds", "residuals", "wild"):
@@ -100,8 +100,8 @@ def residual_draws(
 
 def lack_of_fit(residuals: np.ndarray, jacobian: np.ndarray, weights: np.ndarray, columns: np.ndarray) -> float:
     """p-value of "the model holds", by the F test of further `columns` (k, q) beside the model's derivatives (k, p), with
-    k - p - q degrees of freedom. Columns that the model has already, or that repeat others, do not count; NaN where no column,
-    or no degree of freedom, is left."""
+    k - p - q degrees of freedom. Columns that depend linearly on the model's or on each other do not count; NaN if no column,
+    or no degree of freedom, remains."""
     from scipy.special import fdtrc
 
     k, p = jacobian.shape

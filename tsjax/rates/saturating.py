@@ -1,12 +1,13 @@
-"""Models of learning curves with a plateau at small n, an additive limit at large n, or both: those that collections of fits
-compare (Gu, Hu & Liu, WAIM 2001; Domhan, Springenberg & Hutter, IJCAI 2015; Viering & Loog, "The shape of learning curves: a
-review", IEEE TPAMI 45(6), 7799-7819, 2023; Mohr, Viering, Loog & van Rijn, LCDB, ECML PKDD 2022), written for a falling risk.
-The names and the formulas are those of LCDB's fits (publications/2022-ecml/analysis/fit_database.py in github.com/fmohr/lcdb),
-of an accuracy: pow4 is a - b (x + d)^-c, mmf4 is (a b + c x^d) / (b + x^d), and wbl4 is c - b exp(-a x^d).
+"""Models of learning curves with a plateau at small n, an additive limit at large n, or both, written for a falling risk.
+Collections of fitted curves compare these models (Gu, Hu & Liu, WAIM 2001; Domhan, Springenberg & Hutter, IJCAI 2015; Viering &
+Loog, "The shape of learning curves: a review", IEEE TPAMI 45(6), 7799-7819, 2023; Mohr, Viering, Loog & van Rijn, LCDB, ECML
+PKDD 2022). Names and formulas follow the fits of LCDB (publications/2022-ecml/analysis/fit_database.py in
+github.com/fmohr/lcdb), which are for an accuracy: pow4 is a - b (x + d)^-c, mmf4 is (a b + c x^d) / (b + x^d), and wbl4 is c -
+b exp(-a x^d).
 
-What is called the exponent differs. `ShiftedPower`, `MorganMercerFlodin` and `Logistic` tend to a power law, and it is the
-exponent of that. `Weibull` and `Exponential` fall faster than any power, so that there is none in the limit: it is the local
-exponent -d log g / d log n of their part g above the floor at the largest n of the fit.
+The meaning of the exponent differs. `ShiftedPower`, `MorganMercerFlodin` and `Logistic` tend to a power law, and have its
+exponent. `Weibull` and `Exponential` fall faster than any power, so they have no exponent in the limit; for them it is the
+local exponent -d log g / d log n of the part g above the floor, at the largest n of the fit.
 """
 
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ _LOCAL = "the local exponent, at the largest n, of the part above the floor; it 
 class ShiftedPower(AbstractModel):
     """pow4: y = C (x + s)^{-a} + F with s > -x_1. The asymptotic exponent of the part above the floor is a.
 
-    With ever larger s and a it is an exponential. Where the fit lies there, the exponent is open above.
+    As s and a grow together it tends to an exponential. If the fit lies there, the exponent is not bounded above.
     """
 
     name = "pow4"
@@ -63,7 +64,7 @@ class ShiftedPower(AbstractModel):
     def starts(self, x, log_y, weight):
         (_, low, least, _), (_, _, most, _) = self.limits(x)
         shifts = np.concatenate([[0.9 * least, 0.5 * least, 0.0], np.geomspace(x[0], 0.9 * most, 9)])
-        # The local exponent at the middle of the window, a x / (x + s), is what the grid covers evenly.
+        # The grid is even in the local exponent at the middle of the window, a x / (x + s).
         middle = np.sqrt(x[0] * x[-1])
         local = np.geomspace(max(0.05, 2.0 * low), 8.0, 14)
         shift, slope = grid_of(shifts, local)
@@ -82,8 +83,8 @@ def _hill(a: np.ndarray, log_middle: np.ndarray, x: np.ndarray) -> tuple[np.ndar
 
 
 def _hill_limits(x: np.ndarray) -> tuple[list[float], list[float]]:
-    # A middle far below the first n leaves a power law; two n at least lie beyond the middle of the fall, which is what it
-    # takes for an exponent there.
+    # If the middle lies far below the first n, the curve is a power law. At least two n lie beyond the middle of the fall, as
+    # an exponent needs.
     u = np.log(x)
     steep = 2.0 * VANISHED / np.diff(u).min()
     return [1e-3, u[0] - 4.0], [steep, u[-2]]
@@ -105,8 +106,8 @@ def _hill_grid(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
 @dataclass(frozen=True)
 class MorganMercerFlodin(AbstractModel):
     """mmf4: y = (T B + F x^a) / (B + x^a) (Morgan, Mercer & Flodin, PNAS 72, 1975), from T at small x to F at large x. It is
-    written as y = C / (x^a + M^a) + F with M = B^{1/a} = exp(`log_middle`), C = (T - F) B. The asymptotic exponent of the
-    part above the floor is a. Where the middle of the fall is the last n but one or later, the exponent is open above."""
+    written as y = C / (x^a + M^a) + F with M = B^{1/a} = exp(`log_middle`), C = (T - F) B. The asymptotic exponent of the part
+    above the floor is a. If the middle of the fall is at the last n but one or later, the exponent is not bounded above."""
 
     name = "mmf4"
     formula = "C / (n^a + M^a) + F"
@@ -135,8 +136,8 @@ class MorganMercerFlodin(AbstractModel):
 @dataclass(frozen=True)
 class Logistic(AbstractModel):
     """The logistic function in log x, from T at small x to 0: y = T / (1 + (x / M)^a) = C / (x^a + M^a), with
-    M = exp(`log_middle`) and C = T M^a (the "log power" of Domhan et al. 2015). The asymptotic exponent is a. Where the middle
-    of the fall is the last n but one or later, the exponent is open above. `MorganMercerFlodin` adds a floor."""
+    M = exp(`log_middle`) and C = T M^a (the "log power" of Domhan et al. 2015). The asymptotic exponent is a. If the middle of
+    the fall is at the last n but one or later, the exponent is not bounded above. `MorganMercerFlodin` adds a floor."""
 
     name = "logistic"
     formula = "C / (n^a + M^a)"
@@ -163,9 +164,9 @@ class Logistic(AbstractModel):
 
 @dataclass(frozen=True)
 class Weibull(AbstractModel):
-    """wbl4: y = C exp(-(x / S)^h) + F with S = exp(`log_scale`) (the Weibull curve of growth, -(C) exp(-kappa x^h) + F for
-    accuracies). It falls faster than any power: there is no asymptotic exponent. What is called the exponent is the local one,
-    h (x / S)^h, of the part above the floor, at the largest n of the fit."""
+    """wbl4: y = C exp(-(x / S)^h) + F with S = exp(`log_scale`) (the Weibull growth curve). It falls faster than any power, so
+    it has no asymptotic exponent. `exponents` gives the local exponent h (x / S)^h of the part above the floor, at the largest
+    n of the fit."""
 
     name = "wbl4"
     formula = "C exp(-(n/S)^h) + F"
@@ -184,7 +185,7 @@ class Weibull(AbstractModel):
             return -power, np.stack([-power * away, power * shape], axis=-1)
 
     def limits(self, x):
-        # Of smaller shapes the curve is a power law, and of larger ones a step; S lies within e^30 of the window.
+        # With smaller shapes the curve is a power law, and with larger ones a step; S lies within a factor e^30 of the window.
         u = np.log(x)
         steep = 2.0 * VANISHED / np.diff(u).min()
         return np.array([-np.inf, 0.01, u[0] - 30.0, -np.inf]), np.array([np.inf, steep, u[-1] + 30.0, np.inf])
@@ -201,7 +202,7 @@ class Weibull(AbstractModel):
         return np.array([0.0, power * (1.0 + theta[1] * away), -(theta[1] ** 2) * power, 0.0])
 
     def starts(self, x, log_y, weight):
-        # The local exponent at the middle of the window, h (x / S)^h, is what the grid covers evenly.
+        # The grid is even in the local exponent at the middle of the window, h (x / S)^h.
         shapes, local = np.geomspace(0.03, 4.0, 12), np.geomspace(0.02, 8.0, 16)
         shape, slope = grid_of(shapes, local)
         middle = np.log(x).mean()
@@ -212,8 +213,8 @@ class Weibull(AbstractModel):
 
 @dataclass(frozen=True)
 class Exponential(AbstractModel):
-    """exp3: y = C exp(-x / S) + F with S = exp(`log_scale`). It falls faster than any power: there is no asymptotic exponent.
-    What is called the exponent is the local one, x / S, of the part above the floor, at the largest n of the fit."""
+    """exp3: y = C exp(-x / S) + F with S = exp(`log_scale`). It falls faster than any power, so it has no asymptotic exponent.
+    `exponents` gives the local exponent x / S of the part above the floor, at the largest n of the fit."""
 
     name = "exponential"
     formula = "C exp(-n/S) + F"
@@ -230,7 +231,8 @@ class Exponential(AbstractModel):
             return -x * np.exp(-log_scale)
 
     def limits(self, x):
-        # Between the first two n it has vanished, or it is a straight line on all of the window.
+        # At the lower limit the exponential vanishes between the first two n; at the upper one it is a straight line on the
+        # whole window.
         low, high = np.log((x[1] - x[0]) / VANISHED), np.log(100.0 * x[-1])
         return np.array([-np.inf, low, -np.inf]), np.array([np.inf, high, np.inf])
 

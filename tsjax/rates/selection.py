@@ -20,23 +20,24 @@ from .table import Table, make_table
 
 Criterion = Literal["aicc", "bic"]
 
-# What `choose_model` compares by default. LogFactor stays out: it has as many parameters as the power law, and
-# a window of three octaves cannot distinguish them.
+# The models that `choose_model` compares by default. LogFactor is left out: it has as many parameters as the power law, and a
+# window of three octaves cannot distinguish them.
 CANDIDATES = ("power", "floor", "finite", "logq", "broken")
 
 
 @dataclass(frozen=True, eq=False)
 class ModelChoice:
-    """What `choose_model` found.
+    """The result of `choose_model`.
 
     - `best`: name of the chosen model; `rate`: its fit. `rates`: all fits by name.
-    - `aicc`, `bic`: the criteria of each, `criterion` the one that chose; `probability`: weights exp(-(criterion - least) / 2),
-      normalised.
+    - `aicc`, `bic`: both criteria of each model; `criterion`: the one that chose; `probability`: weights exp(-(criterion -
+      least) / 2), normalised.
     - `errors`: whether variances are known from `seeds` or estimated from `residuals`.
-    - `held_out`: error of each in log risk at the largest n when fitted without it; NaN when it has too few n for that.
-    - `skipped`: why a model was not fitted.
+    - `held_out`: the error of each model in log risk at the largest n when fitted without it; NaN if there are too few n for
+      that.
+    - `skipped`: by name, why a model was not fitted.
 
-    Where no model `wins`, `forecast` averages over them.
+    `forecast` averages over the models, for the case that none `wins`.
     """
 
     best: str
@@ -56,7 +57,8 @@ class ModelChoice:
 
     @property
     def wins(self) -> bool:
-        """Whether the chosen model alone is supported: every other one is worse by more than 2 (Burnham & Anderson 2002)."""
+        """Whether only the chosen model is supported: the criterion of every other one is larger by more than 2 (Burnham &
+        Anderson 2002)."""
         scores = self.aicc if self.criterion == "aicc" else self.bic
         others = [value for name, value in scores.items() if name != self.best]
         return all(value > scores[self.best] + UNDECIDED for value in others)
@@ -64,13 +66,13 @@ class ModelChoice:
     def forecast(self, n: float, *, seeds: int | None = None, level: float | None = None) -> AveragedForecast:
         """The mean risk of `seeds` new seeds at n, averaged over all models with their weights `probability` w_m.
 
-        With the models' forecasts y_m of log risk and their standard errors e_m, as in `tsjax.forecast`, it is
-        y = sum w_m y_m, and the interval y -+ z sum w_m sqrt((t_m / z)^2 e_m^2 + (y_m - y)^2) holds the spread between models
-        (Buckland, Burnham & Augustin, Biometrics 53, 1997, equation 9; with Student's quantiles t_m, Burnham & Anderson 2002,
-        section 4.3.3). Where one model wins, its weight is nearly 1 and this is its own forecast. Exponents are not
-        averaged: those of two models are not the exponent of the same thing.
+        With the models' forecasts y_m of log risk and their standard errors e_m, as in `tsjax.forecast`, it is y = sum w_m y_m,
+        and the interval y -+ z sum w_m sqrt((t_m / z)^2 e_m^2 + (y_m - y)^2) includes the spread between models (Buckland,
+        Burnham & Augustin, Biometrics 53, 1997, equation 9; with Student's quantiles t_m, Burnham & Anderson 2002, section
+        4.3.3). If one model wins, its weight is nearly 1, and the forecast is nearly its own. Exponents are not averaged, since
+        the exponents of two models mean different things.
 
-        Raises ValueError as `tsjax.forecast`, and where no model that has weight is positive at n.
+        Raises ValueError as `tsjax.forecast` does, and if no model that has weight is positive at n.
         """
         return average_forecasts(self.rates, self.probability, n, seeds, level)
 
@@ -99,15 +101,15 @@ def choose_model(
 ) -> ModelChoice:
     """Fits several models and chooses the one with the least AICc, or BIC (`tsjax.rates.criteria`).
 
-    Where there are seeds, they give the variance of log risks; with one seed at every n the variance is estimated from the
-    residuals of each model, and counts as a parameter. A finite-sample factor, or a power of the logarithm, whose exponent may
-    be 0 or less is a floor, and is called so where the floor fits as well (within 2). The correction of AICc is large at
-    few n: a model of p parameters needs p + 2, and p + 3 with one seed. Where seeds are shared across n, the residuals
-    scatter less than chi^2 assumes, which favours the simpler model.
+    If there are seeds, they give the variance of log risks. With one seed at every n, the variance is estimated from the
+    residuals of each model and counts as a parameter. A finite-sample factor, or a power of the logarithm, whose exponent may
+    be 0 or less acts as a floor; the floor is chosen in its place if it fits as well (within 2). The correction of AICc is
+    large with few n: a model of p parameters needs p + 2 of them, and p + 3 with one seed. If seeds are shared across n, the
+    residuals scatter less than chi^2 assumes, which favours the simpler model.
 
-    **Arguments:** as `fit_rate`; `models`: names or models, distinct; `criterion`: `aicc` or `bic`.
+    **Arguments:** as in `fit_rate`; `models`: names or models, distinct; `criterion`: `aicc` or `bic`.
 
-    **Raises:** ValueError as `fit_rate` does, for Huber's loss, which is no likelihood, and when no model can be compared.
+    **Raises:** ValueError as `fit_rate` does, for Huber's loss, which is not a likelihood, and if no model can be compared.
 
     >>> n, rng = 2.0 ** np.arange(3, 12), np.random.default_rng(0)
     >>> ts.choose_model(n, (0.02 + 1 / n[:, None]) * rng.chisquare(15, (9, 256)) / 15).best  # planted: a floor
@@ -153,8 +155,8 @@ def choose_model(
     probability = {name: value / total for name, value in weight.items()}
     best = min(scores, key=scores.__getitem__)
     if best in ("finite", "logq") and scores.get("floor", np.inf) < least + UNDECIDED:
-        # C (1 + c p / n), with exponent 0, is a floor and no finite-sample factor; and a falling curve that would rise in the
-        # limit, n^0.3 (log n)^-8, is one that comes to rest.
+        # With exponent 0, C (1 + c p / n) is a floor and not a finite-sample factor. A falling curve that would rise in the
+        # limit, such as n^0.3 (log n)^-8, is one that levels off.
         best = "floor" if rates[best].interval[0] <= 0.0 else best
     return ModelChoice(best, rates, aicc, probability, held_out, skipped, bic, criterion, errors)
 

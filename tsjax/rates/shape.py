@@ -1,4 +1,4 @@
-"""Which shape a curve has: `shape_of` says whether it is monotone, flat, peaks or dips, by a test of known size.
+"""The shape of a curve: `shape_of` says whether it is monotone, flat, peaking or dipping, by a test of given size.
 
 Learning curves need not fall: Viering & Loog ("The shape of learning curves: a review", IEEE TPAMI 45, 2023) collect peaks and
 dips, and Yan, Mohr & Viering ("LCDB 1.1", NeurIPS 2025, arXiv:2505.15657) find about 15 % of the curves of a large collection
@@ -22,14 +22,15 @@ _TABLES = 4000
 
 @dataclass(frozen=True, eq=False)
 class CurveShape:
-    """What `shape_of` found.
+    """The result of `shape_of`.
 
-    - `shape`: `monotone` (falls and nowhere rises), `rising` (the reverse), `flat` (no change is significant), `peaking` (a
-      rise with a fall after it), `dipping` (a fall with a rise after it that nothing follows: the largest n is not the best).
-    - `rise`, `fall`: the most significant pair (n_i, n_j), n_i < n_j, between which mean risk rises, or falls; None where no
-      pair is significant. Of a curve that peaks or dips they are those that make it so.
-    - `rise_factor`: mean risk at the end of `rise` over that at its start; NaN without one.
-    - `alpha`: the chance of a rise being found on a curve that nowhere rises, and of a fall on one that nowhere falls.
+    - `shape`: `monotone` (falls and nowhere rises), `rising` (rises and nowhere falls), `flat` (no change is significant),
+      `peaking` (a rise and then a fall), `dipping` (a fall and then a rise, without another fall: the largest n is not the
+      best).
+    - `rise`, `fall`: the most significant pair (n_i, n_j), n_i < n_j, between which mean risk rises, or falls; None if no pair
+      is significant. For a curve that peaks or dips, they are the pairs that show it.
+    - `rise_factor`: mean risk at the end of `rise` over that at its start; NaN if there is no rise.
+    - `alpha`: the probability of finding a rise on a curve that rises nowhere, and of a fall on one that falls nowhere.
     """
 
     shape: Shape
@@ -40,7 +41,7 @@ class CurveShape:
 
     @property
     def well_behaved(self) -> bool:
-        """Whether no rise and fall follow each other, which no model of a monotone curve describes."""
+        """Whether the curve neither peaks nor dips, so that a monotone model can describe it."""
         return self.shape not in ("peaking", "dipping")
 
     def __str__(self) -> str:
@@ -60,22 +61,22 @@ class CurveShape:
 def shape_of(
     n: Numbers, risks: Numbers, *, groups: Numbers | None = None, alpha: float = 0.05, paired: bool = True
 ) -> CurveShape:
-    """Which shape the curve of mean risk has.
+    """The shape of the curve of mean risk.
 
-    Every pair i < j is tested for a rise and for a fall of mean risk, at a level such that on a flat curve a rise is found
-    with probability `alpha` at most, and likewise a fall. A curve that falls everywhere rises less than a flat one, so that
-    its false alarms are rarer. With seeds the test is Student's of paired differences (Welch's unpaired), at alpha divided by
-    the number of pairs (Bonferroni): where the noise at both n is of one law, the difference is symmetric, however heavy its
-    tails are. Where it is very skewed at one n and not at another, alarms are more frequent: 8 to 17 % of 300 flat curves of
-    gamma risks whose shape grows from 0.5 to 20. With one run at every n the variance of log risk is estimated from the
-    distances of points from the line through their neighbours (Gasser, Sroka & Jennen-Steinmetz, Biometrika 73, 1986), and the
-    bound on the largest rise is simulated for independent Gaussian errors that are alike at all n; a true bend then makes the
-    test more careful.
+    Every pair i < j is tested for a rise and for a fall of mean risk, at a level such that on a flat curve a rise is found with
+    probability `alpha` at most, and likewise a fall. A curve that falls everywhere has fewer false alarms than a flat one. With
+    seeds the test is Student's test of paired differences (Welch's test if unpaired), at alpha divided by the number of pairs
+    (Bonferroni). If the noise at both n has the same law, the difference is symmetric, however heavy its tails. If the noise is
+    very skewed at one n and not at another, alarms are more frequent than alpha: 8 to 17 % at 5 % (`benchmarks/RESULTS.md`).
+    With one run at every n the variance of log risk is estimated from the distances of points from the line through their
+    neighbours (Gasser, Sroka & Jennen-Steinmetz, Biometrika 73, 1986), and the bound on the largest rise is simulated for
+    independent Gaussian errors with the same variance at all n. A true bend increases that estimate and makes the test
+    conservative.
 
-    **Arguments:** `n`, `risks`, `groups`, `paired` as in `fit_rate`; `alpha`, the size of the test.
+    **Arguments:** `n`, `risks`, `groups`, `paired` as in `fit_rate`; `alpha`: the size of the test.
 
-    **Raises:** ValueError as `fit_rate` for wrong tables; for fewer than 2 seeds at some n, when others have more; for one run
-    at fewer than 4 n.
+    **Raises:** ValueError as `fit_rate` does for wrong tables; if some n has one seed and others have more; for one run at each
+    of fewer than 4 n.
 
     >>> n = 2.0 ** np.arange(5, 12)
     >>> peak = 1 + 3 * np.exp(-((np.log2(n) - 8) ** 2))
@@ -87,19 +88,19 @@ def shape_of(
 
 
 def shape_of_table(table: Table, alpha: float, paired: bool = True) -> CurveShape:
-    """`shape_of` of a checked table."""
+    """`shape_of` for a checked table."""
     k, most = len(table.x), int(table.units_present.max())
     first, last = np.triu_indices(k, 1)
     if most > 1:
         if table.units_present.min() < 2:
             where = short(table.x[int(table.units_present.argmin())])
             raise ValueError(
-                f"a change of mean risk has an error from 2 seeds on, and n = {where} has one. Leave it out."
+                f"the error of a change of mean risk needs 2 seeds at each n, and n = {where} has one. Leave it out."
             )
         change, passed = _tests(table, first, last, alpha, paired)
     else:
         if k < 4:
-            raise ValueError(f"with one run at every n the shape of a curve takes at least 4 n, got {k}.")
+            raise ValueError(f"with one run at every n the shape of a curve needs at least 4 n, got {k}.")
         log_mean = np.log(table.mean)
         change = log_mean[last] - log_mean[first]
         scores = np.abs(change) / np.sqrt(_neighbours_variance(table.x, log_mean[None])[0])
@@ -109,16 +110,16 @@ def shape_of_table(table: Table, alpha: float, paired: bool = True) -> CurveShap
 
 
 def _tests(table: Table, first, last, alpha: float, paired: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The change of each pair, and by which factor its p-value (one-sided) lies below alpha / pairs."""
+    """The change of each pair, and the factor by which its one-sided p-value lies below alpha / pairs."""
     from scipy import stats
 
-    # The mean of each unit at each n, NaN where it has none.
+    # The mean of each unit at each n, NaN if it has no risk there.
     member = (table.units[:, None] == np.arange(table.number)).astype(float)
     with np.errstate(invalid="ignore"):
         units = (np.where(table.there, table.risks, 0.0) @ member) / np.where(table.sizes > 0, table.sizes, np.nan)
     options = {"axis": 1, "nan_policy": "propagate" if np.isfinite(units).all() else "omit"}
     with warnings.catch_warnings(), np.errstate(divide="ignore", invalid="ignore"):
-        # Of seeds that are all alike SciPy warns; a difference without scatter is as significant as can be.
+        # SciPy warns about seeds that all agree. A difference without scatter counts as highly significant.
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_rel if paired else partial(stats.ttest_ind, equal_var=False)
         found = test(units[last], units[first], **options)
@@ -128,7 +129,7 @@ def _tests(table: Table, first, last, alpha: float, paired: bool) -> tuple[np.nd
 
 
 def _neighbours_variance(x: np.ndarray, log_risk: np.ndarray) -> np.ndarray:
-    """The variance (tables,) of independent errors, from the distances of inner points of curves (tables, k) from the line in
+    """The variance (tables,) of independent errors of curves (tables, k), from the distances of inner points from the line in
     log x through their neighbours."""
     u = np.log(x)
     left = (u[2:] - u[1:-1]) / (u[2:] - u[:-2])
@@ -152,7 +153,7 @@ def _named(table: Table, first, last, rises: np.ndarray, falls: np.ndarray, alph
     if not rose.any() or not fell.any():
         shape = "rising" if rose.any() else "monotone" if fell.any() else "flat"
     else:
-        # Of all rises followed by falls, and falls followed by rises, those whose weaker part is strongest.
+        # Among all rises followed by falls, and falls followed by rises, take the pair whose weaker part is strongest.
         weaker = np.minimum(rises[:, None], falls[None, :])
         after = np.where(first[None, :] >= last[:, None], weaker, 0.0)
         before = np.where(last[None, :] <= first[:, None], weaker, 0.0)

@@ -1,7 +1,7 @@
-"""Fits over two axes, L = E + A/N^a + B/D^b, and what follows for how to spend compute: `fit_surface`.
+"""Fits over two axes, L = E + A/N^a + B/D^b, and the compute-optimal allocation that follows: `fit_surface`.
 
-Hoffmann et al. ("Training compute-optimal large language models", arXiv:2203.15556, approach 3) fit the loss of language
-models of N parameters trained on D tokens so; Besiroglu et al. ("Chinchilla scaling: a replication attempt",
+Hoffmann et al. ("Training compute-optimal large language models", arXiv:2203.15556, approach 3) fit the loss of language models
+of N parameters trained on D tokens in this form; Besiroglu et al. ("Chinchilla scaling: a replication attempt",
 arXiv:2404.10102) reconstruct the points and bootstrap the fit.
 """
 
@@ -30,18 +30,19 @@ _DOUBTED = 0.01
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Surface:
-    """What `fit_surface` found: L = E + A/N^a + B/D^b.
+    """The result of `fit_surface`: L = E + A/N^a + B/D^b.
 
-    - `parameters`: E (where there is a floor), A, B, a, b, each with its interval at `level`.
-    - `identified`: for `a` and `b`, whether the data bound the exponent on both sides. They do not where the loss is flat in
-      that axis, or reaches its floor at once; an end of the interval is then infinite.
-    - `n`, `d`, `mean_loss` (k,): the points. `residuals` (k,): of log loss. `weights` (k,): those of the fit.
-    - `model`, `method`, `theta` (p,), `theta_draws` (draws, p): what was fitted, its parameters (log A, a, log B, b, E) and
-      those of every resample.
-    - `errors`: what intervals rest on, as in `Rate`; `effective_seeds`: how many units, or degrees of freedom plus 1.
-    - `goodness`: p-value of "the sum of two powers holds"; small speaks against it. From 4 seeds on the share of resamples
-      whose weighted sum of squared residuals reaches the fit's own; without seeds the F test of the squares and the product of
-      log n and log d beside the model.
+    - `parameters`: E (if there is a floor), A, B, a, b, each with its interval at `level`.
+    - `identified`: for `a` and `b`, whether the data bound the exponent on both sides. They do not if the loss is flat in that
+      axis, or reaches its floor at once; an end of the interval is then infinite.
+    - `n`, `d`, `mean_loss` (k,): the points. `residuals` (k,): of log loss. `weights` (k,): the weights of the fit.
+    - `model`, `method`, `theta` (p,), `theta_draws` (draws, p): the model, its method, its parameters (log A, a, log B, b, E)
+      and those of every resample.
+    - `errors`: the source of the intervals, as in `Rate`; `effective_seeds`: the effective number of units, or degrees of
+      freedom plus 1.
+    - `goodness`: p-value of "the sum of two powers holds"; a small value speaks against it. From 4 seeds on it is the share of
+      resamples whose weighted sum of squared residuals reaches that of the fit; without seeds it comes from the F test of the
+      squares and the product of log n and log d beside the model.
     - `warnings`: sentences to print beside the numbers.
     """
 
@@ -124,17 +125,17 @@ def fit_surface(
 ) -> Surface:
     r"""Fits log L = log(E + A/N^a + B/D^b) over points (N, D), where A, B, a, b > 0.
 
-    Weights, resamples and intervals are those of `fit_rate`: with seeds, means and weights of every resample are refitted; with
-    one run at every point the interval rests on the scatter of the points about the surface (residual bootstrap). For
-    given exponents the model is linear in E, A and B, with A, B >= 0 (variable projection), so every fit is first profiled over
-    a grid of both exponents. From the lowest valleys Levenberg and Marquardt's method then descends in all parameters at once:
-    no resample depends on where the whole table's fit ended.
+    Weights, resamples and intervals are those of `fit_rate`: with seeds, every resample refits means and weights; with one run
+    at every point the interval comes from the scatter of the points about the surface (residual bootstrap). For given exponents
+    the model is linear in E, A and B, with A, B >= 0 (variable projection), so every fit is first profiled over a grid of both
+    exponents. From the lowest valleys Levenberg and Marquardt's method then descends in all parameters at once. So no resample
+    depends on where the fit of the whole table ended.
 
     **Arguments:**
 
     - `n`, `d`: (k,) the two axes, such as parameters and tokens, positive.
     - `loss`: (k,), or (k, seeds) with NaN where missing.
-    - `floor`: whether there is an E. It may come out negative: an interval that contains 0 says that there is none.
+    - `floor`: whether the model has E. The fitted E may be negative; if its interval contains 0, the data show no floor.
     - `method`: `wls`, squared log residuals; `Huber(delta)`, Huber's loss of them (`huber`: delta = 1e-3, as Hoffmann et al.
       2022); `gamma` and `student_t` as in `fit_rate`.
     - `errors`, `groups`, `level`, `draws`, `seed`, `paired`: as in `fit_rate`.
@@ -165,7 +166,7 @@ def fit_surface(
     if typical:
         check_positive_risks(table)
     summarise = table.typical if typical else table.means
-    # About the middle of the points the constants hardly depend on the exponents.
+    # At the middle of the points the constants hardly depend on the exponents.
     middle = np.exp(np.log(x).mean(axis=0))
     z = x / middle
     data = summarise()
@@ -178,7 +179,7 @@ def fit_surface(
     log_fit, jacobian = model.evaluate(theta, z)
     residuals = data.log_mean - log_fit
     least = float(table.units_present.min())
-    # The exponent that rests on fewer units, or degrees of freedom, speaks for all parameters.
+    # The exponent that rests on fewer units, or degrees of freedom, sets the quantiles of all parameters.
     gradients = np.eye(len(theta))[[1, 3]]
     if basis == "seeds":
         resampled = summarise(table.resamples(draws, seed, paired))
@@ -268,7 +269,7 @@ def _moved(theta: np.ndarray, middle: np.ndarray) -> np.ndarray:
 
 
 def _estimates(model, z, middle, theta, thetas, effective: float, level: float):
-    """The parameters with intervals, whether both exponents are identified, and a sentence on each that is not."""
+    """The parameters with intervals, whether each exponent is identified, and a sentence about each that is not."""
     exponents, exponent_draws = model.exponents_of(theta, z), model.exponents_of(thetas, z)
     moved, moved_draws = _moved(theta, middle), _moved(thetas, middle)
     found: dict[str, Estimate] = {}
@@ -277,7 +278,8 @@ def _estimates(model, z, middle, theta, thetas, effective: float, level: float):
         value = float(exponents[i])
         ends, _ = expanded_percentiles(exponent_draws[:, i], value, effective, level)
         found[name] = Estimate(value, ends, level)
-        # Where units, or degrees of freedom, are missing, it is not the surface's fault.
+        # With too few units, or degrees of freedom, an infinite interval does not mean that the surface leaves the exponent
+        # open.
         identified[name] = effective < 1.5 or bool(np.isfinite([value, *ends]).all())
         if not identified[name]:
             axis = "nd"[i]

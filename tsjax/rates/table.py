@@ -1,8 +1,7 @@
 """The data of a fit: a table of risks (k, seeds), its means with their variances, and resamples of its seeds.
 
-Row i holds the risks of all seeds at x_i. What is resampled are *units*: columns, or, where several columns share a
-teacher, groups of columns. Every resample is a vector of multiplicities over units, so that all sums of all resamples are
-one matrix product.
+Row i holds the risks of all seeds at x_i. Resampling draws *units*: columns, or groups of columns if several columns share a
+teacher. Every resample is a vector of multiplicities over units, so that all sums of all resamples are one matrix product.
 """
 
 from dataclasses import dataclass
@@ -22,24 +21,24 @@ from .checks import short as short
 from .resamples import Resamples as Resamples
 from .resamples import one_thread
 
-# No n may weigh more than 1000 times the average one: a variance near zero is a small sample's accident.
+# No n may have more than 1000 times the average weight: a variance near zero is an accident of a small sample.
 VARIANCE_FLOOR = 1e-3
-# A seed above 10 medians is a failure rather than noise (a failed student costs 20-500 times the usual risk);
-# when such seeds carry a fifth of a mean, the mean shows how many failed and not how good the others are.
+# A seed above 10 medians counts as a failure rather than noise. If such seeds carry a fifth of a mean, the mean shows how many
+# failed, not how good the others are.
 TAIL_FACTOR, TAIL_SHARE = 10.0, 0.2
 # Relative deviations below this are rounding.
 ROUNDING = 1e-14
-# Degrees of freedom of the Student law that describes log risks with failed seeds among them (`Table.typical`).
+# Degrees of freedom of the Student law that describes log risks if some seeds fail (`Table.typical`).
 TAIL_FREEDOM = 4.0
 _LEAST_SCALE = 1e-12
 
 
 class Summary(NamedTuple):
-    """What a fit needs of a table, or of each resample of it (leading axes).
+    """The numbers that a fit needs from a table, or from each of its resamples (leading axes).
 
-    - `log_mean` (..., k): log of the mean risk, or the typical log risk; NaN where a resample has none.
+    - `log_mean` (..., k): log of the mean risk, or the typical log risk; NaN if a resample has no positive mean.
     - `variance` (..., k): its estimated variance, positive.
-    - `size` (..., k): how many risks it rests on.
+    - `size` (..., k): the number of risks behind it.
     """
 
     log_mean: np.ndarray
@@ -98,7 +97,8 @@ class Table:
         return Resamples(self.number, draws, seed, None if paired else len(self.x))
 
     def means(self, taken: "Resamples | np.ndarray | None" = None) -> Summary:
-        """Log mean risk in every resample, or under multiplicities (draws, number); of the table itself without any.
+        """Log mean risk in every resample, or under multiplicities (draws, number), or, without an argument, of the table
+        itself.
 
         var(log mean) = var(mean) / mean^2 (delta method), var(mean) from the spread of the units' sums.
         """
@@ -109,7 +109,7 @@ class Table:
         k, single = len(self.x), bool(self.sizes.max() <= 1.0)
         # With one risk in a unit, size^2 = size, z size = z, and units are counted by their risks.
         parts = [z, z * z, size] if single else [z, z * z, size, z * size, size * size, (size > 0).astype(float)]
-        # Where nothing is missing, every x has as many risks as units were taken.
+        # If nothing is missing, every x has as many risks as units were taken.
         complete = single and bool(self.there.all())
         rows = np.stack(parts[:2] if complete else parts)
         if counts is None:
@@ -135,9 +135,9 @@ class Table:
             return Summary(np.log(self.mean) + np.log(relative), _filled(spread, number, count), count)
 
     def typical(self, taken: "Resamples | np.ndarray | None" = None) -> Summary:
-        """As `means`, of the typical log risk: the maximum-likelihood location of log risks that are
-        Student with `TAIL_FREEDOM` degrees of freedom and a scale of their own at each x, by expectation-maximisation (Lange,
-        Little & Taylor, JASA 84, 1989). A failed seed has a bounded influence. Variance: that of the influences.
+        """As `means`, but of the typical log risk: the maximum-likelihood location of log risks that follow Student's law with
+        `TAIL_FREEDOM` degrees of freedom and a scale of their own at each x, by expectation-maximisation (Lange, Little &
+        Taylor, JASA 84, 1989). A failed seed has a bounded influence. The variance is that of the influences.
         """
         return Summary(*taken.each(self._typical)) if isinstance(taken, Resamples) else self._typical(taken)
 
@@ -149,7 +149,7 @@ class Table:
         if self.sizes.max() <= 1.0:
             spread, number = (copies * influence**2).sum(axis=-1), count
         else:
-            # Within a unit influences add before they are squared; copies of a unit are units.
+            # Within a unit, influences add before they are squared; copies of a unit count as units of their own.
             member = self._member
             times = np.ones(self.number) if counts is None else counts
             times = times[:, None, :] if times.ndim == 2 else np.swapaxes(times, 0, 1) if times.ndim == 3 else times
@@ -176,7 +176,7 @@ class Table:
     def _location(self, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Location and scale (..., k) of Student log risks."""
         log_risk, nu, shape = self._log_risks, TAIL_FREEDOM, copies.shape[:-1]
-        # From median and median deviation of the whole table: every resample starts near its end.
+        # Starting from median and median deviation of the whole table, every resample is close to its solution.
         rows = [row[ok] for row, ok in zip(log_risk, self.there, strict=True)]
         at = np.array([np.median(row) for row in rows])
         scale = np.array([np.median(np.abs(row - m)) / 0.6745 for row, m in zip(rows, at, strict=True)])
@@ -190,7 +190,7 @@ class Table:
         return at, scale
 
     def _typical_influence(self, copies: np.ndarray, at: np.ndarray, scale: np.ndarray) -> np.ndarray:
-        """Of each risk on the location, (..., k, seeds): score / (- sum of its derivatives)."""
+        """The influence of each risk on the location, (..., k, seeds): score / (- sum of its derivatives)."""
         nu = TAIL_FREEDOM
         with np.errstate(divide="ignore", invalid="ignore"):
             standard = (self._log_risks - at[..., None]) / scale[..., None]
@@ -199,8 +199,8 @@ class Table:
             return scale[..., None] * score / (copies * slope).sum(axis=-1)[..., None]
 
     def influence(self, typical: bool) -> Float[np.ndarray, "k number"]:
-        """Of each unit on the log mean (or the typical log risk) at each x: their squares sum to its variance, up to the
-        factor s / (s-1)."""
+        """The influence of each unit on the log mean (or the typical log risk) at each x. The sum of their squares is its
+        variance, up to the factor s / (s-1)."""
         if not typical:
             return self.deviations / self.present[:, None]
         copies = self._copies(None)
@@ -210,10 +210,10 @@ class Table:
     def variance_of(self, coefficients: np.ndarray, paired: bool, typical: bool = False) -> tuple[float, float]:
         """Delta-method variance of sum_i c_i log mean_i, and the number s of units it effectively rests on.
 
-        Paired, a unit's influences add over the rows before they are squared; unpaired, the variances of rows add. The
-        effective number is Satterthwaite's. Paired: s = (sum e)^2 / sum e^2 of the contributions e that units would have
-        if rows were independent: all units when every unit is at every x, fewer when a few units carry the points that
-        decide. Unpaired: s - 1 = (sum v)^2 / sum (v_i^2 / (s_i - 1)) of the rows' variances v_i.
+        If `paired`, a unit's influences add over the rows before they are squared; otherwise the variances of rows add. The
+        effective number is Satterthwaite's. If paired, s = (sum e)^2 / sum e^2 with the contributions e that units would have
+        if rows were independent: all units if every unit is present at every x, and fewer if only a few units are present at
+        the x that matter most. If unpaired, s - 1 = (sum v)^2 / sum (v_i^2 / (s_i - 1)) with the variances v_i of rows.
         """
         influence, present = self.influence(typical), self.units_present
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -233,7 +233,7 @@ class Table:
 def make_table(n: Numbers, risks: Numbers, groups: Numbers | None = None) -> Table:
     """Checks the arguments of a fit: x positive and increasing (k,), risks (k, seeds), finite or NaN, means positive.
 
-    `groups` (seeds,) labels the unit of each column: a column of its own by default. Raises ValueError otherwise.
+    `groups` (seeds,) labels the unit of each column; by default each column is a unit. Raises ValueError otherwise.
     """
     x, table = as_array(n, "n"), as_array(risks, "risks")
     check_table(x, table)
@@ -257,8 +257,8 @@ def make_table(n: Numbers, risks: Numbers, groups: Numbers | None = None) -> Tab
                 f"groups must label each of the {seeds} columns of risks, shape ({seeds},); got shape {labels.shape}."
             )
         units = np.unique(labels, return_inverse=True)[1]
-    # Relative deviations: squares of risks as small as 1e-200 would underflow, and centred ones do not cancel. Rounding
-    # errors of equal numbers are no deviation.
+    # Relative deviations, because squares of risks as small as 1e-200 would underflow, and centred, to avoid cancellation.
+    # Rounding errors of equal numbers are set to 0.
     z = np.where(there, table / mean[:, None] - 1.0, 0.0)
     z = np.where(np.abs(z) < ROUNDING, 0.0, z)
     sizes, number = there.astype(float), seeds
@@ -270,7 +270,7 @@ def make_table(n: Numbers, risks: Numbers, groups: Numbers | None = None) -> Tab
 
 
 def check_positive_risks(table: Table) -> None:
-    """Raises ValueError where a risk that is there has no logarithm."""
+    """Raises ValueError if a risk that is not missing has no logarithm."""
     bad = table.there & ~(table.risks > 0)
     if bad.any():
         i, j = (int(v) for v in np.argwhere(bad)[0])
@@ -281,8 +281,8 @@ def check_positive_risks(table: Table) -> None:
 
 
 def _filled(spread, number, count):
-    """Variances from sums of squares over `number` units; where one unit has no scatter, the average of the others, per
-    risk, stands in. If no x has any variance, all risks count alike."""
+    """Variances from sums of squares over `number` units. An x with one unit, which shows no scatter, takes the average of the
+    others per risk. If no x has any variance, all risks have the same weight."""
     known = number > 1
     with np.errstate(divide="ignore", invalid="ignore"):
         one = np.where(known, spread * count * number / np.maximum(number - 1.0, 1.0), 0.0)
@@ -292,7 +292,7 @@ def _filled(spread, number, count):
 
 
 def tail_share(risks: np.ndarray) -> float:
-    """Share of the sum carried by risks above ten medians."""
+    """The share of the sum that risks above ten medians contribute."""
     return float(risks[risks > TAIL_FACTOR * max(np.median(risks), 0.0)].sum() / risks.sum())
 
 

@@ -1,4 +1,4 @@
-"""How well a number orders a metric: Spearman's rank correlation over all runs; and how exponents depend on an argument."""
+"""How well a number orders a metric, by Spearman's rank correlation over all runs; and how exponents depend on an argument."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from .intervals import Estimate, expanded_percentiles
 from .rate import Rate
 from .table import Numbers, Resamples, as_array, check_options
 
-# Runs of all resamples that are ranked at once.
+# The most runs, over all resamples, that are ranked at once.
 _BLOCK = 2**22
 
 
@@ -22,15 +22,15 @@ def trend(
     draws: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """Spearman's rank correlation of a metric with z, over all runs; or by how much its size is larger than with a rival.
+    """Spearman's rank correlation r of a metric with z, over all runs. With `rival`, |r| with z minus |r| with the rival.
 
-    The interval comes from resamples of seeds, each with all its places (the expanded percentiles of `fit_rate`): runs of
-    one seed may share a teacher or data. With one seed it is that of Bonett & Wright (Psychometrika 65, 2000), tanh(artanh r +-
-    z sqrt((1 + r^2/2) / (k - 3))), which takes the k places to be independent.
+    The interval (expanded percentiles, as in `fit_rate`) comes from resamples of seeds, where a seed keeps all its places,
+    since runs of one seed may share a teacher or data. With one seed it is that of Bonett & Wright (Psychometrika 65, 2000),
+    tanh(artanh r +- z sqrt((1 + r^2/2) / (k - 3))), which assumes that the k places are independent.
 
     **Arguments:**
 
-    - `z`: (k,): the number at every place (a combination of arguments).
+    - `z`: (k,): the number at every place; a place is a combination of arguments.
     - `values`: (k, seeds), NaN where missing.
     - `rival`: (k,): another number; then the result is |r(z)| - |r(rival)|, from the same resamples.
     - `level`, `draws`, `seed`: as in `fit_rate`.
@@ -51,7 +51,7 @@ def trend(
         if table.ndim != 2 or one.shape != table.shape[:1]:
             raise ValueError(f"{name} has one number for each row of values, got {one.shape} for values {table.shape}.")
         if len(one) < 3 or not np.isfinite(one).all() or (one == one[0]).all():
-            raise ValueError(f"{name} needs three places or more, finite, that are not all equal.")
+            raise ValueError(f"{name} needs at least three values, finite and not all equal.")
     there = ~np.isnan(table)
     if not there.any():
         raise ValueError("there are no values: all are missing (NaN).")
@@ -63,7 +63,9 @@ def trend(
     if size == 1:
         count = int(there.sum())
         if others or count < 4:
-            raise ValueError("one seed at too few places, or with a rival, has no interval; give more seeds.")
+            raise ValueError(
+                "with one seed there is no interval at fewer than 4 places or with a rival; give more seeds."
+            )
         reach = ndtri(0.5 + level / 2) * np.sqrt((1 + value**2 / 2) / (count - 3))
         with np.errstate(divide="ignore"):
             low, high = np.tanh(np.arctanh(value) + np.array([-reach, reach]))
@@ -87,7 +89,7 @@ def _measure(z: np.ndarray, others: list[np.ndarray], table: np.ndarray, there: 
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """The middle ranks (draws, runs) of values that each resample holds `weights` times."""
+    """Mid-ranks (draws, runs) of values that each resample holds `weights` times."""
     _, code = np.unique(values, return_inverse=True)
     order = np.argsort(code, kind="stable")
     ends = np.flatnonzero(np.diff(code[order], append=code.max() + 1))
@@ -104,19 +106,20 @@ def _correlation(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> np.ndarra
 
 
 def exponent_of_rates(x: Numbers, rates: Sequence[Rate], *, level: float = 0.95) -> Estimate:
-    """gamma of rate(x) ~ x^{-gamma}: minus the slope of log exponents over log x, by least squares; how a rate depends on a
-    dimension, for instance. The interval comes from the resamples of all rates, seed by seed (`Rate.minus`).
+    """The exponent gamma of rate(x) ~ x^{-gamma}: minus the least-squares slope of log exponents on log x. It shows, for
+    instance, how a rate depends on a dimension. The interval comes from the resamples of all rates, paired by seed
+    (`Rate.minus`).
 
     **Arguments:** `x` (k,) positive, and the k >= 2 `rates` at them, resampled alike.
 
-    **Raises:** ValueError for fewer than two, x that are not positive or all equal, rates whose exponents are not positive or
-    not identified, or that were not resampled alike.
+    **Raises:** ValueError for fewer than two rates, x that are not positive or all equal, rates whose exponents are not
+    positive or not identified, and rates that were not resampled alike.
     """
     check_options(level)
     places = as_array(x, "x")
     if places.shape != (len(rates),) or len(rates) < 2 or not (places > 0).all() or (places == places[0]).all():
         raise ValueError(
-            f"an exponent of rates needs two different positive x or more, one for each rate, got {places}."
+            f"an exponent of rates needs at least two different positive x, one for each rate, got {places}."
         )
     for rate in rates:
         rate.check_paired_with(rates[0])

@@ -1,4 +1,4 @@
-"""Verdicts: whether a measured number is what it should be."""
+"""Verdicts: whether a measured number lies in its allowed range."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, SupportsFloat
@@ -13,10 +13,10 @@ from .rate import Rate
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a measured number is what it should be; see `judge`.
+    """Whether a measured number lies in its allowed range; see `judge`.
 
-    **Fields:** `what` was measured; `outcome`; the measured `value` and `interval`; the `allowed` range (low, high);
-    `reason`, a sentence with the numbers; `source` of the allowed range.
+    **Fields:** `what`: the name of the number; `outcome`; the measured `value` and `interval`; the `allowed` range (low, high);
+    `reason`: a sentence with the numbers; `source`: where the allowed range comes from.
     """
 
     what: str
@@ -40,10 +40,10 @@ def judge(
 ) -> Verdict:
     """Compares a measured interval with an allowed range.
 
-    `holds` if the interval lies inside the range, `fails` if the two are disjoint, `undecided` if they merely overlap
-    (more seeds would decide) or if a number is NaN. The ends of `allowed` belong to it and may be infinite.
+    `holds` if the interval lies inside the range, `fails` if the two are disjoint, `undecided` if the interval lies only partly
+    inside (more seeds make it narrower) or if a number is NaN. The ends of `allowed` belong to it and may be infinite.
 
-    Raises ValueError when `allowed` or `interval` has its ends in the wrong order, or `allowed` has a NaN.
+    Raises ValueError if `allowed` or `interval` has its ends in the wrong order, or if `allowed` has a NaN.
 
     >>> print(ts.judge("rate", 1.01, (0.96, 1.05), allowed=(0.9, 1.1)).outcome)
     holds
@@ -57,7 +57,7 @@ def judge(
         )
     if low > high:
         raise ValueError(f"the interval of {what!r} must be (low, high) with low <= high, got ({low:g}, {high:g}).")
-    # An open end is no number that a reader should have to think about.
+    # An infinite end of the allowed range is left out of the sentence.
     if most == np.inf and np.isfinite(least):
         within, permitted = "above", f"{least:.4g}"
     elif least == -np.inf and np.isfinite(most):
@@ -89,10 +89,10 @@ def equivalence(
 ) -> Verdict:
     """Two one-sided tests (Schuirmann 1987) of "the exponent is `value` within `margin`".
 
-    `holds` when both "it is above value - margin" and "it is below value + margin" are significant at level `alpha`, which is
-    when the interval of level 1 - 2 alpha lies inside; a claim that is wrong holds with probability `alpha` at most.
-    `fails` when that interval lies outside, `undecided` otherwise, and where the exponent is not identified. The reason
-    reports the larger p-value of the two.
+    `holds` if both "it is above value - margin" and "it is below value + margin" are significant at level `alpha`, that is, if
+    the interval of level 1 - 2 alpha lies inside; a wrong claim holds with probability `alpha` at most. `fails` if that
+    interval lies outside; `undecided` otherwise, and if the exponent is not identified. The reason reports the larger of the
+    two p-values.
 
     **Raises:** ValueError for a margin that is not positive, or `alpha` not between 0 and 1/2.
     """
@@ -108,18 +108,18 @@ def superiority(
 ) -> Verdict:
     """One-sided test of "`fast` has an exponent above that of `slow` by more than `margin`", paired by seeds.
 
-    `holds` when it is significant at level `alpha`, `fails` when the opposite is, `undecided` otherwise, and where one of the
-    exponents is not identified. A claim about many
-    rivals at once ("faster than any linear estimator") holds when it holds against each: the largest of their p-values is
-    the claim's own, with no correction for their number (Berger 1982, intersection-union tests).
+    `holds` if this is significant at level `alpha`, `fails` if the opposite is; `undecided` otherwise, and if one of the
+    exponents is not identified. A claim about many rivals at once ("faster than any linear estimator") holds if it holds
+    against each of them: its p-value is the largest of theirs, without a correction for their number (Berger 1982,
+    intersection-union tests).
 
-    **Raises:** ValueError when the fits were not resampled alike (see `Rate.minus`), or `alpha` is not between 0 and 1/2.
+    **Raises:** ValueError if the fits were not resampled alike (see `Rate.minus`), or `alpha` is not between 0 and 1/2.
     """
     fast.check_paired_with(slow)
     seeds = min(fast.effective_seeds, slow.effective_seeds)
     name = what or "difference of the exponents"
     allowed = (margin, float("inf"))
-    # Two exponents that are open on the same side have no difference.
+    # The difference of two exponents that are both infinite with the same sign is NaN.
     with np.errstate(invalid="ignore"):
         value, draws = fast.exponent - slow.exponent, fast.draws - slow.draws
     return _if_identified(tested(name, value, draws, seeds, allowed, alpha, source), fast, slow)
@@ -141,7 +141,7 @@ def tested(
     alpha: float,
     source: str = "",
 ) -> Verdict:
-    """`judge` at level 1 - 2 alpha, with the p-value of the allowed range in the reason: the larger one of its ends."""
+    """`judge` at level 1 - 2 alpha, with a p-value in the reason: the larger of those of the two ends of the allowed range."""
     if not 0.0 < alpha < 0.5:
         raise ValueError(f"alpha is the probability of a false claim, between 0 and 1/2, such as 0.05; got {alpha:g}.")
     kept = draws[~np.isnan(draws)]
@@ -151,7 +151,7 @@ def tested(
 
 
 def p_value_sentence(draws: np.ndarray, seeds: float, allowed: tuple[float, float], alpha: float) -> str:
-    """`p = 0.003 at level 0.05`, of "inside the allowed range"."""
+    """`p = 0.003 at level 0.05`, for the claim that the number lies inside the allowed range."""
     ends = [
         one_sided_p(draws, end, seeds, side) for end, side in zip(allowed, (1, -1), strict=True) if np.isfinite(end)
     ]

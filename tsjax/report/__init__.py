@@ -1,4 +1,5 @@
-"""What a sweep shows: progress while it runs, tables, figures, one page. Loaded on use, so that commands start quickly."""
+"""Output of a sweep: progress while it runs, tables, figures and one page. Modules load on use, so that commands start
+quickly."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""One figure with what belongs beside it: a table of the values that it shows, and a caption that is computed from them."""
+"""One figure with a table of the values that it shows and a caption computed from them."""
 
 import io
 import re
@@ -32,14 +32,14 @@ from .output import OutputError, replaced
 from .publish import markdown_text, standing
 from .series import Drawing, Series
 
-# More exponents, or panels, than this are given as a range; the table has every one.
+# If there are more exponents, or panels, than this, the caption gives a range; the table has all of them.
 _NAMED, _PANELS = 8, 3
-# Of an SVG: a hundredth of a point is less than anybody sees.
+# Long decimals in an SVG: a hundredth of a point is invisible.
 _LONG = re.compile(r"-?\d+\.\d{3,}")
 _TAG = re.compile(r"<[^>]*>")
 
 
-# A point of a curve, by the names of the table's columns.
+# A point of a curve, by column names of the table.
 _Row: TypeAlias = dict[str, Any]
 
 
@@ -52,15 +52,15 @@ class Captioned(NamedTuple):
 
 
 def captioned(result: Result, name: str | None = None) -> Captioned:
-    """A figure of a result by its name; by default that which the sweep names, else that of the mean of the first y.
+    """A figure of a result by its name; by default the one that the sweep names, otherwise that of the mean of the first y.
 
-    **Raises:** ValueError when there are no records, or no such figure.
+    **Raises:** ValueError if there are no records, or no such figure.
     """
     if result.records.empty:
         raise ValueError("there are no records to draw yet; run the sweep first.")
     found = {drawing.name: drawing for drawing in drawings(result)}
     if name is None and result.spec.figure in found:
-        # A sweep that is not done, or a small one, may not have it yet.
+        # An unfinished or small sweep may not have that figure yet.
         name = result.spec.figure
     if name is not None and name not in found:
         raise ValueError(f"there is no figure {name!r}. Allowed: {', '.join(found)}.")
@@ -70,12 +70,11 @@ def captioned(result: Result, name: str | None = None) -> Captioned:
 
 
 def _table(rows: list[_Row]) -> pd.DataFrame:
-    """What a drawing shows, a row for each point of each curve, in the order of the panels. Columns without content are left
-    out.
+    """The values of a drawing, with a row for each point of each curve, in the order of the panels. Empty columns are left out.
 
     - `panel`, `curve`: names as in the figure; then x, by its own name; `mean` with its 95 % interval `low`, `high`;
-      `predicted` by theory, or the `limit` of Cramér and Rao; what was `published`; `seeds`, and how many cells of the
-      curve `failed`.
+      `predicted` by theory, or the Cramér-Rao `limit`; the `published` value; `seeds`, and how many cells of the curve
+      `failed`.
     - `exponent` of the curve with its 95 % interval `exponent_low`, `exponent_high`, fitted over `exponent_from` to
       `exponent_to`; `identified`: whether the data determine it.
     - `to_limit` with its interval: the mean relative to that limit. `best_linear` with its interval: the mean of the optimal
@@ -125,7 +124,7 @@ def _points(result: Result, series: Series, axis: str, first: bool) -> Iterator[
 
 
 def _at_each(x: np.ndarray, published: np.ndarray | None) -> np.ndarray | None:
-    """The published figure at each x, NaN where there is none."""
+    """The published value at each x, NaN where there is none."""
     figures = {} if published is None else {place: value for place, value, _ in published}
     return np.array([figures.get(place, np.nan) for place in x]) if figures else None
 
@@ -141,7 +140,7 @@ def _estimate(name: str, estimate: Estimate | None) -> _Row:
 def _relative(values: np.ndarray, to: float) -> Estimate | None:
     try:
         return mean_ratio(values, to)
-    except ValueError:  # No seed left, or values that are no risks.
+    except ValueError:  # No seeds remain, or the values are not risks.
         return None
 
 
@@ -154,7 +153,7 @@ def _best_linear(result: Result, curve: Curve) -> Curve | None:
 def _caption(result: Result, drawing: Drawing, rows: list[_Row]) -> str:
     plain, panels = [drawing.caption], list(dict.fromkeys(row["panel"] for row in rows))
     if drawing.x != result.experiment.x:
-        # The caption says it all: the sentences below are about x.
+        # The caption is complete: the sentences below are about x.
         panels = []
     if len(panels) > _PANELS:
         named = [{**row, "curve": f"{row['curve']} at {row['panel']}"} for row in rows]
@@ -173,7 +172,7 @@ def _caption(result: Result, drawing: Drawing, rows: list[_Row]) -> str:
 
 
 def _exponents(panel: str, rows: list[_Row], x: str, named: int = _NAMED) -> Iterator[str]:
-    """One sentence about the exponents of a panel, curves of one window together; more than `named` as a range."""
+    """One sentence about the exponents of a panel, grouped by window; more than `named` are given as a range."""
     curves = {row["curve"]: row for row in rows if "exponent" in row}
     windows = dict.fromkeys((row["exponent_from"], row["exponent_to"]) for row in curves.values())
     parts = []
@@ -196,7 +195,8 @@ def _exponent(row: _Row) -> str:
 
 
 def _ratios(result: Result, panel: str, rows: list[_Row]) -> Iterator[str]:
-    """The first curve that aims at the limit, beside that limit at its largest x, and beside the optimal linear estimator."""
+    """The first curve whose theory is the limit, compared at its largest x with that limit and with the optimal linear
+    estimator."""
     x = result.experiment.x
     name = next((row["curve"] for row in rows if "to_limit" in row), None)
     mine = [row for row in rows if row["curve"] == name]
@@ -214,7 +214,8 @@ def _ratios(result: Result, panel: str, rows: list[_Row]) -> Iterator[str]:
 
 
 def _range_of_ends(result: Result, rows: list[_Row]) -> Iterator[str]:
-    """One sentence about many curves, each at its largest x: the least and the largest mean, relative to the limit if so."""
+    """One sentence about many curves, each at its largest x: the least and the largest mean, relative to the limit if there is
+    one."""
     column, words = (
         ("to_limit", f" times the {label_of(result, LIMIT)}")
         if any("to_limit" in row for row in rows)
@@ -228,7 +229,7 @@ def _range_of_ends(result: Result, rows: list[_Row]) -> Iterator[str]:
 
 
 def _last_means(result: Result, panel: str, rows: list[_Row]) -> list[str]:
-    """One sentence about the means at the largest x of a panel, where there is no exponent."""
+    """One sentence about the means at the largest x of a panel, if there is no exponent."""
     x = result.experiment.x
     largest = max(row[x] for row in rows)
     last = [row for row in rows if row[x] == largest and not np.isnan(row["mean"])]
@@ -247,20 +248,21 @@ def _interval(row: _Row, column: str) -> str:
 
 
 def write_captioned(result: Result, to: Path, name: str | None = None, style: str = "page") -> list[Path]:
-    """Writes a figure into the file `to`, whose name says the format (`.svg`, `.png` or `.pdf`), and beside it, under the same
-    name, the table (`.csv`) and the caption (`.md`); returns the three paths. The text of an SVG stays text.
+    """Writes a figure into the file `to`, whose ending gives the format (`.svg`, `.png` or `.pdf`), and beside it, under the
+    same name, the table (`.csv`) and the caption (`.md`); returns the three paths. Text in an SVG stays text.
 
-    **Raises:** OutputError when a file cannot be written; ValueError for another format, figure or style.
+    **Raises:** OutputError if a file cannot be written; ValueError for another format, figure or style.
     """
     kind: Kind | None = next((kind for kind in KINDS if to.suffix == f".{kind}"), None)
     if kind is None:
         raise ValueError(f"{to}: the file name must end in {', '.join(f'.{kind}' for kind in KINDS)}.")
     figure = captioned(result, name)
     with matplotlib.rc_context():
-        # As for the page: a `matplotlibrc` of the current directory may be that of a store of others.
+        # As for the page: a `matplotlibrc` in the current directory may come from somebody else's store.
         matplotlib.rcdefaults()
         matplotlib.rcParams["svg.fonttype"] = "none"
-        # Every text names all fonts: the one that the figure was laid out with, and one as wide that other systems have.
+        # Every text names two fonts: the one with which the figure was laid out, and an equally wide one that other systems
+        # have.
         matplotlib.rcParams["font.sans-serif"] = ["DejaVu Sans", "Verdana"]
         content = image(draw(result, figure.drawing, style), kind)
     if kind == "svg":
@@ -283,6 +285,6 @@ def write_captioned(result: Result, to: Path, name: str | None = None, style: st
 
 
 def shortened(svg: bytes) -> bytes:
-    """An SVG without indents, whose coordinates have two decimals: half as large. Its text stays as it is."""
+    """An SVG without indentation and with two decimals in coordinates, which is much smaller. Its text does not change."""
     rounded = lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
     return re.sub(r" *\n *", "\n", _TAG.sub(lambda tag: _LONG.sub(rounded, tag[0]), svg.decode())).encode()

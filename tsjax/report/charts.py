@@ -1,4 +1,4 @@
-"""Interactive charts of means for the page: curves with what theory, papers and verdicts say of them, and maps."""
+"""Interactive charts of means for the page: curves with theory, published values and verdicts, and maps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,15 @@ from .plot import Axes, Plot, faint, key_of, layout_of, set_x, set_y, words
 from .series import Drawing, Panel, Scale, Series, marked_x, y_range
 
 _BAND, _EDGE = 0.07, 0.55
-# Along a dense curve markers would cover it: this many are shown.
+# A dense curve shows this many markers, since more would cover it.
 _MARKS = 12
-# Where a line has one point.
+# The marker of a line with one point.
 _DASH = {"symbol": "line-ew-open", "size": 16, "line": {"width": 2}}
-# Letters of a name in a row beside its curve, and how near such names may come, as a share of the axis.
+# The most letters of a name beside its curve, and the least distance of such names, as a share of the axis.
 _LETTERS, _APART = 31, 0.052
-# With more verdicts than this in a panel, each is shown when it is asked for.
+# With more verdicts than this in a panel, each is shown only when the reader selects it.
 _MOST_MARKS = 6
-# Viridis, in steps that JSON carries well.
+# The name of Viridis in Plotly.
 _COLOURSCALE = "Viridis"
 
 
@@ -43,7 +43,7 @@ def curve_chart(result: Result, drawing: Drawing, panel: Panel) -> Plot:
             _add(plot, axes, series.look, series.x, series.predicted, line, name, x_label, theory=True)
     limits = [np.stack([series.x, series.limit]) for series in panel.series if series.limit is not None]
     for place, limit in enumerate(limits):
-        # All students share one limit: one line.
+        # All students share one limit, so it is drawn once.
         if not any(limit.shape == other.shape and np.allclose(limit, other) for other in limits[:place]):
             data, x, y = axes.hovered(*limit)
             plot.add(
@@ -87,7 +87,7 @@ def _add_mark(plot: Plot, axes: Axes, mark: Mark, always: bool) -> None:
 
 
 def _add_band(plot: Plot, axes: Axes, series: Series) -> None:
-    """An interval, outlined: areas that cover one another would mix to a colour that is nobody's."""
+    """The outline of an interval: filled areas that overlap would mix to colours that belong to no curve."""
     there = np.isfinite(series.low) & np.isfinite(series.high)
     if there.sum() > 1:
         x, low, high = series.x[there], series.low[there], series.high[there]
@@ -103,12 +103,12 @@ def _add_band(plot: Plot, axes: Axes, series: Series) -> None:
 def _add(
     plot: Plot, axes: Axes, look: Look, x, y, line: dict[str, Any], name: str, x_label: str, *, ends=None, theory=False
 ) -> None:
-    """A curve; `ends` of its intervals are shown on hovering."""
+    """A curve; hovering shows the `ends` of its intervals."""
     interval = "" if ends is None else "<br>95 %: %{customdata[0]:.3g} to %{customdata[1]:.3g}"
     places = axes.places(x, y)
     bars = None
     if ends is not None and np.isfinite(y).sum() < 2:
-        # One point has no band to lie in.
+        # A single point has no band, so it gets error bars.
         low, high = (axes.places(x, end)["y"] for end in ends)
         bars = {"array": high - places["y"], "arrayminus": places["y"] - low, "thickness": 1.5, "width": 5}
     data, at_x, at_y = axes.hovered(x, y, *(ends or ()))
@@ -129,7 +129,7 @@ def _add(
 
 
 def _add_published(plot: Plot, axes: Axes, series: Series, x_label: str) -> None:
-    """The figures of a paper, as stars in the colour of the curve that they are compared with."""
+    """Published values, as stars in the colour of the curve with which they are compared."""
     assert series.published is not None
     x, value, error = series.published.T
     places = axes.places(x, value)
@@ -149,8 +149,8 @@ def _add_published(plot: Plot, axes: Axes, series: Series, x_label: str) -> None
 
 
 def _name_beside(plot: Plot, scale: Scale, ends: tuple[float, float], series: Sequence[Series]) -> None:
-    """The name of every curve beside its end, in its colour, moved apart where they would cover one another. Narrow screens
-    leave them out (the page's script): the legend has them too."""
+    """The name of every curve beside its end, in its colour; names that would overlap are moved apart. On narrow screens the
+    page's script hides them, since the legend has them too."""
     low, high = scale.forward(np.array(ends))
     there = [(one, one.mean[np.isfinite(one.mean)]) for one in series]
     kept = sorted(
@@ -185,20 +185,20 @@ def spread(places: Sequence[float], apart: float) -> list[float]:
             before, number = groups.pop()
             middle = (before * number + middle * count) / (number + count)
             count += number
-        # Within the axis, as far as there is room.
+        # Within the axis, if there is room.
         reach = apart * (count - 1) / 2
         groups.append((min(max(middle, reach), max(1 - reach, reach)), count))
     return [middle + apart * (i - (count - 1) / 2) for middle, count in groups for i in range(count)]
 
 
 def _mode(x: np.ndarray) -> str:
-    """A line of one point would not be seen."""
+    """`lines`, or `markers` for a single point, which would not show as a line."""
     return "lines" if len(x) > 1 else "markers"
 
 
 def heat_chart(heat: Heat) -> Plot:
-    """A value over two axes, each measured value a tile of equal size; coloured by decades where all values are positive and
-    span a factor of 8 or more."""
+    """A value over two axes, with a tile of equal size for each measured value. Colours are logarithmic if all values are
+    positive and span a factor of 8 or more."""
     plot = Plot(layout=layout_of())
     log, ticks = heat.decades
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -206,7 +206,7 @@ def heat_chart(heat: Heat) -> Plot:
     bar: dict[str, Any] = {"thickness": 12, "outlinewidth": 0, "title": {"text": words(heat.z_label), "side": "right"}}
     if log:
         bar |= {"tickvals": np.log10(ticks), "ticktext": [f"{tick:.1g}" for tick in ticks]}
-    # Where there is room, tiles show their value.
+    # If there is room, tiles show their values.
     written = (
         {"text": [[digits(value, 2) for value in row] for row in heat.z], "texttemplate": "%{text}"}
         if heat.z.size <= 64
@@ -214,7 +214,7 @@ def heat_chart(heat: Heat) -> Plot:
     )
     x_label, y_label = words(heat.x_label), words(heat.y_label)
     plot.add(
-        # Names of categories: sizes grow by factors, tiles do not.
+        # x and y are categories: sizes grow by factors, but tiles have equal size.
         "heatmap", x=[short(value) for value in heat.x], y=[short(value) for value in heat.y], z=shown, customdata=heat.z,
         colorscale=_COLOURSCALE, xgap=1, ygap=1, colorbar=bar, **written,
         hovertemplate=f"{x_label} = %{{x}}<br>{y_label} = %{{y}}<br>%{{customdata:.3g}}<extra></extra>",

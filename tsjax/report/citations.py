@@ -1,4 +1,4 @@
-"""What a study says to cite, a BibTeX entry or some words, in the forms that a page has room for."""
+"""The citation of a study, a BibTeX entry or free text, in full and in short form."""
 
 import re
 
@@ -6,7 +6,7 @@ _ARXIV = re.compile(r"^arXiv:\s*(\S+)$", re.IGNORECASE)
 
 
 def citation(cite: str) -> str:
-    """As it is put into a bibliography: BibTeX where it is that, or the bare number of an arXiv paper; else the words.
+    """The form for a bibliography: a BibTeX entry as it is, one made from a bare arXiv number, and other text unchanged.
 
     >>> from tsjax.report.citations import citation
     >>> print(citation("arXiv:2205.14818"))
@@ -23,7 +23,7 @@ def citation(cite: str) -> str:
 
 
 def short_citation(cite: str) -> str:
-    """As it stands in a line: of a BibTeX entry the number on arXiv, the DOI or the title; other words as they are.
+    """The form for a line of text: the arXiv number, the DOI or the title of a BibTeX entry; other text as it is.
 
     >>> from tsjax.report.citations import short_citation
     >>> short_citation("@misc{x, title = {On {ReLU}}, eprint = {2205.14818}}"), short_citation("My report, 2026")

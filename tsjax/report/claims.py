@@ -1,4 +1,4 @@
-"""The claims of a sweep beside what was published: one row for each `[[expect]]`, in the terminal, as JSON and in Markdown."""
+"""The claims of a sweep beside published values: one row for each `[[expect]]`, in the terminal, as JSON and in Markdown."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,8 +15,8 @@ from .terminal import Text
 
 
 class Claim(NamedTuple):
-    """One claim in words: what is measured, what was `published` of it, what is `allowed`, `ours` with its interval, and the
-    outcome of the `verdict`. A dash stands for nothing."""
+    """One claim in words: what is measured, the `published` value, the `allowed` range, `ours` with its interval, and the
+    outcome of the `verdict`. A dash means that there is none."""
 
     claim: str
     published: str
@@ -58,14 +58,14 @@ def print_claims(name: str, result: Result, minutes: float, console: Console) ->
     if not rows:
         return
     columns = list(zip(Claim._fields, zip(*rows, strict=True), strict=True))
-    # Sweeps without published figures keep the room for words.
+    # Sweeps without published values use that room for words.
     columns = [(heading, cells) for heading, cells in columns if heading != "published" or set(cells) != {"–"}]
     styles = [STYLES[row.verdict] for row in rows]
     console.print(compact_table(result.spec.claim, columns, styles))
 
 
 def claims_markdown(result: Result) -> str:
-    """The claims of one sweep as a table in Markdown, with what was published beside ours where anything was."""
+    """The claims of one sweep as a Markdown table, with a column of published values if there are any."""
     rows, fields = claims_of(result), list(Claim._fields)
     if all(row.published == "–" for row in rows):
         fields.remove("published")

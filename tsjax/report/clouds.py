@@ -1,4 +1,4 @@
-"""Interactive charts of every seed: as points, or as paths along an x that cells return."""
+"""Interactive charts of every seed, as points or as paths along an x that cells return."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from .series import Scale
 
 
 def cloud_chart(result: Result, clouds: Sequence[Cloud], x_scale: Scale, y_scale: Scale) -> Plot:
-    """Every seed as a point; hovering shows its seed and how its cell ended. Cells without a value stand as crosses at the
-    upper end; curves and seeds of one x stand side by side."""
+    """Every seed as a point; hovering shows its seed and how its cell ended. Cells without a value are crosses at the upper
+    end; curves and seeds with the same x are side by side."""
     plot, axes = Plot(layout=layout_of()), Axes(x_scale, y_scale)
     x_label = label_of(result, result.experiment.x)
     low, high = _ends([cloud.y for cloud in clouds if not cloud.failed], y_scale)
@@ -51,7 +51,7 @@ def path_chart(result: Result, clouds: Sequence[Cloud], x_scale: Scale, y_scale:
     plot, axes = Plot(layout=layout_of()), Axes(x_scale, y_scale)
     x_label = label_of(result, result.experiment.x)
     for cloud in clouds:
-        # A gap after every seed keeps one trace for all.
+        # With a gap after every seed, one trace can hold all of them.
         ends = np.flatnonzero(np.diff(cloud.seed)) + 1
         x, y, seed = (np.insert(values.astype(float), ends, np.nan) for values in (cloud.x, cloud.y, cloud.seed))
         name = words(f"{cloud.name}: {cloud.status}" if cloud.status else cloud.name)
@@ -83,6 +83,6 @@ def _ends(values: Sequence[np.ndarray], scale: Scale, above: float = 0.08) -> tu
 
 
 def _smallest(values: np.ndarray) -> type:
-    """The smallest type of number that holds all values as they are."""
+    """The smallest type that holds all values exactly."""
     whole = np.array_equal(values, np.trunc(values)) and (not values.size or np.abs(values).max() < 2**31)
     return np.int32 if whole else np.float64

@@ -1,4 +1,4 @@
-"""Every curve beside a reference curve: ratios of means on the same seeds, and the n from which it stays below."""
+"""Every curve compared with a reference curve: the ratio of means on the same seeds, and the n from which on it stays below."""
 
 from typing import NamedTuple
 
@@ -11,8 +11,8 @@ from .numbers import BEST_LINEAR, ratio_at, variants
 
 
 class Comparison(NamedTuple):
-    """A curve against the reference: the ratio of means at `x`, the largest that both have, and the `crossing`, from which on
-    its mean is below; None where the data do not say."""
+    """A curve compared with the reference: the ratio of means at `x`, the largest that both have, and the `crossing`, from
+    which on its mean is below; None if the data do not determine it."""
 
     curve: Curve
     rival: Curve
@@ -22,8 +22,8 @@ class Comparison(NamedTuple):
 
 
 def reference_of(result: Result) -> str | None:
-    """The curve that others are compared with: the optimal linear estimator, else the one that expectations compare with most,
-    else the first of the grid; None with fewer than two names of curves."""
+    """The curve with which others are compared: the optimal linear estimator, otherwise the one that most expectations compare
+    with, otherwise the first of the grid; None if there are fewer than two names of curves."""
     names = list(dict.fromkeys(curve.name for curve in result.curves()))
     if len(names) < 2:
         return None
@@ -67,12 +67,12 @@ def _crossing(result: Result, curve: Curve, rival: Curve) -> Estimate | None:
         return None
     try:
         return crossing(x, mine.values[y][i][:, k], theirs.values[y][j][:, m])
-    except ValueError:  # An x where none of the common seeds is left.
+    except ValueError:  # Some x has no common seed.
         return None
 
 
 def crossing_text(estimate: Estimate | None, x: str) -> str:
-    """`312 [250, 400]`, or in words where it lies outside of the x that were measured."""
+    """`312 [250, 400]`, or words if it lies outside the measured x."""
     if estimate is None:
         return "–"
     low, high = estimate.interval

@@ -1,5 +1,5 @@
-"""Drawings against other quantities than the sweep's own x: exponents of curves against an argument in which these differ, and
-means against the quantity on which they are claimed to collapse."""
+"""Drawings against quantities other than the sweep's x: exponents of curves against an argument in which the curves differ, and
+means against a quantity that is claimed to determine them."""
 
 from collections.abc import Mapping
 
@@ -15,18 +15,18 @@ from .numbers import drawn_means, label_of, shows_rate, table_of, variants
 from .places import is_number
 from .series import Drawing, Panel, Series, panels_of, scale_of, seeds_of
 
-# Exponents at so many values of an argument are a curve.
+# The least number of values of an argument whose exponents make a curve.
 _LEAST = 3
 
 
 def derived_drawings(result: Result) -> list[Drawing]:
-    """The drawings of this module, those on which a claim rests first."""
+    """The drawings of this module; those on which a claim rests come first."""
     return [*collapse_drawings(result), *exponent_drawings(result)]
 
 
 def exponent_drawings(result: Result) -> list[Drawing]:
-    """Fitted exponents, with 95 % intervals, and theory's over the same window, or in the limit where it has no curve, against
-    every argument of numbers that has three values or more among curves which are otherwise alike."""
+    """Fitted exponents with 95 % intervals, and theory's exponent over the same window (or in the limit, if theory has no
+    curve), against every numerical argument that has three or more values among curves that are otherwise alike."""
     fitted = [
         (curve, row)
         for curve, row in zip(result.curves(), result.rates().to_dict("records"), strict=True)
@@ -84,14 +84,14 @@ def _name_without(result: Result, curve: Curve, argument: str) -> str:
 
 
 def collapse_drawings(result: Result) -> list[Drawing]:
-    """Means against the quantity z, and against its rival, of every expectation `trend of METRIC in Z relative to Z'`: where z
-    alone decides, the curves are one."""
+    """Means against the quantity z, and against its rival, for every expectation `trend of METRIC in Z relative to Z'`. If z
+    alone determines the metric, all curves coincide."""
     asked: dict[tuple[str, str], list[Expectation]] = {}
     for expectation in result.spec.expect:
         phrase = expectation.phrase
         if phrase.form == "trend":
             for z in filter(None, (phrase.z, phrase.rival)):
-                # Against x itself every metric is drawn anyway.
+                # Every metric is drawn against x itself elsewhere.
                 if z != result.experiment.x:
                     asked.setdefault((phrase.metric or result.experiment.y[0], z), []).append(expectation)
     drawings = (_against(result, metric, z, expectations) for (metric, z), expectations in asked.items())
@@ -105,8 +105,8 @@ def _is_meant(curve: Curve, expectation: Expectation) -> bool:
 
 
 def _against(result: Result, metric: str, z: str, expectations: list[Expectation]) -> Drawing | None:
-    """The means of one metric against z, of all curves that one of the expectations means, in and out of its window; None
-    where z has no value, or nothing was measured."""
+    """The means of one metric against z, for all curves that one of the expectations is about, inside and outside its window;
+    None if z has no value, or nothing was measured."""
     drawn, axis = [], result.experiment.x
     for curve in result.curves():
         if not any(_is_meant(curve, expectation) for expectation in expectations):
@@ -120,7 +120,7 @@ def _against(result: Result, metric: str, z: str, expectations: list[Expectation
         drawn.append(Series(curve, places[order], mean[order], low[order], high[order]))
     if not drawn:
         return None
-    # As it is written in a paper.
+    # The expression in the notation of a paper.
     label, x_label = label_of(result, metric), z.replace("**", "^").replace("*", "·")
     caption = f"Mean {label} against {x_label}, over {seeds_of(series.curve for series in drawn)}, with 95 % intervals."
     scale, name = scale_of(np.concatenate([series.x for series in drawn])), f"{metric}_in_{z}"

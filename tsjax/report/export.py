@@ -14,17 +14,18 @@ from .output import OutputError, replaced
 
 FORMATS = (".csv", ".parquet", ".nc")
 
-# Spreadsheets take text that begins so for a formula, and run it.
+# Spreadsheets treat text with such a first character as a formula, and run it.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def export_records(result: Result, to: Path) -> None:
-    """Writes all records into the file `to`, whose name says the format; a file that is there is replaced as a whole.
+    """Writes all records into the file `to`, whose ending gives the format; an existing file is replaced as a whole.
 
-    What a format does not have becomes text: lists, and columns of several kinds of values, as JSON. None is null, and an
-    empty cell in CSV; there, text that a spreadsheet would take for a formula has a single quote before it.
+    Values that a format does not support become text: lists, and columns with several kinds of values, as JSON. None becomes
+    null, or an empty cell in CSV. In CSV, text that a spreadsheet would treat as a formula gets a single quote before it.
 
-    **Raises:** OutputError when the file cannot be written; ValueError for another format, or without what NetCDF needs.
+    **Raises:** OutputError if the file cannot be written; ValueError for another format, or if the packages for NetCDF are
+    missing.
     """
     writers = {".csv": _write_csv, ".parquet": _write_parquet, ".nc": _write_netcdf}
     if to.suffix not in writers:
@@ -42,7 +43,7 @@ def _write_csv(result: Result, to: Path) -> None:
     frame = result.records
     columns = {safe(name): _csv_column(frame[name]) for name in frame}
     texts = [column for column in columns.values() if not _is_plain(column)]
-    # Python before 3.13 does not quote a lone CR, which readers take for the end of a row.
+    # Python before 3.13 does not quote a lone CR, which readers treat as the end of a row.
     broken = any("\r" in str(value) for column in texts for value in column.unique())
     quoting = csv.QUOTE_NONNUMERIC if broken else csv.QUOTE_MINIMAL
     pd.DataFrame(columns).to_csv(to, index=False, quoting=quoting)
@@ -74,7 +75,7 @@ def _write_parquet(result: Result, to: Path) -> None:
     for name in frame:
         series = frame[name]
         if _is_plain(series):
-            # From pandas, NaN would become null: a value that is there and no number.
+            # With from_pandas=True, NaN would become null, although the value is not missing.
             columns[name] = pa.array(series.to_numpy(), from_pandas=False)
         elif _is_mixed(series):
             columns[name] = pa.array(
@@ -86,18 +87,18 @@ def _write_parquet(result: Result, to: Path) -> None:
 
 
 def _is_plain(series: Any) -> bool:
-    """Whether a column holds numbers or truth values alone."""
+    """Whether a column holds only numbers or truth values."""
     return pd.api.types.is_numeric_dtype(series.dtype)
 
 
 def _is_mixed(series: Any) -> bool:
-    """Whether a column holds lists, or values of several kinds, None aside."""
+    """Whether a column holds lists, or values of several kinds apart from None."""
     kinds = {type(value) for value in series.tolist()} - {type(None)}
     return tuple in kinds or len(kinds) > 1 and not kinds <= {int, float}
 
 
 def _check_netcdf() -> None:
-    # h5netcdf does not bring along h5py, with which it writes.
+    # h5netcdf writes with h5py, but does not install it.
     missing = [name for name in ("h5netcdf", "h5py") if importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"writing NetCDF needs {' and '.join(missing)}: install it, or export .parquet.")
@@ -107,7 +108,7 @@ def _write_netcdf(result: Result, to: Path) -> None:
     import h5netcdf
     from xarray.backends import H5NetCDFStore
 
-    # In memory first: where a disk fills up, HDF5 crashes the process instead of reporting it.
+    # In memory first, since HDF5 crashes the process if a disk fills up, instead of reporting it.
     content = io.BytesIO()
     with h5netcdf.File(content, "w") as file:
         result.to_xarray().dump_to_store(H5NetCDFStore(file))

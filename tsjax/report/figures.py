@@ -1,6 +1,6 @@
-"""Paper-ready figures: risk against x with what theory predicts, and risk relative to the Cramér-Rao limit.
+"""Figures for papers: risk against x with the prediction of theory, and risk relative to the Cramér-Rao limit.
 
-Figures are as wide as a column or a page of text, and read in grey (`look`).
+Figures are as wide as a column or a page of text, and can be read in grey (`look`).
 """
 
 import io
@@ -31,13 +31,13 @@ _GREY = "#555555"
 
 
 def _dashes(points: tuple[float, ...], width: float) -> tuple[float, tuple[float, ...]]:
-    """Matplotlib counts dashes in widths of the line."""
+    """Dashes for Matplotlib, which measures them in line widths."""
     return 0.0, tuple(length / width for length in points)
 
 
 _THEORY: dict[str, Any] = {"linestyle": _dashes(THEORY_DASH, 0.9), "linewidth": 0.9, "marker": ""}
 _LIMIT: dict[str, Any] = {"linestyle": _dashes(LIMIT_DASH, 1.4), "linewidth": 1.4, "marker": "", "color": "black"}
-# Type 42 embeds whole TrueType fonts, which journals ask for; type 3 is refused by some.
+# Type 42 embeds whole TrueType fonts, which journals ask for; some refuse type 3.
 _SETTINGS: dict[Any, Any] = {
     "font.size": 8,
     "axes.labelsize": 8,
@@ -47,7 +47,7 @@ _SETTINGS: dict[Any, Any] = {
     "legend.fontsize": 7,
     "legend.title_fontsize": 7,
     "legend.frameon": False,
-    # Long enough to distinguish the dashes.
+    # Long enough to tell the dashes apart.
     "legend.handlelength": 3.2,
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
@@ -61,7 +61,7 @@ _SETTINGS: dict[Any, Any] = {
     "pdf.fonttype": 42,
     "savefig.dpi": 300,
 }
-# Inches: a column and a page of text of a paper in two columns, and a row of the legend.
+# Inches: a column and the full text width of a two-column paper, and a row of the legend.
 _WIDTHS: dict[str, float] = {"column": 3.4, "page": 7.0}
 _LEGEND_ROW = 0.17
 _LEGEND_TITLE = "fitted exponent [95 % interval]"
@@ -70,30 +70,30 @@ _PUBLISHED: dict[str, Any] = {"marker": "*", "linestyle": "", "markersize": 10, 
 _OF_PAPER = "published"
 # A curve with more points than this is drawn with a band instead of error bars.
 _DENSE = 12
-# Where the highest y is so many times the lowest one, the marks between powers of ten run into each other.
+# If the highest y is this many times the lowest, minor ticks between powers of ten would run into each other.
 _MANY = 1e6
 
 
 def rate_figure(result: Result, y: str | None = None, style: str = "page") -> Figure:
-    """Mean over seeds of `y` (the experiment's first, by default) against x, with 95 % intervals and what theory says.
+    """Mean over seeds of `y` (the experiment's first, by default) against x, with 95 % intervals and the prediction of theory.
 
-    Arguments of the grid give log-log axes and the fitted exponents in the legend; an x that cells return themselves,
-    such as gradient steps, gives a linear x. One panel for each combination of the other arguments that vary.
+    If x is an argument of the grid, axes are log-log and the legend has the fitted exponents; if cells return x themselves,
+    such as gradient steps, x is linear. There is one panel for each combination of the other arguments that vary.
 
-    **Raises:** ValueError when there are no records, or `y` is not one of the experiment's.
+    **Raises:** ValueError if there are no records, or `y` is not one of the experiment's.
     """
     return draw(result, mean_drawing(result, y), style)
 
 
 def ratio_figure(result: Result, style: str = "page") -> Figure | None:
-    """Risk relative to the Cramér-Rao limit, for the curves for which theory predicts that limit; None without any."""
+    """Risk relative to the Cramér-Rao limit, for the curves for which theory predicts that limit; None if there are none."""
     drawing = limit_drawing(result)
     return None if drawing is None else draw(result, drawing, style)
 
 
 def drawings(result: Result) -> list[Drawing]:
-    """All that is drawn of a result on paper: every y, then the risk relative to the limit and to the reference curve, and what
-    is drawn against something else than x."""
+    """All drawings of a result on paper: every y, then the risk relative to the limit and to the reference curve, and the
+    drawings against quantities other than x."""
     found = [mean_drawing(result, y) for y in result.experiment.y]
     found += [drawing for drawing in (limit_drawing(result), rival_drawing(result)) if drawing is not None]
     return found + derived_drawings(result)
@@ -102,12 +102,12 @@ def drawings(result: Result) -> list[Drawing]:
 def plot_result(
     result: Result, y: str | None = None, style: str = "column", axes: np.ndarray | None = None
 ) -> np.ndarray:
-    """The axes (panels,) of `Result.plot`."""
+    """Draws `Result.plot`, and returns its axes (panels,)."""
     drawing = mean_drawing(result, y)
     if axes is None:
         import matplotlib.pyplot as plt
 
-        # Of pyplot, so that a notebook shows it.
+        # A figure of pyplot, so that a notebook shows it.
         figure = draw(result, drawing, style, plt.figure)
         return np.array(figure.axes, object)
     axes = np.asarray(axes, object)
@@ -127,19 +127,19 @@ def plot_result(
 def image(figure: Figure, kind: Kind) -> bytes:
     """A figure as the bytes of a `png` (300 dpi), `pdf` (fonts embedded) or `svg` file; equal for equal figures."""
     buffer = io.BytesIO()
-    # A date would make equal figures differ.
+    # A date in the file would make equal figures differ.
     metadata: dict[Kind, dict[str, None]] = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-    # Nor may names of clip paths be random.
+    # Names of clip paths must not be random, for the same reason.
     with matplotlib.rc_context({**_SETTINGS, "svg.hashsalt": "tsjax"}):
         figure.savefig(buffer, format=kind, metadata=metadata[kind])
     return buffer.getvalue()
 
 
 def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[..., Figure] = Figure) -> Figure:
-    """A drawing as a figure as wide as a `column` or a `page` of text; `make` makes it.
+    """A drawing as a figure as wide as a `column` or a `page` of text; `make` creates the figure.
 
-    The legend lies below, in the order in which the curves end. Of several panels each has its own where curves have exponents,
-    which differ from panel to panel.
+    The legend lies below, in the order in which the curves end. If curves have exponents, which differ from panel to panel,
+    each of several panels has a legend of its own.
     """
     panels, wide, full = drawing.panels, style == "page", width_of(style)
     noted = any(series.note for series in drawing.series)
@@ -150,13 +150,13 @@ def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[.
         own = [_own_entries(panel, width) for panel in panels] if noted and len(panels) > 1 else []
         if own:
             entries = [one for one in entries if one[1] in (drawing.line, _OF_THEORY, _OF_PAPER)]
-        # What one entry takes: its line, and a letter of 7 points.
+        # The width of an entry: its line, and letters of 7 points.
         entry = 0.45 + 0.055 * max((len(line) for _, label in entries for line in label.split("\n")), default=0)
         legend_columns = max(1, min(len(entries), 4, int(full / entry)))
         inside = _LEGEND_ROW * max((1 + sum(label.count("\n") + 1 for _, label in one) for one in own), default=0)
         below = _LEGEND_ROW * (-(-len(entries) // legend_columns) + 1)
         height = {1: 3.4, 2: 2.4}.get(columns, 1.8) if wide else {1: 2.3}.get(columns, 1.5)
-        # The plot is most of the picture, however many curves there are.
+        # The plot takes most of the figure, however many curves there are.
         height = max(height, 1.9 * below if rows == 1 else 0.0, 1.6 * inside)
         size = (full, rows * (height + inside) + below + 0.35)
         figure = make(figsize=size, layout="constrained")
@@ -167,10 +167,10 @@ def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[.
             _legend_below(figure, axes, handles)
         for axes in grid[len(panels) :]:
             axes.remove()
-        # On the axes of each row rather than on the figure, whose middle lies in the legend.
+        # The label is on the axes of each row rather than on the figure, whose middle may lie in the legend.
         for axes in grid[: len(panels) : columns]:
             axes.set_ylabel(drawing.y_label)
-        # Outside of the axes: there it never covers data.
+        # Outside the axes, where it never covers data.
         if entries:
             figure.legend(
                 *zip(*entries, strict=True),
@@ -182,7 +182,7 @@ def draw(result: Result, drawing: Drawing, style: str = "page", make: Callable[.
 
 
 def heat_figure(heat: Heat, style: str = "page") -> Figure:
-    """A map as a figure: a tile for every pair of values, coloured by decades where the values span a factor 8."""
+    """A map as a figure, with a tile for every pair of values; colours are logarithmic if the values span a factor of 8."""
     with settings(grid=False):
         width = min(width_of(style), 1.6 + 0.62 * len(heat.x))
         figure = Figure(figsize=(width, 1.0 + 0.42 * len(heat.y)), layout="constrained")
@@ -205,7 +205,7 @@ def heat_figure(heat: Heat, style: str = "page") -> Figure:
         axes.set_ylabel(heat.y_label)
         axes.set_title(heat.title)
         if heat.z.size <= 64:
-            # Dark letters on light tiles.
+            # Dark letters on light tiles, light letters on dark ones.
             level = np.asarray(drawn.norm(np.nan_to_num(heat.z, nan=float(known.min()) if known.size else 1.0)), float)
             for (i, j), value in np.ndenumerate(heat.z):
                 colour = "black" if level[i, j] > 0.6 else "white"
@@ -214,19 +214,19 @@ def heat_figure(heat: Heat, style: str = "page") -> Figure:
 
 
 def settings(grid: bool = True) -> Any:
-    """Matplotlib's settings of all figures, for a `with` statement."""
+    """Matplotlib settings for all figures, for a `with` statement."""
     return matplotlib.rc_context({**_SETTINGS, "axes.grid": grid})
 
 
 def width_of(style: str) -> float:
-    """Inches of a `column` or a `page` of text. **Raises:** ValueError for another style."""
+    """The width in inches of a `column` or a `page` of text. **Raises:** ValueError for another style."""
     if style not in _WIDTHS:
         raise ValueError(f"style = {style!r}: no such style. Allowed: {', '.join(_WIDTHS)}.")
     return _WIDTHS[style]
 
 
 def _columns(panels: int, noted: bool, wide: bool) -> int:
-    """Panels in a row: as many as leave no place empty, and few where each has a legend of its own."""
+    """The number of panels in a row: few empty places, and few panels if each has a legend of its own."""
     if not wide:
         return 1 if noted else min(2, panels)
     if noted:
@@ -235,7 +235,7 @@ def _columns(panels: int, noted: bool, wide: bool) -> int:
 
 
 def _as_they_end(panel: Panel) -> Panel:
-    """The curves from the highest to the lowest at their ends."""
+    """The panel with its curves sorted from the highest to the lowest end."""
     last = lambda series: next((value for value in series.mean[::-1] if np.isfinite(value)), -np.inf)
     return panel._replace(series=sorted(panel.series, key=last, reverse=True))
 
@@ -260,7 +260,7 @@ def _dress(result: Result, axes: Axes, drawing: Drawing, panel: Panel, few: bool
 
 
 def _in_lines(axes: Axes, title: str) -> str:
-    """A title in lines that are no longer than the panel is wide, by the mean width of a letter."""
+    """A title wrapped to the width of the panel, by the mean width of a letter."""
     grid, figure = axes.get_gridspec(), axes.get_figure(root=True)
     if grid is None or figure is None:
         return title
@@ -269,7 +269,7 @@ def _in_lines(axes: Axes, title: str) -> str:
 
 
 def _options(scale: Scale) -> dict[str, Any]:
-    """Matplotlib's, of its scale of this kind."""
+    """The options of Matplotlib's scale of this kind."""
     return {"linthresh": scale.near, "linscale": 0.9} if scale.kind == "symlog" else {}
 
 
@@ -280,7 +280,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         if series.predicted is not None and (series.predicted > 0).any():
             axes.plot(series.x, series.predicted, color=series.look.line["color"], zorder=1.8, **_THEORY)
         line = None if series.limit is None else np.stack([series.x, series.limit])
-        # All students share one limit: one line.
+        # All students share one limit, so it is drawn once.
         if line is not None and not any(line.shape == other.shape and np.allclose(line, other) for other in limits):
             axes.plot(*line, zorder=1.9, **_LIMIT)
             limits.append(line)
@@ -289,7 +289,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
         x, mean, low, high = series.x[there], series.mean[there], series.low[there], series.high[there]
         bars = np.isfinite(low) & np.isfinite(high)
         every, look = max(1, len(x) // 8), series.look.line
-        # Dense curves carry few markers, each curve's at other places.
+        # Dense curves have few markers, at different places on each curve.
         axes.plot(x, mean, markevery=(number * every // 3 % every, every), zorder=3, **look)
         if len(x) > _DENSE:
             axes.fill_between(x[bars], low[bars], high[bars], color=look["color"], alpha=0.2, linewidth=0, zorder=2)
@@ -302,18 +302,18 @@ def _draw(axes: Axes, panel: Panel) -> None:
 
 
 def _set_x(axes: Axes, x: np.ndarray | None, scale: Scale, few: bool) -> None:
-    """Ticks at the x that are to be marked, as many as have room; else round numbers."""
+    """Ticks at those of the given x for which there is room, or at round numbers if x is None."""
     if scale.kind == "log" and x is not None and len(x) == 1:
-        # Matplotlib warns of an axis that begins where it ends.
+        # Matplotlib warns about an axis whose ends coincide.
         axes.set_xlim(float(x[0]) / 2.0, float(x[0]) * 2.0)
     axes.set_xscale(scale.kind, **_options(scale))
     if scale.kind == "symlog" and x is not None:
-        # Matplotlib's own margin is one of values, which is half of the axis below 0.
+        # Matplotlib's own margin is in values, which on this scale would be half of the axis below 0.
         places = scale.forward(x)
         margin = 0.05 * (places.max() - places.min() or 1.0)
         axes.set_xlim(*scale.back(np.array([places.min() - margin, places.max() + margin])).tolist())
     if scale.kind == "linear":
-        # Counts, such as steps or grades, are marked by whole numbers.
+        # Counts, such as steps or grades, have ticks at whole numbers.
         drawn = [np.asarray(line.get_xdata(), float) for line in axes.lines]
         whole = all(bool(np.all(np.isfinite(one) & (one == np.round(one)))) for one in drawn)
         axes.xaxis.set_major_locator(MaxNLocator(3 if few else 6, integer=whole))
@@ -330,7 +330,7 @@ def _handle(look: dict[str, Any]) -> Line2D:
 
 
 def _entries(panels: Sequence[Panel], notes: bool, line: str) -> list[tuple[Line2D, str]]:
-    """The legend of all panels: every curve once, then what the lines of theory are."""
+    """The legend of all panels: every curve once, then an explanation of the theory lines."""
     found: dict[str, Line2D] = {}
     every = [series for panel in panels for series in panel.series]
     for series in every:
@@ -345,7 +345,8 @@ def _entries(panels: Sequence[Panel], notes: bool, line: str) -> list[tuple[Line
 
 
 def _own_entries(panel: Panel, width: float) -> list[tuple[Line2D, str]]:
-    """The legend of one panel of many: every name with its exponent, on lines of their own where the panel is narrow."""
+    """The entries for the legend of one panel of many: every name with its exponent, on separate lines if the panel is
+    narrow."""
     room = int((width - 0.6) / 0.055)
     found = []
     for series in panel.series:

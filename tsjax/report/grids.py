@@ -1,4 +1,4 @@
-"""Tables of the page: numbers as text, with the values that they are sorted by."""
+"""Tables of the page: numbers as text, with the values by which they are sorted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ from .numbers import (
 
 
 class Cell(NamedTuple):
-    """A cell of a table: its text, and what it sorts by, a number or a text; an empty `key` sorts last."""
+    """A cell of a table: its `text`, and the `key` by which it is sorted, a number or text; an empty `key` sorts last."""
 
     text: str
     key: str
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
 
 @dataclass
 class Grid:
-    """A table: its title, headings, rows of cells (the first of each is the row's heading), and what to know of it."""
+    """A table: its title, headings, rows of cells (the first cell is the row's heading), and a note."""
 
     title: str
     columns: list[str]
@@ -50,8 +50,8 @@ class Grid:
 
 
 def rates_grid(result: Result) -> Grid | None:
-    """Exponents with intervals, local exponents, theory, diagnostics and verdicts, of the curves for which reports have
-    exponents; None when there are none."""
+    """Exponents with intervals, local exponents, theory, diagnostics and verdicts, for the curves for which reports have
+    exponents; None if there are none."""
     shown = [shows_rate(result, curve) for curve in result.curves()]
     rates = result.rates().iloc[np.flatnonzero(shown)]
     if bool(np.isnan(rates["exponent"].to_numpy(float)).all()):
@@ -141,7 +141,7 @@ def _last(result: Result, point: LastPoint, same: bool) -> list[Cell]:
 
 
 def crossing_grid(result: Result) -> Grid | None:
-    """Where every curve overtakes the reference for good, and by how much at the end."""
+    """The x from which on every curve stays below the reference, and the ratio of means at the largest x."""
     found, reference, x = compare(result), reference_of(result), label_of(result, result.experiment.x)
     if not found or reference is None:
         return None
@@ -188,7 +188,7 @@ def _text(text: str) -> Cell:
 
 
 def _number(value: Number, text: str) -> Cell:
-    # As JavaScript writes it.
+    # The key is written as JavaScript writes numbers.
     return Cell(text, "" if np.isnan(value) else repr(float(value)).replace("inf", "Infinity"))
 
 
@@ -197,7 +197,7 @@ def _ratio(estimate: Estimate | None) -> Cell:
 
 
 def _without_empty(grid: Grid) -> Grid:
-    """Columns that say something in at least one row."""
+    """The table without columns that are empty in every row."""
     said: Sequence[Any] = [
         i for i in range(len(grid.columns)) if any(row[i].text not in ("", "–") for row in grid.rows)
     ]
@@ -205,7 +205,8 @@ def _without_empty(grid: Grid) -> Grid:
 
 
 def _taken_out(grid: Grid, name: str) -> str:
-    """The text of a column that is the same in all rows, two or more, which is then taken out; else empty."""
+    """Removes a column whose text is the same in all of at least two rows, and returns that text; otherwise returns an empty
+    string."""
     i = grid.columns.index(name)
     texts = {row[i].text for row in grid.rows}
     if len(texts) > 1 or len(grid.rows) < 2:

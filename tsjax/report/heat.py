@@ -1,4 +1,4 @@
-"""Maps over two axes of numbers that a sweep varies together."""
+"""Maps over two numerical axes that a sweep varies together."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from .text import shown
 
 class Heat(NamedTuple):
     """One map: `name` for files; `title` names the curve; `x` (columns,) and `y` (rows,) with their labels; mean values `z`
-    (rows, columns), NaN where nothing was measured, and what they are, `z_label`."""
+    (rows, columns), NaN where nothing was measured, with their label, `z_label`."""
 
     name: str
     title: str
@@ -27,13 +27,13 @@ class Heat(NamedTuple):
 
     @property
     def heading(self) -> str:
-        """What is shown, for which curve, and over which axes."""
+        """A heading that says what is shown, for which curve, and over which axes."""
         parts = (self.z_label, self.title, f"over {self.x_label} and {self.y_label}")
         return ", ".join(part for part in parts if part)
 
     @property
     def decades(self) -> tuple[bool, np.ndarray]:
-        """Whether colours go by decades, which they do for positive values that span a factor 8, and the values to mark."""
+        """Whether colours are logarithmic, as they are for positive values that span a factor of 8, and the values at ticks."""
         known = self.z[np.isfinite(self.z)]
         if not known.size or known.min() <= 0 or known.max() < 8 * known.min():
             return False, np.zeros(0)
@@ -43,14 +43,14 @@ class Heat(NamedTuple):
 
 
 def all_maps(result: Result) -> list[Heat]:
-    """Maps of the first y, and of successes."""
+    """Maps of the first y and of successes."""
     metrics = dict.fromkeys([result.experiment.y[0], *(y for y in result.experiment.y if y == SUCCESS)])
     return [heat for metric in metrics for heat in heat_maps(result, metric)]
 
 
 def heat_maps(result: Result, metric: str) -> list[Heat]:
-    """Means of `metric` over x and every other argument of numbers that varies while the rest stays the same; where cells
-    return x themselves, over two such arguments, at the largest x."""
+    """Means of `metric` over x and every other numerical argument that varies while the rest stays fixed. If cells return x
+    themselves, maps are over two such arguments, at the largest x."""
     experiment = result.experiment
     numeric = [name for name in variants(result) if all(is_number(curve.arguments[name]) for curve in result.curves())]
     if x_is_returned(result):

@@ -1,4 +1,4 @@
-"""Whether a store holds what was written into it, and where that came from: `tsjax check`."""
+"""`tsjax check`: whether a store holds exactly what was written into it, and where that came from."""
 
 import hashlib
 import json
@@ -21,17 +21,18 @@ from .terminal import Text
 
 
 def check_store(path: str | Path) -> dict[str, Any]:
-    """Reads every file of a store, and compares it with its hash and with `sweep.json`. Imports and calls nothing but tsjax.
+    """Reads every file of a store, and compares it with its hash and with `sweep.json`. It imports and calls nothing but tsjax.
 
     Plain values:
 
-    - `ok`: every chunk checks and belongs to this sweep, and no cell has two results; `problems`: what else, in sentences.
-    - `path`, `schema`, `study`, `verified` (not so for stores of earlier versions, whose chunks have no hash).
-    - `chunks`, `rows`: those that check; `damaged`, `foreign`: names with reasons; `set_aside`: names in `damaged/`.
-    - `origins`: a list of `device`, `kernel`, `jax`, `tsjax`, `source` (a hash of the experiment's code), `x64`, with `chunks`
-      and `cells` of each; `coverage`: see `coverage_json`, null where the records are not those of one sweep.
+    - `ok`: every chunk matches its hash and belongs to this sweep, and no cell has two results; `problems`: further findings,
+      in sentences.
+    - `path`, `schema`, `study`, `verified` (false for stores of earlier versions, whose chunks have no hash).
+    - `chunks`, `rows`: the numbers that match; `damaged`, `foreign`: names with reasons; `set_aside`: names in `damaged/`.
+    - `origins`: a list of `device`, `kernel`, `jax`, `tsjax`, `source` (a hash of the experiment's code), `x64`, with the
+      number of `chunks` and `cells` of each; `coverage`: see `coverage_json`, null if the records are not those of one sweep.
 
-    **Raises:** StoreError when there is no store, or its `sweep.json` cannot be read.
+    **Raises:** StoreError if there is no store, or its `sweep.json` cannot be read.
     """
     store = open_store(path)
     content = content_of(store)
@@ -61,12 +62,12 @@ def check_store(path: str | Path) -> dict[str, Any]:
 
 
 def _problems(store: Store, content: Content, found: Chunks) -> list[str]:
-    """The note for a reader of the records, where there are chunks of other sweeps."""
+    """The error with which reading the records fails, if there are chunks of other sweeps."""
     mine = identity_of(content.spec, content.experiment)
     if all(one.identity == mine and one.schema_version == SCHEMA for one in found.manifests.values()):
         return []
     try:
-        # Differently ordered arguments are no difference.
+        # Arguments in another order do not make a difference.
         store.read(["cell"])
     except StoreError as error:
         return [str(error)]
@@ -98,7 +99,7 @@ def _origin(manifest: Manifest) -> dict[str, Any]:
 
 
 def print_check(content: dict[str, Any], console: Console) -> None:
-    """What `check_store` found."""
+    """Prints the findings of `check_store`."""
     coverage = content["coverage"]
     text = Text(f"{content['path']}: ", style="bold")
     text.append(f"{plural(content['chunks'], 'chunk')} with {plural(content['rows'], 'record')} ")
@@ -128,7 +129,7 @@ def print_check(content: dict[str, Any], console: Console) -> None:
 def _print_origins(origins: list[dict[str, Any]], console: Console) -> None:
     names = ("device", "kernel", "ntk", "jax", "tsjax", "source", "size_class", "x64", "chunks", "cells")
     usual = {"ntk": f"neural-tangents {neural_tangents.VERSION}", "size_class": "exact", "x64": True}
-    # What is as always is no news.
+    # Facts with their usual values are left out.
     shown = [name for name in names if any(origin[name] != usual.get(name) for origin in origins)]
     columns = [(name.replace("_", " "), [str(origin[name]) for origin in origins]) for name in shown]
     console.print(compact_table("Made by", columns), highlight=False)

@@ -1,4 +1,4 @@
-"""The page of a sweep while it runs, in this process or another one: a server on this machine alone, which reads the store."""
+"""The page of a sweep while it runs, in this process or another one: a server for this machine only, which reads the store."""
 
 import html
 import json
@@ -33,7 +33,7 @@ _EMPTY = (
 
 
 def show_result(result: Result, height: int = 900) -> None:
-    """Shows the page of a result in a notebook, so many pixels high, in a frame of its own; elsewhere its tables."""
+    """Shows the page of a result in a notebook, in a frame that is `height` pixels high; elsewhere prints its tables."""
     if not is_notebook():
         print_result(result, console())
         return
@@ -47,18 +47,19 @@ def show_result(result: Result, height: int = 900) -> None:
 class LiveServer(ThreadingHTTPServer):
     """Serves the page of a store on `port` of the loopback interface, a free one by default: `serve_forever`, then `shutdown`.
 
-    `/` shows how far the sweep is, and its report below, which is made again when there are new records; `/status.json` holds
-    the numbers; `/report` is the report alone. Nothing can be written, and nothing that the store names is run. Other names of
-    this machine than localhost are refused, so that no page of the web can read it through a name that it controls.
+    `/` shows the progress of the sweep, and below it the report, which is rendered again when there are new records;
+    `/status.json` holds the numbers; `/report` is the report alone. Nothing can be written, and no code that the store names is
+    run. Requests to names other than localhost are refused, so that no web page can read the report through a host name that it
+    controls.
 
-    **Raises:** StoreError when there is no store; OSError for a port that is taken.
+    **Raises:** StoreError if there is no store; OSError if the port is taken.
     """
 
     daemon_threads = True
 
     def __init__(self, directory: str | Path, port: int = 0):
         self.store = open_store(directory)
-        # So that what is no store is refused at once.
+        # So that a folder without a store is refused at once.
         self.store.content()
         self.directory, self._lock = directory, threading.Lock()
         self._version, self._page = "", _EMPTY
@@ -66,11 +67,11 @@ class LiveServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """The address of the page."""
         return f"http://{HOST}:{self.server_port}/"
 
     def status(self) -> dict[str, Any]:
-        """How far the sweep is (`tsjax.sweep.status.sweep_status`), with sentences for the page."""
+        """The progress of the sweep (`tsjax.sweep.status.sweep_status`), with sentences for the page."""
         content = sweep_status(self.directory)
         complete = content["done"] == content["cells"] and not content["damaged"]
         text = f"{content['done']} of {plural(content['cells'], 'cell')}, {content['failed']} failed"
@@ -87,19 +88,19 @@ class LiveServer(ThreadingHTTPServer):
         return content | extra | {"curves": curves}
 
     def _age(self) -> float | None:
-        """Seconds since the last chunk was written; None at a URL, or without chunks."""
+        """Seconds since the last chunk was written; None for a store at a URL, or without chunks."""
         folder = Path(self.store.path) / "chunks" if isinstance(self.store.path, Path) else None
         times = [entry.stat().st_mtime for entry in folder.iterdir()] if folder is not None and folder.is_dir() else []
         return max(0.0, time.time() - max(times)) if times else None
 
     @property
     def version(self) -> str:
-        """Changes when the records do: the chunks' names are hashes of what they hold."""
+        """A text that changes when the records change: the names of chunks are hashes of their content."""
         names = sorted(self.store.files.names("chunks"))
         return f"{len(names)}-{hash(tuple(names)) & 0xFFFFFFFF:08x}"
 
     def report(self) -> str:
-        """The report of what is there now; made once for each version."""
+        """The report of the present records, rendered once for each version."""
         with self._lock:
             version = self.version
             if version != self._version:
@@ -117,7 +118,7 @@ class LiveServer(ThreadingHTTPServer):
         )
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A browser that goes away in the middle of an answer is no error."""
+        """Ignores browsers that close the connection in the middle of an answer."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -137,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             content = getattr(self.server, made[path])()
         except (StoreError, ValueError, OSError) as error:
-            # A store that is being made, or was moved away: the page says so, and asks again.
+            # The store is being created, or was moved away: the page says so, and asks again.
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", shown(redacted(str(error))))
             return
         if isinstance(content, str):
@@ -156,4 +157,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests come every two seconds; nobody wants a line for each."""
+        """Prints nothing, since requests come every two seconds."""

@@ -1,12 +1,12 @@
-"""How curves are distinguished, on paper and on the page: by colour, and without it by marker and dashes.
+"""How curves are distinguished, on paper and on the page: by colour, and also by marker and dashes.
 
-Colours are those of Okabe and Ito, distinct for readers of every colour vision, with lighter ones for dark pages; markers
-and dashes differ too, so that a grey print is read as well.
+Colours are those of Okabe and Ito, which readers of every colour vision can tell apart, with lighter ones for dark pages.
+Markers and dashes differ too, so that a figure can be read in grey.
 """
 
 from typing import Any, NamedTuple
 
-# Of a light and of a dark page: those of names, the last one that of text, then a ramp for numbers.
+# For a light and for a dark page: colours of names, where the last one is that of text, then a ramp for numbers.
 _NAMES, _RAMP = 7, 8
 INK = _NAMES - 1
 COLOURS = (
@@ -30,7 +30,7 @@ _MARKERS = (
     ("<", "triangle-left", "M3.5,-4.5v9l-8,-4.5z"),
     (">", "triangle-right", "M-3.5,-4.5v9l8,-4.5z"),
 )
-# In points, short enough for a legend; none is a solid line.
+# Lengths in points, short enough for a legend; an empty tuple is a solid line.
 _DASHES: tuple[tuple[float, ...], ...] = (
     (),
     (5.5, 2.0),
@@ -43,8 +43,8 @@ THEORY_DASH, LIMIT_DASH = (2.7, 1.8), (1.4, 2.1)
 
 
 class Look(NamedTuple):
-    """What one curve looks like: `colour` is a place in `COLOURS`, `marker` Matplotlib's, `symbol` Plotly's and `path` that of
-    SVG; `dashes` in points; `hollow`: the marker is an outline, through which one sees what lies below."""
+    """The look of one curve: `colour` is an index in `COLOURS`; `marker` is for Matplotlib, `symbol` for Plotly and `path` for
+    SVG; `dashes` are in points; `hollow`: whether the marker is only an outline."""
 
     colour: int
     marker: str
@@ -55,14 +55,14 @@ class Look(NamedTuple):
 
     @property
     def line(self) -> dict[str, Any]:
-        """Matplotlib's options of a line."""
+        """The options of a Matplotlib line."""
         dashes = (0.0, tuple(length / 1.3 for length in self.dashes)) if self.dashes else "-"
         filled = {"markerfacecolor": "none"} if self.hollow else {}
         return {"color": COLOURS[self.colour], "marker": self.marker, "linestyle": dashes, **filled}
 
     @property
     def dash(self) -> str:
-        """Plotly's dashes, and SVG's."""
+        """The dashes for Plotly and SVG."""
         return dash_of(self.dashes)
 
 
@@ -72,14 +72,14 @@ def dash_of(dashes: tuple[float, ...]) -> str:
 
 
 def look_of(number: int) -> Look:
-    """The look of a curve by its number: cycles of different lengths, so that no two of the first 252 agree in all."""
+    """The look of a curve by its number. Cycles have different lengths, so that no two of the first 252 looks are equal."""
     return _look(number % _NAMES, number, number)
 
 
 def look_within(number: int, count: int, ordered: bool, line: int, alone: bool) -> Look:
-    """The look of a curve by its place among `count` values of other arguments, which give its colour (a ramp where they are
-    `ordered` numbers), and by its learner, the `line`-th, which gives dashes and marker; `alone`: there is one learner, and the
-    markers show the values."""
+    """The look of a curve by its place, `number`, among `count` values of other arguments, which gives its colour (from a ramp
+    if they are `ordered` numbers), and by the number of its learner, `line`, which gives dashes and marker. If `alone`, there
+    is only one learner, and the markers show the values."""
     if ordered:
         colour = _NAMES + (number * (_RAMP - 1)) // max(count - 1, 1) % _RAMP
     else:

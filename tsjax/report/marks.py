@@ -1,4 +1,4 @@
-"""What verdicts look like in a plot: the curve and the window that each is about, and the range that is allowed there."""
+"""Verdicts in a plot: the curve and the window that each is about, and the range that is allowed there."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -10,8 +10,8 @@ from ..sweep.verdicts import Judged
 from .places import key_of_curve
 from .series import Drawing, Scale, Series
 
-# A range at a single x is this wide, and one that is open on one side is shown so far, as shares of the axes; an open range of
-# exponents reaches this far beyond the fit.
+# As shares of the axes: the width of a range at a single x, and the height at which a range that is open on one side is cut
+# off. An open range of exponents reaches this far beyond the fit.
 _WIDTH, _FRINGE, _OPEN = 0.025, 0.12, 3.0
 
 
@@ -20,9 +20,9 @@ _Shape: TypeAlias = tuple[list[_Line], list[_Line]]
 
 
 class Mark(NamedTuple):
-    """One verdict in one panel: its `number` on the page, the `series` that it is about, the measured part (`x`, `y`) of that,
-    the corners (k,) of the areas that are allowed, `areas`, which may reach out of the axes, and their `edges` (lines, where
-    they are not open)."""
+    """One verdict in one panel: its `number` on the page, the `series` that it is about, the part of it that was judged (`x`,
+    `y`), the corners (k,) of the allowed `areas`, which may reach beyond the axes, and their `edges`, lines on the sides that
+    are not open."""
 
     number: int
     series: Series
@@ -35,7 +35,7 @@ class Mark(NamedTuple):
 def marks_of(
     result: Result, drawing: Drawing, series: list[Series], ends: tuple[float, float], y_scale: Scale
 ) -> list[Mark]:
-    """The verdicts that one panel of a drawing can show: one that holds `series`, and whose y axis has these `ends`."""
+    """The verdicts that one panel of a drawing can show. The panel holds `series`, and its y axis has these `ends`."""
     found = []
     by_curve = {key_of_curve(one.curve): one for one in series}
     for number, judged in enumerate(result.judged(), 1):
@@ -50,19 +50,19 @@ def marks_of(
 
 
 class _Y(NamedTuple):
-    """A y axis: its ends and how it is divided."""
+    """A y axis: its ends and its scale."""
 
     ends: tuple[float, float]
     scale: Scale
 
 
 def _shape(result: Result, drawing: Drawing, judged: Judged, series: Series, y: _Y) -> _Shape | None:
-    """None where the drawing shows something else than what was judged."""
+    """The areas and edges of a verdict; None if the drawing does not show what was judged."""
     phrase, curve = judged.expectation.phrase, judged.curve
     form, other = phrase.form, phrase.other
     assert curve is not None and judged.x is not None
     low, high = judged.verdict.allowed
-    # Along other arguments, and of differences and medians, there is no drawing.
+    # Numbers along other arguments, differences and medians have no drawing.
     drawn = phrase.fits or (form == "mean" and phrase.operator != "minus")
     if (
         not drawn
@@ -94,20 +94,21 @@ def _shape(result: Result, drawing: Drawing, judged: Judged, series: Series, y: 
 
 
 def _wedge(result: Result, judged: Judged, curve: Curve) -> _Shape:
-    """Between the power laws of the least and the greatest exponent that are allowed, through the middle of the fit."""
+    """The wedge between the power laws with the least and the largest allowed exponent, through the middle of the fit."""
     rate = result.rate(curve, model=judged.expectation.model or "power")
     value, allowed = judged.verdict.value, judged.verdict.allowed
     steep = np.clip(allowed, value - _OPEN, value + _OPEN) + rate.exponent - value
     x = np.geomspace(rate.n[0], rate.n[-1], 3)
     middle = np.exp(np.interp(np.log(x[1]), np.log(rate.n), np.log(rate.mean_risk)))
     y = middle * (x[None, :] / x[1]) ** -steep[:, None]
-    # Two triangles, which touch in the middle.
+    # Two triangles that touch in the middle.
     areas = [(x[[0, 1, 0]], y[[0, 0, 1], [0, 1, 0]]), (x[[2, 1, 2]], y[[0, 0, 1], [2, 1, 2]])]
     return areas, [(x, line) for line, end in zip(y, allowed, strict=True) if np.isfinite(end)]
 
 
 def _unit(result: Result, drawing: Drawing, judged: Judged, curve: Curve) -> np.ndarray | None:
-    """What an allowed ratio is a multiple of, at each x of the curve: 1 where the axis shows that ratio."""
+    """The unit of an allowed ratio at each x of the curve, which is 1 if the axis shows that ratio; None if the drawing cannot
+    show it."""
     other = judged.expectation.phrase.other
     ones = np.ones(len(curve.x))
     if drawing.against:
@@ -129,7 +130,7 @@ def _unit(result: Result, drawing: Drawing, judged: Judged, curve: Curve) -> np.
 def _range(
     x_scale: Scale, series: Series, x: np.ndarray, unit: np.ndarray, allowed: tuple[float, float], y: _Y
 ) -> _Shape:
-    """The allowed multiples of `unit` at each x; of a range that is open on one side, a fringe along its edge."""
+    """The allowed multiples of `unit` at each x; for a range that is open on one side, a fringe along its edge."""
     floor, top = y.scale.forward(np.array(y.ends))
     fringe, edges = _FRINGE * (top - floor), []
     if len(x) == 1:
@@ -137,7 +138,7 @@ def _range(
         half = _WIDTH / 2 * (places.max() - places.min() or 1.0)
         x = x_scale.back(x_scale.forward(x) + np.array([-half, half]))
         unit = np.repeat(unit, 2)
-    # Well beyond the axis is far enough, and a value that has a place on it.
+    # Instead of infinity, a finite value well beyond the axis.
     least, most = y.scale.back(np.array([floor - (top - floor), top + (top - floor)]))
     low, high = (np.clip(unit * end, least, most) if np.isfinite(end) else None for end in allowed)
     edges = [(x, line) for line in (low, high) if line is not None]

@@ -1,4 +1,4 @@
-"""Numbers of a result that tables, figures and page share, and how they are written."""
+"""Numbers of a result that tables, figures and page share, and how they are formatted."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from .text import shown
 
 Number: TypeAlias = int | float | np.floating
 
-# The column with the least risk an unbiased estimator could have, and the curve that no linear estimator beats.
+# The column with the least risk of an unbiased estimator, and the name of the curve that no linear estimator beats.
 LIMIT, BEST_LINEAR = "cramer_rao", "optimal_linear"
 # The column that says whether a student found its teacher.
 SUCCESS = "success"
@@ -30,10 +30,10 @@ SUCCESS = "success"
 class LastPoint:
     """A curve at its largest x.
 
-    - `x`, `mean`, `se`, `median`: over the seeds that are there; NaN when none is (`se`: when fewer than two are).
-    - `seeds`: how many are there.
-    - `to_limit`, `to_linear`: ratio of the mean to the Cramér-Rao limit, and to the optimal linear estimator on the
-      same seeds; None where there is nothing to compare with.
+    - `x`, `mean`, `se`, `median`: over the seeds present; NaN if there are none (`se`: if there are fewer than two).
+    - `seeds`: the number of seeds present.
+    - `to_limit`, `to_linear`: ratio of the mean to the Cramér-Rao limit, and to the optimal linear estimator on the same seeds;
+      None if there is nothing to compare with.
     """
 
     curve: Curve
@@ -47,18 +47,18 @@ class LastPoint:
 
 
 def label_of(result: Result, name: str) -> str:
-    """How the experiment writes an argument, a value or a curve."""
+    """The experiment's label for an argument, a value or a curve."""
     return shown(result.experiment.labels.get(name, name))
 
 
 def the(label: str) -> str:
-    """A label within a sentence: `the NTK ridge`; as it is where it has such a word already, or is an equation."""
+    """A label within a sentence, such as `the NTK ridge`; unchanged if it has an article already, or is an equation."""
     first = label.split(" ")[0]
     return label if first in ("the", "a", "an") or first.endswith("'s") or "=" in label or not label else f"the {label}"
 
 
 def full_name(result: Result, curve: Curve) -> str:
-    """A curve by the names of its learner and of all that varies: `two-phase student (d = 5, m = 3)`."""
+    """The name of a curve: its learner and the arguments that vary, as in `two-phase student (d = 5, m = 3)`."""
     variant = variant_of(result, curve)
     return label_of(result, curve.name) + (f" ({variant})" if variant else "")
 
@@ -74,14 +74,14 @@ def at(result: Result, x: Number) -> str:
 
 
 def over(result: Result, low: Number, high: Number, axis: str | None = None) -> str:
-    """`sample size n = 128..2048`, or the one value; of another argument than x."""
+    """`sample size n = 128..2048`, or a single value; `axis` names an argument other than x."""
     start = at(result, low) if axis is None else f"{label_of(result, axis)} = {short(low)}"
     return start + ("" if low == high else f"..{short(high)}")
 
 
 def shows_rate(result: Result, curve: Curve) -> bool:
-    """Whether reports show the exponent of a curve: where y is a power of x by what the experiment says, or by an expectation;
-    never along a returned x."""
+    """Whether reports show the exponent of a curve: if the experiment or an expectation says that y is a power of x, but never
+    along a returned x."""
     return not x_is_returned(result) and (result.experiment.rates or result.claims_power_law(curve))
 
 
@@ -93,8 +93,8 @@ def variants(result: Result) -> list[str]:
 
 
 def variant_of(result: Result, curve: Curve) -> str:
-    """The values of `variants` at one curve, such as `d = 5, m = 3`; empty when nothing varies. No two variants have one
-    text."""
+    """The values of `variants` for one curve, such as `d = 5, m = 3`; empty if nothing varies. Different variants have
+    different texts."""
     parts = []
     for name in variants(result):
         labels = labels_of(other.arguments[name] for other in result.curves())
@@ -108,8 +108,8 @@ def rows_of(result: Result, curve: Curve) -> pd.DataFrame:
 
 
 def counts_of(result: Result, curve: Curve) -> dict[str, int]:
-    """How the cells of a curve ended: number of cells by status, in the order of the codes. Experiments without status
-    have their cells under `done`."""
+    """How the cells of a curve ended: the number of cells by status, in the order of the codes. Cells of experiments without a
+    status count as `done`."""
     cells = rows_of(result, curve).drop_duplicates("cell")
     if "status" not in cells:
         return {"done": len(cells)}
@@ -119,18 +119,18 @@ def counts_of(result: Result, curve: Curve) -> dict[str, int]:
 
 
 def failed_of(result: Result, curve: Curve) -> int:
-    """Number of cells of a curve that diverged or were singular."""
+    """The number of failed cells of a curve."""
     return failures(rows_of(result, curve))
 
 
 def failures(records: pd.DataFrame) -> int:
-    """Number of cells in some records that diverged or were singular."""
+    """The number of failed cells in some records."""
     cells = records.drop_duplicates("cell")
     return int(np.isin(cells["status"].to_numpy(), FAILED).sum()) if "status" in cells else 0
 
 
 def limit_of(result: Result, curve: Curve) -> np.ndarray | None:
-    """The recorded Cramér-Rao limit (k,) at the curve's x; None when it is not recorded or not positive."""
+    """The recorded Cramér-Rao limit (k,) at the curve's x; None if it is not recorded or not positive."""
     if LIMIT not in result.records:
         return None
     rows = rows_of(result, curve)
@@ -159,10 +159,10 @@ def aims_at_limit(result: Result, curve: Curve) -> bool:
 def means_of(table: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means over seeds of a table (k, seeds) with the ends of 95 % intervals to draw, each (k,).
 
-    The interval is Student's on the log scale, mean exp(+- t s.e. / mean): positive, and smooth along a curve of few
-    seeds, where the resampled intervals of `rates.mean_ratio` cover better but jump from one x to the next.
-    NaN marks what is not there: a row without values, an interval of one seed, or of values that are no risks
-    (`rates.why_no_risk`): no interval of their mean would keep its promise.
+    The interval is Student's on the log scale, mean exp(+- t s.e. / mean). It is positive, and smooth along a curve with few
+    seeds, while the resampled intervals of `rates.mean_ratio` cover better but jump from one x to the next. NaN marks missing
+    numbers: the mean of a row without values, and the interval for one seed or for values that are not risks
+    (`rates.why_no_risk`), whose mean has no such interval.
     """
     from scipy.special import stdtrit
 
@@ -182,7 +182,7 @@ def drawn_means(
     result: Result, curve: Curve, metric: str, table: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Means of a recorded column, table (k, seeds), with the ends of the 95 % intervals of its kind, each (k,); NaN where there
-    is none. Of positive numbers they are `means_of`."""
+    is none. For positive numbers they are those of `means_of`."""
     kind = result.kind(metric)
     if kind.has_ratios:
         return means_of(table)
@@ -193,7 +193,7 @@ def drawn_means(
         if np.isfinite(row).any():
             try:
                 estimate = kind.mean(row, None if counts is None else counts[i])
-            except ValueError:  # Values of another kind, as the verdicts say: a mean without an interval.
+            except ValueError:  # The values do not fit their kind, as the verdicts say: a mean without an interval.
                 found[0, i] = np.nanmean(row)
                 continue
             found[:, i] = estimate.value, *(end if np.isfinite(end) else np.nan for end in estimate.interval)
@@ -218,7 +218,7 @@ def last_point(result: Result, curve: Curve) -> LastPoint:
 
 
 def _to_linear(result: Result, curve: Curve) -> Estimate | None:
-    """Against the optimal linear curve of the same variant."""
+    """The ratio to the optimal linear curve of the same variant at the largest x; None if there is none."""
     varying, x = variants(result), float(curve.x[-1])
     for rival in result.curves():
         same = all(rival.arguments[name] == curve.arguments[name] for name in varying)
@@ -228,8 +228,8 @@ def _to_linear(result: Result, curve: Curve) -> Estimate | None:
 
 
 def ratio_at(result: Result, curve: Curve, rival: Curve, x: float) -> Estimate | None:
-    """Mean of the first y at x over that of a rival that has this x too, paired by seed; None where a mean is missing or one of
-    values that are no risks."""
+    """The mean of the first y at x over that of a rival that has this x too, paired by seed; None if a mean is missing, or the
+    values are not risks."""
     y = result.experiment.y[0]
     _, i, j = np.intersect1d(curve.seeds, rival.seeds, return_indices=True)
     mine, theirs = (one.values[y][np.flatnonzero(one.x == x)[0]] for one in (curve, rival))
@@ -239,13 +239,13 @@ def ratio_at(result: Result, curve: Curve, rival: Curve, x: float) -> Estimate |
 def _ratio(numerator: np.ndarray, denominator: np.ndarray | float) -> Estimate | None:
     try:
         return mean_ratio(numerator, denominator)
-    except ValueError:  # No seed left, or values that are no risks, as the warnings say: there is no ratio to show.
+    except ValueError:  # No seeds remain, or the values are not risks, as the warnings say.
         return None
 
 
 def warnings_of(result: Result, model: str = "power", asked: bool = False) -> list[tuple[list[Curve], str]]:
-    """What to know before trusting the fitted exponents that are shown (all of them, if they were `asked` for): each thing
-    once, with the curves that it is said of. That there is no exponent is a warning where one is claimed or was asked for."""
+    """Warnings about the fitted exponents that are shown (all of them if they were `asked` for), each once, with the curves
+    that it is about. A missing exponent is a warning if one is claimed or was asked for."""
     found: dict[str, list[Curve]] = {}
     for curve in result.curves():
         if not (shows_rate(result, curve) or asked and not x_is_returned(result)):
@@ -259,22 +259,22 @@ def warnings_of(result: Result, model: str = "power", asked: bool = False) -> li
 
 
 def by_axis(result: Result, text: str) -> str:
-    """A sentence about a fit, which calls the axis n, with the name that the axis has."""
+    """A sentence about a fit, with the real name of the axis in place of n."""
     return re.sub(r"\bn\b(?!\^)", lambda _: label_of(result, result.experiment.x), text)
 
 
 def is_recorded(result: Result) -> bool:
-    """Whether the records were read from a table (`tsjax.from_table`): other code has made them."""
+    """Whether other code made the records, and they were read from a table (`tsjax.from_table`)."""
     return result.spec.study == RECORDED
 
 
 def compute_seconds(result: Result) -> tuple[float, float]:
-    """Seconds of running and of compiling behind the records; 0 of runs that were read from a table."""
+    """Seconds of running and of compiling behind the records; 0 for runs that were read from a table."""
     records = result.records
     if records.empty or is_recorded(result):
         return 0.0, 0.0
     cells = records.drop_duplicates("cell")
-    # Every record carries the seconds of its whole program: each program counts once.
+    # Every record has the seconds of its whole program, so each program counts once.
     programs = records.drop_duplicates([*result.experiment.static, "compile_seconds"])
     return float(cells["run_seconds"].to_numpy().sum()), float(programs["compile_seconds"].to_numpy().sum())
 
@@ -290,7 +290,7 @@ def verdict_summary(outcomes: list[str]) -> str:
 
 
 def summary_of(result: Result, corrected: bool = False) -> str:
-    """`verdict_summary` of a result, and on how many of its cells it stands where some are missing."""
+    """`verdict_summary` of a result, with the number of its cells if some are missing."""
     text = verdict_summary([str(verdict.outcome) for verdict in result.verdicts(corrected)])
     coverage = result.coverage
     if coverage.whole or not result.spec.expect:
@@ -299,7 +299,7 @@ def summary_of(result: Result, corrected: bool = False) -> str:
 
 
 def notes_of(coverage: Coverage) -> list[str]:
-    """What to know before trusting the numbers, in sentences (`Coverage.notes`); names of chunks by their first letters."""
+    """Notes to read before trusting the numbers (`Coverage.notes`), with names of chunks shortened to their first letters."""
     return [_CHUNK.sub(r"\1*", note) for note in coverage.notes]
 
 
@@ -313,7 +313,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def short(value: object) -> str:
-    """A value of an argument or of x: whole numbers in full, other numbers with 4 digits, text as it is."""
+    """A value of an argument or of x: whole numbers in full, other numbers with 4 digits, text unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return str(value)
     number = float(value)
@@ -326,7 +326,7 @@ def digits(value: Number, count: int = 3) -> str:
 
 
 def mean_with_error(mean: Number, se: Number) -> str:
-    """`1.23e-05 ± 0.04e-05`, with equal decimals; the mean alone when there is no standard error."""
+    """`1.23e-05 ± 0.04e-05`, with equal decimals; the mean alone if there is no standard error."""
     if np.isnan(se) or not 0 < se < np.inf:
         return digits(mean)
     return " ± ".join(decimals_of((float(mean), float(se)), float(se)))
@@ -348,7 +348,7 @@ def exponents_of(rates: pd.DataFrame) -> list[str]:
 
 
 def errors_note(rates: pd.DataFrame) -> str:
-    """What intervals of `Result.rates` rest on where it is not seeds; else empty."""
+    """The source of the intervals of `Result.rates` if it is not seeds; otherwise empty."""
     without = np.isin(list(rates["errors"]), ["residuals", "wild"])
     if not without.any():
         return ""
@@ -357,14 +357,14 @@ def errors_note(rates: pd.DataFrame) -> str:
 
 
 def ratio_with_interval(estimate: Estimate | None) -> str:
-    """`1.31 [1.2, 1.42]`; a dash when there is no ratio."""
+    """`1.31 [1.20, 1.42]`; a dash if there is no ratio."""
     if estimate is None:
         return "–"
     return beside(estimate.value, estimate.interval)
 
 
 def decimals(value: Number) -> str:
-    """An exponent without interval: two decimals, a dash for NaN."""
+    """An exponent without an interval: two decimals, or a dash for NaN."""
     return "–" if np.isnan(value) else f"{value:.2f}"
 
 

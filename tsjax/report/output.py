@@ -1,4 +1,4 @@
-"""Files that are written for others to read: completely or not at all. A full disk is distinguished from other errors."""
+"""Output files, which are written completely or not at all. A full disk is distinguished from other errors."""
 
 import contextlib
 import errno
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class OutputError(OSError):
-    """A file that cannot be written: `what` went wrong, and the error of the system."""
+    """A file that cannot be written: `what` went wrong, and the operating system's error."""
 
     def __init__(self, what: str, error: OSError):
         super().__init__(f"{what}: {error.strerror or error}.")
@@ -17,19 +17,20 @@ class OutputError(OSError):
 
     @property
     def is_full(self) -> bool:
-        """Whether the disk, or the user's share of it, has no room."""
+        """Whether the disk, or the user's quota on it, is full."""
         return self.code in (errno.ENOSPC, errno.EDQUOT)
 
     @property
     def exit_code(self) -> int:
-        """5 for a disk without room, else 2."""
+        """5 for a full disk, otherwise 2."""
         return 5 if self.is_full else 2
 
 
 @contextlib.contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder, to write to; then on the disk, and in the place of `path`. Gone after an error."""
-    # A short name: that of the file may be as long as names can be.
+    """Gives a temporary name in the same folder to write to. Afterwards the file is flushed to disk and renamed to `path`;
+    after an error it is removed."""
+    # A short name, since the name of the file may be as long as names can be.
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

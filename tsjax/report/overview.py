@@ -1,4 +1,4 @@
-"""What a sweep will cost, how far it is, and what machine it runs on, in the terminal."""
+"""Terminal output of a sweep's cost, its progress, and its machine."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,12 +13,12 @@ from .numbers import duration, notes_of, prefixed
 from .tables import compact_table, marked
 from .terminal import Text
 
-# Different reasons why cells failed that are shown.
+# The most different reasons for failed cells that are shown.
 _REASONS = 5
 
 
 def print_plan(estimate: PlanEstimate, console: Console) -> None:
-    """Cells, chunks, programs, memory, operations and time, curve by curve and in all."""
+    """Prints cells, chunks, programs, memory, operations and time, curve by curve and in total."""
     curves = estimate.curves
     if not curves:
         console.print("nothing is left to run: the store holds every cell.", highlight=False)
@@ -54,7 +54,7 @@ def print_plan(estimate: PlanEstimate, console: Console) -> None:
 
 
 def print_status(status: dict[str, Any], console: Console) -> None:
-    """What `tsjax.sweep.status.sweep_status` found: cells done and failed, curve by curve."""
+    """Prints the findings of `tsjax.sweep.status.sweep_status`: cells done and failed, curve by curve."""
     if status["claim"]:
         console.print(Text(status["claim"], style="italic"))
     rows = status["curves"]
@@ -78,14 +78,14 @@ def print_status(status: dict[str, Any], console: Console) -> None:
         mixed=tuple(status["notes"]),
         beyond=status.get("beyond_plan", 0),
     )
-    # That some cells are still to be run is said above.
+    # The lines above already say that some cells are still to be run.
     notes = notes_of(coverage) if coverage.damaged else notes_of(replace(coverage, done=cells))
     if notes:
         console.print(marked(notes, "yellow"), highlight=False)
 
 
 def print_shipped(rows: list[dict[str, Any]], console: Console) -> None:
-    """The sweeps that ship: name, claim, cells, and the time they took on two cores."""
+    """Prints the sweeps that ship with tsjax: name, claim, cells, and the time that they took on two cores."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("sweep", no_wrap=True)
     table.add_column("claim", ratio=1)
@@ -99,7 +99,7 @@ def print_shipped(rows: list[dict[str, Any]], console: Console) -> None:
 
 
 def print_doctor(content: dict[str, Any], console: Console) -> None:
-    """What `tsjax.sweep.doctor.examine` found."""
+    """Prints the findings of `tsjax.sweep.doctor.examine`."""
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(no_wrap=True, style="bold")
     grid.add_column(overflow="fold")

@@ -1,4 +1,4 @@
-"""One self-contained, interactive HTML page about a sweep, with its figures beside it as files."""
+"""One self-contained, interactive HTML page about a sweep, with its figures as files beside it."""
 
 import base64
 import hashlib
@@ -58,34 +58,34 @@ from .text import shown
 from .toml import claims_toml, spec_toml
 
 _VENDOR = Path(__file__).parent / "vendor"
-# The part of Plotly with the traces that charts are made of, as its authors publish it (npm: plotly.js-cartesian-dist-min).
+# The part of Plotly with the traces that charts use, as its authors publish it (npm: plotly.js-cartesian-dist-min).
 PLOTLY = _VENDOR / "plotly-cartesian.min.js"
 
 
 def write_report(result: Result, out: Path, style: str = "page") -> Path:
     """Writes `report.html`, and `figures/NAME.png`, `.pdf` and `.svg`, into the directory `out`; returns the page's path.
 
-    The page holds its data and the library that draws them (Plotly) and asks the network for nothing. Figures are as wide as
-    a `column` or a `page` of text. Each file is written under a temporary name and then renamed, so that a reader never sees
-    half of one; the page comes last.
+    The page contains its data and the library that draws them (Plotly), and loads nothing from the network. Figures are as wide
+    as a `column` or a `page` of text. Each file is written under a temporary name and then renamed, so that a reader never sees
+    half of a file; the page is written last.
 
-    **Raises:** OutputError when `out` cannot be written; ValueError when there are no records, or for an unknown style.
+    **Raises:** OutputError if `out` cannot be written; ValueError if there are no records, or for an unknown style.
     """
     if result.records.empty:
         raise ValueError("there are no records to report yet; run the sweep first.")
     figures: dict[str, Figure] = {}
     with matplotlib.rc_context():
-        # Matplotlib has read a `matplotlibrc` of the current directory, which may be a store of others: with `text.usetex` in
-        # it, LaTeX would run on what that file says.
+        # Matplotlib has read a `matplotlibrc` in the current directory, which may be somebody else's store. With `text.usetex`
+        # in it, Matplotlib would run LaTeX with a preamble from that file.
         matplotlib.rcdefaults()
-        # Runs that make no curves are points of their surface alone.
+        # Runs that make no curves appear only as points of their surface.
         if not is_scattered(result):
             figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
             figures |= {heat.name: heat_figure(heat, style) for heat in all_maps(result)[:MOST_MAPS]}
         figures |= _surface_figures(result, style)
         figures |= {picture.name: picture_figure(picture, style) for picture in pictures_of(result)}
         for figure in figures.values():
-            # Laid out once for all its files.
+            # Laid out once for the three files.
             figure.draw_without_rendering()
             figure.set_layout_engine("none")
         images = {
@@ -113,7 +113,8 @@ def _surface_figures(result: Result, style: str) -> dict[str, Figure]:
 
 
 def _file_names(names: Iterable[str]) -> list[str]:
-    """Names of returned values, and expressions, may hold anything; two of them that would become one file are numbered."""
+    """Names of files from names of drawings, which may hold any characters; names that would become the same file are
+    numbered."""
     found: list[str] = []
     for name in names:
         plain = re.sub(r"[^\w.-]", "_", name)
@@ -134,7 +135,7 @@ def render(result: Result) -> str:
         loader=jinja2.FileSystemLoader(here),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
-        # Escapes all text of a store or a spec wherever the page shows it; Markup is the page's own.
+        # Escapes all text from a store or a spec wherever the page shows it; Markup is text of the page itself.
         finalize=lambda value: shown(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -165,7 +166,7 @@ def render(result: Result) -> str:
         cite=_cite(result),
         colours=list(zip(COLOURS, DARK_COLOURS, strict=True)),
         style=Markup((here / "page.css").read_text()),
-        # Only these two run; what else a page might come to hold does not.
+        # Only these two scripts may run; the browser refuses any other.
         hashes=[base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (library, script)],
         library=Markup(library),
         script=Markup(script),
@@ -188,7 +189,7 @@ def _sections(result: Result) -> list[Section]:
     crossings = crossing_grid(result)
     if crossings is not None and compared and not x_is_returned(result):
         compared[-1].grids.append(crossings)
-    # A share of successes has its own place.
+    # The share of successes has a place of its own.
     recorded = recorded_sections(result)
     taken = {f"curves-{section.id}" for section in recorded}
     parts += [*compared, *(section for section in others if section.id not in taken), seeds_section(result), *recorded]
@@ -199,7 +200,7 @@ def _sections(result: Result) -> list[Section]:
 
 
 def _data(sections: list[Section]) -> str:
-    """The figures as JSON that neither ends its script nor breaks a line of it, for any text."""
+    """The charts as JSON in which no text can end the script element or break a line of it."""
     figures = {
         f"{section.id}-{place}": chart.figure.content()
         for section in sections
@@ -220,7 +221,8 @@ def _shown(value: Any) -> Any:
 
 
 def _overall(result: Result, outcomes: list[str]) -> str:
-    """The outcome that the page is coloured by: green only for what stands on all cells of the plan, every one verified."""
+    """The outcome that gives the page its colour: green only if the verdicts rest on all cells of the plan, and all are
+    verified."""
     worst = next((name for name in ("fails", "undecided", "holds") if name in outcomes), "none")
     sure = result.coverage.whole and result.coverage.verified
     return "undecided" if worst == "holds" and not sure else worst
@@ -239,7 +241,8 @@ def _size(result: Result) -> str:
 
 
 def _verdicts(result: Result, sections: list[Section]) -> list[dict[str, Any]]:
-    """Those that do not hold first; each with its number and the charts that show its window and its allowed range."""
+    """The verdicts, those that do not hold first, each with its number and the charts that show its window and its allowed
+    range."""
     shown: dict[int, list[str]] = {}
     for section in sections:
         for place, chart in enumerate(section.charts):
@@ -262,7 +265,7 @@ def _verdicts(result: Result, sections: list[Section]) -> list[dict[str, Any]]:
 
 
 def _source(of_sweep: str, of_study: str) -> str:
-    """The source of a sweep, and what its study cites where the former does not name it already."""
+    """The source of a sweep, and the citation of its study unless the source names it already."""
     return of_sweep if of_study in of_sweep else "; ".join(filter(None, [of_sweep, of_study]))
 
 
@@ -322,7 +325,7 @@ def _has_claims(result: Result) -> bool:
 
 
 def _page_command(result: Result) -> str:
-    """The command that makes the page of a table, with TABLE for one that was in memory."""
+    """The command that makes the page of a table, with TABLE for a table that was in memory."""
     table = result.provenance["table"]
     words = [word for name, given in table["columns"].items() for one in given for word in (f"--{name}", one)]
     claims = ["--claims", "claims.toml"] if _has_claims(result) else []
@@ -330,7 +333,7 @@ def _page_command(result: Result) -> str:
 
 
 def _cite(result: Result) -> list[str]:
-    """What to cite: the study, as it names itself, and the software; never what another study rests on."""
+    """The entries to cite: those of the study and of the software."""
     return [entry for entry in (citation(result.experiment.cite), _software()) if entry]
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the arrays that cells return: points of two coordinates, lines, and maps, of one cell of every curve."""
+"""Pictures of the arrays that cells return, for one cell of every curve: points with two coordinates, lines, and maps."""
 
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -14,17 +14,17 @@ from .plot import Plot, key_of, layout_of, words
 
 Kind: TypeAlias = Literal["points", "line", "map"]
 
-# From blue by white to red, as Matplotlib's RdBu_r.
+# From blue through white to red, as in Matplotlib's RdBu_r.
 _COLOURS = [[0.0, "#053061"], [0.25, "#4393c3"], [0.5, "#f7f7f7"], [0.75, "#d6604d"], [1.0, "#67001f"]]
-# The second axis of points in a plane is called so.
+# The name of the second axis of an array of points in a plane.
 _PLANE = "coordinate"
-# As many pictures of one kind as a reader looks through.
+# The most pictures of one kind.
 MOST = 12
 
 
 class Picture(NamedTuple):
-    """Arrays of one cell, by their labels: rows of two numbers along an axis `coordinate` are `points`, all of them in one
-    picture; (k,) is a `line`, and (k, l) a `map`. `name` for files, `title` names the cell, `axes` the axes."""
+    """Arrays of one cell, by their labels. Rows of two numbers along an axis `coordinate` are `points`, which share one
+    picture; an array (k,) is a `line`, and (k, l) a `map`. `name` is for files, `title` names the cell, `axes` the axes."""
 
     name: str
     title: str
@@ -34,8 +34,8 @@ class Picture(NamedTuple):
 
 
 def pictures_of(result: Result) -> list[Picture]:
-    """The pictures of a result: for each array of one or two axes, and each curve, the cell of the least seed at the largest x,
-    of at most `MOST` curves."""
+    """The pictures of a result: for each array with one or two axes and each of at most `MOST` curves, the cell with the
+    smallest seed at the largest x."""
     found = []
     for name, axes in result.experiment.arrays.items():
         if len(axes) > 2:
@@ -60,9 +60,9 @@ def pictures_of(result: Result) -> list[Picture]:
 
 
 def _cell(result: Result, name: str, curve: Curve) -> tuple[np.ndarray, str] | None:
-    """The array of one cell, and which cell it is in words; None where there is none, or no number in it."""
+    """The array of one cell, and words that say which cell it is; None if there is no array, or no number in it."""
     x = result.experiment.x
-    # A returned x is a part of every cell.
+    # If cells return x, every cell has all of it.
     part = curve if result.experiment.returns_x else curve.rows(np.array([len(curve.x) - 1]))
     arrays = result.arrays(name, part)
     for cell in arrays:
@@ -98,7 +98,7 @@ def picture_chart(picture: Picture) -> Plot:
     plot.layout["xaxis"] |= {"title": {"text": words(first)}}
     plot.layout["yaxis"] |= {"title": {"text": words(second), "standoff": 6}}
     if picture.kind == "points":
-        # Directions are seen as they are.
+        # Equal scales on both axes, so that directions are true.
         plot.layout["yaxis"] |= {"scaleanchor": "x", "zeroline": True}
         plot.layout["xaxis"] |= {"zeroline": True}
     return plot
@@ -135,7 +135,7 @@ def picture_figure(picture: Picture, style: str = "page") -> Figure:
 
 
 def _labels(picture: Picture) -> tuple[str, str]:
-    """Of the x and the y axis."""
+    """The labels of the x and the y axis."""
     label = next(iter(picture.arrays))
     if picture.kind == "points":
         return f"{picture.axes[1]} 1", f"{picture.axes[1]} 2"

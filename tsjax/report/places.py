@@ -1,4 +1,4 @@
-"""Where a curve is drawn, under which name, and in which look: learners that answer one question share a panel."""
+"""The panel, the name and the look of each curve: learners that answer the same question share a panel."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from .look import Look, look_of, look_within
 from .numbers import label_of, variants
 from .text import shown
 
-# The most values of the other arguments that colours distinguish within one panel, for one learner and for two.
+# The most values of the other arguments that colours distinguish within one panel, by the number of learners.
 _MOST_VALUES = {1: 15, 2: 6}
 
 
 class Place(NamedTuple):
-    """Of one curve: the `title` of its panel, empty where there is only one, and its `rank` among panels; its `name` within
-    it; its `look`."""
+    """The place of one curve: the `title` of its panel, empty if there is only one, and its `rank` among panels; the curve's
+    `name` within the panel; its `look`."""
 
     title: str
     rank: int
@@ -26,9 +26,10 @@ class Place(NamedTuple):
 def places_of(result: Result) -> dict[str, Place]:
     """The place of every curve, by `key_of_curve`.
 
-    Arguments in which at least two learners vary, or the only one does, are other questions: each of their combinations has a
-    panel. If they are few, of one or two learners, they share one panel and differ in colour. What varies within one learner
-    only, or from learner to learner, is that learner's own, and part of its name.
+    Arguments in which at least two learners vary, or in which the only learner varies, pose different questions, and each
+    combination of their values has a panel. If there are few combinations and at most two learners, they share one panel and
+    differ in colour. An argument that varies within one learner only, or from learner to learner, belongs to that learner, and
+    is part of its name.
     """
     curves, varying = result.curves(), variants(result)
     learners = list(dict.fromkeys(curve.name for curve in curves))
@@ -65,25 +66,25 @@ def places_of(result: Result) -> dict[str, Place]:
 
 
 def key_of_curve(curve: Curve) -> str:
-    """What identifies a curve among all others, also when it is a part of one."""
+    """A text that identifies a curve among all others, even if only a part of the curve is given."""
     return canonical(curve.arguments)
 
 
 def is_number(value: object) -> bool:
-    """Whether a value of an argument lies on an axis of numbers."""
+    """Whether a value of an argument is a number, and not a truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _learner(result: Result, curve: Curve, learners: int) -> str:
-    """The name of a curve by its curve argument; where there is none, the experiment's, but not before other words."""
+    """The name of a curve by its curve argument; without one, that of the experiment, or nothing if other words follow."""
     if result.experiment.curve is None and learners == 1 and variants(result):
         return ""
     return label_of(result, curve.name)
 
 
 def _named_arguments(result: Result, curve: Curve, own: list[str]) -> list[str]:
-    """The arguments of a learner's own that its name states: those in which it varies, and those that are not as they are by
-    default."""
+    """Which of a learner's own arguments its name states: those in which it varies, and those that differ from their
+    defaults."""
     named = []
     for name in own:
         mine = {text_of(other.arguments[name]) for other in result.curves() if other.name == curve.name}

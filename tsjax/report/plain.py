@@ -16,7 +16,7 @@ from .numbers import LastPoint, compute_seconds, counts_of, failed_of, last_poin
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN, no infinity and no NumPy."""
+    """A value in plain JSON types, since JSON has no NaN, no infinity and no NumPy types."""
     if isinstance(value, dict):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -33,15 +33,15 @@ def rates_json(result: Result, model: str = "power") -> list[dict[str, Any]]:
 
     - `curve`, `label`, `arguments` (all but x).
     - `exponent`, `low`, `high`: y ~ x^{-exponent} with its 95 % interval; `model`: the one fitted (`auto`: chosen by AICc).
-    - `errors`: what the interval rests on, `seeds` or `residuals` (one seed at every x); `identified`: whether the data
+    - `errors`: the source of the interval, `seeds` or `residuals` (one seed at every x); `identified`: whether the data
       bound the exponent on both sides (if not, an open end of the interval is null).
-    - `fit`: null without an exponent, else `standard_error`, `delta_low`, `delta_high` and `bca_low`, `bca_high` (the other
-      kinds of interval), `goodness`, `effective_seeds`, `parameters` (`value`, `low`, `high` each), and the curve: lists `x`,
-      `mean`, `mean_error`, `residuals`, and `local_exponents` with `local_low`, `local_high` (one fewer).
+    - `fit`: null without an exponent, otherwise `standard_error`, `delta_low`, `delta_high` and `bca_low`, `bca_high` (the
+      other kinds of interval), `goodness`, `effective_seeds`, `parameters` (`value`, `low`, `high` each), and the curve: lists
+      `x`, `mean`, `mean_error`, `residuals`, and `local_exponents` with `local_low`, `local_high` (one fewer).
     - `predicted`: theory's exponent over the same x; `asymptote`: theory's exponent in the limit.
-    - `x_min`, `x_max`: the window that the sweep's first expectation of the rate names, else all x.
+    - `x_min`, `x_max`: the window that the sweep's first expectation about the rate names, otherwise all x.
     - `seeds`, `failed` (cells that diverged or were singular), `counts` (cells by status).
-    - `verdict`: outcomes of the expectations on this very exponent, joined by commas; `warnings`: a list of sentences.
+    - `verdict`: outcomes of the expectations about this exponent, joined by commas; `warnings`: a list of sentences.
     """
     warnings = warnings_of(result, model, asked=True)
     rows = []
@@ -106,8 +106,8 @@ def verdicts_json(result: Result, corrected: bool = False) -> list[dict[str, Any
 
 
 def coverage_json(coverage: Coverage) -> dict[str, Any]:
-    """How much of the plan the records cover: the fields of `tsjax.sweep.coverage.Coverage`, `whole`, and all that is to be
-    said of it, `notes`, a list of sentences."""
+    """How much of the plan the records cover: the fields of `tsjax.sweep.coverage.Coverage`, `whole`, and `notes`, a list of
+    sentences."""
     return _plain({**coverage.content(), "notes": coverage.notes})
 
 
@@ -140,7 +140,7 @@ def result_json(result: Result, model: str = "power") -> dict[str, Any]:
     - `coverage`: how much of the plan the records cover, see `coverage_json`.
     - `rates`: see `rates_json`; `verdicts`: see `verdicts_json`.
     - `last`: one object per curve at its largest `x`: `mean`, `standard_error`, `median`, `seeds`, and the ratios
-      `relative_to_cramer_rao` and `relative_to_optimal_linear` (`value`, `low`, `high`; null when not measured).
+      `relative_to_cramer_rao` and `relative_to_optimal_linear` (`value`, `low`, `high`; null if not measured).
     - `seconds`: `run` and `compile`. `provenance`: versions and devices.
     """
     run, compiling = compute_seconds(result)
@@ -162,8 +162,8 @@ def result_json(result: Result, model: str = "power") -> dict[str, Any]:
 
 def plan_json(estimate: PlanEstimate) -> dict[str, Any]:
     """A plan's cost: `curves`, one object each (`static`, `cells`, `chunks`, `programs`, `bytes` of the largest chunk,
-    `operations` and `seconds`, null where they are not known, `measured`: by cells that were run), the memory `budget_bytes`
-    of a chunk, and the speeds assumed, `products_per_second` and `factorisations_per_second`."""
+    `operations` and `seconds`, null if they are not known, `measured`: whether they come from cells that were run), the memory
+    `budget_bytes` of a chunk, and the speeds assumed, `products_per_second` and `factorisations_per_second`."""
     from ..sweep.values import redacted
 
     names = ("static", "cells", "chunks", "programs", "bytes", "operations", "seconds", "measured")
@@ -178,8 +178,8 @@ def plan_json(estimate: PlanEstimate) -> dict[str, Any]:
 
 
 def precision_json(plans: Sequence[CurvePlan]) -> list[dict[str, Any]]:
-    """One object per curve: `curve`, `label`, and the fields of `tsjax.SeedPlan` (costs in seconds), or `reason` where no
-    plan can be made."""
+    """One object per curve: `curve`, `label`, and the fields of `tsjax.SeedPlan` (costs in seconds), or `reason` if no plan can
+    be made."""
     return [
         _plain(
             {"curve": one.curve.name, "label": one.curve.label}

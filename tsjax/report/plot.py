@@ -1,8 +1,8 @@
-"""Figures as Plotly takes them: traces, axes and what they share.
+"""Figures for Plotly: traces, axes and their common layout.
 
-Every trace carries in `meta` what the page needs to know of it: `keys`, the entries of the legend that switch it, and `ink`,
-its colour as a place in `tsjax.report.look.COLOURS` (`fill`: that of its area), which the page replaces on a dark background;
-`mark`: the number of the verdict that it shows.
+The `meta` of every trace holds what the page's script needs: `keys`, the legend entries that switch it; `ink`, its colour as an
+index in `tsjax.report.look.COLOURS` (`fill`: that of its area), which the page replaces on a dark background; and `mark`, the
+number of the verdict that it shows.
 """
 
 import base64
@@ -22,17 +22,17 @@ _TICKS = 7.0
 
 @dataclass
 class Plot:
-    """A figure as Plotly takes it: traces, and a layout. Arrays of NumPy may stand anywhere in it."""
+    """A figure for Plotly: traces and a layout. NumPy arrays may occur anywhere in it."""
 
     data: list[dict[str, Any]] = field(default_factory=list)
     layout: dict[str, Any] = field(default_factory=dict)
 
     def add(self, kind: str, **trace: Any) -> None:
-        """Adds a trace; what is None is left out."""
+        """Adds a trace; options that are None are left out."""
         self.data.append({"type": kind} | {name: value for name, value in trace.items() if value is not None})
 
     def content(self) -> dict[str, Any]:
-        """The figure in plain JSON types: numbers of arrays in base 64, exact and short."""
+        """The figure in plain JSON types. Arrays are in base 64, which is exact and short."""
         return _plain({"data": self.data, "layout": self.layout})
 
 
@@ -55,12 +55,13 @@ def _plain(value: Any) -> Any:
 
 
 def words(text: str) -> str:
-    """Text as Plotly shows it, which otherwise reads tags and `%{...}` in it, and no line breaks."""
+    """Text escaped for Plotly, which otherwise interprets tags and `%{...}` and ignores line breaks."""
     return html.escape(text, quote=False).replace("%{", "%&#123;").replace("\n", "<br>")
 
 
 class Axes:
-    """Where values lie in a figure: Plotly has no symlog axis, so there positions are given, and values shown on hovering."""
+    """The positions of values in a figure. Plotly has no symlog axis, so on such an axis traces hold positions, and hovering
+    shows the values."""
 
     def __init__(self, x: Scale, y: Scale):
         self.x, self.y = x, y
@@ -73,7 +74,7 @@ class Axes:
         }
 
     def hovered(self, x: np.ndarray, y: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray | None, str, str]:
-        """Custom data of a trace, and how its template names x and y."""
+        """The custom data of a trace, and the names of x and y in its hover template."""
         columns = [np.asarray(one, float) for one in more]
         names = []
         for name, scale, values in (("x", self.x, x), ("y", self.y, y)):
@@ -86,7 +87,7 @@ class Axes:
 
 
 def key_of(look: Look) -> str:
-    """The entry of the legend that switches the curves of this look."""
+    """The key of the legend entry that switches the curves with this look."""
     return f"{look.colour}-{look.symbol}-{len(look.dashes)}"
 
 
@@ -107,7 +108,7 @@ def layout_of() -> dict[str, Any]:
 
 
 def set_y(plot: Plot, label: str, ends: tuple[float, float], scale: Scale, margin: float = 0.0) -> None:
-    """The y axis from one value to another, and a share beyond both."""
+    """Sets the y axis from one value to another, extended by a share `margin` at both ends."""
     low, high = (float(place) for place in scale.forward(np.array(ends)))
     margin *= high - low or 1.0
     low, high = low - margin, high + margin
@@ -115,7 +116,7 @@ def set_y(plot: Plot, label: str, ends: tuple[float, float], scale: Scale, margi
     axis |= {"type": "log" if scale.kind == "log" else "linear", "range": [low, high]}
     axis["title"] = {"text": words(label), "standoff": 6}
     if scale.kind == "log" and 1 < high - low < 3:
-        # The digits 2 and 5 of every decade; Plotly would write all of them.
+        # Labels at 2 and 5 in every decade; Plotly would label every digit.
         axis["dtick"] = "D2"
     if scale.kind == "symlog":
         axis |= _symlog_ticks(scale, scale.ticks(np.array([*ends, scale.near])))
@@ -126,7 +127,7 @@ def _symlog_ticks(scale: Scale, ticks: np.ndarray) -> dict[str, Any]:
 
 
 def set_x(plot: Plot, label: str, x: np.ndarray | None, scale: Scale) -> None:
-    """Ticks at the x that are to be marked, as many as have room; else Plotly's own."""
+    """Sets ticks at those of the given x for which there is room, or leaves them to Plotly if x is None."""
     axis = plot.layout["xaxis"]
     axis |= {"type": "log" if scale.kind == "log" else "linear", "title": {"text": words(label)}}
     values = np.zeros(0) if x is None else np.unique(x[np.isfinite(x)])

@@ -1,4 +1,4 @@
-"""The single seeds of a sweep, for charts: as many as a page can carry."""
+"""The single seeds of a sweep for charts, as many as a page can hold."""
 
 import bisect
 from typing import NamedTuple
@@ -13,15 +13,16 @@ from .numbers import plural, table_of, x_is_returned
 from .places import Place, key_of_curve, places_of
 from .series import LINEAR, Scale, scale_of
 
-# Points on one page, each of about 24 bytes: 2 of 8 MB; and in one panel, each an element that the browser draws.
+# The most points on one page, at about 24 bytes each, 2 MB in all; and in one panel, where the browser draws an element for
+# each.
 _MOST, _MOST_SHOWN = 80_000, 8_000
-# Along a path every seed is a line, and a few hundred of them cover one another.
+# The most lines, one for each seed, since a few hundred cover one another.
 _MOST_LINES = 400
 
 
 class Cloud(NamedTuple):
-    """The cells of one curve that ended alike, all (k,): `seed`, `x`, where on the axis they are shown (`shown_x`), and `y`,
-    NaN where they `failed`; `status` says how they ended, and is empty where that is not recorded."""
+    """The cells of one curve that ended with the same status, all (k,): `seed`, `x`, the position on the axis `shown_x`, and
+    `y`, NaN if they `failed`; `status` is empty if it is not recorded."""
 
     name: str
     status: str
@@ -34,7 +35,7 @@ class Cloud(NamedTuple):
 
 
 class Points(NamedTuple):
-    """`panels` of clouds by their titles; how the axes are divided; `note`: what was omitted, if anything."""
+    """`panels` of clouds by their titles; the scales of the axes; `note`: what was omitted, if anything."""
 
     panels: dict[str, list[Cloud]]
     x_scale: Scale
@@ -43,8 +44,8 @@ class Points(NamedTuple):
 
 
 def points_of(result: Result) -> Points:
-    """All seeds of the first y. Beyond what a page carries, only the first seeds, the same number of every curve, so that what
-    is shown stays paired; `note` says so."""
+    """All seeds of the first y. If there are more than a page can hold, only the first seeds are shown, the same number for
+    every curve, so that they stay paired; `note` says so."""
     along, curves = x_is_returned(result), result.curves()
     most = max((len(curve.seeds) for curve in curves), default=0)
     lines = lambda seeds: sum(min(seeds, len(curve.seeds)) for curve in curves)
@@ -59,7 +60,7 @@ def points_of(result: Result) -> Points:
         else max(points(seeds, members) for members in groups.values()) / _MOST_SHOWN
     )
     full = lambda seeds: max(points(seeds, curves) / _MOST, share(seeds))
-    # The most seeds that fit, and one at least.
+    # The most seeds that fit, and at least one.
     kept = max(1, bisect.bisect_right(range(1, most + 1), 1.0, key=full))
     panels: dict[str, list[Cloud]] = {title: [] for title in groups}
     x_scale = LINEAR if along or not curves else scale_of(np.concatenate([curve.x for curve in curves]))
@@ -80,11 +81,11 @@ def points_of(result: Result) -> Points:
 
 
 def _dodge(scale: Scale, members: list[Curve], place: int, seeds: int) -> np.ndarray:
-    """Shifts along the axis (seeds,) that set curves and seeds beside one another, within the narrowest step along x."""
+    """Shifts along the axis (seeds,) that put curves and seeds side by side, within the narrowest step along x."""
     x = scale.forward(np.unique(np.concatenate([curve.x for curve in members])))
     step = 0.6 * np.diff(x).min() if len(x) > 1 else 0.0
     step = step if scale.kind == "linear" else min(step, 0.17)
-    # A golden sequence spreads any number of seeds evenly.
+    # Multiples of the golden ratio spread any number of seeds evenly.
     spread = (np.arange(seeds) * 0.6180339887) % 1.0 - 0.5
     return step * (place - (len(members) - 1) / 2 + 0.8 * spread) / len(members)
 
@@ -97,7 +98,7 @@ def _clouds(
     recorded = np.isfinite(table_of(result, curve, "seed")[:, :kept])
     known = {int(one): one.words for one in Status}
     clouds = []
-    # Without a status there is one cloud, and one of the cells without a value.
+    # Without a status there are two clouds: cells with and cells without a value.
     codes = np.where(np.isfinite(status), status, -1).astype(int)
     for code in np.unique(codes[recorded]):
         for failed in (False, True):

@@ -1,4 +1,4 @@
-"""Progress of a running sweep on standard error: a live display in a terminal, one line a chunk elsewhere."""
+"""Progress of a running sweep on standard error: a live display in a terminal, and one line for each chunk elsewhere."""
 
 import html
 import math
@@ -21,23 +21,23 @@ from .numbers import duration, failures, prefixed
 from .terminal import Text
 from .terminal import console as standard_console
 
-# Lines of the live display about single curves.
+# The most lines of the live display about single curves.
 _CURVES = 12
-# Seconds between lines about cells that others run.
+# Seconds between lines about cells that other processes run.
 _SLOWLY = 10.0
 
 
 def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = None) -> Iterator[ChunkDone]:
-    """Passes a stream of finished chunks on, and shows how far the plan is.
+    """Passes on a stream of finished chunks, and shows the progress of the plan.
 
-    The `listener` of `tsjax.sweep.run.run_spec`. `console` is standard error unless given.
+    It is the `listener` of `tsjax.sweep.run.run_spec`. By default, `console` is standard error.
     """
     shown = standard_console(stderr=True) if console is None else console
     meter = Meter(plan)
     if console is None and is_notebook():
         yield from _in_notebook(meter, stream)
     elif shown.is_terminal and not shown.is_dumb_terminal:
-        # What cells print goes above the display, but never from a piped standard output to standard error.
+        # Output of cells goes above the display, but a piped standard output never goes to standard error.
         above = sys.stdout.isatty()
         with Live(get_renderable=meter.render, console=shown, redirect_stdout=above) as live:
             for done in stream:
@@ -49,13 +49,13 @@ def watch(plan: Plan, stream: Iterable[ChunkDone], console: Console | None = Non
 
 
 def is_notebook() -> bool:
-    """Whether this is the kernel of a notebook, whose output is a page."""
+    """Whether this process is the kernel of a notebook."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def _in_notebook(meter: "Meter", stream: Iterable[ChunkDone]) -> Iterator[ChunkDone]:
-    """A bar without widgets, which is one line of text in the end."""
+    """Shows a bar without widgets, which becomes one line of text at the end."""
     from IPython.display import display  # pyright: ignore[reportMissingImports]
 
     def shown(text: str, bar: bool) -> dict[str, str]:
@@ -79,8 +79,8 @@ def _in_notebook(meter: "Meter", stream: Iterable[ChunkDone]) -> Iterator[ChunkD
 
 
 def _log(meter: "Meter", stream: Iterable[ChunkDone], console: Console) -> Iterator[ChunkDone]:
-    """One line for every chunk that was run; those found in the store one after another share a line, unless they come slowly,
-    as others finish them."""
+    """Prints one line for every chunk that was run. Successive chunks found in the store share a line, unless they come slowly,
+    as other processes finish them."""
     found, since = 0, time.monotonic()
     for done in stream:
         if done.resumed:
@@ -106,8 +106,8 @@ def _log_found(meter: "Meter", found: int, console: Console) -> int:
 class Meter:
     """Counts of a running plan.
 
-    - `total`, `done`, `resumed`, `failed`: cells in all, finished, found in the store, diverged or singular.
-    - `cell_rate`, `work_rate`, `seconds_left`: per second and in seconds; None while unknown.
+    - `total`, `done`, `resumed`, `failed`: the numbers of all cells, and of those finished, found in the store, and failed.
+    - `cell_rate`, `work_rate` (per second), `seconds_left`: None while unknown.
     """
 
     def __init__(self, plan: Plan):
@@ -123,11 +123,11 @@ class Meter:
         self._failed = [0] * len(plan.groups)
         self._last, self._just_compiled = 0, False
         self._started = time.monotonic()
-        # As text, since these are looked up at every refresh of the display.
+        # As text, since every refresh of the display needs them.
         self._curves = [
             repr({k: v for k, v in group.static.items() if k != plan.experiment.x}) for group in plan.groups
         ]
-        # Cells (of each group and in all) and work that were run, and the seconds of the devices that they took.
+        # The cells (of each group and in total) and the work that were run, and the device seconds that they took.
         self._spent: dict[int, tuple[int, float]] = {}
         self._run, self._run_seconds = 0, 0.0
         self._work, self._work_seconds = 0.0, 0.0
@@ -159,31 +159,31 @@ class Meter:
 
     @property
     def cell_rate(self) -> float | None:
-        """Cells run per second since the start, compilation included."""
+        """Cells run per second since the start, including compilation."""
         elapsed = time.monotonic() - self._started
         return self._run / elapsed if self._run and elapsed > 0 else None
 
     @property
     def work_rate(self) -> float | None:
-        """Units of the experiment's `work` per second of running, compilation not included."""
+        """Units of the experiment's `work` per second of running, excluding compilation."""
         return self._work / self._work_seconds if self._work and self._work_seconds > 0 else None
 
     @property
     def idle_share(self) -> float | None:
-        """At most this share of the time since the first compilation the devices waited, other compilations aside; None while
-        it is nothing to speak of."""
+        """An upper bound on the share of the time since the first compilation during which devices waited, apart from other
+        compilations; None while it is at most 0.1."""
         share = self._idle_seconds / (self._idle_seconds + self._run_seconds) if self._run_seconds > 0 else 0.0
         return share if share > 0.1 else None
 
     @property
     def seconds_left(self) -> float | None:
-        """Programs still to compile at the average so far, and cells still to run. A cell takes what one took in the group that
-        has run and is nearest in cost (of its curve, or of all while none of that has run), times the ratio of their costs to
-        a power.
+        """The time of programs still to compile, at the average so far, and of cells still to run. The time of a cell is that
+        in the group that has run and is nearest in cost (in the same curve if one has run there, otherwise in any), times a
+        power of the ratio of their costs.
 
-        Small cells take what calls and memory take, large ones what their operations take, so that a power of 1 says far too
-        much at n = 128 about n = 2048. The power is half-way between 1 and the one that was seen: between the two dearest
-        groups of the curve, else the mean of the other curves', else 1/2.
+        Overheads and memory dominate the time of small cells, and operations that of large ones, so a power of 1 would
+        overestimate the time at n = 2048 from n = 128. The power is half-way between 1 and the observed one: that between the
+        two most expensive groups of the curve, otherwise the mean over other curves, otherwise 1/2.
         """
         if not self._spent:
             return None
@@ -205,7 +205,7 @@ class Meter:
 
     @property
     def current(self) -> int | None:
-        """The group being run: the last one that ran, or the next one with cells left; None at the end."""
+        """The group being run: the last one that ran, or the next one with cells still to run; None at the end."""
         order = [*range(self._last, len(self._left)), *range(self._last)]
         return next((i for i in order if self._left[i] > 0), None)
 
@@ -235,7 +235,7 @@ class Meter:
         return " ".join(words) or experiment.name
 
     def facts(self) -> list[str]:
-        """Throughput, failures and resumed cells, as far as there is something to say."""
+        """Throughput, failures and resumed cells, if known and not 0."""
         found = [f"{self.failed} failed"] if self.failed else []
         if self.cell_rate is not None:
             found.append(f"{prefixed(self.cell_rate)} cells/s")
@@ -259,7 +259,7 @@ class Meter:
         return "  ".join(words)
 
     def render(self) -> ConsoleRenderable:
-        """The live display: a bar with counts and time left, then what is being run and how fast."""
+        """The live display: a bar with counts and time left, then the present group and its speed."""
         counts = f"{self.done}/{self.total} cells"
         memory = peak_memory()
         if memory:
@@ -275,7 +275,7 @@ class Meter:
             what = self.label(self._plan.groups[current])
             compiles = not self._plan.experiment.black_box and self._programs[current] not in self._compiled
             what += ": compiling" if compiles else ""
-        # Always one line: a display that grows and shrinks makes the terminal jump.
+        # Always one line, since a display that grows and shrinks makes the terminal jump.
         text = Text(what, style="cyan", no_wrap=True, overflow="ellipsis")
         for fact in self.facts():
             text.append("  ")
@@ -288,7 +288,7 @@ class Meter:
         rows.add_column(width=20)
         rows.add_column(justify="right", no_wrap=True)
         rows.add_column(no_wrap=True, style="red")
-        # Those that are under way first, where there are more than a screen has room for.
+        # Unfinished curves first, if there are more than the display shows.
         shown = sorted(curves, key=lambda row: row[2] == row[1])[:_CURVES] if len(curves) > _CURVES else curves
         for label, cells, done, failed in shown:
             progress = ProgressBar(total=cells, completed=done, width=20)
@@ -299,13 +299,13 @@ class Meter:
 
 
 def _weight(group: CellGroup) -> float:
-    """Relative cost of one cell of a group, at least one operation; all alike when the experiment states no cost."""
+    """The relative cost of one cell of a group, at least one operation; the same for all if the experiment states no cost."""
     return 1.0 if group.cost is None else max(1.0, float(sum(group.cost)))
 
 
 def _power(run: dict[int, tuple[float, float]]) -> float | None:
-    """The power of the cost with which the seconds of a cell grew between the two dearest groups, in [0, 1]; None where
-    there are no two."""
+    """The power of the cost with which the seconds of a cell grew between the two most expensive groups, in [0, 1]; None if
+    there are not two."""
     dearest = sorted(set(run.values()))[-2:]
     if len(dearest) < 2 or dearest[0][0] == dearest[1][0] or min(seconds for _, seconds in dearest) <= 0:
         return None

@@ -27,7 +27,7 @@ from .text import shown
 
 FORMATS = ("latex", "markdown")
 
-# Of a card in a notebook.
+# The most rows of a card in a notebook.
 _ROWS = 20
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -51,11 +51,11 @@ _LATEX = {
 
 
 def publish_rates(result: Result, format: str = "latex", model: str = "power") -> str:
-    """The table of rates, ready to paste: a curve a row, exponents with 95 % intervals beside theory, the mean at the largest x
-    with its standard error and its ratio to the Cramér-Rao limit. What all rows share stands in the caption, and columns
-    without content are left out. LaTeX needs the package booktabs. `model` as in `Result.rate`.
+    """The table of rates, ready to paste, with a row for each curve: exponents with 95 % intervals beside theory, and the mean
+    at the largest x with its standard error and its ratio to the Cramér-Rao limit. The caption states values that all rows
+    share, and empty columns are left out. LaTeX needs the package booktabs. `model` as in `Result.rate`.
 
-    **Raises:** ValueError for an unknown format, or when there are no records.
+    **Raises:** ValueError for an unknown format, or if there are no records.
     """
     if format not in FORMATS:
         raise ValueError(f"format = {format!r}: no such format. Allowed: {', '.join(FORMATS)}.")
@@ -68,7 +68,7 @@ def publish_rates(result: Result, format: str = "latex", model: str = "power") -
 
 
 def result_card(result: Result) -> str:
-    """A result in a notebook: claim, verdicts and the first rows of its table."""
+    """The HTML card of a result in a notebook: claim, verdicts and the first rows of its table."""
     where = "in memory" if result.path is None else shown(str(result.path))
     notes = notes_of(result.coverage)
     entries = {"records": f"{len(result.records)} in {plural(len(result.curves()), 'curve')}, {where}"}
@@ -85,7 +85,7 @@ def result_card(result: Result) -> str:
 
 
 def standing(coverage: Coverage) -> list[str]:
-    """What a caption says of the records: how many there are of those planned, and of what origin."""
+    """Sentences of a caption about the records: how many of the planned ones there are, and their origin."""
     partial = [] if coverage.whole else [f"These numbers stand on {coverage.sentence}"]
     return partial + notes_of(replace(coverage, cells=coverage.done, damaged=(), foreign=()))
 
@@ -170,5 +170,5 @@ def _markdown(headings: list[str], rows: list[tuple[str, ...]], caption: str) ->
 
 
 def markdown_text(text: str) -> str:
-    # Brackets stay as they are: intervals are no links, for want of an address.
+    # Brackets stay: an interval without an address after it is not a link.
     return re.sub(r"([\\`*_|<>~#&])", r"\\\1", shown(" ".join(text.split()))).replace("](", "]\\(")

@@ -1,4 +1,4 @@
-"""What the page is made of: sections with charts, legends and tables, in the order of the page."""
+"""The sections of the page, with their charts, legends and tables, in order."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,24 +25,24 @@ from .series import (
     rival_drawing,
 )
 
-# As many maps as a reader looks through.
+# The most maps on a page.
 MOST_MAPS = 24
-# The column of the records that says how near a student's neurons are to its teacher's.
+# The column of the records that says how close a student's neurons are to its teacher's.
 _ALIGNMENT = "alignment"
-# The marker of published figures in the legend.
+# The marker of published values in the legend.
 _STAR = "M0,-6L1.4,-1.9L5.7,-1.9L2.2,0.7L3.5,4.9L0,2.3L-3.5,4.9L-2.2,0.7L-5.7,-1.9L-1.4,-1.9z"
 
 
 class Chart(NamedTuple):
-    """A figure of Plotly with the `title` above it, empty where it stands alone."""
+    """A Plotly figure with the `title` above it, empty if it is the only one."""
 
     title: str
     figure: Plot
 
 
 class Entry(NamedTuple):
-    """An entry of a legend: the `key` of what it switches, `name` and `note`, and how its line is drawn in SVG: `ink`, a place
-    among the colours, or -1 for that of the text; `dash`; `path` of the marker, and whether that is `hollow`."""
+    """An entry of a legend: the `key` of the traces that it switches, its `name` and `note`, and its line in SVG: `ink`, the
+    index of its colour, or -1 for that of the text; `dash`; the `path` of the marker, and whether that is `hollow`."""
 
     key: str
     name: str
@@ -55,7 +55,7 @@ class Entry(NamedTuple):
 
 @dataclass
 class Section:
-    """A part of the page. `choose`: one chart is shown at a time, and a menu chooses it."""
+    """A part of the page. If `choose`, one chart is shown at a time, and a menu chooses it."""
 
     id: str
     title: str
@@ -96,7 +96,8 @@ def comparison_sections(result: Result) -> list[Section]:
 
 
 def derived_sections(result: Result) -> list[Section]:
-    """What is drawn against something else than x: exponents against an argument, and means against what they collapse on."""
+    """Drawings against quantities other than x: exponents against an argument, and means against a quantity that is claimed to
+    determine them."""
     return [
         _drawn(result, drawing.name, f"{drawing.y_label} against {drawing.x_label}", drawing)
         for drawing in derived_drawings(result)
@@ -139,16 +140,16 @@ def seeds_section(result: Result) -> Section:
 
 
 def recorded_sections(result: Result) -> list[Section]:
-    """Success share and neuron alignment, where they are recorded, and what else expectations are about."""
+    """Success share and neuron alignment, if they are recorded, and other metrics that expectations are about."""
     found = []
     expected = [judged.expectation.phrase.metric or "" for judged in result.judged() if judged.x is not None]
     named = {SUCCESS: "Success share", _ALIGNMENT: "Neuron alignment"}
     taken = [column for column in result.experiment.y if column != SUCCESS]
     for column in dict.fromkeys([*named, *expected]):
-        # What is a y of the experiment is drawn among those already, shares of successes here.
+        # A y of the experiment has a section already; shares of successes are drawn here.
         if column in taken or column not in result.records:
             continue
-        # A cosine, and a share.
+        # The alignment, a cosine, and the success share are at most 1.
         drawing = column_drawing(result, column, most=1.0 if column in named else np.inf)
         if drawing is not None:
             found.append(_drawn(result, column, named.get(column, label_of(result, column)), drawing))
@@ -156,7 +157,7 @@ def recorded_sections(result: Result) -> list[Section]:
 
 
 def heat_section(result: Result) -> Section | None:
-    """Maps over two axes of numbers, for the first y and for successes."""
+    """Maps over two numerical axes, for the first y and for successes."""
     maps = all_maps(result)
     if not maps:
         return None

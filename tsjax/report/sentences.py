@@ -1,4 +1,4 @@
-"""What page and terminal say of a result in words: verdicts by the names of learners, and the headline."""
+"""Sentences about a result on the page and in the terminal: verdicts with the names of learners, and the headline."""
 
 import re
 
@@ -24,14 +24,14 @@ from .numbers import (
     x_is_returned,
 )
 
-# A ratio as near to 1 as this is written as a ratio, any other as a factor.
+# A ratio within this factor of 1 is written as a ratio, any other as a factor.
 _FACTOR = 1.5
-# The headline speaks of at most so many curves.
+# The headline is about at most this many curves.
 _MOST = 3
 
 
 def title_of(result: Result, judged: Judged) -> str:
-    """What a verdict is about: `two-phase student: exponent over sample size n = 256..2048`."""
+    """The title of a verdict, such as `two-phase student: exponent over sample size n = 256..2048`."""
     expectation, phrase = judged.expectation, judged.expectation.phrase
     name, x = phrase.curve, phrase.axis or result.experiment.x
     if name == "*":
@@ -51,7 +51,7 @@ def title_of(result: Result, judged: Judged) -> str:
     window = (
         "" if judged.x is None else f" {'at' if judged.x[0] == judged.x[1] else 'over'} {over(result, *judged.x, axis)}"
     )
-    # Windows of expressions restrict cells of every x.
+    # Windows of expressions restrict cells at every x.
     window += "".join(
         f", where {name} is {short(ends[0])} to {short(ends[1])}"
         for name, ends in expectation.over.items()
@@ -61,7 +61,7 @@ def title_of(result: Result, judged: Judged) -> str:
 
 
 def _measured(result: Result, judged: Judged) -> str:
-    """The number of a phrase, in words."""
+    """The measured number of a phrase, in words."""
     expectation, phrase = judged.expectation, judged.expectation.phrase
     metric = label_of(result, phrase.metric or result.experiment.y[0])
     x = label_of(result, phrase.axis or result.experiment.x)
@@ -101,13 +101,13 @@ def _measured(result: Result, judged: Judged) -> str:
 
 
 def value_of(judged: Judged) -> str:
-    """The measured value, with as many decimals as its interval has in the reason; empty where there is none."""
+    """The measured value, with as many decimals as its interval has in the reason; empty if there is none."""
     value = judged.verdict.value
     return "" if np.isnan(value) else together(value, *judged.verdict.interval)[0]
 
 
 def reason_of(result: Result, judged: Judged) -> str:
-    """Why a verdict is as it is, with the names of curves as tables write them."""
+    """The reason of a verdict, with the names of curves as tables write them."""
     labels = {curve.name: label_of(result, curve.name) for curve in result.curves()}
     names = sorted((name for name in labels if name in result.experiment.labels), key=len, reverse=True)
     if not names:
@@ -116,8 +116,8 @@ def reason_of(result: Result, judged: Judged) -> str:
 
 
 def subjects_of(result: Result) -> list[Curve]:
-    """The curves of the learner that the claim is about: of the first expectation that names one. Of several variants those
-    that it means, where they are too many to speak of."""
+    """The curves of the learner that the claim is about, which is that of the first expectation that names one. If it has too
+    many variants, only those that the expectation is about."""
     for judged in result.judged():
         name = judged.expectation.phrase.curve
         mine = [curve for curve in result.curves() if name is None or curve.name == name]
@@ -131,8 +131,8 @@ def subjects_of(result: Result) -> list[Curve]:
 
 
 def headline_of(result: Result) -> str:
-    """What came out for the learner of the claim at its largest x, beside the Cramér-Rao limit and the reference curve; where
-    nothing is claimed of any learner, which of several has the lowest mean. Empty where there is nothing of the kind to say."""
+    """The result for the learner of the claim at its largest x, compared with the Cramér-Rao limit and the reference curve. If
+    no learner has a claim, it says which of several has the lowest mean. Empty if neither applies."""
     curves = subjects_of(result)
     if not result.curves() or result.is_share(result.experiment.y[0]):
         return ""
@@ -162,7 +162,7 @@ def _beside_reference(result: Result, curve: Curve, last: float) -> str:
     if not common.size:
         return ""
     x = float(common[-1])
-    # The factor by which the curve is below: the ratio that expectations of such a claim measure.
+    # The factor by which the curve lies below, which is the ratio that expectations of such a claim measure.
     factor, ratio = ratio_at(result, rival, curve, x), ratio_at(result, curve, rival, x)
     if factor is None or ratio is None:
         return ""
@@ -180,7 +180,7 @@ def _lowest(result: Result) -> str:
     if len(points) < 2 or len({point.x for point in points}) > 1 or not all(point.mean > 0 for point in points):
         return ""
     if any(variant_of(result, point.curve) for point in points):
-        # Other arguments make other questions.
+        # Curves with other arguments answer different questions, and have no common lowest one.
         return ""
     best = min(points, key=lambda point: point.mean)
     y = label_of(result, result.experiment.y[0])

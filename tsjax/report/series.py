@@ -1,4 +1,4 @@
-"""What is drawn, on paper and on the page alike: curves with intervals and theory, in one panel for each variant."""
+"""Drawings for both paper and page: curves with intervals and theory, in one panel for each variant."""
 
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
@@ -27,24 +27,24 @@ from .numbers import (
 )
 from .places import key_of_curve, places_of
 
-# How the y axis is made: by decades, linearly around ratios near one another, from 0 to 1, or linearly.
+# The kind of the y axis: logarithmic, ratios (linear if they are within a factor of 8), from 0 to 1, or linear.
 Kind: TypeAlias = Literal["mean", "ratio", "share", "plain"]
 _Drawn: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 
-# An error bar may stretch an axis beyond means and predictions by this factor, no more: with two or three seeds the
-# intervals span decades and would squeeze the curves flat.
+# Error bars may extend an axis beyond means and predictions by at most this factor: with two or three seeds, intervals span
+# decades and would flatten the curves.
 _STRETCH = 2.0
 
 
 class Scale(NamedTuple):
-    """How an axis is divided: `log`, `linear`, or `symlog`, which is linear between -`near` and `near`, the smallest value but
-    0, and logarithmic beyond, so that 0 has a place."""
+    """How an axis is divided: `log`, `linear`, or `symlog`, which is linear between -`near` and `near`, the smallest size of a
+    value other than 0, and logarithmic beyond, so that it can show 0."""
 
     kind: Literal["log", "linear", "symlog"]
     near: float = 1.0
 
     def forward(self, values: np.ndarray) -> np.ndarray:
-        """Where values lie along the axis, in decades where it is logarithmic."""
+        """The positions of values along the axis, in decades where it is logarithmic."""
         values = np.asarray(values, float)
         if self.kind == "linear":
             return values
@@ -54,7 +54,7 @@ class Scale(NamedTuple):
         return np.sign(values) * np.where(size <= 1, size, 1 + np.log10(np.maximum(size, 1)))
 
     def back(self, places: np.ndarray) -> np.ndarray:
-        """The values at some places along the axis."""
+        """The values at positions along the axis."""
         places = np.asarray(places, float)
         if self.kind == "linear":
             return places
@@ -64,7 +64,7 @@ class Scale(NamedTuple):
         return np.sign(places) * self.near * np.where(size <= 1, size, 10.0 ** (np.maximum(size, 1) - 1))
 
     def ticks(self, values: np.ndarray) -> np.ndarray:
-        """Round values to mark along a symlog axis: 0, and powers of ten."""
+        """Round values for ticks of a symlog axis: 0 and powers of ten."""
         size = np.abs(values[values != 0])
         decades = 10.0 ** np.arange(np.floor(np.log10(size.min()) + 1e-9), np.ceil(np.log10(size.max()) - 1e-9) + 1)
         every = decades[:: max(1, len(decades) // 5)]
@@ -75,13 +75,13 @@ class Scale(NamedTuple):
 
 
 LOG, LINEAR = Scale("log"), Scale("linear")
-# Values within such a factor need no logarithms.
+# Values within this factor need no logarithmic axis.
 _NEAR = 8
 
 
 def scale_of(values: np.ndarray) -> Scale:
-    """That on which all values are seen: logarithmic for positive ones, symlog for those among which are 0 or negative ones
-    and whose sizes span a factor 8 or more, else linear."""
+    """The scale that shows all values: logarithmic if all are positive; symlog if some are 0 or negative and their sizes span a
+    factor of 8 or more; otherwise linear."""
     values = values[np.isfinite(values)]
     if not values.size:
         return LINEAR
@@ -92,9 +92,9 @@ def scale_of(values: np.ndarray) -> Scale:
 
 
 class Series(NamedTuple):
-    """What is drawn of one curve, all (k,): `mean` with interval `low`, `high` at `x`, theory's `predicted`, or the `limit` of
-    Cramér and Rao where theory predicts that; `name` and `note` are the legend's words, `look` goes with the name. `published`
-    are figures of a paper, rows (x, value, standard error)."""
+    """One curve of a drawing, all (k,): `mean` with interval `low`, `high` at `x`, theory's `predicted`, or the Cramér-Rao
+    `limit` if theory predicts that. `name` and `note` are for the legend, and `look` belongs to the name. `published` are
+    values from a paper, rows (x, value, standard error)."""
 
     curve: Curve
     x: np.ndarray
@@ -110,16 +110,16 @@ class Series(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """The curves of one variant; `title` names it, and is empty where there is only one."""
+    """The curves of one variant; `title` names it, and is empty if there is only one."""
 
     title: str
     series: list[Series]
 
 
 class Drawing(NamedTuple):
-    """A figure before it is drawn: `name` for files, `y_label` and `kind` of the y axis, the `x_scale`, `caption`, `panels`,
-    and what the `limit` of the series is, `line`; the `metric` that is drawn, and what it is relative to, `against` (the name
-    of a column or curve; empty for the values themselves); the name of the x axis, `x`, and its `x_label`."""
+    """A figure before it is drawn: `name` for files, `y_label` and `kind` of the y axis, `x_scale`, `caption`, `panels`, and
+    `line`, the name of the `limit` of the series; the `metric` that is drawn, and `against`, the name of the column or curve
+    that it is relative to (empty for the values themselves); the name `x` of the x axis and its `x_label`."""
 
     name: str
     y_label: str
@@ -135,15 +135,15 @@ class Drawing(NamedTuple):
 
     @property
     def series(self) -> list[Series]:
-        """Those of all panels."""
+        """The series of all panels."""
         return [series for panel in self.panels for series in panel.series]
 
 
 def mean_drawing(result: Result, y: str | None = None) -> Drawing:
-    """Mean over seeds of `y` (the experiment's first, by default) against x, with 95 % intervals and what theory says; shares
-    where `y` is zeros and ones.
+    """The mean over seeds of `y` (the experiment's first, by default) against x, with 95 % intervals and the prediction of
+    theory; a share if `y` is zeros and ones.
 
-    **Raises:** ValueError when there are no records, or `y` is not one of the experiment's.
+    **Raises:** ValueError if there are no records, or `y` is not one of the experiment's.
     """
     experiment = result.experiment
     y = experiment.y[0] if y is None else y
@@ -151,9 +151,9 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
         raise ValueError(f"y = {y!r} is not among those of {experiment.name}: {', '.join(experiment.y)}.")
     if not result.curves():
         raise ValueError("there are no records to draw yet.")
-    # Truth values are successes, and their mean is a share.
+    # The mean of truth values is a share.
     shares = result.kind(y).name == "indicator"
-    # Theory and rates speak of the first y.
+    # Theory and rates are about the first y.
     first = y == experiment.y[0]
     drawn: list[Series] = []
     for curve in result.curves():
@@ -173,15 +173,15 @@ def mean_drawing(result: Result, y: str | None = None) -> Drawing:
 
 
 def _are_levels(result: Result, y: str, drawn: Sequence[Series]) -> bool:
-    """Whether means are levels such as accuracies, which read best on a linear axis: shares of trials within a factor 8 that
-    are no powers of x."""
+    """Whether means are levels such as accuracies, which are clearest on a linear axis: shares of trials within a factor of 8
+    that are not powers of x."""
     values = _finite(np.concatenate([series.mean for series in drawn]))
     is_near = values.size > 0 and bool(values.max() < _NEAR * values.min())
     return isinstance(result.kind(y), Share) and not result.experiment.rates and is_near
 
 
 def limit_drawing(result: Result) -> Drawing | None:
-    """Risk relative to the Cramér-Rao limit, for the curves for which theory predicts that limit; None without any."""
+    """Risk relative to the Cramér-Rao limit, for the curves for which theory predicts that limit; None if there are none."""
     y, drawn, name = result.experiment.y[0], [], label_of(result, LIMIT)
     for curve in result.curves():
         limit = limit_of(result, curve) if aims_at_limit(result, curve) else None
@@ -197,8 +197,8 @@ def limit_drawing(result: Result) -> Drawing | None:
 
 
 def rival_drawing(result: Result) -> Drawing | None:
-    """Mean of the first y relative to the reference curve (`reference_of`), seed by seed; None with nothing to compare, or
-    along an x that cells return."""
+    """The mean of the first y relative to the reference curve (`reference_of`), paired by seed; None if there is nothing to
+    compare, or if cells return x."""
     y, reference = result.experiment.y[0], reference_of(result)
     if reference is None or x_is_returned(result):
         return None
@@ -221,7 +221,7 @@ def rival_drawing(result: Result) -> Drawing | None:
 
 
 def local_drawing(result: Result) -> Drawing | None:
-    """Exponents between neighbouring x, of the curves with three x or more; None without any."""
+    """Exponents between neighbouring x, for curves with at least three x; None if there are none."""
     drawn: list[Series] = []
     for curve in result.curves():
         try:
@@ -243,8 +243,8 @@ def local_drawing(result: Result) -> Drawing | None:
 
 
 def column_drawing(result: Result, column: str, most: float = np.inf) -> Drawing | None:
-    """Mean over seeds of any recorded column of numbers, none above `most`, or share where it holds zeros and ones; None where
-    it holds none."""
+    """The mean over seeds of any recorded column of numbers, with intervals cut at `most`, or the share if it holds zeros and
+    ones; None if it holds no numbers."""
     tables = [(curve, table_of(result, curve, column)) for curve in result.curves()]
     tables = [(curve, table) for curve, table in tables if np.isfinite(table).any(axis=1).all()]
     if not tables:
@@ -264,7 +264,7 @@ def column_drawing(result: Result, column: str, most: float = np.inf) -> Drawing
 
 
 def y_range(drawing: Drawing) -> tuple[float, float, Scale]:
-    """The ends of the y axes, and how they are divided. Ratios within a factor 8 read best on a linear axis."""
+    """The ends of the y axes and their scale. Ratios within a factor of 8 are clearest on a linear axis."""
     if drawing.kind == "share":
         return -0.04, 1.04, LINEAR
     middle: list[np.ndarray] = []
@@ -297,18 +297,18 @@ def _finite(values: np.ndarray) -> np.ndarray:
 
 
 def marked_x(result: Result, drawing: Drawing, panel: Panel) -> np.ndarray | None:
-    """The x that were measured, to be marked along the axis. None where it is linear, or where x was computed from several
-    arguments: there round numbers say more."""
+    """The measured x, for ticks of the axis. None if the axis is linear, or if x was computed from several arguments; round
+    numbers are then better."""
     if drawing.x_scale.kind == "linear" or drawing.x not in (result.experiment.x, *result.experiment.names):
         return None
-    # Exponents between neighbours stand between the x of their curve.
+    # Exponents between neighbours lie between the x of their curve.
     own = drawing.x == result.experiment.x
     x = _finite(np.concatenate([series.curve.x if own else series.x for series in panel.series]))
     return np.unique(x) if x.size else None
 
 
 def ticks_at(scale: Scale, values: np.ndarray, most: float) -> np.ndarray:
-    """Those of increasing values that lie apart by the `most`-th part of the axis or more."""
+    """A selection of increasing values whose distances are at least 1 / `most` of the axis."""
     places = scale.forward(values)
     room, kept = (places[-1] - places[0]) / most, [0]
     for number, place in enumerate(places):
@@ -324,7 +324,7 @@ def seeds_of(curves: Iterable[Curve]) -> str:
 
 
 def _intervals_of(tables: Sequence[np.ndarray]) -> str:
-    """What a caption says of the intervals of tables (k, seeds): also that there are none where values are no risks."""
+    """The end of a caption, about the intervals of tables (k, seeds); values that are not risks have none."""
     if any(why_no_risk(row, "") for table in tables for row in table):
         return (
             "with 95 % intervals but where some values are negative, or exactly 0 or 1: of such means there are none."
@@ -347,7 +347,7 @@ def _published(result: Result, curve: Curve, metric: str) -> np.ndarray | None:
 
 
 def _shows_limit(result: Result, curve: Curve) -> bool:
-    """The limit belongs to the curves that aim at it; without any theory a recorded limit is all there is."""
+    """Whether to show the limit: for curves whose theory is that limit, and for all curves of an experiment without theory."""
     return not result.experiment.has_theory or aims_at_limit(result, curve)
 
 

@@ -1,4 +1,4 @@
-"""What the page shows of a surface over two arguments: parameters, lines of equal loss, and how to spend compute."""
+"""A surface over two arguments on the page: parameters, lines of equal loss, and the compute-optimal frontier."""
 
 from typing import NamedTuple
 
@@ -15,11 +15,11 @@ from .numbers import digits, label_of, plural, prefixed
 from .plot import Plot, faint, layout_of, words
 from .sections import Chart, Entry, Section
 
-# Lines of equal loss, and points along each one and along the frontier.
+# The number of lines of equal loss, and of points along each line and along the frontier.
 _LEVELS, _POINTS = 8, 60
-# Places in `COLOURS`: the frontier, and the best N and D.
+# Indices in `COLOURS` of the frontier, and of the best N and D.
 _BEST, _N, _D = 1, 2, 0
-# A colour of the middle of the ramp, for the legend of points that are coloured by their loss.
+# A colour from the middle of the ramp, for the legend of points that are coloured by their loss.
 _DOT = 11
 _DASH = (5.5, 2.0)
 _BAND, _EDGE = 0.12, 0.5
@@ -27,7 +27,7 @@ NAME = "surface"
 
 
 class Fitted(NamedTuple):
-    """A surface with the labels of N, D and the loss, and its frontier where compute has a cost."""
+    """A surface with the labels of N, D and the loss, and its frontier if compute has a cost."""
 
     surface: Surface
     n: str
@@ -37,13 +37,14 @@ class Fitted(NamedTuple):
 
 
 def is_scattered(result: Result) -> bool:
-    """Whether a surface is asked for of runs that make no curves: most have one x, so that it alone shows them."""
+    """Whether the spec asks for a surface of runs that make no curves: most curves have one x, so only the surface shows
+    them."""
     lengths = [len(curve.x) for curve in result.curves()]
     return result.spec.surface is not None and bool(lengths) and float(np.median(lengths)) < 3
 
 
 def fitted(result: Result) -> Fitted | None:
-    """The surface that is asked for; None without one. Raises ValueError where it cannot be fitted."""
+    """The surface that the spec asks for; None if it asks for none. Raises ValueError if it cannot be fitted."""
     asked, surface = result.spec.surface, result.asked_surface
     if asked is None or surface is None:
         return None
@@ -52,7 +53,7 @@ def fitted(result: Result) -> Fitted | None:
 
 
 def surface_sentence(result: Result) -> str:
-    """The exponents, and those of the frontier; why there are none; empty without a surface."""
+    """A sentence with the exponents, and those of the frontier, or the reason why there are none; empty without a surface."""
     try:
         found = fitted(result)
     except ValueError as error:
@@ -72,7 +73,7 @@ def surface_sentence(result: Result) -> str:
 
 
 def surface_warnings(result: Result) -> list[str]:
-    """What to know before trusting the surface."""
+    """Warnings about the surface."""
     try:
         surface = result.asked_surface
     except ValueError:  # The section says why there is none.
@@ -81,7 +82,7 @@ def surface_warnings(result: Result) -> list[str]:
 
 
 def surface_section(result: Result) -> Section | None:
-    """The surface that is asked for; None without one."""
+    """The section with the surface that the spec asks for; None if it asks for none."""
     asked = result.spec.surface
     if asked is None:
         return None
@@ -143,7 +144,7 @@ def _estimate_cells(estimate: Estimate) -> list[Cell]:
 
 
 def _frontier_grid(found: Fitted, frontier: Frontier) -> Grid:
-    """What is best at powers of ten of compute, up to ten times the most that was measured."""
+    """The best N, D and loss at powers of ten of compute, up to ten times the largest measured one."""
     compute = frontier.cost * found.surface.n * found.surface.d
     decades = np.arange(np.ceil(np.log10(compute.min())), np.floor(np.log10(compute.max())) + 2)
     decades = decades[:: max(1, len(decades) // 8)]
@@ -167,7 +168,7 @@ def _frontier_grid(found: Fitted, frontier: Frontier) -> Grid:
 
 
 def _map_chart(found: Fitted) -> Plot:
-    """N and D in logarithms: measured points by their loss, lines of equal loss, and the frontier."""
+    """N and D on logarithmic axes: measured points coloured by their loss, lines of equal loss, and the frontier."""
     surface, plot = found.surface, Plot(layout=layout_of())
     n, d, loss = words(found.n), words(found.d), words(found.loss)
     for level, x, y in _equal(surface):
@@ -257,7 +258,7 @@ def _frontier_chart(found: Fitted, frontier: Frontier) -> Plot:
 
 
 def surface_figure(found: Fitted, style: str = "page") -> Figure:
-    """The same on paper: points by their loss, lines of equal loss, the frontier."""
+    """The map on paper: points coloured by their loss, lines of equal loss, and the frontier."""
     surface = found.surface
     with settings(grid=False):
         width = min(width_of(style), 4.6)
@@ -289,7 +290,7 @@ def surface_figure(found: Fitted, style: str = "page") -> Figure:
 
 
 def _ends(values: np.ndarray) -> tuple[float, float]:
-    """Of an axis: a twentieth of it beyond the values, in logarithms."""
+    """The ends of a logarithmic axis: a twentieth of it beyond the values on each side."""
     margin = (values.max() / values.min()) ** 0.05
     return float(values.min() / margin), float(values.max() * margin)
 
@@ -300,7 +301,7 @@ def _within(values: np.ndarray, measured: np.ndarray) -> np.ndarray:
 
 
 def _computes(found: Fitted, frontier: Frontier) -> np.ndarray:
-    """From the least to the most compute that was spent."""
+    """Values of compute from the smallest to the largest measured one."""
     compute = frontier.cost * found.surface.n * found.surface.d
     return np.geomspace(compute.min(), compute.max(), _POINTS)
 
@@ -309,7 +310,7 @@ def _equal(surface: Surface) -> list[tuple[float, np.ndarray, np.ndarray]]:
     """Lines of equal loss within the axes: the loss, and N and D along the line, D = (B / (L - E - A N^-a))^(1/b)."""
     low, high = np.quantile(surface.mean_loss, [0.02, 0.98])
     log_a, a, log_b, b, *floor = surface.theta
-    # Equally far apart above the floor, in logarithms, as are the powers.
+    # Levels are equally spaced in the logarithm of the loss above the floor.
     base = floor[0] if floor and floor[0] < low else 0.0
     n = np.geomspace(*_ends(surface.n), _POINTS * 4)
     found = []

@@ -1,4 +1,4 @@
-"""Results in the terminal: tables that fit 80 columns with nothing cut off."""
+"""Results in the terminal: tables that fit 80 columns without cutting anything off."""
 
 from collections.abc import Sequence
 
@@ -39,11 +39,11 @@ STYLES = {"holds": "green", "fails": "bold red", "undecided": "yellow"}
 def compact_table(
     title: str, columns: Sequence[tuple[str, Sequence[str]]], styles: Sequence[str] = ()
 ) -> ConsoleRenderable:
-    """A table of text cells under a title. The first column is text and wraps, the others are numbers and align right;
-    `styles` colour the rows' last cells."""
+    """A table of text cells under a title. The first column is text and wraps; the others are numbers and are aligned right.
+    `styles` colour the last cell of each row."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     for number, (heading, _) in enumerate(columns):
-        # Columns of numbers keep their width and names wrap; cells that still lack room fold rather than lose digits.
+        # Columns of numbers keep their width, and names wrap; cells that still do not fit fold rather than lose digits.
         table.add_column(_cell(heading), justify="right" if number else "left", no_wrap=number > 0, overflow="fold")
     for number, cells in enumerate(zip(*(values for _, values in columns), strict=True)):
         texts = [_cell(cell) for cell in cells]
@@ -58,7 +58,7 @@ def _cell(text: str) -> Text:
 
 
 def _shared(columns: dict[str, list[str]], name: str) -> str | None:
-    """The value of a column that is the same in all rows, which is then taken out of the table; else None."""
+    """Removes a column whose value is the same in all rows, and returns that value; otherwise returns None."""
     if len(set(columns[name])) == 1:
         return columns.pop(name)[0]
     return None
@@ -68,14 +68,14 @@ _BREAK = "\n"
 
 
 def _window(low: float, high: float) -> str:
-    """`128..4096`, in two lines when long."""
+    """`128..4096`, on two lines if long."""
     first, last = f"{short(low)}..", short(high)
     return first + (_BREAK if len(first + last) > 12 else "") + last
 
 
 def rates_table(result: Result, model: str = "power", asked: bool = False) -> ConsoleRenderable | None:
-    """Fitted exponents beside theory, of all curves if they were `asked` for, else of those for which reports have them; None
-    when there is none. What all curves share stands in the title. `model` as in `Result.rate`."""
+    """Fitted exponents beside theory, for all curves if they were `asked` for, otherwise for those for which reports have them;
+    None if there are none. The title states values that all curves share. `model` as in `Result.rate`."""
     kept = [asked or shows_rate(result, curve) for curve in result.curves()]
     rates, x = result.rates(model), result.experiment.x
     curves = [curve for curve, wanted in zip(result.curves(), kept, strict=True) if wanted]
@@ -101,7 +101,7 @@ def rates_table(result: Result, model: str = "power", asked: bool = False) -> Co
     if model != "auto":
         del columns["model"]
         title += "" if model == "power" else f", model {model}"
-    # The number of seeds stands beside the means again.
+    # The table of means has the number of seeds too.
     columns.pop("seeds", None)
     for name, empty in (("theory", "–"), (limit, "–"), ("failed", "0"), ("verdict", "")):
         if set(columns[name]) == {empty}:
@@ -143,8 +143,8 @@ def last_table(result: Result) -> ConsoleRenderable | None:
 
 
 def verdicts_list(result: Result, corrected: bool = False) -> ConsoleRenderable:
-    """Every verdict with its numbers, its reason and its source, under the sentence that counts them; `corrected` for their
-    number."""
+    """Every verdict with its numbers, its reason and its source, under the sentence that counts them; `corrected`: by Holm's
+    correction for their number."""
     heading = Text(summary_of(result, corrected), style="bold")
     if not result.spec.expect:
         return heading
@@ -162,7 +162,7 @@ def verdicts_list(result: Result, corrected: bool = False) -> ConsoleRenderable:
 
 
 def warnings_list(result: Result, model: str = "power", asked: bool = False) -> ConsoleRenderable | None:
-    """What to know before trusting the exponents; None when there is nothing to say."""
+    """Warnings about the exponents; None if there are none."""
     warnings = warnings_of(result, model, asked)
     if not warnings:
         return None
@@ -181,21 +181,21 @@ def marked(texts: Sequence[str], style: str = "") -> ConsoleRenderable:
 
 
 def notes_list(coverage: Coverage) -> ConsoleRenderable | None:
-    """How much of its plan a sweep covers, and which chunks are damaged; None where all is whole and of one origin."""
+    """How much of its plan a sweep covers, and which chunks are damaged; None if all is complete and of one origin."""
     notes = notes_of(coverage)
     return marked(notes, "yellow") if notes else None
 
 
 def print_notes(coverage: Coverage, console: Console) -> None:
-    """`notes_list` with an empty line after it; nothing where there is nothing to say."""
+    """Prints `notes_list` and an empty line; nothing if there are no notes."""
     notes = notes_list(coverage)
     if notes is not None:
         console.print(Padding(notes, (0, 0, 1, 0)), highlight=False)
 
 
 def print_result(result: Result, console: Console, model: str = "power", asked: bool = False) -> None:
-    """Claim, what the records cover, the headline, rates, risks at the largest x, verdicts and warnings. Exponents of all
-    curves if they were `asked` for."""
+    """Prints the claim, the coverage of the records, the headline, rates, risks at the largest x, verdicts and warnings;
+    exponents of all curves if they were `asked` for."""
     parts: list[ConsoleRenderable | None] = [Text(result.spec.claim, style="italic") if result.spec.claim else None]
     parts.append(notes_list(result.coverage))
     if result.records.empty:
@@ -207,7 +207,7 @@ def print_result(result: Result, console: Console, model: str = "power", asked: 
         if not scattered:
             parts += [rates_table(result, model, asked), last_table(result)]
         parts.append(verdicts_list(result))
-        # Runs that make no curves have no exponents along x to be warned of.
+        # Runs that make no curves have no exponents along x to warn about.
         parts.append(None if scattered else warnings_list(result, model, asked))
     for part in parts:
         if part is not None:
@@ -215,13 +215,13 @@ def print_result(result: Result, console: Console, model: str = "power", asked: 
 
 
 def print_verdicts(result: Result, console: Console, corrected: bool = False) -> None:
-    """The verdicts alone, and what they stand on, for `tsjax verify`."""
+    """Prints the verdicts and the coverage of their records, for `tsjax verify`."""
     print_notes(result.coverage, console)
     console.print(verdicts_list(result, corrected), highlight=False)
 
 
 def print_precision(result: Result, plans: Sequence[CurvePlan], precision: float, console: Console) -> None:
-    """How many seeds each curve of a pilot needs, and at which x, for `tsjax plan --precision`."""
+    """Prints how many seeds each curve of a pilot needs, and at which x, for `tsjax plan --precision`."""
     x = result.experiment.x
     print_notes(result.coverage, console)
     columns: list[tuple[str, list[str]]] = [

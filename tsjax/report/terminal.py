@@ -1,4 +1,4 @@
-"""All output to a terminal: in colours if the terminal has them, in ASCII if it knows nothing else."""
+"""All output to a terminal: in colour if the terminal has colours, and in ASCII if it supports nothing else."""
 
 import os
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from .text import encodable, shown
 
 
 class Text:
-    """Rich's text, shown as it is: what came from a store cannot steer the terminal, and characters that the stream cannot
-    write become plain ones, before anything is laid out."""
+    """Rich's text made safe before anything is laid out: text from a store cannot control the terminal, and characters that the
+    stream cannot write become plain ones."""
 
-    # Not a subclass, which Rich would join with others into a text of its own class.
+    # Not a subclass, since Rich would join it with other texts into a text of its own class.
     def __init__(self, text: str = "", style: str = "", **options: Any):
         self._text = rich.text.Text(shown(text), style, **options)
 
@@ -26,16 +26,16 @@ class Text:
         return self._text.plain
 
     def append(self, text: str, style: str | None = None) -> "Text":
-        """Adds to this text, and returns it."""
+        """Appends to this text, and returns it."""
         self._text.append(shown(text), style)
         return self
 
     def stylize(self, style: str) -> None:
-        """Gives all of it a style."""
+        """Gives the whole text a style."""
         self._text.stylize(style)
 
     def _within(self, encoding: str) -> rich.text.Text:
-        """This text in the characters of an encoding, with its styles where they were."""
+        """This text in the characters of an encoding, with its styles in place."""
         copy, plain = self._text.copy(), self.plain
         if plain.isascii() or encoding.startswith("utf"):
             return copy
@@ -62,12 +62,12 @@ class Text:
 class _Console(Console):
     @property
     def encoding(self) -> str:
-        """Of the stream; ASCII where the locale asks for it, though Python writes UTF-8 there."""
+        """The encoding of the stream; ASCII if the locale asks for it, although Python writes UTF-8 there."""
         return "ascii" if _asks_for_ascii() else super().encoding
 
 
 def _asks_for_ascii() -> bool:
-    """Whether the locale is C. Python then writes UTF-8 all the same, and says so in LC_CTYPE (PEP 538)."""
+    """Whether the locale is C. Python then writes UTF-8 all the same, and sets LC_CTYPE accordingly (PEP 538)."""
     given = os.environ.get
     if given("PYTHONIOENCODING") or given("PYTHONUTF8"):
         return False
@@ -78,10 +78,10 @@ def _asks_for_ascii() -> bool:
 
 
 def console(stderr: bool = False) -> Console:
-    """Standard output, or standard error: every command prints to one of these."""
+    """A console for standard output, or standard error; every command prints to one of these."""
     return _Console(stderr=stderr)
 
 
 def say(text: str, stderr: bool = False, style: str = "") -> None:
-    """Prints a line as it is: neither wrapped nor highlighted."""
+    """Prints a line, neither wrapped nor highlighted."""
     console(stderr).print(Text(text, style=style), soft_wrap=True, highlight=False)

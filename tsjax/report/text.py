@@ -1,11 +1,12 @@
-"""Text of others (claims, names, labels, paths, messages), made safe to show: no credentials, no control characters."""
+"""Text from elsewhere (claims, names, labels, paths, messages), made safe to show: without credentials and control
+characters."""
 
 import re
 import textwrap
 import unicodedata
 
-# What terminals obey (ESC, BEL, CR and their kin), what turns the direction of text (Unicode's bidirectional controls), and
-# halves of characters, which no encoding writes. Line ends and tabs stay.
+# Control characters of terminals (ESC, BEL, CR and others), Unicode's bidirectional controls, which change the direction of
+# text, and surrogates, which no encoding can write. Line ends and tabs stay.
 STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _ASCII = {
     "–": "-",
@@ -35,7 +36,7 @@ def escaped(text: str) -> str:
 def shown(text: str) -> str:
     """The text as page, terminal and messages show it: credentials in URLs hidden, control characters escaped."""
     if "://" in text:
-        # Loaded on use: help is instant.
+        # Loaded on use, so that help is instant.
         from ..sweep.values import redacted
 
         text = redacted(text)
@@ -43,18 +44,18 @@ def shown(text: str) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Lines of at most `width` characters, where words allow it; code, and a letter with its value, stay on one."""
+    """Lines of at most `width` characters, if words allow it; code, and a letter with its value, are not broken."""
     kept = re.sub(r"`[^`]*`|\w+ = [^\s,]+", lambda words: words[0].replace(" ", "\0"), text)
     return textwrap.fill(kept, width, break_long_words=False, break_on_hyphens=False).replace("\0", " ")
 
 
 def encodable(letter: str, encoding: str) -> str:
-    """The character, or plainer ones that say the same, where this encoding does not have it."""
+    """The character, or plainer ones with the same meaning if this encoding does not have it."""
     try:
         letter.encode(encoding)
         return letter
     except UnicodeEncodeError:
-        # é without its accent, before an escape.
+        # A letter without its accent is better than an escape.
         plain = _ASCII.get(letter) or unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
         return plain or _escape(letter)
     except LookupError:

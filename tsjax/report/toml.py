@@ -12,25 +12,25 @@ def spec_toml(spec: SweepSpec) -> str:
     """The spec as a sweep file; reading that file gives an equal spec."""
     names = {"claim", "source", "study", "key", "problem", "grid", "smoke", "expect", "surface"}
     content = spec.model_dump(mode="json", exclude_defaults=True, include=names)
-    # A single grid is written as most people write it.
+    # A single grid is written as one table, as most people write it.
     content["grid"] = content["grid"][0] if len(content["grid"]) == 1 else content["grid"]
     return _dumps(content)
 
 
 def claims_toml(spec: SweepSpec, labels: dict[str, str]) -> str:
-    """The claim, its source, the expectations, the surface and the labels alone: what `tsjax page --claims` reads."""
+    """The claim, its source, the expectations, the surface and the labels, as the file that `tsjax page --claims` reads."""
     content = spec.model_dump(mode="json", exclude_defaults=True, include={"claim", "source", "expect", "surface"})
     return _dumps(content | ({"labels": labels} if labels else {}))
 
 
 def _dumps(content: dict[str, Any]) -> str:
     blocks = {name: _block(value) for name, value in content.items()}
-    # Characters that a page must not show are written as TOML escapes.
+    # Control characters that a page must not show become TOML escapes.
     return STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", tomlkit.dumps(blocks))
 
 
 def _block(value: Any) -> Any:
-    """A table, or a list of tables, with one line for each of its keys; TOML has no null."""
+    """A table, or a list of tables, with one line for each key; entries that are None are left out, since TOML has no null."""
     if isinstance(value, list):
         return [_block(one) for one in value]
     if isinstance(value, dict):

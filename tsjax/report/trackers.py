@@ -1,7 +1,6 @@
-"""The course of a sweep, and its result, in the trackers where people watch many runs: TensorBoard, MLflow, Weights & Biases,
-and JSON lines for everything else.
+"""Progress and result of a sweep in experiment trackers: TensorBoard, MLflow, Weights & Biases, and JSON lines for other tools.
 
-A tracker gets the plan, a point for each chunk that was run, and in the end rates and verdicts:
+A tracker gets the plan, a point for each chunk that was run, and at the end rates and verdicts:
 
     ts.sweep(study, n=[64, 128], seeds=16, track=ts.trackers.TensorBoard("events"))
     tsjax run superiority --track tensorboard:events --track jsonl:events.jsonl
@@ -30,13 +29,12 @@ from .text import shown
 
 
 class AbstractTracker(abc.ABC):
-    """Where the course of a sweep is written. It is a `listener` of `tsjax.sweep`, and is given the result in the end.
+    """A tracker of a sweep. It is a `listener` of `tsjax.sweep`, and gets the result at the end.
 
-    Of each chunk that was run there are the scalars `sweep/failed`, `sweep/cells_per_second`, `sweep/work_per_second`,
-    `sweep/idle_share` and `sweep/memory_bytes` where known, and the chunk's mean of what the experiment measures, as
-    `risk/student/n_256` where n is static. The step is the number of cells that are done. In the end there are
-    `rate/student`, `rate_low/student` and `rate_high/student` of each curve with an exponent, and `verdicts/holds`, `/fails`,
-    `/undecided`.
+    Each chunk that was run gives the scalars `sweep/failed`, `sweep/cells_per_second`, `sweep/work_per_second`,
+    `sweep/idle_share` and `sweep/memory_bytes` if known, and the chunk's mean of each metric of the experiment, as
+    `risk/student/n_256` if n is static. The step is the number of cells done. At the end there are `rate/student`,
+    `rate_low/student` and `rate_high/student` for each curve with an exponent, and `verdicts/holds`, `/fails`, `/undecided`.
     """
 
     _is_open = False
@@ -52,8 +50,8 @@ class AbstractTracker(abc.ABC):
             yield done
 
     def end(self, result: Result | None) -> None:
-        """Writes rates and verdicts, and closes; of a sweep that was stopped there is no result. Nothing where the sweep never
-        began."""
+        """Writes rates and verdicts, and closes the tracker. A sweep that was stopped has no result. Does nothing if the sweep
+        never began."""
         if not self._is_open:
             return
         if result is not None and not result.records.empty:
@@ -64,7 +62,7 @@ class AbstractTracker(abc.ABC):
 
     @abc.abstractmethod
     def begin(self, facts: Mapping[str, str]) -> None:
-        """Opens, with what is known of the plan. Of a sweep in rounds (`--until-verdict`) it is called again."""
+        """Opens the tracker with facts about the plan. A sweep in rounds (`--until-verdict`) calls it in every round."""
 
     @abc.abstractmethod
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -74,11 +72,11 @@ class AbstractTracker(abc.ABC):
     def results(
         self, rates: Sequence[Mapping[str, Any]], verdicts: Sequence[Mapping[str, Any]], table: str, step: int
     ) -> None:
-        """Writes what came out; `table` holds the rates in Markdown."""
+        """Writes the results; `table` holds the rates in Markdown."""
 
     @abc.abstractmethod
     def close(self, finished: bool) -> None:
-        """Ends; `finished` unless the sweep was stopped."""
+        """Closes the tracker; `finished` says that the sweep was not stopped."""
 
 
 class TensorBoard(AbstractTracker):
@@ -107,8 +105,8 @@ class TensorBoard(AbstractTracker):
 
 
 class MLflow(AbstractTracker):
-    """A run of an experiment that has the study's name, on the server, or in the folder or database, at `uri`; by default where
-    MLFLOW_TRACKING_URI says. **Raises:** ModuleNotFoundError without mlflow."""
+    """A run of an experiment with the study's name, on the server or in the folder or database at `uri`; by default at
+    MLFLOW_TRACKING_URI. **Raises:** ModuleNotFoundError without mlflow."""
 
     def __init__(self, uri: str | None = None):
         self._client = _package("mlflow", "mlflow").MlflowClient(tracking_uri=uri or None)
@@ -137,8 +135,7 @@ class MLflow(AbstractTracker):
 
 
 class WandB(AbstractTracker):
-    """A run of a project of Weights & Biases; offline where WANDB_MODE says so. **Raises:** ModuleNotFoundError without
-    wandb."""
+    """A run of a project of Weights & Biases; offline if WANDB_MODE says so. **Raises:** ModuleNotFoundError without wandb."""
 
     def __init__(self, project: str = "tsjax"):
         self._wandb, self._project = _package("wandb", "wandb"), project or "tsjax"
@@ -163,7 +160,7 @@ class WandB(AbstractTracker):
 
 
 class JsonLines(AbstractTracker):
-    """One JSON object a line, each written at once: `{"event": "plan" | "chunk" | "result" | "end", ...}`."""
+    """One JSON object on each line, written at once: `{"event": "plan" | "chunk" | "result" | "end", ...}`."""
 
     def __init__(self, path: str | Path):
         self._path = Path(path).expanduser()
@@ -192,13 +189,13 @@ KINDS: dict[str, Callable[[str], AbstractTracker]] = {
     "wandb": WandB,
     "jsonl": JsonLines,
 }
-"""The trackers by the names that `tsjax run --track KIND:WHERE` takes."""
+"""The trackers by their names in `tsjax run --track KIND:WHERE`."""
 
 
 def tracker_of(text: str) -> AbstractTracker:
     """The tracker that `KIND:WHERE` names: `tensorboard:DIR`, `mlflow:URI`, `wandb:PROJECT`, `jsonl:FILE`.
 
-    **Raises:** ValueError for another kind, or where a place is needed; ModuleNotFoundError without its package.
+    **Raises:** ValueError for another kind, or if a place is needed and missing; ModuleNotFoundError without its package.
     """
     kind, _, where = text.partition(":")
     if kind not in KINDS:
@@ -208,7 +205,7 @@ def tracker_of(text: str) -> AbstractTracker:
     return KINDS[kind](where)
 
 
-# Characters of a parameter.
+# The most characters of a parameter.
 _LONGEST = 500
 
 
@@ -221,17 +218,17 @@ def _package(name: str, extra: str) -> Any:
 
 
 def _facts(plan: Plan) -> dict[str, str]:
-    """What is known before the first chunk: the study, how many cells, and the values of every argument that varies."""
+    """Facts known before the first chunk: the study, the number of cells, and the values of every argument that varies."""
     experiment = plan.experiment
     found = {"study": experiment.name, "version": str(experiment.version), "cells": str(plan.cells)}
     values = {name: plan.values(name) for name in experiment.names}
-    # Servers limit the length of a parameter.
+    # Tracking servers limit the length of a parameter.
     texts = {name: shown(", ".join(map(str, redacted(several))))[:_LONGEST] for name, several in values.items()}
     return texts | found
 
 
 def _tag(text: str) -> str:
-    """A label as a tag, which knows neither spaces nor equal signs."""
+    """A label as a tag, without spaces and equal signs."""
     parts = re.split(r", | \(| (?=\w+=)", shown(text).replace(")", ""))
     return "/".join(re.sub(r"[^\w.-]+", "_", part).strip("_") for part in parts)
 
@@ -244,7 +241,7 @@ def _values(plan: Plan, meter: Meter, done: ChunkDone) -> dict[str, float]:
     group = next(group for group in plan.groups if group.static == done.static)
     for name in plan.experiment.y:
         column = done.records[name].to_numpy(float) if name in done.records else np.empty(0)
-        # Of the cells that did not fail.
+        # The mean over cells that did not fail.
         mean = float(column[np.isfinite(column)].mean()) if np.isfinite(column).any() else None
         if mean is not None:
             values[f"{name}/{_tag(meter.label(group))}"] = mean
@@ -254,7 +251,7 @@ def _values(plan: Plan, meter: Meter, done: ChunkDone) -> dict[str, float]:
 def _summary(result: Result) -> dict[str, float]:
     values = {}
     for row in result.rates().to_dict("records"):
-        # Not below the exponent's own tag: where metrics are files, a file would be a folder.
+        # Not below the exponent's own tag: if metrics are stored as files, that file would also have to be a folder.
         numbers = {"rate": row["exponent"], "rate_low": row["low"], "rate_high": row["high"]}
         values |= {f"{name}/{_tag(row['label'])}": float(v) for name, v in numbers.items() if np.isfinite(v)}
     outcomes = [str(verdict.outcome) for verdict in result.verdicts()]

@@ -1,4 +1,4 @@
-"""The experiments that ship, by the name a sweep file calls them: one module each."""
+"""The experiments that ship with tsjax, one module each, by their names in sweep files."""
 
 import lazy_loader as _lazy
 

@@ -1,4 +1,4 @@
-"""The two-phase student and its ablations; each differs from it in one thing."""
+"""The two-phase student and its ablations, which each change one thing."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,15 +21,15 @@ Make = Callable[[dict[str, Any]], AbstractEstimator]
 
 def _limit(arguments: dict[str, Any], n: np.ndarray) -> Theory:
     m, d, noise_std = arguments["m"], arguments["d"], arguments["noise_std"]
-    # A non-homogeneous neuron has an output weight of its own.
+    # If the activation is not homogeneous, each neuron's output weight is a parameter of its own.
     own = d + (ACTIVATIONS[arguments["activation"]].degree is None)
     limit = np.asarray([theory.cramer_rao(m=m, d=own, n=size, noise_std=noise_std) for size in n])
     return Theory(limit, 1.0, "Cramér-Rao limit σ² m d / n; parametric rate, arXiv:2205.14818 theorem 4.5")
 
 
 def _choice(label: str, make: Make, neurons: Callable[[dict[str, Any], int], float]) -> Choice:
-    """A learner. `neurons(arguments, width)`: the neurons trained times the steps over all data, over all restarts; the width
-    is `explored`, or 2 m."""
+    """A learner. `neurons(arguments, width)` is the number of neurons trained times the number of steps over all data, summed
+    over restarts; `width` is `explored`, or 2 m."""
 
     def cost(arguments: dict[str, Any]) -> Cost:
         width = arguments["explored"] or 2 * arguments["m"]
@@ -43,7 +43,7 @@ def _common(a: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pruned(label: str, width: Callable[[dict[str, Any]], Any], explored: Callable[[dict[str, Any]], int]) -> Choice:
-    """A two-phase student that explores with spare neurons."""
+    """A two-phase student that starts phase I with spare neurons."""
 
     def neurons(a: dict[str, Any], _: int) -> float:
         wide = a["explored"] or explored(a)
@@ -56,7 +56,7 @@ def _pruned(label: str, width: Callable[[dict[str, Any]], Any], explored: Callab
 
 
 def _same(label: str, runs: int, noisy: dict[str, Any] | None = None, vanilla: dict[str, Any] | None = None) -> Choice:
-    """A student with the teacher's width in both phases, the best of so many runs."""
+    """A student with the teacher's width in both phases: the best of `runs` runs."""
 
     def make(a: dict[str, Any]) -> AbstractEstimator:
         phases = {"noisy": NoisyPhase(width=a["m"], **(noisy or {})), "vanilla": VanillaPhase(**(vanilla or {}))}
@@ -83,7 +83,7 @@ def _gradient(label: str, options: Callable[[dict[str, Any], int], dict[str, Any
 
 
 def _adam(a: dict[str, Any], width: int) -> dict[str, Any]:
-    # Batches of everything: full gradients, but no end at a flat saddle.
+    # One batch holds all rows: gradients are full, but training does not stop at a flat saddle.
     steps = 4000 + 1000 * width
     schedule = optax.cosine_decay_schedule(0.01, steps)
     return {"optimizer": optax.adam(schedule), "steps": steps, "batch_size": a["n"]}
@@ -105,13 +105,13 @@ LEARNERS = Choices(
     adam=_gradient("Adam", _adam),
     sgd=_gradient("mini-batch SGD", lambda a, width: {"batch_size": min(a["n"], 32)}),
     online=_gradient("one pass of SGD", lambda a, width: {"batch_size": min(a["n"], 32), "epochs": 1}),
-    # The best output weights on random neurons, solved for exactly.
+    # Random neurons with output weights that are solved for exactly.
     frozen=_choice(
         "frozen first layer",
         lambda a: RandomFeatures(a["explored"] or 2 * a["m"]),
         lambda a, width: (4000 + 1000 * width) * width,
     ),
-    # Output weights of the size of the neurons: both layers take part in the kernel.
+    # Output weights are as large as the neurons, so both layers contribute to the kernel.
     lazy=_gradient("lazy (scale 100)", lambda a, width: {"output_scale": 100.0, "init_output_std": 0.7}),
     linearised=_gradient("linearised network", lambda a, width: {"linearised": True, "init_output_std": 0.7}),
 )

@@ -4,9 +4,9 @@ A point has two patches: y mu, the signal, with a clean label y = +-1, and noise
 with probability p, in training and test data. The network has one filter bank for each class, F_j(x) = sum over r = 1..m of
 sum over the two patches x^(k) of relu(<w_jr, x^(k)> + b_jr), f = F_1 - F_-1; gradient descent on the logistic loss of f.
 
-The theorem: with d large against n the training loss goes to 0; the test error then comes down to p + o(1) where
-n |mu|^4 >= C d, and stays above p by a constant where n |mu|^4 <= c d. The authors' experiment is a table of test errors over
-|mu| and d, of 10 runs in each cell; one cell of this study is one cell of that table.
+The theorem says that for d large compared with n the training loss goes to 0, and that the test error is p + o(1) if
+n |mu|^4 >= C d, but exceeds p by a constant if n |mu|^4 <= c d. The authors' experiment is a table of test errors over |mu|
+and d, with 10 runs in each entry; one cell of this study is one entry of that table.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ class PatchNetwork(eqx.Module):
 
 
 def _pytorch(key: PRNGKeyArray, filters: int, d: int) -> PatchNetwork:
-    """The start of the authors' code, PyTorch's default: weights and biases uniform on +-1/sqrt(d)."""
+    """The initialisation of the authors' code, PyTorch's default: weights and biases uniform on [-1/sqrt(d), 1/sqrt(d)]."""
     keys, bound = jr.split(key), d**-0.5
     weight, bias = (
         jr.uniform(one, shape, jnp.float32, -bound, bound)
@@ -55,7 +55,7 @@ def _pytorch(key: PRNGKeyArray, filters: int, d: int) -> PatchNetwork:
 
 
 def _small(key: PRNGKeyArray, filters: int, d: int) -> PatchNetwork:
-    """The start of the theorem: weights N(0, 0.01^2), no biases, the mean over filters."""
+    """The initialisation of the theorem: weights N(0, 0.01^2), no biases, and the mean over filters."""
     return PatchNetwork(0.01 * jr.normal(key, (2, filters, d), jnp.float32), None, 1.0 / filters)
 
 
@@ -69,8 +69,9 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {"authors": Setting(_pytorch, 100, False), "theorem": Setting(_small, 200, True)}
-"""`authors`: that of their published table (github.com/uclaml/Benign_ReLU_CNN). Their script takes the mean over patches, but
-the table comes from the sum, by test error and by training loss. `theorem`: the assumptions of the theorem, with 200 steps."""
+"""`authors` is the setting of their published table (github.com/uclaml/Benign_ReLU_CNN). Their script takes the mean over
+patches, but the test errors and training losses of the table agree with the sum. `theorem` follows the assumptions of the
+theorem, with 200 steps."""
 
 
 class BenignArguments(Arguments):
@@ -89,18 +90,19 @@ class BenignArguments(Arguments):
 
 
 def _cost(arguments) -> Cost:
-    """Products of one layer in two patches: forwards and twice backwards in every step, and once at the test points."""
+    """Products of one layer in two patches: one forward and two backward in every step, and one at the test points."""
     rows = 3 * SETTINGS[arguments["setting"]].steps * arguments["n"] + arguments["test_points"]
     return Cost(arguments["runs"] * rows * 2 * 2 * 2 * arguments["filters"] * arguments["d"])
 
 
 def _clean(instance: PatchInstance, data: Dataset) -> Dataset:
-    """The data with the labels from before they were flipped."""
+    """The data with their labels before the flips."""
     return Dataset(x=data.x, y=jax.vmap(instance.target)(data.x), weight=data.weight)
 
 
 def one_run(key, *, setting, mu, d, n, flip, filters, rate, test_points):
-    """One network on one data set, and its numbers. The network, the data and the flips are drawn from the key."""
+    """Trains one network on one data set; returns its status and its numbers. Network, data and flips are drawn from the
+    key."""
     chosen, signal = SETTINGS[setting], jnp.zeros(d, jnp.float32).at[0].set(jnp.asarray(mu).astype(jnp.float32))
     keys = [jr.fold_in(key, i) for i in range(3)]
     instance = SignalNoisePatches(signal=signal, flip=flip, orthogonal=chosen.orthogonal).draw(key)
@@ -124,7 +126,8 @@ def one_run(key, *, setting, mu, d, n, flip, filters, rate, test_points):
     x="mu",
     y=("error", "clean_error", "train_loss"),
     curve="setting",
-    # Flips afresh in every cell, as in the authors' table: with common ones all cells of a seed would err together.
+    # Data and flips are drawn afresh in every cell, as in the authors' table; if cells shared them, all cells of a seed would
+    # err together.
     independent=("mu", "d"),
     cost=_cost,
     rates=False,
@@ -140,13 +143,13 @@ def one_run(key, *, setting, mu, d, n, flip, filters, rate, test_points):
     cite=KOU_CHEN_CHEN_GU,
 )  # fmt: skip
 def benign_overfitting(key, *, runs, **arguments):
-    """One cell of the authors' table: means over `runs` independent runs.
+    """One entry of the authors' table: means over `runs` independent runs.
 
     `error` is the share of `test_points` fresh points whose observed label, which may be flipped, is predicted wrongly, and
     `clean_error` that of the labels before they were flipped: error = p + (1 - 2 p) clean_error on average. `tests` and
-    `trained` count the labels that they are shares of.
+    `trained` are the numbers of test and training labels behind these shares.
     """
-    # One by one: the test points of all runs together would take ten times the memory.
+    # One run after the other: the test points of all runs together would take ten times the memory.
     status, numbers = jax.lax.map(lambda one: one_run(one, **arguments), jr.split(key, runs))
     means = {name: jnp.mean(values) for name, values in numbers.items()}
     return {

@@ -1,4 +1,4 @@
-"""What the cells of studies share: learners in one table, and one fit of one learner with its risk."""
+"""Code shared by the cells of studies: tables of learners, and one fit of one learner with its risk."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ ACTIVATIONS = {
     "quadratic": activations.quadratic,
     "erf": activations.erf,
 }
-"""Activations by the names that specs give them."""
+"""Activations by their names in sweep files."""
 
 
 def problem_of(arguments: dict[str, Any]) -> Problem:
@@ -43,11 +43,11 @@ def problem_of(arguments: dict[str, Any]) -> Problem:
 
 @dataclass(frozen=True)
 class Choice:
-    """One learner of a study: what it is called, how it is made of the arguments of a cell, and what theory and planning say.
+    """One learner of a study: its label, how to make it from the arguments of a cell, its theory, and its cost.
 
     - `label`: its name in tables and figures.
-    - `make(arguments)`: the estimator. Its errors are those of the arguments.
-    - `theory(arguments, n)`: the `Theory` of its curve at the sizes n; none when None.
+    - `make(arguments)`: the estimator. The errors that it raises are about the arguments.
+    - `theory(arguments, n)`: the `Theory` of its curve at the sizes n; if None, there is none.
     - `cost(arguments)`: the `Cost` of one cell.
     """
 
@@ -58,7 +58,7 @@ class Choice:
 
 
 class Choices(dict[str, Choice]):
-    """The learners of a study by the names that specs give them."""
+    """The learners of a study by their names in sweep files."""
 
     @property
     def names(self) -> Any:
@@ -67,11 +67,11 @@ class Choices(dict[str, Choice]):
 
     @property
     def labels(self) -> Mapping[str, str]:
-        """What tables and figures call them."""
+        """The labels in tables and figures, by name."""
         return {name: choice.label for name, choice in self.items()}
 
     def theory(self, argument: str) -> Callable[[dict[str, Any], np.ndarray], Theory]:
-        """`Experiment.theory` of a study whose argument of this name chooses."""
+        """`Experiment.theory` for a study in which `argument` names the learner."""
 
         def of(arguments: dict[str, Any], n: np.ndarray) -> Theory:
             chosen = self[arguments[argument]].theory
@@ -80,7 +80,7 @@ class Choices(dict[str, Choice]):
         return of
 
     def cost(self, argument: str) -> Callable[[dict[str, Any]], Cost]:
-        """`Experiment.cost` of a study whose argument of this name chooses."""
+        """`Experiment.cost` for a study in which `argument` names the learner."""
 
         def of(arguments: dict[str, Any]) -> Cost:
             chosen = self[arguments[argument]].cost
@@ -90,7 +90,7 @@ class Choices(dict[str, Choice]):
 
 
 class Trial(NamedTuple):
-    """One data set of one teacher, a fit to it, and its risk, NaN where the fit failed."""
+    """A teacher, a data set of it, a fit to that, and the risk of the fit, NaN if it failed."""
 
     teacher: Any
     data: Dataset
@@ -101,10 +101,11 @@ class Trial(NamedTuple):
 def trial(
     key: PRNGKeyArray, problem: Problem, learner: AbstractEstimator, n: Size, dtype: Any, test_points: int = 16384
 ) -> Trial:
-    """Draws a teacher and a data set of size n in `dtype`, fits the learner, and measures its risk, exactly where that can be,
-    else at `test_points` fresh points.
+    """Draws a teacher and a data set of size n in `dtype`, fits the learner, and measures its risk, exactly if there is a
+    closed form, otherwise at `test_points` fresh points.
 
-    One teacher per key at every n; independent data at every n (of one key, the larger set would contain the smaller).
+    A key has the same teacher at every n, and independent data at every n (drawn from one key, the larger set would contain the
+    smaller).
     """
     teacher_key, data_key, fit_key, test_key = (jax.random.fold_in(key, i) for i in range(4))
     teacher = problem.sample_teacher(teacher_key, jnp.dtype(dtype))
@@ -115,7 +116,7 @@ def trial(
 
 
 def scalars(fit: AbstractFit, **renamed: str) -> dict[str, Any]:
-    """The numbers of `fit.stats` for records: those of `renamed`, column=statistic; all scalars without it."""
+    """Numbers of `fit.stats` for records: with `renamed`, given as column=statistic, those named; otherwise all scalars."""
     if renamed:
         return {column: fit.stats[name] for column, name in renamed.items() if name in fit.stats}
     return {name: value for name, value in fit.stats.items() if value.ndim == 0}

@@ -1,4 +1,4 @@
-"""The papers that shipped studies are about, as BibTeX entries."""
+"""BibTeX entries of the papers behind the shipped studies."""
 
 AKIYAMA_SUZUKI = """@misc{akiyama2022excess,
   title         = {Excess Risk of Two-Layer {ReLU} Neural Networks in Teacher-Student Settings and its Superiority to

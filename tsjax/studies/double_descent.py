@@ -1,15 +1,15 @@
 r"""Double descent of ridge regression on random features (Mei & Montanari 2022, arXiv:1908.05355).
 
 Points lie on the unit sphere, and y = f(x) + noise of variance tau^2. There are N features relu(<w_j, x>) with w_j ~ N(0, I_d),
-and the coefficients a minimise (1/n) sum_i (y_i - sum_j a_j relu(<w_j, x_i>))^2 + (N lambda / d) |a|^2: that is
+and the coefficients a minimise (1/n) sum_i (y_i - sum_j a_j relu(<w_j, x_i>))^2 + (N lambda / d) |a|^2, which is
 `RandomFeatures(N, ridge)` with ridge = lambda n / d. The target f(x) = sqrt(d) x_1 + q |sqrt(d) x_1| is linear of variance
-F_1^2 = 1, plus an even part whose variance is F_*^2. The paper has x on a sphere of radius sqrt(d), which changes the units
-alone, and w_j on a sphere, of lengths that differ from ours by O(d^{-1/2}). Without ridge and for N <= n the fit does not
-depend on these lengths.
+F_1^2 = 1, plus an even part whose variance is F_*^2. The paper has x on a sphere of radius sqrt(d), which only changes units,
+and w_j on a sphere, so that their lengths differ from ours by O(d^{-1/2}). Without ridge and for N <= n the fit does not depend
+on these lengths.
 
-The test error is the excess risk E (f - f*)^2, in closed form. Theory is the paper's theorem 2, its limit for N, n and d of one
-size (`tsjax.theory.random_features_risk`). With a ridge of next to nothing the error has a peak at N = n; with the best one it
-falls with N throughout (for linear models Nakkiran, Venkat, Kakade & Ma 2021, arXiv:2003.01897).
+The test error is the excess risk E (f - f*)^2, in closed form. Theory is the paper's theorem 2, the limit in which N, n and d
+grow in proportion (`tsjax.theory.random_features_risk`). With a very small ridge the error has a peak at N = n; with the best
+ridge it falls with N throughout (for linear models: Nakkiran, Venkat, Kakade & Ma 2021, arXiv:2003.01897).
 """
 
 import math
@@ -34,15 +34,15 @@ LAMBDAS = {"ridgeless": 1e-8, "fixed": 1e-3}
 """The fixed ridges lambda, both of the paper's first figure."""
 
 PATH = np.logspace(-8.0, 2.0, 201)
-"""The grid of lambdas. The method `optimal` takes the one whose risk is smallest by theory."""
+"""The grid of lambdas. The method `optimal` takes the one with the smallest risk according to theory."""
 
 
 class DoubleDescentArguments(Arguments):
     """One way to choose the ridge at one number of features.
 
     `ratio` is N/n, `n` the number of samples in dimension `d`, `noise_var` tau^2, and `nonlinear` the variance F_*^2 of the
-    part of the target that is not linear. `method` says how lambda is chosen: `ridgeless` is 1e-8, `fixed` 1e-3, `optimal` the
-    best of `PATH` by theory, and `gcv` what generalised cross-validation finds on the data.
+    part of the target that is not linear. `method` says how lambda is chosen: `ridgeless` is 1e-8, `fixed` is 1e-3, `optimal`
+    is the best of `PATH` according to theory, and `gcv` is the choice of generalised cross-validation on the data.
     """
 
     method: Literal["ridgeless", "fixed", "optimal", "gcv"]
@@ -74,7 +74,7 @@ def target(d: int, nonlinear: Float[Array, ""]) -> TwoLayer:
 
 
 def on_path(count, n: int, d: int, noise_var, nonlinear) -> Float[Array, " lambdas"]:
-    """What theory says of the risk at each lambda of `PATH`."""
+    """The risk according to theory at each lambda of `PATH`."""
     return random_features_risk(count, n, d, PATH * n / d, jnp.sqrt(noise_var), nonlinear=nonlinear)
 
 
@@ -96,7 +96,7 @@ def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
 def _cost(arguments: dict[str, Any]) -> Cost:
     n, d, count = arguments["n"], arguments["d"], features_of(arguments["ratio"], arguments["n"])
     smaller = min(n, count)
-    # The features and their Gram matrix, and that of the risk, half of its tiles, at some 40 operations an angle.
+    # The features and their Gram matrix, and half of the tiles of the risk's Gram matrix at some 40 operations for each angle.
     products = 2.0 * n * count * (d + smaller) + count**2 * (d + 20.0)
     return Cost(products, (4.0 if arguments["method"] == "gcv" else 1.0) * smaller**3)
 
@@ -114,7 +114,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     },
 )  # fmt: skip
 def double_descent(key, *, method, ratio, d, n, noise_var, nonlinear):
-    """One fit to one sample, by features that are drawn afresh: of one seed, fewer features are the first of more.
+    """One fit to one sample, with random features. At one seed, a smaller number of features are the first of a larger number.
 
     `risk` is E (f - f*)^2 over the sphere, in closed form; `train_error` the mean of (y_i - f(x_i))^2; `lam` the lambda in use.
     """

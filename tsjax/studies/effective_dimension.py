@@ -1,9 +1,10 @@
-r"""How the exponent of the risk depends on the dimension of the inputs, where the target depends on two of them.
+r"""How the exponent of the risk depends on the dimension of the inputs if the target depends on two of them only.
 
-Suh & Cheng (arXiv:2401.07187) survey the rates. Over compositions whose worst function has smoothness b and t* arguments,
-sparse deep ReLU networks attain n^{-2b/(2b+t*)} up to logarithms, in every dimension d of the inputs (Schmidt-Hieber 2020,
-arXiv:1708.06633, theorem 1); over all functions of smoothness b of d arguments nothing does better than n^{-2b/(2b+d)} (Stone
-1982). The survey has no experiment. This study is one: x uniform on [-1, 1]^d, y = f(x) + noise, f of t* = 2 coordinates.
+Suh & Cheng (arXiv:2401.07187) survey the rates. For compositions whose worst function has smoothness b and t* arguments, sparse
+deep ReLU networks attain n^{-2b/(2b+t*)} up to logarithms, in every dimension d of the inputs (Schmidt-Hieber 2020,
+arXiv:1708.06633, theorem 1). Over all functions of d arguments with smoothness b, no estimator does better than n^{-2b/(2b+d)}
+(Stone 1982). The survey has no experiment; this study is one, with x uniform on [-1, 1]^d, y = f(x) + noise, f of t* = 2
+coordinates.
 """
 
 import functools
@@ -37,7 +38,8 @@ EFFECTIVE_DIMENSION = 2
 """t*: the number of coordinates that the target depends on."""
 
 LENGTHS, DECAYS = (1.0, 2.0, 4.0, 8.0), (1e-3, 1e-1)
-"""What the oracle chooses the length scale of a kernel from, and validation the weight decay of a network."""
+"""The length scales of a kernel, among which the oracle chooses, and the weight decays of a network, among which validation
+chooses."""
 
 _WIDTHS, _BATCH, _RATE, _EVERY = (64, 64), 64, 3e-3, 50
 
@@ -58,12 +60,14 @@ def target(kink: Any, x: Float[Array, " d"]) -> Float[Array, ""]:
 
 
 def exponent(kink: int, arguments: int) -> float:
-    """2b / (2b + t): the minimax exponent of functions of t arguments with smoothness b (`target`); 1 for an analytic one."""
+    """2b / (2b + t): the minimax exponent of functions of t arguments with smoothness b (`target`); 1 for an analytic
+    function."""
     return 2.0 * kink / (2.0 * kink + arguments) if kink else 1.0
 
 
 def theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
-    """The exponents of rates in arXiv:2401.07187: with t* for the network, with d for kernels. They know no constants."""
+    """The exponents of the rates in arXiv:2401.07187: with t* for the network, with d for kernels. There is no curve, since the
+    constants are unknown."""
     del n
     kink, d = arguments["kink"], arguments["d"]
     if arguments["learner"] == "mlp":
@@ -75,9 +79,9 @@ def theory(arguments: dict[str, Any], n: np.ndarray) -> Theory:
 class EffectiveDimensionArguments(Arguments):
     """Target, learner and sizes of one cell.
 
-    - `kink`: which target (`target`). `d`: the dimension of the inputs.
-    - `n`: the rows that learners train on; `held_out`: further rows, on which the network chooses.
-    - `steps`: of the network. `test_points`: fresh points at which the risk is measured.
+    - `kink`: the choice of the target (see `target`). `d`: the dimension of the inputs.
+    - `n`: the rows that learners train on; `held_out`: further rows, on which the network is validated.
+    - `steps`: training steps of the network. `test_points`: fresh points at which the risk is measured.
     """
 
     learner: Literal["mlp", "laplace", "ntk"]
@@ -101,7 +105,8 @@ class EffectiveDimensionArguments(Arguments):
 
 
 def least(score: Callable[[Any], tuple[AbstractFit, Array]], choices: tuple[float, ...], dtype: Any, each: Callable):
-    """The fit of the choice with the least score, and that choice; `each` maps a function over the choices: `jax.vmap`, say."""
+    """The fit of the choice with the least score, and that choice. `each(score)` maps `score` over the choices, as `jax.vmap`
+    does."""
     values = jnp.asarray(choices, dtype)
     fits, scores = each(score)(values)
     best = jnp.argmin(jnp.where(failed(fits.status), jnp.inf, scores))
@@ -109,20 +114,21 @@ def least(score: Callable[[Any], tuple[AbstractFit, Array]], choices: tuple[floa
 
 
 def ridge(kernel: Callable[[Any], AbstractKernel], key, problem: Problem, teacher, data: Dataset):
-    """Kernel ridge regression with the ridge and the length scale of least true risk, and the numbers of that choice."""
+    """Kernel ridge regression with the ridge and the length scale of least true risk; returns the fit and that choice."""
 
     def score(length):
         fit = KernelRidge(kernel(length), "oracle").fit(key, data, oracle=(problem, teacher))
         return fit, fit.stats["oracle"]
 
-    # One after another: matrices of all lengths at once would leave the cache.
+    # One after another: the matrices of all lengths at once would not fit in the cache.
     fit, length = least(score, LENGTHS, jnp.float64, lambda score: lambda values: jax.lax.map(score, values))
     return fit, {"length_scale": length, "ridge": fit.stats["ridge"]}
 
 
 def network(key, problem: Problem, teacher, data: Dataset, steps: int, held_out: int):
-    """A network of two hidden layers of 64 ReLU neurons by AdamW with a cosine schedule, from He's start and biases of 0; of
-    all looks at `held_out` further rows, and of both weight decays, the one of least squared error there."""
+    """A network of two hidden layers of 64 ReLU neurons by AdamW with a cosine schedule, from He's initialisation and zero
+    biases. Among all checks on `held_out` further rows, and both weight decays, it keeps the network with the least squared
+    error there."""
     held_key, fit_key = jax.random.split(key)
     held = problem.sample(held_key, teacher, held_out, data.x.dtype)
     mlp = MLP(_WIDTHS, parameterisation="standard", bias_std=jnp.zeros(()))
@@ -145,7 +151,8 @@ def _cosine(steps: int) -> optax.Schedule:
 
 
 def cost(arguments: dict[str, Any]) -> Cost:
-    """Of training both networks; of the tridiagonal form of each length's matrix, and its values at the oracle's points."""
+    """The cost of training both networks, or of the tridiagonal form of each length scale's matrix and its values at the
+    oracle's points."""
     n, d, points = arguments["n"], arguments["d"], arguments["test_points"]
     if arguments["learner"] != "mlp":
         fresh = 2.0 * (4096 * len(LENGTHS) + points) * n * d
@@ -158,7 +165,7 @@ def cost(arguments: dict[str, Any]) -> Cost:
 @experiment(
     static=("learner", "d", "steps", "held_out", "test_points"),
     sized=("n",),
-    # Where 128 of 2048 rows count, putting these into a new order takes longer than the steps of their epoch.
+    # With padding, where 128 of 2048 rows count, permuting the rows takes longer than the steps of an epoch.
     pads=lambda arguments: arguments["learner"] != "mlp",
     arguments=EffectiveDimensionArguments,
     x="n",
@@ -173,8 +180,8 @@ def cost(arguments: dict[str, Any]) -> Cost:
     },
 )  # fmt: skip
 def effective_dimension(key, *, learner, kink, n, d, noise_std, steps, held_out, test_points):
-    """Fits one learner to n rows; returns its excess risk, a Monte-Carlo estimate with standard error `risk_se`, and what was
-    chosen: `length_scale` and `ridge` of kernels on the true risk, `weight_decay` of the network on held-out rows."""
+    """Fits one learner to n rows; returns its excess risk, a Monte-Carlo estimate with standard error `risk_se`, and the
+    choices made: `length_scale` and `ridge` of kernels by the true risk, `weight_decay` of the network by held-out rows."""
     problem = Problem(Cube(d), FunctionTeacher(jax.tree_util.Partial(target, kink)), noise_std=noise_std)
     data_key, fit_key, test_key = (jax.random.fold_in(key, i) for i in range(3))
     teacher = problem.sample_teacher(key)

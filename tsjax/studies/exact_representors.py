@@ -1,7 +1,7 @@
 r"""The exact kernel of a step of gradient descent, beside the NTK and higher orders (after Shilton et al., arXiv:2405.15254).
 
-The network is f(x) = sum_{r <= M} a_r phi(<w_r, x>) with a_r ~ N(0, 1/M), w_r ~ N(0, I); W is trained and a is fixed. A step of
-size eta down the gradient of (1/2) sum_i (f(x_i) - y_i)^2, with residuals r_i, moves the pre-activation of neuron r at x by
+The network is f(x) = sum_{r <= M} a_r phi(<w_r, x>) with a_r ~ N(0, 1/M), w_r ~ N(0, I); W is trained and a is fixed. A
+gradient step of size eta on (1/2) sum_i (f(x_i) - y_i)^2, with residuals r_i, moves the pre-activation of neuron r at x by
 
     delta_r(x) = -eta sum_i r_i a_r phi'(<w_r, x_i>) <x_i, x>,
 
@@ -12,8 +12,8 @@ and the function by -eta sum_i r_i K(x, x_i), with the kernel of this step
 - exact: S_r is the slope of the secant, [phi(z + delta) - phi(z)] / delta at z = <w_r, x>, delta = delta_r(x).
 - order L: S_r is its Taylor polynomial, sum_{l <= L} phi^(l)(z) delta^(l-1) / l!. L = 1 is the NTK of W.
 
-The paper has Hermite series, for networks of any depth. Secants and Taylor polynomials are our restatement for two layers. That
-the first is exact is an identity; it is measured here against the steps that the trainer takes.
+The paper uses Hermite series, for networks of any depth. Secants and Taylor polynomials are our restatement for two layers. The
+kernel of secants is exact by an identity; the study checks it against the steps that the trainer takes.
 """
 
 import dataclasses
@@ -40,11 +40,12 @@ from .citations import SHILTON_EXACT_REPRESENTORS
 
 ACTIVATIONS = {"tanh": Activation(function=jnp.tanh, parity="odd"), "relu": relu}
 ORDERS: dict[str, int | None] = {"order_1": 1, "order_2": 2, "order_3": 3, "exact": None}
-"""The kernels: the order L of the Taylor polynomial, None for the secant itself."""
+"""The kernels, by name: the order L of the Taylor polynomial, or None for the secant."""
 
 
 class ExactRepresentorsArguments(Arguments):
-    """One kernel of one network. `eta` is the step size for the sum over the n points, `steps` the number k, `width` is M."""
+    """One kernel of one network. `eta` is the step size for the loss summed over the n points, `steps` is the number k of
+    steps, and `width` is M."""
 
     form: Literal[tuple(ORDERS)]  # pyright: ignore[reportInvalidTypeForm]
     activation: Literal[tuple(ACTIVATIONS)] = "tanh"  # pyright: ignore[reportInvalidTypeForm]
@@ -57,13 +58,13 @@ class ExactRepresentorsArguments(Arguments):
 
 
 def normals(key: PRNGKeyArray, stream: int, rows: int, d: int) -> Float[Array, "rows d"]:
-    """Standard normals in float64. Those of `jax.random` would take most of a program's compilation, a second for each call."""
+    """Standard normals in float64, from `counter_normals`, since each call of `jax.random.normal` takes long to compile."""
     part = jnp.asarray(stream, jnp.int32)
     return counter_normals(jr.key_data(key)[:2], part, rows * d, jnp.float64).reshape(rows, d)
 
 
 class Start(eqx.Module):
-    """What makes the network before training: a_r ~ N(0, 1/M), w_r ~ N(0, I)."""
+    """The initialisation of the network: a_r ~ N(0, 1/M), w_r ~ N(0, I)."""
 
     width: int = eqx.field(static=True)
     activation: str = eqx.field(static=True)
@@ -96,19 +97,19 @@ class StepKernel(eqx.Module):
             return sum(
                 (derivative(phi, k)(z) * delta ** (k - 1) / math.factorial(k) for k in orders), jnp.zeros_like(z)
             )
-        # A neuron that no training point reaches does not move: its secant is the tangent.
+        # A neuron that is inactive at all training points does not move, so its secant is the tangent.
         still = delta == 0
         return jnp.where(still, derivative(phi, 1)(z), (phi(z + delta) - phi(z)) / jnp.where(still, 1.0, delta))
 
     def __call__(self, x: Float[Array, "k d"], z: Float[Array, "n d"]) -> Float[Array, "k n"]:
-        """K(x, z), z among the training points. It is not symmetric, but for L = 1."""
+        """K(x, z) for z among the training points. It is symmetric only for L = 1."""
         times = lambda u, v: jnp.matmul(u, v.T, precision="highest")
         reached = derivative(self.network.activation, 1)(times(z, self.network.w))
         return times(x, z) * times(self.slopes(x) * self.network.a[None] ** 2, reached)
 
 
 class Representor(eqx.Module):
-    """Maps a network to its `change` at `points` by the next step, -eta sum_i r_i K(x, x_i): the probe before every step."""
+    """A probe before every step: it maps a network to its `change` at `points` in the next step, -eta sum_i r_i K(x, x_i)."""
 
     data: Dataset
     points: Float[Array, "k d"]
@@ -116,7 +117,8 @@ class Representor(eqx.Module):
     order: int | None = eqx.field(static=True)
 
     def kernel(self, network: TwoLayer) -> StepKernel:
-        """The kernel of the next step. The moves -eta a_r sum_i r_i phi'(<w_r, x_i>) x_i are written out, not the trainer's."""
+        """The kernel of the next step. The moves -eta a_r sum_i r_i phi'(<w_r, x_i>) x_i are computed here, not taken from the
+        trainer."""
         x = self.data.x
         reached = derivative(network.activation, 1)(jnp.matmul(network.w, x.T, precision="highest"))
         pull = network.a[:, None] * reached * self.residuals(network)[None]
@@ -139,15 +141,16 @@ def drawn(key: PRNGKeyArray, d: int, n: int, test_points: int) -> tuple[Dataset,
 
 def _theory_in_eta(arguments: dict[str, Any], x: np.ndarray) -> Theory:
     order = ORDERS[arguments["form"]]
-    # At a kink nothing is a power: how many neurons cross it grows with the step.
+    # With relu the error is not a power of eta: the number of neurons that cross the kink grows with the step.
     if order is None or arguments["activation"] == "relu":
         return Theory()
     return Theory(exponent=-float(order), source="the first term that is left out")
 
 
 def _theory_in_width(arguments: dict[str, Any], x: np.ndarray) -> Theory:
-    """Term l of the change is sum_r a_r delta_r^l phi^(l) / l!, delta_r ~ a_r ~ M^-1/2: of order M^((1-l)/2), and by a factor
-    M^-1/2 less for even l, where the sign of a_r is left. sqrt(M) relu neurons cross the kink, also with the sign of a_r."""
+    """Term l of the change is sum_r a_r delta_r^l phi^(l) / l!, delta_r ~ a_r ~ M^-1/2: of order M^((1-l)/2), and smaller by a
+    factor M^-1/2 for even l, where the random sign of a_r remains. About sqrt(M) relu neurons cross the kink, with the random
+    sign of a_r too."""
     known = {("tanh", "order_1"): 1.0, ("tanh", "order_2"): 1.0, ("tanh", "order_3"): 2.0, ("relu", "order_1"): 0.75}
     exponent = known.get((arguments["activation"], arguments["form"]))
     return Theory() if exponent is None else Theory(exponent=exponent, source="moments of a_r, derived here")
@@ -171,14 +174,15 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     },
 )  # fmt: skip
 def exact_representors(key, *, form, activation, eta, width, steps, d, n, test_points):
-    """Trains W by `steps` steps, and compares the change of the function with the sum of what the kernel of each step says.
+    """Trains W for `steps` steps, and compares the change of the function with the sum of the changes that the kernel of each
+    step predicts.
 
-    - `error`: |predicted - true| / |true|, norms over `test_points` fresh points. True is f_k - f_0 of the networks that
-      `tsjax.Student` starts and ends with, in float64.
+    - `error`: |predicted - true| / |true|, with norms over `test_points` fresh points. The true change is f_k - f_0, between
+      the networks with which `tsjax.Student` starts and ends, in float64.
     - `change`: the root mean square of f_k - f_0.
     """
     data, points = drawn(key, d, n, test_points)
-    # The trainer's loss is the mean over the points, and ours the sum.
+    # The trainer's loss is a mean over the points, while eta belongs to the sum.
     student = Student(
         Start(width, activation), learning_rate=eta * n, steps=steps, trainable=lambda leaf: jnp.ndim(leaf) == 2
     )
@@ -194,4 +198,4 @@ def exact_representors(key, *, form, activation, eta, width, steps, d, n, test_p
 against_width = dataclasses.replace(
     exact_representors, name="exact_representors_width", x="width", theory=_theory_in_width
 )
-"""The same cells, drawn against the width."""
+"""The same cells, plotted against the width."""

@@ -1,13 +1,14 @@
 r"""Adversarial training removes the dense mixtures that clean training leaves in hidden weights (Allen-Zhu & Li 2020,
 arXiv:2005.10190).
 
-A point is sparse with noise, x = z + xi: each of the d entries of z is 0 but with probability k/d, and then +1 or -1, and
-xi ~ N(0, sigma^2 I / d). Its class is the sign of sum_j z_j; points where that is 0 do not count. The network's neurons are
-silent for weak inputs, f(x) = sum_i relu(<w_i, x> - b) - relu(-<w_i, x> - b); SGD on the logistic loss trains the w_i.
+A point is sparse with noise, x = z + xi: each of the d entries of z is +1 or -1 with probability k/d and otherwise 0, and xi ~
+N(0, sigma^2 I / d). Its class is the sign of sum_j z_j; points where that is 0 do not count. The network's neurons are 0 for
+weak inputs, f(x) = sum_i relu(<w_i, x> - b) - relu(-<w_i, x> - b); SGD on the logistic loss trains the w_i.
 
-The paper: clean training finds features, w_i near few entries of z, and adds to each w_i a small multiple of one dense vector,
-here (1, ..., 1). Together they answer to a small shift along -y (1, ..., 1), which therefore fools the network. Adversarial
-training removes them. Linear functions and the network's tangent kernel, it proves, cannot be made robust.
+The paper finds that clean training learns features, w_i close to few entries of z, and adds to each w_i a small multiple of one
+dense vector, here (1, ..., 1). Together these parts respond to a small shift along -y (1, ..., 1), which therefore fools the
+network. Adversarial training removes them. The paper proves that linear functions and the network's tangent kernel cannot be
+made robust.
 """
 
 from typing import Annotated, Any, Literal, NamedTuple
@@ -34,7 +35,7 @@ from .citations import ALLEN_ZHU_LI
 
 
 class Learner(NamedTuple):
-    """What learns, and what comes after the clean training: FGM training (`adversarial`), more `clean` training, or nothing."""
+    """The model, and the stage after clean training: FGM training (`adversarial`), more `clean` training, or none."""
 
     model: Literal["network", "linear", "ntk"] = "network"
     second: Literal["adversarial", "clean"] | None = None
@@ -48,8 +49,8 @@ LEARNERS = {
 
 
 class PurificationArguments(Arguments):
-    """One learner at one radius `eps` of the attack, which is also that of adversarial training; both stages have so many
-    `steps`. `bias` is b, `sparsity` k and `noise` sigma of the module's docstring."""
+    """One learner at one radius `eps` of the attack, which is also the radius of adversarial training. Both stages have `steps`
+    steps. `bias` is b, `sparsity` is k and `noise` is sigma of the module docstring."""
 
     learner: Literal[tuple(LEARNERS)]  # pyright: ignore[reportInvalidTypeForm]
     eps: Annotated[float, Field(ge=0)]
@@ -74,7 +75,7 @@ class PurificationArguments(Arguments):
 
 
 class SparseCoding(AbstractInstance):
-    """Points and classes of the module's docstring. Rows with sum_j z_j = 0 have no class, and weight 0."""
+    """The points and classes of the module docstring. Rows with sum_j z_j = 0 have no class, and weight 0."""
 
     d: int = eqx.field(static=True)
     sparsity: Any
@@ -105,8 +106,8 @@ class Network(eqx.Module):
 
 
 class Tangent(eqx.Module):
-    """The network linearised in its weights, x -> sum_i <v_i, d f(x) / d w_i> at its start, with the v_i as `weight`: their
-    gradient descent is that of its tangent kernel."""
+    """The network linearised in its weights, x -> sum_i <v_i, d f(x) / d w_i> at its initial weights, with the v_i as `weight`.
+    Gradient descent on them is that of its tangent kernel."""
 
     weight: Float[Array, "*batch width d"]
     start: Network
@@ -127,20 +128,21 @@ class Universal(eqx.Module):
 
 
 def margin(model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> Float[Array, ""]:
-    """The mean of -s_i f(x_i), s_i = 2 y_i - 1. It grows in x where the logistic loss does, and its gradient does not underflow
-    where the network is sure."""
+    """The mean of -s_i f(x_i), s_i = 2 y_i - 1. As a function of x it grows in the same directions as the logistic loss, but
+    its gradient does not underflow where the network is confident."""
     outputs = outputs_of(model, batch.x)
     return weighted_mean((1 - 2 * batch.y).astype(outputs.dtype) * outputs, batch.weight)
 
 
 def dense_shares(weight: Float[Array, "width d"]) -> Float[Array, " width"]:
-    """|<w_i, 1>| / (|w_i| sqrt(d)) of each neuron: 1 for a multiple of (1, ..., 1), 1/sqrt(d) for one of an axis."""
+    """|<w_i, 1>| / (|w_i| sqrt(d)) of each neuron: 1 for a multiple of (1, ..., 1), and 1/sqrt(d) for a multiple of a
+    coordinate vector."""
     length = jnp.linalg.norm(weight, axis=1)
     return jnp.abs(jnp.sum(weight, axis=1)) / jnp.where(length > 0, length * weight.shape[1] ** 0.5, 1.0)
 
 
 def cosine(a: Float[Array, "width d"], b: Float[Array, "width d"]) -> Float[Array, ""]:
-    """The median over neurons of the cosine of two of their weights."""
+    """The median over neurons of the cosine between their weights in a and in b."""
     return jnp.median(jnp.sum(a * b, axis=1) / (jnp.linalg.norm(a, axis=1) * jnp.linalg.norm(b, axis=1)))
 
 
@@ -169,7 +171,7 @@ def _theory(arguments: dict[str, Any], eps: np.ndarray) -> Theory:
 def _cost(arguments: dict[str, Any]) -> Cost:
     model, second = LEARNERS[arguments["learner"]]
     product = 2.0 * arguments["d"] * (1 if model == "linear" else arguments["width"])
-    # Forwards and backwards in a step, and twice that under attack; a random number is as dear as 100 operations.
+    # A forward and a backward pass in a step, and both twice under attack; a random number costs about 100 operations.
     step = {None: 2, "clean": 4, "adversarial": 6}[second] * product + 300.0 * arguments["d"] * (
         1 + (second is not None)
     )
@@ -196,13 +198,13 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     },
 )  # fmt: skip
 def feature_purification(key, *, learner, eps, bias, d, sparsity, noise, width, rate, decay, steps, batch, test_points):
-    """Trains one of the `LEARNERS` on fresh points in every step, and attacks it on `test_points` others.
+    """Trains one of the `LEARNERS` on fresh points in every step, and attacks it on `test_points` other points.
 
     - `accuracy`; `robust`, under PGD of 20 steps of length eps / 4 in the l2 ball of radius eps; `universal`, under the shift
       by -eps y (1, ..., 1) / sqrt(d): shares of the test points, which all have a class.
-    - `dense`: the median of `dense_shares`, over neurons; for the NTK those of its v_i. `shares`: all of them, sorted.
+    - `dense`: the median of `dense_shares` over neurons, for the NTK over its v_i. `shares`: all of them, sorted.
     - `cosine_start`, and with a second stage `cosine_clean`: the median over neurons of the cosine between the final weights
-      and those at the start, and after clean training. `weights`: the final ones. All three of networks alone.
+      and those at the start, or after clean training. `weights`: the final weights. These three exist for networks only.
     """
     model, second = LEARNERS[learner]
     keys = [jr.fold_in(key, i) for i in range(4)]
@@ -210,7 +212,7 @@ def feature_purification(key, *, learner, eps, bias, d, sparsity, noise, width, 
     neurons = 1 if model == "linear" else width
     drawn = 0.1 / d**0.5 * jr.normal(keys[0], (neurons, d), jnp.float32)
     start: Any = Network(drawn, jnp.asarray(0.0 if model == "linear" else bias).astype(jnp.float32))
-    # A decay would shrink the weights at which the NTK is taken, too.
+    # For the NTK, weight decay would also shrink the weights at which it is linearised.
     start, penalty = (Tangent(jnp.zeros_like(drawn), start), None) if model == "ntk" else (start, decay / 2)
     stage = lambda loss: Student(
         lambda key, point: start, loss, learning_rate=rate, steps=steps, batch_size=batch, penalty=penalty,
@@ -221,7 +223,7 @@ def feature_purification(key, *, learner, eps, bias, d, sparsity, noise, width, 
         loss = adversarial(logistic, FGM(eps, "l2")) if second == "adversarial" else logistic
         fit = stage(loss).fit(keys[2], instance, start=clean.model)
 
-    # Of so many points hardly ever too few have a class.
+    # Twice as many points are drawn, so that too few with a class are very unlikely.
     test, weight = some_rows(keys[3], instance.sample(keys[3], 2 * test_points), test_points), fit.model.weight
     attacks = {"accuracy": None, "robust": PGD(eps, 20, eps / 4, "l2"), "universal": Universal(eps)}
     errors = {name: classification_error(fit, test, attack=attack, loss=margin) for name, attack in attacks.items()}

@@ -2,9 +2,9 @@
 
 One description, an `MLP` of two hidden ReLU layers of M neurons in the NTK parameterisation (weights of variance 2 / fan-in,
 biases of variance 0.01), gives the networks and, by `tsjax.kernels.of`, their kernels. The data are the digits that come with
-scikit-learn, less the mean image and divided by the root mean square pixel, both over all 1797 images; the responses are
-one-hot less 0.1. Networks minimise (1/2n) sum_i |f(x_i) - y_i|^2 by full-batch gradient descent. The paper's are larger, and
-learn CIFAR-10.
+scikit-learn, minus the mean image and divided by the root mean square pixel, both over all 1797 images. The responses are
+one-hot vectors minus 0.1. Networks minimise (1/2n) sum_i |f(x_i) - y_i|^2 by full-batch gradient descent. The paper's networks
+are larger, and learn CIFAR-10.
 """
 
 import functools
@@ -32,13 +32,13 @@ from .citations import LEE_FINITE_INFINITE
 
 CLASSES = 10
 RIDGE = 1e-6
-"""Of the kernels, relative to trace(K)/n."""
+"""The ridge of the kernels, relative to trace(K)/n."""
 
 
 class Variant(NamedTuple):
     """How a network is trained: its learning rate relative to 2 / lambda_max(Theta / n), above which gradient descent on the
-    linearised network diverges; `l2`, which adds (l2 / 2) |theta|^2 to the loss; and whether f(x) - f_0(x) is trained, f_0 the
-    network at the start, in place of f(x)."""
+    linearised network diverges; `l2`, which adds (l2 / 2) |theta|^2 to the loss; and `centred`, whether f(x) - f_0(x) takes the
+    place of f(x), with f_0 the network at the start."""
 
     rate: float = 0.5
     l2: float = 0.0
@@ -51,14 +51,14 @@ VARIANTS = {
     "l2": Variant(l2=1e-4),
     "large_rate": Variant(rate=1.5),
 }
-"""The networks of the study: the centred one, and three that differ from it in one thing each."""
+"""The networks of the study: the centred one, and variants that each change one thing."""
 
 
 class FiniteWidthArguments(Arguments):
     """One variant at one width.
 
-    `width` is M, `n` the number of images to learn from, and `test_points` of those held out. A cell trains `members` centred
-    networks, or `others` of another variant, which needs no ensembles; they differ in their start alone.
+    `width` is M, `n` the number of images to learn from, and `test_points` the number held out. A cell trains `members` centred
+    networks, or `others` networks of another variant, which needs no ensembles. They differ only in their initialisation.
     """
 
     variant: Literal[tuple(VARIANTS)]  # pyright: ignore[reportInvalidTypeForm]
@@ -115,7 +115,7 @@ def accuracy_of(outputs: Float[Array, "k c"], classes: Int[Array, " k"]) -> Floa
 
 
 def ensembles(outputs: Float[Array, "members k c"], size: int) -> Float[Array, "ensembles k c"]:
-    """The means of so many members each, of as many ensembles as there are without a member in common."""
+    """The mean outputs of ensembles of `size` members, as many ensembles as have no member in common."""
     count = outputs.shape[0] // size
     return jnp.mean(outputs[: count * size].reshape(count, size, *outputs.shape[1:]), axis=1)
 
@@ -129,7 +129,7 @@ def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
 def _cost(arguments: dict[str, Any]) -> Cost:
     width, n, variant = arguments["width"], arguments["n"], arguments["variant"]
     networks = arguments["members" if variant == "centred" else "others"]
-    # Three products in a step, and a fourth for the network at the start; some factorisations for the kernels.
+    # Three products in a step, a fourth for the network at the start, and some factorisations for the kernels.
     step = (8 if VARIANTS[variant].centred else 6) * width * (64 + width + CLASSES) * n
     return Cost(step * arguments["steps"] * networks, 25.0 * n**3)
 
@@ -158,12 +158,12 @@ def finite_width(key, *, variant, width, n, steps, members, others, test_points)
     """Trains networks of one variant on one split, and returns how far their predictions are from those of their NTK.
 
     - `distance`: the root mean square, over test points and classes, of f - f_NTK; the mean over networks. f_NTK is ridge
-      regression with the NTK and ridge 1e-6 trace(K)/n: the infinite network after infinite time, but for that ridge.
-    - `distance_2`, `distance_4`, `distance_8`: of ensembles of so many networks, where there are so many; the mean over as many
-      ensembles as have no network in common.
-    - `distance_flow`: of one network to gradient flow with the NTK, stopped at the time of these steps.
-    - `accuracy`: of one network, a share of `trials`, the test points times networks; `accuracy_ensemble`: of the ensemble of
-      all; `accuracy_ntk`, `accuracy_nngp`: of the kernels; `gain`: accuracy_ntk less accuracy.
+      regression with the NTK and ridge 1e-6 trace(K)/n: the infinite network after infinite time, except for that ridge.
+    - `distance_2`, `distance_4`, `distance_8`: the same for ensembles of so many networks, if a cell has that many; the mean
+      over as many ensembles as have no network in common.
+    - `distance_flow`: the distance of one network to gradient flow with the NTK, stopped at the time of these steps.
+    - `accuracy`: the test accuracy of one network, a share of `trials`, the test points times networks; `accuracy_ensemble`:
+      that of the ensemble of all; `accuracy_ntk`, `accuracy_nngp`: those of the kernels; `gain`: accuracy_ntk minus accuracy.
     - `train_loss`, (1/2n) sum_i |f(x_i) - y_i|^2 without a penalty, the mean over networks.
     """
     split_key, fit_key = (jax.random.fold_in(key, i) for i in range(2))

@@ -1,9 +1,10 @@
-r"""A mixture of Gaussians in high dimension: small networks trained online learn it, random features do not (arXiv:2102.11742).
+r"""A mixture of Gaussians in high dimension, which small networks trained online learn and random features do not
+(arXiv:2102.11742).
 
-The XOR mixture has four equally likely components N(mu_c, std^2 I_D), the means e_1 and -e_1 of class 1, e_2 and -e_2 of class
-0. No linear rule is better than chance, and the Bayes rule, |x_1| > |x_2|, errs with probability 2 q (1 - q), q = Phi(-1 /
-(sqrt(2) std)): along the diagonals the mixture is two independent problems of two components, and the rule is wrong where
-just one of them is.
+The XOR mixture has four equally likely components N(mu_c, std^2 I_D), the means e_1 and -e_1 of class 1, e_2 and -e_2 of
+class 0. No linear rule is better than chance. The Bayes rule, |x_1| > |x_2|, errs with probability 2 q (1 - q),
+q = Phi(-1 / (sqrt(2) std)): along the diagonals the mixture is two independent problems with two components each, and the rule
+is wrong if exactly one of them is decided wrongly.
 """
 
 import dataclasses
@@ -38,7 +39,8 @@ REFINETTI = """@misc{refinetti2021classifying,
 
 
 class Setting(NamedTuple):
-    """How a network is trained: the deviation of all weights at the start, rate, weight decay, and fresh samples of a step."""
+    """How a network is trained: the standard deviation of all initial weights, the learning rate, the weight decay, and the
+    number of fresh samples in a step."""
 
     init: float
     rate: float
@@ -47,7 +49,7 @@ class Setting(NamedTuple):
 
 
 SETTINGS = {"fast": Setting(1.0, 1.0, 0.0, 4), "authors": Setting(0.1, 0.1, 0.01, 1)}
-"""`authors` is the command in the README of the authors' code (github.com/mariaref/rfvs2lnn_GMM_online)."""
+"""`authors` are the settings of the command in the README of the authors' code (github.com/mariaref/rfvs2lnn_GMM_online)."""
 
 
 def xor(d: int, std) -> GaussianMixture:
@@ -63,7 +65,7 @@ def bayes_error(std):
 
 
 class Network(eqx.Module):
-    """f(x) = sum_k v_k relu(<u_k, x>), with u_k = w_k / sqrt(D) of the paper."""
+    """f(x) = sum_k v_k relu(<u_k, x>), with u_k = w_k / sqrt(D) in the paper's notation."""
 
     v: Float[Array, "*batch width"]
     u: Float[Array, "*batch width d"]
@@ -85,9 +87,9 @@ def signed_loss(model: Any, batch: Dataset, key: PRNGKeyArray | None = None) -> 
 def online_student(setting: Setting, d: int, width: int, samples: int) -> Student:
     r"""One pass of SGD on half the squared error.
 
-    The authors step by eta on w and by eta / D on v, with weight decay reg / D and reg (Train_iid_Model.py). In u = w / sqrt(D)
-    that is SGD at the one rate eta / D on the loss plus (reg / 2) (|u|^2 + |v|^2). A step on the mean of `batch` samples is
-    as long as that many of theirs.
+    The authors use the rate eta for w and eta / D for v, with weight decay reg / D and reg (Train_iid_Model.py). In terms of
+    u = w / sqrt(D) that is SGD at the rate eta / D on the loss plus (reg / 2) (|u|^2 + |v|^2). A step on the mean of `batch`
+    samples is as long as `batch` of their steps.
     """
 
     def init(key: PRNGKeyArray, point: int) -> Network:
@@ -100,24 +102,25 @@ def online_student(setting: Setting, d: int, width: int, samples: int) -> Studen
 
 
 def features_error(f: Float[np.ndarray, "d features"], std: float) -> float:
-    r"""The error of least squares on the features z_j = relu(<f_j, x> / sqrt(D)) for n to infinity, as the authors compute it
-    (get_RF_classification_analytical in RF_analytical_error.py).
+    r"""The error of least squares on the features z_j = relu(<f_j, x> / sqrt(D)) as n goes to infinity, as the authors compute
+    it (get_RF_classification_analytical in RF_analytical_error.py).
 
-    With s_j = std |f_j| / sqrt(D), r_j = <f_j, mu> / (sqrt(D) s_j), Phi and phi those of N(0, 1), a feature has in the
-    component of mean mu
+    With s_j = std |f_j| / sqrt(D), r_j = <f_j, mu> / (sqrt(D) s_j), and Phi and phi the distribution function and density of
+    N(0, 1), a feature has in the component with mean mu
 
         mean m_j = s_j (r_j Phi(r_j) + phi(r_j)),    second moment s_j^2 ((1 + r_j^2) Phi(r_j) + r_j phi(r_j)),
 
-    and two features the covariance std^2 / D <f_j, f_k> Phi(r_j) Phi(r_k), to first order in that of their arguments. Least
-    squares with an intercept is w = C^{-1} E[(y - E y) z], C the covariance of z over all components. Then <w, z> is taken
-    for Gaussian in each component. The lengths |f_j| do not matter: they change no span.
+    and two features have the covariance std^2 / D <f_j, f_k> Phi(r_j) Phi(r_k), to first order in the covariance of their
+    arguments. Least squares with an intercept is w = C^{-1} E[(y - E y) z], with C the covariance of z over all components.
+    Then <w, z> is treated as Gaussian in each component. The lengths |f_j| do not matter, since they do not change the span of
+    the features.
     """
     d = f.shape[0]
     y, s = np.array([1.0, -1.0, 1.0, -1.0]), std * np.linalg.norm(f, axis=0) / d**0.5
     r = np.concatenate([f[:2], -f[:2]]) / (d**0.5 * s[None])  # The means are the first two axes, and their opposites.
     cdf, pdf = norm.cdf(r), norm.pdf(r)
     m = s[None] * (r * cdf + pdf)
-    # Of the variance, what the first order does not hold.
+    # The part of the variance that the first order leaves out.
     own = s[None] ** 2 * ((1.0 + r**2) * cdf + r * pdf) - m**2 - (s[None] * cdf) ** 2
     centred = m - m.mean(axis=0, keepdims=True)
     within = std**2 / d * (f.T @ f) * (cdf.T @ cdf) / 4 + np.diag(own.mean(axis=0))
@@ -128,7 +131,7 @@ def features_error(f: Float[np.ndarray, "d features"], std: float) -> float:
 
 @functools.lru_cache(maxsize=64)
 def mean_features_error(d: int, features: int, std: float) -> float:
-    """The mean of `features_error` over draws of F, more where they differ more."""
+    """The mean of `features_error` over draws of F; more draws for small d, where they differ more."""
     rng = np.random.default_rng(d)
     return float(np.mean([features_error(rng.normal(size=(d, features)), std) for _ in range(max(4, 3000 // d))]))
 
@@ -146,7 +149,7 @@ def _theory(arguments: dict[str, Any], d: np.ndarray) -> Theory:
 def _cost(arguments: dict[str, Any]) -> Cost:
     d, n = arguments["d"], arguments["samples_per_d"] * arguments["d"]
     if arguments["learner"] == "net":
-        return Cost(n * d * (100.0 + 12.0 * arguments["width"]))  # A random number is as dear as 100 operations.
+        return Cost(n * d * (100.0 + 12.0 * arguments["width"]))  # A random number costs about 100 operations.
     features = arguments["features_per_d"] * d
     return Cost(0.0, 2.0 * n**3) if arguments["learner"] == "ntk" else Cost(2.0 * n * features**2, features**3 / 3)
 
@@ -174,13 +177,13 @@ def gaussian_mixture(
     features_per_d: Annotated[int, Field(ge=1)] = 2,
     test_points: Annotated[int, Field(ge=1)] = 16384,
 ):
-    """Trains one learner on n = `samples_per_d` D samples; its errors are counted on `test_points` fresh ones.
+    """Trains one learner on n = `samples_per_d` D samples; its errors are counted on `test_points` fresh samples.
 
     - `net`: a network of `width` neurons that sees every sample once, by one of the `SETTINGS`, in float32.
     - `random_features`: least squares on `features_per_d` D random relu features.
     - `ntk`: ridge regression with the tangent kernel of an infinitely wide network of one hidden layer, the ridge by GCV.
 
-    `stuck`: error > 0.1, where some component has no neuron of its own. `times_bayes`: error / `bayes`.
+    `stuck`: whether error > 0.1, which happens if some component has no neuron of its own. `times_bayes`: error / `bayes`.
     """
     key_data, key_fit, key_test = (jr.fold_in(key, i) for i in range(3))
     instance = xor(d, std).draw(key, jnp.float32 if learner == "net" else jnp.float64)
@@ -196,4 +199,4 @@ def gaussian_mixture(
 
 
 width = dataclasses.replace(gaussian_mixture, name="mixture_width", x="width", y=("stuck", "error"), theory=None)
-"""The same cells along the width of the network."""
+"""The same cells, plotted against the width of the network."""

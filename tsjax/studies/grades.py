@@ -1,4 +1,4 @@
-"""The networks of multi-grade learning, the settings of its studies, and the training of a grade: see `multi_grade`."""
+"""The networks of multi-grade learning, the settings of its studies, and the training of a grade; see `multi_grade`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ from ..networks.mlp import MLP, MLPNetwork
 
 
 class Grade(NamedTuple):
-    """One network and its training: `blocks` of hidden layers, (activation, widths), the largest learning rate, and its length
-    in epochs; where the rate falls by epochs (`Setting.last` with a `batch`) there is one pass more. `gain` g: all numbers are
-    U(-g, g) / sqrt(fan-in) at the start."""
+    """One network and its training: `blocks` of hidden layers, each (activation, widths), the largest learning rate, and the
+    length in epochs. If the rate falls by epochs (`Setting.last` with a `batch`), there is one more pass. With `gain` g, all
+    parameters are U(-g, g) / sqrt(fan-in) at the start."""
 
     blocks: tuple[tuple[str, tuple[int, ...]], ...]
     rate: float
@@ -28,12 +28,13 @@ class Grade(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What is learnt, by whom, and how long: `target(highest, x)` at equally spaced points of `interval`, both ends among them.
+    """A learning problem and its learners: `target(highest, x)` at equally spaced points of `interval`, including both ends.
 
-    - `learners`: the grades of each. Those beside `multi` have one grade, of about the cost of all of its grades.
-    - `batch`: the rows of a step, all where it is None. `last`: the learning rate at the end of training, to which it falls
-      exponentially; to 0 as a cosine where it is None.
-    - `slack`: the most by which an error may grow from one grade to the next, as a factor, and count as not grown.
+    - `learners`: the grades of each learner. Learners other than `multi` have one grade, which costs about as much as all
+      grades of `multi`.
+    - `batch`: the rows in a step; all rows if None. `last`: the learning rate at the end of training, to which it falls
+      exponentially; if None, it falls to 0 as a cosine.
+    - `slack`: the largest factor between the errors of one grade and the next that does not count as growth.
     """
 
     learners: dict[str, tuple[Grade, ...]]
@@ -110,7 +111,7 @@ SETTINGS = {
 
 
 class GradeNetwork(eqx.Module):
-    """x -> V h(x) + b; each part maps to what enters the last activation of its block."""
+    """x -> V h(x) + b. Each part is a block up to the input of its last activation."""
 
     parts: tuple[MLPNetwork, ...]
     readout: MLPNetwork
@@ -126,8 +127,8 @@ class GradeNetwork(eqx.Module):
 
 
 class Start(eqx.Module):
-    """What makes the untrained network of a grade, with one number or a vector of `outputs`: weights and biases are
-    U(-g, g) / sqrt(fan-in)."""
+    """The initialisation of the network of a grade, with one output or a vector of `outputs`: weights and biases are U(-g, g) /
+    sqrt(fan-in)."""
 
     grade: Grade = eqx.field(static=True)
     outputs: int | None = eqx.field(static=True, default=None)
@@ -146,9 +147,9 @@ class Start(eqx.Module):
 
 
 def uniform(description: MLP, key: PRNGKeyArray, point: int, gain: float) -> MLPNetwork:
-    """A network of this description with all its numbers drawn anew, U(-gain, gain) / sqrt(fan-in)."""
+    """A network of this description with all parameters U(-gain, gain) / sqrt(fan-in)."""
     net = description.init(key, point, jnp.float32)
-    # One draw for all leaves: the compiler needs a third of a second for each.
+    # One draw for all leaves, since each draw takes long to compile.
     flat, unravel = ravel_pytree(eqx.filter(net, eqx.is_inexact_array))
     drawn = unravel(jr.uniform(key, flat.shape, flat.dtype, -gain, gain))
     scaled = [
@@ -158,7 +159,7 @@ def uniform(description: MLP, key: PRNGKeyArray, point: int, gain: float) -> MLP
 
 
 def points(setting: Setting, n: int) -> Float[Array, "n 1"]:
-    """n equally spaced points, both ends among them."""
+    """n equally spaced points of the interval, including both ends."""
     return jnp.linspace(*setting.interval, n, dtype=jnp.float32)[:, None]
 
 
@@ -168,7 +169,7 @@ def student(setting: Setting, grade: Grade, n: int, effort: float) -> Student:
     if last is None:
         rate = optax.cosine_decay_schedule(grade.rate, length)
     else:
-        # By steps where all rows are in every one; else from one epoch to the next.
+        # The rate falls with every step if each step uses all rows, and otherwise from one epoch to the next.
         steps = 1 if batch is None else n // batch
         rate = optax.exponential_decay(grade.rate, steps, (last / grade.rate) ** (1 / length), staircase=True)
     if batch is None:
@@ -177,6 +178,6 @@ def student(setting: Setting, grade: Grade, n: int, effort: float) -> Student:
 
 
 def parameters(grade: Grade, inputs: int, outputs: int = 1) -> int:
-    """The numbers that a grade trains."""
+    """The number of parameters that a grade trains."""
     sizes = [inputs, *(width for _, widths in grade.blocks for width in widths), outputs]
     return sum((a + 1) * b for a, b in zip(sizes[:-1], sizes[1:], strict=True))

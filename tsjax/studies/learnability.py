@@ -1,15 +1,14 @@
-r"""Does gradient descent with a sparse penalty identify its teacher? Over-parameterised students of arXiv:2106.06251.
+r"""Does gradient descent with a sparse penalty identify its teacher? Over-parameterised students as in arXiv:2106.06251.
 
 The teacher is f*(x) = sum_{j <= m} s_j relu(<w_j, x>), w_j orthonormal, x uniform on the sphere, without noise. The student
 has `width` > m neurons and minimises, by plain gradient descent from a small start a ~ std N(0, 1), w ~ std N(0, I/d),
 
     (1/2n) sum_i (f(x_i) - y_i)^2 + (lam/2) sum_j (a_j^2 + |w_j|^2).
 
-A relu neuron is the same for (a, w) and (c a, w/c), and the least of (a^2 + |w|^2)/2 over c is |a||w|: the penalty has the
-minimisers of lam sum_j |a_j||w_j|, the total variation of the student as a measure, with atoms of mass |a_j||w_j| at
-(sign a_j, w_j/|w_j|). The student has identified its teacher when all its mass lies at the m atoms of the teacher.
-
-The paper's gradient descent has steps that depend on the norms of the neurons, ours has one step size for all.
+The pairs (a, w) and (c a, w/c) give the same relu neuron, and the least of (a^2 + |w|^2)/2 over c is |a||w|. So the penalty has
+the minimisers of lam sum_j |a_j||w_j|, the total variation of the student as a measure with atoms of mass |a_j||w_j| at (sign
+a_j, w_j/|w_j|). The student has identified its teacher if all its mass lies at the m atoms of the teacher. The steps of the
+paper's gradient descent depend on the norms of the neurons; here all neurons have one step size.
 """
 
 import dataclasses
@@ -42,7 +41,7 @@ LEARNABILITY = """@inproceedings{akiyama2021learnability,
   primaryClass  = {stat.ML}
 }"""
 NEAR = 0.1
-"""Radians within which an atom counts as near to a teacher's neuron."""
+"""The angle in radians below which an atom counts as near a teacher's neuron."""
 SUCCESS = 1e-3
 """A student with a smaller excess risk than this counts as a success."""
 
@@ -67,7 +66,7 @@ class LearnabilityArguments(Arguments):
 
 
 class Start(eqx.Module):
-    """What makes the untrained student: a ~ N(0, I), w_j ~ N(0, I/d), before it is scaled."""
+    """The initialisation of the student before it is scaled: a ~ N(0, I), w_j ~ N(0, I/d)."""
 
     width: int = eqx.field(static=True)
 
@@ -77,8 +76,8 @@ class Start(eqx.Module):
 
 
 class Atoms(NamedTuple):
-    """A relu network as a measure: sum_j sign_j relu(<position_j, x>), position (M, d) the mass |a_j||w_j| times the direction
-    w_j/|w_j|, sign (M,) that of a_j."""
+    """A relu network as a measure: sum_j sign_j relu(<position_j, x>), where `position` (M, d) is the mass |a_j||w_j| times the
+    direction w_j/|w_j|, and `sign` (M,) is that of a_j."""
 
     position: Float[Array, "M d"]
     sign: Float[Array, " M"]
@@ -91,18 +90,18 @@ def atoms(net: TwoLayer) -> Atoms:
 
 
 def identification(student: TwoLayer, teacher: TwoLayer) -> dict[str, Float[Array, ""]]:
-    """How the atoms of a student lie around those of its teacher (m unit masses).
+    """How close the atoms of a student are to those of its teacher (m unit masses).
 
-    - `angle`: the mean over the student's mass of the angle to the nearest teacher's neuron of the same sign, pi where no
-      neuron has that sign.
-    - `near`: the share of the mass with an angle below 0.1; `recovered`: this mass over that of the teacher.
-    - `mass`: all mass over that of the teacher.
+    - `angle`: the mean over the student's mass of the angle to the nearest teacher's neuron of the same sign, pi if no neuron
+      has that sign.
+    - `near`: the share of the student's mass with an angle below 0.1; `recovered`: this mass over that of the teacher.
+    - `mass`: the total mass of the student over that of the teacher.
     """
     own, true = atoms(student), atoms(teacher)
     mass, whole = jnp.linalg.norm(own.position, axis=1), jnp.sum(jnp.linalg.norm(true.position, axis=1))
     unit = own.position / jnp.maximum(mass, 1e-300)[:, None]
     target = true.position / jnp.linalg.norm(true.position, axis=1, keepdims=True)
-    # Unlike the arc-cosine, this keeps its digits at small angles.
+    # Unlike the arc-cosine, the chord keeps its digits at small angles.
     apart = jnp.linalg.norm(unit[:, None] - target[None], axis=2)
     between = 2 * jnp.arctan2(apart, jnp.linalg.norm(unit[:, None] + target[None], axis=2))
     angle = jnp.min(jnp.where(own.sign[:, None] == true.sign[None], between, jnp.pi), axis=1)
@@ -116,11 +115,12 @@ def identification(student: TwoLayer, teacher: TwoLayer) -> dict[str, Float[Arra
 
 
 def shift(d: int, m: int, signs: str) -> tuple[float, float]:
-    r"""How far the penalty moves the minimiser, to first order in lam and with n infinite: (angle, lost mass)/lam.
+    r"""How far the penalty moves the minimiser, to first order in lam and for infinite n: (angle, lost mass)/lam.
 
     The minimiser of |sum_j s_j relu(<v_j, x>) - f*|^2/2 + lam sum_j |v_j| near v_j = w_j is w - lam H^{-1} w, with the blocks
     H_jj = I/2d and H_jk = (s_j s_k/d) (I/4 + (w_j w_k^T + w_k w_j^T)/2 pi) of orthonormal neurons: second moments of x where
-    both are active. Its part across w_j is the angle, and the part along w_j the mass that is lost. [Derived here.]
+    both neurons are active. The part of lam H^{-1} w orthogonal to w_j is the angle, and the part along w_j the lost mass.
+    [Derived here.]
     """
     s = np.ones(m) if signs == "positive" else np.where(np.arange(m) % 2, -1.0, 1.0)
     w = np.eye(m, d)
@@ -137,7 +137,7 @@ def shift(d: int, m: int, signs: str) -> tuple[float, float]:
 
 def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
     slope, _ = shift(*(arguments[name] for name in ("d", "m", "signs")))
-    # At lam = 0 every student that fits is a minimiser, so that nothing is predicted.
+    # At lam = 0 every student that fits the data is a minimiser, so nothing is predicted.
     return Theory(np.where(x > 0, slope * x, np.nan), None, "the minimiser to first order in lam, with n infinite")
 
 
@@ -148,8 +148,8 @@ def _cost(arguments: dict[str, Any]) -> Cost:
 def trained(
     key: PRNGKeyArray, lam: Any, width: int, n: Rows, d: int, m: int, signs: Any, steps: int, step_size: Any, start: Any
 ) -> tuple[Problem, TwoLayer, ModelFit]:
-    """The problem, a teacher of it, and a student trained on n of its points. All n and lam of one key share the teacher, the
-    data (of the larger n the first) and the start."""
+    """The problem, a teacher, and a student trained on n points. With one key, all n and lam share the teacher, the
+    initialisation and the data (a smaller n takes the first points of a larger one)."""
     problem = Problem(Sphere(d), ReLUTeacher(m, signs=signs), noise_std=0.0)
     teacher_key, data_key, fit_key = (jr.fold_in(key, i) for i in range(3))
     teacher = problem.sample_teacher(teacher_key, jnp.float32)
@@ -183,8 +183,8 @@ def trained(
 )  # fmt: skip
 def learnability(key, *, lam, width, n, d, m, signs, steps, step_size, start) -> Mapping[str, Any]:
     """Trains one wide student; returns where its atoms lie (`identification`), its exact excess `risk`, whether that is below
-    0.001 (`success`), and its `train_loss`, the penalty included; and the positions of its atoms and the teacher's, NaN in the
-    rows of those of the other sign."""
+    0.001 (`success`), its `train_loss` including the penalty, and the positions of its atoms and the teacher's, by sign, NaN in
+    the rows of the other sign."""
     problem, teacher, fit = trained(key, lam, width, n, d, m, signs, steps, step_size, start)
     risk = excess_risk(problem, teacher, fit)
     ends = {"risk": risk, "success": risk < SUCCESS, "train_loss": fit.stats["train_loss"]}
@@ -197,4 +197,4 @@ def learnability(key, *, lam, width, n, d, m, signs, steps, step_size, start) ->
 against_width = dataclasses.replace(
     learnability, name="learnability_width", x="width", y=("success", "angle", "risk"), theory=None
 )
-"""The same cells, drawn against the width of the student."""
+"""The same cells, plotted against the width of the student."""

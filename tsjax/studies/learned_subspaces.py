@@ -1,11 +1,12 @@
 """Lines, curves and simplexes of networks that are trained at once: experiments of Wortsman et al. 2021 (arXiv:2102.10472).
 
-Every step of training draws a place of the subspace uniformly and follows the gradient of the cross-entropy there, plus
-repulsion times the squared cosine of the weights of two random corners (algorithm 1 and equation 4, `tsjax.subspaces`). The
-same networks trained one by one, from independent starts, stand beside it, with the straight segment between two of them.
+Every training step draws a position of the subspace uniformly and follows the gradient of the cross-entropy there, plus
+`repulsion` times the squared cosine of the weights of two random corners (algorithm 1 and equation 4, `tsjax.subspaces`). For
+comparison, the study trains the same networks one by one from independent initialisations, and measures the straight segment
+between two of them.
 
-The networks are an `MLP` of two hidden ReLU layers; SGD with momentum 0.9, a cosine schedule and an L2 penalty learns digits of
-scikit-learn, a share `noise` of them with a label drawn uniformly from all ten classes. The paper's are residual networks.
+The networks are an `MLP` of two hidden ReLU layers; SGD with momentum 0.9, a cosine schedule and an L2 penalty trains them on
+digits of scikit-learn; a share `noise` of the labels is drawn uniformly from all ten classes. The paper uses residual networks.
 """
 
 import functools
@@ -30,17 +31,17 @@ from .citations import WORTSMAN_SUBSPACES
 from .finite_width import CLASSES, accuracy_of, problem_of
 
 CORNERS = {"network": 1, "independent": 2, "line": 2, "curve": 3, "simplex": 3}
-"""The networks at the corners of each kind: one network by itself, two that are trained independently, and three subspaces.
-The third corner of a curve is its control point, which does not lie on it."""
+"""The number of networks at the corners of each kind: one network, two networks trained independently, and three subspaces. One
+of the three corners of a curve is its control point, which does not lie on it."""
 OPTIMIZER = functools.partial(optax.sgd, momentum=0.9)
 
 
 class LearnedSubspacesArguments(Arguments):
     """One kind of networks on `n` noisy digits.
 
-    `repulsion` is beta, which does nothing where networks are trained one by one; `decay` adds (decay / 2) |theta|^2 to the
-    loss; `rate` is the first learning rate, which falls to 0 as a cosine. `places` are those along the path, and the map of a
-    simplex has `divisions` along an edge.
+    `repulsion` is beta, which has no effect on networks trained one by one; `decay` adds (decay / 2) |theta|^2 to the loss;
+    `rate` is the initial learning rate, which falls to 0 as a cosine. `places` is the number of positions along the path, and
+    the map of a simplex has `divisions` steps along an edge.
     """
 
     kind: Literal[tuple(CORNERS)]  # pyright: ignore[reportInvalidTypeForm]
@@ -68,16 +69,17 @@ class LearnedSubspacesArguments(Arguments):
 
 
 def with_noise(key, classes: Int[Array, " n"], noise) -> Int[Array, " n"]:
-    """Each label, with probability `noise`, is drawn anew, uniformly from all classes, its own included."""
-    # One uniform number decides both: below the noise it is uniform there.
+    """The labels, where each is replaced with probability `noise` by one drawn uniformly from all classes, including its
+    own."""
+    # One uniform number decides both: given that it is below the noise, it is uniform on [0, noise).
     drawn = jax.random.uniform(key, classes.shape)
     anew = jnp.floor(CLASSES * drawn / jnp.maximum(noise, 1e-12)).astype(classes.dtype)
     return jnp.where(drawn < noise, jnp.minimum(anew, CLASSES - 1), classes)
 
 
 def student(kind: str, repulsion: Any, width: int, rate: float, steps: int, batch_size: int, decay: Any) -> Student:
-    """One network with its training; or a subspace, which is trained everywhere."""
-    # Biases that start at 0, and are trained.
+    """One network with its training, or a subspace that is trained at random positions."""
+    # The biases start at 0, and are trained.
     network = MLP((width, width), outputs=CLASSES, parameterisation="standard", bias_std=jnp.zeros(()))
     single = kind in ("network", "independent")
     return Student(
@@ -92,12 +94,13 @@ def student(kind: str, repulsion: Any, width: int, rate: float, steps: int, batc
 
 
 def path_of(kind: str, places: Float[Array, " k"]) -> Float[Array, "k ..."]:
-    """Positions along the path: those of a line or curve; along the edge from the first to the second corner of a simplex."""
+    """Positions along the path: along a line or curve, or along the edge of a simplex from the first to the second corner."""
     return jnp.stack([1 - places, places, 0 * places], axis=1) if kind == "simplex" else places
 
 
 def lattice(divisions: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row i and column j of every i + j <= divisions: the points (divisions - i - j, i, j) / divisions of a triangle."""
+    """Row i and column j of all pairs with i + j <= divisions, for the points (divisions - i - j, i, j) / divisions of a
+    triangle."""
     return np.nonzero(  # pyright: ignore[reportReturnType]
         np.add.outer(np.arange(divisions + 1), np.arange(divisions + 1)) <= divisions
     )
@@ -105,7 +108,7 @@ def lattice(divisions: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _cost(arguments: dict[str, Any]) -> Cost:
     width, kind = arguments["width"], arguments["kind"]
-    # Two products for each layer and row in the forward pass, twice as many in the backward one.
+    # Two operations for each weight and row in the forward pass, and twice as many in the backward pass.
     network = 6.0 * width * (64 + width + CLASSES) * arguments["batch_size"]
     return Cost(network * arguments["steps"] * (2 if kind == "independent" else 1), 0.0)
 
@@ -133,15 +136,15 @@ def learned_subspaces(
 ):
     """Trains networks of one kind on one split, and returns test accuracies, all by labels without noise.
 
-    - `place`, `accuracy`: vectors, along the line, the curve, the edge between two corners of the simplex, or the straight
-      segment between two independent networks; of one network the same accuracy at every place.
-    - `ends`: the mean accuracy of the networks at the ends, or at the three corners of a simplex; `middle`: that of the network
-      in the middle; `lowest`: the lowest one along the path, or on the whole map of a simplex.
-    - `ensemble`: of the mean of the outputs of the networks of `ends`.
-    - `cosine`: |cos| of the weights of two of them, the mean over pairs; `variation`: the total variation,
-      (1/2) sum_c |p_c - q_c|, of the class probabilities that they give, the mean over test points and pairs.
-    - `triangle`: an array; the accuracies on a simplex, in row i and column j that of the weights
-      (divisions - i - j, i, j) / divisions, NaN outside.
+    - `place`, `accuracy`: vectors along the line, the curve, the edge between two corners of the simplex, or the straight
+      segment between two independent networks; for one network, the same accuracy at every place.
+    - `ends`: the mean accuracy of the networks at the ends, or at the three corners of a simplex; `middle`: the accuracy of the
+      network in the middle; `lowest`: the lowest accuracy along the path, or on the whole map of a simplex.
+    - `ensemble`: the accuracy of the mean output of the networks of `ends`.
+    - `cosine`: |cos| of the weights of two of these networks, averaged over pairs; `variation`: the total variation, (1/2)
+      sum_c |p_c - q_c|, of their class probabilities, averaged over test points and pairs.
+    - `triangle`: an array of the accuracies on a simplex; row i and column j hold that of the weights (divisions - i - j, i, j)
+      / divisions, NaN outside.
     """
     split_key, noise_key, fit_key = jax.random.split(key, 3)
     train, test = problem_of(test_points).split(split_key, n, jnp.float32)
@@ -150,16 +153,16 @@ def learned_subspaces(
 
     learner = student(kind, repulsion, width, rate, steps, batch_size, decay)
     if kind in ("network", "independent"):
-        # One after the other, which is compiled in half of the time that an ensemble takes.
+        # One after the other, which compiles faster than an ensemble.
         fits = jax.lax.map(lambda own: learner.fit(own, data), jax.random.split(fit_key, CORNERS[kind]))
-        # The straight segment between them; of one network itself.
+        # The straight segment between them; for one network, the network itself.
         found = SubspaceNetwork(fits.model, "line", CORNERS[kind])
         status = jnp.where(jnp.any(failed(fits.status)), Status.DIVERGED.value, fits.status[0])
     else:
         fit = learner.fit(fit_key, data)
         found, status = fit.model, fit.status
 
-    # All places in one loop: the path; the ends, or corners, and the middle; the map of a simplex.
+    # One loop over all positions: the path, the ends or corners and the middle, and the map of a simplex.
     place, row, column = jnp.linspace(0.0, 1.0, places, dtype=jnp.float32), *lattice(divisions)
     path = path_of(kind, place)
     ends = jnp.eye(3) if kind == "simplex" else jnp.arange(min(CORNERS[kind], 2))

@@ -1,4 +1,4 @@
-"""The linear estimators of the studies: how each is made of the arguments of a cell, its theory, and its cost."""
+"""The linear estimators of the studies: how to make each from the arguments of a cell, its theory, and its cost."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,8 +31,7 @@ Curve = Callable[[Problem, np.ndarray], Any]
 
 
 ENTRY = 250.0
-"""What all else than a factorisation does with an entry of a kernel matrix, in products that take the same time: at n = 2048
-on two cores 0.1 s, beside 0.4 s for the tridiagonal form."""
+"""The cost of all work on one entry of a kernel matrix except factorisations, in products that take the same time."""
 
 
 def linear(
@@ -42,8 +41,8 @@ def linear(
     exponent: float | None = np.nan,
     cost: Callable[[int, int, int, str], Cost] | None = None,
 ) -> Choice:
-    """A linear estimator: its predicted curve on the sphere, the exponent that this tends to (NaN: that of the best one), and
-    what it costs as a function of (n, d, test points, tuning)."""
+    """A linear estimator: its predicted curve on the sphere, the exponent in the limit (NaN: that of the optimal linear
+    estimator), and its cost as a function of (n, d, test points, tuning)."""
 
     def predicted(arguments: dict[str, Any], n: np.ndarray) -> Theory:
         if arguments["inputs"] != "sphere" or curve is None:
@@ -65,20 +64,20 @@ def linear(
 
 
 def no_curve(problem: Problem, n: np.ndarray) -> None:
-    """Of estimators whose exponent is known, but no curve."""
+    """The curve of estimators for which only the exponent is known."""
     del problem, n
 
 
 def ridge(label: str, kernel: Callable[[], AbstractKernel], blind: bool = False) -> Choice:
-    """Kernel ridge regression. `blind` kernels do not have all degrees of the teachers: polynomials end, and step and squared
-    relu lack the even degrees from 2 and from 4 on. Their risk levels off."""
+    """Kernel ridge regression. `blind` kernels lack some degrees of the teachers: polynomials have a largest degree, and the
+    kernels of the step function and of squared relu lack the even degrees from 2 and from 4 on. Their risk levels off."""
     curve = lambda problem, n: theory.predicted_curve(kernel(), problem, n)
     make = lambda a: KernelRidge(kernel(), ridge=a["tuning"])
     return linear(label, make, curve, exponent=0.0 if blind else np.nan)
 
 
 def _smoother(label: str, make: Callable[[str], AbstractEstimator], passes: Callable[[int], float]) -> Choice:
-    """A smoother: no theory, and `passes(d)` over all pairs of points for its path."""
+    """A smoother, without theory; its path costs `passes(d)` passes over all pairs of points."""
     return linear(
         label,
         lambda a: make(a["tuning"]),
@@ -87,12 +86,12 @@ def _smoother(label: str, make: Callable[[str], AbstractEstimator], passes: Call
 
 
 def _vectors(n: int, d: int, points: int, tuning: str) -> Cost:
-    """An eigendecomposition, twice a tridiagonal form."""
+    """The cost of an eigendecomposition, twice that of a tridiagonal form."""
     return Cost(0.0, 4.0 * n**3, ENTRY * n * n)
 
 
 def _features(n: int, d: int, points: int, tuning: str) -> Cost:
-    """4 n features of n rows, and their Gram matrix."""
+    """The cost of 4 n features of n rows and their Gram matrix."""
     return Cost(0.0, (10.0 if tuning == "loo" else 8.0) * n**3, 2.0 * ENTRY * n * n)
 
 
@@ -134,4 +133,4 @@ LINEAR = Choices(
         "local linear", lambda width: LocalLinear(bandwidth=width), lambda d: 12.0 * (d + 1) * (d + 2)
     ),
 )
-"""Those that data alone determine; `tuning` chooses their hyper-parameters."""
+"""The estimators that use nothing but the data; `tuning` chooses their hyper-parameters."""

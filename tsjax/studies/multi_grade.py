@@ -1,18 +1,18 @@
-r"""Multi-grade deep learning of Xu 2023 (arXiv:2302.00150), against one network that is trained from end to end.
+r"""Multi-grade deep learning of Xu 2023 (arXiv:2302.00150), compared with one network that is trained end to end.
 
-Grade l trains a shallow network f_l on what the grades before leave of the responses, r_l = y - f_1 - ... - f_{l-1}. Its inputs
-are the outputs of the last hidden layer of grade l-1, which stay as they are. The learner predicts f_1 + ... + f_L. The loss of
+Grade l trains a shallow network f_l on the residuals of the grades before it, r_l = y - f_1 - ... - f_{l-1}. Its inputs are the
+outputs of the last hidden layer of grade l-1, which is no longer trained. The learner predicts f_1 + ... + f_L. The loss of
 every grade is the mean of (f_l - r_l)^2 / 2, and its optimizer is Adam.
 
-Three settings. `sine` is example 1 of the author's code (github.com/Yuesheng2024Xu/MGDL): sin(100 x) at 5000 equally spaced
-points of [0, 1], mini-batches of 32, learning rates that fall by a constant factor from one epoch to the next, to 1e-4 in the
-last of `length` + 1 passes. `spectrum` is the synthetic regression of Fang and Xu 2024 (arXiv:2410.16105): a sum of 20 sines,
-of frequencies 10, 20, ..., 200 and amplitudes 1, 0.95, ..., 0.05, at 6000 points of [0, 1], with all rows in every one of 300
-steps and a rate that falls from 1e-3 to 1e-4. The phases are ours. `waves` is ours: the sum of sin(2 pi k x + k/2) over k = 2,
-4, ..., highest, at mean square 1, at 512 points of [-1, 1], with all rows in every step and a rate of 3e-3 that falls to 0 as
-a cosine.
+There are three settings. `sine` is example 1 of the author's code (github.com/Yuesheng2024Xu/MGDL): sin(100 x) at 5000 equally
+spaced points of [0, 1], mini-batches of 32, and learning rates that fall by a constant factor from one epoch to the next, to
+1e-4 in the last of `length` + 1 passes. `spectrum` is the synthetic regression of Fang and Xu 2024 (arXiv:2410.16105): a sum of
+20 sines with frequencies 10, 20, ..., 200 and amplitudes 1, 0.95, ..., 0.05, at 6000 points of [0, 1], with all rows in each of
+300 steps and a rate that falls from 1e-3 to 1e-4. The phases are our choice. `waves` is our own: the sum of sin(2 pi k x + k/2)
+over k = 2, 4, ..., highest, at mean square 1, at 512 points of [-1, 1], with all rows in every step and a rate of 3e-3 that
+falls to 0 as a cosine.
 
-The cost of a grade is gradient steps times trained numbers times rows of a step.
+The cost of a grade is the number of gradient steps times trained parameters times rows in a step.
 """
 
 from typing import Annotated, Literal
@@ -78,13 +78,13 @@ def _cost(arguments) -> Cost:
     },
 )  # fmt: skip
 def multi_grade(key, *, setting, learner, highest, n, effort):
-    """Trains one learner, and returns a record for each grade; a learner of one grade has its own at the last grade of `multi`.
+    """Trains one learner and returns a value for each grade; a learner of one grade has its value at the last grade of `multi`.
 
-    - `error`, `test_error`: the relative squared error sum (y - f)^2 / sum y^2 after the grade, on the n points of training and
-      on 1000 others, equally spaced.
-    - `cost`: of this grade and those before: gradient steps times trained numbers times rows of a step.
+    - `error`, `test_error`: the relative squared error sum (y - f)^2 / sum y^2 after the grade, on the n training points and on
+      1000 other, equally spaced points.
+    - `cost`: the cost of this grade and those before it.
     - `rise`: the largest ratio of an error to that of the grade before; `falls`: whether it is at most the setting's `slack`
-      (`multi` alone).
+      (both for `multi` only).
     """
     chosen = SETTINGS[setting]
     grades, count = chosen.learners[learner], len(chosen.learners["multi"])

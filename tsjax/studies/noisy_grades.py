@@ -1,10 +1,10 @@
-"""Multi-grade learning under label noise, beside one network that is stopped early: an experiment in the manner of Xu 2023
+"""Multi-grade learning under label noise, compared with one network that is stopped early. The experiment follows Xu 2023
 (arXiv:2302.00150), whose code has one on MNIST with 20 % of noisy labels (github.com/Yuesheng2024Xu/MGDL).
 
-Ours learns digits of scikit-learn. A share `noise` of the labels is drawn anew, uniformly from all ten classes, and the
-responses are the labels as unit vectors. Grade l trains a shallow network on the residuals of the grades before it, by Adam at
-a constant rate in mini-batches of 32, for `epochs` passes; the loss is half of the mean squared distance. One network of the
-same depth is trained from end to end for as many passes, at the same cost: passes times trained numbers.
+Here the data are the digits of scikit-learn. A share `noise` of the labels is replaced by labels drawn uniformly from all ten
+classes, and the responses are the labels as unit vectors. Grade l trains a shallow network on the residuals of the grades
+before it, by Adam at a constant rate in mini-batches of 32, for `epochs` passes; the loss is half of the mean squared distance.
+One network of the same depth is trained end to end, at the same cost: passes times trained parameters.
 """
 
 from typing import Annotated, Literal
@@ -35,7 +35,7 @@ BATCH = 32
 
 
 class NoisyGradesArguments(Arguments):
-    """One learner after so many `epochs` of each grade, on `n` digits with a share `noise` of random labels."""
+    """One learner after `epochs` epochs of each grade, on `n` digits with a share `noise` of random labels."""
 
     learner: Literal[tuple(LEARNERS)]  # pyright: ignore[reportInvalidTypeForm]
     epochs: Annotated[int, Field(ge=1)]
@@ -72,11 +72,11 @@ def _cost(arguments) -> Cost:
     },
 )  # fmt: skip
 def noisy_grades(key, *, learner, epochs, noise, n, test_points):
-    """Trains one learner and returns `accuracy`, the share of the held-out digits that it classifies by their own labels,
-    `fitted`, the share of the n labels of training, noisy ones too, that it gives back, and `cost`: gradient steps times
-    trained numbers times rows, over all grades.
+    """Trains one learner and returns `accuracy`, the share of the held-out digits that it classifies correctly by their true
+    labels, `fitted`, the share of the n training labels, noisy ones included, that it reproduces, and `cost`: gradient steps
+    times trained parameters times rows, over all grades.
 
-    At one seed all cells share the split, the noisy labels, and the start and the order of rows of each grade.
+    At one seed all cells share the split, the noisy labels, and the initialisation and the order of rows of each grade.
     """
     split_key, noise_key, fit_key = jr.split(key, 3)
     train, test = problem_of(test_points).split(split_key, n, jnp.float32)

@@ -19,7 +19,7 @@ from .citations import AKIYAMA_SUZUKI
 
 
 class PaperFigureArguments(Arguments):
-    """Problem and settings; the defaults are the paper's."""
+    """The problem and the settings; the defaults are the paper's."""
 
     settings: Annotated[str, Field(pattern="^(paper|tuned)$")] = "paper"
     n: Annotated[int, Field(ge=2)] = 1000
@@ -70,7 +70,7 @@ def paper_figure(key, *, settings, n, d, m, noise_std, noisy_steps, vanilla_step
         noisy=dataclasses.replace(student.noisy, steps=noisy_steps),
         vanilla=dataclasses.replace(student.vanilla, max_steps=vanilla_steps),
     )
-    # The switch leaves the network's function as it is, so step `noisy_steps` of phase I is step 0 of phase II.
+    # The switch does not change the network's function, so step `noisy_steps` of phase I is step 0 of phase II.
     phase_one, phase_two = _marks(noisy_steps, points), _marks(vanilla_steps, points)[1:]
     fit = student.fit(
         fit_key,

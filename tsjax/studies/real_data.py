@@ -1,6 +1,6 @@
 """Learning curves on real data: any estimator on nested subsamples, and its risk on rows that no fit has seen.
 
-Every estimator sees the same rows at the same seed, standardised inside (`tsjax.Standardized`) by those rows alone.
+At the same seed every estimator sees the same rows, and standardises them by those rows alone (`tsjax.Standardized`).
 """
 
 import functools
@@ -34,22 +34,22 @@ ESTIMATORS = Choices(
     linear=ridge("linear ridge", lambda: DotProduct((0.0, 1.0))),
     **LINEAR,
 )
-"""The learners of the study, beside those that a user names."""
+"""The learners of the study, besides estimators that a user names."""
 
 
 class RealDataArguments(Arguments):
     """Data, estimator and sample size of one cell.
 
-    - `data`: a set that comes with scikit-learn (`tsjax.data.BUNDLED`), or the path of a CSV or Parquet file, from the
-      directory where `tsjax` runs; of a file `target` names the column of the response, and all other columns are inputs.
+    - `data`: a set that comes with scikit-learn (`tsjax.data.BUNDLED`), or the path of a CSV or Parquet file, relative to the
+      directory where `tsjax` runs. For a file, `target` names the column of the response, and all other columns are inputs.
     - `estimator`: `student`, `linear` (ridge regression), a linear estimator of the study `superiority`, or
       `package.module:name`, an estimator of your own: an instance, or a class that needs no arguments.
     - `test_share`: the share of the rows that is held out.
     - `tuning`: how linear estimators choose their ridge, time, number of components, bandwidth or k.
     - `width`: neurons of `student`; 0 chooses them from the training data. `restarts` as for `tsjax.TwoPhaseStudent`.
     - `bias`: see `tsjax.Standardized`.
-    - `fingerprint`: of the data (`DataProblem.fingerprint`). Filled in from the data, so that a store holds what was learnt
-      from which numbers. Give it to get an error when a file has changed, and to read a store where there is no such file.
+    - `fingerprint`: that of the data (`DataProblem.fingerprint`). It is filled in from the data, so that a store records which
+      numbers were used. Give it to get an error if the file has changed, or to read a store where the file is missing.
     """
 
     data: str
@@ -66,7 +66,7 @@ class RealDataArguments(Arguments):
 
     @model_validator(mode="after")
     def _consistent(self):
-        # The classes know what they allow; their messages say what to do.
+        # The classes check their own arguments, and their messages say what to do.
         _estimator(self.model_dump())
         if self.fingerprint and self.data not in BUNDLED and not Path(home(self.data)).exists():
             return self
@@ -80,13 +80,13 @@ class RealDataArguments(Arguments):
             raise ValueError(
                 f"{self.data} is not the data of this sweep: its fingerprint is {problem.fingerprint}, not {self.fingerprint}"
             )
-        # A validated model is frozen for others, not yet for its own validator.
+        # A validated model is frozen, but its own validator may still fill in this field.
         object.__setattr__(self, "fingerprint", problem.fingerprint)
         return self
 
 
 def problem_of(data: str, target: str, test_share: float) -> DataProblem:
-    """The data that a cell names. **Raises:** ValueError for data that are not there or not sound."""
+    """The data that a cell names. **Raises:** ValueError if the data are missing or not valid."""
     if data in BUNDLED:
         if target:
             raise ValueError(f"{data} has one response; target is for files")
@@ -102,7 +102,7 @@ def problem_of(data: str, target: str, test_share: float) -> DataProblem:
     return _read(str(path), target, test_share, path.stat().st_mtime_ns)
 
 
-# A grid asks for the same data again for each of its cells; a file that was written anew is read anew.
+# Every cell of a grid asks for the same data, so they are cached. A file that has changed since is read again.
 @functools.lru_cache(maxsize=4)
 def _read(path: str, target: str, test_share: float, modified: int) -> DataProblem:
     del modified
@@ -125,7 +125,7 @@ def _estimator(arguments: dict[str, Any]) -> AbstractEstimator:
     found = import_named(name, f"estimator = {name!r}")
     if isinstance(found, AbstractEstimator):
         return found
-    # Nothing else is called to see what it makes: a spec may name any function there is.
+    # Any other callable is refused without calling it, since a sweep file may name any function.
     if not (isinstance(found, type) and issubclass(found, AbstractEstimator)):
         raise ValueError(
             f"estimator = {name!r} is no tsjax estimator but a {type(found).__name__}. Name an instance, such as "
@@ -142,7 +142,7 @@ def _estimator(arguments: dict[str, Any]) -> AbstractEstimator:
 def _cost(arguments: dict[str, Any]) -> Cost:
     problem = problem_of(arguments["data"], arguments["target"], arguments["test_share"])
     size = {"d": problem.d + 1, "m": arguments["width"] or problem.d, "test_points": problem.test_size}
-    # One of the user's own is assumed to cost what kernel ridge regression does.
+    # A user's own estimator is assumed to cost as much as kernel ridge regression.
     chosen = ESTIMATORS.get(arguments["estimator"], ESTIMATORS["linear"])
     assert chosen.cost is not None
     return chosen.cost({**arguments, **size})
@@ -153,7 +153,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
         "data", "target", "estimator", "test_share", "tuning", "width", "restarts", "bias", "dtype", "fingerprint",
     ),
     sized=("n",),
-    # An estimator of the user's own may take a row of weight 0 for one of the data.
+    # A user's own estimator may ignore weights, and so treat a row of weight 0 as data.
     pads=lambda arguments: arguments["estimator"] in ESTIMATORS,
     arguments=RealDataArguments,
     version=4,
@@ -168,9 +168,10 @@ def _cost(arguments: dict[str, Any]) -> Cost:
 def real_data(key, *, data, target, n, test_share, bias, dtype, fingerprint, **learner):
     """Fits one estimator to n rows; returns its mean squared error on the rows held out.
 
-    `risk` and `train_risk` are in units of the variance of y over all rows: 1 is what predicting the mean gives, 1 - risk is
-    R^2. `risk_se` is the standard error of `risk` that comes from the finite number of rows held out, given the fit. Noise
-    counts: curves level off at its share, and exponents say how steep they are, not how fast the excess risk falls.
+    `risk` and `train_risk` are in units of the variance of y over all rows: predicting the mean gives 1, and 1 - risk is R^2.
+    `risk_se` is the standard error of `risk` that comes from the finite number of rows held out, given the fit. The risk
+    includes noise: curves level off at its share of the variance, and exponents say how steep they are, not how fast the excess
+    risk falls.
     """
     del fingerprint
     problem = problem_of(data, target, test_share)

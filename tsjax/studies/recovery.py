@@ -1,7 +1,7 @@
-"""Does a student find its teacher, how surely, and at what cost: the two-phase student beside its ablations.
+"""Does a student find its teacher, how reliably, and at what cost? The two-phase student and its ablations.
 
-One cell trains one learner on one data set and compares it with the oracle student, phase II started at the teacher. The
-learners differ from the two-phase student in one thing each, so that a sweep over them shows what makes the difference.
+One cell trains one learner on one data set and compares it with the oracle student, which runs phase II from the teacher. Each
+learner changes one thing about the two-phase student, so that a sweep over them shows which parts matter.
 """
 
 from typing import Annotated, Literal
@@ -19,10 +19,10 @@ from .citations import AKIYAMA_SUZUKI
 class RecoveryArguments(Arguments):
     """Problem, learner and sample size of one cell.
 
-    `explored` is the number of neurons of phase I (`student`, `auto`) or of the network (`unpruned` and the one-phase
-    learners); 0 is the formula, 2 d for `auto` and 2 m for the others. `init_output_std` is that of the initial output
-    weights, but in the kernel regime (`lazy`, `linearised`), where they are as large as the neurons, and for `frozen`,
-    which has none.
+    `explored` is the number of neurons in phase I (`student`, `auto`) or of the network (`unpruned` and the one-phase
+    learners); 0 means 2 d for `auto` and 2 m for the others. `init_output_std` is the standard deviation of the initial output
+    weights, except in the kernel regime (`lazy`, `linearised`), where they are as large as the neurons, and for `frozen`, which
+    has none.
     """
 
     learner: LEARNERS.names  # pyright: ignore[reportInvalidTypeForm]
@@ -40,7 +40,7 @@ class RecoveryArguments(Arguments):
 
     @model_validator(mode="after")
     def _consistent(self):
-        # The classes know what they allow; their messages say what to do.
+        # The classes check their own arguments, and their messages say what to do.
         arguments = self.model_dump()
         problem_of(arguments)
         if self.learner == "frozen" and self.activation != "relu":
@@ -71,19 +71,19 @@ class RecoveryArguments(Arguments):
     },
 )  # fmt: skip
 def recovery(key, *, learner, n, dtype, **rest):
-    """Trains one learner on one data set; returns its `tsjax.Recovery` and what it cost.
+    """Trains one learner on one data set; returns its `tsjax.Recovery` and its cost.
 
-    `success` looks at the training loss alone: of networks with many more parameters than the teacher it says that they fit,
-    not that they found it. `total_steps` counts gradient steps over all restarts; `cost` is total_steps times the samples
-    each of them saw, and `neuron_cost` that times the neurons trained. Risks are exact where a closed form exists, else a
-    Monte-Carlo estimate.
+    `success` depends on the training loss alone: a network with many more parameters than the teacher may fit the data without
+    having found the teacher. `total_steps` counts gradient steps over all restarts; `cost` is total_steps times the samples in
+    each step, and `neuron_cost` is that times the neurons trained. Risks are exact if a closed form exists, otherwise
+    Monte-Carlo estimates.
     """
     arguments = {"n": n.limit, **rest}
     problem = problem_of(arguments)
     teacher, data, fit, risk = trial(key, problem, LEARNERS[learner].make(arguments), n, dtype)
     found = measure_recovery(problem, teacher, data, fit)
     values = found._asdict() | {"success": found.success.astype(jnp.int32), "risk": risk.value}
-    # Columns of all learners alike; a direct solver takes no steps.
+    # All learners have the same columns; a direct solver takes no steps.
     counted = scalars(
         fit, restarts_run="restarts_run", total_steps="total_steps", cost="sample_steps", neuron_cost="neuron_steps"
     )

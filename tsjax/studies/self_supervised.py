@@ -1,13 +1,13 @@
-r"""The tangent kernel of networks trained by the Barlow Twins loss, against their width (arXiv:2411.11176).
+r"""How the tangent kernel of networks trained with the Barlow Twins loss depends on their width (arXiv:2411.11176).
 
-A network f(x) = V phi(W x) / sqrt(M) with M hidden neurons and several outputs begins with weights N(0, 1), and both layers
-are trained on pairs of views by full-batch gradient descent on ||C - I||_F^2, C the symmetric cross-moments of the outputs
-(`tsjax.losses.PairedBarlowTwins`). The paper proves that its NTK becomes constant as M grows.
+A network f(x) = V phi(W x) / sqrt(M) with M hidden neurons and several outputs starts from weights N(0, 1). Both layers are
+trained on pairs of views by full-batch gradient descent on ||C - I||_F^2, where C holds the symmetric cross-moments of the
+outputs (`tsjax.losses.PairedBarlowTwins`). The paper proves that its NTK becomes constant as M grows.
 
-How fast does it? A neuron moves by M^-1/2. The kernel is a mean over M neurons. To first order each of its terms changes by
-M^-1/2 and is odd in V, hence of random sign: the mean changes by M^-1. The terms of second order have one sign, and their mean
-is M^-1 too. With ReLU the derivative of phi is a step: a share M^-1/2 of the neurons cross it, and each of these changes its
-term by order 1 with a random sign, hence the kernel by M^-3/4.
+The rate follows from how the neurons move. A neuron moves by M^-1/2, and the kernel is a mean over M neurons. To first order
+each of its terms changes by M^-1/2, and this change is odd in V, hence of random sign, so the mean changes by M^-1. The changes
+of second order all have one sign, and their mean is M^-1 too. With ReLU the derivative of phi is a step: a share M^-1/2 of the
+neurons cross it, and each of these changes its term by order 1 with a random sign, hence the kernel by M^-3/4.
 """
 
 from typing import Annotated, Any, Literal
@@ -35,7 +35,7 @@ from .citations import FLEISSNER_ANIL_GHOSHDASTIDAR
 
 OUTPUTS = 3
 EXPONENTS = {"tanh": 1.0, "relu": 0.75}
-"""Of the change of the NTK in 1 / M (module docstring)."""
+"""The exponents of the change of the NTK in 1 / M (module docstring)."""
 
 
 def network(activation: str, width: int) -> MLP:
@@ -56,17 +56,17 @@ def pairs(key: PRNGKeyArray, n: int, d: int, noise: float, dtype=None) -> Datase
 
 
 def minus_loss(data: Dataset, model: Any) -> Float[Array, ""]:
-    """What grows while a network learns, for `Reached`."""
+    """Minus the loss, which grows while a network learns, for `Reached`."""
     return -paired_barlow_twins(model, data)
 
 
 def in_float64(model: Any) -> Any:
-    """Differences of kernels that nearly agree are taken in float64."""
+    """The model in float64, for differences of kernels that nearly agree."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if eqx.is_inexact_array(leaf) else leaf, model)
 
 
 def movements(before: Any, after: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The length of the movement of all weights, and the largest one of a row of W, of one neuron."""
+    """The norm of the movement of all weights, and the largest norm over the rows of W, that is, over neurons."""
     moved = [new.weight - old.weight for new, old in zip(after.layers, before.layers, strict=True)]
     return jnp.sqrt(sum(jnp.sum(part**2) for part in moved)), jnp.max(jnp.linalg.norm(moved[0], axis=1))
 
@@ -80,7 +80,7 @@ def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
 
 def _cost(arguments: dict[str, Any]) -> Cost:
     d, n, width = arguments["d"], arguments["n"], arguments["width"]
-    # Three products in a step, over two views; an activation is as dear as some products.
+    # Three products in a step, over two views; an activation costs as much as a few products.
     return Cost(12.0 * n * width * (d + OUTPUTS + 10) * arguments["steps"])
 
 
@@ -112,11 +112,12 @@ def self_supervised(
 ):
     """Trains one network of `width` neurons and 3 outputs on n pairs of views.
 
-    - `ntk_change`: ||K_T - K_0||_F / ||K_0||_F, K the (3n, 3n) tangent kernel at the first views, all pairs of outputs
-      included, after T = `steps` steps; `ntk_change_at_loss`: when the loss is first at most `level`, NaN where it never is.
+    - `ntk_change`: ||K_T - K_0||_F / ||K_0||_F, where K is the (3n, 3n) tangent kernel at the first views, with all pairs of
+      outputs, after T = `steps` steps; `ntk_change_at_loss`: the same at the first step at which the loss is at most `level`,
+      NaN if there is none.
     - `steps_to_loss`: the number of that step.
-    - `movement`: the length of theta_T - theta_0 of all weights; `row_movement`: max_j |w_j(T) - w_j(0)|, w_j the rows of W.
-    - `final_loss`: after T steps. Training is in float32, kernels in float64.
+    - `movement`: |theta_T - theta_0| over all weights; `row_movement`: max_j |w_j(T) - w_j(0)| over the rows w_j of W.
+    - `final_loss`: the loss after T steps. Training is in float32, and kernels are in float64.
     """
     key_data, key_fit = (jr.fold_in(key, i) for i in range(2))
     data = pairs(key_data, n, d, noise, jnp.float32)
@@ -128,7 +129,7 @@ def self_supervised(
         student = Student(description, paired_barlow_twins, learning_rate=rate, steps=steps, stop=stop)
         return student.fit(key_fit, data, start=start)
 
-    # One run, which ends at two times: nothing in it is random but its start.
+    # The two fits follow one path and stop at different times, since only the initialisation is random.
     whole, part = fit(NEVER), fit(Reached(value=Partial(minus_loss, data), level=-level))
     before, x = in_float64(start), data.x.astype(jnp.float64)
     reached = part.status == Status.CONVERGED

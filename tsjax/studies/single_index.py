@@ -1,18 +1,18 @@
 r"""How many samples does online SGD need to find one direction? Ben Arous, Gheissari and Jagannath 2021 (arXiv:2003.10409).
 
-The responses are y = h_k(<theta*, x>), x ~ N(0, I_d), |theta*| = 1, with h_k the k-th normalised Hermite polynomial, without
-noise: the information exponent is k. The learner f(x) = h_k(<theta, x>) starts at theta uniform on the sphere, conditioned on
-<theta, theta*> > 0, and makes with every fresh sample one step of
+The responses are y = h_k(<theta*, x>) without noise, where x ~ N(0, I_d), |theta*| = 1, and h_k is the k-th normalised Hermite
+polynomial, so that the information exponent is k. The learner f(x) = h_k(<theta, x>) starts at theta uniform on the sphere,
+conditioned on <theta, theta*> > 0, and takes one step with every fresh sample:
 
-    theta <- (theta - eta g) / |theta - eta g|,   g the gradient of (f(x) - y)^2 / 2 across theta.
+    theta <- (theta - eta g) / |theta - eta g|,   g the part of the gradient of (f(x) - y)^2 / 2 orthogonal to theta.
 
-With m = <theta, theta*>, small m and to first order in 1/d, a step moves m in the mean by
+With m = <theta, theta*>, a step moves m on average, for small m and to first order in 1/d, by
 
     eta k m^{k-1} (1 - m^2) - (eta^2 d V_k / 2) m,   V_k = E[(h_k(u) - h_k(v))^2 h_k'(u)^2], u and v independent: 2, 12, 96
 
-for k = 1, 2, 3 [derived here]. From m ~ d^{-1/2} the first term alone takes of the order of d samples (k = 1), d log d (k = 2)
-and d^{k-1} (k >= 3) with eta = c d^{-max(k, 2)/2}, which keeps the second term, the length that noise adds, no larger than the
-first. With the paper's eta = delta/d this is delta = c for k = 1, 2 and c d^{-(k-2)/2} for k >= 3.
+for k = 1, 2, 3 [derived here]. From m ~ d^{-1/2}, the first term alone needs of the order of d samples (k = 1), d log d (k = 2)
+and d^{k-1} (k >= 3) with eta = c d^{-max(k, 2)/2}. This eta keeps the second term, which comes from the noise of the steps, no
+larger than the first. With the paper's eta = delta/d this is delta = c for k = 1, 2 and c d^{-(k-2)/2} for k >= 3.
 """
 
 import math
@@ -38,13 +38,14 @@ from .citations import BEN_AROUS_ONLINE
 LINKS = {"hermite1": 1, "hermite2": 2, "hermite3": 3}
 """The link functions, and their information exponents k."""
 STEPS = {1: 0.5, 2: 0.1, 3: 0.02}
-"""c of the step size c d^{-max(k, 2)/2}: the noise term is at the start at most a third of the drift."""
+"""c of the step size c d^{-max(k, 2)/2}, such that the noise term is at the start at most a third of the drift."""
 BUDGETS = {1: 20.0, 2: 50.0, 3: 300.0}
-"""Most samples, in units of `scale_of`."""
+"""The most samples of a run, in units of `scale_of`."""
 
 
 class SingleIndexArguments(Arguments):
-    """One link in one dimension. `threshold` is the overlap that counts as escape, and `budget` multiplies the most samples."""
+    """One link in one dimension. `threshold` is the overlap that counts as escape, and `budget` multiplies the largest number
+    of samples."""
 
     link: Literal[tuple(LINKS)]  # pyright: ignore[reportInvalidTypeForm]
     d: Annotated[int, Field(ge=4)]
@@ -71,7 +72,7 @@ class SingleIndex(eqx.Module):
 
 
 class Start(eqx.Module):
-    """What makes the untrained learner: theta uniform on the half sphere <theta, truth> > 0."""
+    """The initialisation of the learner: theta uniform on the half sphere <theta, truth> > 0."""
 
     truth: Float[Array, " d"]
     k: int = eqx.field(static=True)
@@ -82,7 +83,7 @@ class Start(eqx.Module):
 
 
 def direction(key: PRNGKeyArray, d: int) -> Float[Array, " d"]:
-    """A uniform point of the unit sphere."""
+    """A uniformly random point of the unit sphere."""
     z = jr.normal(key, (d,), jnp.float32)
     return z / jnp.linalg.norm(z)
 
@@ -113,7 +114,7 @@ def limit_of(k: int, d: int, budget: float) -> int:
 
 
 def look_every(k: int, d: int) -> int:
-    """Samples from one look at the overlap to the next: few against those that an escape takes."""
+    """The number of samples between two checks of the overlap, few compared with the samples that an escape needs."""
     return max(1, d // 32 if k < 3 else d // 2)
 
 
@@ -125,7 +126,7 @@ def _theory(arguments: dict[str, Any], x: np.ndarray) -> Theory:
 
 def _cost(arguments: dict[str, Any]) -> Cost:
     k, d = LINKS[arguments["link"]], arguments["d"]
-    # A random number is as dear as 100 operations; most runs stop long before the limit.
+    # A random number costs about 100 operations; most runs stop long before the limit.
     return Cost(30.0 * d * limit_of(k, d, arguments["budget"]))
 
 
@@ -142,11 +143,12 @@ def _cost(arguments: dict[str, Any]) -> Cost:
     },
 )  # fmt: skip
 def single_index(key, *, link, d, threshold, budget):
-    """One run of online SGD on the sphere, one sample a step, until the overlap |<theta, theta*>| passes `threshold`.
+    """One run of online SGD on the sphere, with one sample in each step, until the overlap |<theta, theta*>| passes
+    `threshold`.
 
-    - `samples`: how many it saw, to within `look_every(k, d)`; not a number where it does not escape within
-      `limit_of(k, d, budget)` samples. Such a run counts as failed, so that no mean takes it silently for one that escaped.
-    - `escaped`: whether it did; `capped`: samples, or the limit where it did not.
+    - `samples`: the number of samples used, to within `look_every(k, d)`; NaN if the run does not escape within `limit_of(k, d,
+      budget)` samples. Such a run counts as failed, so that no mean silently treats it as one that escaped.
+    - `escaped`: whether it escaped; `capped`: `samples`, or the limit if it did not.
     - `start`: the overlap at the start.
     """
     k = LINKS[link]

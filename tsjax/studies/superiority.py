@@ -1,8 +1,8 @@
-"""The founding claim: two-phase students beat every kernel method, indeed every linear estimator, in their rate of risk.
+"""Two-phase students have a faster rate of risk than every kernel method, indeed than every linear estimator.
 
-Akiyama & Suzuki (arXiv:2205.14818) prove it; their paper has no plot of risk against n and no kernel in it. This study is
-that plot. Every estimator sees the same teachers and the same data at the same seed; data are drawn in the training dtype
-and handed to the linear methods in float64.
+Akiyama & Suzuki (arXiv:2205.14818) prove this claim. Their paper has no plot of risk against n and no experiment with kernels;
+this study adds both. At the same seed every estimator sees the same teacher and the same data; data are drawn in the training
+dtype, and linear methods get them in float64.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,12 @@ from .cell import Choice, Choices, problem_of, scalars, trial
 from .citations import AKIYAMA_SUZUKI
 from .linear import ENTRY, LINEAR, linear
 
-# The fresh points of `OptimalLinear`.
+# The number of fresh points of `OptimalLinear`.
 _FRESH = OptimalLinear.test_points
 
 
 def _student(label: str, make: Callable[[dict[str, Any]], AbstractEstimator], steps: Callable[..., float]) -> Choice:
-    """A student with the Cramér-Rao limit as its theory; `steps(n, d, m)` over its full data, over all restarts."""
+    """A student with the Cramér-Rao limit as its theory; `steps(n, d, m)` is the number of steps over its full data."""
 
     def limit(arguments: dict[str, Any], n: np.ndarray) -> Theory:
         sizes = {name: arguments[name] for name in ("m", "d", "noise_std")}
@@ -36,7 +36,7 @@ def _student(label: str, make: Callable[[dict[str, Any]], AbstractEstimator], st
 
     def cost(arguments: dict[str, Any]) -> Cost:
         n, d, m = (arguments[name] for name in ("n", "d", "m"))
-        # A student explores with 2 m neurons, and most often two restarts agree.
+        # A student explores with 2 m neurons, and usually two restarts agree.
         runs = min(2, arguments["restarts"]) if label == "two-phase student" else 1
         return Cost(products=6.0 * runs * steps(n, d, m) * n * m * d)
 
@@ -57,7 +57,7 @@ ESTIMATORS = Choices(
         "optimal linear estimator",
         lambda a: OptimalLinear(problem_of(a)),
         lambda problem, n: theory.predicted_optimal_linear_risk(problem, n),
-        # A Cholesky factor and its inverse; the trace formula has a matrix of its own.
+        # A Cholesky factor and its inverse; the trace formula needs a matrix of its own.
         cost=lambda n, d, points, tuning: Cost(0.0, 2 / 3 * n**3 + _FRESH * n * n, ENTRY * (n * n + 2.0 * _FRESH * n)),
     ),
     **LINEAR,
@@ -68,7 +68,7 @@ ESTIMATORS = Choices(
 class SuperiorityArguments(Arguments):
     """Problem, estimator and sample size of one cell.
 
-    `tuning` is how linear estimators choose their ridge, time, number of components, bandwidth or k
+    `tuning` says how linear estimators choose their ridge, time, number of components, bandwidth or k
     (`tsjax.estimators.tuning`); students, `optimal_linear` and `minimum_norm` have nothing to choose.
     """
 
@@ -88,7 +88,7 @@ class SuperiorityArguments(Arguments):
 
     @model_validator(mode="after")
     def _consistent(self):
-        # The classes know what they allow; their messages say what to do.
+        # The classes check their own arguments, and their messages say what to do.
         problem_of(self.model_dump())
         ESTIMATORS[self.estimator].make(self.model_dump())
         return self
@@ -109,11 +109,11 @@ class SuperiorityArguments(Arguments):
     labels={"n": "sample size n", "risk": "excess risk", "cramer_rao": "Cramér-Rao limit", **ESTIMATORS.labels},
 )
 def superiority(key, *, estimator, n, test_points, dtype, **rest):
-    """Fits one estimator to one data set; returns its excess risk, and the Cramér-Rao limit beside it.
+    """Fits one estimator to one data set; returns its excess risk and the Cramér-Rao limit.
 
     Risks are exact for students and ReLU features on the sphere and for Gaussian inputs, and for kernels on the sphere;
-    `risk_se` is then 0, or the bound of the error of a kernel's. Elsewhere, and where that bound exceeds a hundredth of the
-    risk, they are Monte-Carlo estimates, and `risk_se` is their standard error.
+    `risk_se` is then 0, or for a kernel the bound on the error. Elsewhere, and if that bound exceeds a hundredth of the risk,
+    they are Monte-Carlo estimates, and `risk_se` is their standard error.
     """
     arguments = {"n": n.limit, **rest}
     problem = problem_of(arguments)
