@@ -42,10 +42,11 @@ sums up the results.
 """
 _RESULTS = """# Papers reproduced
 
-`tsjax reproduce 2205.14818` runs the sweeps of a paper and prints the tables below: each claim, what was published of it, what
-is allowed, our value with its 95 % interval, and the verdict. A claim holds if the whole interval lies in the allowed range,
-fails if all of it lies outside, and is undecided otherwise. Bars were set before the sweeps ran, by the paper or by pilot runs
-at other seeds. Minutes are those on two CPU cores. What the papers say, and where we differ, is on the page of each study.
+`tsjax reproduce 2205.14818` runs the sweeps of one paper and prints the tables below: each claim, the published value, the
+allowed range, our value with its 95 % interval, and the verdict. A claim holds if the whole interval lies in the allowed range,
+fails if all of it lies outside, and is undecided otherwise. The allowed ranges, which the pages of the studies call bars, were
+set before the sweeps ran: from the paper, from theory, or from pilot runs at other seeds. Minutes are for two CPU cores. The
+page of each study says what the paper claims, and where our study differs from it.
 """
 
 
