@@ -1,4 +1,4 @@
-"""Shared code of the scripts in this folder, each of which draws a picture of its study from a store."""
+"""Shared code of the scripts in this folder. Each script draws a picture of its study from a store."""
 
 import sys
 from collections.abc import Callable
