@@ -20,17 +20,16 @@ from traitlets.config import Config
 NOTEBOOKS = Path(__file__).parent / "notebooks"
 # Kernels talk through files of the folder that they start in, not through the network.
 _LOCAL = Config(KernelManager={"transport": "ipc"})
-# What the tests set for JAX, and a reader has not.
+# Variables that the tests set for JAX, and that a reader has not set.
 _OF_TESTS = ("JAX_NUM_CPU_DEVICES", "PJRT_NPROC", "XLA_FLAGS")
-# Columns of a picture on a page; figures have few colours.
+# The width of a page in pixels, and enough colours for a figure.
 _WIDTH, _COLOURS = 900, 64
-# Of everything that a cell may show, what a page uses.
+# The kinds of output that a page can show.
 _KINDS = ("text/html", "text/markdown", "text/plain", "image/png")
 
 
 def executed(path: Path, folder: Path) -> NotebookNode:
-    """The notebook with the outputs of a run from its top, in a kernel of its own that starts in `folder`. An error in a cell
-    is raised."""
+    """The notebook with the outputs of a run from its top, in a new kernel that starts in `folder`. Raises a cell's error."""
     notebook = nbformat.read(path, as_version=4)
     environment = {name: value for name, value in os.environ.items() if name not in _OF_TESTS}
     client = NotebookClient(notebook, timeout=600, startup_timeout=300, config=_LOCAL)
@@ -40,7 +39,7 @@ def executed(path: Path, folder: Path) -> NotebookNode:
 
 
 def tidied(notebook: NotebookNode) -> NotebookNode:
-    """The notebook as it is kept: small pictures, streams in one piece, cells without times, nothing of the machine."""
+    """The notebook as it is kept: small pictures, joined streams, cells without times, no trace of the machine."""
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -71,7 +70,7 @@ def _picture(encoded: str) -> str:
 
 
 def _joined(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Pieces of one stream that follow each other are one."""
+    """The outputs, with consecutive pieces of one stream joined."""
     kept: list[NotebookNode] = []
     for output in outputs:
         if kept and output.output_type == "stream" and kept[-1].get("name") == output.name:

@@ -2,9 +2,9 @@
 
     uv run python docs/gallery.py runs     # runs/superiority, runs/quickstart, ...: those that are there
 
-writes docs/gallery/NAME.svg, .csv (the values in the picture) and .md (the caption) by `tsjax figure`, and NAME.claims.md of
-the sweeps that reproduce a paper; then the pages docs/gallery.md and docs/studies/index.md, and the first picture of the
-README. Without a folder it only writes the latter three again.
+writes docs/gallery/NAME.svg, .csv (the values in the picture) and .md (the caption) as `tsjax figure` does, and NAME.claims.md
+for the sweeps that reproduce a paper. Then it writes the pages docs/gallery.md and docs/studies/index.md, and the first picture
+of the README. Without a folder it writes only these last three.
 """
 
 import re
@@ -22,7 +22,7 @@ from tsjax.sweep.spec import SweepSpec, find_experiment, load_spec
 
 ROOT = Path(__file__).parent.parent
 GALLERY, STUDIES = ROOT / "docs/gallery", ROOT / "docs/studies"
-# The page begins with these; the others follow by name.
+# The page begins with these; the others follow in alphabetical order.
 _FIRST = (
     "superiority",
     "quickstart",
@@ -42,10 +42,11 @@ sums up the results.
 """
 _RESULTS = """# Papers reproduced
 
-`tsjax reproduce 2205.14818` runs the sweeps of a paper and prints the tables below: each claim, what was published of it, what
-is allowed, our value with its 95 % interval, and the verdict. A claim holds if the whole interval lies in the allowed range,
-fails if all of it lies outside, and is undecided otherwise. Bars were set before the sweeps ran, by the paper or by pilot runs
-at other seeds. Minutes are those on two CPU cores. What the papers say, and where we differ, is on the page of each study.
+`tsjax reproduce 2205.14818` runs the sweeps of one paper and prints the tables below: each claim, the published value, the
+allowed range, our value with its 95 % interval, and the verdict. A claim holds if the whole interval lies in the allowed range,
+fails if all of it lies outside, and is undecided otherwise. The allowed ranges, which the pages of the studies call bars, were
+set before the sweeps ran: from the paper, from theory, or from pilot runs at other seeds. Minutes are for two CPU cores. The
+page of each study says what the paper claims, and where our study differs from it.
 """
 
 
@@ -65,13 +66,13 @@ def draw(name: str, store: Path) -> None:
 
 
 def _twice_as_large(svg: str) -> str:
-    """A page of paper is narrower than one of a browser."""
+    """The picture at twice its size, since a page in a browser is wider than one on paper."""
     doubled = lambda size: f'{size[1]}="{2 * float(size[2]):.0f}"'
     return re.sub(r'\b(width|height)="([\d.]+)pt"', doubled, svg, count=2)
 
 
 def _origin(name: str, result: Result) -> str:
-    """The command, and how many of its cells were run where that is not all."""
+    """The command, and the number of cells that were run if these are not all."""
     spec = load_spec(ROOT / f"sweeps/{name}.toml")
     cells = plan_cells(spec, find_experiment(spec.study)).cells
     if (result.spec.claim, result.spec.problem) != (spec.claim, spec.problem):
@@ -81,7 +82,7 @@ def _origin(name: str, result: Result) -> str:
 
 
 def figure(name: str, folder: str) -> str:
-    """A picture, which leads to itself at full size, and its caption, in Markdown; `folder` is where the picture lies."""
+    """A picture that links to itself at full size, and its caption, in Markdown; `folder` holds the picture."""
     caption = (GALLERY / f"{name}.md").read_text()
     alternative = re.search(r"\*\* (.*?)(?:, (?:over|with) |\. )", " ".join(caption.split()))
     picture = f"{folder}/{name}.svg"
@@ -99,7 +100,7 @@ def page() -> str:
 
 
 def _page_of(name: str, spec: SweepSpec) -> str:
-    """The page of a sweep's study, or the one that shows how to run the sweep; else its place in the gallery."""
+    """The page of a sweep's study, or the page that shows how to run the sweep, or else its section in the gallery."""
     command = re.compile(rf"^tsjax run {name}\b", re.MULTILINE)
     module = spec.study.partition(":")[0].rpartition(".")[2]
     pages = [page for page in (STUDIES / f"{module}.md",) if page.is_file()]
@@ -131,7 +132,7 @@ def results() -> str:
 
 
 def with_figure(readme: str) -> str:
-    """The README with its picture as it now is."""
+    """The README with its current picture and caption."""
     before, rest = readme.split(_START)
     return f"{before}{_START}\n{figure('superiority', 'docs/gallery')}{_END}{rest.split(_END)[1]}"
 

@@ -1,11 +1,11 @@
-"""Shows tsjax's docstrings as they are meant: plain formulas, doctest examples, fields of a module as its signature."""
+"""Prepares tsjax's docstrings for the site: plain formulas, doctest examples, fields of a module as its signature."""
 
 import re
 from pathlib import Path
 
 import griffe
 
-# The names that have an entry in the reference, which docstrings may link to.
+# Docstrings may link to these names, which have an entry in the reference.
 _PAGES = Path(__file__).parent / "api"
 ENTRIES = {name for page in _PAGES.glob("*.md") for name in re.findall(r"^::: (\S+)", page.read_text(), re.M)}
 
@@ -47,7 +47,7 @@ def _is_field(member) -> bool:
 
 
 def _default(field: griffe.Attribute):
-    """The default of a field, also of one that is written `eqx.field(..., default=...)`."""
+    """The default of a field, also if it is written as `eqx.field(..., default=...)`."""
     if not str(field.value or "").startswith(("eqx.field(", "field(")):
         return field.value
     given = [part for part in getattr(field.value, "arguments", []) if getattr(part, "name", "") == "default"]
@@ -55,7 +55,7 @@ def _default(field: griffe.Attribute):
 
 
 def as_markdown(text: str) -> str:
-    """Escapes what Markdown would take for HTML or emphasis, and fences examples; code stays as it is."""
+    """Escapes the characters that Markdown would read as HTML or emphasis, and fences examples; code is unchanged."""
     lines, fenced = [], False
     for line in text.split("\n"):
         example = line.lstrip().startswith((">>>", "..."))
@@ -70,7 +70,7 @@ def as_markdown(text: str) -> str:
 
 
 def _escaped(line: str) -> str:
-    # Every second part stands between backticks.
+    # Every second part was between backticks.
     parts = line.split("`")
     parts[::2] = [re.sub(r"(?<!\*)\*(?!\*)", r"\\*", part).replace("<", "&lt;") for part in parts[::2]]
     parts[1::2] = [f"[`{part}`][{part}]" if part in ENTRIES else f"`{part}`" for part in parts[1::2]]

@@ -68,7 +68,7 @@ def main(pages: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.chdir(folder)
             print(f"== {page}", flush=True)
-            # Experiments are functions, whose signatures and source are read from where they stand.
+            # tsjax reads the source of an experiment from its file, so the code must be in one.
             Path(f"{page}.py").write_text(code)
             exec(compile(code, f"{page}.py", "exec"), names)
             with matplotlib.rc_context({"svg.fonttype": "none", "font.sans-serif": ["DejaVu Sans", "Verdana"]}):

@@ -1,4 +1,4 @@
-"""The picture of errors against the step size, some panels of a store of `tsjax run exact_representors`.
+"""The picture of errors against the step size: some panels, from a store of `tsjax run exact_representors`.
 
     uv run python docs/studies/exact_representors_eta.py runs/exact_representors
 

@@ -13,7 +13,7 @@ import tsjax as ts
 
 _SEEDS = 3
 _PANELS = ((0.0, 20000), (1e-4, 20000), (1e-3, 20000), (1e-4, 200000))
-# Of the teacher's mass; smaller atoms are a cloud of dots that says nothing.
+# A share of the teacher's mass; smaller atoms would only be a cloud of dots.
 _LEAST = 3e-3
 _COLOURS = {1.0: "#0072b2", -1.0: "#d55e00"}
 
@@ -33,7 +33,7 @@ def atoms_of(result: ts.Result, lam: float, steps: int) -> tuple[np.ndarray, np.
 
 
 def picture(result: ts.Result) -> Figure:
-    """One circle for each lam: dots are atoms, larger ones of more mass; ticks outside are the teacher's neurons."""
+    """One circle for each lam: dots are atoms, larger ones have more mass; ticks outside are the teacher's neurons."""
     figure = Figure(figsize=(7.0, 2.1), layout="constrained")
     turn = np.linspace(0, 2 * np.pi, 181)
     for axes, (lam, steps) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
@@ -43,7 +43,7 @@ def picture(result: ts.Result) -> Figure:
         position, sign = atoms_of(result, lam, steps)
         mass = np.linalg.norm(position, axis=1)
         place = position / np.maximum(mass, 1e-300)[:, None]
-        # Sizes in steps of a factor 2: dots of one size are one shape in the file.
+        # Sizes differ by factors of 2, because dots of one size share one shape in the file.
         size = 2.0 ** np.round(np.log2(np.maximum(mass, 1e-300)))
         for colour in _COLOURS:
             for one in np.unique(size[mass > _LEAST]):

@@ -17,14 +17,14 @@ _TITLES = {0.0: "labels without noise", 0.4: "label noise 0.4"}
 
 
 def accuracies(result: ts.Result, noise: float) -> np.ndarray:
-    """Mean test accuracies over seeds, (rows, columns), of the simplexes that were kept apart."""
+    """Mean test accuracies over seeds, (rows, columns), of the simplexes whose corners were kept apart."""
     wanted = {"kind": "simplex", "noise": noise, "repulsion": 1.0}
     (curve,) = (one for one in result.curves() if wanted.items() <= one.arguments.items())
     return result.arrays("triangle", curve).mean("cell").to_numpy()
 
 
 def picture(result: ts.Result) -> Figure:
-    """A triangle for each share of noise: its corners are the three networks, its points their weighted means."""
+    """A triangle for each share of noisy labels: its corners are the three networks, its points their weighted means."""
     figure = Figure(figsize=(6.2, 2.7), layout="constrained")
     for axes, (noise, title) in zip(figure.subplots(1, 2), _TITLES.items(), strict=True):
         values = accuracies(result, noise)

@@ -1,4 +1,4 @@
-"""What the scripts beside this one share, which draw a study's own picture from a store."""
+"""Shared code of the scripts in this folder. Each script draws a picture of its study from a store."""
 
 import sys
 from collections.abc import Callable
