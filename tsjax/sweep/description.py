@@ -137,9 +137,9 @@ def _modules_of(names: set[str], fn: Callable) -> Iterator[ModuleType]:
 def _bare(node: ast.AST) -> Any:
     """The code of a statement or a module without decorators (whose options a description holds) and docstrings."""
     for part in ast.walk(node):
-        if isinstance(part, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and len(part.body) > 1:
+        if isinstance(part, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and part.body:
             first = part.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
                 part.body = part.body[1:]
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         node.decorator_list = []
