@@ -84,12 +84,13 @@ def tsjax(monkeypatch, capsys, tmp_path):
 
 
 def pytest_configure(config):
-    # Most of the time of the default tests is compilation. Unoptimised code is made in half the time, and code that does not
-    # go through MLIR for each fusion in half of that. Slow tests run what users run. The flags are read when the first
-    # device is asked for, and processes that tests start inherit them.
-    if config.option.markexpr == "not slow":
-        flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-        os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}"
+    del config
+    # Most of the time of tests is compilation. Unoptimised code is made in half the time, and code that does not go through
+    # MLIR for each fusion in half of that. The flags are read when the first device is asked for, and processes that tests
+    # start inherit them, unless they take `helpers.users_environment`. Flags of one's own come last and win: with
+    # XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" all tests run what users run.
+    flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}"
 
 
 def pytest_report_header(config):

@@ -10,6 +10,13 @@ import pandas as pd
 # One seed for every statistical test, printed in the header of a run; TSJAX_TEST_SEED=7 asks for another.
 SEED = int(os.environ.get("TSJAX_TEST_SEED", "0"))
 
+
+def users_environment(**variables: str) -> dict[str, str]:
+    """The environment of a process that is to run as a user's does: without the settings that conftest.py makes for tests."""
+    ours = ("JAX_", "XLA_", "PJRT_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)} | variables
+
+
 # Eight octaves of sample sizes, for rates.
 SIZES = 2.0 ** np.arange(5, 14)
 

@@ -37,16 +37,12 @@ SMALL = np.random.default_rng(SEED).permutation(len(Y))[:80]
 # One of its data sets, iris, has a row twice, and a fit says so.
 @pytest.mark.filterwarnings("ignore:.*repeat an earlier row:UserWarning")
 @pytest.mark.slow
-@parametrize_with_checks(
-    EVERY,
-    expected_failed_checks=lambda estimator: (
-        {"check_sample_weight_equivalence_on_dense_data": "wants 1e-7; training ends where the loss is flat"}
-        if isinstance(estimator, StudentRegressor)
-        else {}
-    ),
-)
+@parametrize_with_checks(EVERY)
 def test_scikit_learn_s_own_checks(estimator, check):
-    """All of them; students are as good as they are trained, see the next test."""
+    """All of them but one, for which students are as good as they are trained: see the next test."""
+    if isinstance(estimator, StudentRegressor) and "check_sample_weight_equivalence_on_dense_data" in str(check):
+        # Its many fits to repeated rows take a minute and a half.
+        pytest.xfail("it wants 1e-7, and training ends where the loss is flat")
     check(estimator)
 
 

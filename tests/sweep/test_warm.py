@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import users_environment
 from sweep.toys import power, stored
 
 import tsjax as ts
@@ -121,8 +122,7 @@ print(len(run_spec(parse_spec(content, where="test"), out=sys.argv[1]).records))
 
 
 def _run(code, store, cache, *arguments):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
-    environment |= {"TSJAX_CACHE_DIR": str(cache), "PYTHONPATH": str(code)}
+    environment = users_environment(TSJAX_CACHE_DIR=str(cache), PYTHONPATH=str(code))
     command = [sys.executable, "-c", _RUN, str(store), *arguments]
     done = subprocess.run(command, env=environment, cwd=cache.parent, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -19,8 +19,8 @@ import tsjax as ts
 from tsjax.sweep.store import open_store
 
 TESTS = Path(__file__).parents[2]
-GRID = {"learner": ["forest", "gbt"], "n": [64, 128, 256, 512], "members": 20, "seeds": 96}
-WORKERS, RUNS = 8, 5
+GRID = {"learner": ["forest", "gbt"], "n": [64, 128, 256, 512], "members": 20, "seeds": 48}
+WORKERS, RUNS = 8, 3
 # Of one run: a cell is given up when three workers have died of it.
 KILLS = 2
 SCRIPT = f"""
