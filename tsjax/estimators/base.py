@@ -21,11 +21,11 @@ from ..status import Status
 from ..task import Dataset, check_numbers
 
 LARGEST = 1e150
-"""Of the numbers that estimators take as they are: sums of their squares are float64 numbers."""
+"""The largest absolute value that estimators accept without scaling: sums of squares of such values stay within float64."""
 
 
 class KernelSum(NamedTuple):
-    """f(x) = sum_i alpha_i k(x_i, x), alpha (n,); for k outputs (n, k)."""
+    """f(x) = sum_i alpha_i k(x_i, x), with `alpha` (n,) for one output and (n, k) for k outputs."""
 
     kernel: AbstractKernel
     x: Float[Array, "*batch n d"]
@@ -33,10 +33,10 @@ class KernelSum(NamedTuple):
 
 
 class AbstractFit(eqx.Module):
-    """A fitted predictor with how it ended and numbers about it.
+    """A fitted predictor, with `status`, how the fit ended, and `stats`, numbers about the fit by their names.
 
-    A fit that is a sum of neurons or of kernels says so by `as_network` or `as_kernel_sum`: its risk then has a closed form
-    (`tsjax.excess_risk`).
+    A fit that is a sum of neurons or of kernels returns that sum from `as_network` or `as_kernel_sum`. Its risk then has a
+    closed form (`tsjax.excess_risk`).
     """
 
     status: eqx.AbstractVar[Int[Array, "*batch"]]
@@ -48,12 +48,12 @@ class AbstractFit(eqx.Module):
 
     @property
     def as_network(self) -> TwoLayer | None:
-        """The two-layer network that `predict` evaluates, where it is one."""
+        """The two-layer network that `predict` evaluates, or None if the fit is not such a network."""
         return None
 
     @property
     def as_kernel_sum(self) -> KernelSum | None:
-        """The sum of kernels that `predict` evaluates, where it is one."""
+        """The sum of kernels that `predict` evaluates, or None if the fit is not such a sum."""
         return None
 
     def _repr_html_(self) -> str:
@@ -71,7 +71,7 @@ class AbstractFit(eqx.Module):
 
 
 def _leaves(stats) -> list[tuple[str, Any]]:
-    """Numbers about a fit by their names; those of a trajectory as one entry each."""
+    """The numbers about a fit with their names, and each number of a nested dictionary as an entry of its own."""
     found: list[tuple[str, Any]] = []
     for name, value in stats.items():
         found += (
@@ -83,7 +83,7 @@ def _leaves(stats) -> list[tuple[str, Any]]:
 
 
 def _summary(value) -> str:
-    """A number as it is, more of them as their range."""
+    """A single number as text; for an array, its range and shape."""
     values = np.asarray(value)
     if values.ndim == 0 or values.size == 0:
         return f"{values.item():.4g}" if values.size and values.dtype.kind in "fiu" else str(values)
@@ -95,17 +95,21 @@ class AbstractEstimator(eqx.Module):
 
     @property
     def needs_oracle(self) -> bool:
-        """Whether `fit` needs the truth, `oracle=(problem, teacher)`: where a hyper-parameter is chosen by "oracle"."""
+        """Whether `fit` needs the true function, `oracle=(problem, teacher)`. By default it does if the criterion "oracle"
+        chooses a hyper-parameter."""
         return any(getattr(getattr(self, name), "criterion", None) == "oracle" for name in self.__dataclass_fields__)
 
     @abstractmethod
     def fit(self, key: PRNGKeyArray, data: Dataset) -> AbstractFit:
-        """Fits one data set: x (n, d), y (n,). Pure; `jax.vmap` it (or call `tsjax.fit_many`) for many."""
+        """Fits one data set, x (n, d) and y (n,). It is a pure function: use `jax.vmap` or `tsjax.fit_many` for many data
+        sets."""
 
 
 def check_data(data: Dataset, *, outputs: bool = False, weights: bool = False, largest: float = LARGEST) -> None:
-    """Raises ValueError unless data are a regression on vectors: x (n, d) and y (n,), with `outputs` also (n, k), of numbers
-    that `check_values` passes; for class labels; and for sample weights, unless the estimator takes `weights`.
+    """Raises ValueError unless the data are a regression problem on vectors.
+
+    The inputs must be x (n, d), and the responses y (n,), or also (n, k) with `outputs=True`. Their values must pass
+    `check_values`, and y must not hold class labels. Sample weights are allowed only with `weights=True`.
     """
     x, y = data.x, data.y
     if x.ndim != 2:
@@ -121,18 +125,18 @@ def check_data(data: Dataset, *, outputs: bool = False, weights: bool = False, l
 
 
 def check_values(data: Dataset, largest: float = LARGEST) -> None:
-    """Raises ValueError for values that are missing, not finite, or above `largest`.
+    """Raises ValueError for values that are missing, not finite, or larger than `largest` in absolute value.
 
-    Values are looked at only when they are there: inside a user's `jit` or `vmap` nothing is.
+    Inside a user's `jit` or `vmap` values are not known, so nothing is checked there.
     """
     for name, value in (("x", data.x), ("y", data.y)):
         if is_traced(value):
             continue
         check_numbers(f"data.{name}", value)
         value = np.asarray(value)
-        _raise_at(~np.isfinite(value), f"data.{name}", "not finite", "Remove those rows or mend them before fitting.")
+        _raise_at(~np.isfinite(value), f"data.{name}", "not finite", "Remove or correct those rows before fitting.")
         remedy = "Give the data other units, or wrap the estimator in tsjax.Standardized, which scales them."
-        # float32 numbers never are.
+        # No float32 number is that large.
         large = np.abs(value) > largest if value.dtype == np.float64 else np.zeros(value.shape, bool)
         _raise_at(large, f"data.{name}", f"larger than {largest:g}, so that squares overflow", remedy)
 
@@ -144,8 +148,9 @@ def _raise_at(bad: np.ndarray, name: str, what: str, remedy: str) -> None:
 
 
 def check_at_least(owner: str, **bounds) -> None:
-    """Raises ValueError for a hyper-parameter below its bound: `check_at_least("Student", width=(width, 1))`. None means
-    "by the formula" and passes, as do traced values and schedules, functions of the step."""
+    """Raises ValueError for a hyper-parameter that is not finite or is below its bound, as in
+    `check_at_least("Student", width=(width, 1))`. None, which stands for a default, traced values and schedules (functions
+    of the step) pass."""
     for name, (value, lowest) in bounds.items():
         if value is None or is_traced(value) or callable(value):
             continue
@@ -154,5 +159,6 @@ def check_at_least(owner: str, **bounds) -> None:
 
 
 def floats_as_arrays(module):
-    """Hyper-parameters as arrays, which `eqx.filter_jit` traces: another value does not compile again."""
+    """`module` with its Python floats replaced by arrays. `eqx.filter_jit` traces arrays, so that another value of a
+    hyper-parameter does not compile again."""
     return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, float) else leaf, module)

@@ -26,19 +26,20 @@ from .tuning import Fixed, Oracle, Search, rows_present, tuned
 NEIGHBOURS = 512
 """The largest number of neighbours on the path."""
 
-# Ranks of neighbours looked at beyond those asked for; see `_neighbours`.
+# The number of neighbours selected in float32 beyond those asked for; see `_neighbours`.
 _SPARE = 32
 
 
 def _neighbours(rows, x, limit: int, left_out) -> tuple[Int[Array, "m limit"], Float[Array, "m limit"]]:
-    """The indices of the `limit` points of x nearest to each row, nearest first, and their squared distances, infinite where
-    there are fewer.
+    """The indices of the `limit` points of x nearest to each row, nearest first, and their squared distances, which are
+    infinite if fewer points are available.
 
-    Equally far: the earlier in x. `left_out(squares)` says which points do not count, given their squared distances.
+    Among equally distant points the earlier one in x comes first. `left_out(squares)` marks the points that do not count,
+    given their squared distances.
     """
     squares = squared_distances(rows, x)
-    # Selection is several times faster in float32. Rounding keeps the order, so that only points tied with the last one
-    # in float32 can be missed: the spare ranks and a sort in float64 put that right, unless more than _SPARE tie so.
+    # Selection is faster in float32. Rounding is monotonic, so it can lose only points that tie in float32 with the last one
+    # selected. _SPARE extra points and a sort in float64 correct this, unless more than _SPARE points tie.
     largest = jnp.max(squares, axis=1, keepdims=True)
     rough = (squares / jnp.where(largest > 0, largest, 1.0)).astype(jnp.float32)
     if left_out is not None:
@@ -50,8 +51,9 @@ def _neighbours(rows, x, limit: int, left_out) -> tuple[Int[Array, "m limit"], F
 
 
 def _neighbour_means(rows, sample: Sample, limit: int, left_out=None):
-    """The weighted mean response (m, limit, k) of the k nearest points for k = 1..limit, NaN where there are fewer, or their
-    distances leave the float64 numbers; and the sums of their weights, (m, limit). Points of weight 0 are none."""
+    """The weighted mean responses (m, limit, outputs) of the k nearest points for k = 1, ..., `limit`, and the sums of the
+    weights of these points, (m, limit). A mean is NaN if there are fewer than k points, or if a squared distance overflows.
+    Points of weight 0 do not count."""
     x, y, weight = sample
     out = left_out
     if weight is not None:
@@ -82,7 +84,7 @@ class NeighboursFit(AbstractFit):
     status: Int[Array, "*batch"]
     stats: dict[str, Array]
 
-    # The annotation leaves the shape to the check, whose message says what to do.
+    # The annotation accepts any shape, because the error message of `check_points` is more helpful.
     def predict(self, x: Float[Array, "..."]) -> Float[Array, "t *outputs"]:
         """Predictions at the t rows of x; NaN at rows that are not finite."""
         check_points(self.x, x)
@@ -102,7 +104,7 @@ def _predict_neighbours_compiled(self: NeighboursFit, x):
 
 
 def _kth(values: Float[Array, "*rows"], k: Int[Array, ""], axis: int = 0) -> Float[Array, "*others"]:
-    """NaN unless 1 <= k <= limit."""
+    """The entry for k neighbours along an axis that holds k = 1, ..., limit; NaN for any other k."""
     limit = values.shape[axis]
     return jnp.take(values, jnp.where(k >= 1, k - 1, limit), axis=axis, mode="fill", fill_value=jnp.nan)
 
@@ -112,23 +114,24 @@ class NearestNeighbours(AbstractEstimator):
     (Hastie, Tibshirani & Friedman 2009, equation 2.8). Among equally far points the earlier in the data counts as nearer.
 
     With sample weights it is sum_i w_i y_i / sum_i w_i over the k nearest points of weight > 0: a weight says how much a point
-    counts in the mean, and not how many points it is, so that integer weights are not repeated rows here.
+    counts in the mean, and not how many neighbours it stands for, so an integer weight does not act like repeated rows here.
 
     **Arguments:**
 
     - `k`: an integer from 1 to n - 1, or `"gcv"`, `"loo"`, `"holdout"` or `"oracle"`: the best of 1, 2, ...,
       min(n - 1, 512) by that criterion (module docstring).
 
-    One sort of the distances gives every k at once: the predictions are its cumulative means. At a training point the m copies
-    of the point (1 where none repeats) are its first neighbours, so trace(H) = n/k, and for k > m the mean of (I-H) y over them
-    is 1 - m/k times their mean residual with the k - m nearest others (with weights, the copies' share of the weight stands for
-    m/k). So without weights and repeated points GCV of k is exactly the leave-one-out score of k - 1, and infinite for k = 1.
-    Where fewer than k points differ from one, k has no score.
+    One sort of the distances serves every k: the predictions are cumulative means of the sorted responses. A point that occurs
+    m times in the data (m = 1 if it does not repeat) has its m copies as its first neighbours. Hence trace(H) = n/k, and for
+    k > m the mean of (I-H) y over the copies is 1 - m/k times the residual of their mean response from the mean of the k - m
+    nearest other points. (With weights, the copies' share of the weight takes the place of m/k.) Without weights and repeated
+    points, the GCV score of k is therefore exactly the leave-one-out score of k - 1, and it is infinite for k = 1. If fewer
+    than k training points differ from some training point, k has no score.
 
     A traced k (`jax.vmap` over estimators) above min(n - 1, 512) or below 1 gives `Status.SINGULAR` and NaN predictions,
     as do distances whose squares overflow.
 
-    **Raises:** ValueError for k < 1 or not an integer, or an unknown criterion.
+    **Raises:** ValueError for a k that is below 1 or not an integer, and for an unknown criterion.
 
     >>> data = ts.Dataset(x=jnp.array([[0.0], [1.0], [2.0]]), y=jnp.array([0.0, 1.0, 5.0]))
     >>> fit = ts.NearestNeighbours(k=2).fit(jax.random.key(0), data)
@@ -139,11 +142,11 @@ class NearestNeighbours(AbstractEstimator):
     k: Fixed | Search = eqx.field(converter=tuned("k", lowest=1.0, integer=True), default="loo")
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> NeighboursFit:
-        """Fits x (n, d), y (n,) or (n, k), in float64. `key` is used by `k="holdout"` and by `k="oracle"`, which also needs
-        `oracle=(problem, teacher)`: fresh inputs are drawn from the problem, independent of all other uses of `key`.
+        """Fits x (n, d) and y, (n,) or (n, outputs), in float64. Only `k="holdout"` and `k="oracle"` use `key`. The latter also
+        needs `oracle=(problem, teacher)`: it draws fresh inputs from the problem, independent of all other uses of `key`.
 
-        **Raises:** ValueError for data that are not finite or of the wrong rank, fewer than 2 points or k >= n, and a
-        missing or needless oracle.
+        **Raises:** ValueError for data that are not finite or of the wrong rank, for fewer than 2 points, for k >= n, and for
+        an oracle that is missing or not needed.
         """
         check_smoother("k", self.k, oracle, data)
         n = rows_present(data)
@@ -171,8 +174,9 @@ def _fit_neighbours_compiled(self: NearestNeighbours, key, data: Dataset, oracle
     ks = jnp.arange(1.0, limit + 1)
 
     def leave_out(rows, response, index):
-        """Squared residuals without the point's group; the rest of the group's share of itself, and squares of it times the
-        group's mean residual; the scatter within the group, and how many points it has."""
+        """For each row and each k, with the row's group of equal points left out: the squared residuals; 1 minus the weight
+        that the group has in its own prediction; and the square of this number times the group's mean residual. Then for each
+        row, the scatter of its response about the group's mean, and the number of points in the group."""
         squares = squared_distances(rows, x)
         _, copies, mass, mean = groups_of(squares, index, y, weight, present)
         others, masses = _neighbour_means(rows, sample, limit, left_out=lambda squares: own_group(squares, index))
@@ -189,13 +193,13 @@ def _fit_neighbours_compiled(self: NearestNeighbours, key, data: Dataset, oracle
         jnp.where(present.reshape(-1, *(1,) * (values.ndim - 1)), values, 0.0) for values in found[:4]
     )
     parts = jnp.where(present, 1.0 / found[4], 0.0)
-    # Of the whole, so that k = 1 gives 0/0 and not a number.
+    # The sums run over all groups, and `left` is 0 for k = 1: its score is set to infinity below.
     groups, left, total = jnp.sum(parts), jnp.sum(shares * parts[:, None], axis=0), jnp.sum(weight)
     squares = jnp.sum(weight[:, None] * own_squares, axis=0)
     gcv = groups * squares / jnp.where(left > 0, left, 1.0) ** 2 * (groups / total) + jnp.sum(weight * scatter) / total
     dof = n / ks if sample.weight is None else groups - left
     scores = Scores(dof, jnp.where(left > 0, gcv, jnp.inf), jnp.sum(weight[:, None] * residuals, axis=0) / total)
-    # There are no more candidates than points that are present, but for one.
+    # A candidate k needs more than k points that are present.
     scores = Scores(*(jnp.where(ks < n, score, jnp.nan) for score in scores))
 
     def errors(part: Sample, test: Sample):
@@ -212,9 +216,9 @@ def _fit_neighbours_compiled(self: NearestNeighbours, key, data: Dataset, oracle
         k = 1 + tune(self.k.criterion, key, sample, oracle, lambda: scores, errors)
     dof, gcv, loo = (_kth(score, k) for score in scores)
     stats = {"k": k, "dof": dof, "gcv": gcv, "loo": loo}
-    # Fewer than k others of a point that repeats leave it without a score, not without a fit.
+    # If fewer than k points differ from a repeated point, k has no score, but there is a fit nevertheless.
     scored = k <= n - jnp.max(jnp.where(present, found[4], 0.0))
     status = status_of_all(jnp.where(scored, loo, 0.0), dof)
-    # With n points or more there is no prediction either.
+    # k >= n has no prediction either.
     k = k if sample.weight is None else jnp.where(k < n, k, 0)
     return NeighboursFit(x=x, y=shaped(y, data), weight=sample.weight, k=k, limit=limit, status=status, stats=stats)

@@ -11,8 +11,8 @@ from .leading import Extent
 
 
 class Shifted(NamedTuple):
-    """Of (A + r I) c = b, for each of p shifts r: the solutions (q, p, k) for the k columns of b, and the traces of
-    (A + r I)^{-1} and of its square, and log det(A + r I), (p,) each."""
+    """Results for (A + r I) c = b with A (q, q) at each of p shifts r: the `solutions` (q, p, k) for the k columns of b, and,
+    each (p,), the traces of (A + r I)^{-1} and of its square, and log det(A + r I)."""
 
     solutions: Float[Array, "q p k"]
     trace_inverse: Float[Array, " p"]
@@ -23,8 +23,9 @@ class Shifted(NamedTuple):
 def solve_shifted(
     a: Float[Array, "q q"], b: Float[Array, "q k"], shifts: Float[Array, " p"], extent: Extent = None
 ) -> Shifted:
-    """For A positive semidefinite and r > 0, from one factorisation of A, which is diagonal from row `extent` on."""
-    # LAPACK and cuSOLVER reduce to tridiagonal form; elsewhere (TPU) there is the eigendecomposition.
+    """Solves (A + r I) c = b for A positive semidefinite and all shifts r > 0 from one factorisation of A. From row `extent` on
+    A must be diagonal."""
+    # LAPACK and cuSOLVER can reduce A to tridiagonal form; other platforms (TPU) have only the eigendecomposition.
     given = () if extent is None else (extent,)
     fast = {name: _shifted_by_tridiagonal for name in ("cpu", "cuda", "rocm")}
     return Shifted(*jax.lax.platform_dependent(a, b, shifts, *given, **fast, default=_shifted_by_eigen))
@@ -42,10 +43,11 @@ def _shifted_by_eigen(a, b, shifts, extent: Extent = None) -> Shifted:
 
 
 def _shifted_by_tridiagonal(a, b, shifts, extent: Extent = None) -> Shifted:
-    """A = Q T Q^T, Q of Householder reflections that leave the first coordinate alone. T + r I has pivots from above,
-    delta_i = t_i + r - e_{i-1}^2 / delta_{i-1}, and from below, gamma_i; then (T + r I)^{-1}_ii = 1 / (delta_i + gamma_i -
-    t_i - r) (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, theorem 2.3). The trace of the square is minus the derivative of the
-    trace by r."""
+    """Uses A = Q T Q^T, where T is tridiagonal and Q is a product of Householder reflections that leave the first coordinate
+    alone. With t the diagonal of T and e the entries beside it, elimination in T + r I has the pivots
+    delta_i = t_i + r - e_{i-1}^2 / delta_{i-1} from the top down, and gamma_i = t_i + r - e_i^2 / gamma_{i+1} from the bottom
+    up. Then (T + r I)^{-1}_ii = 1 / (delta_i + gamma_i - t_i - r) (Meurant 1992, SIAM J. Matrix Anal. Appl. 13, theorem 2.3).
+    The trace of the square of the inverse is minus the derivative of the trace with respect to r."""
     if a.shape[0] == 1:
         return _shifted_by_eigen(a, b, shifts)
     form = leading.tridiagonal(a, b, extent)

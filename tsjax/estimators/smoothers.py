@@ -1,13 +1,16 @@
-r"""Linear smoothers by a kernel, the Nadaraya-Watson estimator (degree 0) and local linear regression (degree 1).
+r"""Linear smoothers by a kernel: the Nadaraya-Watson estimator (degree 0) and local linear regression (degree 1).
 
-Each predicts a weighted mean of the responses, f_hat(x) = sum_i l_i(x) y_i with weights that do not depend on y; H with
-H_ij = l_j(x_i) is the hat matrix and dof = trace(H). Everything is float64. The one hyper-parameter (the number of
-neighbours, or the bandwidth) is given, or the best of a path by a criterion of `tsjax.estimators.tuning`. "loo" leaves the
-weight of each point out in turn, which is (y_i - f(x_i)) / (1 - H_ii) for these smoothers (Hastie, Tibshirani & Friedman 2009,
-"The Elements of Statistical Learning", equation 7.64) without its cancellations; "gcv" is infinite where H = I. Of equal
-scores the smallest candidate is taken. Equal points are left out together (`tsjax.estimators.repeats`), unless all are equal.
-Sample weights w_i multiply those of the kernel, so that a row of weight w is w copies of it. Of several outputs, y (n, k), each
-is smoothed with the same l_i.
+A linear smoother predicts f_hat(x) = sum_i l_i(x) y_i with weights l_i that do not depend on y. H with H_ij = l_j(x_i) is the
+hat matrix, and dof = trace(H). Everything is float64.
+
+- *Search.* The one hyper-parameter (the bandwidth; for `NearestNeighbours` the number of neighbours) is given, or it is the
+  best of a path by a criterion of `tsjax.estimators.tuning`. "loo" predicts each point with its own weight set to 0. The
+  residual of that prediction equals (y_i - f(x_i)) / (1 - H_ii) (Hastie, Tibshirani & Friedman 2009, "The Elements of
+  Statistical Learning", equation 7.64), but without the cancellations of this formula. "gcv" is infinite if H = I. Among equal
+  scores the smallest candidate is taken.
+- *Repeated points.* Equal points are left out together (`tsjax.estimators.repeats`), unless all points are equal.
+- *Sample weights* multiply the weights of the kernel, so a row of weight w acts like w copies of it.
+- *Several outputs*, y (n, k), are all smoothed with the same l_i.
 """
 
 from collections.abc import Callable
@@ -39,34 +42,35 @@ from .smoothing import (
 )
 from .tuning import Fixed, Oracle, Search, tuned
 
-# Weights that sum to less are about to leave the normal float64 numbers, and their ratios with them.
+# Weights whose sum is below this are close to the smallest normal float64 number, so that their ratios lose digits.
 _NO_WEIGHT = 1e-290
 # Local linear regression: the jitter relative to the second moments about the point of prediction, and relative to those
-# about the mean of the data: where a bandwidth is far smaller than the data's spread, about 1e-16 of the latter is lost.
+# about the mean of the data. If the bandwidth is far smaller than the spread of the data, rounding costs about 1e-16 of the
+# latter.
 _JITTER, _ROUNDOFF = 1e-8, 1e-12
 
 
 def _kernel_family(kernel: Any) -> Any:
     if isinstance(kernel, AbstractKernel):
         raise ValueError(
-            f"kernel is a function of the bandwidth, such as the class tsjax.kernels.RBF, but got the kernel {kernel!r}. "
+            f"kernel must be a function of the bandwidth, such as the class tsjax.kernels.RBF, but got the kernel {kernel!r}. "
             "Give its class, and its length scale as bandwidth."
         )
     if not isinstance(kernel(1.0) if callable(kernel) else None, AbstractRadialKernel):
         raise ValueError(
-            "kernel is a function of the bandwidth that gives a kernel of the distance (an AbstractRadialKernel), such as "
+            "kernel must be a function of the bandwidth that returns an AbstractRadialKernel, a kernel of the distance, such as "
             f"tsjax.kernels.RBF or tsjax.kernels.Laplace; got {kernel!r}."
         )
     return kernel
 
 
 def _of_distance(kernel: AbstractRadialKernel, squares: Float[Array, "m n"]) -> Float[Array, "m n"]:
-    """The kernel at given squared distances, which are the same for all bandwidths."""
+    """The values of the kernel at squared distances, which are computed once for all bandwidths."""
     return kernel.profile(squares / kernel.length_scale**2)
 
 
 def _regressors(degree: int, x: Float[Array, "n d"], y: Float[Array, "n k"]) -> Float[Array, "n p"]:
-    """What the moments of `_level` are weighted sums of: 1, y, and for degree 1 also x, x y and the products x_a x_b."""
+    """The p columns whose weighted sums `_level` needs: 1, y, and for degree 1 also x, x y and the products x_a x_b, a <= b."""
     columns = [jnp.ones((len(y), 1)), y]
     if degree == 1:
         a, b = np.triu_indices(x.shape[1])
@@ -75,11 +79,11 @@ def _regressors(degree: int, x: Float[Array, "n d"], y: Float[Array, "n k"]) -> 
 
 
 def _level(degree: int, outputs: int, moments: Float[Array, " p"], x: Float[Array, " d"]) -> tuple[Array, Array]:
-    """The predictions of all outputs at x, and e_1^T (Z^T W Z + diag(0, eps))^{-1} e_1 times the sum of the weights, from the
-    weighted sums of `_regressors`, divided by the sum of the weights.
+    """The predictions of all outputs at x, and e_1^T (Z^T W Z + diag(0, eps))^{-1} e_1 times the sum of the weights (Z, W and
+    eps as in `LocalLinear`). `moments` are the weighted sums of `_regressors`, divided by the sum of the weights.
 
-    With the weighted means xbar and ybar, the covariance C of x and c of x with y (the Schur complement of that sum) these
-    are ybar + c^T (C + eps)^{-1} (x - xbar) and 1 + (x - xbar)^T (C + eps)^{-1} (x - xbar).
+    With the weighted means xbar and ybar, the weighted covariance C of x, and the weighted covariance c of x with y, these two
+    results are ybar + c^T (C + eps)^{-1} (x - xbar) and 1 + (x - xbar)^T (C + eps)^{-1} (x - xbar), by the Schur complement.
     """
     if degree == 0:
         return moments[1:], jnp.ones(())
@@ -91,7 +95,8 @@ def _level(degree: int, outputs: int, moments: Float[Array, " p"], x: Float[Arra
     covariance, gap = raw - jnp.outer(x_mean, x_mean), x - x_mean
     variance = jnp.maximum(jnp.diagonal(covariance), 0.0)
     variance += _JITTER * (variance + gap**2) + _ROUNDOFF * jnp.diagonal(raw)
-    # As a correlation matrix, so that units of the coordinates do not matter. Without any variance there is nothing to solve.
+    # The system is solved with a correlation matrix, so that the units of the coordinates do not matter. A coordinate without
+    # variance keeps scale 1.
     scale = jnp.sqrt(jnp.where(variance > 0, variance, 1.0))
     correlation = jnp.where(jnp.eye(d, dtype=bool), 1.0, covariance / jnp.outer(scale, scale))
     solved = jsl.cho_solve((jnp.linalg.cholesky(correlation), True), gap / scale) / scale
@@ -99,10 +104,10 @@ def _level(degree: int, outputs: int, moments: Float[Array, " p"], x: Float[Arra
 
 
 def _smooth(degree: int, weights, regressors, x, nearest):
-    """Predictions from weights (m, n) at x (m, d), the level's variance of `_level`, the sum of the weights and whether
-    they have one; else `nearest` (m, k) is the prediction."""
+    """From weights (m, n) at x (m, d): predictions (m, k), the second result of `_level` (m,), the sums of the weights (m,),
+    and whether each sum is large enough to divide by (m,). If it is not, the prediction is `nearest` (m, k)."""
     total = jnp.sum(weights, axis=1)
-    # NaN has weight, so that it is seen in the prediction.
+    # A sum that is NaN counts as large enough, so that the prediction is NaN too.
     weighty = ~(total < _NO_WEIGHT)
     moments = (weights @ regressors) / jnp.where(weighty, total, 1.0)[:, None]
     level, excess = jax.vmap(lambda moment, point: _level(degree, nearest.shape[1], moment, point))(moments, x)
@@ -110,12 +115,13 @@ def _smooth(degree: int, weights, regressors, x, nearest):
 
 
 def _nearest(squares: Float[Array, "m n"], y: Float[Array, "n k"]) -> Float[Array, "m k"]:
-    """The response of the nearest point; NaN where no square is a finite number."""
+    """The response of the nearest point, or NaN if no squared distance is finite."""
     return jnp.where(jnp.isfinite(jnp.min(squares, axis=1))[:, None], y[jnp.argmin(squares, axis=1)], jnp.nan)
 
 
 class _Local(eqx.Module):
-    """A kernel smoother on training data; x and y about their means, which spares digits. The largest weight is 1."""
+    """A kernel smoother on training data. x and y are centred at their means, which saves digits, and the largest sample weight
+    is 1."""
 
     degree: int = eqx.field(static=True)
     kernel: Callable[[Any], AbstractRadialKernel] = eqx.field(static=True)
@@ -127,7 +133,7 @@ class _Local(eqx.Module):
         return jnp.where(left_out, 0.0, values * self.weight[None, :])
 
     def at(self, bandwidths: Float[Array, " p"], rows: Float[Array, "m d"]) -> Float[Array, "m p k"]:
-        """The predictions at rows with each bandwidth."""
+        """The predictions at the rows with each bandwidth."""
         squares = squared_distances(rows, self.x)
         absent = self.weight[None, :] == 0
         nearest = _nearest(jnp.where(absent, jnp.inf, squares), self.y)
@@ -145,11 +151,12 @@ class _Local(eqx.Module):
         return jnp.sum(test.mean((test.y[:, None, :] - predictions) ** 2), axis=1)
 
     def scores(self, bandwidths: Float[Array, " p"]) -> Scores:
-        """On the training points, with each bandwidth.
+        """The scores on the training points with each bandwidth.
 
-        With the weights w of the points of a group, of sum m, added, the normal matrix is that without them plus m w e_1 e_1^T.
-        By the formula of Sherman & Morrison the group's share of itself is 1 - 1 / (1 + m w e_1^T (that without)^{-1} e_1), and
-        its mean of (I-H) y is the rest of the share times its mean residual without it.
+        Let A be the normal matrix without the points of a group, m the sum of the group's sample weights, and w = k_h(0) the
+        kernel at distance 0. With the group the normal matrix is A + m w e_1 e_1^T. By the Sherman-Morrison formula, the group
+        has the weight 1 - u in its own prediction, u = 1 / (1 + m w e_1^T A^{-1} e_1), and the group's mean of (I-H) y is u
+        times its mean residual without it.
         """
         regressors, present = _regressors(self.degree, self.x, self.y), self.weight > 0
 
@@ -170,13 +177,13 @@ class _Local(eqx.Module):
             return jnp.moveaxis(prediction, 0, 1), unexplained.T, copies, mean
 
         prediction, unexplained, copies, mean = over_rows(leave_out, len(self.y), self.x, jnp.arange(len(self.y)))
-        # Each group counts once, and a row that is not there in none.
+        # Each group counts once, and rows of weight 0 belong to no group.
         parts = jnp.where(present, 1.0 / copies, 0.0)
         prediction = jnp.where(present[:, None, None], prediction, 0.0)
         unexplained = jnp.where(present[:, None], unexplained, 0.0)
         groups, total = jnp.sum(parts), jnp.sum(self.weight)
         weighted = lambda squares: jnp.sum(self.weight[:, None] * jnp.sum(squares, axis=2), axis=0) / total
-        # The ratio is that of tiny numbers where H is almost I.
+        # If H is almost I, GCV is a ratio of tiny numbers: dividing all of them by the largest avoids underflow.
         largest = jnp.max(unexplained, axis=0)
         share = unexplained / jnp.where(largest > 0, largest, 1.0)[None, :]
         left = jnp.where(largest > 0, jnp.sum(share * parts[:, None], axis=0), 1.0)
@@ -188,9 +195,9 @@ class _Local(eqx.Module):
 
 
 def bandwidth_path(sample: Sample, count: int) -> Float[Array, " {count}"]:
-    """`count` log-spaced bandwidths, from a quarter of the median distance to the nearest other point (among the points
-    that have no double) to ten times the larger of that median and the root mean square distance to the mean. All 1 where
-    no two points differ.
+    """`count` log-spaced bandwidths. The smallest is a quarter of the median distance to the nearest other point, over the
+    points that do not repeat (if all points repeat, 1/100 of the root mean square distance to the mean). The largest is ten
+    times the larger of that median and the root mean square distance to the mean. All are 1 if no two points differ.
     """
     x, present = sample.x, sample.present
 
@@ -202,14 +209,14 @@ def bandwidth_path(sample: Sample, count: int) -> Float[Array, " {count}"]:
     apart = jnp.nanmedian(jnp.where(squares > 0, jnp.sqrt(squares), jnp.nan))
     apart = jnp.where(jnp.any(squares > 0), apart, 0.0)
     spread = jnp.sqrt(sample.mean(jnp.sum((x - sample.mean(x)[None, :]) ** 2, axis=1)))
-    # Every point may have a double, and the doubles may differ.
+    # If every point repeats, there is no median, although the points may differ from each other.
     least = jnp.where(apart > 0, apart / 4, spread / 100)
     path = least * (10 * jnp.maximum(spread, apart) / least) ** jnp.linspace(0.0, 1.0, count)
     return jnp.where(jnp.all(x == x[:1]), 1.0, path)
 
 
 class KernelSmootherFit(AbstractFit):
-    """What `NadarayaWatson` (degree 0) and `LocalLinear` (degree 1) give.
+    """The fit of `NadarayaWatson` (degree 0) or `LocalLinear` (degree 1).
 
     `stats`: `bandwidth`; `dof`, the effective degrees of freedom (trace of the hat matrix H); `gcv` and `loo`, the scores
     of the module docstring.
@@ -222,7 +229,7 @@ class KernelSmootherFit(AbstractFit):
     status: Int[Array, "*batch"]
     stats: dict[str, Array]
 
-    # The annotation leaves the shape to the check, whose message says what to do.
+    # The annotation accepts any shape, because the error message of `check_points` is more helpful.
     def predict(self, x: Float[Array, "..."]) -> Float[Array, "t *outputs"]:
         """Predictions at the t rows of x; NaN at rows that are not finite."""
         check_points(self.x_mean, x)
@@ -246,31 +253,31 @@ class NadarayaWatson(AbstractEstimator):
 
     **Arguments:**
 
-    - `kernel`: a function of the bandwidth h that gives a kernel with values >= 0 that depends on the distance only, such
+    - `kernel`: a function of the bandwidth h that returns a kernel with values >= 0 that depends on the distance only, such
       as the classes `tsjax.kernels.RBF` and `tsjax.kernels.Laplace`.
-    - `bandwidth`: a number > 0, or `"gcv"`, `"loo"`, `"holdout"` or `"oracle"`: the best of 60 by that criterion (module
-      docstring). Log-spaced, they reach from a quarter of the median distance to the nearest other point (among points
-      without a double) to ten times the root mean square distance of the points to their mean (or that median, if
-      larger). Numbers are traced: `jax.vmap` over them.
+    - `bandwidth`: a number > 0, or `"gcv"`, `"loo"`, `"holdout"` or `"oracle"`: the best of 60 candidates by that criterion
+      (module docstring). The candidates are log-spaced, from a quarter of the median distance to the nearest other point
+      (over points that do not repeat) to ten times the root mean square distance of the points to their mean (or that
+      median, if larger). Numbers are traced: use `jax.vmap` over them.
 
-    Where all weights underflow (they sum to less than 1e-290) the prediction is the response of the nearest training
-    point, the limit of the formula for small bandwidths; the same holds in leave-one-out. A traced bandwidth that is not
-    > 0 gives `Status.SINGULAR` and NaN predictions, as do distances whose squares overflow.
+    If all weights underflow (they sum to less than 1e-290), the prediction is the response of the nearest training
+    point, which is the limit of the formula for small bandwidths. The same holds in leave-one-out. A traced bandwidth that is
+    not > 0 gives `Status.SINGULAR` and NaN predictions, as do distances whose squares overflow.
 
-    **Raises:** ValueError for a bandwidth that is not finite and > 0, an unknown criterion, and a kernel where a function
-    of the bandwidth is wanted, or one that is no function of the distance.
+    **Raises:** ValueError for a bandwidth that is not finite and > 0, for an unknown criterion, and for a `kernel` that is
+    itself a kernel, or that does not return a kernel of the distance.
     """
 
     kernel: Callable[[Any], AbstractRadialKernel] = eqx.field(static=True, converter=_kernel_family, default=RBF)
     bandwidth: Fixed | Search = eqx.field(converter=tuned("bandwidth", positive=True), default="loo")
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelSmootherFit:
-        """Fits x (n, d), y (n,) or (n, k), in float64. `key` is used only by `bandwidth="holdout"` and by `bandwidth="oracle"`,
-        which also needs `oracle=(problem, teacher)`: fresh inputs are drawn from the problem, independent of all other
-        uses of `key`.
+        """Fits x (n, d) and y, (n,) or (n, k), in float64. Only `bandwidth="holdout"` and `bandwidth="oracle"` use `key`.
+        `bandwidth="oracle"` also needs `oracle=(problem, teacher)`: it draws fresh inputs from the problem, independent of all
+        other uses of `key`.
 
-        **Raises:** ValueError for data that are not finite or of the wrong rank, fewer than 2 points, and a missing or
-        needless oracle.
+        **Raises:** ValueError for data that are not finite or of the wrong rank, for fewer than 2 points, and for an oracle
+        that is missing or not needed.
         """
         check_smoother("bandwidth", self.bandwidth, oracle, data)
         return _fit_smooth(0, 60, self.kernel, floats_as_arrays(self.bandwidth), key, data, floats_as_arrays(oracle))
@@ -281,26 +288,26 @@ class LocalLinear(AbstractEstimator):
     f_hat(x) = e_1^T (Z^T W Z + diag(0, eps))^{-1} Z^T W y, with the rows (1, x_i - x) of Z (n, d+1) and the weights
     W = diag(k_h(x, x_i)) (Hastie, Tibshirani & Friedman 2009, equation 6.8). Linear functions are fitted without bias.
 
-    The jitter eps_a = 1e-8 sum_i W_ii (x_ia - x_a)^2 + 1e-12 sum_i W_ii (x_ia - m_a)^2, m the mean of the training inputs,
-    keeps this defined where fewer than d + 1 points have weight: a slope that they do not determine is 0. (The second
-    part is above the roundoff of moments about m, from which all others are made by matrix products.)
+    The jitter eps_a = 1e-8 sum_i W_ii (x_ia - x_a)^2 + 1e-12 sum_i W_ii (x_ia - m_a)^2, with m the mean of the training inputs,
+    keeps this defined if fewer than d + 1 points have weight: a slope that they do not determine is 0. (The second term is
+    larger than the roundoff of the moments about m, from which the moments about x are computed.)
 
     **Arguments:**
 
-    - `kernel`: a function of the bandwidth h that gives a kernel with values >= 0 that depends on the distance only, such
+    - `kernel`: a function of the bandwidth h that returns a kernel with values >= 0 that depends on the distance only, such
       as the classes `tsjax.kernels.RBF` and `tsjax.kernels.Laplace`.
     - `bandwidth`: as for `NadarayaWatson`, with 24 candidates over the same range.
 
-    Where all weights underflow: as for `NadarayaWatson`. Time per candidate grows as n^2 d^2.
+    If all weights underflow, the prediction is that of `NadarayaWatson`. The time for each candidate grows as n^2 d^2.
 
-    **Raises:** as `NadarayaWatson` does.
+    **Raises:** ValueError, as `NadarayaWatson` does.
     """
 
     kernel: Callable[[Any], AbstractRadialKernel] = eqx.field(static=True, converter=_kernel_family, default=RBF)
     bandwidth: Fixed | Search = eqx.field(converter=tuned("bandwidth", positive=True), default="loo")
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelSmootherFit:
-        """Fits x (n, d), y (n,) or (n, k), in float64, as `NadarayaWatson.fit` does; raises as it does."""
+        """Fits x (n, d) and y, (n,) or (n, k), in float64, as `NadarayaWatson.fit` does, and raises the same errors."""
         check_smoother("bandwidth", self.bandwidth, oracle, data)
         return _fit_smooth(1, 24, self.kernel, floats_as_arrays(self.bandwidth), key, data, floats_as_arrays(oracle))
 
@@ -333,7 +340,7 @@ def _fit_smooth_compiled(degree, count, kernel, rule, key, data: Dataset, oracle
         bandwidth = path[tune(rule.criterion, key, sample, oracle, lambda: smoother.scores(path), errors)]
     dof, gcv, loo = (score[0] for score in smoother.scores(bandwidth[None]))
     stats = {"bandwidth": bandwidth, "dof": dof, "gcv": gcv, "loo": loo}
-    # GCV is infinite, and rightly so, where H = I.
+    # GCV is not part of the status: it is infinite if H = I.
     status = status_of_all(bandwidth, dof, loo)
     y_mean = y_mean[0] if data.y.ndim == 1 else y_mean
     return KernelSmootherFit(

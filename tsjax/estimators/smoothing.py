@@ -1,4 +1,4 @@
-"""What smoothers share: distances, groups of equal points that are left out together, and the choice of a candidate."""
+"""Code shared by the smoothers: distances, groups of equal points that are left out together, and the choice of a candidate."""
 
 import math
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from .repeats import Sample
 from .ridge import best_score
 from .tuning import Fixed, Oracle, Search, check_oracle, hold_out, oracle_sample, rows_present
 
-# Numbers in the largest matrix (rows of a block times training points): 32 MB.
+# The largest number of entries in one matrix of distances (rows of a block times training points): 32 MB in float64.
 _ENTRIES = 2**22
 
 
 def check_smoother(name: str, rule: Fixed | Search, oracle: Oracle | None, data: Dataset) -> None:
-    """Raises ValueError for bad data, too few of them, and an oracle that is missing or needless."""
+    """Raises ValueError for invalid data, for fewer than 2 points, and for an oracle that is missing or not needed."""
     check_data(data, outputs=True, weights=True)
     if rows_present(data) < 2:
         n = rows_present(data)
@@ -37,7 +37,7 @@ def check_points(x_train, x) -> None:
 
 
 class Scores(NamedTuple):
-    """Of one fit, or of each candidate of the path."""
+    """Effective degrees of freedom and scores, of one fit () or of each of the p candidates of the path (p,)."""
 
     dof: Array
     gcv: Array
@@ -54,8 +54,8 @@ def tune(
 ) -> Int[Array, ""]:
     """The index of the best candidate of the path.
 
-    `within()` scores each on the data; `errors(part, test)` are the mean squared errors on a sample `test` of each, fitted to
-    the sample `part`.
+    `within()` returns the scores of all candidates on the data. `errors(part, test)` fits all candidates to the sample `part`
+    and returns their mean squared errors on the sample `test`.
     """
     if criterion == "loo":
         scores = within().loo
@@ -69,26 +69,30 @@ def tune(
 
 
 def over_rows(fn: Callable, width: int, *rows: Array) -> Any:
-    """fn(*rows), row by row independent, in blocks of rows such that block times width stays near `_ENTRIES`."""
+    """fn(*rows) in blocks of rows, for an `fn` that treats rows independently. The number of rows in a block times `width`
+    stays near `_ENTRIES`."""
     n = rows[0].shape[0]
     count = math.ceil(n * width / _ENTRIES)
     if count <= 1:
         return fn(*rows)
     size = math.ceil(n / count)
-    # The last row again, to fill the last block.
+    # Copies of the last row fill the last block.
     take = np.minimum(np.arange(count * size), n - 1).reshape(count, size)
     blocks = jax.lax.map(lambda block: fn(*block), tuple(r[take] for r in rows))
     return jax.tree.map(lambda b: b.reshape(count * size, *b.shape[2:])[:n], blocks)
 
 
 def squared_distances(rows: Float[Array, "m d"], x: Float[Array, "n d"]) -> Float[Array, "m n"]:
-    """By differences: exactly 0 for equal points, which |a|^2 - 2 <a, b> + |b|^2 is not."""
+    """|rows_i - x_j|^2 by differences, which is exactly 0 for equal points; |a|^2 - 2 <a, b> + |b|^2 is not."""
     return jnp.sum((rows[:, None, :] - x[None, :, :]) ** 2, axis=-1)
 
 
 class Groups(NamedTuple):
-    """Of each row: which points are left out with it (it and those equal to it), how many of them are present, the sum of their
-    weights, and their weighted mean response."""
+    """For each of m rows, the group of points that are left out together with it: the point itself and all points equal to it.
+
+    `own` marks the points of the group, `copies` is the number of those that are present (at least 1), `mass` the sum of
+    their weights, and `mean` their weighted mean response.
+    """
 
     own: Bool[Array, "m n"]
     copies: Float[Array, " m"]
@@ -101,15 +105,16 @@ def groups_of(squares: Float[Array, "m n"], index: Int[Array, " m"], y, weight, 
     copies = jnp.sum(own & present[None, :], axis=1, dtype=jnp.float64)
     mass = jnp.sum(jnp.where(own, weight[None, :], 0.0), axis=1)
     sums = jnp.sum(jnp.where(own[:, :, None], (weight[:, None] * y)[None], 0.0), axis=1)
-    # A row that is not there may stand alone, where all are equal.
+    # A row of weight 0 may be alone in its group if all points are equal: no point of that group is present.
     return Groups(own, jnp.maximum(copies, 1.0), mass, sums / jnp.where(mass > 0, mass, 1.0)[:, None])
 
 
 def own_group(squares: Float[Array, "m n"], index: Int[Array, " m"]) -> Bool[Array, "m n"]:
-    """Which points are left out with the point of each row: those equal to it; where all are, it alone."""
+    """Which points are left out together with the point of each row: those equal to it, or the point alone if all points are
+    equal."""
     own = squares == 0.0
     alone = index[:, None] == jnp.arange(squares.shape[1])[None, :]
-    # The point itself too where a square is NaN.
+    # The point itself is included also where its squared distance is NaN.
     return jnp.where(jnp.all(own, axis=1, keepdims=True), alone, own | alone)
 
 
