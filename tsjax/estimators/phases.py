@@ -1,7 +1,8 @@
 r"""The two phases of Algorithm 1 of Akiyama & Suzuki (arXiv:2205.14818), for one student on one data set.
 
-With L = (1/2n) sum_i (y_i - f(x_i))^2: noisy gradient descent on both layers, theta <- theta - eta grad(L + lambda
-|theta|^2) + sqrt(2 eta T) xi, and vanilla gradient descent on the neurons alone. Both write the samples on the last axis.
+With L = (1/2n) sum_i (y_i - f(x_i))^2, phase I is noisy gradient descent on both layers, theta <- theta - eta grad(L + lambda
+|theta|^2) + sqrt(2 eta T) xi with xi ~ N(0, I), and phase II is vanilla gradient descent on the neurons alone. Both have the
+samples on the last axis.
 """
 
 import functools
@@ -22,35 +23,37 @@ from ..task import Dataset
 from ..train import Flat, FullBatch, Trained, train
 from .base import check_at_least
 
-# Phase II looks at its stopping rule once in so many steps, and stops when the loss fell over them by less than this
-# share of the statistical error of an efficient student. The loss rather than its gradient: minima of ReLU networks often
-# lie in a kink of the empirical loss, where the gradient does not vanish.
+# Phase II checks its stopping rule once every SEGMENT steps, and stops when the loss fell over these steps by less than the
+# share FLATNESS of the statistical error of an efficient student. The rule uses the loss and not its gradient, because minima
+# of ReLU networks often lie in a kink of the empirical loss, where the gradient does not vanish.
 SEGMENT = 50
 FLATNESS = 1e-3
-# A loss this many times that of predicting 0, plus that of a unit neuron, will not come back.
+# Training has diverged if the loss exceeds EXPLODED times the loss of predicting 0 plus that of a unit neuron.
 EXPLODED = 1e4
 
 
 class NoisyPhase(eqx.Module):
-    r"""Phase I. Fields left at None follow the formulas, in which m is the width the student shall end with (half of the
-    width of this phase where the data choose it), d the dimension and s^2 = mean x_i^2 (1/d on the sphere;
-    for activations other than relu see `input_scale`).
+    r"""Phase I. Fields left at None follow formulas in m, d and s^2. Here m is the width of the student (with `width="auto"`,
+    half of the width of this phase), d the dimension of the inputs, and s^2 = mean x_i^2 (1/d on the sphere; for activations
+    other than relu see `input_scale`).
 
-    - `width`: neurons while exploring, 2 m. The spare ones make the difference between success by luck and success: they
-      find the teacher's neurons that a student of its width misses, and are pruned at the switch. A single run recovers
-      the teacher in 99 % of the data sets where same-width runs do so in 77 % ((d, m) = (8, 8), n = 16 md) or 55 %
-      (neurons at cosine 0.8). `width=m` gives the paper's algorithm.
-    - `samples`: 64 m d of the n samples, drawn at random once for all restarts; all of them where there are no more. The
-      basin is found without the rest; pruning and phase II see all.
-    - `steps`: 300 m with spare neurons, after which every restart is at the same optimum; where saddles are slow, half
-      of it leaves restarts that agree on a worse one. Without, 1500 + 500 m: most of what looks like failure is that.
-    - `step_size`: eta = 2 / ((m+1) s^2); the largest curvature of L at an orthonormal teacher is about (m+1) s^2 / 4,
-      however many neurons share its path norm. Where inputs are correlated, see `step_scale` for what stands for s^2.
-    - `temperature`: T = 0.05 s^2 / (m d) = 0.05 / (m d^2) on the sphere. At the teacher's width worth 2 to 6 points of
-      success over T = 0; ten times hotter loses them again. With spare neurons it hardly matters.
-    - `regularisation`: lambda = 0.01 s^2; above 0.02 s^2 neurons die.
-    - `optimizer`: any `optax.GradientTransformation` in place of gradient descent; the noise, at `step_size`, is added to
-      its updates.
+    - `width`: number of neurons in this phase; 2 m by default. The spare neurons find neurons of the teacher that a
+      student of the teacher's width can miss, and are pruned at the switch (`sweeps/hard_teachers.toml` measures how often
+      such students recover the teacher). `width=m` is the paper's algorithm.
+    - `samples`: the number of samples that this phase sees, drawn at random once for all restarts; 64 m d by default, or all
+      n if there are no more. So many suffice to find the basin. Pruning and phase II see all samples.
+    - `steps`: 300 m by default if there are spare neurons. With too few steps on slow saddles, restarts can agree on a worse
+      optimum. Without spare neurons the default is 1500 + 500 m, since runs at the teacher's width often stay long at a
+      saddle before they reach the optimum.
+    - `step_size`: eta = 2 / ((m+1) s^2) by default. The largest curvature of L at an orthonormal teacher is about
+      (m+1) s^2 / 4, regardless of how many neurons share its path norm. For correlated inputs `step_scale` replaces s^2.
+    - `temperature`: T = 0.05 s^2 / (m d) by default, which is 0.05 / (m d^2) on the sphere. At the teacher's width, single runs
+      succeed more often with this noise than without (`sweeps/why_noise.toml` measures both).
+    - `regularisation`: lambda = 0.01 s^2 by default. With a much larger lambda, neurons shrink to 0.
+    - `optimizer`: any `optax.GradientTransformation` in place of gradient descent. The noise, scaled by `step_size`, is added
+      to its updates.
+
+    **Raises:** ValueError for values out of range.
     """
 
     width: int | None = eqx.field(static=True, default=None)
@@ -68,12 +71,14 @@ class NoisyPhase(eqx.Module):
 
 
 class VanillaPhase(eqx.Module):
-    r"""Phase II. Fields left at None follow the formulas.
+    r"""Phase II. Fields left at None follow formulas in the width m, the dimension d and the input scale s^2.
 
-    - `max_steps`: 4000 + 1000 m. The phase ends earlier, when 50 steps lower the loss L by less than 10^{-3} (m d / n) L,
-      a thousandth of an efficient student's statistical error.
-    - `step_size`: eta = 2 / ((m+1) s^2), s^2 by `step_scale`.
+    - `max_steps`: 4000 + 1000 m by default. The phase ends earlier if 50 steps lower the loss L by less than
+      10^{-3} (m d / n) L, a thousandth of an efficient student's statistical error.
+    - `step_size`: eta = 2 / ((m+1) s^2) by default, with s^2 from `step_scale`.
     - `optimizer`: any `optax.GradientTransformation` in place of gradient descent.
+
+    **Raises:** ValueError for values out of range.
     """
 
     max_steps: int | None = eqx.field(static=True, default=None)
@@ -85,13 +90,14 @@ class VanillaPhase(eqx.Module):
 
 
 def trained_in_phase_two(net: TwoLayer) -> TwoLayer:
-    """Which parameters vanilla gradient descent moves, as a tree of booleans: the neurons, where they hold the output weights
-    too (phi homogeneous); else both layers, since neurons cannot mend output weights that phase I left biased."""
+    """Which parameters vanilla gradient descent moves, as a tree of booleans. If phi is homogeneous, only the neurons move,
+    because they have absorbed the scale of the output weights. Otherwise both layers move, because the neurons cannot correct
+    output weights that phase I left biased."""
     return eqx.tree_at(lambda net: (net.a, net.w), net, (net.activation.degree is None, True))
 
 
 def objective_in_phase_two(net: TwoLayer) -> AbstractObjective:
-    """L, in which neurons that are dead in `net`, a_j = 0, stay so."""
+    """The loss L. Neurons that are dead in `net` (a_j = 0) stay dead."""
     if net.activation.degree is not None:
         return squared
     alive = net.a != 0
@@ -99,19 +105,21 @@ def objective_in_phase_two(net: TwoLayer) -> AbstractObjective:
 
 
 def parameters_per_neuron(net: TwoLayer) -> int:
-    """d where the scale of a neuron is shared between its layers (phi homogeneous), else d + 1."""
+    """The number of free parameters of a neuron: d if phi is homogeneous, so that a_j and w_j share one scale; otherwise
+    d + 1."""
     return net.w.shape[-1] + (net.activation.degree is None)
 
 
 def in_one_type(data: Dataset) -> Dataset:
-    """The data in the common floating type of x and y: training rounds neither."""
+    """The data in the common floating-point type of x and y (at least float32), so that training rounds neither."""
     dtype = jnp.result_type(data.x, data.y, jnp.float32)
     weight = None if data.weight is None else data.weight.astype(dtype)
     return Dataset(x=data.x.astype(dtype), y=data.y.astype(dtype), weight=weight)
 
 
 def default(value, formula, dtype) -> Any:
-    """A hyper-parameter, or its formula where it is None, as a scalar of the training dtype; a schedule as it is."""
+    """A hyper-parameter, or the value of its formula if it is None, as a scalar of the training dtype. A schedule is returned
+    as it is."""
     return value if callable(value) else as_leaf(formula if value is None else value, dtype)
 
 
@@ -123,8 +131,9 @@ def _second_moments(x_t, weight):
 
 
 def input_scale(x_t, activation: AbstractActivation = relu, weight=None):
-    """s^2: mean x_i^2 for relu; in general twice the largest eigenvalue of E[phi'(x_1)^2 x x^T], the curvature of L in a
-    unit neuron, which for relu is half of mean x_i^2."""
+    """The scale s^2 of the inputs. For relu it is the mean of x_ik^2 over samples i and coordinates k. For other activations it
+    is twice the largest eigenvalue of E[phi'(x_1)^2 x x^T], the curvature of L with respect to a unit neuron. (For relu and
+    isotropic inputs this curvature is half of that mean, so both definitions agree.)"""
     if activation == relu:
         return weighted_mean(jnp.mean(x_t * x_t, axis=0), weight) if weight is not None else jnp.mean(x_t * x_t)
     slopes = jax.vmap(jax.grad(activation))(x_t[0])
@@ -133,15 +142,17 @@ def input_scale(x_t, activation: AbstractActivation = relu, weight=None):
 
 
 def step_scale(x_t, activation: AbstractActivation = relu, weight=None):
-    """What stands for s^2 in step sizes. Curvature grows with the largest eigenvalue of E[x x^T], which is s^2 for isotropic
-    inputs and up to d s^2 for correlated ones, such as the pixels of an image, where steps of 1 / s^2 can diverge. So it is
-    max(s^2, that eigenvalue / 2) for relu; `input_scale` of other activations is made of eigenvalues. Isotropic samples keep
-    s^2: their largest eigenvalue, about (1 + sqrt(d/n))^2 s^2, stays below 2 s^2 from n = 6 d on."""
+    """The number that replaces s^2 in step sizes. Curvature grows with the largest eigenvalue of E[x x^T]. This eigenvalue is
+    s^2 for isotropic inputs and up to d s^2 for correlated ones, such as the pixels of an image, for which steps of order
+    1 / s^2 can diverge. So for relu the number is max(s^2, eigenvalue / 2). For other activations it is `input_scale`, which
+    is an eigenvalue already. Isotropic samples keep s^2: their largest eigenvalue, about (1 + sqrt(d/n))^2 s^2, is below
+    2 s^2 for n >= 6 d."""
     s2 = input_scale(x_t, activation, weight)
     if activation != relu:
         return s2
     second = _second_moments(x_t, weight)
-    # The mean of the eigenvalues with weights lambda^32, about the largest, without a LAPACK call for every data set.
+    # The mean of the eigenvalues lambda with weights lambda^32 is about the largest one, and needs no LAPACK call for every
+    # data set.
     weights = second / (jnp.trace(second) + jnp.finfo(second.dtype).tiny)
     for _ in range(5):
         weights = jnp.matmul(weights, weights, precision="highest")
@@ -155,22 +166,22 @@ def descent_step_size(width, s2):
 
 
 def smooth_clip(theta: TwoLayer, radius) -> TwoLayer:
-    """rbar = R tanh(r |r| / (2R)) of every parameter r (arXiv:2205.14818, section 3.1)."""
+    """rbar = R tanh(r |r| / (2R)) for every parameter r (arXiv:2205.14818, section 3.1); no clip if the radius R is None."""
     if radius is None:
         return theta
     return jax.tree.map(lambda r: (radius * jnp.tanh(r * jnp.abs(r) / (2 * radius))).astype(r.dtype), theta)
 
 
 def noisy_steps(width: int, spare: bool) -> int:
-    """Steps of phase I by formula, with spare neurons or without; see `NoisyPhase`."""
+    """The default number of steps of phase I, with spare neurons or without; see `NoisyPhase`."""
     return 300 * width if spare else 1500 + 500 * width
 
 
 def noisy_descent(
     phase: NoisyPhase, key, start: TwoLayer, width: int, clip, data: Dataset, probe=None, probe_steps=()
 ) -> Trained[TwoLayer]:
-    """Noisy gradient descent on both layers of `start`; `width` is the one the formulas mean. The model is the network after
-    the clip, its output weights absorbed; the probe sees it so, too."""
+    """Noisy gradient descent on both layers of `start`; `width` is the m of the formulas. The model that is returned, like the
+    one that the probe sees, is the clipped network with its output weights absorbed into the neurons."""
     x_t, dtype = data.x.T, data.x.dtype
     d, s2 = x_t.shape[0], input_scale(x_t, start.activation, data.weight)
     steps = noisy_steps(width, spare=start.a.shape[0] > width) if phase.steps is None else phase.steps
@@ -194,8 +205,8 @@ def noisy_descent(
 def vanilla_descent(
     phase: VanillaPhase, net: TwoLayer, width, data: Dataset, probe=None, probe_steps=()
 ) -> Trained[TwoLayer]:
-    """Vanilla gradient descent on `trained_in_phase_two` of `net`, whose first `width` neurons (may be traced) are alive,
-    until the loss is flat."""
+    """Vanilla gradient descent on the parameters `trained_in_phase_two` of `net`, until the loss is flat. `width`, which may be
+    traced, is the number of its neurons that are alive."""
     x_t, y, dtype = data.x.T, data.y, data.x.dtype
     max_steps = 4000 + 1000 * net.a.shape[0] if phase.max_steps is None else phase.max_steps
     step_size = default(phase.step_size, descent_step_size(width, step_scale(x_t, net.activation, data.weight)), dtype)
@@ -212,14 +223,14 @@ def vanilla_descent(
 
 
 def flatness(share, zero_loss: Float[Array, ""], scale) -> tuple[Flat, Float[Array, ""]]:
-    """The rule that ends descent, and the loss above which it is lost: `share` is the statistical error m d / n of an efficient
-    student relative to the loss, `zero_loss` the loss of predicting 0, `scale` that of a unit neuron."""
-    # Below this the residuals are rounding errors of the predictions.
+    """The rule that ends descent, and the loss above which it counts as diverged. `share` is the statistical error m d / n of
+    an efficient student relative to the loss, `zero_loss` the loss of predicting 0, and `scale` that of a unit neuron."""
+    # At a loss below this, the residuals are rounding errors of the predictions.
     rounding = (10 * jnp.finfo(zero_loss.dtype).eps) ** 2 * zero_loss
     flat = Flat(tolerance=jnp.asarray(FLATNESS * share), floor=rounding, every=SEGMENT)
     return flat, EXPLODED * (zero_loss + scale)
 
 
 def row_count(data: Dataset):
-    """The number of rows that count: those of weight > 0."""
+    """The number of rows of weight > 0; all rows if there are no weights."""
     return data.n if data.weight is None else jnp.sum(data.weight > 0, dtype=data.x.dtype)

@@ -1,7 +1,8 @@
 r"""Pruning a two-layer network by backward elimination, from the training data alone.
 
-A network with more neurons than its teacher reaches the teacher's basin almost surely, but keeps paying for the spare
-parameters. Its spare neurons share directions, or hardly act; taken away one by one, the rest makes up for them.
+A network with more neurons than its teacher reaches the teacher's basin almost surely, but its spare parameters raise its
+risk. The spare neurons share their directions with others, or hardly contribute. Pruning removes them one by one, and the
+remaining neurons compensate.
 """
 
 import equinox as eqx
@@ -24,18 +25,19 @@ from .phases import (
     trained_in_phase_two,
 )
 
-# Gradient steps after each removal: enough for the remaining neurons to nearly close the gap; phase II does the rest.
+# Gradient steps after each removal: enough for the remaining neurons to compensate for most of it; phase II does the rest.
 REFIT_STEPS = 25
-# Relative to the mean squared feature: lets two parallel neurons, a singular Gram matrix, share their weight.
+# The jitter of the Gram matrix, relative to the mean squared feature. Two parallel neurons make the matrix singular; with the
+# jitter they share their weight.
 _JITTER = 1e-5
 
 
 def information_criterion(loss, parameters, n):
     r"""Schwarz's criterion per sample, log L + p log(n) / n, of a network of p free parameters (Schwarz 1978).
 
-    It is -2/n times the log-likelihood under Gaussian noise of unknown variance, up to a constant, plus the penalty; the
-    smallest wins. Infinite where p > n / 2: a network that nearly interpolates has a small loss at any size, which
-    is no evidence.
+    Its first term is -2/n times the log-likelihood under Gaussian noise of unknown variance, up to a constant; the second is
+    the penalty. Smaller is better. The criterion is infinite if p > n / 2, because a network that nearly interpolates has a
+    small loss at any size, which is no evidence for that size.
     """
     return jnp.where(parameters <= n / 2, jnp.log(loss) + parameters * jnp.log(n) / n, jnp.inf)
 
@@ -48,15 +50,16 @@ class _Candidate(eqx.Module):
 
 
 def prune(net: TwoLayer, data: Dataset, width: int | None) -> tuple[TwoLayer, Int[Array, ""], Int[Array, ""]]:
-    r"""Removes neurons one at a time, down to `width`; at None down to the width that `information_criterion` likes best.
+    r"""Removes neurons one at a time, down to `width`, or if that is None, down to the width that minimises
+    `information_criterion`.
 
     With features phi_j = phi(<w_j, x>), Gram matrix H = Phi Phi^T / n and least-squares output weights c = H^{-1} Phi y / n,
     removing neuron j and refitting all other output weights raises L by c_j^2 / (2 (H^{-1})_{jj}) (the optimal brain
-    surgeon of Hassibi & Stork 1992, exact here because the loss is quadratic in c). The neuron of the least increase
-    goes; 25 gradient steps on the neurons left follow.
+    surgeon of Hassibi & Stork 1992, exact here because the loss is quadratic in c). The neuron with the smallest increase is
+    removed, and 25 gradient steps on the remaining neurons follow.
 
-    **Returns:** the network of `width` neurons (at None of as many as before, the removed ones with a_j = 0 and w_j = 0),
-    the number of neurons alive, and the gradient steps done.
+    **Returns:** the network, the number of neurons alive, and the number of gradient steps done. The network has `width`
+    neurons; if `width` is None it has as many as before, and the removed ones have a_j = 0 and w_j = 0.
     """
     start, n, dtype = net.w.shape[0], row_count(data), net.w.dtype
     s2 = step_scale(data.x.T, net.activation, data.weight)
@@ -64,12 +67,12 @@ def prune(net: TwoLayer, data: Dataset, width: int | None) -> tuple[TwoLayer, In
     loss_of = squared.on(data)
 
     def moments(features, others):
-        """E[phi other] over the samples, weighted as the loss weighs them."""
+        """The mean of phi times `others` over the samples, with the weights of the loss."""
         if data.weight is None:
             return jnp.matmul(features, others, precision="highest") / n
         return jnp.matmul(features * data.weight[None, :], others, precision="highest") / jnp.sum(data.weight)
 
-    # Below a squared residual of rounding size, sizes do not differ.
+    # Losses below the size of squared rounding errors count as equal.
     rounding = (100 * jnp.finfo(dtype).eps) ** 2 * weighted_mean(data.y**2, data.weight)
 
     def score(loss, size):
@@ -85,7 +88,7 @@ def prune(net: TwoLayer, data: Dataset, width: int | None) -> tuple[TwoLayer, In
     def remove_one(i, carry: tuple[_Candidate, _Candidate]):
         current, best = carry
         alive = current.alive
-        # Unit output weights: what the network makes of each neuron, before its sign.
+        # The output of each neuron before its output weight.
         features = current.net.features(data.x.T) * alive[:, None]
         gram = moments(features, features.T)
         jitter = _JITTER * jnp.trace(gram) / jnp.sum(alive)

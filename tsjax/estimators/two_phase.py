@@ -2,16 +2,16 @@ r"""Students: two-layer networks trained by noisy, then by vanilla gradient desc
 
 Algorithm 1 of Akiyama & Suzuki (arXiv:2205.14818), on the half mean squared error L = (1/2n) sum_i (y_i - f(x_i))^2:
 
-1. **Phase I, noisy gradient descent** on both layers, theta <- theta - eta grad(L + lambda |theta|^2) + sqrt(2 eta T) xi:
-   finds the basin of a near-global optimum.
-2. **Switch** by homogeneity: a_j <- sign(a_j), w_j <- |a_j| w_j. Neurons beyond the student's width are pruned.
-3. **Phase II, vanilla gradient descent** on W alone: converges within the basin.
+1. **Phase I, noisy gradient descent** on both layers, theta <- theta - eta grad(L + lambda |theta|^2) + sqrt(2 eta T) xi with
+   xi ~ N(0, I), finds the basin of a near-global optimum.
+2. **The switch** uses homogeneity: a_j <- sign(a_j), w_j <- |a_j| w_j. Neurons beyond the student's width are pruned.
+3. **Phase II, vanilla gradient descent** on W alone, converges within the basin.
 
-Everything is written for one student on one data set, and vectorised at the edges: over restarts inside `fit` (they share
-the data, so their products merge into one), over data sets by `jax.vmap` or `tsjax.fit_many`.
+The code is written for one student on one data set. `fit` vectorises it over restarts (which share the data, so that their
+matrix products merge into one), and `jax.vmap` or `tsjax.fit_many` over data sets.
 
 Default settings are formulas in the width m, the dimension d, the sample size n and the input scale s^2 = mean x_i^2 (1/d
-on the sphere, 1 for Gaussian inputs), with the measurements behind them beside each (`NoisyPhase`, `VanillaPhase`).
+on the sphere, 1 for Gaussian inputs). `NoisyPhase` and `VanillaPhase` state them, with their reasons.
 """
 
 import functools
@@ -35,20 +35,21 @@ from .phases import NoisyPhase, VanillaPhase, in_one_type, noisy_descent, row_co
 from .pruning import information_criterion, prune
 from .tuning import Oracle
 
-# Restarts run in rounds of so many at once.
+# The number of restarts that run at once, in one round.
 _ROUND = 2
-# A loss below this share of that of predicting 0 is the optimum, even if noiseless restarts still differ.
+# A loss below this share of the loss of predicting 0 counts as the optimum: without label noise, the losses of good restarts
+# are tiny and need not agree.
 _NOISELESS = 1e-6
 
 
 class NetworkFit(AbstractFit):
     """A trained two-layer network.
 
-    `stats`: `train_loss` (half mean squared error), `width` (neurons alive), `steps` (gradient steps of phase I, of pruning
-    and of phase II, of the chosen restart), `restart` (the chosen one), `restart_losses` (one per restart, inf for those
-    not run), `restarts_run`, and the cost over all restarts run: `total_steps` (gradient steps), `sample_steps` (each times
-    the samples it saw) and `neuron_steps` (each times samples and neurons). With a probe also `trajectory`, see
-    `TwoPhaseStudent.fit`.
+    `stats` of the chosen restart: `train_loss` (half mean squared error), `width` (neurons alive), and `steps` (3,), the
+    gradient steps of phase I, of pruning and of phase II. Of all restarts: `restart` (index of the chosen one),
+    `restart_losses` (one for each restart, inf for those not run), `restarts_run`, and the cost: `total_steps` (gradient
+    steps), `sample_steps` (the sum over steps of the samples that each used) and `neuron_steps` (the sum over steps of samples
+    times neurons). With a probe also `trajectory`, see `TwoPhaseStudent.fit`.
     """
 
     net: TwoLayer
@@ -65,32 +66,33 @@ class NetworkFit(AbstractFit):
 
 
 class TwoPhaseStudent(AbstractEstimator):
-    r"""Noisy, then vanilla gradient descent, with nothing to tune.
+    r"""A two-layer network trained by noisy, then by vanilla gradient descent, with defaults that need no tuning.
 
     `TwoPhaseStudent(width=m)` explores with 2 m neurons in phase I, prunes them to m at the switch, and repeats until two
-    restarts agree. `TwoPhaseStudent(width="auto")` finds the width from the data. Restarts are chosen by the training loss,
-    which looks at no test data. `TwoPhaseStudent.paper(...)` has the settings of the paper's experiment, and
-    `noisy=NoisyPhase(width=m)` the paper's algorithm with our tuned settings: the same width in both phases.
+    restarts agree. `TwoPhaseStudent(width="auto")` finds the width from the data. The fit is the restart with the smallest
+    training loss, so no test data are used. `TwoPhaseStudent.paper(...)` has the settings of the paper's experiment.
+    `noisy=NoisyPhase(width=m)` is the paper's algorithm, the same width in both phases, with the other defaults of this class.
 
     **Arguments:**
 
-    - `width`: number of neurons of the fit; `"auto"` chooses it by Schwarz's information criterion while pruning
-      (`tsjax.estimators.pruning`), between 1 and the width of phase I. Recovered teachers have it in `fit.stats["width"]`.
-    - `restarts`: most independent runs on the same data, in rounds of two; the one of the smallest final training loss
-      (`"auto"`: smallest criterion) is the fit.
-    - `noisy`, `vanilla`: the two phases. At `width="auto"`, `NoisyPhase(width=...)` bounds the width; 2 d by default.
-    - `agreement`: restarts end when the two smallest losses lie within this share of the estimated Cramer-Rao risk,
-      2 L m d / (n - m d), of each other: independent runs seldom fall into one trap. None runs every restart. In a batch
-      (`jax.vmap`) the rounds go on until every data set has its agreement, at no change to those that had it before.
-    - `init_output_std`: initial a_j ~ N(0, std^2). Small (0.1) by default: gradient descent nearly conserves
+    - `width`: number of neurons of the fit. `"auto"` chooses it by Schwarz's information criterion while pruning
+      (`tsjax.estimators.pruning`), between 1 and the width of phase I; `fit.stats["width"]` holds the result.
+    - `restarts`: the largest number of independent runs on the same data, in rounds of two. The run with the smallest final
+      training loss (for `"auto"`, the smallest criterion) is the fit.
+    - `noisy`, `vanilla`: the two phases. With `width="auto"`, `NoisyPhase(width=...)` is the largest width, 2 d by default.
+    - `agreement`: no more restarts run once the two smallest losses differ by at most this share of the estimated Cramér-Rao
+      risk 2 L m d / (n - m d), because independent runs seldom end in the same bad optimum. None runs every restart. In a
+      batch (`jax.vmap`) the rounds continue until every data set has its agreement; the fits of data sets that had it
+      earlier do not change.
+    - `init_output_std`: initial a_j ~ N(0, std^2). The default, 0.1, is small because gradient descent nearly conserves
       a_j^2 - |w_j|^2, so that only a neuron with |a_j| < |w_j| can change its sign.
     - `init_neuron_std`: initial w_jk ~ N(0, std^2); 0.7 / sqrt(d) when None.
-    - `clip`: R > 1 trains through the paper's smooth clip rbar = R tanh(r |r| / (2R)) of every parameter in phase I;
+    - `clip`: R >= 1 trains through the paper's smooth clip rbar = R tanh(r |r| / (2R)) of every parameter in phase I;
       None trains the parameters themselves.
-    - `activation`: phi of `tsjax.activations`. Where it is not homogeneous the switch has nothing to absorb, and phase II
-      trains both layers.
+    - `activation`: phi, one of `tsjax.activations`. If it is not homogeneous, the switch leaves the network as it is, and
+      phase II trains both layers.
 
-    **Raises:** ValueError for values out of range, and for a phase I narrower than the student.
+    **Raises:** ValueError for values out of range, and for a phase I with fewer neurons than the student.
     """
 
     width: int | Literal["auto"] = eqx.field(static=True)
@@ -121,7 +123,8 @@ class TwoPhaseStudent(AbstractEstimator):
     @classmethod
     def paper(cls, width: int, clip: float = 2.0) -> "TwoPhaseStudent":
         """The settings of the experiment of arXiv:2205.14818, section 5: theta(0) ~ N(0, I), eta_1 = eta_2 = 0.01,
-        beta = 100, lambda = 0.01, 1000 + 2000 steps, the clip, one run. The paper does not state R; 2 is ours."""
+        beta = 1/T = 100, lambda = 0.01, 1000 + 2000 steps, the clip, and one run. The paper does not state R, the `clip`; the
+        default of 2 is our choice."""
         return cls(
             width=width,
             restarts=1,
@@ -143,12 +146,13 @@ class TwoPhaseStudent(AbstractEstimator):
         """Trains on one data set, x (n, d), y (n,), in the dtype of the data.
 
         A `probe` maps the current network to a dict of scalars, for instance
-        `lambda net: {"risk": network_risk(net, teacher, inputs)}`. Its values stand in `fit.stats["trajectory"]` with
-        `train_loss` and `step`, counted within each phase: arrays (k,) over phase I and then phase II. `probe_steps` is
-        the number of logarithmically spaced steps in each phase (12 cost less than 10 % more time; after the end of phase
-        II the values repeat), or (steps of phase I, steps of phase II), and phase II then runs through its last one.
+        `lambda net: {"risk": network_risk(net, teacher, inputs)}`. `fit.stats["trajectory"]` holds its values with
+        `train_loss` and `step` (counted within each phase), as arrays (k,) over phase I and then phase II. `probe_steps` is
+        either the number of logarithmically spaced steps in each phase (once phase II has stopped, the values repeat), or the
+        pair (steps of phase I, steps of phase II); phase II then runs through the last of its steps.
 
-        **Raises:** ValueError for data that are not finite or of the wrong shape, and for probes without steps.
+        **Raises:** ValueError for data that are not finite or of the wrong shape, for a probe without steps or steps without a
+        probe, and for steps that are negative or not increasing.
         """
         check_data(data, weights=True)
         if (probe is None) != (probe_steps is None):
@@ -163,7 +167,8 @@ class TwoPhaseStudent(AbstractEstimator):
 
 
 class OracleStudent(AbstractEstimator):
-    """Phase II started at the teacher: the finite-n reference for "near-global", not attainable by a learner."""
+    """Phase II started at the teacher: the reference at finite n for a near-global optimum. A learner, which does not know the
+    teacher, cannot use it."""
 
     vanilla: VanillaPhase = VanillaPhase()
 
@@ -171,24 +176,27 @@ class OracleStudent(AbstractEstimator):
     def needs_oracle(self) -> bool:
         return True
 
-    # It has no fit without its oracle, and says so by its signature.
+    # There is no fit without an oracle, so the signature requires one.
     def fit(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, key: PRNGKeyArray, data: Dataset, *, oracle: Oracle
     ) -> NetworkFit:
-        """Trains from `oracle` = (problem, teacher) on one data set; draws nothing from `key`."""
+        """Trains on one data set, x (n, d) and y (n,), from the teacher of `oracle` = (problem, teacher). `key` is not used.
+
+        **Raises:** ValueError for data that are not finite or of the wrong shape, and for a teacher that is not a `TwoLayer`.
+        """
         del key
         check_data(data, weights=True)
         teacher = oracle[1]
         if not isinstance(teacher, TwoLayer):
             raise ValueError(
-                f"the oracle student starts at a two-layer teacher, got a {type(teacher).__name__}; a teacher that is any "
-                "function has no such student."
+                f"the oracle student starts at a two-layer teacher, got a {type(teacher).__name__}. Leave this student out for "
+                "other teachers."
             )
         return _fit_oracle(floats_as_arrays(self), data, teacher)
 
 
 class _Run(eqx.Module):
-    """How one restart ended: `score` orders restarts, also of different widths; inf where it diverged."""
+    """The result of one restart. `score` orders restarts, also those of different widths; it is inf if the run diverged."""
 
     net: TwoLayer
     score: Float[Array, ""]
@@ -218,11 +226,11 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
     (d, dtype), n = (data.d, data.x.dtype), row_count(data)
     wanted = student.width if isinstance(student.width, int) else None
     explored = student.noisy.width or 2 * (wanted or d)
-    # What the formulas of phase I take for the teacher's width.
+    # The width m in the formulas of phase I.
     assumed = wanted or (explored + 1) // 2
     each = d + (student.activation.degree is None)
     samples = student.noisy.samples or 64 * assumed * d
-    # By a key that is no restart's, at random: data often come sorted.
+    # A random part, because data often come sorted. No restart has the same key.
     data_one = some_rows(jr.fold_in(key, student.restarts + 1), data, samples)
     n_one = row_count(data_one)
     both = ((), ()) if probe_steps is None else probe_steps
@@ -263,7 +271,7 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
         if student.agreement is None:
             return state.done < student.restarts
         parameters = state.best.width * each
-        # The gap of the scores is that of the losses relative to the smaller one (or of the criteria).
+        # Scores are log losses (or criteria), so their gap is about that of the losses relative to the smaller one.
         tolerance = 2 * as_leaf(student.agreement, dtype) * parameters / jnp.maximum(n - parameters, 1)
         settled = state.second - state.best.score <= tolerance
         settled |= jnp.isfinite(state.second) & (state.best.loss <= _NOISELESS * zero_loss)
@@ -272,7 +280,7 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
     def one_round(state: _Rounds) -> _Rounds:
         indices = state.done + jnp.arange(size)
         runs = jax.vmap(run)(jax.vmap(functools.partial(jr.fold_in, key))(indices))
-        # The last of an odd number of restarts has a neighbour that does not count.
+        # With an odd number of restarts, the last round runs one more, which does not count.
         counts = indices < student.restarts
         scores = jnp.where(counts, runs.score, jnp.inf)
         first = jnp.argmin(scores)
