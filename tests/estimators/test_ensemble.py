@@ -82,7 +82,7 @@ def test_what_happens_between_stages(key):
         (lambda: ts.Stages(()), r"stages are ts\.Student\(\.\.\.\), at least one"),
         (
             lambda: ts.Stages((STUDENT,), between=(lambda m, k: m,)),
-            r"one function for each of the 0 borders of 1 stages, got 1",
+            r"one function for each stage after the first, 0 for 1 stages; got 1",
         ),
     ],
 )

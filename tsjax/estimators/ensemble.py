@@ -1,4 +1,4 @@
-"""Estimators made of others: ensembles, and students trained in stages."""
+"""Estimators that combine others: ensembles, and students trained in stages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from .student import ModelFit, Student
 
 
 class EnsembleFit(AbstractFit):
-    """The mean of the predictions of its members, without those that failed; NaN where all did.
+    """The mean of the predictions of the members that did not fail; NaN if all failed.
 
     `stats`: those of the members, each with an axis (members,) in front, and `members_used`, the number that did not fail.
     """
@@ -37,7 +37,7 @@ class EnsembleFit(AbstractFit):
         if net is None:
             return None
         used = ~failed(self.fits.status)
-        # A mean of networks is a network of all their neurons; those of a member that failed are none.
+        # A mean of networks is one network with all their neurons. The neurons of members that failed are set to 0.
         share = jnp.where(used, 1.0 / jnp.sum(used), 0.0).astype(net.a.dtype)[:, None]
         a = jnp.where(used[:, None], net.a, 0.0) * share
         w = jnp.where(used[:, None, None], net.w, 0.0)
@@ -49,14 +49,17 @@ class EnsembleFit(AbstractFit):
 
 
 class Ensemble(AbstractEstimator):
-    """Fits of one estimator to one data set from independent keys, and the mean of their predictions.
+    """Fits one estimator to one data set with independent keys, and predicts the mean of these members.
 
-    **Arguments:** `estimator`: any whose fit depends on its key, such as a `tsjax.Student`; `members`: the number of fits,
-    trained in one program.
+    **Arguments:**
 
-    The status is the worst one of a member that did not fail, or DIVERGED where all failed.
+    - `estimator`: any estimator whose fit depends on its key, such as a `tsjax.Student`.
+    - `members`: the number of fits, which are trained in one program.
 
-    **Raises:** ValueError for what is no estimator, and for fewer than one member.
+    The status is STEP_LIMIT if a member reached its step limit, DIVERGED if all members failed, and CONVERGED otherwise.
+    Members that failed do not count if others did not.
+
+    **Raises:** ValueError for an `estimator` that is not one, and for fewer than one member.
     """
 
     estimator: AbstractEstimator
@@ -64,11 +67,11 @@ class Ensemble(AbstractEstimator):
 
     def __check_init__(self):
         if not isinstance(self.estimator, AbstractEstimator):
-            raise ValueError(f"an Ensemble is made of an estimator such as ts.Student(...), got {self.estimator!r}.")
+            raise ValueError(f"an Ensemble needs an estimator such as ts.Student(...), got {self.estimator!r}.")
         check_at_least("Ensemble", members=(self.members, 1))
 
     def fit(self, key: PRNGKeyArray, data: Dataset, **options: Any) -> EnsembleFit:
-        """Fits every member to the data; `options` are those of the members' `fit`."""
+        """Fits every member to the data; `options` are passed to the members' `fit`."""
         fits = jax.vmap(lambda own: self.estimator.fit(own, data, **options))(jr.split(key, self.members))
         lost = failed(fits.status)
         worst = jnp.max(jnp.where(lost, Status.CONVERGED, fits.status))
@@ -78,18 +81,19 @@ class Ensemble(AbstractEstimator):
 
 
 class Stages(AbstractEstimator):
-    """Students one after another, each starting from the network of the one before: `Stages((first, second))`.
+    """Students trained one after another, each from the network of the one before: `Stages((first, second))`.
 
     **Arguments:**
 
     - `stages`: the students. The first one makes the network.
-    - `between`: what happens to the network before the second and each later stage, a function (model, key) -> model for
-      each, such as pruning, another scale, or another part that is frozen; nothing when None.
+    - `between`: one function (model, key) -> model for each stage after the first, applied to the network before that stage:
+      pruning, for example, or another scale. None leaves the network as it is.
 
-    `stats` are those of the last stage, with `steps` and `sample_steps` summed over all, and `stage_losses`. The status is
-    that of the last stage, or DIVERGED where an earlier one diverged.
+    `stats` are those of the last stage, with `steps` and `sample_steps` summed over all stages, and `stage_losses`, the
+    training loss at the end of each. The status is that of the last stage, or DIVERGED if any stage failed.
 
-    **Raises:** ValueError for what are no students, and for another number of functions than of borders between stages.
+    **Raises:** ValueError for stages that are not students, and for a number of functions other than that of the stages after
+    the first.
     """
 
     stages: tuple[Student, ...]
@@ -100,12 +104,12 @@ class Stages(AbstractEstimator):
             raise ValueError(f"stages are ts.Student(...), at least one, got {self.stages!r}.")
         if self.between is not None and len(self.between) != len(self.stages) - 1:
             raise ValueError(
-                f"between has one function for each of the {len(self.stages) - 1} borders of {len(self.stages)} stages, got "
-                f"{len(self.between)}."
+                f"between must have one function for each stage after the first, {len(self.stages) - 1} for "
+                f"{len(self.stages)} stages; got {len(self.between)}."
             )
 
     def fit(self, key: PRNGKeyArray, data: Dataset | AbstractInstance) -> ModelFit:
-        """Trains every stage on the data."""
+        """Trains every stage on the data. Raises the errors of `Student.fit`."""
         model, fits = None, []
         for place, stage in enumerate(self.stages):
             key_fit, key_between = jr.split(jr.fold_in(key, place))

@@ -1,6 +1,7 @@
 r"""One-phase students: two-layer networks trained by any optax optimizer, also lazily or linearised.
 
-The ablations of the two-phase student: what mini-batches, adaptive steps, or the kernel regime do in place of its noise.
+They are ablations of the two-phase student: they show what mini-batches, adaptive steps, or the kernel regime do in place of
+its noise.
 """
 
 from typing import Any, Literal
@@ -26,7 +27,7 @@ from .two_phase import NetworkFit
 class LinearisedFit(AbstractFit):
     """A network linearised in its parameters: f(x) = f_{theta_0}(x) + <grad_theta f_{theta_0}(x), shift>.
 
-    `stats` as those of `NetworkFit`, where they mean something.
+    `stats`: those that `GradientStudent.fit` lists.
     """
 
     start: TwoLayer
@@ -44,40 +45,41 @@ class LinearisedFit(AbstractFit):
 class GradientStudent(AbstractEstimator):
     r"""A two-layer network trained in one phase by an optax optimizer, from one random start.
 
-    On the half mean squared error L = (1/2n) sum_i (y_i - f(x_i))^2, in full batches until the loss is flat (the rule of
-    `VanillaPhase`), or in mini-batches for a number of steps or epochs.
+    It minimises the half mean squared error L = (1/2n) sum_i (y_i - f(x_i))^2, in full batches until the loss is flat (the rule
+    of `VanillaPhase`), or in mini-batches for a number of steps or epochs.
 
     **Arguments:**
 
     - `width`: number M of neurons.
-    - `optimizer`: any `optax.GradientTransformation`. None is gradient descent at `step_size`, in mini-batches decaying
-      linearly to 0, so that it ends without the noise of its batches.
-    - `steps`: most gradient steps, 4000 + 1000 M when None.
-    - `batch_size`: samples of a mini-batch, drawn without replacement, in a new order every epoch; the rest of an epoch
-      that fills no batch is left out. None uses all samples in every step.
-    - `epochs`: passes over the data in place of `steps`; 1 is online learning, which sees no sample twice.
-    - `output_scale`: alpha trains alpha (f_theta - f_{theta_0}) on L / alpha^2; a large alpha is lazy training (Chizat,
-      Oyallon & Bach 2019, arXiv:1812.07956). The dynamics of the predictions keep their speed at every alpha, so the step
-      size needs no change. The fit is again a two-layer network, of 2 M neurons. None trains the network itself.
-    - `step_size`: eta of gradient descent; 2 / (max(M + 1, |theta_0|^2) s^2) when None, s^2 = mean x_i^2 (for other
+    - `optimizer`: any `optax.GradientTransformation`. None is gradient descent with `step_size`. In mini-batches this step
+      size decays linearly to 0, so that training ends without the noise of its batches.
+    - `steps`: the largest number of gradient steps, 4000 + 1000 M when None.
+    - `batch_size`: samples of a mini-batch, drawn without replacement, in a new order every epoch. The last samples of an epoch
+      are left out if they do not fill a batch. None uses all samples in every step.
+    - `epochs`: passes over the data, in place of `steps`; 1 is online learning, which sees no sample twice.
+    - `output_scale`: a number alpha >= 1e-6 trains alpha (f_theta - f_{theta_0}) on L / alpha^2; a large alpha is lazy
+      training (Chizat, Oyallon & Bach 2019, arXiv:1812.07956). The predictions change at the same speed for every alpha, so
+      the step size needs no change. The fit is again a two-layer network, of 2 M neurons. None trains the network itself.
+    - `step_size`: eta of gradient descent. None is 2 / (max(M + 1, |theta_0|^2) s^2) with s^2 = mean x_i^2 (for other
       activations `phases.input_scale`). The curvature at a teacher of M neurons is about (M + 1) s^2 / 4, as in
-      `NoisyPhase`. In the kernel regime it is the norm of E[grad f grad f^T] at the start: at most |theta_0|^2 s^2 / 2 for
-      relu and isotropic symmetric inputs, since by Cauchy-Schwarz E(sum_j v_j relu(<w_j, x>))^2 <= |v|^2 |w|^2 s^2 / 2 and
-      E(sum_j a_j 1[<w_j, x> > 0] <v_j, x>)^2 <= |a|^2 |v|^2 s^2 / 2. So eta times it is at most 1, half of what is stable,
-      at every start and alpha. In mini-batches of b samples it is divided by 1 + (d-1)/b (n-b)/(n-1): gradients of
-      single samples have a mean square up to d times the curvature (Ma, Bassily & Belkin 2018, arXiv:1712.06559, with the
-      variance of drawing without replacement). Without it most runs at b = 1 diverged.
-    - `trained`: `"both"` layers; `"output"`, with the neurons frozen at their random start: random features by gradient
-      descent; or `"neurons"`, with the output weights frozen, for which `init_output_std=1` is a fair start: output weights
-      of 0.1 slow the neurons a hundredfold.
-    - `linearised`: trains f_{theta_0} + <grad f_{theta_0}, theta - theta_0>, the limit of lazy training: gradient descent
-      in the empirical NTK of M neurons. The fit is a `LinearisedFit`.
-    - `init_output_std`, `init_neuron_std`: as for `TwoPhaseStudent`. In the kernel regime only what the start sees can be
-      learnt, and output weights of the size of the neurons (0.7) let both layers take part.
-    - `activation`: phi of `tsjax.activations`.
+      `NoisyPhase`. In the kernel regime the curvature is the norm of E[grad f grad f^T] at the start, which is at most
+      |theta_0|^2 s^2 / 2 for relu and isotropic symmetric inputs, since by Cauchy-Schwarz
+      E(sum_j v_j relu(<w_j, x>))^2 <= |v|^2 |w|^2 s^2 / 2 and E(sum_j a_j 1[<w_j, x> > 0] <v_j, x>)^2 <= |a|^2 |v|^2 s^2 / 2.
+      So eta times this curvature is at most 1, half of the limit of stability, for every start and every alpha. In
+      mini-batches of b samples eta is divided by 1 + (d-1)/b (n-b)/(n-1), because gradients of single samples have a mean
+      square up to d times the curvature (Ma, Bassily & Belkin 2018, arXiv:1712.06559, with the variance of drawing without
+      replacement).
+    - `trained`: `"both"` layers; `"output"`, which keeps the neurons at their random start (random features by gradient
+      descent); or `"neurons"`, which keeps the output weights. For `"neurons"` use `init_output_std=1`: output weights of 0.1
+      would slow the neurons a hundredfold.
+    - `linearised`: trains f_{theta_0} + <grad f_{theta_0}, theta - theta_0>, the limit of lazy training, which is gradient
+      descent in the empirical NTK of M neurons. The fit is a `LinearisedFit`.
+    - `init_output_std`, `init_neuron_std`: as for `TwoPhaseStudent`. In the kernel regime the features are fixed at the start,
+      and output weights of the size of the neurons (0.7) let both layers contribute.
+    - `activation`: phi, one of `tsjax.activations`.
 
-    An optimizer is a static field, compared by identity: build it once and reuse it, or every fit compiles again. For
-    step sizes to be traced or mapped over, use `step_size`.
+    An optimizer is a static field, compared by identity: build it once and reuse it, or every fit compiles again. Use
+    `step_size` for step sizes that are traced or mapped over.
 
     **Raises:** ValueError for values out of range and for options that exclude each other.
     """
@@ -119,13 +121,14 @@ class GradientStudent(AbstractEstimator):
     def fit(self, key: PRNGKeyArray, data: Dataset) -> NetworkFit | LinearisedFit:
         """Trains on one data set, x (n, d), y (n,), in the dtype of the data.
 
-        The status is CONVERGED when the loss was flat before the last step, STEP_LIMIT when the steps ran out, as they
-        always do in mini-batches (with steps that decay to 0 any loss looks flat), DIVERGED when the loss exploded.
+        The status is CONVERGED if the loss was flat before the last step, DIVERGED if the loss exploded, and STEP_LIMIT
+        otherwise. Mini-batches always run all their steps, since any loss looks flat when the step size decays to 0.
 
         `stats`: `train_loss` (half mean squared error over all data), `width`, `steps` (of the one phase, an array (1,)),
         `restarts_run`, `total_steps`, `sample_steps` and `neuron_steps`, as for `NetworkFit`.
 
-        **Raises:** ValueError when a mini-batch is larger than the data set.
+        **Raises:** ValueError for data that are not finite or of the wrong shape, and for a mini-batch larger than the data
+        set.
         """
         check_data(data, weights=True)
         if self.batch_size is not None and self.batch_size > data.n:
@@ -134,12 +137,12 @@ class GradientStudent(AbstractEstimator):
 
 
 def _trained(student: GradientStudent, net: TwoLayer) -> TwoLayer:
-    """Which parameters move, as a tree of booleans."""
+    """Which parameters training moves, as a tree of booleans."""
     return eqx.tree_at(lambda net: (net.a, net.w), net, (student.trained != "neurons", student.trained != "output"))
 
 
 class _Linearised(AbstractObjective):
-    """L of the network linearised around `start` in the parameters that move."""
+    """The loss L of the network linearised around `start` in its trained parameters."""
 
     start: TwoLayer
     trained: Any
@@ -150,7 +153,7 @@ class _Linearised(AbstractObjective):
     def on(self, batch: Dataset):
         moving, fixed = eqx.partition(self.start, self.trained)
         predict = lambda theta: eqx.combine(theta, fixed).samples_last(batch.x.T)
-        # Built once for a batch that stays: linearising costs a pass over the data.
+        # Linearising costs a pass over the data, so it is done once for a fixed batch.
         value, derivative = jax.linearize(predict, moving)
 
         def loss(model, key):
@@ -162,7 +165,7 @@ class _Linearised(AbstractObjective):
 
 
 class _Lazy(AbstractObjective):
-    """L of scale (f_theta - f_start), over scale^2."""
+    """The loss L of scale (f_theta - f_start), divided by scale^2."""
 
     start: TwoLayer
     scale: Float[Array, ""]

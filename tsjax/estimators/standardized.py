@@ -1,19 +1,19 @@
-r"""Any estimator on raw data: inputs and response are standardised inside, and predictions are transformed back.
+r"""Any estimator on raw data: inputs and response are standardised before the fit, and predictions are transformed back.
 
-Teachers live on the sphere, real data do not: their inputs have units, an origin that means nothing, and a response with a
+Teachers live on the sphere, but real data do not: their inputs have units and an arbitrary origin, and their response has a
 mean. With m_i and s_i the mean and standard deviation of input i over the n training points, and `bias` b, the estimator
 sees
 
     z = ((x_1 - m_1) / s_1, ..., (x_d - m_d) / s_d, b) / sqrt(d),     v = (y - mean y) / sd y,
 
-and f_hat(x) = mean y + sd y * g_hat(z), for several outputs each with its own mean and deviation. With sample weights w_i means
-and deviations are weighted ones, (sum_i w_i (v_i - mean)^2 / sum_i w_i)^{1/2}, and the estimator gets the weights.
+and f_hat(x) = mean y + sd y * g_hat(z). Each of several outputs has its own mean and deviation. With sample weights w_i, means
+and deviations are weighted, (sum_i w_i (v_i - mean)^2 / sum_i w_i)^{1/2}, and the estimator gets the weights too.
 
 So E|z|^2 = 1 + b^2 / d in every dimension d: length scales of order 1 and the students' step sizes, which suit points of norm
-1, need no change. An input that is constant has s_i = 1, and so has a constant response.
+1, need no change. A constant input has s_i = 1, and a constant response has sd y = 1.
 
-Only the training data enter. Data may have any scale that float64 has: means and deviations are taken of numbers divided by a
-power of 2, so that no square overflows or underflows.
+Only the training data determine these numbers. Data may have any scale within float64: means and deviations are computed from
+numbers divided by a power of 2, so that no square overflows or underflows.
 """
 
 from typing import Any
@@ -28,11 +28,12 @@ from .base import AbstractEstimator, AbstractFit, check_at_least, check_data
 from .repeats import power_of_two
 
 LARGEST_SCALED = 1e300
-"""Of the numbers that can be scaled: differences of two are float64 numbers."""
+"""The largest absolute value that can be standardised: differences of two such values do not overflow float64."""
 
 
 class _Scale(eqx.Module):
-    """z of x (k, d), and v of y: see the module docstring. Where nothing is scaled, mean 0 and deviation 1."""
+    """The numbers that map x (k, d) to z and y to v (module docstring). Unscaled inputs or responses have mean 0 and
+    deviation 1."""
 
     x_mean: Float[Array, "*batch d"]
     x_std: Float[Array, "*batch d"]
@@ -49,8 +50,8 @@ class _Scale(eqx.Module):
 
 
 class StandardizedFit(AbstractFit):
-    """f(x) = mean y + sd y * g(z), g the fit of the estimator inside (`fit`), whose `status` and `stats` these are: losses
-    and ridges among them are in standardised units. `x_mean`, `x_std` (d,), `y_mean` and `y_std` () or (k,) are in `scale`."""
+    """f(x) = mean y + sd y * g(z), where g is the fit of the wrapped estimator (`fit`). `status` and `stats` are those of g, so
+    losses and ridges are in standardised units. `scale` holds `x_mean`, `x_std` (d,), `y_mean` and `y_std`, () or (k,)."""
 
     fit: AbstractFit
     scale: _Scale
@@ -84,21 +85,21 @@ def _as_estimator(estimator: Any) -> AbstractEstimator:
 
 
 class Standardized(AbstractEstimator):
-    """`estimator` on standardised data: see the module docstring for the formula.
+    """`estimator` on standardised data; the module docstring has the formula.
 
     **Arguments:**
 
-    - `estimator`: any estimator whose `fit` takes a key and data alone.
-    - `inputs`: whether inputs are centred, scaled and divided by sqrt(d); without, they are taken as they are.
-    - `response`: whether y is centred and scaled; without, the estimator gets y as it is, and fits no intercept unless
-      it has one.
-    - `bias`: b >= 0, in standard deviations of an input: an input that is constant, which gives the neurons of a network, of
-      random ReLU features and of an NTK their biases; 0 has none. Kernels of the distance do not notice it.
+    - `estimator`: any estimator whose `fit` takes only a key and data.
+    - `inputs`: whether inputs are centred, scaled and divided by sqrt(d). If False, they are used as they are.
+    - `response`: whether y is centred and scaled. If False, the estimator gets y as it is, and there is no intercept unless the
+      estimator has one.
+    - `bias`: b >= 0 adds a constant input, in standard deviations of an input. It gives the neurons of a network, of random
+      ReLU features and of an NTK their biases. With 0 there is none. Kernels of the distance do not depend on it.
 
-    Mean and deviation are taken in float64 for data of any type. The estimator gets inputs of their own type, and the
-    response unchanged where it is not scaled.
+    Means and deviations are computed in float64 for data of any type. The estimator gets inputs of their own floating-point
+    type (integers become float64), and a response that is not scaled unchanged.
 
-    **Raises:** ValueError for what is no estimator, and for a bias below 0.
+    **Raises:** ValueError for an `estimator` that is not one, and for a bias below 0.
     """
 
     estimator: AbstractEstimator = eqx.field(converter=_as_estimator)
@@ -110,7 +111,11 @@ class Standardized(AbstractEstimator):
         check_at_least("Standardized", bias=(self.bias, 0))
 
     def fit(self, key: PRNGKeyArray, data: Dataset) -> StandardizedFit:
-        """Fits x (n, d), y (n,) or (n, k), in the units they have. Raises as the estimator does."""
+        """Fits x (n, d) and y, (n,) or (n, k), in their own units.
+
+        **Raises:** ValueError for data that are not finite or of the wrong shape, or larger than 1e300; and the errors of the
+        estimator.
+        """
         check_data(data, outputs=True, weights=True, largest=LARGEST_SCALED)
         return _fit(self, key, data)
 
@@ -128,22 +133,22 @@ def _standardize(inputs: bool, response: bool, bias, data: Dataset) -> tuple[_Sc
     weight = None if data.weight is None else data.weight.astype(jnp.float64)
     x_mean, x_std = _moments(x, weight) if inputs else (jnp.zeros(data.d), jnp.ones(data.d))
     y_mean, y_std = _moments(y, weight) if response else (jnp.zeros(y.shape[1:]), jnp.ones(y.shape[1:]))
-    # A bias known to be 0 is a coordinate that no estimator needs.
+    # A bias that is known to be 0 needs no coordinate.
     none = not eqx.is_array(bias) and bias == 0
     scale = _Scale(
         x_mean, x_std, y_mean, y_std, data.d**0.5 if inputs else 1.0, None if none else jnp.asarray(bias, jnp.float64)
     )
-    # What has been scaled is of order 1: its digits survive the type of the inputs.
+    # A scaled response is of order 1, so it keeps its digits in the type of the inputs.
     dtype = data.x.dtype if jnp.issubdtype(data.x.dtype, jnp.inexact) else jnp.float64
     v = ((y - y_mean[None]) / y_std[None]).astype(dtype) if response else data.y
     return scale, Dataset(x=scale.inputs(data.x).astype(dtype), y=v, weight=data.weight)
 
 
 def _moments(values: Float[Array, "n *d"], weight: Float[Array, " n"] | None) -> tuple[Array, Array]:
-    """Mean and standard deviation along the first axis. The mean of equal numbers may differ from them by roundoff, which
-    must not be scaled up: their range shows that they are equal."""
+    """Mean and standard deviation along the first axis. The computed mean of equal numbers may differ from them by roundoff,
+    which must not be scaled up, so constant columns are recognised by their range."""
     if weight is not None:
-        # As if it were not there: like a row that is.
+        # Rows of weight 0 become copies of a row that counts, so that they do not change the range.
         present = (weight > 0).reshape(-1, *(1,) * (values.ndim - 1))
         values = jnp.where(present, values, values[jnp.argmax(weight > 0)][None])
     least, most = jnp.min(values, axis=0), jnp.max(values, axis=0)

@@ -25,8 +25,8 @@ OptimizerOfRate = Callable[[Any], optax.GradientTransformation]
 class ModelFit(AbstractFit):
     """A trained model.
 
-    `stats`: `train_loss` (the objective on the data), `steps` (gradient steps), `sample_steps` (each times the rows that
-    it saw), `parameters` (numbers trained), and with a probe `trajectory` (see `Student.fit`).
+    `stats`: `train_loss` (the objective on the data), `steps` (gradient steps), `sample_steps` (the steps times the rows that
+    each used), `parameters` (the number of trained parameters), and with a probe `trajectory` (see `Student.fit`).
     """
 
     model: Any
@@ -43,7 +43,7 @@ class ModelFit(AbstractFit):
 
 
 class Applied(eqx.Module):
-    """A network that is a pair of functions, as those of Flax, Haiku and JAX's own: parameters, and apply(parameters, x)."""
+    """A network given by parameters and a function apply(parameters, x), as in Flax, Haiku and `jax.example_libraries.stax`."""
 
     parameters: Any
     apply: Callable[[Any, Array], Array] = eqx.field(static=True)
@@ -53,8 +53,8 @@ class Applied(eqx.Module):
 
 
 class Centred(eqx.Module):
-    """scale (f(x) - f_0(x)) with f_0 the network before training: 0 at the start, and with a large scale lazy (Chizat,
-    Oyallon & Bach 2019, arXiv:1812.07956, equation 2)."""
+    """scale (f(x) - f_0(x)) with f_0 the network before training. It is 0 at the start, and a large scale makes training lazy
+    (Chizat, Oyallon & Bach 2019, arXiv:1812.07956, equation 2)."""
 
     model: Any
     start: Any
@@ -65,7 +65,8 @@ class Centred(eqx.Module):
 
 
 class Rescaled(AbstractObjective):
-    """An objective over scale^2: what keeps the speed of the outputs of `Centred` under the squared loss."""
+    """An objective divided by scale^2. Under the squared loss the outputs of `Centred` then change at the same speed for every
+    scale."""
 
     objective: Objective
     scale: Float[Array, ""]
@@ -87,30 +88,34 @@ class Student(AbstractEstimator):
 
     **Arguments:**
 
-    - `model`: what makes the network: a description such as `tsjax.MLP`, with `init(key, point)`; a function (key, point) -> an
-      Equinox module; a Flax module, or any pair (init, apply) with init(key, x) -> parameters and apply(parameters, x). `point`
-      is the shape of one input, an int for vectors; a network maps one point to its output.
+    - `model`: makes the network. It is a description such as `tsjax.MLP`, with `init(key, point)`; a function (key, point) ->
+      an Equinox module; a Flax module; or any pair (init, apply) with init(key, x) -> parameters and apply(parameters, x).
+      `point` is the shape of one input (an int for vectors). A network maps one point to its output.
     - `loss`: an objective of `tsjax.losses`, or any function (model, batch, key) -> scalar. Half the mean squared error by
       default.
-    - `optimizer`: an optax optimizer; or a function that makes one of a learning rate, such as `optax.adam`, with
+    - `optimizer`: an optax optimizer; or a function of a learning rate that returns one, such as `optax.adam`, together with
       `learning_rate`. Gradient descent by default.
-    - `learning_rate`: a number, or a schedule step -> number. Numbers are traced: `jax.vmap` over them.
-    - `steps`, `epochs`: gradient steps; or passes over the data in mini-batches, in place of steps. 1000 steps by default.
+    - `learning_rate`: a number, or a schedule step -> number. It is required unless `optimizer` is an optax optimizer. Numbers
+      are traced: use `jax.vmap` over them.
+    - `steps`, `epochs`: the number of gradient steps, or instead the number of passes over the data in mini-batches. 1000 steps
+      by default.
     - `batch_size`: rows of a mini-batch, in a new order every epoch. None uses all rows in every step.
     - `penalty`: adds penalty times the sum of the squares of all parameters to the loss.
-    - `temperature`: T of the noise sqrt(2 eta T) xi of gradient Langevin dynamics, added to every update; a number or a
-      schedule. eta is the `learning_rate`.
-    - `weight_decay`: lambda of decoupled weight decay: every update also subtracts eta lambda theta, eta the `learning_rate`;
-      with `optax.adam` that is AdamW. A number, which is traced, or a schedule.
+    - `temperature`: T of gradient Langevin dynamics, which adds sqrt(2 eta T) xi with xi ~ N(0, I) to every update, where eta
+      is the `learning_rate`; a number or a schedule.
+    - `weight_decay`: lambda of decoupled weight decay: every update also subtracts eta lambda theta, where eta is the
+      `learning_rate`. With `optax.adam` that is AdamW. A number, which is traced, or a schedule.
     - `init_scale`: multiplies all initial parameters.
-    - `output_scale`: alpha trains alpha (f - f_0) on loss / alpha^2, which keeps the speed of the outputs under the
-      squared loss: `1.0` centres the network, large values make training lazy.
-    - `trainable`: which leaves move, a function of a leaf (`equinox.partition`); all floating-point arrays by default.
+    - `output_scale`: a number alpha >= 1e-6 trains alpha (f - f_0) on loss / alpha^2, where f_0 is the network at the start.
+      The value 1.0 centres the network; large values make training lazy. Under the squared loss the outputs change at the same
+      speed for every alpha.
+    - `trainable`: which leaves are trained, a function of a leaf (`equinox.partition`); all floating-point arrays by default.
     - `stop`: a rule that ends training earlier, such as `tsjax.Flat()`.
-    - `validation`: the share of the rows that is held out; training stops when the loss there has not fallen for
-      `patience` looks, 50 steps apart, and the network of the lowest loss is the fit.
+    - `validation`: the share of the rows to hold out. Their loss is computed every 50 steps. Training stops once it has not
+      fallen `patience` times in a row, and the fit is the network with the lowest such loss.
 
-    An optimizer is compared by identity: build it once and reuse it, or every fit compiles again. `learning_rate` is not.
+    An optax optimizer is compared by identity: build it once and reuse it, or every fit compiles again. A `learning_rate` that
+    is a number does not compile again.
 
     **Raises:** ValueError for values out of range, and for options that exclude each other.
 
@@ -147,7 +152,7 @@ class Student(AbstractEstimator):
             )
         if not callable(self.loss):
             raise ValueError(
-                f"loss is a function (model, batch, key) -> scalar, such as ts.losses.squared; got {self.loss!r}."
+                f"loss must be a function (model, batch, key) -> scalar, such as ts.losses.squared; got {self.loss!r}."
             )
         made = isinstance(self.optimizer, optax.GradientTransformation)
         if not made and self.optimizer is not None and not callable(self.optimizer):
@@ -165,7 +170,7 @@ class Student(AbstractEstimator):
             raise ValueError(f"{which} needs a learning_rate, a number or a schedule.")
         if self.temperature is not None and made:
             raise ValueError(
-                "the noise of temperature needs the step size: give learning_rate and a function such as optax.sgd as the "
+                "temperature needs the step size of the optimizer: give learning_rate and a function such as optax.sgd as the "
                 "optimizer, or chain tsjax.add_langevin_noise yourself."
             )
         if self.weight_decay is not None and made:
@@ -191,7 +196,7 @@ class Student(AbstractEstimator):
                 raise ValueError("validation is a rule that ends training: give one of validation and stop.")
 
     def init(self, key: PRNGKeyArray, x: Array) -> Any:
-        """The untrained network for points like the rows of x, in their type."""
+        """The untrained network for points of the shape and type of the rows of x."""
         net = _network(self.model, key, x[0])
         if self.init_scale is not None:
             scale = lambda leaf: as_leaf(self.init_scale, leaf.dtype) * leaf if eqx.is_inexact_array(leaf) else leaf
@@ -207,14 +212,16 @@ class Student(AbstractEstimator):
         probe: Probe | None = None,
         probe_at: int | tuple[int, ...] | None = None,
     ) -> ModelFit:
-        """Trains on one data set, in the type of its x; or on a stream, an instance of a task that is sampled afresh at
-        every step, `batch_size` rows at a time.
+        """Trains on one data set, in the floating-point type of its x; or on a stream, which is an instance of a task that is
+        sampled afresh at every step, `batch_size` rows at a time.
 
-        `start` is a network to start from in place of a new one. A `probe` maps the current network to a dict of arrays, at
-        `probe_at` log-spaced steps or at the steps given; its values stand in `fit.stats["trajectory"]` with `step`.
+        `start` is a network to start from in place of a new one. A `probe` maps the current network to a dict of arrays.
+        `probe_at` is either the number of log-spaced steps at which it is called, or these steps themselves.
+        `fit.stats["trajectory"]` holds its values with `step`.
 
-        **Raises:** ValueError for data that are not finite, that do not go with the loss or with the network's outputs, or that
-        are fewer than a mini-batch.
+        **Raises:** ValueError for data that are not finite, that do not fit the loss or the network's outputs, or that have
+        fewer rows than a mini-batch; for a stream without `batch_size`, or with `epochs` or `validation`; and for one of
+        `probe` and `probe_at` without the other.
         """
         if (probe is None) != (probe_at is None):
             raise ValueError("probe and probe_at go together: give both or neither.")
@@ -227,13 +234,13 @@ class Student(AbstractEstimator):
                 raise ValueError(
                     f"batch_size={self.batch_size} is more than the n={self._kept(data.n)} samples; lower it."
                 )
-            # Here, where labels are known; inside jit they are not.
+            # The check is here because labels are known; inside jit they are not.
             net = lambda x: outputs_of(self.init(key, x) if start is None else start, x)
             check(self.loss, eqx.filter_eval_shape(net, _floats(data.x)), data)
         return _fit(floats_as_arrays(self), key, data, start, probe, probe_at)
 
     def _kept(self, n: int) -> int:
-        """The rows that are trained on, of n."""
+        """The number of rows, out of n, that are trained on."""
         return n if self.validation is None else n - max(1, round(self.validation * n))
 
 
@@ -264,7 +271,7 @@ def _fit(student: Student, key, data, start, probe, probe_at) -> ModelFit:
     key_init, key_train, key_noise, key_split = jr.split(key, 4)
     stop, size = student.stop, student.batch_size
     if isinstance(data, AbstractInstance):
-        # In the type in which the instance samples.
+        # Training uses the floating-point type in which the instance samples.
         example = data.sample(key_init, 1).x
         batches: AbstractBatches = Online(data, size or 1)
         rows: Any = size
@@ -305,7 +312,7 @@ def _fit(student: Student, key, data, start, probe, probe_at) -> ModelFit:
 
 
 def _in_one_type(data: Dataset) -> Dataset:
-    """The data with x, and responses that are no classes, in the floating type of x."""
+    """The data with x, and responses that are not class labels, in the floating-point type of x."""
     x = _floats(data.x)
     y = data.y.astype(x.dtype) if jnp.issubdtype(data.y.dtype, jnp.inexact) else data.y
     return Dataset(x=x, y=y, weight=data.weight)
@@ -313,13 +320,13 @@ def _in_one_type(data: Dataset) -> Dataset:
 
 def _optimizer(student: Student, key, dtype) -> optax.GradientTransformation:
     def leaf(value) -> Any:
-        """A number in the type of training; a schedule, or None, as it is."""
+        """A number in the floating-point type of training; a schedule or None is returned as it is."""
         return value if value is None or callable(value) else as_leaf(value, dtype)
 
     rate, temperature, decay = (leaf(v) for v in (student.learning_rate, student.temperature, student.weight_decay))
     if isinstance(student.optimizer, optax.GradientTransformation):
         return student.optimizer
-    # Plain descent by its own class, which the fast paths know.
+    # The fast paths recognise plain descent by its class.
     optimizer = Descent(rate, temperature, key) if student.optimizer is None else student.optimizer(rate)
     if decay is not None:
         optimizer = optax.chain(optimizer, subtract_weight_decay(rate, decay))
@@ -329,7 +336,7 @@ def _optimizer(student: Student, key, dtype) -> optax.GradientTransformation:
 
 
 def _split(key, data: Dataset, share: float) -> tuple[Dataset, Dataset]:
-    """The rows to train on, and the random share that is held out. Of rows of weight 0 both may have some."""
+    """The rows to train on, and the random share that is held out. Both parts may contain rows of weight 0."""
     n = data.n
     held = max(1, round(share * n))
     weight = data.weight
@@ -337,7 +344,7 @@ def _split(key, data: Dataset, share: float) -> tuple[Dataset, Dataset]:
         order = jr.permutation(key, n)
         part = lambda rows: Dataset(x=data.x[rows], y=data.y[rows])
         return part(order[held:]), part(order[:held])
-    # A share of the rows that count: the others are in both parts, with weight 0.
+    # The share is that of the rows of weight > 0. Both parts keep all rows, and a row has weight 0 in the part that lacks it.
     order = real_first(key, weight)
     place = jnp.zeros(n, order.dtype).at[order].set(jnp.arange(n, dtype=order.dtype), unique_indices=True)
     is_held = place < jnp.maximum(1, jnp.round(share * jnp.sum(weight > 0)))
