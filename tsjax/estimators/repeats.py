@@ -1,20 +1,21 @@
-"""Rows with weights, and rows that repeat, as bootstrap samples have them: what a fit may learn from copies of one point, and
-what not.
+"""Rows with weights, and rows that repeat, as in bootstrap samples: how criteria count them.
 
-A criterion that leaves one of two copies out finds the other still there, and takes an interpolated response for a predicted
-one. So groups of equal rows are left out together: all criteria see each distinct row x_g once, with the sum m_g of the weights
-of its copies (their number, where no weights are given) and their weighted mean response ybar_g. For ridge regression nothing
-is lost by that, since
+If a criterion left out only one of two equal rows, the fit would still see the other, and an interpolated response would pass
+for a predicted one. So groups of equal rows are left out together. All criteria see each distinct row x_g once, with the sum
+m_g of the weights of its copies (their number, if there are no weights) and their weighted mean response ybar_g. For ridge
+regression this loses nothing, since
 
     sum_i w_i (y_i - f(x_i))^2 + ridge |f|^2 = sum_g m_g (ybar_g - f(x_g))^2 + ridge |f|^2 + sum_i w_i (y_i - ybar_g(i))^2,
 
-which is ridge regression on the distinct rows with noise ridge / m_g, or, with D = diag(m_g), that of D^{1/2} ybar with the
-kernel matrix D^{1/2} K D^{1/2}. A row of weight w is thus w copies of it. (The scatter within groups is a measurement of the
-noise only where copies were measured anew; in a bootstrap sample it is 0. No criterion relies on it.)
+which is ridge regression on the distinct rows with noise variance ridge / m_g. With D = diag(m_g) it is also ridge regression
+of D^{1/2} ybar with the kernel matrix D^{1/2} K D^{1/2}. A row of weight w thus acts like w copies of it. (The last sum, the
+scatter within groups, measures the noise only if copies were measured anew; in a bootstrap sample it is 0. No criterion relies
+on it.)
 
-Shapes must not depend on data inside `jit`, so the first row of each group stands for it, with the root sqrt(m_g), and the
-others have 0, as have rows of weight 0: rows and columns of zeros, but for a given number on the diagonal, which separates them
-from all others. Where no row repeats and none has a weight all roots are 1, and everything is what it would be without them.
+Shapes must not depend on data inside `jit`, so the matrices keep a row and a column for every row of the data. The first row of
+each group stands for the group, with the root sqrt(m_g). All other rows of the group, and rows of weight 0, have the root 0:
+their rows and columns are zero, except for a chosen number on the diagonal that keeps them apart from the others. If no row
+repeats and there are no weights, all roots are 1 and nothing changes.
 """
 
 from typing import NamedTuple
@@ -29,7 +30,7 @@ from .leading import Extent
 
 
 class Sample(NamedTuple):
-    """A data set in float64, its responses as columns; `weight` is None where all weights are 1."""
+    """A data set in float64, with its responses as columns. `weight` is None if there are no weights."""
 
     x: Float[Array, "n d"]
     y: Float[Array, "n k"]
@@ -37,12 +38,12 @@ class Sample(NamedTuple):
 
     @property
     def present(self) -> Bool[Array, " n"]:
-        """Which rows have a weight > 0."""
+        """Marks the rows of weight > 0."""
         return jnp.ones(self.y.shape[0], bool) if self.weight is None else self.weight > 0
 
     @property
     def extent(self) -> Extent:
-        """The number of rows up to the last that is present."""
+        """The number of rows up to the last one that is present; None if there are no weights."""
         if self.weight is None:
             return None
         return jnp.max(jnp.where(self.present, jnp.arange(1, len(self.weight) + 1), 1))
@@ -56,13 +57,13 @@ class Sample(NamedTuple):
         """The weighted mean along the first axis."""
         if self.weight is None:
             return jnp.mean(values, axis=0)
-        # What is NaN at a row that is not there is no reason for the mean to be.
+        # A NaN at a row of weight 0 must not make the mean NaN.
         counted = jnp.where(self.present.reshape(-1, *(1,) * (values.ndim - 1)), values, 0.0)
         return jnp.tensordot(self.weight, counted, 1) / jnp.sum(self.weight)
 
 
 def sample_of(data: Dataset) -> Sample:
-    """Rows of weight 0 become copies of a row that is present: what they hold then enters nowhere."""
+    """The data as a `Sample`. Rows of weight 0 become copies of a row that is present, so that their values have no effect."""
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
     y = y[:, None] if y.ndim == 1 else y
     if data.weight is None:
@@ -74,12 +75,12 @@ def sample_of(data: Dataset) -> Sample:
 
 
 def shaped(values: Float[Array, "n k"], data: Dataset) -> Array:
-    """As many axes as the responses have: (n,) where these are (n,)."""
+    """The values with as many axes as the responses of the data: (n,) if these are (n,), else (n, k)."""
     return values[:, 0] if data.y.ndim == 1 else values
 
 
 class Distinct(NamedTuple):
-    """The distinct rows of n (module docstring)."""
+    """The distinct rows among n rows (module docstring)."""
 
     root: Float[Array, " n"]
     """sqrt(m_g) at the first row of each group, 0 at the others."""
@@ -115,12 +116,14 @@ class Distinct(NamedTuple):
         return jnp.trace(gram * self.root[:, None] ** 2)
 
     def gram(self, gram: Float[Array, "n n"], fill) -> Float[Array, "n n"]:
-        """D^{1/2} K D^{1/2}, with `fill` on the diagonal at rows that stand for no group."""
+        """D^{1/2} K D^{1/2}, with the number `fill` on the diagonal at rows that stand for no group."""
         scaled = gram * self.root[:, None] * self.root[None, :]
         return scaled + jnp.diag(jnp.where(self.first, 0.0, fill))
 
     def gcv(self, squared_residuals, unexplained):
-        """The sum of m_g times squares over the sum of the weights, over the squared mean_g of 1 - h_g; plus the scatter."""
+        """The GCV score (sum_g m_g r_g^2 / W) / (mean_g (1 - h_g))^2 + scatter, with W the sum of the weights.
+        `squared_residuals` is sum_g m_g r_g^2, and `unexplained` is sum_g (1 - h_g), h_g the leverage of group g; a common
+        factor of r_g and 1 - h_g cancels."""
         return self.groups * squared_residuals / unexplained**2 * (self.groups / self.total) + self.scatter
 
 
@@ -133,7 +136,7 @@ def distinct(sample: Sample) -> Distinct:
     if weight is None:
         weight = jnp.ones(n)
     else:
-        # The first that is present; for a group without one any row does, since all of its weights are 0.
+        # The first row that is present. In a group without such a row any row will do, since all of its weights are 0.
         place = jax.ops.segment_min(jnp.where(weight > 0, jnp.arange(n), n), first, n)
         first = jnp.minimum(place[first], n - 1)
         count, total = sample.n, jnp.sum(weight)
@@ -146,10 +149,10 @@ def distinct(sample: Sample) -> Distinct:
 
 
 def first_of_equals(x: Float[Array, "n d"]) -> Int[Array, " n"]:
-    """For each row of x the index of the first row that is equal to it. O(n log n + n d), by sorting hashes of the rows; that
-    neighbours in this order are equal is then seen in the rows themselves."""
+    """For each row of x the index of the first row that is equal to it. It takes O(n log n + n d) time: rows are sorted by
+    their hashes, and neighbours in this order are then compared themselves."""
     n = x.shape[0]
-    # -0 is equal to 0, and has other bits.
+    # -0 is equal to 0 but has other bits.
     x = jnp.where(x == 0, 0.0, x)
     keys = _hash(x)
     order = jax.lax.sort((*keys, jnp.arange(n)), num_keys=2, is_stable=True)[-1]
@@ -160,9 +163,10 @@ def first_of_equals(x: Float[Array, "n d"]) -> Int[Array, " n"]:
 
 
 def _hash(x: Float[Array, "n d"]) -> tuple[UInt32[Array, " n"], UInt32[Array, " n"]]:
-    """Two hashes of each row, of all bits of its numbers: sums of the columns' mixed words. These are integers, so the order of
-    the sum does not matter. float64 is split into float32 numbers, since not all accelerators show the bits of float64."""
-    # Into the range of float32, exactly: by a power of 2.
+    """Two hashes of each row from all bits of its numbers: sums of the mixed words of its columns. The words are integers, so
+    the order of summation does not matter. float64 is split into float32 numbers, since not all accelerators can show the bits
+    of float64."""
+    # Division by a power of 2 is exact, and brings the numbers into the range of float32.
     words, rest = [], x / power_of_two(jnp.max(jnp.abs(x), axis=0))[None]
     for _ in range(3):
         words.append(rest.astype(jnp.float32))
@@ -175,12 +179,12 @@ def _hash(x: Float[Array, "n d"]) -> tuple[UInt32[Array, " n"], UInt32[Array, " 
 
 
 def power_of_two(largest: Float[Array, "*d"]) -> Float[Array, "*d"]:
-    """The power of 2 next above each number, and 1 for 0: division by it is exact."""
+    """The smallest power of 2 above each number, and 1 for 0. Division by it is exact."""
     return jnp.ldexp(jnp.ones_like(largest), jnp.frexp(largest)[1])
 
 
 def _mixed(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """The finaliser of MurmurHash3: every bit of the input changes half of those of the output."""
+    """The finaliser of MurmurHash3: each bit of the input changes about half of the bits of the output."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         bits = (bits ^ (bits >> np.uint32(shift))) * np.uint32(factor)
     return bits ^ (bits >> np.uint32(16))

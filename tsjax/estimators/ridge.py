@@ -1,22 +1,24 @@
-r"""Kernel ridge regression, with the ridge given, or chosen over its whole path from one factorisation.
+r"""Kernel ridge regression, with a given ridge or one chosen from a whole path of candidates by one factorisation.
 
 With the kernel matrix K of the training inputs, f_hat(x) = k(x, X) alpha and alpha = (K + ridge I)^{-1} y. The ridge is
 *not* multiplied by n: f_hat minimises sum_i (y_i - f(x_i))^2 + ridge |f|^2 in the kernel's space of functions, and the
 ridge is the noise variance if y is a Gaussian process of covariance k plus noise. Everything is float64.
 
-With sample weights w_i it minimises sum_i w_i (y_i - f(x_i))^2 + ridge |f|^2: the noise of row i has the variance ridge / w_i,
-and alpha = D (D K D + ridge I)^{-1} D y, D = diag(sqrt(w_i)). Several outputs, y (n, k), are k such problems with one
-factorisation and one ridge; alpha is (n, k).
+With sample weights w_i, f_hat minimises sum_i w_i (y_i - f(x_i))^2 + ridge |f|^2: the noise of row i has the variance
+ridge / w_i, and alpha = D (D K D + ridge I)^{-1} D y with D = diag(sqrt(w_i)). Several outputs, y (n, k), are k such problems
+with one factorisation and one ridge; alpha is (n, k).
 
-Search: the candidates are trace(K)/n times 60 numbers from 1e-10 to 1e2, log-spaced; the criteria are those of
-`tsjax.estimators.tuning`. (With weights trace(K)/n is the weighted mean of k(x_i, x_i). Where the mean weight of the rows is
-above 10 or below 1/10, the candidates move by whole steps with it, so that weights may have any unit.) With K = Q T Q^T, T
-tridiagonal, all criteria but "loo" need O(n^2) for each candidate and output, most of it to multiply by Q; this takes a third
-of the time of an eigendecomposition, which "loo" needs (the diagonal of the inverse for each candidate).
+*Search.* The candidates are trace(K)/n times 60 log-spaced numbers from 1e-10 to 1e2; the criteria are those of
+`tsjax.estimators.tuning`. (With weights, the factor is the weighted mean of k(x_i, x_i). If the mean weight of the rows is
+above 10 or below 1/10, the path moves with it by whole steps of the path, so that weights may have any unit.) All criteria but
+"loo" reduce K to tridiagonal form, K = Q T Q^T, and then need O(n^2) operations for each candidate and output, mostly to
+multiply by Q. "loo" needs the diagonal of the inverse for each candidate, and therefore an eigendecomposition, which costs
+more.
 
-Two things look like information and are not. Rows of x that are equal count as one in every criterion
-(`tsjax.estimators.repeats`). And what lies below the kernel's own error (`AbstractKernel.error`) is roundoff: candidates below
-it are left out, eigenvalues below it are 0, and a ridge given as a number is SINGULAR where K + ridge I has no more than that.
+*Roundoff and repeated rows* must not pass for information. Equal rows of x count as one in every criterion
+(`tsjax.estimators.repeats`). Numbers below the kernel's own error (`AbstractKernel.error`) are roundoff: a search leaves out
+candidates below it and sets eigenvalues below it to 0, and a ridge that is given has status SINGULAR if a pivot of K + ridge I
+is no larger than it.
 """
 
 from typing import Any, NamedTuple
@@ -57,11 +59,11 @@ _STEPS_PER_DECADE = (len(PATH) - 1) / 12.0
 _BLOCK = 2048
 
 ridge_rule = tuned("ridge", (*CRITERIA, "marginal_likelihood"))
-"""What `ridge=` means."""
+"""The converter of the field `ridge`: a number or the name of a criterion."""
 
 
 class Solution(NamedTuple):
-    """Coefficients, how the solve ended, and numbers about it (`stats` of the fit)."""
+    """The coefficients of a fit, its status, and its `stats`."""
 
     coefficients: Array
     status: Int[Array, ""]
@@ -75,8 +77,8 @@ def status_of(coefficients) -> Int[Array, ""]:
 
 
 def scores(residual: Float[Array, "n k"], unexplained: Float[Array, " n"], rows: Distinct) -> dict[str, Array]:
-    """GCV and leave-one-out from residuals (I-H) y of the distinct rows and the diagonal of I-H; both may come times a common
-    factor."""
+    """The scores of GCV and leave-one-out from the residuals (I-H) y of the distinct rows and the diagonal of I-H. The two
+    arguments may have a common factor, which cancels."""
     unexplained = jnp.where(rows.first, unexplained, 0.0)
     left_out = residual / jnp.where(rows.first, unexplained, 1.0)[:, None]
     return {
@@ -88,8 +90,9 @@ def scores(residual: Float[Array, "n k"], unexplained: Float[Array, " n"], rows:
 def cholesky(
     matrix: Float[Array, "n n"], error=0.0, counts: Bool[Array, " n"] | None = None, extent: Extent = None
 ) -> Float[Array, "n n"]:
-    """The lower factor; NaN where a pivot is no larger than `error`, that of the matrix, or than the roundoff of the
-    factorisation, eps times the trace (of the rows that count): what such a factor solves is not what was asked."""
+    """The lower Cholesky factor. It is NaN if a pivot is no larger than `error`, that of the matrix, or than the roundoff of
+    the factorisation, eps times the trace (over the rows that `counts` marks), because such a factor solves a different
+    system."""
     lower = leading.cholesky(matrix, extent)
     diagonal = jnp.diagonal(matrix)
     trace = jnp.sum(diagonal if counts is None else jnp.where(counts, diagonal, 0.0))
@@ -98,13 +101,14 @@ def cholesky(
 
 
 def solve_gram(gram: Float[Array, "n n"], rows: Distinct, ridge, error) -> tuple[Solution, Float[Array, "n n"]]:
-    """alpha with f(x) = k(x, X) alpha, 0 at rows that repeat an earlier one, by Cholesky, and the lower factor of `rows.gram` +
-    ridge I; NaN and SINGULAR if that has none. `error` is that of the kernel."""
+    """Solves for alpha with f(x) = k(x, X) alpha by Cholesky; alpha is 0 at rows that repeat an earlier one. Also returns the
+    lower factor of `rows.gram` + ridge I. If there is no such factor, alpha is NaN and the status SINGULAR. `error` is that of
+    the kernel."""
     n = gram.shape[0]
-    # On the diagonal of other rows: above every floor, however many they are.
+    # The trace, as the diagonal at the other rows, is above every floor, however many these rows are.
     lower = cholesky(rows.gram(gram, rows.trace(gram)) + ridge * jnp.eye(n), error, rows.first, rows.extent)
     alpha = jsl.cho_solve((lower, True), rows.y)
-    # I - H = ridge (K + ridge I)^{-1} and (I - H) y = ridge alpha: without the factor they stay meaningful at ridge 0.
+    # I - H = ridge (K + ridge I)^{-1} and (I - H) y = ridge alpha. Without the common factor the scores are defined at ridge 0.
     inverse_diagonal = jnp.where(rows.first, leading.inverse_diagonal(lower, rows.extent), 0.0)
     ridge = jnp.asarray(ridge, gram.dtype)
     stats = {"ridge": ridge, "dof": rows.groups - ridge * jnp.sum(inverse_diagonal)}
@@ -113,9 +117,11 @@ def solve_gram(gram: Float[Array, "n n"], rows: Distinct, ridge, error) -> tuple
 
 
 class Eigen(NamedTuple):
-    """The eigenvalues of the distinct rows' kernel matrix, in ascending order, those that are roundoff as 0; eigenvectors as
-    columns; whether each belongs to these rows (one that does not has eigenvalue 0 and comes first); and how many of those
-    that do are roundoff."""
+    """The eigendecomposition of the kernel matrix of the distinct rows.
+
+    `values` are in ascending order, with roundoff set to 0, and `vectors` are columns. `real` marks the eigenvalues that belong
+    to the distinct rows; the others are 0 and come first. `cut` is the number of real eigenvalues that were roundoff.
+    """
 
     values: Float[Array, " n"]
     vectors: Float[Array, "n n"]
@@ -124,7 +130,8 @@ class Eigen(NamedTuple):
 
 
 def eigen(gram: Float[Array, "n n"], rows: Distinct, error) -> Eigen:
-    """Eigenvalues below the kernel's own error and below that of their computation, n eps times the largest, say nothing."""
+    """The eigendecomposition, in which eigenvalues are roundoff if they are below the kernel's own error, or below that of
+    their computation, n eps times the largest one."""
     s, u = leading.eigh(rows.gram(gram, -rows.trace(gram) / rows.n), rows.extent)
     real = jnp.arange(gram.shape[0]) >= rows.others
     above = s > jnp.maximum(rows.n * jnp.finfo(s.dtype).eps * s[-1], error)
@@ -132,7 +139,7 @@ def eigen(gram: Float[Array, "n n"], rows: Distinct, error) -> Eigen:
 
 
 def ridge_path(trace, rows: Distinct) -> Float[Array, " p"]:
-    """The candidate ridges, `trace` being that of the weighted kernel matrix."""
+    """The p candidate ridges; `trace` is that of the weighted kernel matrix."""
     decades = jnp.log10(rows.total / rows.n)
     beyond = jnp.sign(decades) * jnp.maximum(jnp.abs(decades) - 1.0, 0.0)
     moved = 10.0 ** (jnp.round(beyond * _STEPS_PER_DECADE) / _STEPS_PER_DECADE)
@@ -140,7 +147,7 @@ def ridge_path(trace, rows: Distinct) -> Float[Array, " p"]:
 
 
 def best_score(scores: Float[Array, " p"]):
-    """The index of the least score; a score that is NaN is no score."""
+    """The index of the smallest score; NaN counts as infinite."""
     return jnp.argmin(jnp.where(jnp.isnan(scores), jnp.inf, scores))
 
 
@@ -152,8 +159,8 @@ def log_likelihood(quadratic: Float[Array, "p k"], log_det: Float[Array, " p"]) 
 
 
 def search_gram(criterion: str, gram, rows: Distinct, error, target) -> Solution:
-    """The best ridge of the path; `target` gives k(x', x) at new inputs x' and a sample of what should be predicted there
-    (asked for by "oracle" and "holdout" only), `error` is that of the kernel."""
+    """The fit with the best ridge of the path. `error` is that of the kernel. `target`, which only "oracle" and "holdout" call,
+    returns k(x', x) at new inputs x' and a sample of the responses to predict there."""
     count, y, trace = rows.groups, rows.y, rows.trace(gram)
     ridges = ridge_path(trace, rows)
     beyond = ridges < error
@@ -181,12 +188,12 @@ def search_gram(criterion: str, gram, rows: Distinct, error, target) -> Solution
 
 
 def _truth(criterion: str, score: Float[Array, ""]) -> dict[str, Array]:
-    """The score that only the truth gives, by which a kernel can be chosen too."""
+    """The score of "oracle" as an entry of `stats`, for choosing a kernel by it too; nothing for other criteria."""
     return {"oracle": score} if criterion == "oracle" else {}
 
 
 def _without_others(path: Shifted, diagonal: Float[Array, " p"], rows: Distinct) -> Shifted:
-    """Without the rows that stand for no group: each adds one eigenvalue, its entry on the diagonal."""
+    """`path` without the rows that stand for no group. Each of them adds one eigenvalue, its entry on the diagonal."""
     return Shifted(
         path.solutions,
         path.trace_inverse - rows.others / diagonal,
@@ -196,7 +203,8 @@ def _without_others(path: Shifted, diagonal: Float[Array, " p"], rows: Distinct)
 
 
 def search_primal(criterion: str, phi, rows: Distinct, error, target) -> Solution:
-    """The same for p < n features, K = phi phi^T, in the space of the features; `target` gives phi at new inputs."""
+    """`search_gram` for K = phi phi^T with fewer features q than rows, solved in the space of the features. `target` returns
+    phi at new inputs."""
     q = phi.shape[1]
     phi, y, count = rows.root[:, None] * phi, rows.y, rows.groups
     gram, b = leading.inner_gram(phi, rows.extent), phi.T @ y
@@ -210,7 +218,7 @@ def search_primal(criterion: str, phi, rows: Distinct, error, target) -> Solutio
         gains = singular[:, None] / (s[:, None] + ridges[None, :])
         weights, best, stats = search_loo(u, u.T @ y, q, rows, shares, gains, beyond)
         c = vt.T @ weights
-        # Of as many as there are: fewer than the features where few rows differ.
+        # There are no more eigenvalues than features, nor than distinct rows.
         cut = jnp.minimum(q, count) - jnp.sum(above, dtype=jnp.float64)
         return Solution(c, status_of(c), {"ridge": ridges[best], "cut": cut} | stats)
     path = solve_shifted(gram, b, ridges)
@@ -239,12 +247,14 @@ def squared_error(target, solutions: Float[Array, "n p k"]) -> Float[Array, " p"
 
 
 def search_loo(u, b, directions, rows: Distinct, shares, gains, beyond=False):
-    """The candidate with the least leave-one-out error, except those `beyond`: gains b of it, its index, and stats.
+    """The candidate with the smallest leave-one-out error, except those marked by `beyond`: its gains times b, its index, and
+    its stats.
 
-    H = U diag(1 - shares) U^T and b = U^T y, where U (n, q) has orthonormal columns. `directions` columns belong to the rows;
-    the others have shares 0."""
+    H = U diag(1 - shares) U^T and b = U^T y, where U (n, q) has orthonormal columns. `directions` of these columns belong to
+    the distinct rows; the others have shares 0.
+    """
     n, q = u.shape
-    # What lies outside of the q directions is left as it is. With q = n there is nothing there but roundoff.
+    # The part of y outside of the q directions is not explained at all. With q = n that part would be roundoff only.
     y_rest, diagonal_rest = (
         (jnp.zeros_like(rows.mean), jnp.zeros(n)) if q == n else (rows.y - u @ b, 1.0 - jnp.sum(u**2, axis=1))
     )
@@ -260,9 +270,9 @@ def search_loo(u, b, directions, rows: Distinct, shares, gains, beyond=False):
 class KernelFit(AbstractFit):
     """f(x) = k(x, X) alpha; alpha is (n,) for y (n,), and (n, k) for y (n, k).
 
-    `stats`: the hyper-parameter under its name; `dof`, the effective degrees of freedom (trace of the hat matrix H); `gcv`,
-    `loo` where the solver gives it, and `oracle` where that chose, the scores of `tsjax.estimators.tuning`; and where there was
-    an eigendecomposition, `cut`, the number of eigenvalues that are below the kernel's own error and count as zero.
+    `stats`: the hyper-parameter under its name; `dof`, the effective degrees of freedom (trace of the hat matrix H); and scores
+    of `tsjax.estimators.tuning`: `gcv`, `loo` if the solver computes it, and `oracle` if that criterion chose. With an
+    eigendecomposition also `cut`, the number of eigenvalues that count as zero because they are below the kernel's own error.
     """
 
     kernel: AbstractKernel
@@ -290,14 +300,14 @@ def _predict_kernel_compiled(kernel, x_train, alpha, x):
 
 
 def in_blocks(predict, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
-    """predict(x) in blocks of rows, so that very many points make no matrix of all of them with the training data."""
+    """predict(x) in blocks of rows, so that no matrix of very many points times all training points is made."""
     if x.shape[0] <= _BLOCK:
         return predict(x)
     return jax.lax.map(lambda point: predict(point[None])[0], x, batch_size=_BLOCK)
 
 
 def as_kernel(kernel: Any) -> AbstractKernel:
-    """`kernel`, if it is one. Raises ValueError, saying what to do, else."""
+    """Returns `kernel` if it is one. **Raises:** ValueError otherwise."""
     if not isinstance(kernel, AbstractKernel):
         hint = f" Call it: {kernel.__name__}()." if callable(kernel) and hasattr(kernel, "__name__") else ""
         raise ValueError(f"this estimator needs a kernel such as tsjax.kernels.ntk(depth=1), got {kernel!r}.{hint}")
@@ -312,16 +322,16 @@ class KernelRidge(AbstractEstimator):
     - `kernel`: any kernel, for instance `tsjax.kernels.ntk(depth=1)`.
     - `ridge`: a number >= 0 (not times n), or `"gcv"`, `"loo"`, `"holdout"`, `"marginal_likelihood"` or `"oracle"`: the best
       of 60 values from 1e-10 to 1e2 times trace(K)/n by that criterion (`tsjax.estimators.tuning`). Numbers are traced:
-      `jax.vmap` over them.
+      use `jax.vmap` over them.
 
-    A number costs a Cholesky factorisation, a search three to four of them, "loo" ten. A matrix that cannot be factorised to
-    working precision, or to that of the kernel (ridge 0 with a kernel of finite rank, say), gives `Status.SINGULAR` and NaN
-    predictions; see `MinimumNorm` for interpolation. Of rows that are equal the first has all the weight in `alpha`, the others
-    have 0: the same function.
+    A ridge that is a number costs one Cholesky factorisation. A search costs several times as much, and "loo" the most. A
+    matrix that cannot be factorised to working precision, or to the precision of the kernel (with ridge 0 and a kernel of
+    finite rank, for example), gives `Status.SINGULAR` and NaN predictions; see `MinimumNorm` for interpolation. Among equal
+    rows only the first has a nonzero entry of `alpha`, which does not change the function.
 
-    **Warns:** where a criterion chooses and rows of x repeat, since they then count as one (module docstring).
+    **Warns:** if a criterion chooses the ridge and rows of x repeat, since they then count as one (module docstring).
 
-    **Raises:** ValueError for a negative ridge, an unknown criterion, or a kernel that is none.
+    **Raises:** ValueError for a negative ridge, an unknown criterion, or a `kernel` that is not a kernel.
 
     >>> problem = ts.Problem(inputs=ts.Sphere(d=3), teacher=ts.ReLUTeacher(m=2), noise_std=0.1)
     >>> teacher = problem.sample_teacher(jax.random.key(0))
@@ -335,11 +345,11 @@ class KernelRidge(AbstractEstimator):
     ridge: Fixed | Search = eqx.field(converter=ridge_rule, default="gcv")
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
-        """Fits x (n, d), y (n,) or (n, k), in float64. `key` is used by `"holdout"`, and by `"oracle"`, which also needs
-        `oracle=(problem, teacher)`: fresh inputs are drawn from the problem, independent of all other uses of `key`.
+        """Fits x (n, d) and y, (n,) or (n, k), in float64. Only `"holdout"` and `"oracle"` use `key`. `"oracle"` also needs
+        `oracle=(problem, teacher)`: it draws fresh inputs from the problem, independent of all other uses of `key`.
 
-        **Raises:** ValueError for data that are not finite or of the wrong rank, class labels, and a missing or needless
-        oracle.
+        **Raises:** ValueError for data that are not finite or of the wrong rank, for class labels, for an oracle that is
+        missing or not needed, and for a search on fewer than two rows or on rows that are all equal.
         """
         check_data(data, outputs=True, weights=True)
         check_oracle("ridge", self.ridge, oracle, data)

@@ -1,34 +1,39 @@
-r"""How a linear estimator chooses its hyper-parameter: over a whole path, by a criterion.
+r"""How a linear estimator chooses its hyper-parameter from a whole path of candidates, by a criterion.
 
-Every linear estimator predicts H y at its own inputs, H free of y. Its hyper-parameter is a number, or the name of a
-criterion, and then the candidate with the lowest score is taken:
+Every linear estimator predicts H y at the training inputs, with a matrix H that does not depend on y. Its hyper-parameter is a
+number, or the name of a criterion. A criterion chooses the candidate with the lowest score:
 
 - `"gcv"`: n |(I-H) y|^2 / trace(I-H)^2 (Golub, Heath & Wahba 1979, Technometrics 21, equation 1.4);
 - `"loo"`: mean_i (((I-H) y)_i / (I-H)_ii)^2, the leave-one-out error (Allen's PRESS; ibid., section 1);
-- `"holdout"`: the mean squared error on a random fifth of the rows, which the fit does not see; then all data are fitted;
-- `"marginal_likelihood"`: for kernel ridge, minus the log likelihood of y ~ N(0, tau (K + ridge I)), tau at its best,
-  times 2/n and up to a constant: log(y^T (K + ridge I)^{-1} y) + log det(K + ridge I) / n (Rasmussen & Williams 2006,
-  equation 5.8, the scale profiled out);
-- `"oracle"`: the mean squared distance to the true function on 4096 fresh inputs: what no method can have, for reference.
+- `"holdout"`: the mean squared error on a random fifth of the rows, which the fit does not see; the final fit, with the
+  candidate chosen, uses all data;
+- `"marginal_likelihood"`: for kernel ridge, -2/n times the log likelihood of y ~ N(0, tau (K + ridge I)) at the best scale
+  tau, up to a constant: log(y^T (K + ridge I)^{-1} y) + log det(K + ridge I) / n (Rasmussen & Williams 2006, equation 5.8,
+  with the scale profiled out);
+- `"oracle"`: the mean squared distance to the true function on 4096 fresh inputs. It is a reference: no method knows the true
+  function.
 
-Near interpolation the residuals lie along a few eigenvectors of H, and GCV is n times the squares of these few coefficients
-of y. They are occasionally all small by chance (or 0 by underflow). Such a candidate would be chosen at many times the risk of
-the best. Where H is symmetric `"gcv"` therefore looks only at candidates that leave min(10, n/4) directions or more
-unexplained, counted as trace(I-H)^2 / trace((I-H)^2). Figures are in `benchmarks/RESULTS.md`; `"loo"` needs no such rule.
+*Near interpolation* the residuals lie along a few eigenvectors of H, and GCV is n times the sum of squares of these few
+coefficients of y. They can all be small by chance (or 0 by underflow), and then GCV would choose this candidate although its
+risk is many times that of the best one. If H is symmetric, `"gcv"` therefore considers only candidates that leave at least
+min(10, n/4) directions unexplained, counted as trace(I-H)^2 / trace((I-H)^2). `python -m benchmarks gcv` measures the effect
+of this rule. `"loo"` does not need it.
 
-Rows of x that are equal are left out together by every criterion: n then counts distinct rows, and y is their mean response
-(`tsjax.estimators.repeats`). A fit called eagerly warns of them.
+*Repeated rows.* Every criterion leaves equal rows of x out together: n counts distinct rows, and y is their mean response
+(`tsjax.estimators.repeats`). A fit that is called eagerly warns about repeated rows.
 
-*Sample weights* w_i make all means of squares weighted ones: with n the number of rows of weight > 0 and W = sum_i w_i, GCV is
-(sum_i w_i ((I-H) y)_i^2 / W) / (trace(I-H) / n)^2 (n / W times the score of Wood 2004, J. Amer. Statist. Assoc. 99, section 2),
-leave-one-out sum_i w_i (((I-H) y)_i / (I-H)_ii)^2 / W, and so are held-out errors; the marginal likelihood has noise of
-variance ridge / w_i. A row of weight 0 is not there, in any count. Integer weights are repeated rows: for ridge regression and
-gradient flow with every criterion but `"holdout"`, where other rows are drawn; for the cut-off and kernel smoothers at the same
-hyper-parameter, since their candidates depend on the number of rows and on which of them have a double.
+*Sample weights* w_i turn all means of squares into weighted means. With n the number of rows of weight > 0 and W = sum_i w_i,
+GCV is (sum_i w_i ((I-H) y)_i^2 / W) / (trace(I-H) / n)^2 (n / W times the score of Wood 2004, J. Amer. Statist. Assoc. 99,
+section 2), and leave-one-out is sum_i w_i (((I-H) y)_i / (I-H)_ii)^2 / W. Held-out errors are weighted means too. In the
+marginal likelihood the noise of row i has variance ridge / w_i. A row of weight 0 does not count anywhere. For ridge regression
+and gradient flow, integer weights give the same results as repeated rows with every criterion but `"holdout"`, which draws
+other rows. For the cut-off and kernel smoothers they do so at the same hyper-parameter; a search may differ, since the
+candidates depend on the number of rows and on which of them repeat.
 
-*Several outputs* share the hyper-parameter. Its scores are summed over outputs: squares become squared distances of
-vectors. The marginal likelihood gives each output a scale tau of its own, so that no unit of an output changes the choice:
-sum_c log(y_c^T (K + ridge I)^{-1} y_c) + (number of outputs) log det(K + ridge I) / n, over outputs that are not 0 throughout.
+*Several outputs* share the hyper-parameter. Scores are summed over outputs: squares become squared distances of vectors. The
+marginal likelihood gives each output its own scale tau, so that the units of outputs do not change the choice: the score is
+sum_c log(y_c^T (K + ridge I)^{-1} y_c) + (number of outputs) log det(K + ridge I) / n, over the outputs c that are not 0
+everywhere.
 """
 
 import difflib
@@ -53,12 +58,12 @@ Oracle = tuple[Problem, Callable[[Array], Array]]
 """A problem and its true regression function of one point, as in `fit(key, data, oracle=(problem, teacher))`."""
 
 CRITERIA = ("gcv", "loo", "holdout", "oracle")
-"""The criteria of all linear estimators; kernel ridge has the marginal likelihood too."""
+"""The criteria of all linear estimators; ridge regression has the marginal likelihood too."""
 
 _ORACLE_POINTS = 4096
 _HELD_OUT = 0.2
-# Far from the small numbers that split(key) amounts to folding in, should the caller have drawn the data from the same
-# key.
+# Streams far from the small numbers that split(key) amounts to folding in, because the caller may have drawn the data from the
+# same key.
 _ORACLE_STREAM = 0x0FAC1E
 _HOLDOUT_STREAM = 0x401D
 
@@ -70,7 +75,7 @@ class Fixed(eqx.Module):
 
 
 class Search(eqx.Module):
-    """The hyper-parameter of the path with the lowest score."""
+    """A hyper-parameter to be chosen from its path by the lowest score of a criterion."""
 
     criterion: str = eqx.field(static=True)
 
@@ -83,10 +88,10 @@ def tuned(
     positive: bool = False,
     integer: bool = False,
 ):
-    """A converter of the field `name`: what the user wrote becomes `Fixed` or `Search`.
+    """A converter of the field `name`, which turns the user's value into `Fixed` or `Search`.
 
-    It raises ValueError for what is neither one of `criteria` nor a number of at least `lowest`, or above 0 if `positive`.
-    Integers are static unless they are traced.
+    The converter raises ValueError unless the value is one of `criteria`, or a finite number that is at least `lowest`, and
+    above 0 if `positive`. Integers are static unless they are traced.
     """
     what = f"an integer >= {lowest:g}" if integer else "finite and > 0" if positive else f"finite and >= {lowest:g}"
 
@@ -117,26 +122,27 @@ def tuned(
 
 
 def check_oracle(name: str, rule: Fixed | Search, oracle: Oracle | None, data: Dataset) -> None:
-    """Raises ValueError unless an oracle is there exactly when the rule asks for one, in the data's dimension, and the data
-    are enough for the rule. Warns of rows that repeat where a criterion chooses."""
+    """Raises ValueError for an oracle that the rule needs but does not have, or has but does not need; for an oracle of another
+    dimension than the data; and for a search on fewer than two rows or on rows that are all equal. Warns about repeated rows
+    if a criterion chooses."""
     wanted = isinstance(rule, Search) and rule.criterion == "oracle"
     if wanted and oracle is None:
         raise ValueError(f'{name}="oracle" needs the truth: call fit(key, data, oracle=(problem, teacher)).')
     if oracle is not None and not wanted:
-        raise ValueError(f'an oracle is of use with {name}="oracle" only; leave it out, or ask for that.')
+        raise ValueError(f'an oracle is of use with {name}="oracle" only: leave it out, or give {name}="oracle".')
     if oracle is not None and oracle[0].d != data.d:
         raise ValueError(f"the oracle's problem has d={oracle[0].d}, but the data have d={data.d}.")
     n = rows_present(data)
     if isinstance(rule, Search) and n < 2:
         raise ValueError(
-            f"{name}={rule.criterion!r} compares candidates, which needs n >= 2; got n={n}. Give a number."
+            f"{name}={rule.criterion!r} compares candidates, which needs n >= 2; got n={n}. Give a number instead."
         )
     if isinstance(rule, Search) and not wanted and not is_traced(data.x) and not is_traced(data.weight):
         found = count_distinct(data.x if data.weight is None else np.asarray(data.x)[np.asarray(data.weight) > 0])
         if found == 1:
             raise ValueError(
                 f"{name}={rule.criterion!r} compares candidates at rows that are left out, but all {n} rows of x are "
-                "equal. Give a number."
+                "equal. Give a number instead."
             )
         if found < n:
             _warn_the_caller(
@@ -146,14 +152,14 @@ def check_oracle(name: str, rule: Fixed | Search, oracle: Oracle | None, data: D
 
 
 def rows_present(data: Dataset) -> int:
-    """The number of rows of weight > 0; of all rows where weights are traced."""
+    """The number of rows of weight > 0; the number of all rows if weights are traced."""
     traced = data.weight is None or is_traced(data.weight)
     return data.n if traced else int(np.count_nonzero(np.asarray(data.weight) > 0))
 
 
 def _warn_the_caller(message: str) -> None:
-    """A warning that names the line that called tsjax, and not one of the library or of a wrapper in between
-    (`skip_file_prefixes` of `warnings.warn` does this from Python 3.12 on)."""
+    """Warns with the line that called tsjax, not a line of the library or of a wrapper in between. (From Python 3.12 on,
+    `skip_file_prefixes` of `warnings.warn` does this.)"""
     frame, level = inspect.currentframe(), 1
     inside = ("tsjax", "equinox", "jax", "jaxtyping", "beartype")
     while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] in inside:
@@ -162,7 +168,8 @@ def _warn_the_caller(message: str) -> None:
 
 
 def oracle_sample(key: PRNGKeyArray, oracle: Oracle | None, outputs: int) -> Sample:
-    """Fresh float64 inputs, independent of what else `key` is used for, and the true function there."""
+    """Fresh float64 inputs, independent of all other uses of `key`, and the true function there. **Raises:** ValueError if the
+    function has another number of outputs than `outputs`."""
     assert oracle is not None
     problem, teacher = oracle
     x = problem.inputs.sample(jr.fold_in(key, _ORACLE_STREAM), _ORACLE_POINTS, jnp.float64)
@@ -174,20 +181,21 @@ def oracle_sample(key: PRNGKeyArray, oracle: Oracle | None, outputs: int) -> Sam
 
 
 def hold_out(key: PRNGKeyArray, sample: Sample) -> tuple[Sample, Sample]:
-    """The data to fit, and the random fifth that is held out, of the rows that are present.
+    """Splits the rows that are present into the data to fit and a random fifth that is held out.
 
-    Equal rows are held out together. Where the fifth ends amid a group of them, the rest of the group has weight 0 in the data
-    to fit: the fit must not see it. Where that is the whole rest, since one group has most of the rows, rows of this group
-    alone are held out.
+    Equal rows are held out together. If the fifth ends within a group of equal rows, the rest of the group has weight 0 in the
+    data to fit, because the fit must not see it. If no data would remain, since one group has most of the rows, only rows of
+    this group are held out.
     """
     x, y, weight = sample
     n, places = y.shape[0], jnp.arange(y.shape[0])
     absent = (~sample.present).astype(jnp.int32)
-    # A permutation by random bits of each row, those of weight 0 last: how many these are does not change the others' order.
+    # A permutation by random bits of each row, with rows of weight 0 last, whose number does not change the order of the
+    # others.
     bits = jr.bits(jr.split(jr.fold_in(key, _HOLDOUT_STREAM))[1], (n,), "uint32")
     order = jax.lax.sort((absent, bits, places), num_keys=2)[-1]
     first = first_of_equals(x)
-    # Each group where its first row is in the random order: where no row repeats, this is that order.
+    # Each group takes the place of its first row in the random order. If no row repeats, the order does not change.
     rank = jnp.zeros(n, order.dtype).at[order].set(places, unique_indices=True)
     if weight is None:
         order = jnp.argsort(rank[first], stable=True)
@@ -198,7 +206,7 @@ def hold_out(key: PRNGKeyArray, sample: Sample) -> tuple[Sample, Sample]:
             Sample(x[order[held:]], y[order[held:]], kept.astype(y.dtype)),
             Sample(x[order[:held]], y[order[:held]], None),
         )
-    # The same with a number of rows that is data.
+    # The same for a number of rows that depends on the data.
     leader = jnp.minimum(jax.ops.segment_min(jnp.where(absent == 0, places, n), first, n)[first], n - 1)
     order = jnp.argsort(jnp.where(absent == 0, rank[leader], n), stable=True)
     count = jnp.sum(absent == 0)
@@ -217,7 +225,7 @@ def as_float64(tree: Any) -> Any:
 
 
 def gcv_judged(score: Float[Array, " p"], left: Float[Array, " p"], n) -> Float[Array, " p"]:
-    """`score`, but infinite for candidates whose `left` = trace(I-H)^2 / trace((I-H)^2) is too small for GCV to mean anything
+    """`score`, but infinite for candidates whose `left` = trace(I-H)^2 / trace((I-H)^2) is too small for GCV to be reliable
     (module docstring)."""
     return jnp.where(left >= jnp.minimum(10.0, n / 4), score, jnp.inf)
 
