@@ -1,4 +1,4 @@
-"""Ridge regression on random features: a two-layer network whose second layer alone is trained."""
+"""Ridge regression on random features: a two-layer network with only its second layer trained."""
 
 from typing import Literal
 
@@ -19,13 +19,13 @@ from .repeats import Distinct, Sample, distinct, sample_of, shaped
 from .ridge import Solution, cholesky, in_blocks, ridge_rule, scores, search_gram, search_primal, solve_gram, status_of
 from .tuning import Fixed, Oracle, Search, check_oracle, hold_out, oracle_sample
 
-# Far from the small numbers that split(key) amounts to folding in.
+# A stream far from the small numbers that split(key) amounts to folding in.
 _FEATURE_STREAM = 0xFEA7
 
 
 class FeaturesFit(AbstractFit):
-    """f(x) = <c, phi(x)>, phi the `features`; `coefficients` c are (p,) for y (n,), and (p, k) for y (n, k). `stats` as for
-    `KernelFit`."""
+    """f(x) = <c, phi(x)> with phi the `features`. The `coefficients` c are (p,) for y (n,), and (p, k) for y (n, k). `stats`
+    are those of `KernelFit`."""
 
     features: AbstractFeatures
     coefficients: Float[Array, "..."]
@@ -39,7 +39,7 @@ class FeaturesFit(AbstractFit):
     def as_network(self) -> TwoLayer | None:
         if not isinstance(self.features, ReLUFeatures) or self.coefficients.ndim != self.status.ndim + 1:
             return None
-        # Features over sqrt(p), with coefficients c, are a network.
+        # relu features are divided by sqrt(p), so the output weights of the network are c / sqrt(p).
         w = self.features.w
         return TwoLayer(a=self.coefficients / w.shape[-2] ** 0.5, w=w)
 
@@ -55,22 +55,22 @@ def _predict_features_compiled(features, coefficients, x):
 
 
 class RandomFeatures(AbstractEstimator):
-    r"""Ridge regression on `count` random features phi: minimises sum_i (y_i - <c, phi(x_i)>)^2 + ridge |c|^2 over c (Rahimi &
-    Recht 2007, NeurIPS 20); squares are weighted by sample weights, and several outputs share ridge and features.
+    r"""Ridge regression on `count` random features phi, which minimises sum_i (y_i - <c, phi(x_i)>)^2 + ridge |c|^2 over c
+    (Rahimi & Recht 2007, NeurIPS 20). Sample weights multiply the squares. Several outputs share the ridge and the features.
 
-    It is `KernelRidge` with the random kernel <phi(x), phi(z)>, and `ridge` means the same. Solved in whichever of the
-    sample (n) and the features (count) has fewer dimensions.
+    It is `KernelRidge` with the random kernel <phi(x), phi(z)>, and `ridge` means the same. The linear system has n or `count`
+    unknowns, whichever is smaller.
 
     **Arguments:**
 
-    - `count`: number of features; None is 4n, n the number of rows of weight > 0.
+    - `count`: number of features; None is 4n, with n the number of rows of weight > 0.
     - `ridge`: a number >= 0 or a criterion, as for `KernelRidge`.
     - `features`: `"relu"`, relu(<w_j, x>) / sqrt(count) with w_j ~ N(0, I_d), whose mean kernel is
-      `tsjax.kernels.ArcCosine(1)`; or `"fourier"`, sqrt(2/count) cos(<w_j, x> + b_j), whose mean kernel is
-      `tsjax.kernels.RBF(length_scale)`.
-    - `length_scale`: of Fourier features.
+      `tsjax.kernels.ArcCosine(1)`; or `"fourier"`, sqrt(2/count) cos(<w_j, x> + b_j) with w_j ~ N(0, I_d / length_scale^2) and
+      b_j uniform on [0, 2 pi], whose mean kernel is `tsjax.kernels.RBF(length_scale)`.
+    - `length_scale`: that of Fourier features.
 
-    **Raises:** ValueError for count < 1, a bad ridge, features other than these, or a length_scale that is not positive.
+    **Raises:** ValueError for count < 1, an invalid ridge, features other than these, or a length_scale that is not positive.
     """
 
     count: int | None = eqx.field(static=True, default=None)
@@ -86,7 +86,8 @@ class RandomFeatures(AbstractEstimator):
         check_positive("RandomFeatures", length_scale=self.length_scale)
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> FeaturesFit:
-        """Fits x (n, d), y (n,) or (n, k), in float64; the features are drawn from `key`. Raises as `KernelRidge.fit` does."""
+        """Fits x (n, d) and y, (n,) or (n, k), in float64. `key` also draws the features. `oracle` and the errors are those of
+        `KernelRidge.fit`."""
         check_data(data, outputs=True, weights=True)
         check_oracle("ridge", self.ridge, oracle, data)
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
@@ -108,7 +109,7 @@ def _fit_compiled(self: RandomFeatures, key, data: Dataset, oracle: Oracle | Non
         features = FourierFeatures.sample(draw_key, count, data.d, self.length_scale, jnp.float64)
     rule, used = self.ridge, None
     if self.count is None and sample.weight is not None:
-        # The first 4 n of them, with the scale of so many.
+        # Only the first 4 n features are used (n counts rows of weight > 0), scaled as for that number of features.
         number = 4.0 * sample.n
         used = jnp.where(jnp.arange(count) < number, jnp.sqrt(count / jnp.maximum(number, 1.0)), 0.0)
 
@@ -141,13 +142,13 @@ def _fit_compiled(self: RandomFeatures, key, data: Dataset, oracle: Oracle | Non
 
 
 def _error(phi: Float[Array, "n p"], rows: Distinct) -> Float[Array, ""]:
-    """What `AbstractKernel.error` is for the weighted matrix phi phi^T."""
+    """The error of the weighted matrix phi phi^T, in the sense of `AbstractKernel.error`."""
     return roundoff(phi.dtype, phi.shape[1]) * jnp.sum(jnp.sum(phi**2, axis=1) * rows.root**2)
 
 
 def _search(criterion: str, phi: Float[Array, "n p"], rows: Distinct, target, per_row: int | None = None) -> Solution:
-    """The best ridge of the path; `target` gives phi at new inputs, and a sample of what should be predicted there. With
-    `per_row` only so many features times the rows that count are in use."""
+    """The fit with the best ridge of the path. `target` returns phi at new inputs and a sample of the responses to predict
+    there. With `per_row`, only the first `per_row` times n features are in use, n being the number of rows that count."""
     if phi.shape[1] < phi.shape[0]:
         return search_primal(criterion, phi, rows, _error(phi, rows), target)
 
@@ -161,7 +162,7 @@ def _search(criterion: str, phi: Float[Array, "n p"], rows: Distinct, target, pe
 
 
 def _solve_primal(phi: Float[Array, "n p"], rows: Distinct, ridge) -> Solution:
-    """c = (phi^T phi + ridge I)^{-1} phi^T y; cheaper than `solve_gram` for p < n, and possible at ridge 0."""
+    """c = (phi^T phi + ridge I)^{-1} phi^T y. For p < n this is cheaper than `solve_gram`, and it works with ridge 0."""
     phi, y = rows.root[:, None] * phi, rows.y
     lower = cholesky(leading.inner_gram(phi, rows.extent) + ridge * jnp.eye(phi.shape[1]))
     c = jsl.cho_solve((lower, True), phi.T @ y)

@@ -1,19 +1,22 @@
 r"""Kernel ridge regression for samples whose kernel matrix does not fit in memory.
 
-(K + ridge I) alpha = y, which `KernelRidge` factorises, is solved here by preconditioned conjugate gradients. K is never
-stored: each product recomputes it tile by tile, a tile above the diagonal serving for its mirror image as well.
+`KernelRidge` factorises the system (K + ridge I) alpha = y. This module solves it by preconditioned conjugate gradients. K is
+never stored: each product recomputes it tile by tile, and a tile above the diagonal also serves as its mirror image.
 
-- *Preconditioner* P = F F^T + ridge I, F (n, rank) a randomly pivoted partial Cholesky factor of K (Chen, Epperly, Tropp &
+- *Preconditioner.* P = F F^T + ridge I with a randomly pivoted partial Cholesky factor F (n, rank) of K (Chen, Epperly, Tropp &
   Webber 2023, arXiv:2207.06503, in its block form), used as in Diaz, Epperly, Frangella, Tropp & Webber 2023,
-  arXiv:2304.12465 (their RPCholesky preconditioning). By Woodbury ridge P^{-1} = I - F (ridge I + F^T F)^{-1} F^T, in
-  float64: the difference cancels down to ridge / |K|, which float32 does not resolve.
-- *Refinement.* Tiles are float32 and vectors float64. The residual y - (K + ridge I) alpha is then computed with float64
-  tiles, and while it is above the tolerance, the same system is solved for the correction (Higham 2002, "Accuracy and
-  Stability of Numerical Algorithms", chapter 12). The errors of float32 thus cost steps, not accuracy.
-- *Weights and outputs.* With D = diag(sqrt(w_i)) the system is (D K D + ridge I) beta = D y, alpha = D beta. Several outputs
-  share the preconditioner and every tile; each has its own conjugate gradients.
-- *Search.* A criterion scores the path of `KernelRidge` for F F^T + tail I in place of K, tail = trace(K - F F^T) / n: what
-  F leaves out of K counts as noise. This takes O(n rank^2) for the whole path; only the best ridge is solved for, exactly.
+  arXiv:2304.12465 (their RPCholesky preconditioning). By the Woodbury formula
+  ridge P^{-1} = I - F (ridge I + F^T F)^{-1} F^T. It is computed in float64, because the difference cancels down to
+  ridge / |K|, which float32 does not resolve.
+- *Refinement.* Conjugate gradients use float32 tiles (unless `dtype` says otherwise) and float64 vectors. Then the residual
+  y - (K + ridge I) alpha is computed with float64 tiles. While it is above the tolerance, the same system is solved for the
+  correction (Higham 2002, "Accuracy and Stability of Numerical Algorithms", chapter 12). Errors of float32 thus cost steps, not
+  accuracy.
+- *Weights and outputs.* With D = diag(sqrt(w_i)) the system is (D K D + ridge I) beta = D y, and alpha = D beta. Several
+  outputs share the preconditioner and every tile; each has its own conjugate gradients.
+- *Search.* A criterion scores the path of `KernelRidge` for F F^T + tail I in place of K, where tail = trace(K - F F^T) / n:
+  the part of K that F misses counts as noise. This takes O(n rank^2) operations for the whole path. Only the system with the
+  best ridge is solved, and with the exact K.
 """
 
 import math
@@ -41,17 +44,18 @@ from .tuning import Fixed, Search, check_oracle, gcv_judged, tuned
 
 _PIVOTS = 256
 _MAX_ROUNDS = 10
-# Far from the small numbers that split(key) amounts to folding in.
+# A stream far from the small numbers that split(key) amounts to folding in.
 _PIVOT_STREAM = 0x91707
 
 
 def pivoted_cholesky(
     kernel: AbstractKernel, tiles: Tiles, key: PRNGKeyArray, rank: int, dtype: str, mesh: Mesh | None = None
 ) -> tuple[Float[Array, "parts blocks tile pivots"], Int[Array, ""]]:
-    """F with F F^T close to D K D, its columns in groups, and how many of them are not 0 (arXiv:2207.06503, in blocks).
+    """F with F F^T close to D K D, with its columns in groups of pivots, and the number of columns that are not 0
+    (arXiv:2207.06503, in blocks).
 
-    A group's pivots are drawn with probabilities proportional to the diagonal of K - F F^T. Directions in which that is
-    down to roundoff, as between duplicates, are left out by means of an eigendecomposition: no factor is ever NaN.
+    The pivots of a group are drawn with probabilities proportional to the diagonal of D K D - F F^T. An eigendecomposition
+    leaves out directions in which this matrix is only roundoff, as between duplicates, so F is never NaN.
     """
     blocks, tile, d = tiles.x.shape
     pivots = min(_PIVOTS, rank)
@@ -69,7 +73,7 @@ def pivoted_cholesky(
 
     def add(i, state):
         factor, rest = state
-        # The largest of log p + Gumbel noise are a sample without replacement.
+        # The indices of the largest values of log p + Gumbel noise are a sample without replacement.
         scores = jnp.log(rest) + jr.gumbel(jr.fold_in(key, i), rest.shape, jnp.float64)
         chosen = jax.lax.top_k(scores, pivots)[1]
         new = columns(kernel, x, points[chosen]).reshape(-1, pivots)
@@ -81,7 +85,7 @@ def pivoted_cholesky(
         )
         core = new[chosen].astype(jnp.float64)
         values, vectors = jnp.linalg.eigh(0.5 * (core + core.T))
-        # The last group may be asked for a part of its columns: the leading ones.
+        # The last group keeps only as many of its leading columns as `rank` asks for.
         kept = (values > floor) & (jnp.arange(pivots) >= pivots - (rank - i * pivots))
         whiten = vectors * jnp.where(kept, 1.0 / jnp.sqrt(jnp.where(kept, values, 1.0)), 0.0)[None, :]
         new = jnp.dot(new, whiten.astype(dtype), precision="highest")
@@ -121,14 +125,14 @@ def _block(factor: Float[Array, "groups blocks tile pivots"], k) -> Float[Array,
 def _project(
     factor: Float[Array, "groups blocks tile pivots"], v: Float[Array, "blocks tile k"]
 ) -> Float[Array, "rank k"]:
-    """F^T v of the rows that are here."""
+    """F^T v over the rows on this device."""
     groups, blocks, _, pivots = factor.shape
     add = lambda k, total: total + jnp.einsum("gtp,to->gpo", _block(factor, k), v[k], precision="highest")
     return jax.lax.fori_loop(0, blocks, add, jnp.zeros((groups, pivots, v.shape[2]))).reshape(-1, v.shape[2])
 
 
 def _gram(factor: Float[Array, "groups blocks tile pivots"], mesh: Mesh | None) -> Float[Array, "rank rank"]:
-    """F^T F in float64, of the factor as it was rounded: then P is positive definite however it was rounded."""
+    """F^T F in float64, computed from the rounded factor. P is then positive definite for any rounding errors of F."""
 
     def part(factor):
         groups, blocks, tile, pivots = factor.shape
@@ -156,8 +160,8 @@ def _search(
     trace,
     mesh: Mesh | None,
 ) -> dict[str, Array]:
-    """Ridge and scores of the best candidate for F F^T + tail I, from F, F^T F and the trace of D K D. Equal rows count as one:
-    their mean response, at each of them, has the sums over distinct rows that the criteria ask for."""
+    """The ridge and the scores of the best candidate for F F^T + tail I, from F, F^T F and the trace of D K D. Equal rows count
+    as one: with their mean response at each of them, sums over all rows are the sums over distinct rows of the criteria."""
     count = rows.groups
     y = root[:, :, None] * _tiled(rows.mean, root)
     b = over_devices(mesh, lambda factor, y: sum_over_devices(mesh, _project(factor, y)), (1, 0), WHOLE)(factor, y)
@@ -193,11 +197,11 @@ def _tiled(values: Float[Array, "n k"], root: Float[Array, "blocks tile"]) -> Fl
 
 
 class _Progress(NamedTuple):
-    """Of one output: alpha and what follows are those of the weighted system."""
+    """The state of the refinement of one output, in terms of the weighted system."""
 
     alpha: Float[Array, "blocks tile"]
     rest: Float[Array, "blocks tile"]
-    """y - (K + ridge I) alpha."""
+    """y - (D K D + ridge I) alpha, with y times the roots of the weights."""
     residual: Float[Array, ""]
     steps: Int[Array, ""]
     rounds: Int[Array, ""]
@@ -208,8 +212,8 @@ class _Progress(NamedTuple):
 def _solve(
     self: "IterativeRidge", key: PRNGKeyArray, tiles: Tiles, y: Float[Array, "blocks tile k"], rows: Distinct, rank: int
 ) -> tuple[_Progress, dict[str, Array]]:
-    """alpha (k, blocks, tile) with (D K D + ridge I) alpha = y for each output, and the ridge and the rank of the
-    preconditioner, with scores of a search."""
+    """Solves (D K D + ridge I) alpha = y for each output. Returns the end of each refinement, with alpha (k, blocks, tile), and
+    the ridge, the rank of the preconditioner, and the scores of a search."""
     trace = jnp.sum(tiles.diagonal * tiles.root**2)
     factor, found = pivoted_cholesky(self.kernel, tiles, jr.fold_in(key, _PIVOT_STREAM), rank, self.dtype, self.mesh)
     gram = _gram(factor, self.mesh)
@@ -218,7 +222,8 @@ def _solve(
     else:
         stats = {"ridge": jnp.asarray(self.ridge.value, jnp.float64)}
     ridge = stats["ridge"]
-    # Below this, F^T F + ridge I has no Cholesky factor in float64; a larger shift only makes a poorer preconditioner.
+    # With a smaller shift F^T F + shift I may have no Cholesky factor in float64. A shift above the ridge does not change the
+    # solution; the preconditioner is only less effective.
     shift = jnp.maximum(ridge, 1e-14 * trace + jnp.finfo(jnp.float64).tiny)
     precondition = _Preconditioner(factor, jnp.linalg.cholesky(gram + shift * jnp.eye(gram.shape[0])))
     solve = lambda y: _solve_one(self, tiles, y, ridge, shift, precondition)
@@ -234,8 +239,8 @@ def _solve_one(
     scale = jnp.where(size > 0, size, 1.0)
     floor = 1e-7 if self.dtype == "float32" else 1e-15
 
-    # In units of the shift: lineax stops when the residual and the last change of the solution are both small, and
-    # |ridge change| is at most of the order of the residual.
+    # The system is divided by the shift because lineax stops when both the residual and the last change of the solution are
+    # small. |ridge change| is at most of the order of the residual, so in these units one tolerance suits both.
     def scaled(v):
         return (kernel_product(self.kernel, tiles, v, self.dtype, self.mesh) + ridge * v) / shift
 
@@ -248,11 +253,11 @@ def _solve_one(
         return unfinished & ~state.stalled & ~state.broken & (state.rounds < _MAX_ROUNDS)
 
     def refine(state: _Progress) -> _Progress:
-        # Well below the tolerance, since the tiles' errors come on top, but no lower than they allow.
+        # The goal is well below the tolerance, since the errors of the tiles add to the residual, but not below these errors.
         goal = jnp.maximum(0.3 * self.tolerance * scale, floor * jnp.linalg.norm(state.rest))
         limits: dict[str, Any] = {"atol": goal, "max_steps": self.max_steps - state.steps}
         solver = lx.CG(rtol=0.0, norm=jnp.linalg.norm, stabilise_every=None, **limits)
-        # lineax spends a product on its first guess even if that is 0, so it may as well be a good one.
+        # lineax computes a product for its first guess even if that is 0, so a good guess costs nothing more.
         options = {"preconditioner": inverse, "y0": precondition(self.mesh, state.rest)}
         done = lx.linear_solve(matrix, state.rest, solver, options=options, throw=False)
         alpha = state.alpha + done.value / shift
@@ -260,7 +265,7 @@ def _solve_one(
         rest = y - exact
         residual = jnp.linalg.norm(rest) / scale
         broken = ~jnp.isfinite(residual)
-        # The first answer stands for better or worse, a correction only where it corrects.
+        # The first solution is always taken, a correction only if it lowers the residual.
         taken = ~broken & ((state.rounds == 0) | (residual < state.residual))
         steps = state.steps + jnp.asarray(done.stats["num_steps"], jnp.int32)
         stalled = (state.rounds > 0) & ~(residual < 0.5 * state.residual)
@@ -277,11 +282,12 @@ def _solve_one(
 
 
 class TiledKernelFit(AbstractFit):
-    """f(x) = k(x, X) alpha, evaluated tile by tile: no matrix of all training points is made. alpha is (n,) or (n, k), as y.
+    """f(x) = k(x, X) alpha, evaluated tile by tile, so that no matrix of all training points is made. alpha has the shape of y,
+    (n,) or (n, k).
 
     `stats`: `ridge`, and after a search `dof`, `gcv` and `tail` of the approximation that was searched; `residual`, the
-    relative residual |y - (K + ridge I) alpha| / |y| in float64, and `steps` of conjugate gradients, over all rounds of
-    refinement (of the output with the most); `rank`, the columns of the preconditioner that are not 0.
+    relative residual |y - (K + ridge I) alpha| / |y| in float64 (the largest over outputs); `steps` of conjugate gradients
+    over all rounds of refinement (the most over outputs); `rank`, the number of columns of the preconditioner that are not 0.
     """
 
     kernel: AbstractKernel
@@ -322,31 +328,33 @@ _ridge_rule = tuned("ridge", ("gcv", "marginal_likelihood"))
 
 
 class IterativeRidge(AbstractEstimator):
-    """`KernelRidge` for large samples: (K + ridge I) alpha = y to a given residual, without storing K (module docstring).
+    """`KernelRidge` for large samples: solves (K + ridge I) alpha = y to a given residual, without storing K (module
+    docstring).
 
-    Memory is n times `rank` numbers of `dtype` and rank^2 of float64; a step costs n^2 / 2 values of the kernel. All
-    kernels of this package have fast tiles, but networks of several layers with biases.
+    It stores n times `rank` numbers of `dtype` and rank^2 float64 numbers. A step computes n^2 / 2 values of the kernel, which
+    kernels with a fast `tile` do by matrix products. Infinitely wide relu networks have fast tiles unless they have biases
+    and several hidden layers; other network kernels are evaluated without.
 
     **Arguments:**
 
     - `kernel`: any kernel.
     - `ridge`: a number >= 0 (not times n), traced; or `"gcv"` or `"marginal_likelihood"`: the best of the path of
-      `KernelRidge` for the matrix that the preconditioner stands for (module docstring). Candidates below its `tail` are left
-      out: a ridge that comes out close to it asks for a larger `rank`.
-    - `rank`: columns of the preconditioner, >= 1; None is 10 sqrt(n), rounded up, and n at most.
-    - `tolerance`: the relative residual |y - (K + ridge I) alpha| / |y| to reach, > 0.
-    - `max_steps`: of conjugate gradients in all, >= 1.
-    - `tile`: rows and columns of a tile, >= 1. 1024 squared float32 numbers fit a CPU's cache.
-    - `dtype`: of the tiles and the factor, "float32" or "float64"; the accuracy of the answer does not depend on it.
+      `KernelRidge` for the approximation F F^T + tail I of K (module docstring). Candidates below its `tail` are left out. If
+      the ridge that is chosen is close to `tail`, use a larger `rank`.
+    - `rank`: number of columns of the preconditioner, >= 1; None is 10 sqrt(n), rounded up, but at most n.
+    - `tolerance`: the relative residual |y - (K + ridge I) alpha| / |y| to reach, >= 1e-15.
+    - `max_steps`: the largest total number of steps of conjugate gradients, >= 1.
+    - `tile`: the number of rows and of columns of a tile, >= 1.
+    - `dtype`: that of the tiles and the factor, "float32" or "float64". The accuracy of the solution does not depend on it.
     - `mesh`: a `jax.sharding.Mesh` with one axis, to share out the tiles and the rows of the factor over its devices.
 
-    How it ended: `Status.CONVERGED` if the residual, computed in float64 for the coefficients returned, is at most
-    `tolerance`; `SINGULAR` if conjugate gradients broke down before (a matrix singular to working precision, as for
-    ridge 0 with duplicates); else `STEP_LIMIT`, after `max_steps` or when refinement gains no more, which says that the
-    tolerance is below what rounding allows at this ridge. The coefficients are always finite.
+    The status is CONVERGED if the residual, computed in float64 for the coefficients returned, is at most `tolerance`. It is
+    SINGULAR if conjugate gradients broke down before that, because the matrix is singular to working precision (with ridge 0
+    and duplicates, for example). Otherwise it is STEP_LIMIT: either `max_steps` were done, or refinement stopped improving
+    because the tolerance is below the rounding errors at this ridge. The coefficients are always finite.
 
-    **Raises:** ValueError for a negative ridge, a criterion other than these, a kernel that is none, a dtype not named here, a
-    mesh of several axes, and numbers out of range.
+    **Raises:** ValueError for a negative ridge, a criterion other than these, a `kernel` that is not a kernel, a dtype not
+    named here, a mesh of several axes, and numbers out of range.
     """
 
     kernel: AbstractKernel = eqx.field(converter=as_kernel)
@@ -367,9 +375,11 @@ class IterativeRidge(AbstractEstimator):
             raise ValueError(f"IterativeRidge needs a mesh with one axis, got axes {self.mesh.axis_names}.")
 
     def fit(self, key: PRNGKeyArray, data: Dataset) -> TiledKernelFit:
-        """Fits x (n, d), y (n,) or (n, k). `key` draws the pivots of the preconditioner: they decide the steps, not the answer.
+        """Fits x (n, d) and y, (n,) or (n, k). `key` draws the pivots of the preconditioner, which affect the number of steps,
+        the solution only within `tolerance`, and the scores of a search.
 
-        **Raises:** ValueError for data that are not finite or of the wrong rank, or for a search with n = 1.
+        **Raises:** ValueError for data that are not finite or of the wrong rank, and for a search on fewer than two rows or on
+        rows that are all equal.
         """
         check_data(data, outputs=True, weights=True)
         check_oracle("ridge", self.ridge, None, data)

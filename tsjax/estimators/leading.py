@@ -1,11 +1,11 @@
-"""Dense linear algebra with the rows that count alone, in arrays that are longer (`tsjax.Size`).
+"""Dense linear algebra on the leading rows of arrays that are longer than the data (`tsjax.Size`).
 
-Shapes are fixed in a program, so a factorisation in arrays for N rows would take what N rows take, however few of them count:
-for n = N/8 rows 512 times as long as it must. Programs therefore hold each factorisation at the sizes of `tsjax.size.ladder`,
-N, N/2, N/4 and N/8, and take the smallest that holds all rows up to the last that counts.
+Shapes are fixed in a program, so a factorisation in arrays for N rows would always cost as much as N rows, however few of them
+count: for n = N/8 rows 512 times as much as necessary. Programs therefore contain each factorisation at the sizes of
+`tsjax.size.ladder`, N, N/2, N/4 and N/8, and run the smallest one that holds all rows up to the last that counts.
 
-In a batch the largest member decides, for then only one of the sizes runs; by `lax.switch` over a batched size all would.
-Of a matrix the rows and columns from there on must be those of a diagonal matrix, as `Distinct.gram` makes them.
+In a batch the member with the most rows decides, so that only one of the sizes runs; `lax.switch` over a batched size would run
+all of them. In the rows and columns after the last row that counts, a matrix must be diagonal, as `Distinct.gram` makes it.
 """
 
 from collections.abc import Callable
@@ -20,16 +20,16 @@ from jaxtyping import Array, Float, Int
 from ..kernels.base import AbstractKernel
 from ..size import ladder
 
-# Blocks of rows of a kernel matrix, and the fewest rows of one.
+# The number of blocks of rows of a kernel matrix, and the smallest number of rows in a block.
 _BLOCKS, _FEWEST = 8, 32
 
 Extent: TypeAlias = Int[Array, ""] | None
-"""The number of rows up to the last that counts; None where all do."""
+"""The number of rows up to the last that counts; None if all count."""
 
 
 def at_extent(extent: Extent, limit: int, of: Callable[[int], Callable], *operands: Any) -> Any:
-    """`of(size)(*operands)` at the smallest size of the ladder of `limit` that is no less than `extent`, for all members of a
-    batch; what is returned has the same shapes at every size."""
+    """`of(size)(*operands)` at the smallest size of the ladder of `limit` that is at least `extent`, for all members of a
+    batch. The result must have the same shapes at every size."""
     if extent is None:
         return of(limit)(*operands)
     sizes = ladder(limit)
@@ -38,7 +38,8 @@ def at_extent(extent: Extent, limit: int, of: Callable[[int], Callable], *operan
 
 
 def kernel_matrix(kernel: AbstractKernel, x: Float[Array, "n *point"], extent: Extent) -> Float[Array, "n n"]:
-    """k(x), whose rows from `extent` on need not be right: blocks leave them out, and they are 0 there."""
+    """k(x) up to row `extent`. Blocks of rows that lie entirely after it are not computed: they are 0, except for the
+    diagonal."""
     n, size = x.shape[0], -(-x.shape[0] // _BLOCKS)
     if extent is None or size < _FEWEST:
         return kernel(x)
@@ -52,7 +53,7 @@ def kernel_matrix(kernel: AbstractKernel, x: Float[Array, "n *point"], extent: E
         return jax.lax.cond(first < last, lambda: kernel(points, x), lambda: jnp.zeros((size, n), x.dtype))
 
     values = jax.lax.map(rows, (size * jnp.arange(count), blocks)).reshape(count * size, n)[:n]
-    # Kernels may know the diagonal better than other pairs.
+    # Kernels may compute the diagonal more accurately than other pairs.
     return jnp.fill_diagonal(values, kernel.diagonal(x), inplace=False)
 
 
@@ -61,12 +62,12 @@ def _rest(matrix: Float[Array, "n n"], size: int) -> Float[Array, " rest"]:
 
 
 def _block(block: Float[Array, "s s"], rest: Float[Array, " rest"]) -> Float[Array, "n n"]:
-    """The matrix of a block and of a diagonal after it."""
+    """The block-diagonal matrix of `block` and, after it, the diagonal `rest`."""
     return jsl.block_diag(block, jnp.diag(rest)) if rest.size else block
 
 
 def cholesky(matrix: Float[Array, "n n"], extent: Extent) -> Float[Array, "n n"]:
-    """The lower factor."""
+    """The lower Cholesky factor of a matrix that is diagonal from row `extent` on."""
 
     def of(size: int):
         return lambda a: _block(jnp.linalg.cholesky(a[:size, :size]), jnp.sqrt(_rest(a, size)))
@@ -88,7 +89,7 @@ def inverse_diagonal(lower: Float[Array, "n n"], extent: Extent) -> Float[Array,
 
 
 def explained(lower: Float[Array, "n n"], cross: Float[Array, "n t"], extent: Extent) -> Float[Array, " t"]:
-    """|L^{-1} c|^2 of each column c, which is 0 from `extent` on."""
+    """|L^{-1} c|^2 for each column c of `cross`, which is 0 from row `extent` on."""
 
     def of(size: int):
         return lambda a, c: jnp.sum(jsl.solve_triangular(a[:size, :size], c[:size], lower=True) ** 2, axis=0)
@@ -97,8 +98,8 @@ def explained(lower: Float[Array, "n n"], cross: Float[Array, "n t"], extent: Ex
 
 
 def eigh(matrix: Float[Array, "n n"], extent: Extent) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
-    """Eigenvalues in ascending order and eigenvectors as columns, where the diagonal from `extent` on is no larger than any
-    eigenvalue of the rest."""
+    """Eigenvalues in ascending order, and eigenvectors as columns. The diagonal from row `extent` on must be no larger than any
+    eigenvalue of the part before it."""
 
     def of(size: int):
         def found(a):
@@ -114,13 +115,14 @@ def eigh(matrix: Float[Array, "n n"], extent: Extent) -> tuple[Float[Array, " n"
 
 
 class Tridiagonal(NamedTuple):
-    """A = Q T Q^T, T tridiagonal and Q of m = n - 1 Householder reflections that leave the first coordinate alone."""
+    """A = Q T Q^T with T tridiagonal, and Q a product of Householder reflections that leave the first coordinate alone; m is
+    n - 1."""
 
     reflectors: Float[Array, "m m"]
     factors: Float[Array, " m"]
-    """Of the reflections; 0 from the rows on that do not count."""
+    """The scalar factors of the reflections (LAPACK's tau); 0 for rows that do not count."""
     diagonal: Float[Array, " n"]
-    """Of T."""
+    """The diagonal of T."""
     beside: Float[Array, " m"]
     """The entries of T next to its diagonal."""
     rotated: Float[Array, "n k"]
@@ -128,7 +130,7 @@ class Tridiagonal(NamedTuple):
 
 
 def tridiagonal(matrix: Float[Array, "n n"], b: Float[Array, "n k"], extent: Extent) -> Tridiagonal:
-    """The form of a matrix, and Q^T b for columns b, which are 0 from `extent` on."""
+    """The tridiagonal form of a matrix, and Q^T b for the columns of b, which are 0 from row `extent` on."""
 
     def of(size: int):
         def found(a, b):
@@ -148,7 +150,7 @@ def tridiagonal(matrix: Float[Array, "n n"], b: Float[Array, "n k"], extent: Ext
 
 
 def rotated(form: Tridiagonal, c: Float[Array, "n k"], extent: Extent) -> Float[Array, "n k"]:
-    """Q c."""
+    """Q c for the columns of c."""
 
     def of(size: int):
         def found(reflectors, factors, c):
@@ -169,7 +171,7 @@ def _reflected(reflectors, factors, c, transpose: bool):
 def svd(
     matrix: Float[Array, "n q"], extent: Extent
 ) -> tuple[Float[Array, "n q"], Float[Array, " q"], Float[Array, "q q"]]:
-    """The thin decomposition of a matrix with n > q rows, which are 0 from `extent` on."""
+    """The thin singular value decomposition of a matrix with n > q rows, which are 0 from row `extent` on."""
 
     def of(size: int):
         def found(a):
@@ -182,7 +184,8 @@ def svd(
 
 
 def outer_gram(phi: Float[Array, "n p"], extent: Extent, per_row: int | None = None) -> Float[Array, "n n"]:
-    """phi phi^T for rows that are 0 from `extent` on; with `per_row`, so are their columns from `per_row` times that on."""
+    """phi phi^T for a phi whose rows are 0 from row `extent` on. With `per_row`, columns from `per_row` times `extent` on are 0
+    too."""
 
     def of(size: int):
         def found(a):
@@ -195,5 +198,5 @@ def outer_gram(phi: Float[Array, "n p"], extent: Extent, per_row: int | None = N
 
 
 def inner_gram(phi: Float[Array, "n q"], extent: Extent) -> Float[Array, "q q"]:
-    """phi^T phi for rows that are 0 from `extent` on."""
+    """phi^T phi for a phi whose rows are 0 from row `extent` on."""
     return at_extent(extent, phi.shape[0], lambda size: lambda a: a[:size].T @ a[:size], phi)

@@ -1,10 +1,10 @@
 r"""The best that any linear estimator can do on average over a family of ReLU teachers.
 
-A linear estimator is f_hat(x) = sum_i y_i phi_i(x_1, ..., x_n, x), with any functions phi_i: kernel ridge regression
-with any kernel, random features, smoothers. For f* of mean zero its risk, averaged over the law of f* and the noise,
-depends on that law only through the covariance k*(x, x') = E f*(x) f*(x'). Given the inputs X it is smallest for the
-best linear predictor (Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", equations 2.25 and 2.26;
-there k* is that of a Gaussian process, but only second moments enter):
+A linear estimator is f_hat(x) = sum_i y_i phi_i(x_1, ..., x_n, x) with any functions phi_i. Examples are kernel ridge
+regression with any kernel, random features, and smoothers. For f* of mean zero, the risk of f_hat averaged over the law of f*
+and the noise depends on that law only through the covariance k*(x, x') = E f*(x) f*(x'). Given the inputs X, this risk is
+smallest for the best linear predictor (Rasmussen & Williams 2006, "Gaussian Processes for Machine Learning", equations 2.25
+and 2.26; there f* is a Gaussian process, but the argument needs second moments only):
 
     f_hat(x) = k*(x, X) (K* + sigma^2 I)^{-1} y
     risk(X) = E_x[ k*(x, x) - k*(x, X) (K* + sigma^2 I)^{-1} k*(X, x) ].
@@ -33,10 +33,10 @@ from .base import AbstractEstimator, check_data, floats_as_arrays
 from .repeats import distinct, sample_of, shaped
 from .ridge import KernelFit, solve_gram
 
-# Without noise the matrix is K* itself, often singular to working precision: the smallest ridge used, relative to
-# trace(K*)/n.
+# The smallest ridge, relative to trace(K*)/n. Without noise the matrix is K* itself, which is often singular to working
+# precision.
 _JITTER = 1e-10
-# Far from the small numbers that split(key) amounts to folding in.
+# A stream far from the small numbers that split(key) amounts to folding in.
 _TEST_STREAM = 0x7E57
 
 
@@ -56,18 +56,18 @@ def teacher_covariance(problem: Problem) -> AbstractKernel:
 
 
 class OptimalLinear(AbstractEstimator):
-    """Ridge regression with the covariance of the teachers as kernel and the noise variance as ridge: no linear
-    estimator has a lower risk on average over teachers (module docstring).
+    """Ridge regression with the covariance of the teachers as kernel and the noise variance as ridge. On average over teachers,
+    no linear estimator has a lower risk (module docstring).
 
     **Arguments:**
 
-    - `problem`: with a `ReLUTeacher` of random signs; any input law. `noise_std` is traced.
-    - `test_points`: fresh inputs for the trace formula.
+    - `problem`: a problem with a `ReLUTeacher` of random signs and any input law. `noise_std` is traced.
+    - `test_points`: the number of fresh inputs for the formula of risk(X).
 
-    `stats` of the fit: those of `KernelFit`, and `bayes_risk`, the value of risk(X) for the data's inputs X by a mean
-    over fresh inputs, with its standard error `bayes_risk_error`. It uses no responses: it is the average, over
-    teachers and noise, of the risk of fits on these inputs. The ridge is noise_std^2, but at least 1e-10 trace(K*)/n
-    (without noise K* alone would often be singular to working precision).
+    `stats` of the fit: those of `KernelFit`, and `bayes_risk`, an estimate of risk(X) for the data's inputs X by a mean over
+    fresh inputs, with its standard error `bayes_risk_error`. It depends on the inputs only, not on the responses: risk(X) is
+    the risk of fits on these inputs, averaged over teachers and noise. The ridge is noise_std^2, but at least
+    1e-10 trace(K*)/n, because K* alone is often singular to working precision.
 
     **Raises:** ValueError for another teacher, fixed signs, or test_points < 2.
     """
@@ -81,10 +81,10 @@ class OptimalLinear(AbstractEstimator):
             raise ValueError(f"a standard error needs at least 2 test points, got test_points={self.test_points}.")
 
     def fit(self, key: PRNGKeyArray, data: Dataset) -> KernelFit:
-        """Fits x (n, d), y (n,) in float64; `key` draws the inputs of the trace formula. With sample weights the noise of row i
-        has the variance sigma^2 / w_i.
+        """Fits x (n, d) and y (n,) in float64. `key` draws the fresh inputs for `bayes_risk`. With sample weights the noise of
+        row i has the variance sigma^2 / w_i.
 
-        **Raises:** ValueError for data that are not finite, of the wrong rank, or in another dimension.
+        **Raises:** ValueError for data that are not finite, of the wrong rank, or of another dimension than the problem.
         """
         check_data(data, weights=True)
         if data.d != self.problem.d:

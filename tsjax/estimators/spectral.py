@@ -1,18 +1,18 @@
 r"""Spectral regularisation other than ridge: gradient flow, the spectral cut-off, and minimum-norm interpolation.
 
-With K = U diag(s) U^T, all of them are f_hat(x) = k(x, X) U diag(g(s)) U^T y, and leave the share 1 - s g(s) of y along an
-eigenvector unexplained (Bauer, Pereverzev & Rosasco 2007, J. Complexity 23, section 3):
+With K = U diag(s) U^T, each of them predicts f_hat(x) = k(x, X) U diag(g(s)) U^T y for a filter g, and leaves the share
+1 - s g(s) of y along an eigenvector unexplained (Bauer, Pereverzev & Rosasco 2007, J. Complexity 23, section 3):
 
 - gradient flow f' = -K (f - y) / n from f = 0, for the loss (1/2n) |f - y|^2, stopped at time t: g(s) = (1 - e^{-s t/n}) / s;
 - cut-off after the k largest eigenvalues (principal-component regression in feature space): g(s) = 1/s on these, else 0;
-- minimum norm: g(s) = 1/s, the limit of ridge regression for ridge to 0, of gradient flow for t to infinity.
+- minimum norm: g(s) = 1/s, the limit of ridge regression as the ridge tends to 0, and of gradient flow as t tends to infinity.
 
-With sample weights w_i, K is D K D and y is D y, D = diag(sqrt(w_i)), and n in the flow is sum_i w_i: the loss is the weighted
-mean. Of y (n, k) every column is filtered alike; alpha is (n, k).
+With sample weights w_i and D = diag(sqrt(w_i)), D K D takes the place of K, D y that of y, and sum_i w_i that of n in the flow,
+whose loss is then the weighted mean. For y (n, k) every column is filtered in the same way; alpha is (n, k).
 
-Eigenvalues below the kernel's own error (`AbstractKernel.error`) or below n eps s_max are roundoff: g means 0 there, since the
-functions of such a direction have norm 0 but for roundoff, which 1/s or t would blow up. `stats["cut"]` is their number. Equal
-rows of x count as one in every criterion (`tsjax.estimators.repeats`). One eigendecomposition serves the whole path of t or k.
+Eigenvalues below the kernel's own error (`AbstractKernel.error`) or below n eps s_max are roundoff, which factors 1/s or t
+would amplify. There g is 0. `stats["cut"]` is the number of these eigenvalues. Equal rows of x count as one in every criterion
+(`tsjax.estimators.repeats`). One eigendecomposition serves the whole path of t or k.
 """
 
 from abc import abstractmethod
@@ -57,7 +57,8 @@ _COMPONENTS = 128
 
 
 class _AbstractSpectral(AbstractEstimator):
-    """Candidates and filters. A candidate is a number that means the same for samples of every size."""
+    """An estimator with a path of candidates and a filter g for each. A candidate is the hyper-parameter in units that do not
+    depend on the size of the sample."""
 
     kernel: eqx.AbstractVar[AbstractKernel]
 
@@ -68,32 +69,35 @@ class _AbstractSpectral(AbstractEstimator):
 
     @abstractmethod
     def candidate(self, value, rows: Distinct) -> Any:
-        """What the hyper-parameter `value` is as a candidate."""
+        """The candidate that corresponds to the hyper-parameter `value` for these rows."""
 
     @abstractmethod
     def value(self, candidate, rows: Distinct):
-        """The hyper-parameter that the candidate is for these rows."""
+        """The hyper-parameter that corresponds to the candidate for these rows."""
 
     @abstractmethod
     def candidates(self, s: Float[Array, " n"], rows: Distinct) -> Float[Array, " p"]:
-        """The path."""
+        """The p candidates of the path."""
 
     @abstractmethod
     def filter(self, s: Float[Array, "n 1"], candidates: Float[Array, "1 p"]) -> tuple[Array, Array]:
-        """g(s) and 1 - s g(s), both (n, p), for s > 0; s is in ascending order, and 0 where an eigenvalue counts as 0."""
+        """g(s) and 1 - s g(s), both (n, p). s is in ascending order; entries that count as 0 are 0, and the results there are
+        not used."""
 
     def check_size(self, n: int) -> None:
-        """Raises ValueError for a hyper-parameter that n points do not allow."""
+        """Raises ValueError for a hyper-parameter that is too large for n points."""
 
     def shares(self, found: Eigen, candidates: Float[Array, " p"]) -> tuple[Array, Array]:
-        """The filter, which learns nothing along eigenvalues that count as 0; both 0 for those of no row."""
+        """g(s) and 1 - s g(s), both (n, p), with g = 0 for eigenvalues that count as 0. Both are 0 for eigenvalues that belong
+        to no distinct row."""
         s = found.values[:, None]
         gains, shares = self.filter(s, candidates[None, :])
         left = jnp.where(s > 0, shares, 1.0)
         return jnp.where(s > 0, gains, 0.0), jnp.where(found.real[:, None], left, 0.0)
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
-        """Fits x (n, d), y (n,) or (n, k), in float64. `key` and `oracle` as for `KernelRidge.fit`, which raises alike."""
+        """Fits x (n, d) and y, (n,) or (n, k), in float64. `key`, `oracle` and the errors are those of `KernelRidge.fit`;
+        `SpectralCutoff` also raises ValueError for more components than rows."""
         check_data(data, outputs=True, weights=True)
         check_oracle(*self.rule, oracle, data)
         self.check_size(rows_present(data))
@@ -136,7 +140,7 @@ def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | 
         if rule.criterion == "oracle":
             score = squared_errors(sample.x, rows, found, b, oracle_sample(key, oracle, b.shape[1]))
         elif rule.criterion == "gcv":
-            # Only ratios count, and squares of shares may underflow.
+            # GCV depends on ratios of shares only. Dividing by the largest share keeps their squares from underflow.
             relative = shares / jnp.max(shares, axis=0, keepdims=True)
             squares = jnp.sum((relative[:, :, None] * b[:, None, :]) ** 2, axis=(0, 2))
             left = jnp.sum(relative, axis=0)
@@ -147,8 +151,8 @@ def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | 
         candidates = candidates[best][None]
     gains, shares = (matrix[:, 0] for matrix in self.shares(found, candidates))
     weights = u @ (gains[:, None] * b)
-    # Interpolation explains everything; its scores are the limits of those of a ridge tending to 0, in which (I-H) y is
-    # ridge times these weights.
+    # If everything is explained (interpolation), the scores are the limits of those of ridge regression as the ridge tends to
+    # 0, where (I-H) y is the ridge times these weights.
     interpolates = jnp.sum(shares) == 0
     residual = jnp.where(interpolates, weights, u @ (shares[:, None] * b))
     residual = jnp.where(rows.first[:, None], residual, 0.0)
@@ -161,16 +165,16 @@ def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | 
 
 class GradientFlow(_AbstractSpectral):
     """Gradient flow in the space of a kernel, f' = -K (f - y) / n from f = 0, stopped at `time` (module docstring). With the
-    NTK it is the training of an infinitely wide network by gradient descent of small steps on half the mean squared error
+    NTK it is the training of an infinitely wide network by gradient descent with small steps on half the mean squared error
     (Jacot et al. 2018, arXiv:1806.07572, section 5).
 
     **Arguments:**
 
     - `kernel`: any kernel.
     - `time`: a number >= 0, or `"gcv"`, `"loo"`, `"holdout"` or `"oracle"`: the best of 60 times from 1e-2 to 1e10 times
-      n / (trace(K)/n), each the inverse of a candidate ridge of `KernelRidge` times n.
+      n / (trace(K)/n). Each is n divided by a candidate ridge of `KernelRidge`.
 
-    **Raises:** ValueError for a negative time, an unknown criterion, or a kernel that is none.
+    **Raises:** ValueError for a negative time, an unknown criterion, or a `kernel` that is not a kernel.
     """
 
     kernel: AbstractKernel = eqx.field(converter=as_kernel)
@@ -180,7 +184,7 @@ class GradientFlow(_AbstractSpectral):
     def rule(self) -> tuple[str, Fixed | Search]:
         return "time", self.time
 
-    # The filter knows t/n only, which plays the part of 1/ridge.
+    # A candidate is t/n, on which alone the filter depends; it corresponds to 1/ridge.
     def candidate(self, value, rows: Distinct):
         return value / rows.total
 
@@ -196,16 +200,17 @@ class GradientFlow(_AbstractSpectral):
 
 
 class SpectralCutoff(_AbstractSpectral):
-    """Least squares on the first `components` eigenvectors of the kernel matrix, principal-component regression in the space
-    of features (module docstring; Rosipal & Trejo 2001, JMLR 2, section 3).
+    """Least squares on the leading `components` eigenvectors of the kernel matrix: principal-component regression in feature
+    space (module docstring; Rosipal & Trejo 2001, JMLR 2, section 3).
 
     **Arguments:**
 
     - `kernel`: any kernel.
-    - `components`: an integer >= 1, or `"gcv"`, `"loo"`, `"holdout"` or `"oracle"`: the best of about 100 log-spaced integers
+    - `components`: an integer >= 1, or `"gcv"`, `"loo"`, `"holdout"` or `"oracle"`: the best of up to 128 log-spaced integers
       from 1 to n - 1.
 
-    **Raises:** ValueError for components that are no positive integer, an unknown criterion, or a kernel that is none.
+    **Raises:** ValueError for components that are not a positive integer, an unknown criterion, or a `kernel` that is not a
+    kernel.
     """
 
     kernel: AbstractKernel = eqx.field(converter=as_kernel)
@@ -218,7 +223,7 @@ class SpectralCutoff(_AbstractSpectral):
     def check_size(self, n: int) -> None:
         if isinstance(self.components, Fixed) and not is_traced(self.components.value) and self.components.value > n:
             raise ValueError(
-                f"components={self.components.value} of the kernel matrix of n={n} points: there are no more than n."
+                f"components={self.components.value} is too many for n={n} points: there are no more than n components."
             )
 
     def candidate(self, value, rows: Distinct):
@@ -237,13 +242,13 @@ class SpectralCutoff(_AbstractSpectral):
 
 
 class MinimumNorm(_AbstractSpectral):
-    """The function of least norm, in the space of the kernel, among those that fit the data best: interpolation where K has
-    full rank (module docstring; Hastie et al. 2022, Ann. Statist. 50, on what it costs with noise).
+    """The function of smallest norm in the space of the kernel among those that fit the data best. It interpolates if K has
+    full rank (module docstring; Hastie et al. 2022, Ann. Statist. 50, study its risk with noise).
 
-    Repeated points are no problem: it fits their mean. `stats["dof"]` is the numerical rank of K, within the kernel's own
-    error; `stats["cut"]` the number of eigenvalues that count as zero.
+    At repeated points it fits their mean response. `stats["dof"]` is the numerical rank of K, within the kernel's own error,
+    and `stats["cut"]` is the number of eigenvalues that count as zero.
 
-    **Raises:** ValueError for a kernel that is none.
+    **Raises:** ValueError for a `kernel` that is not a kernel.
     """
 
     kernel: AbstractKernel = eqx.field(converter=as_kernel)

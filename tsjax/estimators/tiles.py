@@ -1,4 +1,4 @@
-"""Products with a kernel matrix that is never stored: tile by tile, on one device or shared out over a mesh of them."""
+"""Products with a kernel matrix that is never stored, tile by tile, on one device or shared out over a mesh of devices."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,22 +12,23 @@ from jaxtyping import Array, Float
 from ..kernels.base import AbstractKernel
 
 WHOLE = -1
-"""In place of the axis that devices share: each of them has all."""
+"""Stands in place of an axis to shard: every device has the whole array."""
 
 
 class Tiles(NamedTuple):
-    """The training inputs in blocks of rows, the last padded with copies of the last point."""
+    """The training inputs in blocks of rows. The last blocks are padded with copies of the last point."""
 
     x: Float[Array, "blocks tile d"]
     diagonal: Float[Array, "blocks tile"]
     """The true diagonal of K: `AbstractKernel.tile` is least accurate there."""
     root: Float[Array, "blocks tile"]
-    """The roots of the points' weights, 1 where they have none; 0 for padding."""
+    """The square roots of the points' weights (1 if there are no weights), and 0 for padding."""
 
 
 def tiles_of(
     kernel: AbstractKernel, x: Float[Array, "n d"], tile: int, parts: int, weight: Float[Array, " n"] | None = None
 ) -> Tiles:
+    """x in blocks of at most `tile` rows; the number of blocks is a multiple of `parts`."""
     n, d = x.shape
     tile = min(tile, -(-n // parts))
     blocks = -(-n // (tile * parts)) * parts
@@ -38,7 +39,7 @@ def tiles_of(
 
 
 def over_devices(mesh: Mesh | None, fn: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    """`fn` on each device's part, and `fn` itself without a mesh. A specification is the axis to shard, or `WHOLE`."""
+    """`fn` applied to each device's part; `fn` itself if there is no mesh. A specification is the axis to shard, or `WHOLE`."""
     if mesh is None:
         return fn
     spec = lambda axis: PartitionSpec() if axis == WHOLE else PartitionSpec(*[None] * axis, mesh.axis_names[0])
@@ -58,10 +59,10 @@ def sum_over_devices(mesh: Mesh | None, value: Array) -> Array:
 def kernel_product(
     kernel: AbstractKernel, tiles: Tiles, v: Float[Array, "blocks tile"], dtype: str, mesh: Mesh | None = None
 ) -> Float[Array, "blocks tile"]:
-    """D K D v, D = diag(root), with tiles of the given type whose products are summed in float64; 0 at the padding."""
+    """D K D v with D = diag(root), and 0 at the padding. Tiles have the given type; their products are summed in float64."""
     blocks = tiles.x.shape[0]
     pairs = np.stack(np.triu_indices(blocks))
-    # A pair (0, 0) of weight 0 is computed for nothing, fewer times than there are devices.
+    # Pairs (0, 0) of weight 0 fill up the last share, so that all devices have the same number of pairs.
     missing = -pairs.shape[1] % (1 if mesh is None else mesh.size)
     weights = np.append(np.ones(pairs.shape[1]), np.zeros(missing))
     rows, columns = np.pad(pairs, ((0, 0), (0, missing)))
