@@ -1,4 +1,4 @@
-"""Kernels: `k(x1, x2) -> (n1, n2)`. neural-tangents is imported only when `ntk` or `nngp` is first evaluated."""
+"""Kernels: `k(x1, x2) -> (n1, n2)`. neural-tangents is imported only when a network kernel that needs it is first evaluated."""
 
 from .arccos import ArcCosine as ArcCosine
 from .arccos import ArcCosineNNGP as ArcCosineNNGP

@@ -1,4 +1,4 @@
-"""What a kernel is: `k(x1, x2)` is the matrix of its values, and `+` and `*` make new kernels from old ones.
+"""The base classes of kernels: `k(x1, x2)` is the matrix of values, and `+` and `*` make new kernels from old ones.
 
 A new kernel is one formula: subclass `AbstractPairKernel` and write `evaluate` for one pair of points.
 """
@@ -14,21 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Pairs of points whose kernels are computed at once.
+# The number of pairs of points whose kernels are computed at once.
 _PAIRS = 2**21
 
 
 class AbstractKernel(eqx.Module):
     """A symmetric positive semidefinite function of two points, of R^d unless `point_ndim` says otherwise.
 
-    Calling it gives the matrix of values, `k(x1, x2)` with x1 (n1, d), x2 (n2, d) -> (n1, n2); `k(x)` is `k(x, x)`. Kernels
-    of convolutional networks take images in place of rows, x1 (n1, *point).
-    Sums and products of kernels are kernels, and so are non-negative multiples: `k1 + k2`, `k1 * k2`, `2.0 * k`.
+    Calling it gives the matrix of values: `k(x1, x2)` is (n1, n2) for x1 (n1, d) and x2 (n2, d), and `k(x)` is `k(x, x)`.
+    Kernels of convolutional networks take images in place of rows, x1 (n1, *point). Sums, products and non-negative multiples
+    of kernels are kernels: `k1 + k2`, `k1 * k2`, `2.0 * k`.
     """
 
     @abstractmethod
     def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
-        """The values at all pairs of rows. Implementations may take `x2 is x1` to mean one set of points."""
+        """The values at all pairs of rows. If `x2 is x1`, implementations may treat the two as one set of points."""
 
     @abstractmethod
     def diagonal(self, x: Float[Array, "n *point"]) -> Float[Array, " n"]:
@@ -36,35 +36,35 @@ class AbstractKernel(eqx.Module):
 
     @property
     def point_ndim(self) -> int | None:
-        """The number of axes of one point: 1 unless a kernel says so, None where it takes points of any shape."""
+        """The number of axes of one point: 1 by default, and None for a kernel that takes points of any shape."""
         return 1
 
     def error(self, x: Float[Array, "n *point"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
-        """An upper estimate of the Frobenius norm of k(x) as computed minus the true matrix, in the type of x; with weights, of
-        diag(weight) k(x) diag(weight).
+        """An upper estimate of the Frobenius norm of the rounding error of k(x), computed in the type of x; with weights, of
+        that of diag(weight) k(x) diag(weight).
 
-        It bounds the error of every eigenvalue (Weyl's inequality): those below it say nothing about the kernel, and spectral
-        methods count them as zero. Here (8 + sqrt(d)) eps trace(k(x)), for kernels whose values are right to a few roundings
-        relative to the diagonal; a kernel that loses digits says how many.
+        It bounds the error of every eigenvalue (Weyl's inequality): computed eigenvalues below it carry no information, and
+        spectral methods count them as zero. The default is (8 + sqrt(d)) eps trace(k(x)), for kernels whose values are accurate
+        to a few roundings relative to the diagonal. A kernel that loses more digits overrides it.
         """
         diagonal = self.diagonal(x)
         return roundoff(x.dtype, math.prod(x.shape[1:])) * jnp.sum(diagonal if weight is None else weight**2 * diagonal)
 
     def tile(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
-        """`matrix` in the type of the points and as fast as can be, at small angles and distances less accurately
-        (`tsjax.kernels.fast`): for very many pairs. Kernels without such a form are evaluated as they are."""
+        """A fast version of `matrix` for very many pairs, in the type of the points. It is less accurate at small angles and
+        distances (`tsjax.kernels.fast`). Kernels without a fast form use `matrix`."""
         cast = jax.tree.map(lambda leaf: leaf.astype(x1.dtype) if eqx.is_inexact_array(leaf) else leaf, self)
         return cast.matrix(x1, x2).astype(x1.dtype)
 
     @property
     def rotation_invariant(self) -> bool:
-        """Whether k(Qx, Qz) = k(x, z) for every rotation Q: then k is zonal on the sphere, has a spectrum by degree
-        (`tsjax.kernels.gegenbauer`), and its estimators have an exact risk there. False unless a kernel says so."""
+        """Whether k(Qx, Qz) = k(x, z) for every rotation Q; False by default. If so, k is zonal on the sphere: it has a
+        spectrum by degree (`tsjax.kernels.gegenbauer`), and estimators with this kernel have an exact risk there."""
         return False
 
-    # The annotations leave the shapes to the check, whose message says what to do.
+    # The annotations accept any shapes, because the error message below is more helpful.
     def __call__(self, x1: Float[Array, "..."], x2: Float[Array, "..."] | None = None) -> Float[Array, "n1 n2"]:
-        """The values at all pairs of rows of x1 and x2 (x2 defaults to x1).
+        """The values at all pairs of rows of x1 and x2, (n1, n2); x2 defaults to x1.
 
         **Raises:** ValueError unless x1 is (n1, d) and x2 is (n2, d), or (n1, *point) and (n2, *point) with points of
         `point_ndim` axes.
@@ -96,7 +96,7 @@ class AbstractKernel(eqx.Module):
 
 
 class AbstractPairKernel(AbstractKernel):
-    """A kernel given by one formula on one pair of points."""
+    """A kernel given by a formula for one pair of points."""
 
     @abstractmethod
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
@@ -110,15 +110,15 @@ class AbstractPairKernel(AbstractKernel):
 
 
 class AbstractRotationInvariantKernel(AbstractPairKernel):
-    """A kernel of |x|, |z| and <x, z> alone, given by one formula."""
+    """A kernel that depends only on |x|, |z| and <x, z>, given by a formula for one pair of points."""
 
     @property
     def rotation_invariant(self) -> bool:
         return True
 
 
-# Compiled even when called eagerly: else every step of the formula would hold an (n1, n2, d) array. XLA fuses most of a
-# formula but not all: those of arc-cosine kernels hold up to 20 arrays of all pairs at once.
+# This is compiled even when called eagerly; otherwise every step of the formula would allocate an (n1, n2, d) array. XLA fuses
+# most of a formula but not all of it: arc-cosine kernels need up to 20 arrays of all pairs at once, hence the blocks.
 @eqx.filter_jit
 def _pair_matrix(kernel: AbstractPairKernel, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]):
     row = lambda a: jax.vmap(lambda b: kernel.evaluate(a, b))(x2)
@@ -169,7 +169,7 @@ class _Product(AbstractKernel):
         return self.left.diagonal(x) * self.right.diagonal(x)
 
     def error(self, x: Float[Array, "n *point"], weight: Float[Array, " n"] | None = None) -> Float[Array, ""]:
-        # No entry of a positive semidefinite matrix is larger than the largest of its diagonal.
+        # No entry of a positive semidefinite matrix is larger than its largest diagonal entry.
         largest = lambda kernel: jnp.max(kernel.diagonal(x))
         return largest(self.left) * self.right.error(x, weight) + largest(self.right) * self.left.error(x, weight)
 
@@ -215,7 +215,7 @@ class _Scaled(AbstractKernel):
 
 
 def _common_ndim(left: AbstractKernel, right: AbstractKernel) -> int | None:
-    """The axes of the points of both kernels. Raises ValueError where they take points of different kinds."""
+    """The number of axes of the points of both kernels. **Raises:** ValueError if it differs between the two."""
     ndims = {kernel.point_ndim for kernel in (left, right)} - {None}
     if len(ndims) > 1:
         raise ValueError(
@@ -229,7 +229,8 @@ _T = TypeVar("_T")
 
 
 def trace_floats(tree: _T) -> _T:
-    """`tree` with its Python floats made arrays, so that `eqx.filter_jit` traces them instead of compiling for each."""
+    """`tree` with its Python floats turned into arrays, so that `eqx.filter_jit` traces them and does not compile for each
+    value."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf) if isinstance(leaf, float) else leaf, tree)
 
 
@@ -241,21 +242,21 @@ def check_positive(owner: str, **values) -> None:
 
 
 def roundoff(dtype, d: int = 1) -> float:
-    """The relative error of inner products in R^d, and of short formulas of them: (8 + sqrt(d)) eps."""
+    """An estimate of the relative rounding error of inner products in R^d and of short formulas of them: (8 + sqrt(d)) eps."""
     return float((8.0 + d**0.5) * jnp.finfo(dtype).eps)
 
 
 def dot(x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
-    """<x1, x2> in the full precision of its type: the default on recent GPUs rounds float32 factors to 10 bits."""
+    """<x1, x2> in the full precision of its type. By default recent GPUs round float32 factors to 10 bits (TF32)."""
     return jnp.dot(x1, x2, precision="highest")
 
 
 def root(square: Float[Array, "..."], floor: float = 0.0) -> Float[Array, "..."]:
-    """The square root, with gradient 0 rather than infinity at 0. A square up to `floor` is 0."""
+    """The square root, with gradient 0 instead of infinity at 0. Squares up to `floor` count as 0."""
     positive = square > floor
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
 
 
 def norm(x: Float[Array, " d"], floor: float = 0.0) -> Float[Array, ""]:
-    """|x|, with gradient 0 rather than NaN at x = 0. A norm up to `floor` is 0."""
+    """|x|, with gradient 0 instead of NaN at x = 0. Norms up to `floor` count as 0."""
     return root(jnp.sum(x * x), floor**2)

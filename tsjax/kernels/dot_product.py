@@ -15,7 +15,8 @@ from .fast import products
 
 
 class Polynomial(AbstractRotationInvariantKernel):
-    """k(x, z) = (<x, z> + offset)^degree, with degree >= 1 and offset >= 0. Its functions are polynomials of that degree.
+    """k(x, z) = (<x, z> + offset)^degree with degree >= 1 and offset >= 0. The functions of its space are polynomials of at
+    most that degree.
 
     **Raises:** ValueError for degree < 1 or a negative offset.
     """
@@ -47,10 +48,11 @@ def _coefficients(value: Any) -> Any:
 
 
 class DotProduct(AbstractRotationInvariantKernel):
-    """k(x, z) = sum_k c_k <x, z>^k with coefficients c = (c_0, c_1, ...), each >= 0: by Schoenberg (1942, Duke Math. J. 9)
-    these are, as series, all kernels of <x, z> that are positive definite on the spheres of every dimension.
+    """k(x, z) = sum_k c_k <x, z>^k with finitely many coefficients c = (c_0, c_1, ...), each >= 0. By Schoenberg (1942, Duke
+    Math. J. 9), the infinite series of this form are all continuous kernels of <x, z> that are positive semidefinite on the
+    unit spheres of every dimension.
 
-    **Raises:** ValueError unless the coefficients are one row of finite numbers >= 0, one of them positive.
+    **Raises:** ValueError unless the coefficients are one row of finite numbers >= 0, at least one of them positive.
     """
 
     coefficients: Float[Any, " terms"] = eqx.field(converter=_coefficients)

@@ -1,5 +1,5 @@
-"""Kernels given by finitely many features, k(x, z) = <phi(x), phi(z)>: random ones here, the gradients of a
-network in `tsjax.kernels.empirical`."""
+"""Kernels given by finitely many features, k(x, z) = <phi(x), phi(z)>. This module has coordinates and random features; the
+gradients of a network are in `tsjax.kernels.empirical`."""
 
 from abc import abstractmethod
 
@@ -26,10 +26,8 @@ class AbstractFeatures(AbstractKernel):
 
 
 class Linear(AbstractFeatures):
-    """k(x, z) = sum_k w_k x_k z_k, the features sqrt(w_k) x_k: for x of independent coordinates of mean 0 and variance 1 a
-    kernel with the eigenvalues w_k and the coordinates as eigenfunctions.
-
-    `weights` are >= 0, of shape (d,).
+    """k(x, z) = sum_k w_k x_k z_k, with features sqrt(w_k) x_k and `weights` w >= 0 of shape (d,). If the coordinates of x are
+    uncorrelated with mean 0 and variance 1, its eigenvalues are w_k, and its eigenfunctions are the coordinates.
     """
 
     weights: Float[Array, "*batch d"]
@@ -52,7 +50,7 @@ class ReLUFeatures(AbstractFeatures):
         return cls(jr.normal(key, (count, d), dtype))
 
     def features(self, x: Float[Array, "n d"]) -> Float[Array, "n p"]:
-        # `maximum` has derivative 1/2 at its kink, the mean of both sides, as the kernels in closed form have; relu has 0.
+        # `maximum` has derivative 1/2 at its kink, the mean of both sides, as the kernels in closed form do; jax.nn.relu has 0.
         return jnp.maximum(jnp.matmul(x, self.w.T.astype(x.dtype), precision="highest"), 0.0) / self.w.shape[-2] ** 0.5
 
 
@@ -70,7 +68,7 @@ class FourierFeatures(AbstractFeatures):
     def sample(
         cls, key: PRNGKeyArray, count: int, d: int, length_scale: float | Float[Array, ""] = 1.0, dtype=None
     ) -> "FourierFeatures":
-        """p = `count` features of the RBF kernel of `length_scale`. **Raises:** ValueError unless that is > 0."""
+        """p = `count` features of the RBF kernel of `length_scale`. **Raises:** ValueError unless `length_scale` is > 0."""
         check_positive("FourierFeatures", length_scale=length_scale)
         key_w, key_b = jr.split(key)
         w = jr.normal(key_w, (count, d), dtype) / length_scale

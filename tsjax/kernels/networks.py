@@ -1,4 +1,4 @@
-"""The exact kernels of a network that describes itself."""
+"""The exact kernels of infinitely wide networks, from their descriptions."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -8,30 +8,32 @@ from .stax import Kind
 
 @runtime_checkable
 class HasKernel(Protocol):
-    """A description of networks that knows the kernels of its infinitely wide limit."""
+    """A description of a network that returns the kernels of its infinitely wide limit."""
 
     def kernel(self, get: Kind) -> AbstractKernel:
-        """The neural tangent kernel (`"ntk"`) or the covariance of the values at the start (`"nngp"`)."""
+        """The neural tangent kernel (`"ntk"`), or the covariance of the values of random networks (`"nngp"`)."""
         ...
 
 
 def of(network: Any, get: str = "ntk") -> AbstractKernel:
-    """The kernel of `network`, infinitely wide: `"ntk"`, its neural tangent kernel, that of gradient descent on a network that
-    barely moves (Jacot et al. 2018, arXiv:1806.07572); `"nngp"`, the covariance of the values of its random starts (Lee et
-    al. 2018, arXiv:1711.00165). For several outputs both are those of each output, which are independent of each other.
+    """The kernel of the infinitely wide limit of `network`. `"ntk"` is its neural tangent kernel, which describes gradient
+    descent on a network whose features barely move (Jacot et al. 2018, arXiv:1806.07572). `"nngp"` is the covariance of the
+    values of random networks (Lee et al. 2018, arXiv:1711.00165). With several outputs each output has this kernel, and the
+    outputs are independent of each other.
 
-    For `tsjax.MLP` and `tsjax.CNN` by neural-tangents, at their own weight_std, bias_std and activation:
+    The kernels of `tsjax.MLP` and `tsjax.CNN` are computed by neural-tangents from their weight_std, bias_std and activation:
 
-    - `parameterisation="ntk"`: both kernels, at all widths.
-    - `"standard"`: the same covariance; the tangent kernel grows with the widths, and is that at the network's own widths, in
-      the limit of the module docstring of `tsjax.kernels.stax`.
-    - `"mup"`: none. Its features move however wide it is, so that no fixed kernel describes it.
+    - `parameterisation="ntk"`: both kernels, which do not depend on the widths.
+    - `"standard"`: the same covariance. The tangent kernel grows with the widths, so it is taken at the network's own widths,
+      by the formula in the module docstring of `tsjax.kernels.stax`.
+    - `"mup"`: no kernel. The features of such a network move however wide it is, so no fixed kernel describes it.
 
-    Anything else with a method `kernel(get)` that returns an `AbstractKernel` does as well.
+    `network` can be any other object with a method `kernel(get)` that returns an `AbstractKernel`.
 
-    **Raises:** ValueError for a network without such a kernel: one in muP, or an activation whose expectations
-    neural-tangents has not in closed form; ImportError, when first called, if neural-tangents is needed and is not installed
-    (networks of relu in the NTK parameterisation without biases, or with weight_std = sqrt(2), do without).
+    **Raises:** ValueError for an unknown `get`, for an object without such a method, for a network in muP, and for an
+    activation whose expectations neural-tangents does not have in closed form. ImportError, when the kernel is first called, if
+    neural-tangents is needed and is not installed (it is not needed for fully connected relu networks in the NTK
+    parameterisation without biases, or with weight_std = sqrt(2)).
 
     >>> mlp = ts.MLP(widths=(64,), weight_std=1.0)
     >>> x = jnp.eye(2)
@@ -43,7 +45,7 @@ def of(network: Any, get: str = "ntk") -> AbstractKernel:
         raise ValueError(f"a network has the kernels 'ntk' and 'nngp', got {get!r}.")
     if not isinstance(network, HasKernel) or isinstance(network, type):
         raise ValueError(
-            f"the kernel of an infinitely wide network is asked of its description, such as ts.MLP(...) or ts.CNN(...); got "
-            f"{type(network).__name__}. For a network of given weights see ts.kernels.EmpiricalNTK(network)."
+            f"the kernel of an infinitely wide network is made from its description, such as ts.MLP(...) or ts.CNN(...); got "
+            f"{type(network).__name__}. For a network with given weights see ts.kernels.EmpiricalNTK(network)."
         )
     return network.kernel(get)

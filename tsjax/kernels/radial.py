@@ -13,7 +13,7 @@ from .fast import radial_tile
 
 
 class AbstractRadialKernel(AbstractRotationInvariantKernel):
-    """k(x, z) = profile(r^2 / l^2), with l the `length_scale` > 0."""
+    """k(x, z) = profile(r^2 / l^2) with r = |x - z| and l the `length_scale` > 0. **Raises:** ValueError for l <= 0."""
 
     length_scale: eqx.AbstractVar[float | Float[Array, "*batch"]]
 
@@ -32,7 +32,7 @@ class AbstractRadialKernel(AbstractRotationInvariantKernel):
 
 
 class RBF(AbstractRadialKernel):
-    """k(x, z) = exp(-r^2 / (2 l^2)), with l the `length_scale` > 0.
+    """k(x, z) = exp(-r^2 / (2 l^2)) with r = |x - z| and l the `length_scale` > 0.
 
     >>> kernel = 2.0 * ts.kernels.RBF(0.5) + ts.kernels.Polynomial(2)
     >>> kernel(jnp.zeros((3, 4)), jnp.ones((2, 4))).shape
@@ -46,7 +46,7 @@ class RBF(AbstractRadialKernel):
 
 
 class Laplace(AbstractRadialKernel):
-    """k(x, z) = exp(-r / l), with l the `length_scale` > 0."""
+    """k(x, z) = exp(-r / l) with r = |x - z| and l the `length_scale` > 0."""
 
     length_scale: float | Float[Array, "*batch"] = 1.0
 
@@ -56,7 +56,8 @@ class Laplace(AbstractRadialKernel):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _matern(nu: float, square: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The profile as a function of s^2. Its derivative is that of a lower nu, with no root in it: right at s = 0 too."""
+    """The profile as a function of s^2. Its derivative is a multiple of the profile of nu - 1, without a division by s, so that
+    it is right at s = 0 too."""
     s = root(square)
     polynomial = {0.5: 1.0, 1.5: 1.0 + s, 2.5: 1.0 + s + s * s / 3.0}[nu]
     return polynomial * jnp.exp(-s)
@@ -68,7 +69,7 @@ def _matern_jvp(nu, primals, tangents):
     value = _matern(nu, square)
     if nu == 0.5:
         s = root(square)
-        # A kink at s = 0: the mean of both sides.
+        # The kernel has a kink at s = 0, where its derivative is the mean of both sides, 0.
         slope = jnp.where(s > 0, -0.5 * value / jnp.where(s > 0, s, 1.0), 0.0)
     else:
         slope = {1.5: -0.5, 2.5: -1.0 / 6.0}[nu] * _matern(nu - 1.0, square)
@@ -77,7 +78,7 @@ def _matern_jvp(nu, primals, tangents):
 
 class Matern(AbstractRadialKernel):
     r"""The Matérn kernel of smoothness `nu` and `length_scale` l > 0 (Rasmussen & Williams 2006, "Gaussian Processes for
-    Machine Learning", equation 4.17): with s = sqrt(2 nu) r / l,
+    Machine Learning", equation 4.17). With r = |x - z| and s = sqrt(2 nu) r / l it is
 
         nu = 1/2: exp(-s),   nu = 3/2: (1 + s) exp(-s),   nu = 5/2: (1 + s + s^2/3) exp(-s).
 
@@ -90,7 +91,7 @@ class Matern(AbstractRadialKernel):
     def __check_init__(self):
         if self.nu not in (0.5, 1.5, 2.5):
             raise ValueError(
-                f"Matern kernels are there for nu = 0.5, 1.5 and 2.5, got nu={self.nu}; nu to infinity is RBF."
+                f"Matern kernels exist here for nu = 0.5, 1.5 and 2.5, got nu={self.nu}. The limit of large nu is RBF."
             )
 
     def profile(self, square: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -98,8 +99,8 @@ class Matern(AbstractRadialKernel):
 
 
 class RationalQuadratic(AbstractRadialKernel):
-    """k(x, z) = (1 + r^2 / (2 alpha l^2))^{-alpha}, with `alpha` > 0 and l the `length_scale` > 0: RBF kernels of many
-    length scales at once (Rasmussen & Williams 2006, equation 4.19)."""
+    """k(x, z) = (1 + r^2 / (2 alpha l^2))^{-alpha} with r = |x - z|, `alpha` > 0 and l the `length_scale` > 0: a mixture of RBF
+    kernels of many length scales (Rasmussen & Williams 2006, equation 4.19). **Raises:** ValueError for alpha or l <= 0."""
 
     length_scale: float | Float[Array, "*batch"] = 1.0
     alpha: float | Float[Array, "*batch"] = 1.0

@@ -13,8 +13,9 @@ class Spectrum(eqx.Module):
     - `eigenvalues`: lambda_k, shape (K,); >= 0.
     - `multiplicities`: how many eigenfunctions have each of them, as floats, shape (K,).
     - `trace`: the mean of k(x, x), that is sum_k lambda_k multiplicities_k over all eigenvalues.
-    - `tail`: the part of the trace that is not in `eigenvalues`, >= 0. Those are small and many: for n points, with n well
-      below their number, their part of the kernel matrix is `tail` times the identity, an extra ridge.
+    - `tail`: the part of the trace in eigenvalues that are not in `eigenvalues`, >= 0. These are small and many. As long as
+      their number is far larger than n, their part of the kernel matrix of n points is about `tail` times the identity, which
+      acts as an additional ridge.
     """
 
     eigenvalues: Float[Array, " values"]
@@ -25,7 +26,7 @@ class Spectrum(eqx.Module):
     @classmethod
     @requires_float64
     def of(cls, eigenvalues: Float[Array, " values"], tail=0.0) -> "Spectrum":
-        """A spectrum of eigenvalues of multiplicity 1, with `tail` in all others.
+        """A spectrum of eigenvalues of multiplicity 1, with `tail` as the sum of all other eigenvalues.
 
         >>> float(ts.kernels.Spectrum.of(jnp.array([1.0, 0.25]), tail=0.5).trace)
         1.75

@@ -9,11 +9,10 @@ from .base import AbstractKernel, check_positive
 
 
 class Stretched(AbstractKernel):
-    """k(x / l, z / l), with l the `length_scale` > 0, which may be traced and mapped over.
+    """k(x / l, z / l) with l the `length_scale` > 0, which may be traced and mapped over.
 
-    Of a network's kernel without biases this is a multiple of the kernel itself; with biases the length says how far points
-    are from the place where the bias sets the kinks: the NTK of `ntk(depth, bias_std=b)` is b^2 times that of bias_std = 1
-    stretched by b.
+    For the kernel of a relu network without biases this is a multiple of the kernel itself. With biases the length is measured
+    against them: `ntk(depth, bias_std=b)` is b^2 times `Stretched(ntk(depth, bias_std=1.0), b)`.
 
     **Raises:** ValueError for a length_scale that is not positive.
 
@@ -30,13 +29,13 @@ class Stretched(AbstractKernel):
         check_positive("Stretched", length_scale=self.length_scale)
 
     def _at(self, x: Any) -> Any:
-        # Whole numbers are points too.
+        # Points may have integer coordinates.
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         return x.astype(dtype) / jnp.asarray(self.length_scale, dtype)
 
     def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         first = self._at(x1)
-        # Implementations take `x2 is x1` to mean one set of points.
+        # If x2 is x1, the stretched points must be one object too, since kernels recognise one set of points by identity.
         return self.kernel.matrix(first, first if x2 is x1 else self._at(x2))
 
     def diagonal(self, x: Float[Array, "n *point"]) -> Float[Array, " n"]:

@@ -1,4 +1,5 @@
-"""Functions of the angle of two unit vectors, tabulated: a few operations in place of a sum over hundreds of degrees."""
+"""Tables of functions of the angle between two unit vectors, which replace a sum over hundreds of degrees by a few
+operations."""
 
 from collections.abc import Callable
 
@@ -8,27 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-# Of the polynomial on a panel.
+# The degree of the polynomial on each panel.
 _DEGREE = 7
-# Half the length h of the longest panel in the angle, times the largest degree K of the functions. A polynomial of degree p
-# that goes through Chebyshev's points of a panel is off by at most 2 (h K / 2)^(p+1) / (p+1)! of cos(K theta): 2e-11 with
-# these, and far less of a sum whose last degrees are small.
+# The number of panels is the largest degree K of the functions divided by _REACH. A polynomial of degree p through the
+# Chebyshev points of a panel of half-length h = _REACH / K in the angle differs from cos(K theta) by at most 2 (h K / 2)^(p+1)
+# / (p+1)!, which is about 2e-11 here, and far less for a sum whose last degrees are small.
 _REACH = 0.32
-# Where the squared sine of half the angle is below this, the vectors are equal and their inner product was rounded.
+# If the squared sine of half the angle is below this, the vectors count as equal: only rounding separates them.
 _EQUAL = 1e-15
 
 
 class Table(eqx.Module):
-    """Functions f(u) of the cosine u in [-1, 1], by polynomials of degree 7 on equal panels of t = sqrt((1 - |u|) / 2), the
-    sine of half the angle to the nearer pole: functions that are analytic in the angle are so in t.
+    """Functions f(u) of the cosine u in [-1, 1], as polynomials of degree 7 on equal panels of t = sqrt((1 - |u|) / 2). t is
+    the sine of half the angle to the nearer pole, and functions that are analytic in the angle are analytic in t.
 
-    `coefficients` (*functions, 2 panels, 8): of Chebyshev's polynomials of z in [-1, 1] on each panel, those of u < 0 behind.
+    `coefficients` (*functions, 2 panels, 8) are those of Chebyshev polynomials in z in [-1, 1] on each panel. The panels for
+    u >= 0 come first, those for u < 0 after them.
     """
 
     coefficients: Float[Array, "*functions panels terms"]
 
     def __call__(self, u: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The functions at u, (*functions, *u); cosines beyond 1, by rounding, are 1."""
+        """The functions at u, (*functions, *u). Values of |u| that rounding has moved above 1 count as 1."""
         panels = self.coefficients.shape[-2] // 2
         half = 0.5 - 0.5 * jnp.abs(u)
         place = jnp.sqrt(jnp.where(half > _EQUAL, half, 0.0)) * (panels * np.sqrt(2.0))
@@ -38,7 +40,7 @@ class Table(eqx.Module):
 
         def one(coefficients: Float[Array, "panels terms"]) -> Array:
             coefficient = lambda i: coefficients[:, i].at[panel].get(mode="promise_in_bounds")
-            # Clenshaw's sum: in powers of z the rounding of the values would be multiplied.
+            # Clenshaw's summation; a polynomial in powers of z would amplify rounding errors.
             before, total = jnp.zeros_like(z), coefficient(_DEGREE)
             for i in range(_DEGREE - 1, 0, -1):
                 before, total = total, coefficient(i) + 2.0 * z * total - before
@@ -49,15 +51,16 @@ class Table(eqx.Module):
 
 
 def points_of(degrees: int) -> int:
-    """At how many cosines `tabulate` asks for its functions."""
+    """The number of angles at which `tabulate` evaluates its functions."""
     return 2 * _panels(degrees) * (_DEGREE + 3)
 
 
 def tabulate(
     functions: Callable[[np.ndarray], Float[Array, "*functions angles"]], degrees: int
 ) -> tuple[Table, Float[Array, "*functions"]]:
-    """A table of functions of the angle in [0, pi], given as a function of angles, which hold no degree above `degrees`; and
-    the largest difference between the two at the ends of the panels, where polynomials through Chebyshev's points are worst.
+    """A table of functions of the angle in [0, pi] that contain no degree above `degrees`, and for each the largest error of
+    the table at the ends of the panels, where polynomials through Chebyshev points are least accurate. `functions` takes the
+    angles.
     """
     panels, count = _panels(degrees), _DEGREE + 1
     nodes = np.cos((2 * np.arange(count) + 1) * np.pi / (2 * count))
@@ -75,5 +78,5 @@ def tabulate(
 
 
 def _panels(degrees: int) -> int:
-    # In t they are equally long, 1 / (panels sqrt 2); in the angle at most 2 sqrt 2 times as long, at u = 0.
+    # Panels have the length 1 / (panels sqrt 2) in t. In the angle they are longer, by a factor of at most 2 sqrt 2, at u = 0.
     return int(np.ceil(max(degrees, 8) / _REACH))
