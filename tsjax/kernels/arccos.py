@@ -6,10 +6,10 @@ equations 1-6, here without their factor 2):
     k0(x, z) = P(<w,x> > 0, <w,z> > 0)     = (pi - theta) / (2 pi)
     k1(x, z) = E relu(<w,x>) relu(<w,z>)   = |x| |z| (sin theta + (pi - theta) cos theta) / (2 pi)
 
-A network of depth 1 is sum_j a_j relu(<w_j, x>) / sqrt(width) with a, w ~ N(0, 1); each further hidden layer has
-weights of variance 2 / width, which keeps norms. Its kernels are k1 (of the network's values) and T = k1 + <x,z> k0 (of
-their gradients); for more layers, and biases, see `ArcCosineNTK`. The kernels `tsjax.kernels.nngp` and `ntk` are the same
-functions, computed by neural-tangents; these here are also exact where the angle is small, and on the diagonal.
+A network of depth 1 is sum_j a_j relu(<w_j, x>) / sqrt(width) with a, w ~ N(0, 1). Its kernels are k1 (the covariance of its
+values) and T = k1 + <x,z> k0 (the inner product of its gradients). Each further hidden layer has weights of variance 2 / width,
+which preserves norms; `ArcCosineNTK` has the kernels of more layers, and of biases. `tsjax.kernels.nngp` and `ntk` are the
+same functions, computed by neural-tangents. The kernels of this module are also accurate at small angles and on the diagonal.
 """
 
 from collections.abc import Iterator
@@ -27,11 +27,11 @@ from .fast import append, arccos_tile, network_tile
 def _angle(
     x1: Float[Array, " d"], x2: Float[Array, " d"]
 ) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
-    """The angle of two points and their norms; the angle is pi/2 if a point is 0.
+    """The angle between two points, and their norms. The angle is pi/2 if a point is 0.
 
-    2 atan2(|u - v|, |u + v|) on unit vectors is accurate at every angle (Kahan); arccos loses half of the digits near
-    0. Equal and opposite points have u - v and u + v of roundoff, whose direction would be that of a gradient: such a length
-    is 0, and its gradient is 0.
+    For unit vectors u and v, 2 atan2(|u - v|, |u + v|) is accurate at every angle (Kahan), whereas arccos loses half of the
+    digits near 0. For equal or opposite points, u - v or u + v is only roundoff, and would give the gradient a random
+    direction. Such a length counts as 0, with gradient 0.
     """
     n1, n2 = norm(x1), norm(x2)
     u = x1 / jnp.where(n1 > 0, n1, 1.0)
@@ -45,9 +45,9 @@ def _k0(theta: Float[Array, ""]) -> Float[Array, ""]:
     return (jnp.pi - theta) / (2.0 * jnp.pi)
 
 
-# The covariances of order 1 and 2 are smooth functions of q = <x, z> and N = |x||z| where the angle is not: it has a kink where
-# points are equal or opposite. The rules below are the derivatives in q and N, in which the angle's own derivative has
-# cancelled, so that first and second derivatives are right there too.
+# The covariances of order 1 and 2 are differentiable functions of q = <x, z> and N = |x||z| also at equal and opposite points,
+# where the angle has a kink. The rules below are their derivatives in q and N, from which the derivative of the angle has
+# cancelled, so that first and second derivatives are right at such points too.
 @jax.custom_jvp
 def _k1(q: Float[Array, ""], norms: Float[Array, ""], theta: Float[Array, ""]) -> Float[Array, ""]:
     """E relu(<w,x>) relu(<w,z>). Its differential is dk1 = k0 dq + sin(theta) / (2 pi) dN."""
@@ -80,15 +80,15 @@ def _k2_jvp(primals, tangents):
 def _next_angle(theta: Float[Array, ""]) -> Float[Array, ""]:
     """The angle after one normalised ReLU layer, cos theta' = 2 k1(theta) for unit vectors.
 
-    Through 1 - cos theta', which keeps small angles accurate: sin(theta'/2)^2 = (1 - cos theta') / 2.
+    It is computed from 1 - cos theta' = 2 sin(theta'/2)^2, which keeps small angles accurate.
     """
     versine = 2.0 * jnp.sin(theta / 2.0) ** 2 - (jnp.sin(theta) - theta * jnp.cos(theta)) / jnp.pi
-    # Roundoff may leave a versine outside [0, 1]; at 0 the square root must not turn a gradient into NaN.
+    # Roundoff may move the versine outside of [0, 1], and the gradient of the square root at 0 must not be NaN.
     return 2.0 * jnp.arcsin(root(jnp.clip(versine / 2.0, 0.0, 0.5)))
 
 
 class _Pair(NamedTuple):
-    """Two points by their angle, norms and inner product q: all that these kernels know of them."""
+    """The angle, the norms and the inner product q of two points, on which alone these kernels depend."""
 
     theta: Float[Array, ""]
     n1: Float[Array, ""]
@@ -101,7 +101,7 @@ class _Pair(NamedTuple):
 
     @property
     def covariance(self) -> Float[Array, ""]:
-        """E relu relu."""
+        """E relu(<w,x>) relu(<w,z>)."""
         return _k1(self.q, self.norms, self.theta)
 
 
@@ -110,11 +110,11 @@ def _pair(x1: Float[Array, " d"], x2: Float[Array, " d"]) -> _Pair:
 
 
 def _with_bias(pair: _Pair, bias_std: float) -> _Pair:
-    """The pair (x, b), (z, b). With tan alpha_i = b / n_i the new half angle has
+    """The pair (x, b), (z, b). With tan alpha_i = b / n_i and c = cos alpha_1 cos alpha_2, the new half angle has
 
-        sin^2 = sin^2((alpha_1 - alpha_2)/2) + c sin^2(theta/2),  cos^2 = sin^2((alpha_1 + alpha_2)/2) + c cos^2(theta/2),
+        sin^2 = sin^2((alpha_1 - alpha_2)/2) + c sin^2(theta/2),  cos^2 = sin^2((alpha_1 + alpha_2)/2) + c cos^2(theta/2).
 
-    c = cos alpha_1 cos alpha_2: sums of squares, accurate at every angle.
+    These are sums of non-negative terms, and therefore accurate at every angle.
     """
     if not bias_std:
         return pair
@@ -131,29 +131,30 @@ def _with_bias(pair: _Pair, bias_std: float) -> _Pair:
 
 
 def _layers(x1: Float[Array, " d"], x2: Float[Array, " d"], depth: int, bias_std: float) -> Iterator[_Pair]:
-    """What each of the hidden layers sees, normalised ReLU layers keeping norms."""
+    """The pair of inputs of each hidden layer. Normalised ReLU layers preserve norms."""
     if bias_std:
-        # As one more coordinate, with which nothing is singular at x = 0.
+        # The bias of the first layer is one more coordinate, so that nothing is singular at x = 0.
         x1, x2 = (jnp.append(x, jnp.asarray(bias_std, x.dtype)) for x in (x1, x2))
     pair = _pair(x1, x2)
     yield pair
     for _ in range(depth - 1):
-        # At x = 0 every layer is at the kinks of its ReLUs: their derivative 1/2 there is what k0(pi/2) = 1/4 says.
+        # At x = 0 every layer is at the kinks of its ReLUs. With the angle pi/2, k0 = 1/4 means that their derivative is 1/2.
         theta = jnp.where(pair.norms > 0, _next_angle(pair.theta), jnp.pi / 2.0)
         pair = _with_bias(pair._replace(theta=theta, q=2.0 * pair.covariance), bias_std)
         yield pair
 
 
 def check_network(depth: int, bias_std: float) -> None:
-    """Raises ValueError for a number of hidden layers below 1 or a negative standard deviation of biases."""
+    """Raises ValueError for fewer than 1 hidden layer, and for a standard deviation of biases that is negative or not
+    finite."""
     if depth < 1:
         raise ValueError(f"depth counts the hidden layers, so it is at least 1; got depth={depth}.")
     if not 0.0 <= bias_std < float("inf"):
-        raise ValueError(f"bias_std is a standard deviation, so finite and >= 0; got bias_std={bias_std}.")
+        raise ValueError(f"bias_std is a standard deviation, so it is finite and >= 0; got bias_std={bias_std}.")
 
 
 def tile_of_network(kernel: AbstractKernel, get: Literal["ntk", "nngp"], depth: int, bias_std: float, x1, x2):
-    """`tile` of a kernel of networks, where it has a fast form: without biases, or with those of one layer."""
+    """`tile` of a network's kernel. The fast form exists without biases, and for one hidden layer with biases."""
     if bias_std and depth > 1:
         return AbstractKernel.tile(kernel, x1, x2)
     if bias_std:
@@ -167,7 +168,7 @@ class ArcCosine(AbstractRotationInvariantKernel):
 
         k2(x, z) = |x|^2 |z|^2 (3 sin theta cos theta + (pi - theta) (1 + 2 cos^2 theta)) / (2 pi)).
 
-    A point 0 has k = 0 with every point (all its features are 0).
+    If x or z is 0, k(x, z) = 0, since all features of the point 0 are 0.
 
     **Raises:** ValueError for another order.
     """
@@ -176,7 +177,7 @@ class ArcCosine(AbstractRotationInvariantKernel):
 
     def __check_init__(self):
         if self.order not in (0, 1, 2):
-            raise ValueError(f"arc-cosine kernels are there for order 0, 1 and 2, got order={self.order}.")
+            raise ValueError(f"arc-cosine kernels exist here for order 0, 1 and 2, got order={self.order}.")
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
         pair = _pair(x1, x2)
@@ -189,12 +190,13 @@ class ArcCosine(AbstractRotationInvariantKernel):
 
 
 class ArcCosineNNGP(AbstractRotationInvariantKernel):
-    """The covariance of the values of a random network with `depth` >= 1 hidden ReLU layers, biases b ~ N(0, bias_std^2) in
+    """The covariance of the values of a random network with `depth` >= 1 hidden ReLU layers and biases b ~ N(0, bias_std^2) in
     each of them: k(x, x) = (|x|^2 + depth bias_std^2) / 2.
 
-    Depth 1 is `ArcCosine(1)` of (x, bias_std). Layer l sees the angle theta_l of its inputs with the bias appended, where
-    cos theta_{l+1} = 2 k1(theta_l) without biases, and k(x, z) = |x| |z| k1(theta_depth), k1 on unit vectors and norms with
-    the biases (Lee et al. 2018, arXiv:1711.00165, the recursion for ReLU).
+    Depth 1 is `ArcCosine(1)` of (x, bias_std). In general, let theta_l be the angle between the two inputs of hidden layer l
+    with the bias appended; without biases cos theta_{l+1} = 2 k1(theta_l). Then k(x, z) = |x| |z| k1(theta_depth), where k1 is
+    that of unit vectors, and the norms are those of the inputs of the last hidden layer with the bias appended (Lee et al.
+    2018, arXiv:1711.00165, the recursion for ReLU).
 
     **Raises:** ValueError for depth < 1 or bias_std < 0.
     """
@@ -217,8 +219,8 @@ class ArcCosineNTK(AbstractRotationInvariantKernel):
     """The neural tangent kernel of a network with `depth` >= 1 hidden ReLU layers and biases b ~ N(0, bias_std^2) in each of
     them, in the NTK parameterisation: k(x, x) = |x|^2 (depth + 1) / 2 + bias_std^2 depth (depth + 3) / 4.
 
-    Depth 1 is T = k1 + <x,z> k0 of (x, bias_std). In general, with theta_l and norms as in `ArcCosineNNGP`,
-    T_1 = |x| |z| (k1(theta_1) + cos(theta_1) k0(theta_1)) and
+    Depth 1 is T = k1 + <x,z> k0 of (x, bias_std). In general the kernel is T_depth, where, with theta_l as in `ArcCosineNNGP`
+    and the norms of the inputs of layer l with the bias appended, T_1 = |x| |z| (k1(theta_1) + cos(theta_1) k0(theta_1)) and
     T_l = |x| |z| k1(theta_l) + k0(theta_l) (2 T_{l-1} + bias_std^2) (Jacot et al. 2018, arXiv:1806.07572, theorem 1).
 
     **Raises:** ValueError for depth < 1 or bias_std < 0.
@@ -236,7 +238,7 @@ class ArcCosineNTK(AbstractRotationInvariantKernel):
 
     def evaluate(self, x1: Float[Array, " d"], x2: Float[Array, " d"]) -> Float[Array, ""]:
         first, *rest = _layers(x1, x2, self.depth, self.bias_std)
-        # <x, z> itself rather than from the angle: exact where the points are orthogonal.
+        # <x, z> is computed directly and not from the angle, so that it is exact for orthogonal points.
         tangent = first.covariance + first.q * _k0(first.theta)
         for pair in rest:
             tangent = pair.covariance + _k0(pair.theta) * (2.0 * tangent + self.bias_std**2)

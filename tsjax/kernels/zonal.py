@@ -7,9 +7,9 @@ P_k (normalised to P_k(1) = 1; Legendre polynomials for d = 3):
 
 where lambda_k are the eigenvalues of the kernel's integral operator under the uniform law and N(d,k) their
 multiplicities (Atkinson & Han 2012, "Spherical Harmonics and Approximations on the Unit Sphere", theorem 2.22).
-So does a ridge function phi(<w, x>), |w| = 1, with coefficients E[phi(U) P_k(U)].
+A ridge function phi(<w, x>) with |w| = 1 has the same expansion, with coefficients E[phi(U) P_k(U)].
 
-All of it is float64. Quadrature and polynomials are constants of a program, kernels and their hyper-parameters are traced.
+Everything is float64. Quadrature nodes and weights are constants of a program; kernels and their hyper-parameters are traced.
 """
 
 import functools
@@ -26,22 +26,23 @@ from ..precision import is_traced, requires_float64
 from .base import AbstractKernel, trace_floats
 from .spectrum import Spectrum
 
-# Gauss-Legendre nodes in the angle, half of them on either side of pi/2: at least 1200, and 6 for each degree.
+# The number of Gauss-Legendre nodes in the angle, half of them on either side of pi/2: at least 1200, and 6 for each degree.
 _NODES = 1200
-# Roundoff of the quadrature in lambda_k, as a multiple of eps trace / sqrt(N(d,k)). It has room to spare for
-# d = 2 and many degrees, where the nodes at the poles weigh most.
+# The roundoff of the quadrature in lambda_k, as a multiple of eps trace / sqrt(N(d,k)). The factor is generous, for d = 2 and
+# many degrees, where the nodes at the poles have the largest weights.
 _NOISE = 512
 # Beyond this, the roundoff of lambda_k N(d,k) could exceed 2e-6 of the trace.
 _LARGEST_MULTIPLICITY = 1e15
 # Degrees that `series` adds in one pass over its points, whose values then stay in registers.
 _UNROLL = 8
-# What 6000 nodes resolve, which take a second to compute.
+# The largest number of degrees: 6000 nodes resolve them, and more would be slow to compute.
 MOST_DEGREES = 1000
 
 
 class ZonalSpectrum(Spectrum):
-    """The `Spectrum` of a zonal kernel on S^{d-1} by degree k = 0, 1, ..., K: `eigenvalues` (K+1,), `multiplicities` N(d,k),
-    `trace` k(1), `tail` in the degrees above K; `d` is the dimension of the space around the sphere."""
+    """The `Spectrum` of a zonal kernel on S^{d-1} by degree k = 0, 1, ..., K: `eigenvalues` lambda_k and `multiplicities`
+    N(d,k), both (K+1,), the `trace` k(1), and the `tail`, the part of the trace in degrees above K. `d` is the dimension of the
+    space around the sphere."""
 
     d: int = eqx.field(static=True)
 
@@ -61,10 +62,9 @@ def _noise(trace, multiplicities):
 def gegenbauer(kernel: Callable[[Array, Array], Array], d: int, degrees: int = 200) -> ZonalSpectrum:
     """The spectrum of a kernel under the uniform law on S^{d-1} (module docstring).
 
-    By Gauss-Legendre quadrature with 1200 or more nodes in the angle, in which the kernels of this package are analytic (and
-    neurons such as relu on either side of pi/2).
-    Degrees with more than 1e15 harmonics are left to the tail, since their eigenvalues drown in roundoff (they also lie
-    far beyond any sample size).
+    It is computed by Gauss-Legendre quadrature with 1200 or more nodes in the angle. The kernels of this package are analytic
+    in the angle, and neurons such as relu on either side of pi/2. Degrees with more than 1e15 harmonics are part of the tail,
+    since roundoff exceeds their eigenvalues (they are also far beyond any sample size).
 
     **Arguments:**
 
@@ -72,8 +72,8 @@ def gegenbauer(kernel: Callable[[Array, Array], Array], d: int, degrees: int = 2
     - `d`: dimension, at least 2.
     - `degrees`: the largest degree K, from 0 to 1000.
 
-    **Raises:** ValueError for d < 2, degrees out of range, or a kernel that is not zonal (of traced kernels those are
-    taken that say they are: `rotation_invariant`).
+    **Raises:** ValueError for d < 2, for degrees out of range, and for a kernel that is not zonal. A traced kernel cannot be
+    tested, so its `rotation_invariant` must be true.
 
     >>> spectrum = ts.kernels.gegenbauer(ts.kernels.Polynomial(2, offset=0.0), d=3, degrees=4)
     >>> print(spectrum.eigenvalues.round(4))  # u^2 = 1/3 P_0 + 2/3 P_2, P_2 with 5 harmonics
@@ -94,14 +94,14 @@ def _gegenbauer(kernel, d: int, degrees: int) -> ZonalSpectrum:
     north = jnp.eye(1, d)
     trace = kernel.diagonal(north)[0] if isinstance(kernel, AbstractKernel) else kernel(north, north)[0, 0]
     eigenvalues = coefficients(values, d, degrees)
-    # Below the noise of the quadrature a number means nothing, and N(d,k) would blow it up.
+    # Numbers below the noise of the quadrature carry no information, and N(d,k) would amplify them.
     eigenvalues = jnp.where(eigenvalues > _noise(trace, multiplicities), eigenvalues, 0.0)
     tail = jnp.maximum(trace - eigenvalues @ multiplicities, 0.0)
     return ZonalSpectrum(d=d, eigenvalues=eigenvalues, multiplicities=multiplicities, trace=trace, tail=tail)
 
 
 def angles(d: int, degrees: int) -> np.ndarray:
-    """The nodes at which `coefficients` wants a function of the angle, shape (q,)."""
+    """The q angles at which `coefficients` needs the values of a function, shape (q,)."""
     return _nodes(degrees, d)[0]
 
 
@@ -115,7 +115,7 @@ def coefficients(values: Float[Array, "... q"], d: int, degrees: int) -> Float[A
 def _coefficients(
     values: Float[Array, "... q"], weights: np.ndarray, d: int, degrees: int, u: np.ndarray
 ) -> Float[Array, "... degrees"]:
-    """sum_i values_i weights_i P_k(u_i) for k = 0, ..., `degrees`: one degree after the other, so that no table is kept."""
+    """sum_i values_i weights_i P_k(u_i) for k = 0, ..., `degrees`, one degree after the other, so that no table is stored."""
     k = np.arange(degrees + 1, dtype=float)
     # P_{-1} = 0; for d = 2 the recurrence from P_0 to P_1 would be 0/0.
     grow, back = (2 * k + d - 2) / np.maximum(k + d - 2, 1), k / np.maximum(k + d - 2, 1)
@@ -132,23 +132,24 @@ def _coefficients(
 
 
 def largest_missing(kernel, spectrum: ZonalSpectrum) -> Float[Array, ""]:
-    """An upper bound of every eigenvalue of `kernel` that is not in its `spectrum`, made by `gegenbauer`.
+    """An upper bound for all eigenvalues of `kernel` that are missing from its `spectrum`, which `gegenbauer` computed.
 
-    Degrees up to 4 K are computed, with the roundoff of the quadrature on top. Higher degrees share the remainder of
-    the trace, sum lambda_k N(d,k), and of the square, sum lambda_k^2 N(d,k) = E k(U)^2, each with at least N(d,4K) harmonics:
-    the second bound is the sharper one for rough kernels at small d, whose trace has a long tail. For smooth kernels the
-    tail beyond K, shared in the same way, is sharper still. Eigenvalues that were set to 0 as roundoff are below that
-    noise, and below their share of the tail.
+    Let K be the largest degree of the spectrum. Degrees up to 4 K are computed, and the roundoff of the quadrature is added.
+    Each higher degree has at least N(d,4K) harmonics, and these degrees share the remainder of the trace
+    sum lambda_k N(d,k) and of the square sum lambda_k^2 N(d,k) = E k(U)^2. That gives two bounds; the second is sharper for
+    rough kernels at small d, whose trace has a long tail. For smooth kernels, sharing the tail beyond K in the same way is
+    sharper still. Eigenvalues within the spectrum that were set to 0 as roundoff are below the roundoff, and below their share
+    of the tail.
     """
     d, degrees = spectrum.d, len(spectrum.eigenvalues) - 1
     theta, weights = _nodes(degrees, d)
     values = kernel(jnp.eye(1, d), circle(d, theta))[0]
-    # The nodes resolve 6 degrees and more for each of the spectrum's.
+    # There are at least 6 nodes for each degree of the spectrum, enough for degrees up to 4 K.
     multiplicities = jnp.asarray(_kept_multiplicities(d, 4 * degrees))
     noise = _noise(spectrum.trace, multiplicities)
     found = jnp.maximum(_coefficients(values, weights, d, len(multiplicities) - 1, np.cos(theta)), 0.0)
     squares, eps = weights @ values**2, jnp.finfo(jnp.float64).eps
-    # Both differences are as good as the sums behind them: some eps for every node's roundoff.
+    # Both differences have the rounding errors of the sums in them, hence the additional multiple of eps.
     tail = jnp.maximum(spectrum.trace - found @ multiplicities, 0.0) + _NOISE * eps * spectrum.trace
     square_tail = jnp.maximum(squares - found**2 @ multiplicities, 0.0) + _NOISE * eps * squares
     beyond = jnp.minimum(tail / multiplicities[-1], jnp.sqrt(square_tail / multiplicities[-1]))
@@ -160,9 +161,9 @@ def largest_missing(kernel, spectrum: ZonalSpectrum) -> Float[Array, ""]:
 
 
 def series(terms: Float[Array, "*sums degrees"], d: int, u: Float[Array, "..."]) -> Float[Array, "..."]:
-    """sum_k terms_k P_k(u), at least up to the last degree that exceeds 1e-18 of the sum of all: |P_k| <= 1. Several sums at
-    once share the polynomials."""
-    # At least up to degree 2, so that there is a step to take.
+    """sum_k terms_k P_k(u), summed at least up to the last term that exceeds 1e-18 times the sum of all |terms| (|P_k| <= 1).
+    Several sums at once share the polynomials."""
+    # The terms are padded at least up to degree 2, so that the loop has a step.
     unroll = max(1, min(_UNROLL, terms.shape[-1] - 2))
     blocks = max(1, -(-(terms.shape[-1] - 2) // unroll))
     terms = jnp.pad(terms, [(0, 0)] * (terms.ndim - 1) + [(0, 2 + blocks * unroll - terms.shape[-1])])
@@ -189,7 +190,7 @@ def series(terms: Float[Array, "*sums degrees"], d: int, u: Float[Array, "..."])
 def gegenbauer_polynomials(d: int, degrees: int, u: np.ndarray) -> np.ndarray:
     """P_0, ..., P_K of dimension d at the points u in [-1, 1] of shape (q,): shape (K+1, q).
 
-    By (k+d-2) P_{k+1} = (2k+d-2) u P_k - k P_{k-1}, which is stable for P_k(1) = 1 (|P_k| <= 1).
+    The recurrence is (k+d-2) P_{k+1} = (2k+d-2) u P_k - k P_{k-1}, which is stable for P_k(1) = 1, since |P_k| <= 1.
     """
     values = [np.ones_like(u), u]
     for k in range(1, degrees):
@@ -200,8 +201,8 @@ def gegenbauer_polynomials(d: int, degrees: int, u: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def _nodes(degrees: int, d: int) -> tuple[np.ndarray, np.ndarray]:
     """Angles and the probability weights of <x, x'> = cos(angle), whose density is proportional to sin^{d-2}."""
-    # Two panels, [0, pi/2] and [pi/2, pi]: neurons such as relu have a kink at pi/2, across which the rule would lose all but
-    # seven digits.
+    # There are two panels, [0, pi/2] and [pi/2, pi], because neurons such as relu have a kink at pi/2, across which the rule
+    # would lose all but about seven digits.
     nodes, weights = scipy.special.roots_legendre(max(_NODES, 6 * degrees) // 2)
     quarter = 0.25 * np.pi * (nodes + 1.0)
     theta = np.concatenate([quarter, 0.5 * np.pi + quarter])
@@ -224,8 +225,9 @@ def multiplicities_of(d: int, degrees: int) -> np.ndarray:
 
 
 def degrees_holding(d: int, count: float) -> int:
-    """The fewest degrees, at least 200, that hold `count` harmonics on S^{d-1}; 1001 where 1000 degrees are too few."""
-    # In high dimension there are more than a float64 holds.
+    """The smallest degree K >= 200 up to which there are at least `count` harmonics on S^{d-1}; 1001 if K = 1000 is too
+    small."""
+    # In high dimension the number of harmonics overflows float64.
     with np.errstate(over="ignore"):
         return max(200, int(np.searchsorted(np.cumsum(multiplicities_of(d, MOST_DEGREES)), count)))
 
@@ -236,15 +238,15 @@ def circle(d: int, theta: np.ndarray) -> Float[Array, "q d"]:
 
 
 def _check_zonal(kernel, d: int) -> None:
-    """Raises ValueError unless nothing but the angle matters."""
+    """Raises ValueError unless the kernel depends only on the angle between points of the sphere."""
     if isinstance(kernel, AbstractKernel) and kernel.rotation_invariant:
         return
     if any(is_traced(leaf) for leaf in jax.tree.leaves(kernel)):
         raise ValueError(
-            "this kernel is traced and does not say that it is rotation_invariant; call gegenbauer outside of jit."
+            "this kernel is traced, and its rotation_invariant is not true; call gegenbauer outside of jit."
         )
     theta = np.linspace(0.05, np.pi - 0.05, 40)
-    # A fixed second plane, in general position, shows up kernels that prefer a direction.
+    # Values in a second, fixed plane in general position reveal kernels that depend on the direction.
     basis = np.linalg.qr(np.random.default_rng(0).normal(size=(d, 2)))[0].T
     with jax.ensure_compile_time_eval():
         first = np.asarray(kernel(jnp.eye(1, d), circle(d, theta)))[0]
@@ -254,5 +256,5 @@ def _check_zonal(kernel, d: int) -> None:
     if not difference <= 1e-6 * np.max(np.abs(first)):
         raise ValueError(
             f"this kernel is not zonal on the sphere: at equal angles it differs by up to {difference:.3g}. "
-            "Spectra by degree exist for kernels invariant under rotations only."
+            "Spectra by degree exist only for kernels that are invariant under rotations."
         )
