@@ -4,8 +4,8 @@ With k outputs f_1, ..., f_k and P parameters theta, the tangent kernel of one p
 
     Theta(x, z)_{ab} = <grad_theta f_a(x), grad_theta f_b(z)>
 
-(Jacot et al. 2018, arXiv:1806.07572, equation 6). As a kernel of two points it is its mean diagonal, tr Theta / k: that is
-what neural-tangents computes (`trace_axes=(-1,)`), and what each output of an infinitely wide network has, so that
+(Jacot et al. 2018, arXiv:1806.07572, equation 6). The kernel k(x, z) in this module is the mean of its diagonal, tr Theta / k,
+which neural-tangents computes too (`trace_axes=(-1,)`). Each output of an infinitely wide network has this kernel, so
 `EmpiricalNTK(network)` tends to `tsjax.kernels.of(description, "ntk")` for any number of outputs.
 """
 
@@ -20,7 +20,8 @@ from jaxtyping import Array, Float
 from .base import AbstractKernel
 from .features import AbstractFeatures
 
-# Numbers of the gradients that are held at once, of the rows and of the columns of a matrix each.
+# The largest number of entries of the gradients of one block of points. The rows and the columns of a matrix have one block
+# each.
 _NUMBERS = 2**23
 
 
@@ -29,22 +30,25 @@ def _call(network: Any, x: Array) -> Array:
 
 
 class EmpiricalNTK(AbstractFeatures):
-    """The tangent kernel of a finite network: k(x, z) = <grad f(x), grad f(z)>, gradients in the P parameters; for several
-    outputs the mean of this over them (module docstring), and all pairs of outputs by `full`.
+    """The tangent kernel of a finite network: k(x, z) = <grad f(x), grad f(z)>, with gradients in the P parameters. For several
+    outputs it is the mean of this over the outputs (module docstring); `full` gives all pairs of outputs.
 
-    `EmpiricalNTK(network)` for a network that is itself an `eqx.Module`, called with one point; else
+    Use `EmpiricalNTK(network)` for a network that is itself an `eqx.Module`, called with one point, and
+    `EmpiricalNTK(function, parameters)` for other networks.
 
     **Arguments:**
 
-    - `function`: f(parameters, x) -> a number or (k,), for one point x.
+    - `function`: f(parameters, x) -> a number or (k,), for one point x; or the network.
     - `parameters`: any pytree with floating-point arrays; other leaves are held fixed.
-    - `block`: points whose gradients are held at once; None takes as many as fit into 2^23 numbers. Memory is 2 block k P
-      numbers and the matrix, time that of n1 n2 k P multiplications and of n2 n1 / block gradients. The value does not change.
+    - `block`: the number of points whose gradients are held at once; None takes as many as fit into 2^23 numbers. The memory is
+      2 block k P numbers and the matrix; the time is that of n1 n2 k P multiplications and of n1 n2 / block gradients. The
+      values do not depend on it.
 
-    `features(x)` are the gradients of all points, (n, k P) over sqrt(k). A `function` is compared by identity: define it once.
+    `features(x)` are the gradients of all points, divided by sqrt(k), (n, k P). A `function` is compared by identity: define it
+    once, or every call compiles again.
 
-    **Raises:** ValueError for a network without floating-point arrays, a block below 1, and a function whose value has more
-    than one axis.
+    **Raises:** ValueError for a network without floating-point arrays, for a block below 1, and for a function whose value has
+    more than one axis.
 
     >>> linear = ts.kernels.EmpiricalNTK(lambda w, x: w @ x, jnp.ones(2))
     >>> print(linear(jnp.array([[1.0, 2.0]])))  # the gradient is x
@@ -69,7 +73,7 @@ class EmpiricalNTK(AbstractFeatures):
         if not jax.tree.leaves(eqx.filter(self.parameters, eqx.is_inexact_array)):
             raise ValueError(
                 "a tangent kernel is made of gradients in floating-point arrays, and there is none among the parameters. For "
-                "a function of parameters: EmpiricalNTK(function, parameters)."
+                "a function of parameters use EmpiricalNTK(function, parameters)."
             )
 
     @property
@@ -88,7 +92,8 @@ class EmpiricalNTK(AbstractFeatures):
     def full(
         self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"] | None = None
     ) -> Float[Array, "n1 n2 k k"]:
-        """<grad f_a(x), grad f_b(z)> at all pairs of points and of outputs; for one output k = 1. `x2` defaults to x1."""
+        """<grad f_a(x), grad f_b(z)> for all pairs of points and all pairs of outputs a, b; k = 1 for one output. x2 defaults
+        to x1."""
         return _matrix(self, x1, x2, True)
 
     def diagonal(self, x: Float[Array, "n *point"]) -> Float[Array, " n"]:
@@ -103,7 +108,7 @@ def _outputs(kernel: EmpiricalNTK, x: Array) -> int:
 
 
 def _jacobian(kernel: EmpiricalNTK, x: Array) -> tuple[list[Array], int]:
-    """The gradients of each leaf of the parameters, (n, k, size of the leaf), and k."""
+    """The gradients with respect to each leaf of the parameters, (n, k, size of the leaf), and k."""
     outputs = _outputs(kernel, x)
     moving, fixed = eqx.partition(kernel.parameters, eqx.is_inexact_array)
     value = lambda moving, point: jnp.reshape(kernel.function(eqx.combine(moving, fixed), point), (outputs,))
@@ -120,12 +125,12 @@ def _block(kernel: EmpiricalNTK, x: Array) -> int:
 
 
 def _rows_in_blocks(x: Array, size: int) -> Array:
-    """x in blocks of rows, the last filled up with copies of the last row."""
+    """x in blocks of `size` rows. Copies of the last row fill the last block."""
     padding = ((0, -x.shape[0] % size), *[(0, 0)] * (x.ndim - 1))
     return jnp.pad(x, padding, mode="edge").reshape(-1, size, *x.shape[1:])
 
 
-# Compiled even when called eagerly: else the gradients of a block would be held leaf by leaf and copied.
+# This is compiled even when called eagerly; otherwise the gradients of a block would be held leaf by leaf and copied.
 @eqx.filter_jit
 def _matrix(kernel: EmpiricalNTK, x1: Array, x2: Array | None, full: bool) -> Array:
     def contract(left: list[Array], right: list[Array]) -> Array:
@@ -167,21 +172,24 @@ def change(before: Any, after: Any, x: Float[Array, "n *point"], full: bool = Fa
 
         |K_after - K_before|_F / |K_before|_F,    K = EmpiricalNTK(network)(x).
 
-    0 is lazy training, in which the network stays its own linearisation (Lee et al. 2019, arXiv:1902.06720, figure 1: the
-    change falls with the width in the NTK parameterisation); of order 1 is feature learning.
+    A value of 0 means lazy training, in which the network equals its linearisation at the start (Lee et al. 2019,
+    arXiv:1902.06720, figure 1: in the NTK parameterisation the change falls with the width). A value of order 1 means feature
+    learning.
 
     **Arguments:**
 
-    - `before`, `after`: two networks of one structure, `eqx.Module`s called with one point; or any two kernels, such as
-      `EmpiricalNTK(f, parameters)` of a function f(parameters, x), or `kernels.of(mlp, "ntk")` for the distance of a network's
-      kernel from that of the infinitely wide one.
+    - `before`, `after`: two networks of the same structure, `eqx.Module`s called with one point; or any two kernels. Kernels
+      can be `EmpiricalNTK(f, parameters)` for a function f(parameters, x), or `kernels.of(mlp, "ntk")` for the distance of a
+      network's kernel from that of the infinitely wide network.
     - `x`: the points (n, *point) at which the kernels are compared.
-    - `full`: for several outputs K is the mean over them; with `full` it is `EmpiricalNTK.full`, the matrix of all pairs of
-      points and of outputs, (n k, n k).
+    - `full`: whether K is `EmpiricalNTK.full`, the matrix (n k, n k) of all pairs of points and of outputs, and not the mean
+      over outputs.
 
-    NaN for networks that are not finite, and where K_before = 0. Pure: `jax.jit` and `jax.vmap` it.
+    The result is NaN for networks that are not finite, and if K_before = 0. The function is pure, so `jax.jit` and `jax.vmap`
+    apply.
 
-    **Raises:** ValueError for networks of different structure, and for `full` with kernels that are no `EmpiricalNTK`.
+    **Raises:** ValueError for networks of different structure, for a network beside a kernel, and for `full` with kernels other
+    than `EmpiricalNTK`.
 
     >>> import equinox as eqx
     >>> net = ts.MLP((64,)).init(jax.random.key(0), 2)
@@ -211,6 +219,6 @@ def change(before: Any, after: Any, x: Float[Array, "n *point"], full: bool = Fa
         first, second = before.full(x), after.full(x)
     else:
         raise ValueError(
-            "full compares all pairs of outputs, which networks and EmpiricalNTK have, and other kernels do not."
+            "full compares all pairs of outputs, which networks and EmpiricalNTK have, but other kernels do not."
         )
     return jnp.linalg.norm(second - first) / jnp.linalg.norm(first)

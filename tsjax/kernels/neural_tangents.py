@@ -1,21 +1,22 @@
-"""The bridge to neural-tangents 0.6.5 (December 2023, its last release), which today's JAX cannot import by itself.
+"""The bridge to neural-tangents 0.6.5 (December 2023, its last release), which current JAX releases cannot import directly.
 
     from tsjax.kernels.neural_tangents import load; nt = load()
 
-is all one needs: the real, unmodified library, all of it but `nt.experimental`. It is the remedy for everyone whose
-`import neural_tangents` fails (issue 209 of google/neural-tangents), on JAX 0.10.2 (Python 3.11), 0.11.2 and 0.12.0.1
-(Python 3.12). No TensorFlow: `pip install --no-deps neural-tangents==0.6.5 frozendict`. Nothing happens before the call.
+gives the installed library with everything but `nt.experimental`; its files are not changed. This helps everyone whose
+`import neural_tangents` fails (issue 209 of google/neural-tangents). It is tested on JAX 0.10.2 (Python 3.11), 0.11.2 and
+0.12.0.1 (Python 3.12). TensorFlow is not needed: `pip install --no-deps neural-tangents==0.6.5 frozendict`. Nothing happens
+before the call of `load`.
 
-Two kinds of repair, both from outside and with public JAX names only:
+There are two kinds of repair, both from outside and with public JAX names only:
 
-- *While it is imported*, JAX is lent the names that it has since dropped (`_lend`); all are taken back afterwards, so
-  that nothing else in the process sees a changed JAX.
-- *After it is imported*, names on neural-tangents' own modules are rebound where its use of JAX or SciPy has gone stale
-  (`_repair_predict`, `_repair_empirical`). These touch private modules of this release alone, hence the check of the
+- *During the import*, JAX temporarily gets the names back that it has since removed (`_lend`). They are removed again
+  afterwards, so that nothing else in the process sees a changed JAX.
+- *After the import*, names in neural-tangents' own modules are rebound where its use of JAX or SciPy is out of date
+  (`_repair_predict`, `_repair_empirical`). These repairs touch private modules of this release, hence the check of the
   version.
 
-Left as they always were: `stax.RectifiedMonomial` has a kernel of nan below the first hidden layer, and AUTO prints what
-it counts.
+Two defects of the library remain: the kernel of `stax.RectifiedMonomial` is nan from the second hidden layer on, and AUTO
+prints its operation counts.
 """
 
 import contextlib
@@ -50,17 +51,17 @@ _MISSING = object()
 
 @functools.cache
 def load() -> types.ModuleType:
-    """Imports neural-tangents on today's JAX (once; about a second) and returns the module.
+    """Imports neural-tangents on current JAX (once in a process) and returns the module.
 
-    Fine to call inside `jax.jit`, and when neural-tangents is imported already: then only the repairs are applied.
+    It can be called inside `jax.jit`. If neural-tangents is imported already, only the repairs are applied.
 
     **Raises:** ImportError if neural-tangents is not installed, or is not release 0.6.5.
     """
     with _lock:
         _check_version()
         if "neural_tangents" not in sys.modules:
-            # Deprecations of JAX and invalid escapes in its docstrings are not the caller's to mend. Under a
-            # caller's trace, arrays that a module makes when it is imported would otherwise be leaked tracers.
+            # The caller cannot do anything about JAX's deprecations and the invalid escapes in the library's docstrings. Inside
+            # a caller's trace, arrays that a module makes at import would be leaked tracers without `ensure_compile_time_eval`.
             with warnings.catch_warnings(), _lend(), jax.ensure_compile_time_eval():
                 warnings.simplefilter("ignore")
                 import neural_tangents  # noqa: F401  # pyright: ignore[reportMissingImports]
@@ -72,8 +73,8 @@ def load() -> types.ModuleType:
 
 @functools.cache
 def source() -> str:
-    """What computes `tsjax.kernels.ntk` and `nngp` here: `neural-tangents 0.6.5`, or `closed form` where the library is not
-    installed."""
+    """What computes `tsjax.kernels.ntk` and `nngp` in this environment: `neural-tangents` with its version, or `closed form` if
+    the library is not installed."""
     version = version_of("neural-tangents")
     return "closed form" if version is None else f"neural-tangents {version}"
 
@@ -83,8 +84,8 @@ def _check_version() -> None:
     version = version_of("neural-tangents")
     if version is None:
         raise ImportError(
-            f"neural-tangents {VERSION} is not installed. Kernels of relu networks do without it; for other networks "
-            f"install it without TensorFlow, which it declares and tsjax does not need: `{how}`."
+            f"neural-tangents {VERSION} is not installed. Kernels of most relu networks do not need it; for other networks "
+            f"install it without TensorFlow, a declared dependency that tsjax does not need: `{how}`."
         )
     if version != VERSION:
         raise ImportError(
@@ -101,13 +102,13 @@ def _lend() -> Iterator[None]:
         safe_map=lambda f, *args: [f(*row) for row in zip(*args, strict=True)],
         safe_zip=lambda *args: list(zip(*args, strict=True)),
     )
-    # Importing the real `experimental` would ask for TensorFlow and tf2jax.
+    # Importing the real `experimental` would need TensorFlow and tf2jax.
     experimental = types.ModuleType("neural_tangents.experimental")
     names: list[tuple[types.ModuleType, str, Any]] = [
         (jax.core, name, getattr(jax.extend.core, name))
         for name in ("Jaxpr", "JaxprEqn", "Literal", "Primitive", "Var")
     ]
-    # Only the key of a dictionary of differentiation rules; no program contains it any more.
+    # It is used only as a key in a dictionary of differentiation rules; current programs do not contain this primitive.
     names.append((ad, "zeros_like_p", jax.extend.core.Primitive("zeros_like")))
     names = [(module, name, value) for module, name, value in names if not hasattr(module, name)]
     modules = {module.__name__: module for module in (util, experimental) if module.__name__ not in sys.modules}
@@ -124,18 +125,18 @@ def _lend() -> Iterator[None]:
 
 
 def _forget_experimental() -> None:
-    """Leaves `import neural_tangents.experimental` to those who have TensorFlow, as if it had not been imported."""
+    """Removes the stand-in, so that users who have TensorFlow can import the real `neural_tangents.experimental`."""
     sys.modules["neural_tangents"].__dict__.pop("experimental", None)
 
 
 def _repair_predict(predict: types.ModuleType) -> None:
-    """Makes `nt.predict` work on traced data (inside `jit`, `vmap` over data sets, `grad`), and with today's SciPy.
+    """Makes `nt.predict` work on traced data (inside `jit`, `vmap` over data sets, `grad`), and with current SciPy.
 
-    `gradient_descent_mse` factorises the kernel under `jax.core.eval_context()`, meant to do at once what can be done
-    at once. It now refuses tracers; `jax.ensure_compile_time_eval()` has the intended meaning.
+    `gradient_descent_mse` factorises the kernel under `jax.core.eval_context()`, which was meant to compute concrete values
+    immediately, even inside a trace. It now rejects tracers; `jax.ensure_compile_time_eval()` has the intended meaning.
 
-    What depends on a tracer must moreover not be cached, since it belongs to the trace that happened to ask first; and
-    what does not must be computed at once, or it would become a tracer of that trace all the same.
+    Moreover, a value that depends on a tracer must not be cached, since it belongs to the trace that computed it first. A value
+    that does not depend on a tracer must be computed immediately, since it would otherwise become a tracer of that trace.
     """
     core = _Overlay(jax.core, eval_context=jax.ensure_compile_time_eval)
     linalg = _Overlay(scipy.linalg, eigvalsh=_eigvalsh)
@@ -153,44 +154,47 @@ def _repair_predict(predict: types.ModuleType) -> None:
 
 
 def _ensemble(original: Callable, kernel_fn: Callable, *args: Any, **kwargs: Any) -> Callable:
-    """`gradient_descent_mse_ensemble`, which caches the kernel of the training data by itself, in a dictionary."""
+    """`gradient_descent_mse_ensemble`, which caches the kernel of the training data in a dictionary of its own. With tracers
+    every call starts with an empty cache."""
     if _holds_tracer((kernel_fn, args, kwargs)):
         return lambda *a, **k: original(kernel_fn, *args, **kwargs)(*a, **k)
     return original(_at_once(kernel_fn), *args, **kwargs)
 
 
 def _eigvalsh(a: Any, eigvals: tuple[int, int]) -> Any:
-    """SciPy's `eigvalsh` as `max_learning_rate` calls it: `eigvals`, now `subset_by_index`, selects eigenvalues."""
+    """SciPy's `eigvalsh` with the argument `eigvals`, which `max_learning_rate` uses and SciPy has renamed
+    `subset_by_index`."""
     return scipy.linalg.eigvalsh(a, subset_by_index=eigvals)
 
 
 def _is_on_cpu(original: Callable, x: Any) -> bool:
-    """Whether SciPy may be given `x`. A tracer used to say that it has no device; now it refuses to be asked."""
+    """Whether SciPy can handle `x`. The original test raises an error for tracers on current JAX."""
     return not _holds_tracer(x) and original(x)
 
 
 def _repair_empirical(empirical: types.ModuleType) -> None:
-    """Makes the implementations AUTO and STRUCTURED_DERIVATIVES of `nt.empirical_ntk_fn` work, all four in silence.
+    """Makes the implementations AUTO and STRUCTURED_DERIVATIVES of `nt.empirical_ntk_fn` work, and all four run without
+    warnings.
 
-    STRUCTURED_DERIVATIVES walks backwards through the linearised network, with JAX's own machinery of 2023 for taking
-    the derivatives. Its walk and its rules are kept; what they stand on is replaced by `jax.linearize`,
-    `jax.make_jaxpr` and `jax.linear_transpose`, which do the same in public.
+    STRUCTURED_DERIVATIVES walks backwards through the linearised network, and takes the derivatives by internal functions of
+    the JAX of 2023. Its walk and its rules are kept. The internal functions are replaced by the public `jax.linearize`,
+    `jax.make_jaxpr` and `jax.linear_transpose`.
     """
     _rebind(
         empirical,
         _get_flops=_flops,
         _get_primals_out_and_pullback=functools.partial(_primals_out_and_pullback, empirical._backward_pass),
         _eqn_vjp_fn=_transpose_equation,
-        # Names for error messages and checks of the walk itself, off by default: nothing is lost without them.
+        # These two are used only for names in error messages, and for checks of the walk that are off by default.
         ad=_Overlay(
             ad,
             source_info_util=types.SimpleNamespace(transform_name_stack=contextlib.nullcontext),
             config=types.SimpleNamespace(jax_enable_checks=False),
         ),
-        # Arrays of dynamic shape, an experiment that JAX has abandoned: no array is one.
+        # Arrays of dynamic shape were an experiment of JAX, now removed: no array is one.
         core=_Overlay(jax.core, DShapedArray=None),
-        # These three are asked of abstract arrays (`jax.ShapeDtypeStruct`, tracers) and of parameters, which JAX is
-        # about to refuse. `jnp.dtype` is also read as a type, but only in annotations, when the module is imported.
+        # The library calls these three on abstract arrays (`jax.ShapeDtypeStruct`, tracers) and on parameters, which JAX
+        # deprecates. It also uses `jnp.dtype` as a type, but only in annotations, at import.
         jnp=_Overlay(jnp, shape=_shape, size=lambda x: math.prod(_shape(x)), dtype=jnp.result_type),
     )
 
@@ -203,7 +207,7 @@ def _flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
     """XLA's count of floating-point operations in `f(*args, **kwargs)`, by which AUTO chooses."""
     lowered = jax.jit(f).lower(*args, **kwargs)
     analysis = lowered.compile().cost_analysis() if optimize else lowered.cost_analysis()
-    if isinstance(analysis, list):  # One per executable, as older JAX and some back ends have it.
+    if isinstance(analysis, list):  # Older JAX and some back ends return one entry for each executable.
         analysis = analysis[0]
     # A program that XLA has folded to a constant has no entry.
     return (analysis or {}).get("flops", 0.0)
@@ -212,8 +216,8 @@ def _flops(f: Callable, optimize: bool, *args: Any, **kwargs: Any) -> float:
 def _primals_out_and_pullback(
     backward_pass: Callable, fn: Callable, mode: Any, j_rules: bool, s_rules: bool, fwd: bool | None, *primals_in: Any
 ) -> tuple[Any, Callable]:
-    """`fn(*primals_in)`, and what `backward_pass` collects on its way back from given cotangents of it."""
-    # The walk knows the rules of primitives, not of programs within programs. `disable_jit` writes those out.
+    """`fn(*primals_in)`, and a function of cotangents of this result that returns what `backward_pass` collects."""
+    # The walk has rules for primitives but not for nested programs. `disable_jit` expands these.
     with jax.disable_jit():
         primals_out, push = jax.linearize(fn, *primals_in)
         closed = jax.make_jaxpr(push)(*primals_in)
@@ -235,11 +239,10 @@ def _primals_out_and_pullback(
 
 
 def _transpose_equation(eqn: Any, ct: Any, *invals: Any) -> Any:
-    """Cotangents of the inputs `invals` of one linear equation, from that of its output; None for known inputs."""
+    """The cotangents of the inputs `invals` of one linear equation, from that of its output; None for known inputs."""
     if eqn is None:  # The identity.
         return (ct,)
-    # JAX's own rule also accepts operands that the walk has cut to a smaller shape, which only the equation's
-    # parameters fit.
+    # JAX's own rule comes first, because it also accepts operands that the walk has cut to a shape smaller than the equation's.
     rule = ad.primitive_transposes.get(eqn.primitive)
     if rule is not None:
         return rule(ct, *invals, **eqn.params)
@@ -255,7 +258,7 @@ def _transpose_equation(eqn: Any, ct: Any, *invals: Any) -> Any:
 
 
 class _Overlay:
-    """A module with some of its names replaced, for one reader."""
+    """A view of a module with some of its names replaced; the module itself does not change."""
 
     def __init__(self, module: types.ModuleType, **names: Any):
         self.__dict__.update(names)
@@ -273,7 +276,7 @@ def _rebind(module: types.ModuleType, **names: Any) -> None:
 
 
 def _lru_cache(maxsize: int) -> Callable[[Callable], Callable]:
-    """`functools.lru_cache` for functions that hold no tracer; others are left as they are."""
+    """`functools.lru_cache` for functions that hold no tracer. Functions that hold one are not cached."""
 
     def decorate(fn: Callable) -> Callable:
         return fn if _holds_tracer(fn) else functools.lru_cache(maxsize)(_at_once(fn))
@@ -282,7 +285,8 @@ def _lru_cache(maxsize: int) -> Callable[[Callable], Callable]:
 
 
 def _at_once(fn: Callable) -> Callable:
-    """`fn`, computed when called on concrete arrays even if the caller is being traced, so that its result may be kept."""
+    """`fn`, which computes concrete results from concrete arrays even if its caller is being traced, so that they can be
+    cached."""
 
     @functools.wraps(fn)
     def at_once(*args: Any, **kwargs: Any) -> Any:
@@ -295,10 +299,10 @@ def _at_once(fn: Callable) -> Callable:
 
 
 def _holds_tracer(tree: Any) -> bool:
-    """Whether there is a tracer among the leaves of `tree`, or in the closure or bound arguments of one of them."""
+    """Whether there is a tracer among the leaves of `tree`, or in the closure or bound arguments of a leaf."""
     todo, seen = [tree], {}
     while todo:
-        # Dictionaries are opened by hand, since those of other libraries may have keys that JAX cannot sort.
+        # Dictionaries are opened here, since those of other libraries may have keys that JAX cannot sort.
         for leaf in jax.tree.leaves(todo.pop(), is_leaf=lambda x: isinstance(x, dict)):
             if isinstance(leaf, jax.core.Tracer):
                 return True
@@ -313,7 +317,7 @@ def _holds_tracer(tree: Any) -> bool:
                     getattr(leaf, name, None) for name in ("__wrapped__", "__self__", "func", "args", "keywords")
                 )
                 for cell in getattr(leaf, "__closure__", None) or ():
-                    # A name of the enclosing function that is assigned later has no contents yet.
+                    # A cell is empty if the enclosing function assigns its name later.
                     with contextlib.suppress(ValueError):
                         todo.append(cell.cell_contents)
     return False
