@@ -1,8 +1,8 @@
-"""Matrices of kernels by one matrix product and a profile that no transcendental function slows: `AbstractKernel.tile`.
+"""Fast kernel matrices for `AbstractKernel.tile`: one matrix product, and a profile without slow transcendental functions.
 
-The formula of a pair is accurate everywhere but slow: for the neural tangent kernel, on a CPU, about 60 times as slow in
-float32 and 25 times in float64. The price of inner products is that pairs at an angle t are off by about eps / (6 t) relative
-to k(x, x), at most 3e-9 in float64 and 1e-4 in float32.
+The formulas for single pairs of points are accurate everywhere, but much slower. The price of the matrix product is that the
+value of a pair at an angle t is off by about eps / (6 t) relative to k(x, x), and by at most 3e-9 in float64 and 1e-4 in
+float32 (neural tangent kernel of depth 1).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,9 +14,10 @@ from jaxtyping import Array
 
 
 def _arcsine(degree: int) -> np.ndarray:
-    """Coefficients of a polynomial q with arcsin(s) = s q(s^2) for s^2 in [0, 1/2].
+    """Coefficients of a polynomial q with arcsin(s) = s q(s^2), nearly, for s^2 in [0, 1/2].
 
-    q's nearest singularity is s^2 = 1, so that Chebyshev interpolation gains a factor 3 + sqrt(8) a degree.
+    The nearest singularity of arcsin(s) / s is at s^2 = 1, so each degree of Chebyshev interpolation reduces the error by a
+    factor of 3 + sqrt(8).
     """
 
     def q(z):
@@ -31,7 +32,7 @@ _ARCSINE = {"float32": _arcsine(9), "float64": _arcsine(21)}
 
 
 class _Angle(NamedTuple):
-    """An angle in [0, pi] with its sine and cosine, and the squared sine of its half."""
+    """An angle `theta` in [0, pi] with its sine and cosine, and `half`, the squared sine of half the angle."""
 
     theta: Array
     sine: Array
@@ -40,7 +41,7 @@ class _Angle(NamedTuple):
 
 
 def _angle(half: Array) -> _Angle:
-    """From sin(theta/2)^2."""
+    """The angle theta from `half` = sin(theta/2)^2."""
     acute = jnp.minimum(half, 1.0 - half)
     s = jnp.sqrt(acute)
     coefficients = _ARCSINE[half.dtype.name]
@@ -65,7 +66,8 @@ def _k2(a: _Angle) -> Array:
 
 
 def _cosines(x1: Array, x2: Array) -> tuple[Array, Array]:
-    """The products of norms and the squared sines of half the angles; 0 and 1/2 with a point 0."""
+    """The products of norms and the squared sines of half the angles, at all pairs of rows; 0 and 1/2 for pairs with a point
+    0."""
     norms = _norms(x1)[:, None] * _norms(x2)[None, :]
     cosine = products(x1, x2) / jnp.where(norms > 0, norms, 1.0)
     return norms, jnp.clip(0.5 - 0.5 * cosine, 0.0, 1.0)
@@ -81,7 +83,7 @@ def arccos_tile(order: int, x1: Array, x2: Array) -> Array:
 
 
 def network_tile(get: Literal["ntk", "nngp"], depth: int, x1: Array, x2: Array) -> Array:
-    """The matrix of `ArcCosineNTK(depth)` or `ArcCosineNNGP(depth)`, by the same recursions."""
+    """The matrix of `ArcCosineNTK(depth)` or `ArcCosineNNGP(depth)`, by their recursions."""
     norms, half = _cosines(x1, x2)
     angle = _angle(half)
     tangent = _k1(angle) + angle.cosine * _k0(angle)
@@ -93,8 +95,8 @@ def network_tile(get: Literal["ntk", "nngp"], depth: int, x1: Array, x2: Array) 
 
 
 class ReLULayer(NamedTuple):
-    """How a layer carries the K, K' and Theta of the one before it on: Sigma = `variance` K + `bias`, Theta = `gain` K +
-    `bias_gain` + `variance` K' Theta (`tsjax.kernels.stax`). At the input K = <x, z> / d."""
+    """The recursion of a layer: from K, K' and Theta of the layer before it, Sigma = `variance` K + `bias` and
+    Theta = `gain` K + `bias_gain` + `variance` K' Theta (`tsjax.kernels.stax`). At the input K = <x, z> / d and Theta = 0."""
 
     variance: float
     bias: float
@@ -103,15 +105,16 @@ class ReLULayer(NamedTuple):
 
 
 def arccosine_error(layers: Sequence[ReLULayer], x: Array, weight: Array | None = None) -> Array:
-    """An upper estimate of the Frobenius norm of the error of a ReLU network's NTK whose angles come from cosines and whose
-    diagonal is the true one; with weights, of that matrix times weight_i weight_j.
+    """An upper estimate of the Frobenius norm of the error of a ReLU network's NTK whose angles are computed from cosines and
+    whose diagonal is exact; with weights, of that matrix times weight_i weight_j.
 
-    Layer l knows its cosine to about (l + 1) eps, so its angle to delta_l = (l + 1) eps / sin(theta_l), and no worse than
-    sqrt(2 (l + 1) eps), where the angle is next to 0 or pi. K' = (pi - theta) / (2 pi) carries this into K' Theta,
+    The cosine in layer l has an error of about (l + 1) eps. So its angle has the error delta_l = (l + 1) eps / sin(theta_l),
+    but at most sqrt(2 (l + 1) eps), which is reached next to 0 and pi. By K' = (pi - theta) / (2 pi) this error enters K'
+    Theta:
 
         E_l = |Theta_l| delta_l / (2 pi) + s_l^2 K' E_{l-1} + a few roundings of |x||z|,
 
-    s_l^2 being the variance of the weights, and the last layer hands on its own s^2 times that.
+    where s_l^2 is the variance of the weights. The last layer multiplies the result by its own s^2.
     """
     eps = float(jnp.finfo(x.dtype).eps)
     first, *hidden, last = layers
@@ -142,13 +145,13 @@ def arccosine_error(layers: Sequence[ReLULayer], x: Array, weight: Array | None 
 
 
 def append(x: Array, value: float) -> Array:
-    """x with one more coordinate: a bias of the first layer."""
+    """x with one more coordinate, the constant `value`: a bias of the first layer."""
     return jnp.concatenate([x, jnp.full((x.shape[0], 1), value, x.dtype)], axis=1)
 
 
 def radial_tile(profile: Callable[[Array], Array], length_scale: Any, x1: Array, x2: Array) -> Array:
-    """profile(|x - z|^2 / l^2)."""
-    # From an origin amid the points, little is lost in |x|^2 + |z|^2 - 2 <x, z>.
+    """profile(|x - z|^2 / l^2) at all pairs of rows."""
+    # With the origin at the mean of the points, little is lost to cancellation in |x|^2 + |z|^2 - 2 <x, z>.
     origin = jnp.mean(x1, axis=0, keepdims=True)
     scale = jnp.asarray(length_scale, x1.dtype)
     x1, x2 = (x1 - origin) / scale, (x2 - origin) / scale
