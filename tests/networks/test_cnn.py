@@ -163,8 +163,8 @@ def test_kernels_of_images_add_up(key):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ts.CNN(16), r"channels are those of each convolution, such as \(16, 16\); got 16"),
-        (lambda: ts.CNN(()), r"channels are those of each convolution"),
+        (lambda: ts.CNN(16), r"channels has one entry for each convolution, such as \(16, 16\); got 16"),
+        (lambda: ts.CNN(()), r"channels has one entry for each convolution"),
         (lambda: ts.CNN((4,), 0), r"CNN: filter must be whole numbers >= 1, got 0"),
         (lambda: ts.CNN((4,), padding="same"), r"padding is 'SAME', 'VALID' or 'CIRCULAR', got 'same'"),
         (lambda: ts.CNN((4,), pooling="max"), r"pooling is 'average' or 'flatten', got 'max'"),

@@ -218,7 +218,7 @@ def test_learning_rates():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ts.MLP(64), r"widths are those of all hidden layers, such as \(64,\)"),
+        (lambda: ts.MLP(64), r"widths has one entry for each hidden layer, such as \(64,\)"),
         (lambda: ts.MLP((8, 0)), r"MLP: widths must be whole numbers >= 1, got 0"),
         (lambda: ts.MLP((8,), 0), r"MLP: outputs must be whole numbers >= 1, got 0"),
         (lambda: ts.MLP((8,), parameterisation="xyz"), r"parameterisation is 'ntk', 'standard' or 'mup', got 'xyz'"),
@@ -231,7 +231,7 @@ def test_learning_rates():
         (lambda: ts.MLP((8,), active=[3.0]), r"got float64 \(1,\)"),
         (
             lambda: ts.MLP((8,), active=[[3], [4]]).init(jr.key(0), 2),
-            r"active has shape \(2, 1\): map over its members",
+            r"active has shape \(2, 1\): map over its first axis",
         ),
         (lambda: ts.MLP((8,)).init(jr.key(0), 0), r"MLP: point must be whole numbers >= 1, got 0"),
         (lambda: ts.MLP((8,)).init(jr.key(0), ()), r"a point has at least one axis"),

@@ -1,4 +1,4 @@
-"""Descriptions of networks: `init(key, point)` draws one, `tsjax.kernels.of` has its exact kernels."""
+"""Descriptions of networks. `init(key, point)` draws a network, and `tsjax.kernels.of` gives its exact kernels."""
 
 from .cnn import CNN as CNN
 from .mlp import MLP as MLP

@@ -1,8 +1,8 @@
-r"""What multi-layer networks share: activations by name, parameterisations, and layers drawn neuron by neuron.
+r"""Code shared by multi-layer networks: activations by name, parameterisations, and layers drawn neuron by neuron.
 
-A layer is z = c_w W h + c_b b with trained W, b and fixed multipliers c. With s = weight_std, t = bias_std, fan-in the
-number of entries of h that enter one neuron (d at the input; positions of a filter times channels in a convolution) and
-n the number of its neurons or channels:
+A layer is z = c_w W h + c_b b with trained W, b and fixed multipliers c. Let s = weight_std, t = bias_std, and n the number of
+neurons or channels of the layer. The fan-in is the number of entries of h that enter one neuron (d at the input; positions of
+a filter times channels in a convolution). The last column has the factors of the learning rates of W and b under Adam.
 
 | parameterisation | layer | W at the start | c_w | b at the start | c_b | Adam: W, b |
 |---|---|---|---|---|---|---|
@@ -12,12 +12,12 @@ n the number of its neurons or channels:
 | | hidden | N(0, s^2 / fan-in) | 1 | N(0, t^2 / n) | sqrt(n) | 1 / fan-in, n^-1/2 |
 | | last | N(0, s^2 / fan-in) | fan-in^-1/2 | N(0, t^2) | 1 | fan-in^-1/2, 1 |
 
-The `"ntk"` rows are those of Jacot et al. 2018 (arXiv:1806.07572, section 3). The `"mup"` rows are the Maximal Update
-Parametrization of Yang & Hu 2021 (arXiv:2011.14522, table 1), written with each layer's own width: a_1 = -1/2, a_l = 0,
-a_{L+1} = 1/2, b_l = 1/2, c = 0, so that **stochastic gradient descent takes one learning rate for all layers, at all
-widths**. The steps of Adam do not grow with the gradients, so it needs the learning rate of each leaf multiplied by the last
-column (`learning_rates`): the updates are then those of Yang et al. 2022 (arXiv:2203.03466, table 3; biases as weights of
-fan-in 1).
+The `"ntk"` row is that of Jacot et al. 2018 (arXiv:1806.07572, section 3). The `"mup"` rows are the Maximal Update
+Parametrization of Yang & Hu 2021 (arXiv:2011.14522, table 1), written with each layer's own width: their exponents are
+a_1 = -1/2, a_l = 0, a_{L+1} = 1/2, b_l = 1/2, c = 0, so that **stochastic gradient descent takes one learning rate for all
+layers, at all widths**. The steps of Adam do not grow with the gradients, so Adam needs the learning rate of each leaf
+multiplied by the last column (`learning_rates`). The updates are then those of Yang et al. 2022 (arXiv:2203.03466, table 3,
+with biases as weights of fan-in 1).
 """
 
 import math
@@ -42,7 +42,7 @@ _SLOPE = 0.01
 
 
 def _gelu(z: Array) -> Array:
-    """z Phi(z), Phi the distribution function of N(0, 1): the exact one, not its approximation by tanh."""
+    """z Phi(z) with Phi the distribution function of N(0, 1): the exact function, not its approximation by tanh."""
     return jax.nn.gelu(z, approximate=False)
 
 
@@ -70,7 +70,7 @@ FUNCTIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "elu": jax.nn.elu,
 }
-"""The activations that have names. `"leaky_relu"` has slope 0.01 (`tsjax.activations.leaky_relu(slope)` another)."""
+"""The activations that have names. `"leaky_relu"` has slope 0.01; `tsjax.activations.leaky_relu(slope)` has another."""
 
 ActivationLike = str | AbstractActivation | Callable[[Array], Array]
 
@@ -78,13 +78,13 @@ ActivationLike = str | AbstractActivation | Callable[[Array], Array]
 def function_of(activation: ActivationLike) -> Callable[[Array], Array]:
     """The function of an activation given by name, by `tsjax.activations`, or as a function of arrays.
 
-    **Raises:** ValueError for an unknown name and for what cannot be called or hashed.
+    **Raises:** ValueError for an unknown name, and for an object that cannot be called or hashed.
     """
     if isinstance(activation, str):
         if activation not in FUNCTIONS:
             raise ValueError(
                 f"no activation is called {activation!r}; there are {', '.join(FUNCTIONS)}, those of tsjax.activations, and "
-                "functions of an array such as jnp.tanh."
+                "any function of an array, such as jnp.tanh."
             )
         return FUNCTIONS[activation]
     if not callable(activation):
@@ -100,14 +100,14 @@ def function_of(activation: ActivationLike) -> Callable[[Array], Array]:
 
 
 def phi_of(activation: ActivationLike) -> Phi:
-    """The activation as kernels know it. **Raises:** ValueError where neural-tangents has no closed form for it."""
+    """The activation in the form that kernels take. **Raises:** ValueError if neural-tangents has no closed form for it."""
     if isinstance(activation, LeakyReLU):
         return Phi("leaky_relu", activation.slope) if activation.slope else Phi("relu")
     if isinstance(activation, Activation):
         activation = activation.function
     if isinstance(activation, Erf | Quadratic):
         activation = str(activation)
-    # By identity: jnp.sin is "sin".
+    # A function is recognised by its identity: jnp.sin is "sin".
     name = next((name for name, function in FUNCTIONS.items() if activation in (name, function)), None)
     if name not in CLOSED_FORMS:
         described = activation if isinstance(activation, str) else getattr(activation, "__name__", repr(activation))
@@ -125,7 +125,7 @@ NO_KERNEL = (
 
 
 class Settings(NamedTuple):
-    """How the layers of one network are drawn."""
+    """The parameterisation of one network, the scales s and t of its weights and biases, and whether it has biases."""
 
     parameterisation: Parameterisation
     weight_std: Any
@@ -134,14 +134,14 @@ class Settings(NamedTuple):
 
 
 def check_parameterisation(owner: str, name: str) -> Parameterisation:
-    """**Raises:** ValueError for an unknown name."""
+    """Returns `name`. **Raises:** ValueError for an unknown name."""
     if name not in ("ntk", "standard", "mup"):
         raise ValueError(f"{owner}: parameterisation is 'ntk', 'standard' or 'mup', got {name!r}.")
     return name
 
 
 def check_settings(owner: str, weight_std, bias_std, outputs) -> None:
-    """**Raises:** ValueError for settings out of range; traced values pass."""
+    """Checks s, t and the number of outputs. **Raises:** ValueError for settings out of range; traced values pass."""
     for name, value, lowest in (("weight_std", weight_std, "> 0"), ("bias_std", bias_std, ">= 0")):
         if isinstance(value, jax.core.Tracer):
             continue
@@ -156,7 +156,7 @@ def check_settings(owner: str, weight_std, bias_std, outputs) -> None:
 
 
 def check_sizes(owner: str, **sizes: tuple) -> None:
-    """**Raises:** ValueError for sizes that are no whole numbers >= 1."""
+    """**Raises:** ValueError for sizes that are not whole numbers >= 1."""
     for name, values in sizes.items():
         for value in values:
             if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
@@ -164,8 +164,8 @@ def check_sizes(owner: str, **sizes: tuple) -> None:
 
 
 def concrete(owner: str, **values) -> tuple[float, ...]:
-    """Numbers that the kernels of neural-tangents need at construction. **Raises:** ValueError for traced values or for one
-    value for each of several members."""
+    """The values as Python floats, which kernels need when they are built. **Raises:** ValueError for traced values, and for
+    arrays with one value for each of several networks."""
     for name, value in values.items():
         if isinstance(value, jax.core.Tracer):
             raise ValueError(
@@ -181,7 +181,8 @@ def concrete(owner: str, **values) -> tuple[float, ...]:
 
 
 def point_shape(owner: str, point: int | tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of one point, given as d or as a shape. **Raises:** ValueError for another."""
+    """The shape of one point, given as d or as a shape. **Raises:** ValueError for sizes below 1 and for a shape without
+    axes."""
     shape = (point,) if isinstance(point, int | np.integer) else tuple(point)
     check_sizes(owner, point=shape)
     if not shape:
@@ -190,8 +191,8 @@ def point_shape(owner: str, point: int | tuple[int, ...]) -> tuple[int, ...]:
 
 
 class Fixed(eqx.Module):
-    """A real number that training leaves alone: optimizers move floating-point arrays, so it is kept by its bits, as an
-    integer. No gradient passes through it."""
+    """A real number that training does not change. Optimizers move floating-point arrays, so its bits are stored as an integer.
+    No gradient passes through it."""
 
     bits: Int[Array, "*batch"]
     dtype: str = eqx.field(static=True)
@@ -217,7 +218,7 @@ class Layer(eqx.Module):
         return self.weight_scale(self.weight.dtype) * self.weight
 
     def add_bias(self, z: Float[Array, "..."]) -> Float[Array, "..."]:
-        """z, neurons or channels on the last axis, with the biases."""
+        """z plus the scaled biases, with neurons or channels on the last axis."""
         if self.bias is None or self.bias_scale is None:
             return z
         bias = self.bias_scale(self.bias.dtype) * self.bias
@@ -236,7 +237,7 @@ class Rule(NamedTuple):
 
 
 def rule(settings: Settings, place: Place, fan_in: Any, neurons: Any) -> Rule:
-    """The row of a layer at `place` ("only": first and last at once)."""
+    """The row of the table for a layer at `place`; "only" is a layer that is first and last."""
     s, t = settings.weight_std, settings.bias_std
     entering, leaving = jnp.sqrt(jnp.asarray(fan_in, float)), jnp.sqrt(jnp.asarray(neurons, float))
     if settings.parameterisation == "ntk":
@@ -254,15 +255,15 @@ def rule(settings: Settings, place: Place, fan_in: Any, neurons: Any) -> Rule:
 
 
 def place_of(index: int, count: int) -> Place:
-    """Where the layer `index` of `count` stands."""
+    """The place of layer number `index` out of `count`."""
     if count == 1:
         return "only"
     return "first" if index == 0 else "last" if index == count - 1 else "hidden"
 
 
 def neuron_keys(key: PRNGKeyArray, neurons: Sequence[int]) -> list[Array]:
-    """A key for each neuron of each layer, by the numbers of both. All come from one call of the generator: the compiler needs
-    a third of a second for each call."""
+    """One key for each neuron of each layer, from the numbers of the layer and the neuron. One call of the generator makes all
+    of them, since each call adds to the time of compilation."""
     layer = np.repeat(np.arange(len(neurons)), neurons)
     neuron = np.concatenate([np.arange(n) for n in neurons])
     keys = jax.vmap(lambda i, j: jr.fold_in(jr.fold_in(key, i), j))(jnp.asarray(layer), jnp.asarray(neuron))
@@ -279,9 +280,9 @@ def draw_layer(
     live_in: Any = None,
     live_out: Any = None,
 ) -> Layer:
-    """A layer of weights of `shape` (n, *fan-in). Each neuron has a key of its own (`neuron_keys`), whose stream is its bias
-    and then its weights, so that a smaller layer is a corner of a larger one, with biases or without. Weights from inputs from
-    `live_in` on, and neurons from `live_out` on, are 0."""
+    """Draws a layer with weights of `shape` (n, *fan-in). Each neuron has its own key (`neuron_keys`), which draws its bias
+    first and then its weights. So a smaller layer is a corner of a larger one, with biases or without. Weights on inputs number
+    `live_in` and above, and neurons number `live_out` and above, are 0."""
     neurons = jnp.arange(shape[0])
     count = 1 + math.prod(shape[1:])
     drawn_numbers = jax.vmap(lambda key: jr.normal(key, (count,), dtype))(keys)
@@ -299,7 +300,7 @@ def draw_layer(
 
 
 def rates_of(rules: list[Rule], network: Any, optimizer: str) -> Any:
-    """`network` with the learning rates of its trained leaves in their place, None for the others.
+    """`network` with each trained leaf replaced by the factor of its learning rate, and every other leaf by None.
 
     **Raises:** ValueError for an optimizer other than `"sgd"` and `"adam"`.
     """
@@ -317,12 +318,13 @@ def rates_of(rules: list[Rule], network: Any, optimizer: str) -> Any:
 
 
 def has_biases(bias_std: Any) -> bool:
-    """None for the number 0; an array, whose value may be traced, has always."""
+    """Whether a network with this `bias_std` has biases: not for the number 0, but always for an array, whose value may be
+    traced."""
     return not isinstance(bias_std, int | float) or bias_std > 0
 
 
 def output_shape(z: Float[Array, " k"], outputs: int | None) -> Float[Array, "..."]:
-    """A scalar where there is no axis of outputs."""
+    """z (k,), or its only entry as a scalar if `outputs` is None."""
     return z[0] if outputs is None else z
 
 

@@ -41,8 +41,8 @@ Pooling = Literal["average", "flatten"]
 
 
 class CNNNetwork(eqx.Module):
-    """The network that `CNN.init` draws: weights and biases are its trained leaves, those of a convolution (channels, *filter,
-    channels before). `network(x)` takes one point."""
+    """The network that `CNN.init` draws. Its trained leaves are weights and biases. The weights of a convolution have the shape
+    (channels, *filter, channels of the layer before). `network(x)` takes one point."""
 
     layers: tuple[Layer, ...]
     activation: Callable[[Array], Array] = eqx.field(static=True)
@@ -66,7 +66,7 @@ class CNNNetwork(eqx.Module):
 
 
 def _convolve(layer: Layer, h: Float[Array, "..."], stride: tuple[int, ...], padding: Padding) -> Float[Array, "..."]:
-    """h (*positions, channels) under the filters of the layer, with its multiplier and biases."""
+    """The convolution of h (*positions, channels) with the filters of the layer, with its multiplier and biases."""
     sides = layer.weight.shape[1:-1]
     if padding == "CIRCULAR":
         pads = jax.lax.padtype_to_pads(h.shape[:-1], sides, stride, "SAME")
@@ -85,23 +85,26 @@ def _convolve(layer: Layer, h: Float[Array, "..."], stride: tuple[int, ...], pad
 
 
 class CNN(eqx.Module):
-    r"""A convolutional network of points (*positions, channels), such as images (28, 28, 1): convolutions, each followed by the
-    activation; then the mean over positions, or all positions side by side; then a fully connected layer.
+    r"""The description of a convolutional network for points (*positions, channels), such as images (28, 28, 1). It has
+    convolutions, each followed by the activation; then the mean over positions, or the values at all positions in one row; then
+    a fully connected layer.
 
-    h_0 = x, h_l = phi(c_w W_l * h_{l-1} + c_b b_l), f(x) = c_w V pool(h_L) + c_b b, the fan-in of a convolution being the
-    entries of one filter. In the NTK parameterisation c_w = s / sqrt(fan-in) and c_b = t, all trained numbers N(0, 1) at the
-    start (Arora et al. 2019, arXiv:1904.11955, section 4); the others are in the table of parameterisations on this page.
+    h_0 = x, h_l = phi(c_w W_l * h_{l-1} + c_b b_l), f(x) = c_w V pool(h_L) + c_b b. The fan-in of a convolution is the number
+    of entries of one filter. In the NTK parameterisation c_w = s / sqrt(fan-in) and c_b = t, and all trained numbers are N(0,
+    1) at the start (Arora et al. 2019, arXiv:1904.11955, section 4). The table of parameterisations on this page has the
+    others.
 
     **Arguments:**
 
-    - `channels`: of the convolutions, at least one.
-    - `filter`, `stride`: of every convolution; a number for all directions, or a tuple. One to three directions.
+    - `channels`: the number of channels of each convolution; at least one convolution.
+    - `filter`, `stride`: those of every convolution; a number for all directions, or a tuple. One to three directions.
     - `padding`: `"SAME"` (zeros around, sizes kept), `"VALID"` (none) or `"CIRCULAR"` (as on a torus, sizes kept).
-    - `pooling`: `"average"` over positions, so that with circular padding f does not notice shifts; or `"flatten"`.
+    - `pooling`: `"average"`, the mean over positions, with which f is invariant under shifts if the padding is circular and the
+      stride 1; or `"flatten"`, all positions in one row.
     - `outputs`, `activation`, `parameterisation`, `weight_std`, `bias_std`: as those of `MLP`.
 
-    `kernel(get)`, `init(key, point)` and `learning_rates(point)` are its methods. With average pooling the kernel takes
-    n1 n2 P^2 time for P positions: 28 x 28 images are slow by the hundred, 8 x 8 ones are not.
+    Its methods are `kernel(get)`, `init(key, point)` and `learning_rates(point)`. With average pooling the time of the kernel
+    is proportional to n1 n2 P^2 for P positions, which makes it slow for large images.
 
     **Raises:** ValueError for sizes, deviations or names out of range.
 
@@ -137,7 +140,7 @@ class CNN(eqx.Module):
         bias_std: float | Float[Array, "..."] = 0.0,
     ):
         if isinstance(channels, int) or not channels:
-            raise ValueError(f"CNN: channels are those of each convolution, such as (16, 16); got {channels!r}.")
+            raise ValueError(f"CNN: channels has one entry for each convolution, such as (16, 16); got {channels!r}.")
         self.channels = tuple(int(count) for count in channels)
         self.filter, self.stride = (size if isinstance(size, int) else tuple(size) for size in (filter, stride))
         directions = lambda size: (size,) if isinstance(size, int) else size
@@ -153,10 +156,11 @@ class CNN(eqx.Module):
         self.weight_std, self.bias_std, self.biases = weight_std, bias_std, has_biases(bias_std)
 
     def init(self, key: PRNGKeyArray, point: tuple[int, ...], dtype=None) -> CNNNetwork:
-        """A random network of points of this shape, (*positions, channels). Its trained leaves have `dtype`, the default
-        floating-point type when None.
+        """A random network for points of this shape, (*positions, channels). Its trained leaves have the type `dtype`; None is
+        the default floating-point type.
 
-        **Raises:** ValueError for a point without positions and channels, or smaller than the filters without padding.
+        **Raises:** ValueError for a point without positions and channels, for a filter or stride with another number of
+        directions, and for a point smaller than the filters without padding.
         """
         shape, _, stride = self._directions(point)
         dtype = jnp.dtype(dtype or jnp.result_type(float))
@@ -170,14 +174,14 @@ class CNN(eqx.Module):
         return CNNNetwork(layers, function, shape, self.outputs, stride, self.padding, self.pooling)
 
     def learning_rates(self, point: tuple[int, ...], optimizer: str = "sgd") -> CNNNetwork:
-        """What multiplies the learning rate of each trained leaf, as `MLP.learning_rates`."""
+        """The factor of the learning rate of each trained leaf, as in `MLP.learning_rates`."""
         shape = self._directions(point)[0]
         network = jax.eval_shape(lambda: self.init(jr.key(0), shape))
         network = jax.tree.map(lambda leaf: jnp.zeros((), leaf.dtype), network)
         return rates_of(self._rules(shape), network, optimizer)
 
     def kernel(self, get: Kind) -> AbstractKernel:
-        """`tsjax.kernels.of(self, get)`, which documents it."""
+        """The exact kernel of the infinitely wide network; `tsjax.kernels.of(self, get)` documents it."""
         weight_std, bias_std = concrete("CNN", weight_std=self.weight_std, bias_std=self.bias_std)
         if self.parameterisation == "mup":
             raise ValueError(NO_KERNEL)
@@ -216,7 +220,7 @@ class CNN(eqx.Module):
             )
             if min(room) < 1:
                 raise ValueError(
-                    f"CNN: filters of {sides} do not fit into {positions} positions, what the layers before leave of points "
+                    f"CNN: filters of {sides} do not fit into the {positions} positions that earlier layers make of points "
                     f"{shape}. Use padding='SAME', or fewer or smaller convolutions."
                 )
             positions, before = tuple(-(-p // s) for p, s in zip(room, strides, strict=True)), count

@@ -39,7 +39,7 @@ from .base import (
 
 
 class MLPNetwork(eqx.Module):
-    """The network that `MLP.init` draws: weights and biases are its trained leaves. `network(x)` takes one point."""
+    """The network that `MLP.init` draws. Its trained leaves are weights and biases. `network(x)` takes one point."""
 
     layers: tuple[Layer, ...]
     active: Int[Array, "*batch hidden"] | None
@@ -65,26 +65,29 @@ def _affine(layer: Layer, h: Float[Array, " m"]) -> Float[Array, " n"]:
 
 
 class MLP(eqx.Module):
-    r"""A fully connected network, f(x) = z_{L+1}, h_0 = x, h_l = phi(z_l), with z_l = c_w W_l h_{l-1} + c_b b_l.
+    r"""The description of a fully connected network, f(x) = z_{L+1} with h_0 = x, z_l = c_w W_l h_{l-1} + c_b b_l, h_l =
+    phi(z_l).
 
-    In the NTK parameterisation z_l = s / sqrt(fan-in) W_l h_{l-1} + t b_l, all trained numbers N(0, 1) at the start; the
-    others are in the table below. A description: `init` draws a network, and `tsjax.kernels.of` has its exact kernels.
+    In the NTK parameterisation z_l = s / sqrt(fan-in) W_l h_{l-1} + t b_l, and all trained numbers are N(0, 1) at the start.
+    The table of parameterisations on this page has the others. `init` draws a network, and `tsjax.kernels.of` gives its exact
+    kernels.
 
     **Arguments:**
 
     - `widths`: neurons of the hidden layers, n_1, ..., n_L; `()` is a linear function.
     - `outputs`: k for f(x) (k,); None for one number.
-    - `activation`: phi by name (`relu`, `leaky_relu`, `abs`, `identity`, `quadratic`, `erf`, `gelu`, `sin`, `cos`, which have
-      kernels; `tanh`, `sigmoid`, `softplus`, `silu`, `elu`), one of `tsjax.activations`, or a function of an array.
-    - `parameterisation`: `"ntk"`, `"standard"` or `"mup"`; see the table of parameterisations on this page, which says what
-      each means for stochastic gradient descent and for Adam.
-    - `weight_std`, `bias_std`: s and t; numbers, or arrays to be traced and mapped over. bias_std = 0 as a number: no biases
-      at all. An array always has biases, which is all that its value may not decide inside `jit`.
-    - `active`: how many neurons of each hidden layer are there, an integer array (L,) that may be traced and mapped over:
-      networks of different widths in one program. The others are as if they were not: values, gradients, fan-ins and the
-      draw of the active ones are those of the network of these widths, to the order of sums.
+    - `activation`: phi, by name, as one of `tsjax.activations`, or as a function of an array. The names are `relu`,
+      `leaky_relu`, `abs`, `identity`, `quadratic`, `erf`, `gelu`, `sin` and `cos`, which have kernels, and `tanh`, `sigmoid`,
+      `softplus`, `silu` and `elu`, which do not.
+    - `parameterisation`: `"ntk"`, `"standard"` or `"mup"`; see the table of parameterisations on this page, which also has the
+      learning rates for stochastic gradient descent and Adam.
+    - `weight_std`, `bias_std`: s and t; numbers, or arrays to be traced and mapped over. With the number 0 for bias_std there
+      are no biases. With an array there always are, because inside `jit` its value is not known.
+    - `active`: how many neurons of each hidden layer exist, an integer array (L,) that may be traced and mapped over, for
+      networks of different widths in one program. The other neurons have no effect: values, gradients, fan-ins and the random
+      draw are those of a network with these widths, up to the order of sums.
 
-    `kernel(get)`, `init(key, point)` and `learning_rates(point)` are its methods.
+    Its methods are `kernel(get)`, `init(key, point)` and `learning_rates(point)`.
 
     **Raises:** ValueError for sizes, deviations or names out of range.
 
@@ -115,7 +118,7 @@ class MLP(eqx.Module):
     ):
         if isinstance(widths, int):
             raise ValueError(
-                f"MLP: widths are those of all hidden layers, such as ({widths},); got the number {widths}."
+                f"MLP: widths has one entry for each hidden layer, such as ({widths},); got the number {widths}."
             )
         check_sizes("MLP", widths=tuple(widths))
         check_settings("MLP", weight_std, bias_std, outputs)
@@ -127,15 +130,16 @@ class MLP(eqx.Module):
         self.biases = has_biases(bias_std)
 
     def init(self, key: PRNGKeyArray, point: int | tuple[int, ...], dtype=None) -> MLPNetwork:
-        """A random network of points of R^d, `point` = d, or of arrays of a shape, taken as rows of numbers. Its trained leaves
-        have `dtype`, the default floating-point type when None.
+        """A random network for points of R^d (`point` = d), or for arrays of the shape `point`, which it takes as rows of
+        numbers. Its trained leaves have the type `dtype`; None is the default floating-point type.
 
-        **Raises:** ValueError for a shape without axes, and for an `active` of several members, which `jax.vmap` maps over.
+        **Raises:** ValueError for a shape without axes, and for an `active` of several networks, over which to map with
+        `equinox.filter_vmap`.
         """
         shape = point_shape("MLP", point)
         if self.active is not None and self.active.ndim != 1:
             raise ValueError(
-                f"active has shape {self.active.shape}: map over its members, eqx.filter_vmap(MLP.init)(...)."
+                f"active has shape {self.active.shape}: map over its first axis, eqx.filter_vmap(MLP.init)(...)."
             )
         sizes, live = self._sizes(shape)
         keys = neuron_keys(key, sizes[1:])
@@ -154,10 +158,11 @@ class MLP(eqx.Module):
         return MLPNetwork(layers, self.active, function_of(self.activation), shape, self.outputs)
 
     def learning_rates(self, point: int | tuple[int, ...], optimizer: str = "sgd") -> MLPNetwork:
-        """What multiplies the learning rate of each trained leaf (table of parameterisations), in the place of the leaf; None
-        in the place of others. All 1 but for muP under `"adam"`, whose best learning rate then does not depend on the widths.
+        """A network with the factor of the learning rate (table of parameterisations) in the place of each trained leaf, and
+        None in the place of the others. All factors are 1 except for muP under `"adam"`. With the factors, the best learning
+        rate of muP does not depend on the widths.
 
-        **Raises:** ValueError for another optimizer than `"sgd"` and `"adam"`.
+        **Raises:** ValueError for an optimizer other than `"sgd"` and `"adam"`.
 
         >>> import optax
         >>> rates = ts.MLP((64, 64), parameterisation="mup").learning_rates(5, "adam")
@@ -172,7 +177,7 @@ class MLP(eqx.Module):
         return rates_of(self._rules(shape), network, optimizer)
 
     def kernel(self, get: Kind) -> AbstractKernel:
-        """`tsjax.kernels.of(self, get)`, which documents it."""
+        """The exact kernel of the infinitely wide network; `tsjax.kernels.of(self, get)` documents it."""
         weight_std, bias_std = concrete("MLP", weight_std=self.weight_std, bias_std=self.bias_std)
         if self.parameterisation == "mup":
             raise ValueError(NO_KERNEL)
@@ -191,7 +196,7 @@ class MLP(eqx.Module):
         return [int(np.prod(shape)), *self.widths, self.outputs or 1], self.active
 
     def _rules(self, shape: tuple[int, ...]) -> list[Rule]:
-        """The rule of each layer, by the neurons that are active."""
+        """The rule of each layer, for the numbers of active neurons."""
         sizes, live = self._sizes(shape)
         counts: list[Any] = sizes if live is None else [sizes[0], *live, sizes[-1]]
         settings = Settings(self.parameterisation, self.weight_std, self.bias_std, self.biases)
