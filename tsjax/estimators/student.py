@@ -111,8 +111,8 @@ class Student(AbstractEstimator):
       speed for every alpha.
     - `trainable`: which leaves are trained, a function of a leaf (`equinox.partition`); all floating-point arrays by default.
     - `stop`: a rule that ends training earlier, such as `tsjax.Flat()`.
-    - `validation`: the share of the rows to hold out. Their loss is computed every 50 steps. Training stops once it has not
-      fallen `patience` times in a row, and the fit is the network with the lowest such loss.
+    - `validation`: the share of the rows to hold out. Their loss is computed every 50 steps. Training stops once it has missed
+      a new minimum `patience` times in a row, and the fit is the network with the lowest such loss (`tsjax.Validation`).
 
     An optax optimizer is compared by identity: build it once and reuse it, or every fit compiles again. A `learning_rate` that
     is a number does not compile again.

@@ -220,7 +220,7 @@ class CNN(eqx.Module):
             )
             if min(room) < 1:
                 raise ValueError(
-                    f"CNN: filters of {sides} do not fit into the {positions} positions that earlier layers make of points "
+                    f"CNN: filters of {sides} do not fit into {positions} positions, to which earlier layers reduce points "
                     f"{shape}. Use padding='SAME', or fewer or smaller convolutions."
                 )
             positions, before = tuple(-(-p // s) for p, s in zip(room, strides, strict=True)), count

@@ -1,4 +1,4 @@
-"""What a training step sees: all data, a part of them, or fresh samples."""
+"""The batches of training steps: all data, mini-batches, or fresh samples."""
 
 import math
 from abc import abstractmethod
@@ -14,26 +14,26 @@ from ..task import AbstractInstance, Dataset
 
 
 class AbstractBatches(eqx.Module):
-    """A sequence of batches, a function of a key and the step alone."""
+    """A sequence of batches that depends only on a key and the step."""
 
     @property
     def fixed(self) -> Dataset | None:
-        """The batch, where it is the same in every step."""
+        """The batch if it is the same in every step, else None."""
         return None
 
     @property
     def data(self) -> Dataset | None:
-        """All data that the batches come from, where they are in memory."""
+        """All data that the batches come from, or None for a stream."""
         return None
 
     def start(self, key: PRNGKeyArray) -> Any:
-        """What the batches carry from step to step."""
+        """The state at step 0, which `at` passes on from step to step."""
         del key
         return None
 
     @abstractmethod
     def at(self, key: PRNGKeyArray, step: Int[Array, ""], state: Any) -> tuple[Dataset, Any]:
-        """The batch of a step, and the state."""
+        """The batch of a step, and the new state."""
 
 
 class FullBatch(AbstractBatches):
@@ -55,9 +55,12 @@ class FullBatch(AbstractBatches):
 
 
 class MiniBatches(AbstractBatches):
-    """`size` rows without replacement, in a new random order every epoch; the rest of an epoch that fills no batch is left out.
+    """`size` rows without replacement, in a new random order every epoch. The last rows of an epoch are left out if they do not
+    fill a batch.
 
-    The order depends on (key, epoch) alone. Rows of weight 0 come in no batch as long as the others fill one.
+    The order depends only on (key, epoch). Rows of weight 0 are in no batch, unless the others are too few to fill one.
+
+    **Raises:** ValueError for a size below 1 or above the number of rows.
     """
 
     rows: Dataset
@@ -81,11 +84,11 @@ class MiniBatches(AbstractBatches):
     def at(self, key: PRNGKeyArray, step: Int[Array, ""], state: Any) -> tuple[Dataset, Any]:
         rows = self.rows
         if self.size == rows.n:
-            # All rows need no order.
+            # A batch of all rows needs no order.
             return rows, state
         count = rows.n if rows.weight is None else jnp.sum(rows.weight > 0)
         per_epoch = jnp.maximum(count // self.size, 1)
-        # Within an epoch the order stays: sorting is dearer than a step.
+        # The order is drawn once in an epoch, since sorting costs more than a step.
         order = jax.lax.cond(step % per_epoch == 0, lambda: self._order(key, step // per_epoch), lambda: state)
         chosen = jax.lax.dynamic_slice(order, (step % per_epoch * self.size,), (self.size,))
         weight = None if rows.weight is None else rows.weight[chosen]
@@ -93,7 +96,8 @@ class MiniBatches(AbstractBatches):
 
 
 class Online(AbstractBatches):
-    """`size` fresh samples of an instance in every step: no sample is seen twice, and none is kept."""
+    """`size` fresh samples of an instance in every step. No sample is used twice, and none is stored. **Raises:** ValueError
+    for a size below 1."""
 
     instance: AbstractInstance
     size: int = eqx.field(static=True)
@@ -108,12 +112,12 @@ class Online(AbstractBatches):
 
 
 def real_first(key: PRNGKeyArray, weight: Float[Array, " n"]) -> Int[Array, " n"]:
-    """A random order of the rows, those of weight 0 last: of the k others it is that of `jax.random.permutation(key, k)`,
-    wherever the rows of weight 0 stand."""
+    """A random order of the rows, with rows of weight 0 last. The order of the k other rows is that of
+    `jax.random.permutation(key, k)`, regardless of the positions of the rows of weight 0."""
     n = weight.shape[0]
     count = jnp.sum(weight > 0)
     order = jnp.argsort(weight <= 0, stable=True)
-    # Each round of JAX's shuffle sorts by 32 random bits; so many that ties do not matter.
+    # JAX's shuffle sorts by 32 random bits in each of several rounds, so many that ties do not matter.
     for done in range(math.ceil(3 * math.log(max(1, n)) / math.log(2**32 - 1))):
         key, own = jr.split(key)
         bits = jr.bits(own, (n,), jnp.uint32)
@@ -125,14 +129,14 @@ def real_first(key: PRNGKeyArray, weight: Float[Array, " n"]) -> Int[Array, " n"
 
 
 def some_rows(key: PRNGKeyArray, data: Dataset, count: int) -> Dataset:
-    """`count` random rows without replacement; all of them where there are no more. Of data with weights as many of those that
-    count, or all, in as many rows."""
+    """`count` random rows without replacement, or all rows if there are no more. Of data with weights, the rows are drawn from
+    those of weight > 0; if these are too few, all of them are taken, and rows of weight 0 fill up the number."""
     if count >= data.n:
         return data
     if data.weight is None:
         chosen = jr.choice(key, data.n, (count,), replace=False)
         return Dataset(x=data.x[chosen], y=data.y[chosen])
     there = data.weight > 0
-    # All that count, where they are no more than asked for, stay as they are.
+    # If at most `count` rows have weight > 0, all of them are taken, in their order.
     chosen = jnp.where(jnp.sum(there) <= count, jnp.argsort(~there, stable=True), real_first(key, data.weight))[:count]
     return Dataset(x=data.x[chosen], y=data.y[chosen], weight=data.weight[chosen])

@@ -1,4 +1,4 @@
-"""The one training loop."""
+"""The training loop of all students."""
 
 import math
 from collections.abc import Callable
@@ -23,12 +23,13 @@ from .stop import NEVER, AbstractStop
 M = TypeVar("M")
 Probe = Callable[[Any], dict[str, Array]]
 
-# Of the key of training: random numbers of the objective, such as random views.
+# The stream of the training key for random numbers of the objective, such as random views.
 _OBJECTIVE_STREAM = 0x0B1
 
 
 class Trained(eqx.Module, Generic[M]):
-    """A trained model, the objective at its end, the steps done, how it ended, and what the probe saw (None without one)."""
+    """A trained model; the `loss` of this model, as `train` defines it; the number of steps; the status; and the values of the
+    probe (None without a probe)."""
 
     model: M
     loss: Float[Array, ""]
@@ -38,7 +39,8 @@ class Trained(eqx.Module, Generic[M]):
 
 
 class _State(eqx.Module):
-    """Parameters; states of the optimizer, the batches and the stop; loss before the last step; steps; whether it is done."""
+    """The parameters; the states of the optimizer, the batches and the stopping rule; the loss before the last step; the number
+    of steps; and whether training has ended."""
 
     params: Any
     opt_state: Any
@@ -65,29 +67,31 @@ def train(
 ) -> Trained[M]:
     r"""Minimises objective(model, batch, key) over the trainable leaves of a model by an optax optimizer.
 
-    Written for one model; `jax.vmap` it for many, which may differ in every array: initial weights, step sizes, penalties.
+    It trains one model. Use `jax.vmap` for many models, which may differ in every array: initial weights, step sizes,
+    penalties.
 
     **Arguments:**
 
-    - `key`: of the order of mini-batches, of fresh samples, and of the objective's own random numbers.
+    - `key`: draws the order of mini-batches, fresh samples, and the objective's own random numbers.
     - `model`: any Equinox module, or pytree of arrays that the objective takes.
     - `objective`: one of `tsjax.losses`, or any function (model, batch, key) -> scalar.
     - `batches`: `FullBatch(data)`, `MiniBatches(data, size)` or `Online(instance, size)`.
-    - `optimizer`: any optax transformation. Those that ask for them get `value`, `grad`, `value_fn` (L-BFGS, Polyak steps,
-      reduction on plateaus) and `grad_fn` (SAM) of the step's batch.
-    - `steps`: most gradient steps.
-    - `trainable`: which leaves move: a function of a leaf, or a tree of booleans (`equinox.partition`).
+    - `optimizer`: any optax transformation. If its `update` takes `value`, `grad` and `value_fn` (L-BFGS, Polyak steps,
+      reduction on plateaus) or `grad_fn` (SAM), it gets those of the batch of the step.
+    - `steps`: the largest number of gradient steps.
+    - `trainable`: which leaves are trained, as a function of a leaf or a tree of booleans (`equinox.partition`).
     - `stop`: a rule that ends training earlier.
     - `largest_loss`: a loss above it counts as divergence.
-    - `probe`, `probe_at`: a function of the model that gives a dict of arrays, and the steps at which it is called: a number of
-      log-spaced ones, or the steps themselves; training then runs through the last of them, stopped or not.
+    - `probe`: a function of the model that returns a dict of arrays.
+    - `probe_at`: either the number of log-spaced steps at which the probe is called, or the steps themselves. In the second
+      case training runs through the last of these steps, even if the rule would stop it earlier.
 
-    **Returns:** a `Trained`. Its `loss` is the objective of the final model on all data of `batches`; on a stream, that of the
-    last batch before its step. Its `status` is DIVERGED when that loss or a parameter is not finite, CONVERGED when the rule
-    stopped it, else STEP_LIMIT.
+    **Returns:** a `Trained`. Its `loss` is the objective of the final model on all data of `batches`; on a stream, it is the
+    objective on the last batch before the last step. Its `status` is DIVERGED if this loss or a parameter is not finite or the
+    loss exceeds `largest_loss`, CONVERGED if the rule stopped training, and STEP_LIMIT otherwise.
 
-    **Raises:** ValueError for an optimizer that is none, or that asks for other arguments than the above; and where model, data
-    and objective do not go together.
+    **Raises:** ValueError for an `optimizer` that is not an optax transformation, or that needs other arguments than those
+    above; and if the model, the data and the objective do not fit together.
 
     >>> import optax
     >>> data = ts.Dataset(x=jnp.array([[1.0], [2.0]]), y=jnp.array([2.0, 4.0]))
@@ -100,7 +104,7 @@ def train(
     params, rest = eqx.partition(model, trainable)
     extended = optax.with_extra_args_support(optimizer)
     key_objective = jr.fold_in(key, _OBJECTIVE_STREAM)
-    # A batch that stays is prepared once.
+    # A fixed batch is prepared once.
     prepared = None if batches.fixed is None else on(objective, batches.fixed)
 
     def loss_at(step, batch_state):
@@ -119,12 +123,12 @@ def train(
         updates, opt_state = _update(extended, grad, opt_state, params, loss, loss_fn)
         return optax.apply_updates(params, updates), opt_state, batch_state, loss
 
-    # Where nobody looks at the loss, it is not computed.
+    # The loss is not computed if nothing uses it.
     watched = stop.every is not None or batches.data is None
     launch = _launcher(model, params, objective, batches, optimizer)
 
     def several(state: _State, end) -> _State:
-        """Steps up to `end`, without a look."""
+        """Steps up to `end`, without calls of the stopping rule."""
 
         def loop(carry, start, end):
             if watched:
@@ -142,7 +146,7 @@ def train(
         length = jnp.minimum(stop.every, end - state.step)
         new = several(state, state.step + length)
         remembered, done = stop.look(state.stop, eqx.combine(new.params, rest), state.loss, new.loss)
-        # A shorter segment, before a limit or a probe, says nothing about `every` steps.
+        # A segment shortened by the step limit or a probe has fewer than `every` steps, so the rule must not judge it.
         whole = length == stop.every
         remembered = jax.tree.map(lambda now, old: jnp.where(whole, now, old), remembered, state.stop)
         lost = ~jnp.isfinite(new.loss) | (new.loss > largest_loss)
@@ -151,7 +155,7 @@ def train(
         )
 
     def advance(state: _State, end, through: bool = False) -> _State:
-        """To step `end`, or until the rule stops it, unless `through`."""
+        """Trains up to step `end`, or until the rule stops it; with `through`, up to `end` in any case."""
         if stop.every is None:
             return several(state, end)
         through = through or not stop.ends
@@ -201,7 +205,8 @@ def _status(params, loss, largest_loss, done) -> Int[Array, ""]:
     return jnp.where(finite, jnp.where(done, Status.CONVERGED, Status.STEP_LIMIT), Status.DIVERGED).astype(jnp.int32)
 
 
-# What optimizers may ask for beside the gradient. They refuse what they do not know, each in its own way.
+# The sets of arguments that optimizers may take beside the gradient. An optimizer raises an error for arguments that it does
+# not know, so they are tried one after another.
 _ARGUMENTS = (("value", "grad", "value_fn"), ("value", "grad", "value_fn", "grad_fn"), ("grad_fn",), ())
 
 
@@ -213,9 +218,9 @@ def _update(optimizer, grad, opt_state, params, loss, loss_fn):
             return optimizer.update(grad, opt_state, params, **{name: known[name] for name in names})
         except (TypeError, ValueError) as error:
             errors.append(error)
-    # Where an argument is asked for that nobody has, the call without any says so.
+    # If the optimizer needs an argument that is not available, the error of the last call, without arguments, names it.
     raise ValueError(
-        f"the optimizer cannot make a step: {errors[-1]} Beside the gradient it can have `value`, `grad` and `value_fn`, or "
+        f"the optimizer cannot make a step: {errors[-1]} Beside the gradient it can get `value`, `grad` and `value_fn`, or "
         "`grad_fn`, of the step's batch; wrap it in an optax.GradientTransformation that needs no other."
     ) from errors[-1]
 
@@ -223,7 +228,7 @@ def _update(optimizer, grad, opt_state, params, loss, loss_fn):
 def _check(key, model, objective, batches: AbstractBatches, optimizer) -> None:
     if not isinstance(optimizer, optax.GradientTransformation):
         raise ValueError(f"optimizer must be an optax optimizer such as optax.adam(0.01), got {optimizer!r}.")
-    # A user's own function takes any model, and any data.
+    # An objective that is a user's own function may take any model and any data.
     if not isinstance(objective, AbstractObjective):
         return
     batch = batches.data
@@ -233,8 +238,8 @@ def _check(key, model, objective, batches: AbstractBatches, optimizer) -> None:
 
 
 def log_spaced(steps: int, points: int, segment: int = 1) -> tuple[int, ...]:
-    """0 and about `points` logarithmically spaced steps up to `steps`; `segment`, and beyond it its multiples: a run that is
-    stopped there and goes on is the run that was not stopped."""
+    """0 and about `points` logarithmically spaced steps up to `steps`. Steps above `segment` are multiples of it, so that
+    probes do not shorten a segment of the stopping rule, and training with a probe is the same as without."""
     marks = {0, min(segment, steps), steps}
     for i in range(points):
         mark = steps ** (i / max(points - 1, 1)) if steps else 0.0
@@ -243,8 +248,8 @@ def log_spaced(steps: int, points: int, segment: int = 1) -> tuple[int, ...]:
 
 
 def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
-    """Many steps of plain, possibly noisy gradient descent of a small ReLU network in one launch on a GPU (`tsjax.fast.fused`);
-    None where that kernel cannot train this."""
+    """A function that does many steps of plain or noisy gradient descent of a small ReLU network in one launch on a GPU
+    (`tsjax.fast.fused`), or None if that kernel cannot do this training."""
     data, penalty, plain = batches.fixed, 0.0, objective
     if isinstance(plain, Penalised):
         plain, penalty = plain.objective, plain.l2
@@ -277,7 +282,7 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
         params = eqx.tree_at(lambda net: net.w, params, w)
         params = eqx.tree_at(lambda net: net.a, params, a) if both else params
         if temperature is not None:
-            # The noise counts its steps.
+            # The state of the noise contains the number of steps.
             opt_state = optax.tree_utils.tree_set(opt_state, step=end)
         return params, opt_state, batch_state, jnp.where(end > start, last, loss)
 

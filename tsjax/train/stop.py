@@ -15,30 +15,30 @@ from ..task import Dataset
 
 
 class AbstractStop(eqx.Module):
-    """A rule that looks at training once in `every` steps; None: never."""
+    """A rule that is checked once every `every` steps, or never if `every` is None."""
 
     every: eqx.AbstractVar[int | None]
 
     @abstractmethod
     def start(self, model: Any) -> Any:
-        """What the rule remembers at step 0."""
+        """The state of the rule at step 0."""
 
     @abstractmethod
     def look(
         self, state: Any, model: Any, before: Float[Array, ""], loss: Float[Array, ""]
     ) -> tuple[Any, Bool[Array, ""]]:
-        """What it remembers now, and whether to stop. `loss` is the objective before the last step, `before` that of `every`
-        steps earlier."""
+        """The new state of the rule, and whether to stop. `loss` is the objective before the last step, and `before` is the
+        objective `every` steps earlier."""
 
     def chosen(self, state: Any, model: Any) -> Any:
-        """The model that training returns: the last one, unless the rule has a better one."""
+        """The model that training returns: the last one by default; a rule may return a better one from its state."""
         del state
         return model
 
     @property
     def ends(self) -> bool:
-        """Whether it may end training. One that only looks keeps the number of steps the same in all runs of a batch, which
-        spares `jax.vmap` both sides of every `cond` in a step, such as the new order of an epoch."""
+        """Whether the rule may end training. If it never does, all runs of a batch have the same number of steps, so under
+        `jax.vmap` a `cond` on the step, such as the new order of an epoch, needs to run only one of its branches."""
         return True
 
 
@@ -60,9 +60,11 @@ NEVER = Never()
 
 
 class Flat(AbstractStop):
-    """Stops once `every` steps lowered the loss by at most `tolerance` times the loss, plus `floor`.
+    """Stops once `every` steps lowered the loss by at most `tolerance` times the loss plus `floor`.
 
-    For full batches: the loss of random batches is never flat.
+    Use it with full batches, since the loss of random batches is never flat.
+
+    **Raises:** ValueError for `every` < 1, and for a tolerance or floor that is negative or not finite.
     """
 
     tolerance: float | Float[Array, ""] = 1e-5
@@ -89,10 +91,10 @@ class Flat(AbstractStop):
 
 
 class Reached(AbstractStop):
-    """Stops once value(model) >= level at a look: the passage of a threshold, to within `every` steps.
+    """Stops once value(model) >= level, which is checked every `every` steps.
 
-    `value` is a function of the model that gives a number. Arrays that it needs are best carried by a
-    `jax.tree_util.Partial` or an Equinox module, which may be traced; so may `level`.
+    `value` is a function of the model that returns a number. If it needs arrays, make it a `jax.tree_util.Partial` or an
+    Equinox module that holds them, so that they may be traced. `level` may be traced too.
 
     **Raises:** ValueError for `every` < 1, and for a level that is NaN.
     """
@@ -118,15 +120,19 @@ class Reached(AbstractStop):
 
 
 class Validation(AbstractStop):
-    """Stops once the loss on `data`, which training must not see, has not fallen for `patience` looks in a row, and returns the
-    model of the lowest such loss (early stopping; Prechelt 1998, "Early stopping - but when?", section 2.2, class UP).
+    """Early stopping: stops once the loss on `data`, which training must not see, has not reached a new minimum in `patience`
+    checks in a row, and returns the model with the lowest such loss (Prechelt 1998, "Early stopping - but when?", compares
+    rules of this kind).
 
     **Arguments:**
 
     - `data`: the validation rows. `tsjax.Student(validation=0.2)` holds out a fifth of its data.
-    - `objective`: the loss; that of training by default in `tsjax.Student`.
-    - `patience`: None never stops: training runs through all its steps, and the best model of all looks is returned.
-    - `every`: steps from look to look.
+    - `objective`: the loss; `tsjax.Student` uses that of training.
+    - `patience`: the number of checks. With None training runs through all its steps, and the best model of all checks is
+      returned.
+    - `every`: the number of steps from one check to the next.
+
+    **Raises:** ValueError for `every` < 1 or `patience` < 1.
     """
 
     data: Dataset
