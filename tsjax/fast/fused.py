@@ -1,9 +1,9 @@
-"""Many gradient steps of one student in one launch on a GPU, in Pallas (Triton): parameters and sums stay in registers, data in
-the cache nearest to them, and noise is made inside by the counter-based generator of `tsjax.optim`.
+"""A GPU kernel in Pallas (Triton) that does many gradient steps of one student in one launch. Parameters and sums stay in
+registers, the data in the nearest cache, and the kernel makes the noise by the counter-based generator of `tsjax.optim`.
 
-On other devices, and for students that do not fit, training is XLA's; both do the same steps with the same noise, and
-differ by rounding. It is used on CUDA devices where a few of its steps agree with XLA's (`checked`), unless TSJAX_FUSED=0.
-`uv run python -m benchmarks gpu` measures it; TSJAX_FUSED=interpret runs it anywhere, slowly.
+XLA trains on other devices, and students that are too large for the kernel. Both do the same steps with the same noise, and
+differ by rounding only. The kernel is used on CUDA devices where a few of its steps agree with those of XLA (`checked`), unless
+TSJAX_FUSED=0. `uv run python -m benchmarks gpu` measures it. With TSJAX_FUSED=interpret it runs on any device, slowly.
 """
 
 import contextlib
@@ -28,14 +28,15 @@ from ..versions import version_of
 from . import native
 from .loss import Extent, half_mse_by_xla, scaled_samples
 
-# Sums and parameters are registers; every thread has 255.
+# The largest number of parameters: sums and parameters are in registers, and every thread has 255 of them.
 LARGEST = 96
-# Twenty steps of float32 numbers of order 1 agree to 1e-6; a sum that is wrong shows at once.
+# The largest difference after the 20 steps of `compare`. Rounding in float32 gives about 1e-6, a wrong sum far more.
 _MOST_ERROR = 1e-4
 
 
 def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
-    """Whether `descend` can train this: relu, float32, at most `LARGEST` parameters; and whether it shall (`in_use`)."""
+    """Whether `descend` trains this student: relu, float32, at most `LARGEST` parameters, and the kernel is in use
+    (`in_use`)."""
     dtypes = {leaf.dtype for leaf in (net.a, net.w, x_t, y)}
     small = net.a.size + net.w.size <= LARGEST
     return small and net.activation == relu and dtypes == {jnp.dtype("float32")} and in_use()[0]
@@ -43,19 +44,20 @@ def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
 
 @functools.cache
 def mode() -> str:
-    """TSJAX_FUSED: "0" (off), "1" (on), "interpret" (anywhere, slowly, for tests), or "" where it is not set. Read once in a
-    process: compiled programs do not hear of a change. **Raises:** ValueError for another value."""
+    """The environment variable TSJAX_FUSED: "0" (off), "1" (on), "interpret" (on any device, slowly, for tests), or "" if it is
+    not set. It is read once in a process, since a later change would not affect compiled programs. **Raises:** ValueError for
+    another value."""
     found = os.environ.get("TSJAX_FUSED", "")
     if found not in ("", "0", "1", "interpret"):
         raise ValueError(
             f"TSJAX_FUSED must be 0 (off), 1 (on, unchecked, on GPUs) or interpret (to test it anywhere), got {found!r}. "
-            "Without it the kernel is used on CUDA devices where it agrees with XLA."
+            "If it is not set, the kernel is used on CUDA devices where it agrees with XLA."
         )
     return found
 
 
 def in_use() -> tuple[bool, str]:
-    """Whether CUDA devices train by this kernel, and why or why not."""
+    """Whether CUDA devices train with this kernel, and the reason."""
     if mode() == "":
         return checked()
     return mode() != "0", f"by TSJAX_FUSED={mode()}"
@@ -63,8 +65,8 @@ def in_use() -> tuple[bool, str]:
 
 @functools.cache
 def checked() -> tuple[bool, str]:
-    """Whether a few steps of the kernel on the CUDA device here are those of XLA, and what was found. It is tried once for
-    each kind of device and version, and kept in the cache folder."""
+    """Whether a few steps of the kernel on the first CUDA device agree with those of XLA, and a sentence about it. The result
+    is stored in the cache folder for each kind of device and each version of JAX and of this file."""
     try:
         device = jax.local_devices(backend="cuda")[0]
     except RuntimeError:
@@ -72,11 +74,11 @@ def checked() -> tuple[bool, str]:
     source = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
     facts = [device.device_kind, jax.__version__, str(version_of("jaxlib")), source]
     name = f"fused-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]}.json"
-    # Neither a folder that is not ours nor a broken file is a reason to stop.
+    # If the folder belongs to another user or the file is broken, the comparison is done again.
     with contextlib.suppress(OSError, RuntimeError, ValueError, TypeError):
         agrees, detail = json.loads(read_private(cache_folder() / name) or b"")
         return bool(agrees), str(detail)
-    # In a thread of its own, since the caller may be tracing.
+    # The comparison runs in a thread of its own, since the caller may be tracing.
     with ThreadPoolExecutor(1) as pool:
         agrees, detail = pool.submit(compare, device).result()
     with contextlib.suppress(OSError, RuntimeError):
@@ -87,7 +89,8 @@ def checked() -> tuple[bool, str]:
 
 
 def compare(device: Any, interpret: bool = False) -> tuple[bool, str]:
-    """Whether 20 noisy steps of a batch by the kernel on this device are those of XLA up to rounding, and what was found."""
+    """Whether 20 noisy steps of a batch by the kernel on this device agree with those of XLA up to rounding, and a sentence
+    about it."""
     rng, m, d, n, steps = np.random.default_rng(0), 3, 5, 300, 20
     a, w, x_t, y = (rng.normal(size=shape).astype(np.float32) for shape in ((2, m), (2, m, d), (d, n), (n,)))
     weight = (np.arange(n) < 200).astype(np.float32)
@@ -123,24 +126,24 @@ def compare(device: Any, interpret: bool = False) -> tuple[bool, str]:
 
 
 def kernel_in_use(platform: str) -> str:
-    """What trains relu students on devices of this platform, where a kernel of ours can: `c` (`tsjax.fast.native`), `fused`, or
-    `xla`. They sum in different orders, so that their results differ by rounding."""
+    """What computes the gradients of relu students on devices of this platform: `c` (`tsjax.fast.native`) or `fused` if one of
+    these kernels is available, else `xla`. They sum in different orders, so their results differ by rounding."""
     if mode() == "interpret" or (platform in ("cuda", "gpu") and in_use()[0]):
         return "fused"
     return "c" if platform == "cpu" and native.load()[0] is not None else "xla"
 
 
 def where_it_runs(fused, otherwise, *operands):
-    """`fused(*operands)` on CUDA devices, `otherwise(*operands)` elsewhere; with TSJAX_FUSED=interpret, `fused` anywhere."""
+    """`fused(*operands)` on CUDA devices and `otherwise(*operands)` on others; with TSJAX_FUSED=interpret `fused` on all."""
     if mode() == "interpret":
         return fused(*operands)
     return jax.lax.platform_dependent(*operands, cuda=fused, default=otherwise)
 
 
 def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, tile, warps_meet):
-    """`span` = (first step, end, samples that count); `rates` = (eta of a, eta of w, noise of a, noise of w, 2 lambda, what
-    sums over samples are divided by); `start` and `theta_out`: a, w and zeros up to a power of 2; x (d, padded n) and
-    y (padded n,) with zeros after those that count, whose terms are 0."""
+    """The kernel of `descend`. `span` is (first step, end, number of samples that count), and `rates` is (eta of a, eta of w,
+    noise of a, noise of w, 2 lambda, divisor of sums over samples). `start` and `theta_out` hold a, w and zeros up to a power
+    of 2. x (d, padded n) and y (padded n,) are 0 after the samples that count, so that further terms are 0."""
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
@@ -151,7 +154,7 @@ def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, tile, 
     key, zero = (seed[0], seed[1]), jnp.zeros((tile,), jnp.float32)
 
     def total(parts):
-        # One sum over the threads for each parameter, each put into its place of the vector.
+        # One sum over the threads for each parameter, put into the place of the parameter in the vector.
         gradient = jnp.zeros((size,), jnp.float32)
         for i, part in enumerate(parts):
             gradient = jnp.where(place == i, jnp.sum(part), gradient)
@@ -171,7 +174,7 @@ def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, tile, 
                 z = w[j][0] * xs[0]
                 for k in range(1, d):
                     z += w[j][k] * xs[k]
-                # NaN is active, so that it spreads.
+                # A NaN counts as active, so that it spreads to the parameters.
                 active.append(jnp.logical_not(z <= 0))
                 outputs.append(jnp.where(active[j], z, 0.0))
                 residual += a[j] * outputs[j]
@@ -183,7 +186,7 @@ def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, tile, 
 
         nothing = (zero, (zero,) * m, (zero,) * (m * d))
         squares, sums_a, sums_w = jax.lax.fori_loop(0, (span[2] + tile - 1) // tile, add, nothing)
-        # The output weight is a factor of all of a neuron's sums.
+        # The output weight is a common factor of all sums of a neuron, so it is multiplied last.
         gradient = total([*sums_a, *(a[j] * sums_w[j * d + k] for j in range(m) for k in range(d))]) / rates[5]
         theta -= step_size * (gradient + rates[4] * theta)
         theta += noise * normals_at(key, i, place, m * (d + 1))
@@ -218,15 +221,18 @@ def descend(
     warps: int = 4,
     interpret: bool | None = None,
 ) -> tuple[Float[Array, " m"], Float[Array, "m d"], Float[Array, ""]]:
-    """Steps `start` to `stop` of theta <- theta - eta grad(L + lambda |theta|^2) + noise xi, L the half mean squared error, of
-    `tsjax.fast.loss.scaled_samples` with their `extent`.
+    """Steps `start` to `stop` of theta <- theta - eta grad(L + lambda |theta|^2) + noise xi, where L is the half mean squared
+    error on samples scaled by `tsjax.fast.loss.scaled_samples`, with their `extent`.
 
-    **Arguments:** `seed` and the step give xi, as in `tsjax.optim.add_langevin_noise` of (a, w); `output_weights=False` moves
-    w alone; `warps` of 32 threads train one student.
+    **Arguments:**
 
-    **Returns:** a, w, and L before the last step (0 where there was none). For batches: `jax.vmap`.
+    - `seed`: with the number of the step, it determines xi as `tsjax.optim.add_langevin_noise` of (a, w) does.
+    - `output_weights`: whether a is trained too; False trains w alone.
+    - `warps`: the number of warps (32 threads each) that train one student.
+
+    **Returns:** a, w, and L before the last step (0 if there was no step). Use `jax.vmap` for batches.
     """
-    # Here, not above: only those who ask for the kernel need a jaxlib that has Triton.
+    # This import is local, so that only users of the kernel need a jaxlib with Triton.
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 

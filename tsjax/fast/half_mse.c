@@ -5,7 +5,8 @@
 
 #include "xla/ffi/api/c_api.h"
 
-/* Bytes of a vector, samples of a tile, and vectors of samples at a time: 6 neurons times SV sums must fit the registers. */
+/* BYTES is the size of a vector, TILE the number of samples in a tile, and SV the number of vectors of samples that are
+   computed at a time: the sums of 6 neurons times SV vectors must fit into the registers. */
 #if defined(__AVX512F__)
 #define BYTES 64
 #elif defined(__AVX__)
@@ -41,7 +42,7 @@ static XLA_FFI_Error *failure(XLA_FFI_CallFrame *call, XLA_FFI_Error_Code code, 
   return call->api->XLA_FFI_Error_Create(&args);
 }
 
-/* Where the data of batch entry `index` (row-major over `dims`) begin: axes of size 1 are shared by all entries. */
+/* The address of the data of batch entry `index` (row-major over `dims`). Axes of size 1 are shared by all entries. */
 static char *entry(const XLA_FFI_Buffer *buffer, long index, long rank, const int64_t *dims, size_t size) {
   long each = 1, offset = 0, stride;
   for (long i = rank; i < buffer->rank; i++) each *= buffer->dims[i];
@@ -54,7 +55,7 @@ static char *entry(const XLA_FFI_Buffer *buffer, long index, long rank, const in
   return (char *)buffer->data + offset * size;
 }
 
-/* (a, w, x, y, count, total) -> (loss, gradient in a, gradient in w), with any leading axes, which broadcast. */
+/* (a, w, x, y, count, total) -> (loss, gradient in a, gradient in w). Leading axes are batch axes and broadcast. */
 XLA_FFI_Error *tsjax_half_mse(XLA_FFI_CallFrame *call) {
   if (call->extension_start && call->extension_start->type == XLA_FFI_Extension_Metadata) {
     XLA_FFI_Metadata *metadata = ((XLA_FFI_Metadata_Extension *)call->extension_start)->metadata;
@@ -70,7 +71,7 @@ XLA_FFI_Error *tsjax_half_mse(XLA_FFI_CallFrame *call) {
   const int64_t *dims = out[0]->dims;
   const int single = a->dtype == XLA_FFI_DataType_F32;
   const size_t size = single ? 4 : 8, need = size * (single ? scratch_f32(d, m) : scratch_f64(d, m));
-  /* One for each of XLA's threads, kept: fresh pages in every step would cost more than the step. */
+  /* Each of XLA's threads keeps one working array, since fresh pages in every step would cost more than the step. */
   static _Thread_local void *scratch;
   static _Thread_local size_t held;
   if (need > held) {

@@ -1,16 +1,17 @@
-/* Loss and gradient of a two-layer ReLU network, for REAL = float or double; included once for each type, with INT the
-   integer of its size and NAME(x) the name of x for that type.
+/* The loss and the gradient of a two-layer ReLU network, for REAL = float or double. This file is included once for each type,
+   with INT the integer type of the same size and NAME(x) the name of x for that type.
 
-   f(x) = sum_j a_j relu(<w_j, x>),  L = (1/2 total) sum_{i < count} (f(x_i) - y_i)^2, samples on the last axis; those after
-   `count` are not looked at.
-   Two passes over tiles of samples that stay in the first cache: z = W x for blocks of neurons, the residuals, and
-   gradients as sums over lanes of blocks of (neurons x coordinates), all held in registers. */
+   f(x) = sum_j a_j relu(<w_j, x>),  L = 1/(2 total) sum_{i < count} (f(x_i) - y_i)^2, with samples on the last axis. Samples
+   from number `count` on are not read.
+
+   For each tile of samples, which stays in the first-level cache, there are three parts: z = W x for blocks of neurons, the
+   residuals, and the gradients as sums over the lanes of blocks of (neurons x coordinates), which are held in registers. */
 
 typedef REAL NAME(vec) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 #define VEC NAME(vec)
 typedef INT NAME(mask) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 #define MASK NAME(mask)
-/* Samples that one vector holds. */
+/* The number of samples in one vector. */
 #define LANES ((long)(BYTES / sizeof(REAL)))
 
 #define INLINE static inline __attribute__((always_inline))
@@ -18,7 +19,7 @@ typedef INT NAME(mask) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)),
 INLINE VEC NAME(load)(const REAL *p) { return *(const VEC *)p; }
 INLINE void NAME(store)(REAL *p, VEC v) { *(VEC *)p = v; }
 
-/* z_j = <w_j, x> of `nb` neurons at the samples of a tile: SV vectors of samples at a time. */
+/* z_j = <w_j, x> of `nb` neurons at the samples of a tile, SV vectors of samples at a time. */
 INLINE void NAME(forward)(const int nb, long tile, long n, long d, const REAL *x, const REAL *w, REAL *z) {
   long i = 0;
   for (; i + SV * LANES <= tile; i += SV * LANES) {
@@ -93,16 +94,17 @@ static void NAME(backward_block)(int nb, int kb, long tile, long n, long d, cons
   }
 }
 
-/* Blocks of at most `most` out of `total`, as equal as can be. */
+/* The size of the next block, from `start` on, if `total` is split into as few blocks of at most `most` as possible, of nearly
+   equal sizes. */
 static int NAME(part)(long total, long start, int most) {
   long blocks = (total - start + most - 1) / most;
   return (int)((total - start + blocks - 1) / blocks);
 }
 
-/* How many REALs of working memory half_mse needs. */
+/* The number of REALs of working memory that half_mse needs. */
 static size_t NAME(scratch)(long d, long m) { return m * TILE + m * (d + 1) * LANES; }
 
-/* L, with its gradient in a (m) and w (m, d); x (d, n), y (n). A z that is NaN counts as active, so that it spreads. */
+/* L and its gradient in a (m) and w (m, d), for x (d, n) and y (n). A z that is NaN counts as active, so that it spreads. */
 static REAL NAME(half_mse)(long n, long count, REAL total, long d, long m, const REAL *x, const REAL *y, const REAL *a,
                            const REAL *w, REAL *ga, REAL *gw, REAL *scratch) {
   REAL *z = scratch, *sums_w = z + m * TILE, *sums_a = sums_w + m * d * LANES;
@@ -127,7 +129,7 @@ static REAL NAME(half_mse)(long n, long count, REAL total, long d, long m, const
       for (long j = 0; j < m; j++) {
         VEC v = NAME(load)(z + j * TILE + i);
         MASK active = ~(v <= zero);
-        /* The product with 0, not the 0 of a mask: a residual that is NaN reaches every a_j, as it does by XLA. */
+        /* This multiplies by 0 and does not mask, so that a residual that is NaN reaches every a_j, as it does in XLA. */
         NAME(store)(sums_a + j * LANES, NAME(load)(sums_a + j * LANES) + r * (VEC)((MASK)v & active));
         NAME(store)(z + j * TILE + i, a[j] * (VEC)((MASK)r & active));
       }

@@ -1,7 +1,8 @@
-"""The loss of training, L = (1/2n) sum_i (f(x_i) - y_i)^2, and how its gradient is computed.
+"""The training loss L = (1/2n) sum_i (f(x_i) - y_i)^2, and how its gradient is computed.
 
-Every phase differentiates `half_mse` alone. For relu on a CPU, value and gradient come from one call of a kernel in C
-(`tsjax.fast.native`) where there is one; else, and on other devices, from XLA. Both sum the same terms in different orders.
+Every training phase differentiates `half_mse`. For relu on a CPU, one call of a kernel in C (`tsjax.fast.native`) computes the
+value and the gradient, if that kernel could be built. Otherwise XLA computes them. Both sum the same terms, in different
+orders.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from . import native
 
 
 class Extent(NamedTuple):
-    """How much of some samples counts: the first `samples`, all others being 0; and the `total` that sums are divided by."""
+    """Which samples count: the first `samples`, while all others are 0. Sums over samples are divided by `total`."""
 
     samples: Int[Array, ""]
     total: Float[Array, ""]
@@ -26,9 +27,11 @@ class Extent(NamedTuple):
 def scaled_samples(
     x_t: Float[Array, "d n"], y: Float[Array, " n"], weight: Float[Array, " n"] | None
 ) -> tuple[Float[Array, "d n"], Float[Array, " n"], Extent]:
-    """Samples whose plain loss is the weighted one, sum_i w_i (f(x_i) - y_i)^2 / (2 sum_i w_i), of a positively homogeneous
-    f, as relu networks without biases are: sqrt(w) (f(x) - y) = f(sqrt(w) x) - sqrt(w) y. Weights of 0 and 1 change no bit
-    of what counts."""
+    """Scales samples so that their unweighted loss is the weighted one, sum_i w_i (f(x_i) - y_i)^2 / (2 sum_i w_i).
+
+    This works for a positively homogeneous f, such as a relu network without biases, since
+    sqrt(w) (f(x) - y) = f(sqrt(w) x) - sqrt(w) y. With weights of 0 and 1 the samples that count do not change by a bit.
+    """
     n = y.shape[0]
     if weight is None:
         return x_t, y, Extent(jnp.asarray(n, jnp.int32), jnp.asarray(n, y.dtype))
@@ -46,8 +49,8 @@ def scaled_samples(
 def half_mse(
     net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"], extent: Extent | None = None
 ) -> Float[Array, ""]:
-    """L = (1/2n) sum_i (f(x_i) - y_i)^2. Differentiable as any JAX function, to any order. With an `extent` n is its total,
-    and samples after its last are not looked at where that saves time."""
+    """L = (1/2n) sum_i (f(x_i) - y_i)^2, differentiable to any order. With an `extent`, its total takes the place of n, and the
+    C kernel does not read samples after the last that counts."""
     dtypes = {leaf.dtype for leaf in (net.a, net.w, x_t, y)}
     if net.activation == relu and dtypes in ({jnp.dtype("float32")}, {jnp.dtype("float64")}) and native.load()[0]:
         _, _, whole = scaled_samples(x_t, y, None)
@@ -58,7 +61,7 @@ def half_mse(
 def half_mse_by_xla(
     net: TwoLayer, x_t: Float[Array, "d n"], y: Float[Array, " n"], extent: Extent | None = None
 ) -> Float[Array, ""]:
-    """`half_mse` in JAX's own operations."""
+    """`half_mse` by JAX's own operations."""
     residual = net.samples_last(x_t) - y
     squares = residual * residual
     return 0.5 * (jnp.mean(squares) if extent is None else jnp.sum(squares) / extent.total)
@@ -94,7 +97,7 @@ def _value_and_gradient_by_xla(a, w, x_t, y, count, total):
     return loss, *gradient
 
 
-# The kernel has no derivative of its own; a second one is XLA's.
+# The kernel has no derivative rule; second derivatives are computed by XLA.
 @jax.custom_jvp
 def _value_and_gradient(a, w, x_t, y, count, total):
     return jax.lax.platform_dependent(

@@ -1,9 +1,9 @@
-"""Training's inner loop in C, where there is a CPU and a C compiler: the loss and the gradient of two-layer ReLU networks.
+"""The loss and the gradient of two-layer ReLU networks in C, for training on CPUs.
 
-XLA spends most of a step of small students between its loops; one call that does a whole gradient is several times faster
-(benchmarks/RESULTS.md). The source is compiled at first use, for this very processor, into the user's cache folder
-(`tsjax.cache`); without a compiler, where other users could write to that folder, on other systems than Linux, or with
-TSJAX_NATIVE=0, everything runs by XLA alone, with the same results up to rounding.
+One call that computes a whole gradient takes a fraction of the time of XLA's program for it (`python -m benchmarks profile`
+measures both). The source is compiled at first use, for the processor at hand, into the user's cache folder (`tsjax.cache`).
+XLA computes everything, with the same results up to rounding, if there is no compiler, if other users could write to that
+folder, on other systems than Linux, and with TSJAX_NATIVE=0.
 """
 
 import ctypes
@@ -29,14 +29,14 @@ _SECONDS = 120
 
 
 def build(source: Path, folder: Path, includes: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> Path:
-    """Compiles a C file into a shared library in `folder`, or finds it there: by its text, that of the headers beside it,
-    the flags, the headers' versions and the processor.
+    """Compiles a C file into a shared library in `folder`, or finds the library there. Its name depends on the text of the C
+    files and headers beside the source, on the command, on the versions of JAX and jaxlib, and on the processor.
 
-    Its name ends with the hash of its content: one that was cut short or altered is made again, as loading it would end the
-    process by a signal or run another's code.
+    The name ends with the hash of the library's content. A library that was cut short or altered is built again, since loading
+    it could crash the process or run the code of another user.
 
-    **Raises:** RuntimeError without a compiler ($CC, else cc), or with what the compiler said; PermissionError for a folder
-    that other users can write to.
+    **Raises:** RuntimeError if there is no compiler ($CC, else cc), or if it fails, with its message; PermissionError for a
+    folder that other users can write to.
     """
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None:
@@ -57,16 +57,17 @@ def build(source: Path, folder: Path, includes: tuple[str, ...] = (), flags: tup
         )
         if done.returncode != 0:
             raise RuntimeError(f"{compiler} could not compile {source.name}: {done.stderr.strip()[-2000:]}")
-        # Regardless of the umask: a library that others may write is not taken up again.
+        # Set regardless of the umask, since a library that others may write to would not be used again.
         made.chmod(0o700)
         library = folder / _name(stem, made.read_bytes())
-        # Another process may make the same one; whichever comes last stays.
+        # Another process may build the same library at the same time; the last one replaces the other.
         made.replace(library)
     return library
 
 
 def processor() -> str:
-    """What this processor can do. Code for one is an illegal instruction on another that shares the home folder."""
+    """A description of this processor's features. Code for one processor can be an illegal instruction on another that shares
+    the home folder."""
     cpu = Path("/proc/cpuinfo").read_text().split("\n\n")[0] if os.path.exists("/proc/cpuinfo") else ""
     features = [line for line in cpu.splitlines() if line.startswith(("flags", "Features", "model name"))]
     return "\n".join([platform.machine(), *features])
@@ -78,7 +79,7 @@ def _name(stem: str, content: bytes) -> str:
 
 @functools.cache
 def load() -> tuple[str | None, str]:
-    """The name by which XLA knows the kernel, or None where it cannot be had; and why."""
+    """The name under which the kernel is registered with XLA, and its path; or None, and the reason why there is no kernel."""
     if os.environ.get("TSJAX_NATIVE") == "0":
         return None, "switched off by TSJAX_NATIVE=0"
     if sys.platform != "linux":
@@ -86,7 +87,7 @@ def load() -> tuple[str | None, str]:
     try:
         source = Path(__file__).parent / "half_mse.c"
         path = build(source, cache_folder() / "native", (jax.ffi.include_dir(),))
-        # By its text: a program in JAX's compilation cache must not meet another kernel.
+        # The name contains the hash of the text, so that a program in JAX's compilation cache cannot call another kernel.
         name = f"tsjax_{path.stem}"
         function = ctypes.CDLL(str(path)).tsjax_half_mse
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
@@ -104,11 +105,13 @@ def half_mse_and_gradient(
     count: Int[Array, ""],
     total: Float[Array, ""],
 ) -> tuple[Float[Array, ""], Float[Array, " m"], Float[Array, "m d"]]:
-    """L = (1/2 total) sum_{i < count} (sum_j a_j relu(<w_j, x_i>) - y_i)^2 and its gradient in a and w, by the kernel that
-    `load` found; it does not look at samples from `count` on.
+    """L = (1/(2 total)) sum_{i < count} (sum_j a_j relu(<w_j, x_i>) - y_i)^2 and its gradient in a and w, by the kernel that
+    `load` found. It does not read samples from number `count` on.
 
-    All of one type, float32 or float64, but for `count`. Sums run in that type, lane by lane; `jax.vmap` passes shared data
-    once.
+    All arrays but `count` must have one type, float32 or float64, in which sums are computed too, lane by lane. `jax.vmap` does
+    not copy shared data.
+
+    **Raises:** RuntimeError if there is no kernel.
     """
     name, why = load()
     if name is None:
