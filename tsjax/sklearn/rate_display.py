@@ -14,42 +14,45 @@ from ..rates.checks import short
 
 # The default number of repeated splits, and the share of the rows that each holds out.
 _SPLITS, _TEST_SIZE = 20, 0.25
-# By default so many sizes on a geometric grid, over so many octaves, none smaller than the last of these numbers.
+# The default number of sizes on a geometric grid, the number of octaves that it spans, and the smallest size.
 _SIZES, _OCTAVES, _LEAST = 8, 5, 10
 # Blue and vermilion of Okabe and Ito, as in the other figures of tsjax.
 _MEASURED, _FITTED = "#0072B2", "#D55E00"
 
 
 class RateDisplay:
-    """Learning curve of an estimator with its rate: held-out error against n, the law that describes it, and its forecast.
+    """The learning curve of an estimator with its rate: held-out error against n, a fitted law, and its forecast.
 
-    It follows scikit-learn's displays, as `sklearn.model_selection.LearningCurveDisplay` does: `from_estimator` runs the fits,
+    It follows scikit-learn's displays, such as `sklearn.model_selection.LearningCurveDisplay`: `from_estimator` runs the fits,
     and parameters are stored as attributes.
 
-    **Intervals.** Splits of one data set share rows, so that their errors are correlated and their scatter says too little:
-    intervals of nominal 95 % for the expected error that ignore this covered 39 to 83 % of new data sets in a simulation
-    (`python -m benchmarks splits`). So the variance of the mean over J splits is taken as S^2 (1/J + rho / (1 - rho)), as
-    Nadeau and Bengio (Machine Learning 52, 2003) propose, with S^2 the variance over splits. Our rho, `overlap`, is at each n
-    the mean of two shares: of the training rows, and of the held-out rows, that two splits have in common on average. Theirs
-    is the share of held-out rows alone, which covered 85 % in the worst case of that simulation, and ours 91 %.
+    **Intervals.** Splits of one data set share rows, so their errors are correlated, and their scatter is too small a measure
+    of uncertainty. In a simulation (`python -m benchmarks splits`), nominal 95 % intervals for the expected error that ignore
+    this covered 39 to 83 % of new data sets. So the variance of the mean over J splits is estimated by S^2 (1/J + rho / (1 -
+    rho)), as Nadeau and Bengio (Machine Learning 52, 2003) propose, where S^2 is the variance over splits. At each n, our rho
+    (`overlap`) is the mean of two shares: the share of training rows, and the share of held-out rows, that two splits have in
+    common on average. Nadeau and Bengio use the share of held-out rows only. In the worst case of the simulation their
+    intervals covered 85 %, and ours 91 %.
 
-    Exponents gain from what all sizes of one split share, which this does not count: their intervals covered 99 % or more, and
-    are wider than need be. Splits that share no rows have rho = 0, and nothing is corrected. All intervals are about new data
-    sets of this kind and of as many rows; they know nothing of data from elsewhere, nor of a curve that bends beyond the
-    largest n.
+    The correction does not use that the errors of one split at all sizes have a common part, which cancels from exponents. So
+    the intervals of exponents are wider than necessary: they covered 99 % or more. Splits that share no rows have rho = 0 and
+    no correction. All intervals are for new data sets of the same kind and with as many rows. They cover neither data from
+    another source nor a curve that bends beyond the largest n.
 
     **Parameters**, all stored as attributes:
 
     - `train_sizes` (k,): numbers of training rows, increasing.
-    - `errors` (k, splits): error on the held-out rows, smaller being better.
-    - `overlap` (k,): rho at each n, in [0, 1); 0 for independent columns, such as runs on data sets of their own.
-    - `model`: what is fitted: a model of `tsjax.fit_rate`, or `auto`, which chooses one by AICc (`tsjax.choose_model`).
-    - `level`: of all intervals. `error_name`: for the axis.
+    - `errors` (k, splits): error on the held-out rows; smaller is better.
+    - `overlap` (k,): rho at each n, in [0, 1); 0 for independent columns, such as runs on separate data sets.
+    - `model`: the law to fit, a model of `tsjax.fit_rate`, or `auto`, which chooses one by AICc (`tsjax.choose_model`).
+    - `level`: the confidence level of all intervals.
+    - `error_name`: the label of the axis of errors.
 
-    **Attributes after `plot`:** `ax_`, `figure_`, `errorbar_`, `line_`, `forecast_line_` and `fill_between_` of matplotlib; the
-    last is None where the data do not bound the curve.
+    **Attributes after `plot`:** `ax_`, `figure_`, `errorbar_`, `line_`, `forecast_line_` and `fill_between_` of matplotlib.
+    `forecast_line_` is None if there is no forecast beyond the largest n, and `fill_between_` is None if the data do not bound
+    the curve.
 
-    **Raises:** ValueError for shapes that do not fit together, an overlap outside of [0, 1), and as `tsjax.fit_rate`.
+    **Raises:** ValueError for shapes that do not fit together, for an overlap outside of [0, 1), and as `tsjax.fit_rate` does.
 
     >>> from sklearn.linear_model import LinearRegression
     >>> from tsjax.sklearn import RateDisplay
@@ -80,8 +83,8 @@ class RateDisplay:
         self.overlap = np.broadcast_to(np.asarray(overlap, np.float64), self.train_sizes.shape)
         if not ((self.overlap >= 0.0) & (self.overlap < 1.0)).all():
             raise ValueError(
-                f"overlap is the share of rows that two splits have in common, in [0, 1); got {overlap}. Splits that are all "
-                "alike say nothing about their scatter: let each have rows of its own."
+                f"overlap is the share of rows that two splits have in common, in [0, 1); got {overlap}. The scatter of "
+                "identical splits is 0: let each split have some rows of its own."
             )
         self.model = model
         self.level = level
@@ -107,7 +110,7 @@ class RateDisplay:
         forecast_at: SupportsFloat | None = None,
         ax: Any = None,
     ) -> "RateDisplay":
-        """Fits clones of an estimator or pipeline to nested subsamples of repeated splits, and draws the curve.
+        """Fits clones of an estimator or pipeline to nested subsamples of repeated splits, and draws the learning curve.
 
         **Parameters:**
 
@@ -117,17 +120,17 @@ class RateDisplay:
           last five octaves.
         - `cv`: a number of folds, a splitter, or pairs of indices; by default 20 random splits that hold out a quarter of the
           rows, stratified for classifiers.
-        - `scoring`: a name or a callable, as in scikit-learn; by default the share of wrong answers of classifiers and the mean
-          squared error of regressors. The error is `best_score` - score.
-        - `best_score`: the score without any error: by default 0 for scores that are negative errors (`neg_log_loss`), and 1
-          for others (`accuracy`, `r2`). A callable that `make_scorer` has not made needs it.
+        - `scoring`: a name or a callable, as in scikit-learn. By default the error is the share of wrong answers of classifiers
+          and the mean squared error of regressors. In general it is `best_score` - score.
+        - `best_score`: the score of a prediction without error. By default it is 0 for scores that are negative errors
+          (`neg_log_loss`), and 1 for others (`accuracy`, `r2`). A callable that `make_scorer` has not made needs it.
         - `model`, `level`: see the class.
-        - `random_state`: of the splits and of the order of rows in them; pass an int for the same curve again. The estimator
-          has its own.
+        - `random_state`: draws the splits and the order of rows in them; pass an int to get the same curve again. The estimator
+          has its own `random_state`.
         - `forecast_at`, `ax`: see `plot`.
 
-        **Raises:** ValueError as scikit-learn does, for a score whose best value is not known, and as `tsjax.fit_rate`; and
-        what the estimator raises.
+        **Raises:** ValueError as scikit-learn and `tsjax.fit_rate` do, and for a score whose best value is not known; and the
+        errors of the estimator.
         """
         inputs, y, groups = indexable(X, y, groups)
         classifies = is_classifier(estimator)
@@ -154,15 +157,15 @@ class RateDisplay:
 
     @functools.cached_property
     def choice(self) -> ModelChoice | None:
-        """What `tsjax.choose_model` found; None where the model was given."""
+        """The result of `tsjax.choose_model`; None if the model was given."""
         if self.model != "auto":
             return None
         return choose_model(self.train_sizes, self._spread, level=self.level)
 
     @functools.cached_property
     def rate(self) -> Rate:
-        """The fitted law, with its exponent and its interval. It is fitted to errors whose distances from their mean are
-        widened, so that the standard error of each mean is the corrected one."""
+        """The fitted law, with its exponent and the interval of the exponent. Before the fit, the distances of errors from
+        their mean at each n are enlarged, so that the standard error of each mean is the corrected one."""
         if self.choice is not None:
             return self.choice.rate
         return fit_rate(self.train_sizes, self._spread, model=self.model, level=self.level)
@@ -174,20 +177,21 @@ class RateDisplay:
         return mean + factor[:, None] * (self.errors - mean)
 
     def forecast(self, n: SupportsFloat) -> Forecast:
-        """The error at n rows, with the interval for what this procedure would find on new data; see `tsjax.forecast`."""
+        """The error at n rows, with an interval for the error that this procedure would find on new data; see
+        `tsjax.forecast`."""
         return forecast(self.rate, float(n))
 
     def samples_for(self, error: SupportsFloat) -> Estimate:
-        """How many training rows it takes for this expected error, with an interval; see `tsjax.needed_n`."""
+        """The number of training rows needed for this expected error, with an interval; see `tsjax.needed_n`."""
         return needed_n(self.rate, float(error))
 
     def plot(self, ax: Any = None, *, forecast_at: SupportsFloat | None = None) -> "RateDisplay":
-        """Draws mean errors with their intervals, the law with its band, and its forecast, in logarithmic axes.
+        """Draws mean errors with their intervals, the law with its band, and its forecast, on logarithmic axes.
 
         - `ax`: matplotlib axes; new ones by default.
-        - `forecast_at`: up to which n the law is drawn; four times the largest by default.
+        - `forecast_at`: the n up to which the law is drawn; four times the largest n by default.
 
-        Returns itself.
+        Returns itself. **Raises:** ValueError for a `forecast_at` below the largest n, or infinite.
         """
         import matplotlib.pyplot as plt
         from matplotlib.ticker import LogLocator, NullFormatter
@@ -200,7 +204,7 @@ class RateDisplay:
             raise ValueError(f"forecast_at = {far:g} lies below the largest n, {last:g}: give a larger one.")
         if ax is None:
             _, ax = plt.subplots(figsize=(6.0, 4.2), layout="constrained")
-        # In logarithmic axes: an interval of a mean reaches as far down as up.
+        # Intervals of means are symmetric on the logarithmic axis.
         reach = np.exp(student_quantile(max(rate.effective_seeds, 2.0), self.level) * rate.mean_se / rate.mean_risk)
         reach = np.where(np.isfinite(reach), reach, 1.0)
         y = rate.mean_risk
@@ -228,7 +232,7 @@ class RateDisplay:
             self.fill_between_ = ax.fill_between(x, low, high, color=_FITTED, alpha=0.18, lw=0)
         ax.set(xscale="log", yscale="log", xlabel="Number of samples in the training set", ylabel=self.error_name)
         for axis in (ax.xaxis, ax.yaxis):
-            # Numbers as one says them, and some also where an axis holds less than a power of ten.
+            # Plain numbers as labels, with several on an axis that spans less than a power of ten.
             axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             axis.set_major_formatter("{x:g}")
             axis.set_minor_formatter(NullFormatter())
@@ -252,7 +256,7 @@ def _between(value: float, ends: tuple[float, float]) -> str:
 
 
 def _error_of(scoring: Any, best: SupportsFloat | None, scorer: Any) -> tuple[float, str]:
-    """The best value of a score, and what to call the distance from it."""
+    """The best value of a score, and a name for the distance from it."""
     name = scoring if isinstance(scoring, str) else getattr(scoring, "__name__", "score")
     if best is None:
         sign = getattr(scorer, "_sign", None)
@@ -270,7 +274,7 @@ def _error_of(scoring: Any, best: SupportsFloat | None, scorer: Any) -> tuple[fl
 
 
 def _shared(sets: list[np.ndarray]) -> float:
-    """The share of the rows that two of some sets have in common, on average over all pairs."""
+    """The share of rows that two sets have in common, averaged over all pairs; 0 for a single set."""
     member = np.zeros((len(sets), 1 + max(int(rows.max()) for rows in sets)))
     for one, rows in zip(member, sets, strict=True):
         one[rows] = 1.0

@@ -1,4 +1,4 @@
-"""The four regressors; what they have in common is in `tsjax.sklearn`."""
+"""The four regressors; `tsjax.sklearn` documents what they have in common."""
 
 import dataclasses
 import warnings
@@ -34,7 +34,7 @@ _ADVICE = {
 
 
 class _Regressor(RegressorMixin, BaseEstimator):
-    """What all of them do; a subclass says in `_estimator` which estimator it is, and takes the four parameters read here.
+    """The base class of the regressors. A subclass defines its estimator in `_estimator`, and has the parameters listed here.
 
     Fitted: `fit_` (`tsjax.estimators.standardized.StandardizedFit`, with `stats` and `status`), `n_features_in_`, and
     `feature_names_in_` where the columns of X have names.
@@ -47,23 +47,25 @@ class _Regressor(RegressorMixin, BaseEstimator):
 
     @abstractmethod
     def _estimator(self, x: np.ndarray, weight: np.ndarray | None) -> AbstractEstimator:
-        """The estimator inside, made of the parameters, which it checks, for these inputs."""
+        """The wrapped estimator for these inputs, made from the parameters, which it checks."""
 
     def _bias(self) -> float:
         """The `bias` of `tsjax.Standardized`."""
         return 0.0
 
     def fit(self, X, y, sample_weight=None):
-        """Fits X (n, d), y (n,), with weights (n,) >= 0 of the rows, 1 where None. Returns itself.
+        """Fits X (n, d) and y (n,) with weights (n,) >= 0 of the rows, which are 1 by default. Returns itself.
 
         **Raises:** ValueError for data that are not numbers, not finite or of the wrong shape, for weights that are negative
-        or all 0, for parameters out of range, and where no finite answer is found.
+        or all 0, for parameters out of range, and if no finite solution is found.
+
+        **Warns:** ConvergenceWarning if the step limit came before convergence.
         """
         return self._fit(X, y, sample_weight)
 
     def _fit(self, X, y, sample_weight=None, multi_output: bool = False):
         for name, values in (("X", X), ("y", y)):
-            # scikit-learn drops masks, and asks pandas.NA whether it is true.
+            # scikit-learn ignores masks, and raises an unclear error for pandas.NA.
             objects = (
                 np.asarray(values).ravel() if isinstance(values, np.ndarray | pd.Series) and values.dtype == "O" else ()
             )
@@ -87,14 +89,14 @@ class _Regressor(RegressorMixin, BaseEstimator):
         if status == Status.STEP_LIMIT:
             message = "the step limit came before the loss was flat; raise it by vanilla=VanillaPhase(max_steps=...)."
             warnings.warn(f"{type(self).__name__}: {message}", ConvergenceWarning, stacklevel=2)
-        # As NumPy arrays: JAX would read float64 back from a pickle as float32 where its 64-bit types are off.
+        # NumPy arrays, because JAX would read float64 back from a pickle as float32 if its 64-bit types are off.
         self.fit_ = jax.device_get(fit)
         return self
 
     def predict(self, X) -> np.ndarray:
-        """Predictions at the t rows of X, (t,) or for k outputs (t, k), in float64.
+        """Predictions at the t rows of X in float64, (t,), or (t, k) for k outputs.
 
-        **Raises:** NotFittedError before `fit`; ValueError for bad X."""
+        **Raises:** NotFittedError before `fit`, and ValueError for an invalid X."""
         check_is_fitted(self)
         x = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         with jax.enable_x64(True):
@@ -102,13 +104,13 @@ class _Regressor(RegressorMixin, BaseEstimator):
 
 
 class _RidgeRegressor(_Regressor):
-    """Those that choose a ridge."""
+    """The base class of regressors that choose a ridge; y may have several columns."""
 
     def fit(self, X, y, sample_weight=None):
-        """Fits X (n, d), y (n,) or (n, k), with weights (n,) >= 0 of the rows, 1 where None. Returns itself.
+        """Fits X (n, d) and y, (n,) or (n, k), with weights (n,) >= 0 of the rows, which are 1 by default. Returns itself.
 
         **Raises:** ValueError for data that are not numbers, not finite or of the wrong shape, for weights that are negative
-        or all 0, for parameters out of range, and where no finite answer is found.
+        or all 0, for parameters out of range, and if no finite solution is found.
         """
         return self._fit(X, y, sample_weight, multi_output=True)
 
@@ -119,7 +121,7 @@ class _RidgeRegressor(_Regressor):
 
     @property
     def ridge_(self) -> float:
-        """The ridge that was taken."""
+        """The ridge of the fit, in units of the standardised response."""
         check_is_fitted(self)
         return float(self.fit_.stats["ridge"])
 
@@ -131,11 +133,12 @@ class KernelRidgeRegressor(_RidgeRegressor):
 
     - `kernel`: a kernel of `tsjax.kernels`; None is `RBF(1.0)`, which suits standardised inputs. Its fields are parameters too:
       `set_params(kernel__length_scale=2.0)`, and `{"kernel__length_scale": [0.5, 1.0, 2.0]}` in a grid search.
-    - `ridge`: a number >= 0 (not times n), or the criterion that chooses it over a whole path from one factorisation, without
+    - `ridge`: a number >= 0 (not times n), or the criterion that chooses it from a whole path of candidates, without
       cross-validation: `"gcv"`, `"loo"`, `"holdout"` or `"marginal_likelihood"`.
-    - `standardize`, `normalize_y`, `random_state`: see `tsjax.sklearn`; only `"holdout"` draws anything.
+    - `standardize`, `normalize_y`, `random_state`: see `tsjax.sklearn`. Only `"holdout"` draws random numbers.
 
-    Fitted: `ridge_`, the ridge taken, in units of standardised y; and what all regressors here have.
+    Attributes after `fit`: `ridge_`, the ridge in units of standardised y; `fit_`, the fit of `tsjax.Standardized`;
+    `n_features_in_`; and `feature_names_in_` if the columns of X have names.
     """
 
     def __init__(
@@ -166,7 +169,8 @@ class KernelRidgeRegressor(_RidgeRegressor):
         return found
 
     def set_params(self, **params: Any) -> "KernelRidgeRegressor":
-        """Sets parameters; `kernel__NAME` makes a new kernel with another NAME. **Raises:** ValueError for unknown names."""
+        """Sets parameters. `kernel__NAME=value` replaces the kernel by one with another value of its field NAME. Returns
+        itself. **Raises:** ValueError for unknown names."""
         inner = {name: params.pop(name) for name in list(params) if name.startswith("kernel__")}
         super().set_params(**params)
         known = list(self.get_params())
@@ -189,10 +193,10 @@ class NTKRegressor(_RidgeRegressor):
 
     - `depth`: number of hidden layers.
     - `bias_std`: standard deviation of the biases, for inputs of mean square norm 1. Without biases the functions are
-      homogeneous: f(c x) = c f(x) for c > 0, seldom what data that are not on a sphere ask for.
+      homogeneous, f(c x) = c f(x) for c > 0, which seldom suits data that do not lie on a sphere.
     - `ridge`, `standardize`, `normalize_y`, `random_state`: as for `KernelRidgeRegressor`.
 
-    Fitted: `ridge_`, and what all regressors here have.
+    Attributes after `fit`: those of `KernelRidgeRegressor`.
     """
 
     def __init__(
@@ -224,10 +228,11 @@ class RandomFeaturesRegressor(_RidgeRegressor):
     - `count`: number of features; None is four times the number of distinct rows of weight > 0.
     - `ridge`: as for `KernelRidgeRegressor`.
     - `features`: `"relu"` or `"fourier"`; `length_scale` is that of Fourier features.
-    - `bias`: a constant input, in standard deviations of an input, which gives ReLU features their biases; 0 has none.
+    - `bias`: a constant input, in standard deviations of an input, which gives ReLU features their biases; with 0 there is
+      none.
     - `standardize`, `normalize_y`, `random_state`: see `tsjax.sklearn`.
 
-    Fitted: `ridge_`, and what all regressors here have.
+    Attributes after `fit`: those of `KernelRidgeRegressor`.
     """
 
     def __init__(
@@ -266,16 +271,18 @@ class StudentRegressor(_Regressor):
 
     **Parameters:**
 
-    - `width`: number of neurons. `"auto"` chooses it by Schwarz's criterion on the training data, which keeps small and noisy
-      data from being overfitted; at most `noisy.width`, or twice the number of inputs.
-    - `restarts`: the most independent runs; the one of least training loss is taken.
-    - `activation`: of `tsjax.activations`; None is relu.
-    - `bias`: a constant input, in standard deviations of an input, which gives every neuron its bias; 0 has none.
-    - `noisy`, `vanilla`: `tsjax.NoisyPhase` and `tsjax.VanillaPhase`, the two phases; None has them by formulas.
+    - `width`: number of neurons. `"auto"` chooses it by Schwarz's criterion on the training data, which avoids overfitting of
+      small and noisy data. It is at most `noisy.width`, or by default twice the number of inputs (the constant one included).
+    - `restarts`: the largest number of independent runs; the one with the smallest training loss (for `"auto"`, the smallest
+      criterion) is the fit.
+    - `activation`: one of `tsjax.activations`; None is relu.
+    - `bias`: a constant input, in standard deviations of an input, which gives every neuron its bias; with 0 there is none.
+    - `noisy`, `vanilla`: `tsjax.NoisyPhase` and `tsjax.VanillaPhase`, the two phases; None uses their defaults.
     - `standardize`, `normalize_y`, `random_state`: see `tsjax.sklearn`.
 
-    Fitted: `width_`, the number of neurons; and what all regressors here have. Every shape of data compiles once, which takes
-    seconds: fits on data of one shape, as in cross-validation, share it.
+    Attributes after `fit`: `width_`, the number of neurons; `fit_`, the fit of `tsjax.Standardized`; `n_features_in_`; and
+    `feature_names_in_` if the columns of X have names. Every new shape of the data is compiled once, which takes seconds; fits
+    on data of one shape, as in cross-validation, share the program.
     """
 
     def __init__(
@@ -323,7 +330,7 @@ class StudentRegressor(_Regressor):
 def _without_oracle(ridge: Any) -> Any:
     if isinstance(ridge, str) and ridge == "oracle":
         raise ValueError(
-            "ridge='oracle' looks at the true function, which data do not have; "
+            "ridge='oracle' looks at the true function, which data do not contain: "
             "choose 'gcv', 'loo', 'holdout' or 'marginal_likelihood', or give a number."
         )
     return ridge
