@@ -384,7 +384,7 @@ def test_errors(problem, teacher, data, key):
             lambda: ts.LocalLinear(lambda h: h * ArcCosine(1)),
             r"gives a kernel of the distance \(an AbstractRadialKernel\), such as .*; got <function",
         ),
-        (lambda: ts.LocalLinear(lambda h: h), r"a function of the bandwidth that returns a kernel of the distance"),
+        (lambda: ts.LocalLinear(lambda h: h), r"a function of the bandwidth that gives a kernel of the distance"),
         (lambda: ts.LocalLinear("rbf"), r"such as tsjax\.kernels\.RBF or .*; got 'rbf'"),
         (lambda: ts.NearestNeighbours("oracle").fit(key, data), r'k="oracle" needs the truth: call fit\(key, data, or'),
         (lambda: ts.LocalLinear().fit(key, data, oracle=oracle), r'an oracle is of use with bandwidth="oracle" only'),

@@ -58,7 +58,7 @@ def _kernel_family(kernel: Any) -> Any:
         )
     if not isinstance(kernel(1.0) if callable(kernel) else None, AbstractRadialKernel):
         raise ValueError(
-            "kernel must be a function of the bandwidth that returns a kernel of the distance (AbstractRadialKernel), such as "
+            "kernel must be a function of the bandwidth that gives a kernel of the distance (an AbstractRadialKernel), such as "
             f"tsjax.kernels.RBF or tsjax.kernels.Laplace; got {kernel!r}."
         )
     return kernel
