@@ -1,4 +1,4 @@
-"""What every estimator promises. A new one is one more line in ESTIMATORS."""
+"""Properties that every estimator has. A new estimator is one more line in ESTIMATORS."""
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ B, N = 3, 16
 
 
 def _network(key, point):
-    """A network that is not one of tsjax's."""
+    """A network from outside of tsjax."""
     key_a, key_w = jr.split(key)
     return _Tanh(jr.normal(key_a, (4,)), jr.normal(key_w, (4, point)))
 
@@ -61,7 +61,7 @@ STUDENTS = (ts.Student, ts.Ensemble, ts.Stages, ts.TwoPhaseStudent, ts.OracleStu
 
 
 def _unchecked(x, y):
-    """A data set as users make it, whose types nothing checks."""
+    """A data set whose fields bypass the checks of types."""
     data = object.__new__(ts.Dataset)
     object.__setattr__(data, "x", x)
     object.__setattr__(data, "y", y)
@@ -106,7 +106,7 @@ VARIANTS = {
     params=[pytest.param(name, marks=pytest.mark.slow if name in VARIANTS else []) for name in ESTIMATORS],
 )
 def case(request, batch):
-    """An estimator and its fits in a loop."""
+    """An estimator, a few keys with their data and teachers, and the fits of a plain loop over them."""
     estimator = ESTIMATORS[request.param]
     entries = [jax.tree.map(lambda leaf, i=i: leaf[i], batch) for i in range(B)]
     return estimator, entries, [_fit(estimator, *entry) for entry in entries]
@@ -157,7 +157,8 @@ def test_the_order_of_the_data_does_not_matter(case, points):
 
 
 def test_rows_of_weight_zero_change_nothing(case, points):
-    """Wherever they are, and with any numbers in them: fits and their statistics are those of the other rows."""
+    """Rows of weight 0 are in random places and hold random numbers. Fits and their statistics equal those without these
+    rows."""
     estimator, entries, fits = case
     rng = np.random.default_rng(SEED)
     key, data, teacher = entries[0]
@@ -185,8 +186,8 @@ def test_rows_of_weight_zero_change_nothing(case, points):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, estimator in ESTIMATORS.items() if isinstance(estimator, STUDENTS)])
 def test_rows_of_weight_zero_in_float32(name, points):
-    """Predictions to 1e-5 of their scale where training stopped at the same step; sums in another order may stop it at another,
-    which at most a quarter of 16 data sets may do."""
+    """Predictions agree to 1e-5 of their scale if training stopped at the same step. Sums in another order may make it stop at
+    another step, which is allowed for at most a quarter of 16 data sets."""
     keys = jr.split(jr.key(SEED + 5), 16)
     teachers = jax.vmap(PROBLEM.sample_teacher)(keys)
     data = jax.vmap(lambda k, t: PROBLEM.sample(jr.fold_in(k, 1), t, N, jnp.float32))(keys, teachers)

@@ -1,4 +1,4 @@
-"""One-phase students against closed forms, optax by hand, and each other."""
+"""One-phase students are compared with closed forms, with loops over optax, and with each other."""
 
 import dataclasses
 
@@ -25,7 +25,7 @@ def data():
 
 
 def _start(student, key, d=3):
-    """The network that training starts from."""
+    """The network from which training starts."""
     key_a, key_w, _ = jr.split(key, 3)
     std = 0.7 / d**0.5 if student.init_neuron_std is None else student.init_neuron_std
     m = student.width
@@ -33,12 +33,12 @@ def _start(student, key, d=3):
 
 
 def _step_size(start, s2=1 / 3):
-    """By the formula, on the sphere in three dimensions."""
+    """The default step size by its formula, on the sphere in three dimensions."""
     return 2 / (max(start.a.size + 1, float(jnp.sum(start.a**2) + jnp.sum(start.w**2))) * s2)
 
 
 def _jacobian(start, x):
-    """(n, m + m d): the output weights first."""
+    """The Jacobian (n, m + m d), with the output weights first."""
     flat, unravel = ravel_pytree(start)
     return np.asarray(jax.jacobian(lambda p: unravel(p).samples_last(x.T))(flat))
 

@@ -21,7 +21,7 @@ RIDGE = 0.01
 
 
 class _Linear(AbstractPairKernel):
-    """A kernel without fast tiles, of rank d."""
+    """A kernel of rank d without fast tiles."""
 
     scale: float = 1.0
 
@@ -185,7 +185,7 @@ def test_a_search_at_full_rank_is_that_of_kernel_ridge(data, key, criterion):
 @pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["gcv", "marginal_likelihood"])
 def test_a_search_scores_the_approximation_with_its_tail(data, key, criterion):
-    """Against dense algebra on F F^T + tail I, and close to the exact search where F holds most of K."""
+    """The scores equal those of dense algebra on F F^T + tail I, and are close to the exact search if F holds most of K."""
     fit = _iterative(ntk(), ridge=criterion, rank=40).fit(key, data)
     tiles = tiles_of(ntk(), data.x, TILE, 1)
     factor, _ = pivoted_cholesky(ntk(), tiles, jr.fold_in(key, _PIVOT_STREAM), 40, "float32")

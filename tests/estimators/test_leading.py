@@ -1,4 +1,4 @@
-"""Dense linear algebra of the rows that count, against the same of these rows alone."""
+"""Dense linear algebra on the leading rows of long arrays is compared with the same algebra on these rows alone."""
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ def test_ladder():
 
 
 def _padded(extent: int, fill: float):
-    """A positive definite matrix of `extent` rows, alone and in a larger one that is diagonal after them."""
+    """A positive definite matrix of `extent` rows, and a larger matrix that contains it and is diagonal after it."""
     a = np.random.default_rng(SEED + extent).normal(size=(extent, extent + 5))
     own, whole = a @ a.T, np.diag(np.full(LIMIT, fill))
     whole[:extent, :extent] = own
@@ -80,7 +80,7 @@ def test_products_of_features(extent):
 @pytest.mark.parametrize("kernel", [ts.kernels.ntk(depth=2), ts.kernels.RBF(0.7)], ids=["ntk", "rbf"])
 @pytest.mark.parametrize("extent", EXTENTS)
 def test_kernel_matrix(kernel, extent):
-    """Blocks of rows up to the last that counts, with the diagonal that the kernel knows."""
+    """Blocks of rows are computed up to the last row that counts, and the diagonal is the kernel's own."""
     x = jr.normal(jr.key(SEED), (LIMIT, 3), jnp.float64)
     found = leading.kernel_matrix(kernel, x, jnp.asarray(extent))
     np.testing.assert_allclose(found[:extent], kernel(x)[:extent], atol=1e-13)
@@ -88,7 +88,7 @@ def test_kernel_matrix(kernel, extent):
 
 
 def test_a_batch_takes_the_largest_and_runs_one_size():
-    """All members of a batch, and nothing but the size that the largest needs."""
+    """All members of a batch run at the size that the largest member needs, and no other size runs."""
     limit, sizes = 64, jnp.asarray([5, 30, 17])
     of = lambda size: lambda a: jnp.sum(a[:size]) + 1000.0 * size
     found = jax.jit(jax.vmap(lambda n: leading.at_extent(n, limit, of, jnp.ones(limit))))(sizes)
@@ -111,7 +111,7 @@ def test_a_batch_takes_the_largest_and_runs_one_size():
     ids=["gcv", "features", "cut-off", "loo", "fixed", "few features"],
 )
 def test_fits_in_longer_arrays(estimator):
-    """For sizes on each rung of the ladder, one program; against fits in arrays of their own length."""
+    """One program fits sizes on every rung of the ladder, and its fits equal those in arrays of their own length."""
     problem = ts.Problem(inputs=ts.Sphere(d=3), teacher=ts.ReLUTeacher(m=2), noise_std=0.1)
     teacher = problem.sample_teacher(jr.key(SEED))
     x = problem.inputs.sample(jr.key(SEED + 1), 50, jnp.float64)

@@ -33,7 +33,7 @@ def test_the_kernel_is_the_covariance_of_teachers(problem, key):
 
 @eqx.filter_jit
 def _risks(estimator, problem, keys, x_train, x_test):
-    """The measured risk of each of many teachers, with the inputs held fixed."""
+    """The Monte-Carlo risk for each of many teachers, with the inputs held fixed."""
 
     def risk(key):
         teacher = problem.sample_teacher(jr.fold_in(key, 0))

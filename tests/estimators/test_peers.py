@@ -1,4 +1,5 @@
-"""Students of any network beside PyTorch's loop, and beside the infinitely wide network of neural-tangents. Slow."""
+"""Students of any network are compared with a loop in PyTorch, and with the infinitely wide network of neural-tangents. These
+tests are slow."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("float64", 1e-10)])
 def test_full_batch_descent_is_that_of_pytorch(key, dtype, tolerance):
-    """From the same weights, for 100 steps."""
+    """Both start from the same weights and train for 100 steps."""
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(SEED)
     x, y = rng.normal(size=(50, 4)).astype(dtype), rng.normal(size=50).astype(dtype)
@@ -43,8 +44,8 @@ def test_full_batch_descent_is_that_of_pytorch(key, dtype, tolerance):
 
 
 def test_wide_ensembles_tend_to_the_infinitely_wide_network(key):
-    """The mean square distance of centred networks from `gradient_descent_mse` falls as 1 / width: an exponent of 1, that of
-    the fluctuations of the tangent kernel (Lee et al. 2019, arXiv:1902.06720, theorem 2.1: width^-1/2 in distance)."""
+    """The mean square distance of centred networks from `gradient_descent_mse` falls as 1 / width. This exponent of 1 is that
+    of the fluctuations of the tangent kernel (Lee et al. 2019, arXiv:1902.06720, theorem 2.1: width^-1/2 in distance)."""
     if neural_tangents.source() == "closed form":
         pytest.skip("neural-tangents is not installed")
     nt = neural_tangents.load()

@@ -1,4 +1,4 @@
-"""Backward elimination against least squares and brute force in NumPy."""
+"""Backward elimination is compared with least squares and with brute force in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ D, N = 4, 200
 
 @pytest.fixture
 def sample(key):
-    """Four neurons of very different weight, and responses of theirs with noise."""
+    """Four neurons of very different weight, and their responses with noise."""
     key_w, key_x, key_eps = jr.split(key, 3)
     w = jr.normal(key_w, (4, D)) * jnp.array([1.0, 0.05, 0.7, 0.2])[:, None]
     net = ts.TwoLayer(a=jnp.array([1.0, -1.0, -1.0, 1.0]), w=w)
@@ -54,7 +54,8 @@ def test_duplicates_and_dead_neurons_change_nothing(sample):
 
 
 def test_the_width_of_the_best_criterion(sample, monkeypatch):
-    """The whole path by brute force: best subset by removal of one at a time, refitted by least squares."""
+    """The whole path is repeated by brute force: neurons are removed one at a time, the best one first, and least squares
+    refits the others."""
     monkeypatch.setattr(pruning, "REFIT_STEPS", 0)
     net, x_t, y = sample
     y = y + 0.1 * jr.normal(jr.key(5), (N,))

@@ -1,4 +1,4 @@
-"""Rows that repeat, against refits without them and against formulas on distinct rows, by NumPy."""
+"""Fits to data with repeated rows are compared with refits without these rows, and with formulas on distinct rows in NumPy."""
 
 import warnings
 
@@ -63,7 +63,7 @@ def test_distinct_rows_have_weight_one():
 
 
 def test_the_first_row_of_weight_above_zero_stands_for_its_group():
-    """Row 0 is not there; rows 1 and 3 are equal to it."""
+    """Row 0 has weight 0, and rows 1 and 3 are equal to it."""
     x, y = jnp.array([[1.0], [1.0], [2.0], [1.0]]), jnp.array([[9.0], [1.0], [5.0], [4.0]])
     rows = distinct(Sample(x, y, jnp.array([0.0, 2.0, 0.5, 1.0])))
     np.testing.assert_allclose(rows.root, np.sqrt([0.0, 3.0, 0.5, 0.0]))
@@ -73,7 +73,8 @@ def test_the_first_row_of_weight_above_zero_stands_for_its_group():
 
 
 def test_criteria_are_those_of_the_distinct_rows(key):
-    """With noise ridge / multiplicity; and leave-one-out is leaving groups out, by refitting."""
+    """GCV and the marginal likelihood use the noise ridge / multiplicity on distinct rows. Leave-one-out equals refits without
+    whole groups."""
     gram, y = _weighted()
     count, ridges = len(y), PATH * N / N
     rests = [r * np.linalg.inv(gram + r * np.eye(count)) for r in ridges]
@@ -125,8 +126,8 @@ BOOTSTRAPPED = [
 
 @pytest.mark.parametrize(("estimator", "reference"), BOOTSTRAPPED)
 def test_a_bootstrap_sample_is_no_reason_to_interpolate(key, estimator, reference):
-    """Whole rows repeat, responses included: the risk is within a factor of two of that of leave-one-out on the sample's
-    distinct rows, which knows of no copies. R^2 of GCV was -13 here."""
+    """Whole rows repeat, with their responses. The risk is within a factor of two of that of leave-one-out on the distinct rows
+    of the sample, which has no copies."""
     rng = np.random.default_rng(SEED + 1)
     x = rng.normal(size=(100, 3))
     y, chosen, new = TRUTH(x) + 0.3 * rng.normal(size=100), rng.integers(0, 100, 100), rng.normal(size=(2000, 3))
@@ -173,7 +174,8 @@ def test_smoothers_leave_groups_out(key, estimator):
 
 @pytest.mark.slow
 def test_copies_are_held_out_together():
-    """And those of the group at the border are in neither part; without repeats the parts are those of a permutation."""
+    """Rows of the group at the border that are not held out are in neither part. Without repeated rows the parts are those of a
+    permutation."""
     for seed in range(5):
         (x, y, weight), (x_held, y_held, _) = hold_out(jax.random.key(seed), Sample(DATA.x, DATA.y[:, None], None))
         assert weight is not None and len(x) == len(y) == 48 and len(x_held) == len(y_held) == 12
@@ -193,7 +195,7 @@ def test_copies_are_held_out_together():
 
 @pytest.mark.filterwarnings("ignore:84 of 100 rows")
 def test_a_group_that_is_most_of_the_data_is_split_from_the_rest():
-    """85 of 100 rows are equal: for some keys they fill the part to fit, and the border lies amid them."""
+    """85 of 100 rows are equal. For some keys all rows to fit belong to this group, and so does the border."""
     x = jnp.asarray(np.append(np.zeros(85), np.arange(1.0, 16.0)))[:, None]
     y = jnp.asarray(RNG.normal(size=100))
     ridges = []

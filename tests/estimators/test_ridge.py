@@ -19,7 +19,7 @@ def problem():
 
 
 def _hat_matrices(gram):
-    """By solving, for each ridge of the path."""
+    """The ridges of the path and their hat matrices, by direct inversion."""
     ridges = PATH * np.trace(gram) / N
     return ridges, [gram @ np.linalg.inv(gram + r * np.eye(N)) for r in ridges]
 
@@ -88,7 +88,7 @@ def test_oracle_is_the_best_of_the_path(problem, teacher, data, key):
 
 
 def test_the_marginal_likelihood_is_that_of_a_gaussian(data, key):
-    """With the scale at its best; the density is SciPy's."""
+    """The reference is SciPy's Gaussian density at the best scale."""
     fit = KernelRidge(ntk(), ridge="marginal_likelihood").fit(key, data)
     gram, y = np.asarray(ArcCosineNTK()(data.x)), np.asarray(data.y)
 
@@ -176,7 +176,8 @@ def test_many_points_are_predicted_in_blocks(data, key):
     "kernel", [ntk(depth=3), ArcCosineNTK(depth=3, bias_std=0.5), ArcCosine(0), Matern(1.0)], ids=str
 )
 def test_memory_is_a_few_kernel_matrices(key, kernel):
-    """By XLA's own account, without running: n = 16384 must fit in 24 GiB, twelve matrices of float64."""
+    """The memory is XLA's estimate, without running the program: n = 16384 must fit into 24 GiB, which hold twelve float64
+    matrices."""
     n = 16384
     fit = jax.jit(lambda x, y: KernelRidge(kernel).fit(key, ts.Dataset(x=x, y=y)).alpha)
     shapes = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((n, 5), (n,))]
@@ -207,7 +208,8 @@ def test_a_singular_matrix_is_a_status(key):
 
 
 def test_no_ridge_below_the_error_of_the_kernel(key):
-    """Pairs of nearly equal points, where neural-tangents errs by 1e-9: a ridge of 1e-10 would be one of noise."""
+    """The data have pairs of nearly equal points, at which neural-tangents has errors of 1e-9. A ridge of 1e-10 would be below
+    the errors of the kernel."""
     x = jr.normal(key, (20, 2))
     x = jnp.concatenate([x, x * (1.0 + 1e-12) + 1e-12])
     data = ts.Dataset(x=x, y=jnp.sum(x**2, axis=1))

@@ -23,7 +23,7 @@ def problem():
 
 @pytest.fixture(params=list(SMOOTHERS))
 def smoother(request):
-    """A class of smoothers as a function of its hyper-parameter, and the latter's name."""
+    """A class of smoothers as a function of its hyper-parameter, and the name of this hyper-parameter."""
     name = NAMES[request.param]
     return lambda value: SMOOTHERS[request.param](**{name: value}), name
 

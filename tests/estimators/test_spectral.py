@@ -19,14 +19,15 @@ def problem():
 
 
 def _hat(gram, share):
-    """I - U diag(share) U^T, by NumPy; `share` is a function of the eigenvalues in descending order and their ranks."""
+    """I - U diag(share) U^T in NumPy, where `share` is a function of the eigenvalues in descending order and their ranks."""
     s, u = np.linalg.eigh(gram)
     s, u = s[::-1], u[:, ::-1]
     return np.eye(N) - (u * share(s, np.arange(1, N + 1))) @ u.T
 
 
 def test_gradient_flow_is_gradient_descent(data, key):
-    """Many small steps on half the mean squared error, in the space of functions; and neural-tangents' prediction."""
+    """The references are many small gradient steps on half the mean squared error in the space of functions, and the prediction
+    of neural-tangents."""
     gram, y = ArcCosineNTK()(data.x), data.y
     fit = ts.GradientFlow(ntk(), time=5.0).fit(key, data)
     steps = 20_000
@@ -69,7 +70,8 @@ def test_minimum_norm_of_repeated_points_is_that_of_their_means(data, key):
     "make", [lambda k: ts.GradientFlow(k, time=1e20), ts.MinimumNorm, lambda k: ts.SpectralCutoff(k, 100)]
 )
 def test_roundoff_is_not_inverted(key, make):
-    """Against least squares on the functions that the kernels span; eigenvalues below the kernel's own error are cut."""
+    """The reference is least squares on the functions that the kernels span. Eigenvalues below the kernel's own error are
+    cut."""
     rng = np.random.default_rng(SEED)
     wide, line = rng.normal(size=(100, 3)), rng.normal(size=(100, 1))
     quadratic = lambda x: np.column_stack(

@@ -21,7 +21,7 @@ def _data(x=X, y=Y, dtype=jnp.float64):
 
 @pytest.mark.parametrize("bias", [0.0, 2.0])
 def test_it_is_the_formula(key, bias):
-    """Against linear ridge regression written out in NumPy."""
+    """The reference is linear ridge regression written in NumPy."""
     fit = ts.Standardized(ts.KernelRidge(DotProduct((0.0, 1.0)), ridge=0.7), bias=bias).fit(key, _data())
 
     def z(x):
@@ -52,7 +52,8 @@ def test_each_switch_switches_its_part(key):
 
 
 def test_what_is_constant_stays_so(key):
-    """A mean may differ from equal numbers by roundoff, which is no signal; nor is a response without variation."""
+    """The computed mean of equal numbers may differ from them by roundoff, which must not become a signal. A constant response
+    is predicted as it is."""
     constant = np.c_[X, np.full(N, 0.1)]
     estimator = ts.Standardized(ts.KernelRidge(RBF(1.0), ridge=0.1))
     fit = estimator.fit(key, _data(constant))
@@ -67,7 +68,8 @@ def test_what_is_constant_stays_so(key):
 
 
 def test_large_offsets_survive_float32(key):
-    """Mean and deviation are taken in float64: of numbers near 1e4 float32 keeps three digits, and its sums fewer."""
+    """Means and deviations are computed in float64, since near 1e4 float32 keeps three digits after the point, and its sums
+    fewer."""
     shifted = np.round(X[:, :2], 2) + 1e4
     estimator = ts.Standardized(ts.KernelRidge(RBF(1.0), ridge=0.1), bias=0.0)
     half = estimator.fit(key, _data(shifted, dtype=jnp.float32))
@@ -78,7 +80,7 @@ def test_large_offsets_survive_float32(key):
 
 @pytest.mark.slow
 def test_many_at_once_are_each_alone(key):
-    """Under vmap, without a bias, and with one that is traced."""
+    """Fits under vmap equal single fits, without a bias and with a traced one."""
     estimator = ts.Standardized(ts.RandomFeatures(20, ridge=0.1), bias=0.0)
     data = jax.tree.map(lambda leaf: jnp.stack([leaf, 2.0 * leaf + 1.0]), _data())
     many = jax.vmap(lambda d: estimator.fit(key, d).predict(jnp.asarray(NEW)))(data)

@@ -1,4 +1,5 @@
-"""Students of any network: against scikit-learn, under weights, in batches of settings, and what they refuse."""
+"""Students of any network are compared with scikit-learn, and tested with weights, in batches of settings, and on invalid
+input."""
 
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def mlp(key, point):
 
 
 def test_a_linear_student_is_logistic_regression(key):
-    """Without a penalty, by L-BFGS: to 1e-5, for two classes and for three."""
+    """L-BFGS without a penalty agrees with scikit-learn to 1e-5, for two classes and for three."""
     two = ts.Dataset(x=X, y=(LABELS == 0).astype(jnp.int32))
     for data, model, loss in (
         (two, linear(), ts.losses.logistic),
@@ -89,7 +90,7 @@ def test_sample_weights_of_a_linear_student_are_those_of_scikit_learn(key):
     ids=["full", "batches", "epochs", "noisy", "centred", "validation", "flat"],
 )
 def test_rows_of_weight_0_are_not_there(key, options):
-    """Rows of weight 0 may stand anywhere and hold anything, at a fixed number of steps: to 1e-8 in float64."""
+    """Rows of weight 0 may be anywhere and hold any numbers. After a fixed number of steps, fits agree to 1e-8 in float64."""
     student = ts.Student(mlp, learning_rate=0.1, **{"steps": 30, **options})
     places = np.sort(np.random.default_rng(SEED).choice(N + 7, N, replace=False))
     x, y, weight = np.full((N + 7, D), 3.0), np.full(N + 7, -5.0), np.zeros(N + 7)
@@ -103,7 +104,8 @@ def test_rows_of_weight_0_are_not_there(key, options):
 
 
 def test_settings_are_mapped(key):
-    """Learning rate, penalty, temperature and scales differ in one program, and equal fits one by one."""
+    """One program trains with different learning rates, penalties, temperatures and scales, and each fit equals one on its
+    own."""
 
     def train(rate, penalty, temperature, scale, own):
         return ts.Student(
@@ -132,7 +134,7 @@ def test_another_learning_rate_compiles_nothing(key, caplog):
 
 
 def test_pairs_of_functions_are_networks(key):
-    """As those of Flax, Haiku or one's own: init(key, x) and apply(parameters, x)."""
+    """A network can be a pair of init(key, x) and apply(parameters, x), as in Flax and Haiku."""
     init = lambda own, x: {"w": 0.1 * jr.normal(own, (x.shape[0],)), "b": jnp.zeros(())}
     apply = lambda parameters, x: parameters["w"] @ x + parameters["b"]
     pair = ts.Student((init, apply), optimizer=optax.lbfgs(), steps=60).fit(key, NUMBERS)
@@ -153,14 +155,14 @@ def test_pairs_of_functions_are_networks(key):
 )
 @pytest.mark.parametrize("batch_size", [None, 16])
 def test_optimizers_that_ask_for_more_than_a_gradient(key, options, batch_size):
-    """What they ask for is that of their own batch: in steps of all rows, and in mini-batches."""
+    """Such optimizers get the values of the batch of the step, for steps on all rows and on mini-batches."""
     fit = ts.Student(mlp, **options, steps=150, batch_size=batch_size).fit(key, NUMBERS)
     assert float(fit.stats["train_loss"]) < 0.25 * float(jnp.var(Y)) / 2 and int(fit.status) == ts.Status.STEP_LIMIT
 
 
 @pytest.mark.slow
 def test_a_stream_of_ten_million_samples_takes_no_memory():
-    """In a process of its own, whose peak of memory grows by less than a third of what the samples would take (440 MB)."""
+    """The peak of memory of a separate process grows by less than a third of the memory of the samples (440 MB)."""
     code = """
 import resource, jax, optax, tsjax as ts
 instance = ts.Problem(ts.Gaussian(10), ts.ReLUTeacher(3), 0.1).draw(jax.random.key(0))
@@ -181,7 +183,7 @@ print(int(fit.stats["sample_steps"]), float(fit.stats["train_loss"]), peak() - b
 
 @pytest.mark.slow
 def test_modules_of_flax_train_as_they_are(key):
-    """Linen modules are (init, apply); modules of nnx are split into parameters and a function of them."""
+    """Linen modules have init and apply. Modules of nnx are split into parameters and a function of them."""
     linen, nnx = pytest.importorskip("flax.linen"), pytest.importorskip("flax.nnx")
 
     class Net(linen.Module):
@@ -208,7 +210,7 @@ def test_modules_of_flax_train_as_they_are(key):
 
 
 def test_a_centred_student_is_lazy_for_a_large_scale(key):
-    """f - f_0 is 0 at the start; and as the scale grows, the network moves less while its predictions move alike."""
+    """f - f_0 is 0 at the start. As the scale grows, the network moves less, while its predictions move by the same amount."""
     fits = {
         scale: ts.Student(mlp, learning_rate=0.05, steps=50, output_scale=scale).fit(key, NUMBERS)
         for scale in (1.0, 100.0, 1000.0)
@@ -241,7 +243,7 @@ def test_a_stream_is_learnt_from_without_a_data_set(key):
 
 
 def test_two_layers_reach_the_fast_kernel(key, monkeypatch):
-    """`Student` of a two-layer relu network is `GradientStudent`, by the same kernel."""
+    """`Student` of a two-layer relu network equals `GradientStudent`, and uses the same kernel."""
     net = ts.TwoLayer(a=0.3 * jr.normal(key, (5,)), w=0.5 * jr.normal(key, (5, D)))
     data = ts.Dataset(x=X.astype(jnp.float32), y=Y.astype(jnp.float32))
     calls = []
@@ -260,7 +262,8 @@ def test_two_layers_reach_the_fast_kernel(key, monkeypatch):
 
 
 def test_weight_decay_is_decoupled(key):
-    """After Adam it is optax's AdamW, under a schedule too; after gradient descent it is a penalty; and it is mapped over."""
+    """With Adam it is optax's AdamW, also under a schedule. With gradient descent it equals a penalty. It can be mapped
+    over."""
     rate = optax.cosine_decay_schedule(0.1, 30)
     decays = jnp.array([1e-2, 0.5])
     shared = {"steps": 30, "batch_size": 8}

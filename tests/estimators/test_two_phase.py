@@ -68,7 +68,7 @@ def _numpy_descent(a, w, x, y, step_size, steps):
 
 
 def _numpy_normals(key, step, size):
-    """The noise of a step again: JAX's own Threefry and SciPy's inverse of the error function."""
+    """The noise of a step in NumPy, by JAX's own Threefry and SciPy's inverse error function."""
     seed = jr.bits(key, (2,), np.uint32)
     counters = np.concatenate([np.full(size, step), np.arange(size)]).astype(np.uint32)
     high, low = np.asarray(threefry_2x32(seed, jnp.asarray(counters))).astype(np.uint64).reshape(2, size)
@@ -77,7 +77,7 @@ def _numpy_normals(key, step, size):
 
 
 def _numpy_noisy_descent(student, key, x, y):
-    """The networks after each step of phase I, after the switch."""
+    """The networks after each step of phase I and after the switch, in NumPy."""
     phase, (m, d) = student.noisy, (student.width, x.shape[1])
     key_a, key_w, key_noise = jr.split(key, 3)
     a = student.init_output_std * np.asarray(jr.normal(key_a, (m,)))
@@ -161,7 +161,7 @@ def test_trajectory(data, key):
 
 @pytest.mark.slow
 def test_log_spaced_trajectory(data, key):
-    """The same fit as without it; its points are those of a run probed there by hand."""
+    """The fit equals that without a probe, and the points of the trajectory equal those of a run probed at the same steps."""
     student = dataclasses.replace(SHORT, restarts=1, vanilla=ts.VanillaPhase(max_steps=900, step_size=0.7))
     probe = lambda net: {"norm": jnp.sum(net.w**2)}
     plain, fit = student.fit(key, data), student.fit(key, data, probe=probe, probe_steps=5)
@@ -222,7 +222,7 @@ def test_any_optax_optimizer_in_both_phases(data, key):
 
 @pytest.fixture(scope="module")
 def recovery():
-    """Default settings on 8 data sets of 8 teachers."""
+    """Fits with default settings to 8 data sets of 8 teachers."""
     problem = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2), 0.1)
     keys = jr.split(jr.key(SEED + 2), 8)
     teachers = jax.vmap(problem.sample_teacher)(keys)
@@ -338,7 +338,7 @@ def test_new_values_do_not_compile_again(data, key, caplog):
 
 @pytest.mark.slow
 def test_restarts_end_when_two_agree(data, key):
-    """Against the restarts one by one, and the rule by hand."""
+    """The references are the restarts one by one, and the rule of agreement in NumPy."""
     every = dataclasses.replace(SHORT, restarts=7).fit(key, data)
     losses = np.asarray(every.stats["restart_losses"])
     assert int(every.stats["restarts_run"]) == 7 and np.isfinite(losses).all()
@@ -453,7 +453,8 @@ def test_all_zero_responses_are_learnt(key):
 
 @pytest.mark.slow
 def test_correlated_inputs_take_smaller_steps():
-    """Half of the largest eigenvalue of the second moments in place of their mean, where that is larger; never elsewhere."""
+    """Half of the largest eigenvalue of the second moments replaces the mean of the eigenvalues if it is larger, and only
+    then."""
     rng = np.random.default_rng(SEED)
     isotropic = rng.normal(size=(12, 400))
     assert float(step_scale(jnp.asarray(isotropic))) == pytest.approx(np.mean(isotropic**2))

@@ -1,4 +1,4 @@
-"""Sample weights and several outputs: against scikit-learn, refits, repeated rows and NumPy's formulas."""
+"""Sample weights and several outputs are compared with scikit-learn, refits, repeated rows and formulas in NumPy."""
 
 import jax
 import jax.numpy as jnp
@@ -70,7 +70,7 @@ def test_weighted_ridge_is_that_of_scikit_learn(key, outputs):
 
 @pytest.mark.parametrize("name", LINEAR)
 def test_statistics_are_those_of_the_hat_matrix_and_of_refits(key, name):
-    """The hat matrix is the fit of the n columns of I; a row is left out by weight 0."""
+    """The columns of the hat matrix are the fits of the n columns of I. A weight of 0 leaves a row out."""
     estimator = LINEAR[name]
     fit = estimator.fit(key, _data())
     hat = np.asarray(estimator.fit(key, _data(np.eye(N))).predict(jnp.asarray(X)))
@@ -101,7 +101,7 @@ def test_statistics_are_those_of_the_hat_matrix_and_of_refits(key, name):
 @pytest.mark.parametrize("criterion", ["gcv", "loo", "marginal_likelihood"])
 @pytest.mark.parametrize("features", [None, 8])
 def test_search_finds_the_brute_force_minimum(key, criterion, features):
-    """Scores summed over outputs where one is 0 throughout; the density of the marginal likelihood is SciPy's."""
+    """Scores are summed over outputs, one of them 0 everywhere. The density of the marginal likelihood is SciPy's."""
     y = np.concatenate([Y, np.zeros((N, 1))], axis=1)
     if features is None:
         fit, gram = ts.KernelRidge(RBF(1.0), ridge=criterion).fit(key, _data(y)), _gram(X, X)
@@ -177,7 +177,7 @@ def test_several_outputs_are_the_outputs_one_by_one(key, estimator):
     ids=lambda e: type(e).__name__,
 )
 def test_rows_of_weight_zero_are_not_held_out(key, estimator):
-    """Nor counted: wherever they are, the choice is that of the data without them."""
+    """Rows of weight 0 are not counted either: wherever they are, the choice is that of the data without them."""
     plain = estimator.fit(key, _data(weight=None))
     more = np.concatenate([X, 100.0 * RNG.normal(size=(9, 3))]), np.concatenate([Y, RNG.normal(size=(9, 3))])
     fit = estimator.fit(key, _data(more[1], np.arange(N + 9) < N, more[0]))
@@ -185,7 +185,7 @@ def test_rows_of_weight_zero_are_not_held_out(key, estimator):
 
 
 def test_the_unit_of_weights_moves_the_path(key):
-    """The best ridge is far above the path of weights of order 1, and is found."""
+    """The best ridge is far above the path for weights of order 1, and the search finds it."""
     plain = ts.KernelRidge(RBF(1.0)).fit(key, _data())
     large = ts.KernelRidge(RBF(1.0)).fit(key, _data(weight=1e9 * WEIGHT))
     assert float(large.stats["ridge"]) > 1e6 * float(plain.stats["ridge"])
@@ -202,7 +202,7 @@ def test_weighted_scales_are_those_of_scikit_learn(key):
 
 
 def test_the_linear_bound_knows_the_noise_of_each_row(key):
-    """The covariance of the optimal linear estimate, by NumPy, with noise sigma^2 / w."""
+    """The reference is the covariance of the optimal linear estimate in NumPy, with noise sigma^2 / w."""
     problem = ts.Problem(ts.Gaussian(3), ts.ReLUTeacher(2), 0.4)
     fit = ts.OptimalLinear(problem, test_points=64).fit(key, _data(Y[:, 0]))
     gram = np.asarray(fit.kernel(jnp.asarray(X)))

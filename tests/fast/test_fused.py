@@ -1,4 +1,4 @@
-"""The GPU's kernel in Pallas's interpreter against XLA, and its lowering for CUDA. It needs a GPU to be run for real."""
+"""The GPU's kernel in Pallas's interpreter is compared with XLA, and lowered for CUDA. Running it for real needs a GPU."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from tsjax.optim import counter_normals, noise_seed
 
 @pytest.fixture
 def choose(monkeypatch):
-    """Sets TSJAX_FUSED, which is read once, or takes it away."""
+    """Sets or deletes TSJAX_FUSED, and clears the cached value."""
 
     def set_to(value: str | None):
         if value is None:
@@ -47,7 +47,7 @@ def _arguments(start, stop):
 
 
 def _by_xla(a, w, x_t, y, start, stop, output_weights):
-    """The same steps, one operation after the other."""
+    """The same steps, by separate operations in XLA."""
     theta, loss = (a, w), jnp.float32(0)
     loss_and_gradient = jax.jit(jax.value_and_grad(lambda theta: half_mse_by_xla(TwoLayer(*theta), x_t, y)))
     for i in range(start, stop):
@@ -80,7 +80,7 @@ def test_it_does_the_steps_of_gradient_descent(m, d, n, warps, output_weights):
 
 
 def test_it_ends_with_the_samples_that_count():
-    """What lies after them is not read, a tile at a time."""
+    """The kernel does not read tiles after the last sample that counts."""
     a, w, x_t, y = _case(3, 5, 300)
     weight = (jnp.arange(300) < 70).astype(jnp.float32)
     extent = scaled_samples(x_t, y, weight)[2]
@@ -162,7 +162,7 @@ def test_a_whole_fit_is_that_of_xla(choose, width):
 
 
 def test_the_check_on_a_device(monkeypatch):
-    """In the interpreter; a kernel that sums wrongly, or does not run, is not used."""
+    """The check runs in the interpreter. A kernel that sums wrongly, or does not run, is not used."""
     device = jax.devices()[0]
     agrees, detail = fused.compare(device, interpret=True)
     assert agrees, detail
@@ -176,7 +176,7 @@ def test_the_check_on_a_device(monkeypatch):
 
 
 def test_the_check_is_kept(monkeypatch, tmp_path, choose):
-    """Once for each kind of device and version; also where the caller is tracing."""
+    """The check runs once for each kind of device and version, also if the caller is tracing."""
     monkeypatch.setenv("TSJAX_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(jax, "local_devices", lambda backend=None: jax.devices()[:1])
     calls = []

@@ -1,4 +1,4 @@
-"""The kernel in C against XLA, and what happens where it cannot be had."""
+"""The kernel in C is compared with XLA, and tested where it cannot be built."""
 
 import ctypes
 import hashlib
@@ -82,7 +82,7 @@ def test_other_derivatives():
 
 @needs_kernel
 def test_a_nan_spreads():
-    """A student that has diverged must be seen to have."""
+    """The loss and the gradient must show that a student has diverged."""
     a, w, x, y = _case(3, 4, 70, jnp.float32)
     loss, (ga, gw) = _gradients(half_mse, a, w.at[1, 2].set(jnp.nan), x, y)
     assert jnp.isnan(loss) and jnp.isnan(ga).all() and jnp.isnan(gw).all()
@@ -144,7 +144,7 @@ def test_what_the_compiler_says_is_kept(tmp_path):
 
 
 def _plant(library, written):
-    """Puts another library in its place, which writes a file as soon as it is loaded."""
+    """Replaces a library by another one, which writes a file as soon as it is loaded."""
     source = library.with_suffix(".planted.c")
     source.write_text(
         "#include <stdio.h>\n"
@@ -159,7 +159,7 @@ def _plant(library, written):
 
 @pytest.fixture
 def small(tmp_path):
-    """The source of a small library, the folder it is built in, and its path there."""
+    """The source of a small library, its build folder, and the path of the library there."""
     (tmp_path / "small.c").write_text("int value(void) { return 7; }\n")
     return tmp_path / "small.c", tmp_path / "native", native.build(tmp_path / "small.c", tmp_path / "native")
 
@@ -264,7 +264,7 @@ def test_where_others_can_write_there_is_no_kernel(monkeypatch, tmp_path):
     "left", [9000, pytest.param(0, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.slow)]
 )
 def test_a_library_cut_short_is_built_again(left, tmp_path):
-    """Loading one ends the process by a signal (SIGBUS), so another process tries."""
+    """Loading such a library would end the process by a signal (SIGBUS), so a separate process tries."""
     (tmp_path / "native").mkdir(mode=0o700)
     library = Path(shutil.copy2(native.load()[1], tmp_path / "native"))
     content = library.read_bytes()
@@ -278,7 +278,7 @@ def test_a_library_cut_short_is_built_again(left, tmp_path):
 
 
 def _weighted(net, x_t, y, weight):
-    """By its definition, one sample after the other."""
+    """The weighted loss by its definition, one sample after the other."""
     squares = [w * (net(x) - v) ** 2 for x, v, w in zip(x_t.T, y, weight, strict=True) if float(w) > 0]
     return sum(squares) / (2 * jnp.sum(weight))
 
@@ -286,7 +286,7 @@ def _weighted(net, x_t, y, weight):
 @needs_kernel
 @pytest.mark.parametrize("n", [3, 70])
 def test_weighted_samples_are_scaled_ones(n):
-    """sqrt(w) goes into x and y, as relu is homogeneous; rows of weight 0 may hold anything."""
+    """Since relu is homogeneous, x and y are multiplied by sqrt(w). Rows of weight 0 may hold any numbers."""
     a, w, x, y = _case(3, 4, n, jnp.float64)
     weight = jnp.asarray(np.random.default_rng(SEED).choice([0.0, 0.5, 2.0], n)).at[0].set(1.0).at[-1].set(0.0)
     loss = lambda net, x, y: half_mse(net, *scaled_samples(x, y, weight))
@@ -301,7 +301,8 @@ def test_weighted_samples_are_scaled_ones(n):
 @needs_kernel
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
 def test_padding_changes_no_bit(dtype):
-    """Of samples with weights 1 and then 0 the kernel looks at the first alone, in the same order; a batch may end anywhere."""
+    """If weights are 1 and then 0, the kernel reads only the first samples, in the same order. Members of a batch may end at
+    different samples."""
     a, w, x, y = _case(5, 6, 900, dtype)
     counts = jnp.asarray([1, 255, 256, 700, 900])
     padded = jax.jit(

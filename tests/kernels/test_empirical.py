@@ -1,4 +1,4 @@
-"""Tangent kernels of finite networks: against neural-tangents, in blocks, and how far they move."""
+"""Tangent kernels of finite networks: compared with neural-tangents, computed in blocks, and how far they move."""
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ def network(key):
 
 
 def test_several_outputs_are_those_of_neural_tangents(points, network):
-    """All pairs of outputs, and the mean over them, which is their default `trace_axes`."""
+    """This holds for all pairs of outputs, and for the mean over outputs, their default `trace_axes`."""
     nt = neural_tangents.load()
     moving, fixed = eqx.partition(network, eqx.is_inexact_array)
     apply = lambda moving, x: jax.vmap(eqx.combine(moving, fixed))(x)
@@ -66,7 +66,7 @@ def test_blocks_are_one_shot(points, network, block):
 
 @pytest.mark.slow
 def test_memory_is_that_of_blocks(key, monkeypatch):
-    """Without `block`, gradients of few points at a time where there are many parameters."""
+    """Without `block`, fewer points have their gradients computed at once if there are many parameters."""
     network = ts.MLP((50,)).init(key, 20)  # 1050 parameters
     x = jr.normal(key, (64, 20))
 
@@ -122,7 +122,7 @@ def test_change_by_hand(points, network, key):
 
 
 def test_change_of_all_pairs_of_outputs(points, key):
-    """By finite differences of a network whose kernel differs between outputs; K is the matrix (n k, n k)."""
+    """The reference is finite differences of a network whose kernel differs between outputs; K is the matrix (n k, n k)."""
     x = points[0]
     before = ts.MLP((5,), 2, "tanh").init(key, 3)
     after = eqx.tree_at(lambda net: net.layers[1].weight, before, before.layers[1].weight * jnp.array([[2.0], [1.0]]))
@@ -148,7 +148,8 @@ def _scaled(c):
 
 @pytest.mark.slow
 def test_change_falls_with_the_width_but_not_in_mup(key, points):
-    """After one step of gradient descent: by about 1 / width in the NTK parameterisation, by a constant in muP."""
+    """One step of gradient descent changes the kernel by about 1 / width in the NTK parameterisation, and by a constant in
+    muP."""
     x = points[0]
     y = jnp.sin(x[:, 0])
 

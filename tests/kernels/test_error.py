@@ -1,4 +1,4 @@
-"""`AbstractKernel.error` against kernels that are more accurate."""
+"""`AbstractKernel.error` is compared with the differences from more accurate kernels."""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from tsjax.kernels import RBF, ArcCosineNTK, DotProduct, Matern, Polynomial, ReL
     ],
 )
 def test_the_error_of_neural_tangents_is_known(depth, bias_std, most):
-    """An upper estimate, and no more than two orders of magnitude too high, at ordinary and at small angles."""
+    """The estimate is above the error, but by no more than two orders of magnitude, at ordinary and at small angles."""
     rng = np.random.default_rng(SEED)
     centre = rng.normal(size=3)
     sets = [np.repeat(rng.normal(size=(10, 3)), 2, axis=0), rng.normal(size=(20, 3)), rng.normal(size=(20, 1)) * centre]
@@ -49,7 +49,7 @@ def test_the_error_of_neural_tangents_is_known(depth, bias_std, most):
     ids=lambda kernel: type(kernel).__name__,
 )
 def test_the_error_of_other_kernels_is_roundoff(key, kernel):
-    """Of float32, which float64 shows."""
+    """The error of float32 is the difference from float64."""
     single = jr.normal(key, (12, 4), jnp.float32)
     single = jnp.concatenate([single, single[:3] * 1.001, single[:2]])
     error = np.linalg.norm(np.asarray(kernel(single), np.float64) - np.asarray(kernel(single.astype(jnp.float64))))

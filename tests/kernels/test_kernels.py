@@ -108,7 +108,8 @@ def test_float32_stays_float32(kernel, points):
 
 
 def test_a_length_scale_for_any_kernel(points):
-    """k(x / l, z / l); of a network with biases the bias that is b times as large, over b^2; of one without a multiple."""
+    """The stretched kernel is k(x / l, z / l). For a network with biases it is the kernel with biases l times as large, over
+    l^2; for a network without biases it is a multiple of the kernel."""
     x, z = points
     lengths = jnp.array([0.5, 3.0])
     values = jax.vmap(lambda length: Stretched(ntk(2, bias_std=1.0), length)(x, z))(lengths)
@@ -163,7 +164,7 @@ def test_a_bias_is_one_more_coordinate(points):
 
 
 def test_deep_biases_are_accurate_at_small_angles():
-    """Against the same recursion with 60 digits: cosines, which lose half of the digits, but have enough of them here."""
+    """The reference is the same recursion with 60 digits. It uses cosines, which lose half of the digits, but 60 are enough."""
     x, z = [1.0, 2.0], [1.0 + 1e-7, 2.0 - 3e-8]
     with mpmath.workdps(60):
         x1, z1, b2 = [mpmath.mpf(v) for v in x], [mpmath.mpf(v) for v in z], mpmath.mpf(0.7) ** 2
@@ -214,8 +215,8 @@ NO_SECOND = {
 
 @pytest.mark.slow
 def test_derivatives_where_points_are_equal_opposite_or_zero():
-    """First ones against differences of values, in the mean of both sides where there is a kink; second ones, where they exist,
-    against differences of first ones. One program for all kernels."""
+    """First derivatives are compared with differences of values, by the mean of both sides at a kink. Second derivatives, where
+    they exist, are compared with differences of first ones. All kernels share one program."""
     z = jr.normal(jr.key(SEED + 9), (4,))
     places = {"equal": z, "zero": 0.0 * z, "opposite": -z}
     h = 1e-4
@@ -254,7 +255,7 @@ def test_derivatives_where_points_are_equal_opposite_or_zero():
 
 @pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_kernels_are_those_of_wide_random_networks(key, depth):
-    """Monte Carlo over networks: kernels of gradients by automatic differentiation, and of values."""
+    """Monte Carlo over networks gives the kernels of gradients, by automatic differentiation, and of values."""
     x = jr.normal(key, (4, 3))
     width, draws = 128, 400
 
@@ -297,7 +298,8 @@ def test_matern_is_its_bessel_formula(points, nu):
 
 
 def test_rational_quadratic_is_a_mixture_of_rbf(points):
-    """Over precisions: (1 + r^2/(2 a l^2))^-a = E exp(-t r^2 / (2 l^2)), t ~ Gamma(a, rate a); RBF as a grows."""
+    """It is a mixture over precisions, (1 + r^2/(2 a l^2))^-a = E exp(-t r^2 / (2 l^2)) with t ~ Gamma(a, rate a), and tends to
+    RBF as a grows."""
     x, z = points
     nodes, weights = scipy.special.roots_genlaguerre(60, 1.5)
     mixture = sum(w * RBF(0.8 / (t / 2.5) ** 0.5)(x, z) for t, w in zip(nodes, weights, strict=True)) / weights.sum()
@@ -346,7 +348,8 @@ def test_who_is_rotation_invariant(kernel, points, key):
 
 
 def test_many_pairs_are_computed_in_blocks(key, monkeypatch):
-    """Three rows at a time and a rest of one, against the formula pair by pair; no shape that was compiled before."""
+    """Blocks of three rows and a rest of one are compared with the formula pair by pair, at a shape that was not compiled
+    before."""
     monkeypatch.setattr("tsjax.kernels.base._PAIRS", 29)
     kernel, x, z = ArcCosineNTK(2, bias_std=0.7), jr.normal(key, (2, 13, 5)), jr.normal(key, (9, 5))
     truth = [[[kernel.evaluate(a, b) for b in z] for a in rows] for rows in x[:, ::6]]
@@ -356,7 +359,8 @@ def test_many_pairs_are_computed_in_blocks(key, monkeypatch):
 
 
 def test_tiles_are_the_kernel(kernel, key):
-    """Far from the origin, with a zero point, and equal and opposite points, where inner products lose half of the digits."""
+    """The points are far from the origin and include a zero point and equal and opposite points, for which inner products lose
+    half of the digits."""
     x1, x2 = jr.normal(key, (40, 4)) + 3.0, jr.normal(jr.fold_in(key, 1), (30, 4)) * 2.0
     x1 = x1.at[0].set(0.0)
     x2 = x2.at[3].set(x1[3]).at[4].set(-2.0 * x1[4])

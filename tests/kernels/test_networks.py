@@ -1,4 +1,4 @@
-"""`kernels.of`: the exact kernels of a description, against networks that it draws."""
+"""The exact kernels of `kernels.of` are compared with networks drawn from the same description."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ def _empirical(mlp, x, point=3):
 @pytest.mark.slow
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_wide_networks_tend_to_the_kernel(key, points, activation):
-    """At the rate 1 / sqrt(width), in the mean over seeds."""
+    """The root mean square distance over seeds falls as 1 / sqrt(width)."""
     x = points[0]
     exact = of(ts.MLP((1, 1), activation=activation, bias_std=0.4), "ntk")(x)
     widths = np.array([16, 64, 256])
@@ -38,7 +38,8 @@ def test_wide_networks_tend_to_the_kernel(key, points, activation):
 
 @pytest.mark.parametrize(("kind", "activation"), [("ntk", "erf"), ("standard", "relu"), ("standard", "sin")])
 def test_one_hidden_layer_has_its_kernels_in_the_mean(key, points, kind, activation):
-    """At every width: the tangent kernel, at the own width in the standard parameterisation, and the covariance."""
+    """At every width, the mean over networks is the exact tangent kernel (in the standard parameterisation that of the
+    network's own width) and the exact covariance."""
     x = points[0]
     mlp = ts.MLP((7,), None, activation, kind, weight_std=1.3, bias_std=0.6)
     draws = 4000
@@ -56,7 +57,7 @@ def test_one_hidden_layer_has_its_kernels_in_the_mean(key, points, kind, activat
 
 @pytest.mark.slow
 def test_deep_standard_networks_tend_to_the_kernel_at_their_own_widths(key, points):
-    """In the mean over seeds up to 1 / width, with widths that differ."""
+    """The mean over seeds agrees up to 1 / width, with widths that differ between layers."""
     x = points[0]
     mlp = ts.MLP((300, 200), None, "relu", "standard", bias_std=0.4)
     empirical = _empirical(mlp, x)
@@ -72,7 +73,7 @@ def test_deep_standard_networks_tend_to_the_kernel_at_their_own_widths(key, poin
 
 @pytest.mark.parametrize(("get", "ours"), [("ntk", ntk), ("nngp", nngp)])
 def test_ntk_and_nngp_are_those_of_an_mlp(points, get, ours):
-    """On inputs times sqrt(2 / d), with a last layer of variance 2 and a bias."""
+    """They are the kernels of an MLP on inputs times sqrt(2 / d), with a last layer of variance 2 and a bias."""
     x, z = points
     scaled = [(2.0 / 3.0) ** 0.5 * p for p in points]
     for depth in (1, 3):
@@ -142,7 +143,8 @@ def test_without_the_library_others_say_what_to_install(points, monkeypatch):
 
 @pytest.mark.parametrize("name", ["norms_kept", "general", "standard"])
 def test_the_error_is_known(name):
-    """Next to each other, against the closed form of the same angles: `test_error` has this for `ntk`."""
+    """Pairs of points are close to each other, and the angles are the same before and after a rotation. `test_error` has this
+    test for `ntk`."""
     rng = np.random.default_rng(5)
     for size in (1.0, 1e-2, 1e-6):
         x = jnp.asarray(rng.normal(size=3) + size * rng.normal(size=(12, 3)))
@@ -154,7 +156,7 @@ def test_the_error_is_known(name):
 
 
 def test_the_network_is_its_own_baseline(key, points):
-    """Kernel ridge regression with it, and with the sum of it and another kernel."""
+    """Kernel ridge regression runs with the network's kernel, and with the sum of it and another kernel."""
     kernel = of(ts.MLP((64,)), "ntk")
     data = ts.Dataset(points[0], points[0][:, 0])
     for k in (kernel, kernel + ts.kernels.RBF()):
@@ -185,7 +187,7 @@ def test_errors(make, message):
 
 
 def test_closed_forms_of_one_layer(points):
-    """By hand: Sigma_1 = s^2 <x, z> / d, and the kernels of the module docstring."""
+    """The reference is written by hand: Sigma_1 = s^2 <x, z> / d, and the kernels of the module docstring."""
     x, z = points
     s = 1.3
     mlp = ts.MLP((1,), weight_std=s)

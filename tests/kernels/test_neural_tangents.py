@@ -94,7 +94,7 @@ def test_a_missing_package_is_named(monkeypatch):
 @pytest.mark.parametrize("get", [ntk, nngp])
 @pytest.mark.parametrize(("depth", "bias"), [(1, 0.0), (3, 0.5)])
 def test_without_the_library_kernels_are_closed_forms(get, depth, bias, monkeypatch, key):
-    """The same numbers at angles above 1e-3; at smaller ones the closed form is the better one."""
+    """Both give the same numbers at angles above 1e-3. At smaller angles the closed form is more accurate."""
     # Norms of 1, and pairs of points at angles of 1e-3 to pi.
     angle = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-3, jnp.pi - 1e-3, 12)])
     x = jnp.stack([jnp.cos(angle), jnp.sin(angle), 0.0 * angle], axis=1)
@@ -146,8 +146,9 @@ ACTIVATIONS = {
 
 
 def _expectation(phi, k11, k12, k22):
-    """`E[phi(u) phi(v)]` of a Gaussian pair, in polar coordinates: Gauss-Laguerre in `r^2 / 2`, and Gauss-Legendre on
-    the four arcs between the angles where `u` or `v` is zero, so that a kink or a jump of `phi` there costs nothing."""
+    """`E[phi(u) phi(v)]` of a Gaussian pair in polar coordinates, by Gauss-Laguerre in `r^2 / 2`, and by Gauss-Legendre on the
+    four arcs between the angles where `u` or `v` is zero, so that a kink or a jump of `phi` there does not lower the
+    accuracy."""
     s, ws = np.polynomial.laguerre.laggauss(40)
     z, wz = np.polynomial.legendre.leggauss(40)
     angle = np.arccos(k12 / np.sqrt(k11 * k22))
@@ -162,7 +163,7 @@ def _expectation(phi, k11, k12, k22):
 
 
 def _recursion(phi, dphi, x1, x2, depth, w_std, b_std, standard_width=None):
-    """NNGP and NTK of `depth` hidden layers `phi`, for one pair of inputs."""
+    """The NNGP and the NTK of `depth` hidden layers `phi`, for one pair of inputs."""
     pairs = ((x1, x1), (x1, x2), (x2, x2))
     second = np.array([a @ b / len(a) for a, b in pairs])  # Mean products of a layer's inputs.
     slope, ntk, width, k = 0.0, 0.0, len(x1), second
@@ -207,7 +208,7 @@ def test_kernels_of_any_depth_and_parameterization(nt, key, depth, standard_widt
 
 @pytest.mark.filterwarnings("ignore:Using JAX autodiff to compute")
 def test_an_activation_given_by_its_nngp_map(nt, key):
-    """`Elementwise` differentiates the map that it is given: for the arcsine map it must give the NTK of `Erf`."""
+    """`Elementwise` differentiates the map that it gets. For the arcsine map it must give the NTK of `Erf`."""
 
     def arcsine(k12, k11, k22):
         return 2 / jnp.pi * jnp.arcsin(2 * k12 / jnp.sqrt((1 + 2 * k11) * (1 + 2 * k22)))
@@ -239,7 +240,7 @@ def _residual(stax):
 
 
 def _own(stax):
-    """A network that is not of stax: shared parameters, a skip of the weights, programs and rules within programs."""
+    """A network that does not come from stax, with shared parameters, a skip connection, and nested programs and rules."""
     del stax
 
     def apply(params, x):
@@ -255,7 +256,7 @@ def _own(stax):
 
 
 def _problem(network, nt, key):
-    """The network, its parameters, inputs, and the kernel `J J^T` over all pairs of outputs."""
+    """A network, its parameters, inputs, and the kernel `J J^T` over all pairs of outputs."""
     (init, apply, _), shape = network(nt.stax)
     x1, x2 = jr.normal(jr.fold_in(key, 1), (3, *shape)), jr.normal(jr.fold_in(key, 2), (2, *shape))
     params = jax.jit(lambda key: init(key, x1.shape)[1])(jr.fold_in(key, 3))
@@ -314,7 +315,7 @@ def test_structured_derivatives_under_vmap_and_grad(nt, key):
 @pytest.mark.slow
 @pytest.mark.parametrize("by", ["rules_of_jax", "linear_transpose"])
 def test_both_ways_to_transpose_an_equation(nt, key, monkeypatch, by):
-    """Without the rules by primitive, which are only half public, `jax.linear_transpose` has to do."""
+    """Without JAX's rules for primitives, which are only partly public, `jax.linear_transpose` is used."""
     apply, params, x1, x2, full = _problem(_mlp, nt, key)
     calls, linear_transpose = [], jax.linear_transpose
     monkeypatch.setattr(
@@ -352,8 +353,8 @@ def test_other_empirical_kernels(nt, key):
 
 
 def test_expansions_in_the_parameters(nt, key):
-    """Quadratic units: the network is a cubic in a step of its parameters, so the third order is the network itself,
-    and what the second order leaves is a pure cube."""
+    """With quadratic units the network is a cubic polynomial in a step of its parameters. So the expansion of third order is
+    the network itself, and the error of the second order is a pure cube."""
     stax = nt.stax
     init, apply, _ = stax.serial(stax.Dense(4), stax.Polynomial([0.1, 0.4, 0.3]), stax.Dense(2))
     x = jr.normal(key, (3, 3))
@@ -386,7 +387,7 @@ def test_batches_make_no_difference(nt, key, device_count):
 
 @pytest.mark.slow
 def test_sampled_networks_average_to_the_kernel(nt, key):
-    """With one hidden layer the kernels of finite networks have the infinite one as their mean, at any width."""
+    """With one hidden layer, the mean of the kernels of finite networks is the kernel of the infinite one, at any width."""
     init, apply, kernel_fn = nt.stax.serial(nt.stax.Dense(32, 1.5), nt.stax.Relu(), nt.stax.Dense(1))
     x1, x2 = jr.normal(jr.fold_in(key, 1), (4, 3)), jr.normal(jr.fold_in(key, 2), (2, 3))
     fn = nt.monte_carlo_kernel_fn(init, apply, jr.fold_in(key, 3), {16, 64}, device_count=0)
@@ -405,7 +406,7 @@ def test_sampled_networks_average_to_the_kernel(nt, key):
 
 
 def _flow(kernel, y):
-    """Gradient flow at t = 1 and at infinity: asked for in an inner jit, then outside of it, from one predict_fn."""
+    """Gradient flow at t = 1 and at infinity, first inside an inner jit, then outside of it, from one predict_fn."""
     predict_fn = bridge.load().predict.gradient_descent_mse(kernel, y, diag_reg=1e-3)
     inner = jax.jit(lambda t: predict_fn(t, 0.0, 0.0, kernel)[1])(1.0)
     return inner, predict_fn(1.0, 0.0, 0.0, kernel)[1], predict_fn(None, 0.0, 0.0, kernel)[1]
@@ -491,7 +492,7 @@ def test_posteriors_of_traced_data(nt, key):
 
 
 def test_caches_survive_a_trace(nt, key):
-    """Predictors of concrete data may be used first in a trace, then outside of it."""
+    """Predictors of concrete data may be used first inside a trace, then outside of it."""
     x, y = jr.normal(jr.fold_in(key, 1), (5, 3)), jr.normal(jr.fold_in(key, 2), (5, 1))
     kernel_fn = jax.jit(nt.stax.serial(nt.stax.Dense(1), nt.stax.Erf(), nt.stax.Dense(1))[2], static_argnames="get")
     k = kernel_fn(x, x, get="ntk")

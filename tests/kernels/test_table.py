@@ -1,4 +1,4 @@
-"""Tables of functions of the angle against the functions themselves, and the risk by a table against the sum over degrees."""
+"""Tables of functions of the angle are compared with the functions, and the risk from a table with the sum over degrees."""
 
 import equinox as eqx
 import jax
@@ -45,7 +45,7 @@ def test_what_the_panels_do_not_resolve_is_seen():
 
 
 def _by_both(kernel, d, n, ridge, monkeypatch):
-    """The risk by the table, by the sum over all degrees for every pair of points, and the rounding that both may have,
+    """The risk from the table, the risk from the sum over all degrees for every pair of points, and the rounding error of both,
     eps sum_k lambda_k^2 N(d,k) (sum_i |alpha_i|)^2."""
     problem = ts.Problem(inputs=ts.Sphere(d=d), teacher=ts.ReLUTeacher(m=2), noise_std=0.1)
     instance = problem.draw(jax.random.key(SEED))

@@ -24,7 +24,7 @@ def test_multiplicities_are_dimensions_of_harmonics():
 
 
 def test_relu_has_the_known_first_coefficients():
-    """By hand: E relu(<w,x>)^2 = |x|^2/2 gives the trace, E relu' = 1/2 the degree 1, and odd degrees >= 3 vanish."""
+    """Computed by hand, E relu(<w,x>)^2 = |x|^2/2 gives the trace, E relu' = 1/2 the degree 1, and odd degrees >= 3 vanish."""
     for d in (2, 3, 5, 10):
         spectrum = gegenbauer(ArcCosine(1), d).scaled(1.0 / d)
         # mu_1 = E[relu(U) U] = E[U^2]/2 = 1/(2d) for U a coordinate of a uniform point: lambda_1 = mu_1^2.
@@ -55,7 +55,8 @@ def test_the_expansion_gives_the_kernel_back(kernel, d):
 
 
 def test_neurons_lose_nothing_at_their_kink():
-    """E relu(U) P_k(U) in closed form, by Rodrigues' formula and k - 2 partial integrations, and 0 for odd k."""
+    """The reference is E relu(U) P_k(U) in closed form, by Rodrigues' formula and k - 2 integrations by parts; it is 0 for odd
+    k."""
     for d in (2, 3, 5):
         found = np.asarray(coefficients(jnp.maximum(jnp.cos(jnp.asarray(angles(d, 40))), 0.0), d, 40))
         k = np.arange(2, 41, 2)
@@ -73,7 +74,7 @@ def test_what_is_missing_of_a_spectrum_is_bounded_closely(kernel, d):
 
 
 def test_eigenvalues_are_those_of_large_kernel_matrices(key):
-    """Monte Carlo: the eigenvalues of K/n on n uniform points cluster at lambda_k, N(d,k) to a cluster."""
+    """Monte Carlo: the eigenvalues of K/n on n uniform points form clusters at lambda_k, with N(d,k) in each."""
     x = ts.Sphere(3).sample(key, 1500)
     values = np.asarray(jnp.linalg.eigvalsh(ntk()(x)))[::-1] / 1500
     spectrum = gegenbauer(ntk(), 3)

@@ -1,4 +1,4 @@
-"""Convolutional networks: the function by hand, shapes, and their exact kernels."""
+"""Convolutional networks: the function compared with loops, the shapes, and the exact kernels."""
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ POINT = (5, 4, 2)
 
 
 def _by_hand(network, x, pads, stride, kind, s, t, pooling):
-    """Loops over positions, directions padded by hand."""
+    """The network by loops over positions, with each direction padded explicitly."""
     h = np.asarray(x)
     count = len(network.layers)
     for index, layer in enumerate(network.layers):
@@ -100,7 +100,8 @@ def test_what_is_drawn(key):
     ],
 )
 def test_one_convolution_has_its_kernels_in_the_mean(key, padding, pooling, kind):
-    """At every number of channels: the tangent kernel, and the covariance of the values."""
+    """At every number of channels, the means over networks are the exact tangent kernel and the exact covariance of the
+    values."""
     cnn = ts.CNN((6,), (3, 2), None, (2, 1), padding, pooling, "erf", kind, weight_std=1.3, bias_std=0.4)
     x = jr.normal(jr.fold_in(key, 1), (3, *POINT))
     draws = 3000
@@ -121,7 +122,7 @@ def test_one_convolution_has_its_kernels_in_the_mean(key, padding, pooling, kind
 
 @pytest.mark.slow
 def test_wide_networks_tend_to_the_kernel(key):
-    """At the rate 1 / sqrt(channels), in the mean over seeds."""
+    """The root mean square distance over seeds falls as 1 / sqrt(channels)."""
     x = jr.normal(jr.fold_in(key, 1), (3, 4, 4, 2))
     exact = of(ts.CNN((1, 1), bias_std=0.4))(x)
     channels = np.array([8, 24, 72])
@@ -137,7 +138,7 @@ def test_wide_networks_tend_to_the_kernel(key):
 
 @pytest.mark.parametrize("pooling", ["average", "flatten"])
 def test_kernels_in_blocks(key, monkeypatch, pooling):
-    """Two rows and columns at a time and a rest, against all at once."""
+    """Blocks of two rows and two columns, with a rest, are compared with the whole matrix at once."""
     kernel = of(ts.CNN((1,), pooling=pooling, activation="sin", bias_std=0.2))
     x, z = jr.normal(key, (5, 4, 3, 2)), jr.normal(jr.fold_in(key, 1), (3, 4, 3, 2))
     whole = kernel(x, z), kernel.diagonal(x)

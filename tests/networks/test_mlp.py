@@ -1,4 +1,4 @@
-"""Fully connected networks: the function by hand, what is drawn, widths by a mask, and muP."""
+"""Fully connected networks: the function compared with NumPy, the random draw, widths by a mask, and muP."""
 
 import equinox as eqx
 import jax
@@ -37,7 +37,8 @@ def test_the_function_is_its_formula(key, kind, outputs):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_drawn(key, kind):
-    """All parameterisations start as functions of one law, up to the last layer of muP, which is smaller by sqrt(width)."""
+    """Networks of all parameterisations have one law at the start, except for the last layer of muP, which is smaller by
+    sqrt(width)."""
     n, d = 300, 40
     network = ts.MLP((n, n), n, "relu", kind, weight_std=1.5, bias_std=0.5).init(key, d)
     effective = {
@@ -70,7 +71,8 @@ def test_only_weights_and_biases_are_trained(key):
 
 @pytest.mark.parametrize("kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("ntk", "standard")), "mup"])
 def test_a_masked_network_is_the_narrow_one(key, kind):
-    """One program for all widths, against a program for each: values and gradients, and nothing where no neuron is."""
+    """One program for all widths is compared with a program for each width, in values and gradients, which are 0 for neurons
+    that do not exist."""
     counts = np.array([[16, 20], [5, 1], [32, 24]])
     x = jr.normal(jr.fold_in(key, 1), (4, 5))
     wide = ts.MLP((32, 24), 2, "gelu", kind, weight_std=1.2, bias_std=0.5)
@@ -104,7 +106,7 @@ def test_a_masked_network_is_the_narrow_one(key, kind):
 
 
 def test_deviations_are_mapped_over(key):
-    """Members of different deviations in one program, each as it is alone; dtypes as asked."""
+    """One program draws networks with different deviations, each as it is on its own, in the dtype asked for."""
     stds = jnp.array([0.5, 2.0])
     x = jr.normal(key, (5,))
     mlp = ts.MLP((6,), weight_std=stds, bias_std=0.1 * stds)
@@ -129,8 +131,8 @@ def test_activations_by_name_by_object_and_as_functions(key):
 
 
 def _first_step(kind, width, key, optimizer):
-    """Root mean squares: of the values at the start, and of the changes of the last hidden layer and of the values by one step
-    at learning rate 0.2, on four points."""
+    """Root mean squares on four points: of the values at the start, and of the changes of the last hidden layer and of the
+    values by one step with learning rate 0.2."""
     d = 8
     mlp = ts.MLP((width, width), 1, "tanh", kind, weight_std=1.0, bias_std=0.3)
     x, y = jr.normal(jr.key(100), (4, d)), jnp.array([[1.0], [-1.0], [1.0], [0.5]])
@@ -163,8 +165,8 @@ def _slopes(kind, key, optimizer="sgd"):
 
 @pytest.mark.slow
 def test_mup_moves_features_at_every_width(key):
-    """Yang & Hu 2021, table 1: features move by O(1). In the NTK parameterisation by O(1 / sqrt(width)). In the standard one a
-    learning rate of O(1) makes the values blow up."""
+    """In muP features move by O(1) (Yang & Hu 2021, table 1), and in the NTK parameterisation by O(1 / sqrt(width)). In the
+    standard parameterisation a learning rate of O(1) makes the values explode."""
     values, features, outputs = _slopes("mup", key)
     # Values at the start keep their bias, which does not depend on the width: see the next test.
     assert abs(features) < 0.15 and abs(outputs) < 0.2
@@ -175,7 +177,7 @@ def test_mup_moves_features_at_every_width(key):
 
 @pytest.mark.slow
 def test_mup_for_adam(key):
-    """With steps that are signs of gradients, as the first of Adam are, and the learning rates of the table."""
+    """Steps are signs of gradients, as the first steps of Adam are, times the learning rates of the table."""
     _, features, outputs = _slopes("mup", key, "adam")
     assert abs(features) < 0.15 and abs(outputs) < 0.2
     # Without them features move the more the wider they are.
