@@ -87,7 +87,7 @@ def points():
     return PROBLEM.inputs.sample(jr.key(SEED + 4), 7)
 
 
-# Those that another one stands for by default: they share most of its code.
+# By default these are not tested: another estimator, which shares most of their code, stands for them.
 VARIANTS = {
     "any_in_batches",
     "stages",
@@ -136,7 +136,7 @@ def test_the_second_fit_compiles_nothing(case, caplog):
     key, data, teacher = entries[0]
     with jax.log_compiles():
         caplog.clear()
-        # The control: what is new is seen.
+        # This is a control: a new compilation is counted.
         jax.jit(lambda v: v + 1)(data.y)
         assert any(message.startswith("Compiling") for message in caplog.messages)
         caplog.clear()
@@ -168,9 +168,9 @@ def test_rows_of_weight_zero_change_nothing(case, points):
     weight = jnp.asarray(rng.uniform(0.2, 3.0, N))
     wide = lambda weight: ts.Dataset(x, y, jnp.zeros(N + 5).at[at].set(weight))
     weighted = _fit(estimator, key, ts.Dataset(data.x, data.y, weight), teacher)
-    # Conjugate gradients stop where the tolerance is met.
+    # Conjugate gradients are accurate to their tolerance only.
     loose = isinstance(estimator, ts.IterativeRidge)
-    # Training adds in another order, step by step.
+    # Training adds up in another order, and rounding errors grow with the steps.
     trained = isinstance(estimator, STUDENTS)
     for fit, other in ((wide(jnp.ones(N)), fits[0]), (wide(weight), weighted)):
         fit = _fit(estimator, key, fit, teacher)
@@ -224,7 +224,7 @@ def test_data_that_are_not_finite_are_an_error(case):
     ):
         with pytest.raises(ValueError, match=message):
             _fit(estimator, key, _unchecked(data.x, values), teacher)
-    # A network may take points of any shape; what it says of these is its own.
+    # A network may take points of any shape, so its error message is its own.
     message = (
         None
         if isinstance(estimator, ts.Student | ts.Ensemble | ts.Stages)

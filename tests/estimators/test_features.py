@@ -25,7 +25,7 @@ def test_primal_and_dual_are_ridge_regression(problem, teacher, data, key, count
     fit = RandomFeatures(count, ridge, features).fit(key, data, **oracle)
     phi, y = np.asarray(fit.features.features(data.x)), np.asarray(data.y)
     chosen = float(fit.stats["ridge"])
-    # In the smaller of the two spaces: the other one is worse conditioned at small ridges.
+    # The reference is solved in the smaller of the two spaces, since the other one is worse conditioned at small ridges.
     if count < N:
         truth = np.linalg.solve(phi.T @ phi + chosen * np.eye(count), phi.T @ y)
         hat = phi @ np.linalg.solve(phi.T @ phi + chosen * np.eye(count), phi.T)

@@ -52,7 +52,7 @@ def test_linearised_training_is_gradient_descent_in_the_empirical_ntk(data, key,
     student = ts.GradientStudent(4, linearised=True, steps=40, init_output_std=0.7, trained=trained)
     fit = student.fit(key, data)
     start = _start(student, key)
-    # The kernel is that of the layers that are trained.
+    # The kernel has the gradients of the trained layers only.
     jacobian = lambda x: _jacobian(start, x)[:, 4 if trained == "neurons" else 0 :]
     value, features = np.asarray(start.samples_last(data.x.T)), jacobian(data.x)
     kernel = features @ features.T
@@ -75,7 +75,7 @@ def test_linearised_training_is_gradient_descent_in_the_empirical_ntk(data, key,
 def test_lazy_training_tends_to_linearised_training(data, key):
     linearised = ts.GradientStudent(4, linearised=True, steps=40, init_output_std=0.7)
     start = _start(linearised, key)
-    # The lazy network starts at 0: give the linearised one what is then left to learn.
+    # The lazy network starts at 0, so the linearised one gets the response minus its predictions at the start.
     shifted = ts.Dataset(x=data.x, y=data.y + start.samples_last(data.x.T))
     limit = np.asarray(linearised.fit(key, shifted).predict(data.x) - start.samples_last(data.x.T))
     errors = []
@@ -118,7 +118,7 @@ def test_mini_batches_are_an_optax_loop(data, key):
 
 @pytest.mark.slow
 def test_one_pass_sees_every_sample_once(data, key):
-    # Steps so small that nothing moves add up to the gradient over all samples, each of them counted once.
+    # With steps so small that nothing moves, the steps of an epoch add up to the gradient over all samples, each counted once.
     student = ts.GradientStudent(3, step_size=2e-7, batch_size=6, epochs=1)
     fit, start = student.fit(key, data), _start(student, key)
     grad = jax.grad(_half_mse)(start, data.x, data.y)
@@ -174,7 +174,7 @@ def test_the_default_step_size_is_stable_in_the_kernel_regime(data):
     keys = jr.split(jr.key(SEED + 8), 16)
     fits = jax.vmap(lambda k: lazy.fit(k, data))(keys)
     assert (fits.stats["train_loss"] < 0.5 * jnp.mean(data.y**2)).all() and (fits.status != ts.Status.DIVERGED).all()
-    # Half of what is stable is 1 by the bound, of a law of inputs; here are 24 samples of it.
+    # The bound of 1, half the limit of stability, is for the law of the inputs; here are 24 samples of it.
     for k in keys:
         start = _start(lazy, k)
         assert _step_size(start) * np.linalg.norm(_jacobian(start, data.x), 2) ** 2 / N < 1.5

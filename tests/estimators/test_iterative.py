@@ -89,7 +89,7 @@ def test_agrees_with_a_dense_solve(data, key, kernel, dtype):
     assert fit.status == ts.Status.CONVERGED and fit.alpha.dtype == jnp.float64
     residual = np.asarray(data.y) - gram @ fit.alpha - RIDGE * np.asarray(fit.alpha)
     size = np.linalg.norm(data.y)
-    # Near-duplicates apart, what the fit calls its residual is the residual.
+    # Except for near-duplicates, the residual that the fit reports is the true residual.
     assert np.linalg.norm(residual) / size < 1e-9 and float(fit.stats["residual"]) <= 1e-10
     np.testing.assert_allclose(fit.alpha, alpha, atol=1e-9 * size / RIDGE)
     x = jr.normal(key, (5, 4))
@@ -120,7 +120,7 @@ def test_another_ridge_does_not_compile_again(data, key, caplog):
             _iterative(RBF(length_scale), ridge=ridge, tolerance=tolerance, tile=40).fit(key, data)
         return sum(record.getMessage().startswith("Compiling") for record in caplog.records)
 
-    assert compilations(0.31, 0.1, 1e-5) > 0  # The count does count.
+    assert compilations(0.31, 0.1, 1e-5) > 0  # This is a control: a new compilation is counted.
     assert compilations(0.62, 0.2, 1e-6) == 0
 
 

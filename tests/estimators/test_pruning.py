@@ -15,7 +15,7 @@ D, N = 4, 200
 
 @pytest.fixture
 def sample(key):
-    """Four neurons of very different weight, and their responses with noise."""
+    """A network of four neurons with very different weights, inputs, and its responses with noise."""
     key_w, key_x, key_eps = jr.split(key, 3)
     w = jr.normal(key_w, (4, D)) * jnp.array([1.0, 0.05, 0.7, 0.2])[:, None]
     net = ts.TwoLayer(a=jnp.array([1.0, -1.0, -1.0, 1.0]), w=w)

@@ -43,7 +43,7 @@ def test_search_finds_the_brute_force_minimum(data, key, criterion):
     fit = KernelRidge(ntk(), ridge=criterion).fit(key, data)
     gram, y = np.asarray(ArcCosineNTK()(data.x)), np.asarray(data.y)
     ridges, hats = _hat_matrices(gram)
-    # I - H without cancellation: where next to nothing is left, the subtraction has few digits.
+    # I - H is computed without cancellation, since the subtraction has few digits if H is almost I.
     rests = [r * np.linalg.inv(gram + r * np.eye(N)) for r in ridges]
     gcv = np.array([N * np.sum((rest @ y) ** 2) / np.trace(rest) ** 2 for rest in rests])
     loo = np.array([np.mean((rest @ y / np.diag(rest)) ** 2) for rest in rests])
@@ -81,7 +81,7 @@ def test_oracle_is_the_best_of_the_path(problem, teacher, data, key):
         risks.append(float(jnp.mean((KernelRidge(ntk(), ridge=ridge).fit(key, data).predict(x) - truth) ** 2)))
     risk = float(jnp.mean((fit.predict(x) - truth) ** 2))
     assert risk <= min(risks) * 1.01
-    # It tells what it saw, on its own points.
+    # The score in `stats` is the risk at the fresh points of the search.
     np.testing.assert_allclose(fit.stats["oracle"], risk, rtol=0.1)
     gcv = KernelRidge(ntk()).fit(key, data)
     assert risk <= float(jnp.mean((gcv.predict(x) - truth) ** 2)) * 1.01
@@ -143,7 +143,7 @@ def test_jit_and_vmap_equal_eager(problem, teacher, key, ridge):
         fit = estimator.fit(keys[i], jax.tree.map(lambda leaf, i=i: leaf[i], datasets), **oracle)
         np.testing.assert_allclose(mapped.alpha[i], fit.alpha, rtol=1e-7)
         np.testing.assert_allclose(predictions[i], fit.predict(x), rtol=1e-9)
-        # What only the truth gives is there only where the truth was given.
+        # The score of the oracle is in the statistics only if the oracle chose.
         expected = {"ridge", "dof", "gcv", *oracle}
         assert fit.stats.keys() - {"loo", "cut"} == expected and fit.stats.keys() == mapped.stats.keys()
 
@@ -162,7 +162,7 @@ def test_another_ridge_does_not_compile_again(data, key, caplog):
             KernelRidge(RBF(length_scale), ridge=ridge).fit(key, ts.Dataset(x=data.x[:n], y=data.y[:n]))
         return sum(record.getMessage().startswith("Compiling") for record in caplog.records)
 
-    assert compilations(N - 1, 0.31, 0.1) > 0  # The count does count.
+    assert compilations(N - 1, 0.31, 0.1) > 0  # This is a control: a new compilation is counted.
     assert compilations(N - 1, 0.62, 0.2) == 0
 
 
@@ -196,7 +196,7 @@ def test_a_singular_matrix_is_a_status(key):
     x = jnp.zeros((3, 2)).at[0, 0].set(1.0)
     fit = KernelRidge(ntk(), ridge=0).fit(key, ts.Dataset(x=x, y=jnp.arange(3.0)))
     assert fit.status == ts.Status.SINGULAR and bool(jnp.isnan(fit.predict(x)).all())
-    # Cholesky's factorisation of a matrix that is singular to working precision may exist, and mean nothing.
+    # The Cholesky factor of a matrix that is singular to working precision may exist although it has no correct digit.
     x = jr.normal(key, (30, 2)) * 1e-2
     assert KernelRidge(RBF(1.0), ridge=0).fit(key, ts.Dataset(x=x, y=x[:, 0])).status == ts.Status.SINGULAR
     x = jnp.zeros((3, 2)).at[0, 0].set(1.0)

@@ -132,7 +132,7 @@ def test_oracle_and_holdout_are_the_argmin_of_refits(problem, teacher, data, key
     risks = jax.vmap(lambda value: risk(make(value).fit(key, data)))(jnp.asarray(candidates))
     assert risk(fit) <= risks.min() * 1.05
 
-    # The split is not known here, but the choice is that of one: it is among those of all splits, and depends on the key.
+    # The split is not known here, but the choice must be that of some split, and must depend on the key.
     chosen = jax.vmap(lambda i: make("holdout").fit(jr.fold_in(key, i), data))(jnp.arange(6))
     values = np.asarray(chosen.stats[name])
     assert len(set(values)) > 1
@@ -199,7 +199,7 @@ def test_another_bandwidth_does_not_compile_again(data, key, caplog):
             ts.LocalLinear(bandwidth=bandwidth).fit(key, ts.Dataset(x=data.x[:n], y=data.y[:n]))
         return sum(record.getMessage().startswith("Compiling") for record in caplog.records)
 
-    assert compilations(N - 1, 0.31) > 0  # The count does count.
+    assert compilations(N - 1, 0.31) > 0  # This is a control: a new compilation is counted.
     assert compilations(N - 1, 0.62) == 0
 
 
@@ -254,7 +254,7 @@ def test_local_linear_regression_fits_lines_without_bias(data, key):
     for kernel in (RBF, Laplace):
         fit = ts.LocalLinear(kernel, 0.7).fit(key, ts.Dataset(x=data.x, y=line))
         np.testing.assert_allclose(fit.predict(_points(key)), _points(key) @ jnp.array([2.0, -1.0]) + 3.0, atol=1e-5)
-    # In any units.
+    # This holds in any units.
     units = jnp.array([[1e6, 1e-6]])
     fit = ts.LocalLinear(RBF, 1e6).fit(key, ts.Dataset(x=data.x * units, y=data.x[:, 0] - data.x[:, 1]))
     np.testing.assert_allclose(
@@ -272,7 +272,7 @@ def test_wide_and_narrow_limits(data, key):
     wide = ts.LocalLinear(bandwidth=1e6).fit(key, data)
     np.testing.assert_allclose(wide.predict(points), np.column_stack([np.ones(7), points]) @ slope, rtol=1e-5)
     np.testing.assert_allclose(wide.stats["dof"], 1.0 + D, rtol=1e-6)
-    # All weights underflow, and the nearest neighbour takes over; in leave-one-out too, where H = I.
+    # All weights underflow, so the nearest neighbour is the prediction, in leave-one-out too. Then H = I.
     nearest = ts.NearestNeighbours(1).fit(key, data)
     far = jnp.concatenate([points, 1e3 * points])
     for estimator in (ts.NadarayaWatson(bandwidth=1e-5), ts.LocalLinear(bandwidth=1e-5)):

@@ -130,8 +130,8 @@ def test_search_finds_the_brute_force_minimum(data, key, criterion, family):
 
 
 def test_a_few_small_coefficients_are_no_reason_to_interpolate(key):
-    """Noise that has by chance next to nothing along the eigenvectors that are learnt last: GCV is close to
-    0 for an estimator that interpolates."""
+    """The response is noise with almost no component along the eigenvectors that are learnt last. GCV of an estimator that
+    interpolates is then close to 0."""
     x = jr.normal(key, (N, 2))
     kernel = Matern(nu=2.5)
     s, u = np.linalg.eigh(kernel(x))
@@ -147,7 +147,7 @@ def test_a_few_small_coefficients_are_no_reason_to_interpolate(key):
         stats = estimator.fit(key, data).stats
         left = np.asarray(shares(stats))
         assert left.sum() ** 2 >= 9.999 * (left**2).sum()
-        # It does not look there, though these score better.
+        # The search leaves such candidates out, although their scores are better.
         assert min(float(other.stats["gcv"]) for other in late) < 0.1 * float(stats["gcv"])
 
 

@@ -61,7 +61,7 @@ def _by_xla(a, w, x_t, y, start, stop, output_weights):
     return *theta, loss
 
 
-# Sample sizes beside multiples of a tile, parameters beside powers of two.
+# Sample sizes next to multiples of a tile, and numbers of parameters next to powers of two.
 @pytest.mark.parametrize(
     ("m", "d", "n", "warps", "output_weights"),
     [

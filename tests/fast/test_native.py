@@ -217,7 +217,7 @@ def test_what_others_may_have_planted_is_not_run(open_up, why, small, tmp_path):
         pytest.skip("only root can give files away")
     source, folder, library = small
     _plant(library, tmp_path / "written")
-    # As if its name were true.
+    # The planted library has a name that fits its content.
     digest = hashlib.sha256(library.read_bytes()).hexdigest()
     shutil.copy2(library, folder / f"{library.stem.rsplit('-', 1)[0]}-{digest}.so")
     open_up(folder, library)

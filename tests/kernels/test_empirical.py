@@ -90,7 +90,7 @@ def test_under_jit_vmap_and_grad(points, key):
     one = EmpiricalNTK(mlp.init(jr.split(key, 3)[1], 3))(x, z)
     np.testing.assert_allclose(many[1], one, rtol=1e-12)
     network = mlp.init(key, 3)
-    # Positively homogeneous in the last layer: its own share of the kernel does not change, the other is quadratic.
+    # The share of the last layer in the kernel does not depend on its scale c, and the other share is quadratic in c.
     scaled = lambda c: EmpiricalNTK(
         eqx.tree_at(lambda net: net.layers[1].weight, network, c * network.layers[1].weight)
     )

@@ -63,7 +63,7 @@ KERNELS = {
 }
 
 
-# Those that another one stands for by default.
+# By default these are not tested: another kernel stands for them.
 VARIANTS = {"nngp", "arccos2", "ntk2_bias", "arccos_nngp2_bias", "matern3", "fourier_features", "linear"}
 
 
@@ -332,7 +332,7 @@ def test_the_empirical_ntk_is_that_of_neural_tangents(points):
     x, z = points
     theirs = bridge.load().empirical_ntk_fn(lambda parameters, x: jax.vmap(lambda p: _mlp(parameters, p))(x)[:, None])
     np.testing.assert_allclose(EmpiricalNTK(_mlp, NETWORK)(x, z), theirs(x, z, NETWORK), rtol=1e-12)
-    # Of a wide network it is the kernel of the infinite one.
+    # The kernel of a wide network is close to that of the infinite one.
     w, a = jr.normal(jr.key(7), (40_000, 4)), jr.normal(jr.key(8), (40_000,))
     net = lambda p, x: p[1] @ jax.nn.relu(p[0] @ x) / 200.0
     np.testing.assert_allclose(EmpiricalNTK(net, (w, a))(x[:3]), ArcCosineNTK()(x[:3]), rtol=0.1, atol=0.2)

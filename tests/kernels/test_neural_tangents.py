@@ -104,9 +104,9 @@ def test_without_the_library_kernels_are_closed_forms(get, depth, bias, monkeypa
     monkeypatch.setattr(bridge, "load", lambda: pytest.fail("the library was asked for"))
     np.testing.assert_allclose(get(depth, bias)(x[:1], x[1:]), with_library, rtol=0, atol=1e-12)
     if get is ntk:
-        # What it knows of its own error is that of the closed form.
+        # Its error estimate is that of the closed form.
         assert get(depth, bias).error(x) == ArcCosineNTK(depth, bias).error(x) < bound
-    # Next to each other: by mpmath, T = |x||z| (k1 + cos k0) with 1 - cos = 2 sin^2(t / 2).
+    # Points close to each other. The reference is computed by mpmath: T = |x||z| (k1 + cos k0) with 1 - cos = 2 sin^2(t / 2).
     with mpmath.workdps(40):
         t = mpmath.mpf("1e-9")
         covariance = (mpmath.sin(t) + (mpmath.pi - t) * mpmath.cos(t)) / (2 * mpmath.pi)
@@ -267,7 +267,7 @@ def _problem(network, nt, key):
     return apply, params, x1, x2, full
 
 
-STRUCTURED = "STRUCTURED_DERIVATIVES"  # The one that looks into the network, hence on every kind of network.
+STRUCTURED = "STRUCTURED_DERIVATIVES"  # It looks into the network, so it is tested on every kind of network.
 
 
 @pytest.mark.parametrize(
@@ -512,7 +512,7 @@ def test_max_learning_rate(nt, key):
         np.testing.assert_allclose([rate, traced], 2 * 6 / np.linalg.eigvalsh(k)[-1], rtol=1e-10)
         momentum = nt.predict.max_learning_rate(jnp.asarray(k), momentum=0.5)
         np.testing.assert_allclose(momentum, 1.5 * rate, rtol=1e-10)
-        # Its meaning: gradient descent at a little less goes down for ever, at a little more it explodes.
+        # Gradient descent with a slightly smaller rate always goes down, with a slightly larger one it explodes.
         for factor, stable in ((0.98, True), (1.02, False)):
             step = np.linalg.matrix_power(np.eye(6) - factor * rate * k / 6, 400)
             assert (np.linalg.norm(step, 2) <= 1) == stable

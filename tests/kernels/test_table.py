@@ -77,7 +77,7 @@ def test_the_risk_is_the_sum_over_degrees(monkeypatch):
 
 def test_a_kernel_steeper_than_the_panels_has_no_smaller_bound(monkeypatch):
     table, direct, _ = _by_both(kernels.RBF(2e-4), 3, 300, 0.1, monkeypatch)
-    # Of the panels the sum over degrees is one that they resolve; the kernel is not.
+    # The panels resolve the sum over degrees, but not the kernel.
     assert float(table.value) == pytest.approx(float(direct.value), rel=1e-10)
     assert float(table.error_bound) > 0.99 * float(direct.error_bound)
 

@@ -63,7 +63,7 @@ def test_only_weights_and_biases_are_trained(key):
     trained = jax.tree.leaves(eqx.filter(network, eqx.is_inexact_array))
     assert [leaf.shape for leaf in trained] == [(4, 2), (4,), (1, 4), (1,)]
     assert len(jax.tree.leaves(eqx.filter(ts.MLP((4,)).init(key, 2), eqx.is_inexact_array))) == 2
-    # An array may be any number, so its biases are there.
+    # An array may have any value, so there are biases.
     assert (
         len(jax.tree.leaves(eqx.filter(ts.MLP((4,), bias_std=jnp.zeros(())).init(key, 2), eqx.is_inexact_array))) == 4
     )
