@@ -90,8 +90,8 @@ class CNN(eqx.Module):
     a fully connected layer.
 
     h_0 = x, h_l = phi(c_w W_l * h_{l-1} + c_b b_l), f(x) = c_w V pool(h_L) + c_b b. The fan-in of a convolution is the number
-    of entries of one filter. In the NTK parameterisation c_w = s / sqrt(fan-in) and c_b = t, and all trained numbers are N(0,
-    1) at the start (Arora et al. 2019, arXiv:1904.11955, section 4). The table of parameterisations on this page has the
+    of entries of one filter. In the NTK parameterisation c_w = s / sqrt(fan-in) and c_b = t, and all trained numbers are
+    N(0, 1) at the start (Arora et al. 2019, arXiv:1904.11955, section 4). The table of parameterisations on this page has the
     others.
 
     **Arguments:**
