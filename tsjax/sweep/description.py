@@ -139,7 +139,11 @@ def _bare(node: ast.AST) -> Any:
     for part in ast.walk(node):
         if isinstance(part, ast.Module | ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and part.body:
             first = part.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 part.body = part.body[1:]
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         node.decorator_list = []
