@@ -1,6 +1,7 @@
 """Means of anything but risks and truth values: undecided with the reason, never an interval."""
 
 import dataclasses
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +83,7 @@ def test_figures_draw_no_interval_of_such_means(result):
         (series,) = drawing.series
         assert drawing.kind == kind and np.isfinite(series.mean).all()
         assert np.isfinite(series.low).all() == np.isfinite(series.high).all() == drawn, y
-        assert ("of such means there are none" in drawing.caption) != drawn
+        assert ("such means have none" in drawing.caption) != drawn
 
 
 def test_exponents_of_such_means_warn_and_leave_nothing_that_holds(result):
@@ -105,3 +106,25 @@ def test_times_are_no_metric(result):
     with pytest.raises(ValueError, match="x or y names 'run_seconds', which the engine records itself"):
         dataclasses.replace(classified, y=("risk", "run_seconds"))
     assert result.to_xarray()["run_seconds"].attrs["comment"].startswith("'run_seconds' does not measure single seeds")
+
+
+@ts.experiment(y=("risk", "spare"), static=("method",), curve="method")
+def namesakes(key, *, method: Literal["plain", "bias", "spare"], n: int):
+    """Two of its curves have the name of a recorded value, and one of these is a y."""
+    size = {"plain": 4.0, "bias": 2.0, "spare": 2.0}[method]
+    noise = 1.0 + 0.01 * jax.random.normal(key, (), jnp.float64)
+    return {"risk": size * noise / n, "bias": 100.0 * noise, "spare": 8.0 * noise / n}
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"), [("risk of plain relative to bias", 2.0), ("risk of plain relative to spare", 0.5)]
+)
+def test_a_curve_comes_before_a_recorded_value_and_a_y_before_a_curve(what, expected):
+    """Both for the check before a run and for the measurement after it."""
+    grid = {"method": ["plain", "bias", "spare"], "n": [16], "seeds": 8}
+    content = {"study": "sweep.test_metrics:namesakes", "grid": grid}
+    expect = [{"what": what, "at_least": 0.99 * expected, "at_most": 1.01 * expected, "over": {"n": 16}}]
+    records = ts.sweep(namesakes, **grid)
+    spec = parse_spec({**content, "expect": expect})
+    (verdict,) = Result(records.records, spec, namesakes, records.provenance, plan=records.plan).verdicts()
+    assert verdict.outcome == "holds" and verdict.value == pytest.approx(expected, rel=1e-6)

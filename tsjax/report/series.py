@@ -326,9 +326,7 @@ def seeds_of(curves: Iterable[Curve]) -> str:
 def _intervals_of(tables: Sequence[np.ndarray]) -> str:
     """The end of a caption, about the intervals of tables (k, seeds); values that are not risks have none."""
     if any(why_no_risk(row, "") for table in tables for row in table):
-        return (
-            "with 95 % intervals but where some values are negative, or exactly 0 or 1: of such means there are none."
-        )
+        return "with 95 % intervals, except where some values are negative, or exactly 0 or 1: such means have none."
     return "with 95 % intervals."
 
 

@@ -109,7 +109,8 @@ LEARNERS = Choices(
     frozen=_choice(
         "frozen first layer",
         lambda a: RandomFeatures(a["explored"] or 2 * a["m"]),
-        lambda a, width: (4000 + 1000 * width) * width,
+        # The features, and their products with one another.
+        lambda a, width: width * (1 + width / a["d"]),
     ),
     # Output weights are as large as the neurons, so both layers contribute to the kernel.
     lazy=_gradient("lazy (scale 100)", lambda a, width: {"output_scale": 100.0, "init_output_std": 0.7}),

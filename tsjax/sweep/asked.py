@@ -58,8 +58,11 @@ class Source(NamedTuple):
 
     def subject(self, expectation: Expectation) -> Subject:
         """The metric, curve, axis, arguments and windows of an expectation."""
-        names = {curve.name for curve in self.along(self.experiment.x, ())}
-        return subject_of(expectation, self.experiment, sorted(names))
+        return subject_of(expectation, self.experiment, sorted(self.names()))
+
+    def names(self) -> set[str]:
+        """The names of all curves."""
+        return {curve.name for curve in self.along(self.experiment.x, ())}
 
 
 def is_meant(expectation: Expectation, curve: Curve) -> bool:
@@ -84,12 +87,16 @@ class Asked:
                 raise Unmeasured(no_measurement(str(name)))
         if self.metric not in source.columns:
             raise Unmeasured(f"{self.metric!r} is not recorded.{nearest(self.metric, list(source.columns))}")
-        other = self.phrase.other if self.phrase.other in source.columns else None
-        kinds = [self.kind, *([source.kind(other)] if other is not None else [])]
+        # OTHER if it names a recorded value, else None. As in the check before a run, a y takes precedence over a curve of the
+        # same name, and the curve over any other recorded value.
+        other = self.phrase.other
+        is_column = other in source.columns and (other in self.experiment.y or other not in source.names())
+        self.column = other if is_column else None
+        kinds = [self.kind, *([source.kind(self.column)] if self.column is not None else [])]
         trials = [kind.trials for kind in kinds if isinstance(kind, Share)]
         wanted = [
             self.metric,
-            *([other] if other is not None else []),
+            *([self.column] if self.column is not None else []),
             *(name for name in trials if name in source.columns),
         ]
         self.curves = source.along(self.subject.axis, tuple(dict.fromkeys(wanted)))  # pyright: ignore[reportArgumentType]

@@ -98,7 +98,7 @@ class _Task(Points):
         several = self.phrase.pools or self.phrase.outer is not None
         mine = chosen(self.curves, self.subject, self.subject.curve) if several else self.meant()
         found = [self.window(curve) for curve in mine]
-        if self.than or (self.phrase.other not in (None, "predicted") and not self._is_column()):
+        if self.than or (self.phrase.other not in (None, "predicted") and self.column is None):
             rivals = [self.rival(curve) for curve in mine]
             # A second operand at another place along the axis lies outside the window.
             found += rivals if self.subject.axis in self.than else map(self.window, rivals)

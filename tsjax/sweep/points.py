@@ -41,25 +41,21 @@ class Points(Asked):
                 ends = (own.interval[0] - theirs, own.interval[1] - theirs)
                 return dataclasses.replace(own, value=own.value - theirs, interval=ends)
             first, second = theirs if isinstance(theirs, tuple) else (mine, theirs)
-            other = self.source.kind(str(self.phrase.other)) if self._is_column() else kind
+            other = self.source.kind(self.column) if self.column is not None else kind
             if type(other) is not type(kind):
                 return mean_difference(first, second, level=self.level)
             if not isinstance(kind, Share):
                 return kind.minus(first, second, level=self.level)
-            place = (curve, x) if self._is_column() else (self.rival(curve), float(self.than.get(self.subject.axis, x)))
+            place = (curve, x) if self.column is not None else (self.rival(curve), float(self.than.get(self.subject.axis, x)))
             others = self._trials(other, *place)
             if isinstance(trials, np.ndarray) or isinstance(others, np.ndarray):
                 raise Unmeasured(f"differences of shares need one number of trials, and {self.metric!r} has several")
             return kind.minus(first, second, trials, others, level=self.level)
-        if not kind.has_ratios or (self._is_column() and not self.source.kind(str(self.phrase.other)).has_ratios):
+        if not kind.has_ratios or (self.column is not None and not self.source.kind(self.column).has_ratios):
             which = self.metric if not kind.has_ratios else str(self.phrase.other)
             raise Unmeasured(no_ratio(which, self.source.kind(which)))
         first, second = theirs if isinstance(theirs, tuple) else (mine, theirs)
         return mean_ratio(first, second, level=self.level)
-
-    def _is_column(self) -> bool:
-        """Whether the second operand is a recorded value, which takes precedence over a curve of the same name."""
-        return self.phrase.other is not None and self.phrase.other in self.source.columns
 
     def _trials(self, kind: Kind, curve: Curve, x: float) -> Any:
         """The number of trials of a share at x, or an array (s,) with one number per seed; None for other metrics."""
@@ -89,8 +85,8 @@ class Points(Asked):
             if curve.theory.predicted is None or self.metric != self.experiment.y[0]:
                 raise Unmeasured(f"theory predicts no {self.metric} for {curve.name}")
             return float(curve.theory.predicted[int(np.flatnonzero(curve.x == x)[0])])
-        if self._is_column():
-            theirs = at(curve, str(other), x)
+        if self.column is not None:
+            theirs = at(curve, self.column, x)
             # A value that does not depend on the seed, such as an argument, is a known number.
             return float(theirs[0]) if (theirs == theirs[0]).all() else theirs
         rival = self.rival(curve)
