@@ -747,6 +747,14 @@ def test_a_paper_is_reproduced(tsjax, paper, tmp_path):
     assert wrong["claims"][0]["verdict"] == "fails" and wrong["claims"][0]["allowed"] == "2 to 3"
 
 
+def test_json_keeps_the_sweeps_before_one_that_fails(tsjax, paper, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/wrong").write_text("a file where a store should be")
+    code, out, err = tsjax("reproduce", "1234.5678", "--quiet", "--json")
+    assert code == 2 and "runs/wrong" in err
+    assert [one["sweep"] for one in json.loads(out)["1234.5678"]] == ["right"]
+
+
 def test_every_paper_at_smoke_size(tsjax, paper, tmp_path):
     (paper / "wrong.toml").unlink()
     code, out, err = tsjax("reproduce", "--all", "--smoke", "--quiet", "--out", tmp_path / "small")

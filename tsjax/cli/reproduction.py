@@ -50,21 +50,24 @@ def reproduce(
     from ..report.claims import claims_json, print_claims
 
     contents, held = {}, True
-    for number in wanted:
-        contents[number] = []
-        for name, spec in known[number].items():
-            began = time.monotonic()
-            store = out.expanduser() / (f"{name}-smoke" if smoke else name)
-            result = _run(spec.at_smoke_size() if smoke else spec, store, quiet)
-            minutes = (time.monotonic() - began) / 60.0
-            held = held and all(verdict.outcome == "holds" for verdict in result.verdicts())
-            if as_json:
-                contents[number].append(claims_json(name, result, minutes))
-            else:
-                print_claims(f"{name} (arXiv:{number})", result, minutes, console())
-            write_page(result, None, as_json)
-    if as_json:
-        print_json(contents)
+    try:
+        for number in wanted:
+            contents[number] = []
+            for name, spec in known[number].items():
+                began = time.monotonic()
+                store = out.expanduser() / (f"{name}-smoke" if smoke else name)
+                result = _run(spec.at_smoke_size() if smoke else spec, store, quiet)
+                minutes = (time.monotonic() - began) / 60.0
+                held = held and all(verdict.outcome == "holds" for verdict in result.verdicts())
+                if as_json:
+                    contents[number].append(claims_json(name, result, minutes))
+                else:
+                    print_claims(f"{name} (arXiv:{number})", result, minutes, console())
+                write_page(result, None, as_json)
+    finally:
+        # Hours of sweeps may lie before one that fails or is interrupted.
+        if as_json:
+            print_json(contents)
     if not held:
         raise typer.Exit(1)
 
