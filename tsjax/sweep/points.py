@@ -46,7 +46,11 @@ class Points(Asked):
                 return mean_difference(first, second, level=self.level)
             if not isinstance(kind, Share):
                 return kind.minus(first, second, level=self.level)
-            place = (curve, x) if self.column is not None else (self.rival(curve), float(self.than.get(self.subject.axis, x)))
+            place = (
+                (curve, x)
+                if self.column is not None
+                else (self.rival(curve), float(self.than.get(self.subject.axis, x)))
+            )
             others = self._trials(other, *place)
             if isinstance(trials, np.ndarray) or isinstance(others, np.ndarray):
                 raise Unmeasured(f"differences of shares need one number of trials, and {self.metric!r} has several")
