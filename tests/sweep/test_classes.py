@@ -15,7 +15,7 @@ import tsjax as ts
 from tsjax.size import Size, size_of
 from tsjax.sweep import plan as plans
 from tsjax.sweep import program, programs, run
-from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, joined_class, size_classes
+from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, joined_class, seconds_from, size_classes
 from tsjax.sweep.experiment import Cost
 from tsjax.sweep.plan import make_plan, plan_content, plan_of
 from tsjax.sweep.provenance import manifest_of, provenance, sized_here
@@ -112,6 +112,20 @@ def test_a_new_size_joins_a_class_where_that_costs_least():
     assert joined_class(Sized((100,), 10, None), [(400,), (4096,)], "cpu", True) == (400,)
     assert joined_class(Sized((100,), 10, None), [(401,)], "cpu", True) is None
     assert joined_class(cubic, [], "cpu", True) is None
+
+
+def test_seconds_of_cells_from_those_of_others():
+    """Worked out by hand, at 1e9 operations per second."""
+    at, cost = (1e9, 1e9), lambda operations: Cost(0.0, operations)
+    # A smoke run: 0.01 s, hardly any of it for its 1e6 operations. Proportion says 10 000 s; the operations take 1000 s.
+    assert seconds_from([(1e6, 0.01)], cost(1e12), at) == pytest.approx(1000.0, rel=1e-4)
+    # Cells that took long for their operations still do, if two of them agree on it.
+    assert seconds_from([(1e9, 10.0), (1e8, 1.0)], cost(1e10), at) == pytest.approx(100.0)
+    assert seconds_from([(1e8, 1.0), (1e9, 2.8)], cost(1e10), at) == pytest.approx(2.8 + 18.0)
+    # Never longer than in proportion, and smaller cells in proportion.
+    assert seconds_from([(1e9, 0.1)], cost(1e10), at) == pytest.approx(1.0)
+    assert seconds_from([(1e9, 8.0), (4e9, 16.0)], cost(5e8), at) == pytest.approx(4.0)
+    assert seconds_from([(1e9, 8.0)], cost(1e9), at) == 8.0
 
 
 def test_two_sizes_are_padded_together():

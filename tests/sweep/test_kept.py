@@ -45,10 +45,13 @@ def test_a_plan_knows_what_a_run_took(kept_here):
     assert known.measured and not other.measured and known.bytes is not None and known.bytes > 0
     compiling, running = records["compile_seconds"].iloc[0], records["run_seconds"].sum()
     assert known.seconds == pytest.approx(compiling + running, rel=0.05)
-    # Another size of the same curve: in proportion to its cost, from the nearest.
-    [larger, _] = estimate_plan(_plan(n=[40]), 0, 64).curves
+    # Other sizes of the same curve: a smaller one in proportion to its cost, and a larger one at most so.
     each = records.query("n == 20")["run_seconds"].mean()
-    assert larger.seconds == pytest.approx(compiling + 8 * 4 * each, rel=0.05)
+    first = records.query("n == 10")["run_seconds"].mean()
+    [smaller, _] = estimate_plan(_plan(n=[5]), 0, 64).curves
+    assert smaller.seconds == pytest.approx(compiling + 8 * first / 4, rel=0.05)
+    [larger, _] = estimate_plan(_plan(n=[40]), 0, 64).curves
+    assert compiling + 8 * each <= 1.05 * larger.seconds and larger.seconds <= 1.05 * (compiling + 8 * 4 * each)
 
 
 def test_costs_of_other_runs_stay(kept_here):

@@ -4,7 +4,8 @@ Cells that differ only in the arguments that an experiment names in `sized` may 
 of these sizes. Neighbouring sizes share a program if that saves time, by the costs of compilation and of operations.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..size import ladder
@@ -43,6 +44,28 @@ def seconds_at(cost: Cost, speeds: tuple[float, float]) -> float:
     """The seconds of a cost at these speeds, in operations per second: of products and all others, and of factorisations."""
     products, factorisations = speeds
     return (cost.products + cost.entries) / products + cost.factorisations / factorisations
+
+
+def work_of(cost: Cost | None) -> float:
+    """All operations of a cost, at least one; 1 if no cost is known, so that all cells are alike."""
+    return 1.0 if cost is None else max(1.0, float(sum(cost)))
+
+
+def seconds_from(known: Iterable[tuple[float, float]], cost: Cost | None, speeds: tuple[float, float]) -> float:
+    """The seconds of a cell of this cost, from the (operations, seconds) of other cells of its curve.
+
+    A smaller cell takes a part of the time of the nearest one, in proportion to its operations. A larger one takes that time
+    and, for each further operation, as long as between the nearest two, or as at these `speeds` if that is longer, but not
+    longer than the nearest took per operation. (The time of the cells of a smoke run hardly depends on their operations, and
+    in proportion it would grow to months.)
+    """
+    work = work_of(cost)
+    (near, took), *others = sorted(known, key=lambda one: abs(math.log(one[0] / work)))
+    if cost is None or work <= near:
+        return took * work / near
+    paces = [(took - seconds) / (near - less) for less, seconds in others if less < near]
+    pace = max([seconds_at(cost, speeds) / work, *paces[:1]])
+    return took + min(took / near, pace) * (work - near)
 
 
 def seconds_in(one: Sized, limits: tuple[int, ...], platform: str, loops_end: bool) -> float:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .classes import SPEEDS, seconds_at
+from .classes import SPEEDS, seconds_at, seconds_from, work_of
 from .devices import one_blas_thread, sharded_vmap, usable_devices
 from .engines.black_box import DEVICE
 from .experiment import Cost, Experiment
@@ -82,18 +82,18 @@ def measure_speeds() -> tuple[float, float]:
     return products, 9.0 * count * size**3 / fastest(lambda: eigh(matrices))
 
 
-def seconds_of(costs: list[Cost | None], measured: list[np.ndarray]) -> list[float] | None:
+def seconds_of(
+    costs: list[Cost | None], measured: list[np.ndarray], speeds: tuple[float, float] = SPEEDS["cpu"]
+) -> list[float] | None:
     """Seconds of one cell of each group of a curve. They are the mean of the seconds that the group's cells took (`measured`,
-    NaN for cells without a record) or, if none of them was run, that of the group nearest in cost, scaled by the ratio of
-    costs. None if no cell of the curve was run, or if this scaling is needed and costs are unknown."""
+    NaN for cells without a record) or, if none of them was run, follow from those of other groups by `classes.seconds_from`.
+    None if no cell of the curve was run, or if some group has none and costs are unknown."""
     mine = [seconds[~np.isnan(seconds)] for seconds in measured]
-    known = [i for i, some in enumerate(mine) if len(some)]
+    known = {i: float(np.mean(some)) for i, some in enumerate(mine) if len(some)}
     if not known or (costs[0] is None and len(known) < len(costs)):
         return None
-    work = [1.0 if cost is None else max(1.0, sum(cost)) for cost in costs]
-    # The nearest group, since speeds change with size.
-    nearest = [min(known, key=lambda j, w=w: abs(np.log(work[j] / w))) for w in work]
-    return [float(np.mean(mine[j])) * w / work[j] for w, j in zip(work, nearest, strict=True)]
+    others = [(work_of(costs[i]), seconds) for i, seconds in known.items()]
+    return [known[i] if i in known else seconds_from(others, cost, speeds) for i, cost in enumerate(costs)]
 
 
 def estimate_plan(
@@ -131,9 +131,9 @@ def estimate_plan(
         took = [seconds[plan.portions[number].places] for number in numbers]
         costs = [group.cost for group in every if group.cost is not None]
         every_cost = costs if len(costs) == len(every) else None
-        per_cell, known = seconds_of([group.cost for group in every], took), True
+        per_cell, known = seconds_of([group.cost for group in every], took, speeds), True
         if per_cell is None:
-            found = [kept.cell_seconds(experiment, group) for group in every]
+            found = [kept.cell_seconds(experiment, group, speeds) for group in every]
             per_cell = [one for one in found if one is not None]
         if len(per_cell) < len(every):
             per_cell, known = None, False

@@ -11,8 +11,7 @@ import jax
 import numpy as np
 
 from ..cache import cache_folder, private_folder, read_private
-from .classes import COMPILE_SECONDS
-from .experiment import Cost
+from .classes import COMPILE_SECONDS, seconds_from, work_of
 from .plan import Group
 
 # The most entries of each kind; the newest stay.
@@ -40,7 +39,7 @@ class KeptCosts:
 
     def note_cells(self, experiment: Any, group: Group, seconds: float) -> None:
         """Notes the seconds of one cell of a group."""
-        self._put(self.cells, _cell(experiment, group), [_work(group.cost), seconds])
+        self._put(self.cells, _cell(experiment, group), [work_of(group.cost), seconds])
 
     def program(self, experiment: Any, group: Group) -> ProgramCost | None:
         """The cost of exactly this program when it was last compiled, or None."""
@@ -58,19 +57,15 @@ class KeptCosts:
         seconds = alike or [values[0] for values in self.programs.values()]
         return float(np.median(seconds)) if seconds else COMPILE_SECONDS
 
-    def cell_seconds(self, experiment: Any, group: Group) -> float | None:
-        """The seconds of one cell: those of this group, else those of the group of its curve that is nearest in cost, scaled by
-        the ratio of costs. None if nothing is known about the curve."""
+    def cell_seconds(self, experiment: Any, group: Group, speeds: tuple[float, float]) -> float | None:
+        """The seconds of one cell: those of this group, else from other groups of its curve by `classes.seconds_from`. None if
+        nothing is known about the curve."""
         exact = self.cells.get(_cell(experiment, group))
         if exact is not None:
             return exact[1]
         curve = _name(experiment, _curve(experiment, group.static))
-        alike = [values for name, values in self.cells.items() if name.startswith(f"{curve}\n")]
-        if not alike or group.cost is None:
-            return None
-        work = _work(group.cost)
-        cost, seconds = min(alike, key=lambda values: abs(np.log(values[0] / work)))
-        return float(seconds * work / cost)
+        alike = [(values[0], values[1]) for name, values in self.cells.items() if name.startswith(f"{curve}\n")]
+        return seconds_from(alike, group.cost, speeds) if alike and group.cost is not None else None
 
     def save(self) -> None:
         """Adds the noted costs to the file, which other processes may have changed in the meantime. Does nothing if JAX's
@@ -126,7 +121,3 @@ def _cell(experiment: Any, group: Group) -> str:
 
 def _curve(experiment: Any, static: Mapping[str, Any]) -> str:
     return json.dumps([v for k, v in sorted(static.items()) if k != experiment.x and k not in experiment.sized])
-
-
-def _work(cost: Cost | None) -> float:
-    return 1.0 if cost is None else max(1.0, float(sum(cost)))
