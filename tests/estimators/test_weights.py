@@ -226,7 +226,7 @@ def test_errors(key):
             r"needs n >= 2; got n=1\. Give a number",
         ),
         (lambda: LINEAR["neighbours"].fit(key, _data(weight=np.arange(N) < 4)), r"need n > 4 points, got n=4"),
-        (lambda: LINEAR["cutoff"].fit(key, _data(weight=np.arange(N) < 5)), r"components=6 .* of n=5 points"),
+        (lambda: LINEAR["cutoff"].fit(key, _data(weight=np.arange(N) < 5)), r"components=6 .* n=5 points"),
         (lambda: ts.NadarayaWatson().fit(key, _data(weight=np.eye(N)[0])), "a smoother needs at least 2 points"),
         (
             lambda: ts.KernelRidge(RBF(1.0), ridge="oracle").fit(key, _data(), (problem, teacher)),

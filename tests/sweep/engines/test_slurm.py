@@ -145,7 +145,7 @@ import tsjax as ts
 
 @ts.experiment(static=("method",), curve="method")
 def slow(key, *, method: str, n: int):
-    spin = jax.lax.fori_loop(0, 3000, lambda i, x: jnp.sin(x) + i, jnp.ones(20_000) * jax.random.uniform(key))
+    spin = jax.lax.fori_loop(0, 3000, lambda i, x: jnp.sin(x) + i, jnp.ones(4000) * jax.random.uniform(key))
     return {"risk": (1.5 + jnp.tanh(jnp.mean(spin))) / n}
 """
 
