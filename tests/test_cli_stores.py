@@ -486,11 +486,17 @@ def test_a_page_that_cannot_be_made(tsjax, tmp_path, monkeypatch, whole, options
 
 def test_watch_serves_until_it_is_interrupted(whole):
     """A process of its own, as from a shell: it says where the page is, and ends with 0 by control-C."""
-    command = [sys.executable, "-m", "tsjax.cli", "watch", str(whole), "--no-browser"]
     # A test run in the background of a shell ignores SIGINT, and its children would.
-    listens = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=listens)  # noqa: PLW1509
+    listens = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [
+        sys.executable,
+        "-c",
+        f"{listens}; from tsjax.cli import main; main()",
+        "watch",
+        str(whole),
+        "--no-browser",
+    ]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     try:
         assert run.stdout is not None
         url = run.stdout.readline().split()[0]
