@@ -270,7 +270,7 @@ def test_errors():
         (lambda: theory.predicted_curve(ntk(), _problem(), [0]), r"needs n >= 1, got n=\[0\]"),
         (
             lambda: theory.predicted_curve(ntk(), _problem(3, 2), [10**9]),
-            r"n of at most 250500, what 1000 .*n=1000000000",
+            r"n of at most 250500, which 1000 .*n=1000000000",
         ),
         (lambda: theory.predicted_slope(ntk(), _problem(), [64, 64]), r"at least two different sample sizes"),
         (lambda: theory.predicted_ridge_risk(spectrum, target, 10, -1.0, 0.1), r"needs ridge >= 0, got ridge=-1"),

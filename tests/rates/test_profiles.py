@@ -70,7 +70,7 @@ def test_places_and_seeds_of_profiles(rng):
     assert ts.spread(values[:, 1:2]).interval == (1.0, np.inf)
     two = ts.spread(values[:, 1:3])
     assert two.interval[0] >= 1 and "rough" in two.warnings[0]
-    assert "alike" in ts.spread(np.ones((2, 5)) * [[1.5], [3.0]]).warnings[0]
+    assert "all seeds have the same value" in ts.spread(np.ones((2, 5)) * [[1.5], [3.0]]).warnings[0]
     with pytest.raises(ValueError, match="k >= 2"):
         ts.spread(values[:1])
     with pytest.raises(ValueError, match="no seed has a value at every place"):

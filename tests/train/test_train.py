@@ -249,7 +249,7 @@ def test_bad_arguments_are_errors(key, data):
         (lambda: ts.Flat(-1.0), r"Flat: tolerance must be finite and >= 0, got -1\.0"),
         (
             lambda: ts.train(key, jnp.zeros(D), _quadratic_loss, FullBatch(data), asks, steps=2),
-            r"the optimizer cannot make a step: .*'history'.* it can have `value`",
+            r"the optimizer cannot make a step: .*'history'.* it can get `value`",
         ),
     ]
     for make, message in cases:
