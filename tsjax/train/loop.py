@@ -219,9 +219,10 @@ def _update(optimizer, grad, opt_state, params, loss, loss_fn):
         except (TypeError, ValueError) as error:
             errors.append(error)
     # If the optimizer needs an argument that is not available, the error of the last call, without arguments, names it.
+    reason = str(errors[-1]).partition("\n")[0].rstrip(".")
     raise ValueError(
-        f"the optimizer cannot make a step: {str(errors[-1]).splitlines()[0].rstrip('.')}. Beside the gradient it can get "
-        "`value`, `grad` and `value_fn`, or `grad_fn`, of the step's batch; wrap it in an optax.GradientTransformation that needs no other."
+        f"the optimizer cannot make a step: {reason}. Beside the gradient it can get `value`, `grad` and `value_fn`, or "
+        "`grad_fn`, of the step's batch; wrap it in an optax.GradientTransformation that needs no other."
     ) from errors[-1]
 
 
