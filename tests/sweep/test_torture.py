@@ -17,7 +17,7 @@ import tsjax as ts
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.store import StoreError, open_store
 
-KILLS = 200
+KILLS = 100
 METRICS = ["cell", "method", "n", "seed", "status", "risk", "limit", "done", "draw"]
 
 
@@ -41,7 +41,7 @@ def _assert_whole(out, whole, spec=SPEC):
 
 
 @pytest.mark.slow
-def test_two_hundred_kills(tmp_path, processes, whole, capsys):
+def test_a_hundred_kills(tmp_path, processes, whole, capsys):
     rng, out = random.Random(SEED), tmp_path / "s"
     exits: dict[int, int] = {}
     for kill in range(KILLS):
