@@ -29,7 +29,7 @@ def run_until_killed(out, seed, at_rename, ready, spec=SPEC):
         last = renames[0] == at_rename
         if last and rng.random() < 0.5:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.03)
+        time.sleep(0.05)
         replace(source, target)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
