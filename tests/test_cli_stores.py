@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from sweep.toys import power_spec
+from sweep.toys import power, power_spec
 
 import tsjax as ts
+from tsjax.sweep.errors import SpecError
 from tsjax.sweep.manifest import pack
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.store import open_store, sealed
@@ -189,6 +190,40 @@ def test_verify_of_what_is_not_whole_exits_with_4(tsjax, whole, damaged, incompl
     code, out, err = tsjax("verify", damaged)
     assert code == 4 and "16 damaged chunks are left out" in err
     assert tsjax("rates", damaged)[0] == 2
+
+
+def test_verify_of_a_store_that_holds_more_than_its_plan_says_what_to_do(tsjax, tmp_path):
+    out = tmp_path / "s"
+    larger, smaller = ({**GRID, "seeds": seeds} for seeds in (16, 8))
+    run_spec(power_spec(grid=larger, expect=EXPECT), out=out)
+    run_spec(power_spec(grid=smaller, expect=EXPECT), out=out)
+    code, _, err = tsjax("verify", out)
+    said = " ".join(err.split())
+    assert (
+        code == 4
+        and "48 recorded cells are not in the plan of the latest run. Run the sweep with its whole plan" in said
+    )
+    assert "Run the sweep again" not in said
+    # It is good advice.
+    run_spec(power_spec(grid=larger, expect=EXPECT), out=out)
+    assert tsjax("verify", out)[0] == 0
+
+
+def test_a_call_from_python_keeps_the_claims_of_the_store(tsjax, tmp_path):
+    out = tmp_path / "s"
+    spec = power_spec(grid=GRID, expect=EXPECT, claim="fast is fast", source="a paper")
+    run_spec(spec, out=out)
+    result = ts.sweep(power, out=out, **{**GRID, "seeds": 20})
+    assert len(result.records) == 120 and result.spec.claim == "fast is fast"
+    kept = open_store(out).spec
+    assert (kept.claim, kept.source, kept.expect) == (spec.claim, spec.source, spec.expect)
+    assert tsjax("verify", out)[0] == 0
+    # A claim about n = 16 to 64 cannot be kept by a sweep of the slow curve alone, and is not dropped without a word.
+    with pytest.raises(SpecError, match=r"This is a claim of the sweep in .*: give the whole grid, or another out"):
+        ts.sweep(power, out=out, n=[16, 32, 64], method="slow", seeds=16)
+    assert open_store(out).spec == kept
+    # A store of its own has no claims.
+    assert ts.sweep(power, out=tmp_path / "t", n=[16, 32], method="slow", seeds=2).spec.expect == []
 
 
 def test_verify_of_what_was_never_verified_exits_with_4(tsjax, tmp_path):

@@ -8,6 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +17,8 @@ from helpers import SEED
 from sweep.toys import path, power, power_spec, stored
 
 import tsjax as ts
+from tsjax.report.numbers import failed_of
+from tsjax.report.progress import Meter
 from tsjax.sweep.plan import make_plan
 from tsjax.sweep.run import run_spec
 from tsjax.sweep.spec import parse_spec
@@ -218,6 +222,41 @@ def test_a_killed_run_resumes_to_the_same_records(tmp_path, whole):
     assert counted == {"found": 4 * len(kept), "run": 96 - 4 * len(kept)}
     _assert_same(result.records, whole)
     assert len(_chunks(out)) == 24
+
+
+@ts.experiment
+def spoilt(key, *, n: int):
+    """No status, and no number for about a third of the seeds."""
+    u = jax.random.uniform(key, (), jnp.float64)
+    return {"risk": jnp.where(u < 0.3, jnp.nan, u) / n}
+
+
+@ts.experiment(x="step", y=("risk",))
+def late(key):
+    """A path whose last steps are infinite for about half of the seeds."""
+    step = jnp.arange(5)
+    return {"step": step, "risk": jnp.where((step > 2) & (jax.random.uniform(key) < 0.5), jnp.inf, 1.0 / (1 + step))}
+
+
+@pytest.mark.parametrize(("experiment", "axes"), [(spoilt, {"n": [16, 32]}), (late, {})], ids=["numbers", "paths"])
+def test_numbers_that_are_not_finite_are_failures_wherever_they_are_counted(tmp_path, experiment, axes):
+    meters = []
+
+    def listener(plan, stream):
+        meters.append(Meter(plan))
+        for done in stream:
+            meters[0].add(done)
+            yield done
+
+    result = ts.sweep(experiment, out=tmp_path / "s", seeds=12, listener=listener, **axes)
+    records = result.records
+    failed = records.loc[~np.isfinite(records["risk"]), "cell"].nunique()
+    assert 0 < failed < records["cell"].nunique()
+    status = sweep_status(tmp_path / "s")
+    assert status["failed"] == sum(curve["failed"] for curve in status["curves"]) == failed
+    assert sum(curve.failed for curve in result.curves()) == failed
+    assert sum(failed_of(result, curve) for curve in result.curves()) == failed
+    assert meters[0].failed == failed
 
 
 def test_failed_cells_are_records_and_leave_their_neighbours_alone(tmp_path, whole):

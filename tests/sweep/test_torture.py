@@ -49,8 +49,10 @@ def test_a_hundred_kills(tmp_path, processes, whole, capsys):
         ready = processes.Event()
         child = processes.Process(target=run_until_killed, args=(out, kill, at_rename, ready))
         child.start()
+        deadline = time.monotonic() + 300
         while not ready.wait(1):
             assert child.is_alive(), "a child ended before its kill: the work should outlast the kills"
+            assert time.monotonic() < deadline, "a child did not start"
         if not at_rename:
             time.sleep(rng.expovariate(20.0))
             os.kill(child.pid, rng.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))

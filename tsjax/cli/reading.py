@@ -93,18 +93,15 @@ def verify(
     verdicts = result.verdicts(corrected)
     if not verdicts:
         raise ValueError(
-            f"{directory}: this sweep expects nothing: its file has no [[expect]] tables, or "
-            "it ran at smoke size, to which none of them applies."
+            f"{directory}: this sweep expects nothing: it was run from Python or from a file without [[expect]] tables, or at "
+            "smoke size, to which none of them applies."
         )
     if as_json:
         print_json({"verdicts": verdicts_json(result, corrected), "coverage": coverage_json(result.coverage)})
     else:
         print_verdicts(result, console(), corrected)
     if not partial and not result.coverage.whole:
-        raise Incomplete(
-            f"{directory} is not complete: {result.coverage.sentence[:-1]}. Run the sweep again, or judge what is there with "
-            "--partial."
-        )
+        raise Incomplete(f"{directory} is not complete: {result.coverage.lack}; or judge what is there with --partial.")
     if not partial and not result.coverage.verified:
         raise Incomplete(
             f"{directory} was made by an earlier version of tsjax, and nothing in it can be verified. Run the sweep into a "

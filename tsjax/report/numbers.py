@@ -12,7 +12,7 @@ from ..rates.checks import beside, bracket, decimals_of, significant
 from ..status import Status
 from ..sweep.coverage import Coverage
 from ..sweep.curve import Curve
-from ..sweep.records import FAILED
+from ..sweep.records import failed_cells
 from ..sweep.result import Result
 from ..sweep.spec import RECORDED
 from ..sweep.values import labels_of, text_of
@@ -119,14 +119,8 @@ def counts_of(result: Result, curve: Curve) -> dict[str, int]:
 
 
 def failed_of(result: Result, curve: Curve) -> int:
-    """The number of failed cells of a curve."""
-    return failures(rows_of(result, curve))
-
-
-def failures(records: pd.DataFrame) -> int:
-    """The number of failed cells in some records."""
-    cells = records.drop_duplicates("cell")
-    return int(np.isin(cells["status"].to_numpy(), FAILED).sum()) if "status" in cells else 0
+    """The number of failed cells of a curve: by their status, or because their first y is not finite."""
+    return failed_cells(rows_of(result, curve), result.experiment.y[0])
 
 
 def limit_of(result: Result, curve: Curve) -> np.ndarray | None:

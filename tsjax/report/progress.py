@@ -16,8 +16,9 @@ from ..sweep.commits import ChunkDone
 from ..sweep.devices import peak_memory
 from ..sweep.plan import Group as CellGroup
 from ..sweep.plan import Plan
+from ..sweep.records import failed_cells
 from ..sweep.values import labels_of, name_of_value, text_of
-from .numbers import duration, failures, prefixed
+from .numbers import duration, prefixed
 from .terminal import Text
 from .terminal import console as standard_console
 
@@ -144,7 +145,7 @@ class Meter:
             return
         self._last = group
         cells = done.records.drop_duplicates("cell")
-        self._failed[group] += failures(cells)
+        self._failed[group] += failed_cells(done.records, self._plan.experiment.y[0])
         self.failed = sum(self._failed)
         self._just_compiled = self._programs[group] not in self._compiled
         self._compiled.setdefault(self._programs[group], float(cells["compile_seconds"].iloc[0]))

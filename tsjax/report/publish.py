@@ -86,7 +86,8 @@ def result_card(result: Result) -> str:
 
 def standing(coverage: Coverage) -> list[str]:
     """Sentences of a caption about the records: how many of the planned ones there are, and their origin."""
-    partial = [] if coverage.whole else [f"These numbers stand on {coverage.sentence}"]
+    lacking = coverage.done < coverage.cells or coverage.damaged
+    partial = [f"These numbers stand on {coverage.sentence}"] if lacking else []
     return partial + notes_of(replace(coverage, cells=coverage.done, damaged=(), foreign=()))
 
 

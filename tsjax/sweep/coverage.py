@@ -6,6 +6,10 @@ from typing import Any
 from .manifest import mixtures
 from .store import Chunks
 
+_WHOLE_PLAN = (
+    "Run the sweep with its whole plan, such as with the same --set, or the smaller one into a store of its own"
+)
+
 
 @dataclass(frozen=True)
 class Coverage:
@@ -45,6 +49,17 @@ class Coverage:
         return text + "."
 
     @property
+    def lack(self) -> str:
+        """What keeps the sweep from being whole, and what to do: `60 of 96 cells. Run the sweep again`, without a last stop."""
+        if self.done < self.cells or self.damaged:
+            return f"{self.sentence} Run the sweep again"
+        return f"{self._beyond} not in the plan of the latest run. {_WHOLE_PLAN}"
+
+    @property
+    def _beyond(self) -> str:
+        return "1 recorded cell is" if self.beyond == 1 else f"{self.beyond} recorded cells are"
+
+    @property
     def notes(self) -> list[str]:
         """Sentences to know before trusting the numbers; none for a complete sweep of one origin."""
         found = []
@@ -58,10 +73,9 @@ class Coverage:
         if self.foreign:
             found.append(f"Not chunks of this sweep, and ignored: {_some(self.foreign)}.")
         if self.beyond:
-            some = "1 recorded cell is" if self.beyond == 1 else f"{self.beyond} recorded cells are"
             found.append(
-                f"{some} not in the plan of the latest run, and counted too; how many cells of the earlier plan are missing is "
-                "not known. Run the sweep with the whole plan, or the smaller one into a store of its own."
+                f"{self._beyond} not in the plan of the latest run, and counted too; how many cells of the earlier plan are "
+                f"missing is not known. {_WHOLE_PLAN}."
             )
         if not self.verified:
             found.append("Made by an earlier version of tsjax: nothing here could be verified.")

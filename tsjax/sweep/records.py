@@ -68,13 +68,16 @@ class Places:
 
 def read_columns(store: Store, plan: Plan, columns: Sequence[str]) -> tuple[pd.DataFrame, Coverage]:
     """Some columns of the records of a store, without `cell`: one row for every cell, in any order, indexed by the place of the
-    cell in the plan. **Raises:** StoreError."""
+    cell in the plan. Of the rows of a cell that returns vectors it is one without a finite first y, if there is such a row.
+    **Raises:** StoreError."""
     found = store.read(list(dict.fromkeys(["cell", "failure", *columns])))
     kinds = common_columns([columns_of(table) for table in found.tables.values()], description_of(plan))
     if not kinds:
         return pd.DataFrame(), coverage_of(plan.cells, 0, 0, found, 0, not store.is_old)
     table = pa.concat_tables([in_columns(table, kinds) for table in found.tables.values()])
-    table = table.take(np.argsort(is_failure(table), kind="stable"))
+    y = description_of(plan).y[0]
+    finite = np.isfinite(numbers(table[y].to_pandas())) if y in table.column_names else np.zeros(table.num_rows, bool)
+    table = table.take(np.lexsort((finite, is_failure(table))))
     places = _places(table["cell"], plan.ids)
     frame = table.select([name for name in columns if name in kinds]).to_pandas().set_index(pd.Index(places.code))
     return frame[~frame.index.duplicated()], places.coverage(found, 0, not store.is_old)
@@ -180,18 +183,21 @@ def _without_spoilt(records: pd.DataFrame, experiment: Description) -> pd.DataFr
     values = [name for name in experiment.y if name in records]
     if not values:
         return records
-    spoilt = ~np.isfinite(np.stack([numbers(records[name]) for name in values], axis=1))
-    if "status" in records:
-        spoilt |= records["status"].isin(FAILED).to_numpy()[:, None]
+    spoilt = np.stack([failed_rows(records, name) for name in values], axis=1)
     if spoilt.any():
         records[values] = records[values].mask(spoilt)
     return records
 
 
+def failed_rows(records: pd.DataFrame, metric: str) -> np.ndarray:
+    """Which rows have no value of `metric`: their cell diverged, was singular, or did not return a finite number."""
+    failed = np.isin(records["status"], FAILED) if "status" in records else np.zeros(len(records), bool)
+    return failed | ~np.isfinite(numbers(records[metric])) if metric in records else failed
+
+
 def failed_cells(records: pd.DataFrame, metric: str) -> int:
-    """The number of cells without a value of `metric`: they diverged, were singular, or did not return a finite number."""
-    missing = pd.isna(records[metric]).to_numpy(bool)
-    return len(set(records["cell"].to_numpy()[missing]))
+    """The number of cells with a failed row (`failed_rows`)."""
+    return len(set(records["cell"].to_numpy()[failed_rows(records, metric)]))
 
 
 def in_memory(parts: Mapping[str, pa.Table], plan: Plan, experiment: Description) -> tuple[pd.DataFrame, Coverage]:

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 from .commits import ChunkDone
 from .devices import one_blas_thread, use_machine
 from .engines import AbstractEngine, engine_of
-from .errors import SpecError, shown
+from .errors import AbsentError, SpecError, shown
 from .experiment import Experiment
 from .interrupt import listening
 from .options import plain
@@ -26,9 +26,10 @@ from .provenance import manifest_of, provenance, sized_here
 from .records import in_memory, records_of
 from .result import Result
 from .spec import SweepSpec, find_experiment, load_spec, parse_spec
-from .store import StoreError, argument_kinds
+from .store import StoreError, argument_kinds, open_store
 from .table import to_table
 from .theory import TheoryTable
+from .values import redacted
 from .warm import is_shipped
 from .writer import StoreWriter
 
@@ -143,16 +144,41 @@ def sweep(
     changes = changes if seeds is None else {**changes, "seeds": plain("seeds", seeds)}
     if isinstance(study, Experiment):
         content = {"study": name_of(study), "key": plain("key", 0 if key is None else key), "grid": changes}
+        kept = {} if out is None else _claims_of(out, content)
         how["experiment"] = study
     else:
-        spec = load_spec(study)
+        spec, kept = load_spec(study), {}
         content = spec.model_dump(exclude_defaults=True)
         content |= {} if key is None else {"key": plain("key", key)}
         content["grid"] = [{**block, **changes} for block in spec.grid]
     if isinstance(track, str):
         raise SpecError(f"track = {shown(track)}: give a tracker, such as ts.trackers.JsonLines('events.jsonl').")
     with tracking([*track] if isinstance(track, Sequence) else [track], listener) as (listener, finish):
-        return finish(run_spec(parse_spec(content, where="ts.sweep"), listener=listener, **how))
+        try:
+            return finish(run_spec(parse_spec(kept | content, where="ts.sweep"), listener=listener, **how))
+        except AbsentError as error:
+            if not kept:
+                raise
+            raise SpecError(
+                f"{str(error).rstrip('.')}. This is a claim of the sweep in {redacted(str(out))}, which a call from Python "
+                "keeps: give the whole grid, or another out."
+            ) from None
+
+
+def _claims_of(out: str | Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What the store `out` says about its sweep besides its cells, if the sweep of this content is the same one. A sweep file
+    may have made it, and a call from Python, which cannot state claims, must not erase them."""
+    try:
+        known = open_store(out).spec
+    except StoreError:
+        return {}
+    if (known.study, known.key) != (content["study"], content["key"]):
+        return {}
+    return {
+        name: value
+        for name, value in known.model_dump(exclude_defaults=True).items()
+        if name not in ("study", "key", "problem", "grid")
+    }
 
 
 def _watched(listener: Listener | None) -> Listener:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .estimate import seconds_of
 from .loading import content_of
-from .records import FAILED, read_columns
+from .records import failed_rows, read_columns
 from .store import open_store
 from .values import name_of_value, redacted
 
@@ -16,7 +16,8 @@ from .values import name_of_value, redacted
 def sweep_status(path: str | Path) -> dict[str, Any]:
     """The progress of a sweep as plain values. **Raises:** StoreError. Among them are
 
-    - `cells`, `done`, `failed`: the numbers of cells of the plan, of those with a record, and of those that failed;
+    - `cells`, `done`, `failed`: the numbers of cells of the plan, of those with a record, and of those that failed: by their
+      status, or because their first y is not finite;
       `beyond_plan`: the number of recorded cells that are not in the plan; `curves`: a list of the first three by curve.
     - `seconds`: the compute that was used. `seconds_left`: an estimate for the devices that made the records, without
       compilation; None while some unfinished curve has no record to judge by.
@@ -27,7 +28,7 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
     store = open_store(path)
     content = content_of(store)
     plan, experiment, spec = content.plan, content.experiment, content.spec
-    records, coverage = read_columns(store, plan, ["status", "run_seconds", "failure"])
+    records, coverage = read_columns(store, plan, ["status", "run_seconds", "failure", experiment.y[0]])
     done, failed = np.zeros(plan.cells, bool), np.zeros(plan.cells, bool)
     seconds = np.full(plan.cells, np.nan)
     mine = records[records.index < plan.cells]
@@ -35,7 +36,7 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
         done[mine.index] = True
         # Runs that were read from a table have no seconds.
         seconds[mine.index] = mine["run_seconds"] if "run_seconds" in mine else 0.0
-        failed[mine.index] = np.isin(mine["status"], FAILED) if "status" in mine else False
+        failed[mine.index] = failed_rows(mine, experiment.y[0])
     curves: dict[str, dict[str, Any]] = {}
     for portion in plan.portions:
         name = experiment.name
