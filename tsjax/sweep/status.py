@@ -31,7 +31,7 @@ def sweep_status(path: str | Path) -> dict[str, Any]:
     records, coverage = read_columns(store, plan, ["status", "run_seconds", "failure", experiment.y[0]])
     done, failed = np.zeros(plan.cells, bool), np.zeros(plan.cells, bool)
     seconds = np.full(plan.cells, np.nan)
-    mine = records[records.index < plan.cells]
+    mine = records.loc[records.index < plan.cells]
     if len(mine):
         done[mine.index] = True
         # Runs that were read from a table have no seconds.
