@@ -197,13 +197,14 @@ def test_verify_of_a_store_that_holds_more_than_its_plan_says_what_to_do(tsjax, 
     larger, smaller = ({**GRID, "seeds": seeds} for seeds in (16, 8))
     run_spec(power_spec(grid=larger, expect=EXPECT), out=out)
     run_spec(power_spec(grid=smaller, expect=EXPECT), out=out)
-    code, _, err = tsjax("verify", out)
+    code, shown, err = tsjax("verify", out)
     said = " ".join(err.split())
     assert (
         code == 4
         and "48 recorded cells are not in the plan of the latest run. Run the sweep with its whole plan" in said
     )
     assert "Run the sweep again" not in said
+    assert "judged by 48 of 48 cells and 48 beyond its plan." in " ".join(shown.split())
     # It is good advice.
     run_spec(power_spec(grid=larger, expect=EXPECT), out=out)
     assert tsjax("verify", out)[0] == 0

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 
 import tsjax as ts
 from tsjax.activations import Activation, erf, relu
-from tsjax.task import check_numbers
+from tsjax.task import check_key, check_numbers
 
 
 def _within(values, mean, errors=5.0):
@@ -222,3 +224,53 @@ def test_half_precision_is_a_kind_of_number():
         check_numbers("y", jnp.ones(3, dtype))
     with pytest.raises(ValueError, match="value\\(s\\) that are missing or not numbers, the first at index \\(1,\\)"):
         check_numbers("y", np.array([1.0, None], object))
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (7, r"such as jax.random.key\(7\); got int 7"),
+        ("7", "got str 7"),
+        (np.zeros(2), r"got an array of float64 \(2,\)"),
+        (jr.split(jr.key(0), 3), r"one random key of JAX; got an array of keys, shape \(3,\). .*tsjax.fit_many"),
+        (jr.split(jr.PRNGKey(0), 3), r"got an array of keys, shape \(3, 2\)"),
+    ],
+)
+def test_what_is_no_key_is_refused(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        check_key(wrong)
+
+
+def test_wrong_arguments_are_refused_wherever_a_user_gives_them():
+    # In a process of its own, since tests check the types of all arguments.
+    script = """
+import jax, numpy as np, tsjax as ts
+key = jax.random.key(0)
+problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), noise_std=0.1)
+teacher = problem.sample_teacher(key)
+data = problem.sample(jax.random.PRNGKey(1), teacher, np.int64(8))
+mixture, rows = ts.GaussianMixture(np.eye(2), (0, 1)), ts.DataProblem(np.eye(8), np.arange(8.0))
+estimators = [
+    ts.KernelRidge(ts.kernels.RBF(1.0)), ts.NearestNeighbours(), ts.Student(ts.MLP((4,)), steps=2, learning_rate=0.1), ts.TwoPhaseStudent(2),
+    ts.GradientStudent(2), ts.RandomFeatures(8), ts.OptimalLinear(problem),
+]
+calls = [
+    (problem.sample_teacher, ()), (problem.sample, (teacher, 8)), (mixture.draw, ()), (mixture.draw(key).sample, (8,)),
+    (rows.split, (2,)), (rows.draw(key).sample, (2,)), *((estimator.fit, (data,)) for estimator in estimators),
+]
+wrong = [lambda call=call, rest=rest: call(0, *rest) for call, rest in calls]
+wrong += [lambda one=one: one.fit(key, (data.x, data.y)) for one in estimators]
+wrong += [lambda: problem.sample(key, teacher, 16.5), lambda: ts.fit_many(estimators[0], key, [data])]
+for call in wrong:
+    try:
+        call()
+    except TypeError as error:
+        print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    said = run.stdout.splitlines()
+    assert len(said) == 13 + 7 + 2 and all(line.startswith("key is a random key of JAX") for line in said[:13])
+    tuples = "data is a Dataset, as in estimator.fit(key, tsjax.Dataset(x, y)); got a tuple."
+    assert said[13:20] == [tuples] * 7
+    assert said[20] == "the number of rows n is a whole number, got 16.5." and "datasets is one Dataset" in said[21]

@@ -23,7 +23,7 @@ from .precision import requires_float64
 from .risk import RiskEstimate
 from .size import Rows, Size, size_of
 from .tables import check_numbers_in, read_table
-from .task import AbstractInstance, AbstractTask, Dataset, check_numbers
+from .task import AbstractInstance, AbstractTask, Dataset, check_key, check_numbers
 
 BUNDLED = ("breast_cancer", "diabetes", "digits", "iris", "wine")
 """The data sets that come with scikit-learn, without any download. Only diabetes has a measured response (the progression of
@@ -51,6 +51,7 @@ class Split(AbstractInstance):
     def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
         """n of the rows that are not held out, at random without replacement; with the same key, a smaller sample is part of a
         larger one. **Raises:** ValueError for more rows than there are."""
+        check_key(key)
         size = _among(n, self.pool.n)
         rows = jr.permutation(key, self.pool.n)[: size.limit]
         x, y = self.pool.x[rows].astype(dtype), self.pool.y[rows].astype(dtype)
@@ -169,6 +170,7 @@ class DataProblem(AbstractTask):
 
         **Raises:** ValueError for n outside 1 .. `largest_n`.
         """
+        check_key(key)
         size = _among(n, self.largest_n, f"of {len(self.y)} rows {self.test_size} are held out")
         order = jr.permutation(key, len(self.y))
         held, x, y = self.test_size, jnp.asarray(self.x, dtype), jnp.asarray(self.y, dtype)

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .precision import is_traced, requires_float64
 from .size import Rows, size_of
-from .task import AbstractInstance, AbstractTask, Dataset
+from .task import AbstractInstance, AbstractTask, Dataset, check_key
 
 
 class GaussianMixture(AbstractTask):
@@ -82,6 +82,7 @@ class GaussianMixture(AbstractTask):
         return max(self.labels) + 1
 
     def draw(self, key: PRNGKeyArray, dtype=None) -> "MixtureInstance":
+        check_key(key)
         means = jnp.asarray(self.means, dtype)
         if self.rotation == "random":
             means = jnp.matmul(means, jr.orthogonal(key, self.d, dtype=means.dtype), precision="highest")
@@ -109,6 +110,7 @@ class MixtureInstance(AbstractInstance):
 
     def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
         """n points x (n, d) with their classes y, integers (n,). If n is a `tsjax.Size`, rows after its count have weight 0."""
+        check_key(key)
         size = size_of(n)
         dtype = self.means.dtype if dtype is None else dtype
         key_c, key_x = jr.split(key)

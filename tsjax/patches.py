@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .precision import is_traced
 from .size import Rows, size_of
-from .task import AbstractInstance, AbstractTask, Dataset
+from .task import AbstractInstance, AbstractTask, Dataset, check_key
 
 
 def _floating(signal: Any) -> Array:
@@ -89,6 +89,7 @@ class PatchInstance(AbstractInstance):
 
     def sample(self, key: PRNGKeyArray, n: Rows, dtype=None) -> Dataset:
         """n points (n, patches, d) with their labels, some of them flipped: y integers (n,)."""
+        check_key(key)
         size = size_of(n)
         dtype = self.signal.dtype if dtype is None else dtype
         key_s, key_f, key_x = jr.split(key, 3)

@@ -20,7 +20,7 @@ from .display import card
 from .network import TwoLayer
 from .precision import is_traced
 from .size import Rows, size_of
-from .task import AbstractInstance, AbstractTask, Dataset
+from .task import AbstractInstance, AbstractTask, Dataset, check_key
 
 # A draw from a family of teachers: a function f* of one point.
 RegressionFunction = Callable[[Float[Array, " d"]], Float[Array, ""]]
@@ -304,11 +304,13 @@ class Problem(AbstractTask):
     def sample_teacher(self, key: PRNGKeyArray, dtype=None) -> Any:
         """One regression function f* from the teacher family: a function of one point x (d,), which is a `TwoLayer` for
         families of networks."""
+        check_key(key)
         return self.teacher.sample(key, self.d, dtype)
 
     def sample(self, key: PRNGKeyArray, teacher, n: Rows, dtype=None) -> Dataset:
         """A data set of n independent pairs (x, teacher(x) + eps); `teacher` is any function of one point x (d,). If n is a
         `tsjax.Size`, rows after its count have weight 0."""
+        check_key(key)
         size = size_of(n)
         key_x, key_eps = jr.split(key)
         x = self.inputs.sample(key_x, size.limit, dtype)

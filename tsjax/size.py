@@ -1,5 +1,6 @@
 """A sample size as data rather than as a shape, so that all sizes of a curve can share one compiled program."""
 
+import operator
 from typing import TypeAlias
 
 import equinox as eqx
@@ -53,5 +54,12 @@ Rows: TypeAlias = int | Size
 
 
 def size_of(n: Rows) -> Size:
-    """A number of rows as a size that is not padded. **Raises:** ValueError below 1."""
-    return n if isinstance(n, Size) else Size(limit=int(n), count=int(n))
+    """A number of rows as a size that is not padded. **Raises:** ValueError below 1, and TypeError for anything but a whole
+    number."""
+    if isinstance(n, Size):
+        return n
+    try:
+        count = operator.index(n)
+    except TypeError:
+        raise TypeError(f"the number of rows n is a whole number, got {n!r}.") from None
+    return Size(limit=count, count=count)

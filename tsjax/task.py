@@ -100,6 +100,25 @@ class AbstractTask(eqx.Module):
         """One instance at random."""
 
 
+def check_key(key: Any) -> None:
+    """Raises TypeError unless `key` is one random key of JAX: `jax.random.key(0)`, or the older form that
+    `jax.random.PRNGKey(0)` gives."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", None)
+    if dtype is None or shape is None:
+        seed = f"jax.random.key({key})" if isinstance(key, int) else "jax.random.key(0)"
+        raise TypeError(f"key is a random key of JAX, such as {seed}; got {type(key).__name__} {str(key)[:40]}.")
+    typed = jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not typed and dtype != np.uint32:
+        raise TypeError(
+            f"key is a random key of JAX, such as jax.random.key(0); got an array of {dtype} {tuple(shape)}."
+        )
+    if len(shape) != (0 if typed else 1):
+        raise TypeError(
+            f"key is one random key of JAX; got an array of keys, shape {tuple(shape)}. Use jax.vmap over keys, or, to fit "
+            "many data sets, tsjax.fit_many."
+        )
+
+
 def check_numbers(name: str, values: Any) -> None:
     """Raises ValueError for values that are missing (masked entries of a NumPy array, None, pandas.NA) or not numbers, and says
     which. NaN and infinity count as numbers here."""

@@ -215,6 +215,7 @@ def test_every_verdict_shows_its_window_curve_and_range(toy_result):
         {"what": "risk of student", "at_least": 0.001, "at_most": 0.1, "over": {"n": [256, 512]}},
         {"what": "crossing of student relative to ridge in n", "at_most": 300.0},
         {"what": "risk of student relative to ridge", "at_most": 2.0, "over": {"n": [128, 512]}},
+        {"what": "rate of student in n", "at_least": 0.9},
     ]
     spec = parse_spec({**toy_result.spec.model_dump(exclude_defaults=True), "expect": expect})
     result = Result(toy_result.records, spec, toy_result.experiment, {}, theory=toy_result._theory)
@@ -222,8 +223,9 @@ def test_every_verdict_shows_its_window_curve_and_range(toy_result):
     traces = page.figures["curves-risk-0"]["data"]
     student, ridge, _ = result.curves()
     key = next(t["meta"]["keys"][0] for t in traces if t.get("name", "").startswith("two-phase student"))
-    marks = {number: [t for t in traces if t["meta"].get("mark") == number] for number in range(1, 6)}
-    for number, window in ((1, (256, 1024)), (2, (1024, 1024)), (3, (256, 512)), (4, (128, 1024)), (5, (128, 512))):
+    marks = {number: [t for t in traces if t["meta"].get("mark") == number] for number in range(1, 7)}
+    windows = ((256, 1024), (1024, 1024), (256, 512), (128, 1024), (128, 512), (128, 1024))
+    for number, window in enumerate(windows, 1):
         halo = marks[number][-1]
         assert (_numbers(halo["x"]).min(), _numbers(halo["x"]).max()) == window
         assert all(t["meta"]["keys"] == [key] for t in marks[number])
@@ -234,6 +236,13 @@ def test_every_verdict_shows_its_window_curve_and_range(toy_result):
     for trace, slope in zip(edges[1], (0.8, 1.2), strict=True):
         x, y = _numbers(trace["x"]), _numbers(trace["y"])
         np.testing.assert_allclose(np.diff(np.log(y)) / np.diff(np.log(x)), -slope)
+    # An open range has one edge, and ends a fixed share of the axis away from it at the ends of the window.
+    [edge] = edges[6]
+    areas = [trace for trace in marks[6] if trace.get("fill") == "toself"]
+    ends = np.log10(_numbers(edge["y"]))[[0, -1]]
+    corners = np.log10(np.concatenate([_numbers(area["y"]) for area in areas]))
+    axis = np.ptp(page.figures["curves-risk-0"]["layout"]["yaxis"]["range"])
+    assert max(corners) == pytest.approx(ends[0] + 0.12 * axis) and min(corners) == pytest.approx(ends[1] - 0.12 * axis)
     # What a ratio may be, in units of what it is relative to.
     np.testing.assert_allclose(_numbers(edges[2][0]["y"]), 1.4 * 5 / 1024)
     assert [_numbers(trace["y"])[0] for trace in edges[3]] == [0.001, 0.1]

@@ -306,6 +306,9 @@ def test_plan_status_and_doctor():
     assert "128 cells in 4 chunks, 8 programs to compile, about 2 min 10 s" in " ".join(text.split())
     unknown = dataclasses.replace(estimate, curves=(dataclasses.replace(curves[0], operations=None, seconds=None),))
     assert "about" not in _printed(print_plan, unknown) and "all cells" in _printed(print_plan, unknown)
+    said = " ".join(_printed(print_plan, unknown).split())
+    assert "–: time is known once a few cells have run" in said and "FLOP is known if the experiment states" in said
+    assert "memory is known" not in said and "is known" not in " ".join(text.split())
     content = plan_json(unknown)
     assert content["curves"][0]["seconds"] is None and json.loads(json.dumps(content, allow_nan=False)) == content
 

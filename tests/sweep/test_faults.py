@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tsjax as ts
+from tsjax.sweep.faults import GroupError
 
 
 @functools.partial(jax.jit, static_argnames="times")
@@ -67,3 +68,58 @@ def test_a_bug_that_no_static_argument_mends_is_itself():
 
     with pytest.raises(KeyError, match="nothing"):
         ts.sweep(trained, seeds=2, n=[2, 4], steps=3)
+
+
+# What needs the number in an array, and the error of JAX.
+NUMBERS = {
+    "float": (lambda x: float(x), "ConcretizationTypeError"),
+    "item": (lambda x: x.item(), "ConcretizationTypeError"),
+    "a condition": (lambda x: x if x > 0.5 else -x, "TracerBoolConversionError"),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_a_number_that_depends_on_the_key_is_unknown(case):
+    needy, words = NUMBERS[case]
+
+    @ts.experiment
+    def trained(key, *, n: int):
+        return {"risk": needy(jax.random.uniform(key)) / n}
+
+    with pytest.raises(
+        ValueError, match="needs the number in a traced array .* make the function a black box"
+    ) as error:
+        ts.sweep(trained, seeds=2, n=[2, 4])
+    assert words in str(error.value) and "test_faults.py, line" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_negative_static_x_is_refused_before_anything_is_compiled():
+    @ts.experiment(static=("n",))
+    def trained(key, *, n: int):
+        return {"risk": jax.random.normal(key, (n,)).mean() ** 2}
+
+    with pytest.raises(ValueError, match="trained: n = -16: n is static, so it is a number of rows"):
+        ts.sweep(trained, seeds=2, n=[-16, 16])
+
+
+def test_xla_is_quoted_without_its_locations():
+    @ts.experiment(static=("width",))
+    def trained(key, *, n: int, width: int):
+        return {"risk": jax.random.normal(key, (width,)).sum() / n}
+
+    with pytest.raises(GroupError, match="1 of 2 programs failed") as error:
+        ts.sweep(trained, seeds=2, n=[2, 4], width=[3, -3])
+    assert "callsite" not in str(error.value) and len(str(error.value)) < 250
+
+
+def test_random_numbers_of_numpy_are_found():
+    @ts.experiment
+    def trained(key, *, n: int):
+        return {"risk": np.random.default_rng(0).uniform() / n}
+
+    @ts.experiment
+    def sound(key, *, n: int):
+        return {"risk": jax.random.uniform(key) / n}
+
+    said = [" ".join(ts.sweep(one, seeds=4, n=[2, 4, 8]).rates()["warnings"][0]) for one in (trained, sound)]
+    assert "the experiment does not use its key: random numbers of NumPy" in said[0] and "its key" not in said[1]

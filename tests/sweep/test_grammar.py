@@ -1,6 +1,7 @@
 """The whole grammar of claims, for every kind of metric, against formulas: each phrase holds, fails and is undecided where it
 must be, and a false claim at the edge of the truth holds no oftener than it may."""
 
+import dataclasses
 import itertools
 import re
 from typing import Any, Literal, NamedTuple
@@ -317,3 +318,15 @@ def test_a_false_claim_at_the_edge_of_the_truth_holds_no_oftener_than_it_may():
     assert held.shape == (SETS, len(asked))
     # Claims about one data set are not independent: of each, and of all together.
     assert held.sum(axis=0).max() <= 4 and held.mean() < 0.04, dict(zip(asked, held.sum(axis=0), strict=True))
+
+
+def test_names_with_spaces_stand_in_quotes():
+    phrase = parse('error of "least squares" relative to "my ridge (tuned)" at learner = "a b"')
+    assert (phrase.form, phrase.metric, phrase.curve, phrase.operator) == (
+        "mean", "error", "least squares", "relative to",
+    )  # fmt: skip
+    assert phrase.other == "my ridge (tuned)" and phrase.at == ("learner", "a b")
+    assert parse('rate of "least squares" in n') == dataclasses.replace(parse("rate of x in n"), curve="least squares")
+    assert parse('risk of student relative to method = "a b"').than == ("method", "a b")
+    with pytest.raises(ValueError, match="a name with spaces stands in double quotes"):
+        parse("rate of least squares in n")

@@ -4,6 +4,7 @@ import json
 import pytest
 from sweep.toys import power, power_spec
 
+import tsjax as ts
 from tsjax.hints import nearest
 from tsjax.sweep.plan import cells_of, make_plan, plan_content, plan_of
 from tsjax.sweep.spec import SpecError, expand, find_experiment, load_spec, parse_spec
@@ -75,6 +76,8 @@ def test_identity_is_study_and_key():
 
 def test_nearest_name_or_all():
     assert nearest("studant", ["student", "ntk"]) == " Did you mean 'student'?"
+    # The case of letters is the commonest mistake of all.
+    assert nearest("N", ["n", "scale", "seeds"]) == " Did you mean 'n'?"
     assert nearest("zzz", ["student", "ntk"]) == " Allowed: student, ntk."
 
 
@@ -145,6 +148,11 @@ def test_a_plan_survives_a_store():
             {"grid": [GRID, {**GRID, "methd": "fast"}]},
             r"\[\[grid\]\] number 2: unknown key 'methd'. Did you mean 'method'",
         ),
+        ({"grid": {**GRID, "n": ["16", 32]}}, r"\[grid\]: n = '16' is text, and power takes it as 16: write n = 16"),
+        (
+            {"grid": {**GRID, "scale": True}},
+            r"scale = True is a truth value, and power takes it as 1.0: write scale = 1",
+        ),
         ({"grid": []}, r"grid"),
         ({"grid": [3]}, r"grid.0 = 3"),
         ({"key": -1}, r"key = -1: .*greater than or equal to 0"),
@@ -204,3 +212,17 @@ def test_expectations_that_cannot_be_judged(expect, message):
     with pytest.raises(SpecError, match=message) as error:
         make_plan(power_spec(expect=[expect]), power)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"N": [16, 32], "seeds": 2}, "ts.sweep: unknown argument 'N'. Did you mean 'n'"),
+        ({"n": [16, 32], "seed": 2}, "ts.sweep: unknown argument 'seed'. Did you mean 'seeds'"),
+        ({"n": [16, 32]}, "ts.sweep: seeds is missing"),
+    ],
+)
+def test_errors_of_a_call_speak_of_the_call(arguments, message):
+    with pytest.raises(SpecError, match=message) as error:
+        ts.sweep(power, method="fast", **arguments)
+    assert "[grid]" not in str(error.value)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import SEED
-from sweep.toys import path, power, power_spec, stored
+from sweep.toys import path, power, power_spec, sizes, stored
 
 import tsjax as ts
 from tsjax.report.numbers import failed_of
@@ -471,3 +471,19 @@ def test_others_read_the_folder(tmp_path, whole):
     duckdb = pytest.importorskip("duckdb")
     mean = duckdb.sql(f"select avg(risk) from '{tmp_path}/s/chunks/*.parquet' where n = 64").fetchall()[0]
     assert mean[0] == pytest.approx(whole.query("n == 64")["risk"].mean(), rel=1e-12)
+
+
+def test_the_time_left_counts_programs_to_compile(tmp_path):
+    out = tmp_path / "s"
+    ts.sweep(sizes, out=out, seeds=8, n=[4, 8, 16], chunk=8)
+    took = {}
+    for file in _chunks(out):
+        rows = pd.read_parquet(file)
+        took[int(rows["n"].iloc[0])] = rows["compile_seconds"].iloc[0]
+        if rows["n"].iloc[0] == 16:
+            file.unlink()
+    cells = pd.concat([pd.read_parquet(file) for file in _chunks(out)])["run_seconds"]
+    left = sweep_status(out)["seconds_left"]
+    # The cells themselves take far less than a compilation.
+    compiling = np.mean([took[4], took[8]])
+    assert compiling < left < 1.2 * compiling and 8 * cells.max() < 0.2 * compiling

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pandas as pd
 from pydantic import Field
 
-from tsjax.sweep.experiment import Theory, experiment
+from tsjax.sweep.experiment import Cost, Theory, experiment
 from tsjax.sweep.spec import SweepSpec, parse_spec
 
 EXPONENTS = {"fast": 1.0, "slow": 0.5}
@@ -66,3 +66,9 @@ def power_spec(**changes) -> SweepSpec:
         "grid": {"n": [16, 32, 64, 128], "method": ["fast", "slow"], "seeds": 12},
     }
     return parse_spec({**content, **changes})
+
+
+@experiment(static=("n",), cost=lambda arguments: Cost(2.0 * arguments["n"]))
+def sizes(key, *, n: int):
+    """The square of a mean; every n has a program of its own."""
+    return {"risk": jnp.mean(jax.random.normal(key, (n,))) ** 2}

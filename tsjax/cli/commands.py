@@ -197,7 +197,8 @@ def plan(
         str | None, typer.Option(help="A store to continue: shows what it lacks, with times measured there.")
     ] = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the largest program of each curve, for its exact memory.")
+        bool,
+        typer.Option("--compile", metavar="", help="Compile the largest program of each curve, for its exact memory."),
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -228,8 +229,11 @@ def plan(
     from ..sweep.provenance import sized_here
     from ..sweep.records import seconds_done
     from ..sweep.store import open_store
+    from ..sweep.warm import is_shipped
 
-    cells, seconds, classes = make_plan(loaded, experiment, deep=compiled), None, {}
+    # What shipped studies return is tested; one's own may be misspelt.
+    deep = compiled or not is_shipped(experiment)
+    cells, seconds, classes = make_plan(loaded, experiment, deep=deep), None, {}
     if out is not None:
         store = open_store(out)
         check_same_sweep(loaded, store.spec, out)

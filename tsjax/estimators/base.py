@@ -18,7 +18,7 @@ from ..losses import refuse_labels
 from ..network import TwoLayer
 from ..precision import is_traced
 from ..status import Status
-from ..task import Dataset, check_numbers
+from ..task import Dataset, check_key, check_numbers
 
 LARGEST = 1e150
 """The largest absolute value that estimators accept without scaling: sums of squares of such values stay within float64."""
@@ -105,12 +105,17 @@ class AbstractEstimator(eqx.Module):
         sets."""
 
 
-def check_data(data: Dataset, *, outputs: bool = False, weights: bool = False, largest: float = LARGEST) -> None:
-    """Raises ValueError unless the data are a regression problem on vectors.
+def check_data(
+    key: PRNGKeyArray, data: Dataset, *, outputs: bool = False, weights: bool = False, largest: float = LARGEST
+) -> None:
+    """Raises ValueError unless the data are a regression problem on vectors, and TypeError unless `key` is a random key and
+    `data` a Dataset.
 
     The inputs must be x (n, d), and the responses y (n,), or also (n, k) with `outputs=True`. Their values must pass
     `check_values`, and y must not hold class labels. Sample weights are allowed only with `weights=True`.
     """
+    check_key(key)
+    check_dataset(data)
     x, y = data.x, data.y
     if x.ndim != 2:
         hint = " Use tsjax.fit_many or jax.vmap for a batch of data sets." if x.ndim > 2 else ""
@@ -122,6 +127,13 @@ def check_data(data: Dataset, *, outputs: bool = False, weights: bool = False, l
     if data.weight is not None and not weights:
         raise ValueError("this estimator takes no sample weights: leave out data.weight.")
     check_values(data, largest)
+
+
+def check_dataset(data: Any) -> None:
+    """Raises TypeError unless `data` is a Dataset."""
+    if not isinstance(data, Dataset):
+        found = f"an array of shape {tuple(data.shape)}" if hasattr(data, "shape") else f"a {type(data).__name__}"
+        raise TypeError(f"data is a Dataset, as in estimator.fit(key, tsjax.Dataset(x, y)); got {found}.")
 
 
 def check_values(data: Dataset, largest: float = LARGEST) -> None:

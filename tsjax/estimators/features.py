@@ -88,7 +88,7 @@ class RandomFeatures(AbstractEstimator):
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> FeaturesFit:
         """Fits x (n, d) and y, (n,) or (n, k), in float64. `key` also draws the features. `oracle` and the errors are those of
         `KernelRidge.fit`."""
-        check_data(data, outputs=True, weights=True)
+        check_data(key, data, outputs=True, weights=True)
         check_oracle("ridge", self.ridge, oracle, data)
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
 

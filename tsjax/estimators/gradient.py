@@ -130,7 +130,7 @@ class GradientStudent(AbstractEstimator):
         **Raises:** ValueError for data that are not finite or of the wrong shape, and for a mini-batch larger than the data
         set.
         """
-        check_data(data, weights=True)
+        check_data(key, data, weights=True)
         if self.batch_size is not None and self.batch_size > data.n:
             raise ValueError(f"batch_size={self.batch_size} is more than the n={data.n} samples; lower it.")
         return _fit(floats_as_arrays(self), key, data)

@@ -381,7 +381,7 @@ class IterativeRidge(AbstractEstimator):
         **Raises:** ValueError for data that are not finite or of the wrong rank, and for a search on fewer than two rows or on
         rows that are all equal.
         """
-        check_data(data, outputs=True, weights=True)
+        check_data(key, data, outputs=True, weights=True)
         check_oracle("ridge", self.ridge, None, data)
         return _fit(floats_as_arrays(self), key, data)
 

@@ -38,6 +38,11 @@ def _neighbours(rows, x, limit: int, left_out) -> tuple[Int[Array, "m limit"], F
     given their squared distances.
     """
     squares = squared_distances(rows, x)
+    if limit + _SPARE >= x.shape[0]:
+        squares = squares if left_out is None else jnp.where(left_out(squares), jnp.inf, squares)
+        every = jax.lax.broadcasted_iota(jnp.int32, squares.shape, 1)
+        exact, indices = jax.lax.sort((squares, every), num_keys=2)
+        return indices[:, :limit], exact[:, :limit]
     # Selection is faster in float32. Rounding is monotonic, so it can lose only points that tie in float32 with the last one
     # selected. _SPARE extra points and a sort in float64 correct this, unless more than _SPARE points tie.
     largest = jnp.max(squares, axis=1, keepdims=True)
@@ -148,7 +153,7 @@ class NearestNeighbours(AbstractEstimator):
         **Raises:** ValueError for data that are not finite or of the wrong rank, for fewer than 2 points, for k >= n, and for
         an oracle that is missing or not needed.
         """
-        check_smoother("k", self.k, oracle, data)
+        check_smoother("k", key, self.k, oracle, data)
         n = rows_present(data)
         if isinstance(self.k, Fixed) and isinstance(self.k.value, int) and self.k.value >= n:
             raise ValueError(

@@ -86,7 +86,7 @@ class OptimalLinear(AbstractEstimator):
 
         **Raises:** ValueError for data that are not finite, of the wrong rank, or of another dimension than the problem.
         """
-        check_data(data, weights=True)
+        check_data(key, data, weights=True)
         if data.d != self.problem.d:
             raise ValueError(f"the problem has d={self.problem.d}, but the data have d={data.d}.")
         return _fit(floats_as_arrays(self), key, data)

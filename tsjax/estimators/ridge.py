@@ -351,7 +351,7 @@ class KernelRidge(AbstractEstimator):
         **Raises:** ValueError for data that are not finite or of the wrong rank, for class labels, for an oracle that is
         missing or not needed, and for a search on fewer than two rows or on rows that are all equal.
         """
-        check_data(data, outputs=True, weights=True)
+        check_data(key, data, outputs=True, weights=True)
         check_oracle("ridge", self.ridge, oracle, data)
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
 

@@ -279,7 +279,7 @@ class NadarayaWatson(AbstractEstimator):
         **Raises:** ValueError for data that are not finite or of the wrong rank, for fewer than 2 points, and for an oracle
         that is missing or not needed.
         """
-        check_smoother("bandwidth", self.bandwidth, oracle, data)
+        check_smoother("bandwidth", key, self.bandwidth, oracle, data)
         return _fit_smooth(0, 60, self.kernel, floats_as_arrays(self.bandwidth), key, data, floats_as_arrays(oracle))
 
 
@@ -308,7 +308,7 @@ class LocalLinear(AbstractEstimator):
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelSmootherFit:
         """Fits x (n, d) and y, (n,) or (n, k), in float64, as `NadarayaWatson.fit` does, and raises the same errors."""
-        check_smoother("bandwidth", self.bandwidth, oracle, data)
+        check_smoother("bandwidth", key, self.bandwidth, oracle, data)
         return _fit_smooth(1, 24, self.kernel, floats_as_arrays(self.bandwidth), key, data, floats_as_arrays(oracle))
 
 

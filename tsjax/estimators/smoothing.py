@@ -20,9 +20,10 @@ from .tuning import Fixed, Oracle, Search, check_oracle, hold_out, oracle_sample
 _ENTRIES = 2**22
 
 
-def check_smoother(name: str, rule: Fixed | Search, oracle: Oracle | None, data: Dataset) -> None:
-    """Raises ValueError for invalid data, for fewer than 2 points, and for an oracle that is missing or not needed."""
-    check_data(data, outputs=True, weights=True)
+def check_smoother(name: str, key: PRNGKeyArray, rule: Fixed | Search, oracle: Oracle | None, data: Dataset) -> None:
+    """Raises the errors of `check_data`, and ValueError for fewer than 2 points and for an oracle that is missing or not
+    needed."""
+    check_data(key, data, outputs=True, weights=True)
     if rows_present(data) < 2:
         n = rows_present(data)
         raise ValueError(f"a smoother needs at least 2 points (leave-one-out keeps one of them), got n={n}.")

@@ -98,7 +98,7 @@ class _AbstractSpectral(AbstractEstimator):
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
         """Fits x (n, d) and y, (n,) or (n, k), in float64. `key`, `oracle` and the errors are those of `KernelRidge.fit`;
         `SpectralCutoff` also raises ValueError for more components than rows."""
-        check_data(data, outputs=True, weights=True)
+        check_data(key, data, outputs=True, weights=True)
         check_oracle(*self.rule, oracle, data)
         self.check_size(rows_present(data))
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))

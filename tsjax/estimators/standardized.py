@@ -116,7 +116,7 @@ class Standardized(AbstractEstimator):
         **Raises:** ValueError for data that are not finite or of the wrong shape, or larger than 1e300; and the errors of the
         estimator.
         """
-        check_data(data, outputs=True, weights=True, largest=LARGEST_SCALED)
+        check_data(key, data, outputs=True, weights=True, largest=LARGEST_SCALED)
         return _fit(self, key, data)
 
 

@@ -13,11 +13,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ..losses import AbstractObjective, Objective, Penalised, check, on, outputs_of, squared
 from ..network import TwoLayer
 from ..optim import Descent, add_langevin_noise, as_leaf, subtract_weight_decay
-from ..task import AbstractInstance, Dataset
+from ..task import AbstractInstance, Dataset, check_key
 from ..train import NEVER, AbstractBatches, AbstractStop, FullBatch, MiniBatches, Never, Online, Validation, train
 from ..train.batches import real_first
 from ..train.loop import Probe
-from .base import AbstractEstimator, AbstractFit, check_at_least, check_values, floats_as_arrays
+from .base import AbstractEstimator, AbstractFit, check_at_least, check_dataset, check_values, floats_as_arrays
 
 OptimizerOfRate = Callable[[Any], optax.GradientTransformation]
 
@@ -225,10 +225,12 @@ class Student(AbstractEstimator):
         """
         if (probe is None) != (probe_at is None):
             raise ValueError("probe and probe_at go together: give both or neither.")
+        check_key(key)
         if isinstance(data, AbstractInstance):
             if self.batch_size is None or self.epochs is not None or self.validation is not None:
                 raise ValueError("a stream needs batch_size and steps; it has neither epochs nor rows to hold out.")
         else:
+            check_dataset(data)
             check_values(data)
             if self.batch_size is not None and self.batch_size > self._kept(data.n):
                 raise ValueError(

@@ -154,7 +154,7 @@ class TwoPhaseStudent(AbstractEstimator):
         **Raises:** ValueError for data that are not finite or of the wrong shape, for a probe without steps or steps without a
         probe, and for steps that are negative or not increasing.
         """
-        check_data(data, weights=True)
+        check_data(key, data, weights=True)
         if (probe is None) != (probe_steps is None):
             raise ValueError("probe and probe_steps go together: give both or neither.")
         if isinstance(probe_steps, int):
@@ -185,7 +185,7 @@ class OracleStudent(AbstractEstimator):
         **Raises:** ValueError for data that are not finite or of the wrong shape, and for a teacher that is not a `TwoLayer`.
         """
         del key
-        check_data(data, weights=True)
+        check_data(key, data, weights=True)
         teacher = oracle[1]
         if not isinstance(teacher, TwoLayer):
             raise ValueError(

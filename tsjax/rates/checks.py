@@ -90,7 +90,7 @@ def decimals_of(values: Sequence[float], error: float) -> list[str]:
     ending = f"e{power:+03d}" if power else ""
     # 0 has no power of ten.
     plain = lambda value: not math.isfinite(value) or (power and value == 0)
-    return [f"{value:g}" if plain(value) else f"{value / 10.0**power:.{places}f}{ending}" for value in values]
+    return [f"{value:g}" if plain(value) else f"{value / 10.0**power:z.{places}f}{ending}" for value in values]
 
 
 def significant(value: float, count: int = 3) -> str:

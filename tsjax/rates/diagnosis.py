@@ -48,8 +48,8 @@ def diagnose(
         slope = rate.slope_of(predicted)
         if abs(slope - asymptote) > DRIFT:
             found.append(
-                f"pre-asymptotic: over n = {short(rate.n[0])}..{short(rate.n[-1])} theory predicts {slope:.2f}, and "
-                f"{asymptote:.2f} in the limit; compare with the former."
+                f"pre-asymptotic: over n = {short(rate.n[0])}..{short(rate.n[-1])} theory predicts {slope:z.2f}, and "
+                f"{asymptote:z.2f} in the limit; compare with the former."
             )
     return tuple([*(text for text in own if not (found and text.startswith(BENDS))), *found])
 

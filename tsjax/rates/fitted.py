@@ -283,18 +283,18 @@ class Rate:
     @property
     def _found(self) -> str:
         low, high = self.interval
-        start = f"{self.exponent:.3f}" if self.identified else f"not identified, best fit {self.exponent:.3f},"
-        return f"{start} [{low:.3f}, {high:.3f}]"
+        start = f"{self.exponent:z.3f}" if self.identified else f"not identified, best fit {self.exponent:z.3f},"
+        return f"{start} [{low:z.3f}, {high:z.3f}]"
 
     def _repr_html_(self) -> str:
         low, high = self.interval
-        found = f"{self.exponent:.3f}" if self.identified else f"not identified, best fit {self.exponent:.3f}"
+        found = f"{self.exponent:z.3f}" if self.identified else f"not identified, best fit {self.exponent:z.3f}"
         entries = {
-            "exponent": f"{found}, {100 * self.level:g} % interval [{low:.3f}, {high:.3f}]",
+            "exponent": f"{found}, {100 * self.level:g} % interval [{low:z.3f}, {high:z.3f}]",
             "model": f"{self.model.formula}, {self.method}",
             "which exponent": self.model.meaning,
             "window": f"n = {short(self.n[0])}..{short(self.n[-1])}, {plural(self.seeds, 'seed')}",
-            "local exponents": ", ".join(f"{slope:.2f}" for slope in self.local_slopes),
+            "local exponents": ", ".join(f"{slope:z.2f}" for slope in self.local_slopes),
         }
         if self.errors != "seeds":
             entries["interval"] = self.errors_sentence.removeprefix("interval ")

@@ -286,5 +286,5 @@ def write_captioned(result: Result, to: Path, name: str | None = None, style: st
 
 def shortened(svg: bytes) -> bytes:
     """An SVG without indentation and with two decimals in coordinates, which is much smaller. Its text does not change."""
-    rounded = lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
+    rounded = lambda number: f"{float(number[0]):z.2f}".rstrip("0").rstrip(".")
     return re.sub(r" *\n *", "\n", _TAG.sub(lambda tag: _LONG.sub(rounded, tag[0]), svg.decode())).encode()

@@ -80,7 +80,7 @@ def rates_grid(result: Result) -> Grid | None:
                 _number(low, f"{ends[0]} to {ends[1]}".replace("inf", "∞")) if not np.isnan(low) else _NOTHING,
                 _number(row["predicted"], decimals(row["predicted"])),
                 _number(row["asymptote"], decimals(row["asymptote"])),
-                _number(slopes[-1], f"{slopes[0]:.2f} to {slopes[-1]:.2f}") if len(slopes) > 1 else _NOTHING,
+                _number(slopes[-1], f"{slopes[0]:z.2f} to {slopes[-1]:z.2f}") if len(slopes) > 1 else _NOTHING,
                 _NOTHING if rate is None else _number(rate.goodness, digits(rate.goodness, 2)),
                 _number(row["x_max"], window),
                 _number(row["seeds"], str(row["seeds"])),

@@ -11,8 +11,8 @@ from .places import key_of_curve
 from .series import Drawing, Scale, Series
 
 # As shares of the axes: the width of a range at a single x, and the height at which a range that is open on one side is cut
-# off. An open range of exponents reaches this far beyond the fit.
-_WIDTH, _FRINGE, _OPEN = 0.025, 0.12, 3.0
+# off.
+_WIDTH, _FRINGE = 0.025, 0.12
 
 
 _Line: TypeAlias = tuple[np.ndarray, np.ndarray]
@@ -84,7 +84,7 @@ def _shape(result: Result, drawing: Drawing, judged: Judged, series: Series, y: 
     if form == "model":
         return [], []
     if form == "rate":
-        return _wedge(result, judged, curve)
+        return _wedge(result, judged, curve, _FRINGE * float(np.ptp(y.scale.forward(np.array(y.ends)))))
     if form == "forecast":
         # The value is the measured mean over the predicted one.
         x = np.array([judged.x[0]])
@@ -93,12 +93,17 @@ def _shape(result: Result, drawing: Drawing, judged: Judged, series: Series, y: 
     return None if unit is None else _range(drawing.x_scale, series, curve.x, unit, (low, high), y)
 
 
-def _wedge(result: Result, judged: Judged, curve: Curve) -> _Shape:
-    """The wedge between the power laws with the least and the largest allowed exponent, through the middle of the fit."""
+def _wedge(result: Result, judged: Judged, curve: Curve, fringe: float) -> _Shape:
+    """The wedge between the power laws with the least and the largest allowed exponent, through the middle of the fit. If it is
+    open on one side, it ends `fringe` decades from its edge at the ends of the window."""
     rate = result.rate(curve, model=judged.expectation.model or "power")
     value, allowed = judged.verdict.value, judged.verdict.allowed
-    steep = np.clip(allowed, value - _OPEN, value + _OPEN) + rate.exponent - value
     x = np.geomspace(rate.n[0], rate.n[-1], 3)
+    beyond = 2.0 * fringe / np.log10(x[-1] / x[0])
+    low, high = (end if np.isfinite(end) else None for end in allowed)
+    assert low is not None or high is not None
+    low, high = high - beyond if low is None else low, low + beyond if high is None else high
+    steep = np.array([low, high]) + rate.exponent - value
     middle = np.exp(np.interp(np.log(x[1]), np.log(rate.n), np.log(rate.mean_risk)))
     y = middle * (x[None, :] / x[1]) ** -steep[:, None]
     # Two triangles that touch in the middle.

@@ -284,12 +284,13 @@ def verdict_summary(outcomes: list[str]) -> str:
 
 
 def summary_of(result: Result, corrected: bool = False) -> str:
-    """`verdict_summary` of a result, with the number of its cells if some are missing."""
+    """`verdict_summary` of a result, with the number of its cells if some are missing or are not in its plan."""
     text = verdict_summary([str(verdict.outcome) for verdict in result.verdicts(corrected)])
     coverage = result.coverage
     if coverage.whole or not result.spec.expect:
         return text
-    return f"{text[:-1]}, judged by {coverage.done} of {coverage.cells} cells."
+    others = f" and {coverage.beyond} beyond its plan" if coverage.beyond else ""
+    return f"{text[:-1]}, judged by {coverage.done} of {coverage.cells} cells{others}."
 
 
 def notes_of(coverage: Coverage) -> list[str]:
@@ -359,7 +360,7 @@ def ratio_with_interval(estimate: Estimate | None) -> str:
 
 def decimals(value: Number) -> str:
     """An exponent without an interval: two decimals, or a dash for NaN."""
-    return "–" if np.isnan(value) else f"{value:.2f}"
+    return "–" if np.isnan(value) else f"{value:z.2f}"
 
 
 def duration(seconds: Number) -> str:

@@ -51,6 +51,22 @@ def print_plan(estimate: PlanEstimate, console: Console) -> None:
     if programs:
         total.append(f" A chunk may take {prefixed(estimate.budget, 'B')} of memory.")
     console.print(total, highlight=False)
+    lacks = [
+        (
+            "time",
+            len(seconds) < len(curves),
+            "once a few cells have run (--smoke), or if the experiment states its cost=",
+        ),
+        (
+            "memory",
+            any(curve.bytes is None for curve in curves),
+            "once a program was compiled, by a run or by --compile",
+        ),
+        ("FLOP", any(curve.operations is None for curve in curves), "if the experiment states its cost="),
+    ]
+    known = "; ".join(f"{name} is known {when}" for name, lacking, when in lacks if lacking)
+    if known:
+        console.print(Text(f"–: {known}.", style="italic"), highlight=False)
 
 
 def print_status(status: dict[str, Any], console: Console) -> None:

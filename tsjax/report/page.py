@@ -52,8 +52,17 @@ from .sections import (
     recorded_sections,
     seeds_section,
 )
-from .sentences import headline_of, reason_of, title_of, value_of
-from .surfaces import NAME, fitted, is_scattered, surface_figure, surface_section, surface_sentence, surface_warnings
+from .sentences import (
+    fitted,
+    headline_of,
+    is_scattered,
+    reason_of,
+    surface_sentence,
+    surface_warnings,
+    title_of,
+    value_of,
+)
+from .surfaces import NAME, surface_figure, surface_section
 from .text import shown
 from .toml import claims_toml, spec_toml
 

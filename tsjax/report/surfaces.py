@@ -1,7 +1,5 @@
 """A surface over two arguments on the page: parameters, lines of equal loss, and the compute-optimal frontier."""
 
-from typing import NamedTuple
-
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -14,6 +12,7 @@ from .look import COLOURS, INK, dash_of
 from .numbers import digits, label_of, plural, prefixed
 from .plot import Plot, faint, layout_of, words
 from .sections import Chart, Entry, Section
+from .sentences import Fitted, fitted
 
 # The number of lines of equal loss, and of points along each line and along the frontier.
 _LEVELS, _POINTS = 8, 60
@@ -24,61 +23,6 @@ _DOT = 11
 _DASH = (5.5, 2.0)
 _BAND, _EDGE = 0.12, 0.5
 NAME = "surface"
-
-
-class Fitted(NamedTuple):
-    """A surface with the labels of N, D and the loss, and its frontier if compute has a cost."""
-
-    surface: Surface
-    n: str
-    d: str
-    loss: str
-    frontier: Frontier | None
-
-
-def is_scattered(result: Result) -> bool:
-    """Whether the spec asks for a surface of runs that make no curves: most curves have one x, so only the surface shows
-    them."""
-    lengths = [len(curve.x) for curve in result.curves()]
-    return result.spec.surface is not None and bool(lengths) and float(np.median(lengths)) < 3
-
-
-def fitted(result: Result) -> Fitted | None:
-    """The surface that the spec asks for; None if it asks for none. Raises ValueError if it cannot be fitted."""
-    asked, surface = result.spec.surface, result.asked_surface
-    if asked is None or surface is None:
-        return None
-    labels = [label_of(result, name) for name in (asked.n, asked.d, result.experiment.y[0])]
-    return Fitted(surface, *labels, frontier=None if asked.cost is None else surface.frontier(asked.cost))
-
-
-def surface_sentence(result: Result) -> str:
-    """A sentence with the exponents, and those of the frontier, or the reason why there are none; empty without a surface."""
-    try:
-        found = fitted(result)
-    except ValueError as error:
-        return f"The surface could not be fitted: {error}"
-    if found is None:
-        return ""
-    a, b = found.surface.parameters["a"], found.surface.parameters["b"]
-    text = f"The {found.loss} falls with exponent {a} in {found.n} and {b} in {found.d}"
-    if "E" in found.surface.parameters:
-        text += f", to a floor of {found.surface.parameters['E']}"
-    if found.frontier is not None:
-        best = found.frontier.exponents
-        text += (
-            f". At the least {found.loss} for compute C, {found.n} grow as C^{best['n']}, {found.d} as C^{best['d']}"
-        )
-    return f"{text}. Brackets: {100 * found.surface.level:g} % intervals."
-
-
-def surface_warnings(result: Result) -> list[str]:
-    """Warnings about the surface."""
-    try:
-        surface = result.asked_surface
-    except ValueError:  # The section says why there is none.
-        return []
-    return [] if surface is None else [text[:1].upper() + text[1:] for text in surface.warnings]
 
 
 def surface_section(result: Result) -> Section | None:

@@ -29,8 +29,7 @@ from .numbers import (
     summary_of,
     warnings_of,
 )
-from .sentences import headline_of, reason_of, title_of, value_of
-from .surfaces import is_scattered, surface_sentence
+from .sentences import headline_of, is_scattered, reason_of, surface_sentence, title_of, value_of
 from .terminal import Text
 
 STYLES = {"holds": "green", "fails": "bold red", "undecided": "yellow"}

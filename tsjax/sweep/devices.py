@@ -265,8 +265,16 @@ def fit_many(
 
     **Returns:** one fit whose leaves have a leading axis B; `jax.vmap(lambda fit, x: fit.predict(x))(fits, x)` predicts.
 
-    **Raises:** ValueError for shapes that do not fit together or data that are not finite.
+    **Raises:** ValueError for shapes that do not fit together or data that are not finite; TypeError for keys that are not
+    random keys, and for anything but one Dataset.
     """
+    if not isinstance(datasets, Dataset):
+        raise TypeError(
+            "datasets is one Dataset, with x (B, n, d) and y (B, n) that stack the data sets, as in "
+            f"jax.tree.map(lambda *leaves: jnp.stack(leaves), *datasets); got a {type(datasets).__name__}."
+        )
+    if not hasattr(keys, "dtype"):
+        raise TypeError(f"keys are random keys, as from jax.random.split(jax.random.key(0), B); got {keys!r}.")
     if datasets.x.ndim < 3 or datasets.y.ndim < 2 or datasets.x.shape[:2] != datasets.y.shape[:2]:
         raise ValueError(
             f"expected x of shape (B, n, d) and y of shape (B, n), got {datasets.x.shape} and {datasets.y.shape}. "

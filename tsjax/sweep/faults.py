@@ -58,6 +58,16 @@ def no_jax(error: Exception, experiment: Experiment) -> ExperimentError:
     )
 
 
+def number_needed(error: Exception, experiment: Experiment) -> ExperimentError:
+    """The error of an experiment whose function needs the number in an array that depends on its key."""
+    return ExperimentError(
+        f"experiment {experiment.name!r}: its function needs the number in a traced array while it is compiled, as float(), "
+        "bool(), `if`, `while` and .item() do. Return arrays as they are, and write jnp.where, jax.lax.cond or "
+        "jax.lax.while_loop in place of branches and loops; or make the function a black box, @ts.black_box with the parameter "
+        f"seed instead of key, which runs any Python code in worker processes. {_first_words(error, experiment)}"
+    )
+
+
 def _first_words(error: Exception, experiment: Experiment) -> str:
     """The type, the first sentence and the place of an error with a long text."""
     words = str(error).splitlines()[0].split(". ")[0].removesuffix(".") if str(error) else ""

@@ -9,6 +9,12 @@ from .description import Description
 TIMES = ("compile_seconds", "run_seconds")
 """The columns of seconds that the engine records for every cell."""
 
+KEY_UNUSED = (
+    "if its cells should be random, the experiment does not use its key: random numbers of NumPy are drawn once, when the "
+    "function is compiled. Draw them by jax.random from the key, or make a black box (@ts.black_box)."
+)
+"""What to add to the warning that all seeds have the same value, for an experiment in JAX."""
+
 
 def no_measurement(time: str) -> str:
     """Why one of `TIMES` has no interval, ratio or rate."""

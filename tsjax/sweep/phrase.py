@@ -5,13 +5,15 @@ import math
 import operator
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from ..hints import nearest
 from .values import value_of
 
 _NAME = r"[\w.-]+"
+# Begins the words that take the place of names in quotes while a phrase is parsed: a letter that nobody writes.
+_QUOTED = "\u02ba"
 
 
 class Form(NamedTuple):
@@ -93,7 +95,7 @@ FORMS = {
 }
 """The forms of a phrase. CURVE may be `*` for all curves where one is meant; OTHER is a curve, a recorded value, `predicted`
 (the mean of the curve by theory), or `AXIS = VALUE`: the same curve at another value of an argument. A phrase may end with
-`at AXIS = VALUE`."""
+`at AXIS = VALUE`. A name with spaces or signs stands in double quotes: `rate of "least squares" in n`."""
 
 # Forms in which a single name is that of a metric; in the others it is that of a curve.
 _OF_METRIC = ("trend", "average", "spread", "monotone", "best", "mean", "median")
@@ -145,9 +147,31 @@ def parse(text: str) -> Phrase:
     >>> phrase = parse("error of student minus ntk at n = 1024")
     >>> phrase.form, phrase.metric, phrase.curve, phrase.operator, phrase.other, phrase.at
     ('mean', 'error', 'student', 'minus', 'ntk', ('n', 1024))
+
+    >>> parse('rate of "least squares" in n').curve
+    'least squares'
     """
-    rest, at = " ".join(text.split()), None
-    match = re.search(rf" at (\w+) = ({_NAME}|\"[^\"]*\")$", rest)
+    quoted: list[str] = []
+
+    def keep(match: re.Match[str]) -> str:
+        quoted.append(match[1])
+        return f"{_QUOTED}{len(quoted) - 1}"
+
+    def restored(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(restored, value))
+        if isinstance(value, str) and value.startswith(_QUOTED):
+            return quoted[int(value.removeprefix(_QUOTED))]
+        return value
+
+    phrase = _parse(text, re.sub(r'"([^"]*)"', keep, text))
+    return Phrase(**{field.name: restored(getattr(phrase, field.name)) for field in fields(phrase)})
+
+
+def _parse(text: str, marked: str) -> Phrase:
+    """The parts of the phrase `text`; in `marked`, words take the place of everything in quotes."""
+    rest, at = " ".join(marked.split()), None
+    match = re.search(rf" at (\w+) = ({_NAME})$", rest)
     if match:
         rest, at = rest[: match.start()], (match[1], value_of(match[2]))
     head = rest.split(" of ")[0].split(" ")
@@ -173,7 +197,7 @@ def parse(text: str) -> Phrase:
         if not match:
             raise _unknown(text, form)
         rest, axis = rest[: match.start()], match[1]
-    match = re.search(rf" (relative to|minus) (?:(\w+) = )?({_NAME}|\"[^\"]*\")$", rest)
+    match = re.search(rf" (relative to|minus) (?:(\w+) = )?({_NAME})$", rest)
     operator_, than, other = "", None, None
     if match:
         rest, operator_ = rest[: match.start()], match[1]
@@ -216,7 +240,9 @@ def _contour(text: str, rest: str, at: tuple[str, Any] | None) -> Phrase:
 def _unknown(text: str, form: str) -> ValueError:
     first = text.split(" ")[0] if text else ""
     if form != "mean":
-        return ValueError(f"write {FORMS[form].written!r}, such as {FORMS[form].example!r}")
+        return ValueError(
+            f"write {FORMS[form].written!r}, such as {FORMS[form].example!r}; a name with spaces stands in double quotes"
+        )
     guess = nearest(first, [*FORMS]) if first else ""
     near = guess.split("'")[1] if "Did you mean" in guess else None
     forms = "; ".join(one.written for one in FORMS.values())

@@ -46,6 +46,9 @@ def in_one_line(error: BaseException, own: str = "") -> str:
     text = error.msg if isinstance(error, SyntaxError) else str(error)
     if isinstance(error, SystemExit):
         name, text = "sys.exit", str(error.code)
+    if name == "MLIRError":
+        # The location in the program comes first, and is longer than a screen.
+        text = text.rsplit(": ", 1)[-1]
     said = f"{name}: {' '.join(text.split())}" if text else name
     place = place_of(error, own)
     return said if place is None else f"{said.rstrip('.')} (at {place})"

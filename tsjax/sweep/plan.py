@@ -75,12 +75,16 @@ class Group:
 
     def program(self, sized: tuple[str, ...]) -> str:
         """A text that is equal for groups that share a program; `sized` names the sizes."""
-        own = {name: value for name, value in self.static.items() if self.limits is None or name not in sized}
-        return json.dumps([own, self.limits], sort_keys=True)
+        return _program(self.static, self.limits, sized)
 
     def chunks(self, size: int) -> list[tuple[Cell, ...]]:
         """The cells, `size` at a time: what runs, and is stored, together."""
         return [self.cells[i : i + size] for i in range(0, len(self.cells), size)]
+
+
+def _program(static: Mapping[str, Any], limits: tuple[int, ...] | None, sized: tuple[str, ...]) -> str:
+    own = {name: value for name, value in static.items() if limits is None or name not in sized}
+    return json.dumps([own, limits], sort_keys=True)
 
 
 class Portion(NamedTuple):
@@ -152,10 +156,16 @@ class Plan:
             curves.setdefault(json.dumps(static), []).append(number)
         return list(curves.values())
 
+    def program_of(self, number: int) -> str:
+        """A text that is equal for groups that share a program; `number` is that of the group."""
+        return _program(
+            self.portions[number].static, self.limits[number] if self.limits else None, self.experiment.sized
+        )
+
     @property
     def programs(self) -> int:
         """The number of programs to compile."""
-        return len({group.program(self.experiment.sized) for group in self.groups})
+        return len({self.program_of(number) for number in range(len(self.portions))})
 
     def sized_by(self, platform: str, loops_end: bool, kept: Mapping[str, tuple[int, ...] | None]) -> "Plan":
         """The plan with sizes in classes (`size_classes`), for devices of this platform. `loops_end` says whether training
@@ -226,6 +236,11 @@ def plan_cells(spec: SweepSpec, experiment: Experiment) -> Plan:
         for name, value in arguments.items():
             if name in experiment.sized:
                 _check_size(experiment, name, value)
+            elif name == experiment.x and name in experiment.static and isinstance(value, int) and value < 0:
+                raise SpecError(
+                    f"{experiment.name}: {name} = {value}: {name} is static, so it is a number of rows, steps or the like; a "
+                    "whole number >= 0."
+                )
             elif name not in experiment.static:
                 _check_number(experiment, name, value)
         if not experiment.returns_x and not isinstance(arguments[experiment.x], int | float):

@@ -19,7 +19,7 @@ from ..size import Size
 from .devices import sharded, usable_devices
 from .errors import no_dict, no_number
 from .experiment import RESERVED, Experiment
-from .faults import no_jax, unhashable, value_needed
+from .faults import no_jax, number_needed, unhashable, value_needed
 from .plan import Cell, Group
 from .trace import check_sizes, shapes, structs
 from .values import hashable, redacted
@@ -252,7 +252,9 @@ def _explained(error: Exception, experiment: Experiment, group: Group, count: in
     if lists and works({name: hashable(value) for name, value in group.static.items()}):
         return unhashable(error, experiment, lists)
     if not traced or not works(first):
-        return no_jax(error, experiment) if isinstance(error, _NO_JAX) else None
+        if isinstance(error, _NO_JAX):
+            return no_jax(error, experiment)
+        return number_needed(error, experiment) if isinstance(error, jax.errors.ConcretizationTypeError) else None
     needed = [name for name in traced if not works({key: value for key, value in first.items() if key != name})]
     return value_needed(error, experiment, needed) if needed else None
 

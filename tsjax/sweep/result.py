@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from ..hints import nearest
 from ..rates import Estimate, Rate, Surface, Verdict, choose_model, diagnose, fit_rate, holm
+from ..rates.diagnostics import ALIKE
 from ..rates.kinds import Kind
 from .arrays import split, stacked
 from .asked import Source, Unmeasured
@@ -23,7 +24,7 @@ from .description import Description
 from .experiment import Experiment
 from .looks import Looks, read_looks, write_looks
 from .measure import Measure
-from .metrics import TIMES, kind_in, no_measurement, no_risk
+from .metrics import KEY_UNUSED, TIMES, kind_in, no_measurement, no_risk
 from .plan import Plan
 from .program import key_of, seed_of
 from .spec import Expectation, SpecError, SweepSpec
@@ -222,6 +223,8 @@ class Result:
             rate, predicted=theory.predicted if sound else None, asymptote=theory.exponent if sound else None
         )
         doubt = no_risk(curve, self.experiment)
+        if ALIKE in found and not self.experiment.black_box:
+            found = (*found, KEY_UNUSED)
         return [doubt, *found] if doubt else list(found)
 
     def is_share(self, column: str) -> bool:

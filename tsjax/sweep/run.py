@@ -155,7 +155,8 @@ def sweep(
         raise SpecError(f"track = {shown(track)}: give a tracker, such as ts.trackers.JsonLines('events.jsonl').")
     with tracking([*track] if isinstance(track, Sequence) else [track], listener) as (listener, finish):
         try:
-            return finish(run_spec(parse_spec(kept | content, where="ts.sweep"), listener=listener, **how))
+            spec = parse_spec(kept | content, where="ts.sweep", called=isinstance(study, Experiment))
+            return finish(run_spec(spec, listener=listener, **how))
         except AbsentError as error:
             if not kept:
                 raise

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, TypeAdapter, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
 from ..hints import nearest
@@ -65,6 +65,9 @@ class SweepSpec(BaseModel):
     minutes: float | None = Field(default=None, gt=0.0)
     expect: list[Expectation] = []
     surface: SurfaceAxes | None = None
+
+    _called: bool = PrivateAttr(default=False)
+    """Whether a call from Python states the grid, so that errors do not speak of tables of a file."""
 
     @field_validator("grid", mode="before")
     @classmethod
@@ -148,16 +151,19 @@ def load_spec(path: str | Path) -> SweepSpec:
     return parse_spec(content, where=str(path))
 
 
-def parse_spec(content: Mapping[str, Any], where: str = "the spec") -> SweepSpec:
-    """Validates the contents of a sweep file. **Raises:** SpecError."""
+def parse_spec(content: Mapping[str, Any], where: str = "the spec", *, called: bool = False) -> SweepSpec:
+    """Validates the contents of a sweep file. `called` says that a call from Python states the grid, so that errors do not
+    speak of tables of a file. **Raises:** SpecError."""
     try:
         # Values nested so deeply that they cannot be written as JSON cannot be kept in a store.
         json.dumps(content, default=repr)
-        return SweepSpec.model_validate(content)
+        spec = SweepSpec.model_validate(content)
     except (RecursionError, ValueError) as error:
         if isinstance(error, ValidationError):
             raise _refused(error, where) from None
         raise SpecError(f"{where}: lists or tables are nested too deeply to be read.") from None
+    spec._called = called
+    return spec
 
 
 def _refused(error: ValidationError, where: str) -> SpecError:
@@ -195,7 +201,7 @@ class _Reader:
     """Reads and validates the arguments of cells by the schema of an experiment."""
 
     def __init__(self, experiment: Experiment):
-        self.schema = experiment.arguments
+        self.schema, self.experiment = experiment.arguments, experiment.name
         self.names = list(self.schema.model_fields)
         # Arguments whose values are lists: their types distinguish one value (a list) from an axis (a list of lists).
         self.lists = {
@@ -224,6 +230,12 @@ class _Reader:
             hint = f" One value of {key} is a list; an axis is a list of such lists." if key in self.lists else ""
             raise SpecError(_readable(error, table(key), self.names) + hint) from None
         for name, value in cell.items():
+            given = values.get(name)
+            if isinstance(given, str | bool) and type(given) is not type(value) and isinstance(value, int | float):
+                raise SpecError(
+                    f"{table(name)}: {name} = {shown(given)} is {'text' if isinstance(given, str) else 'a truth value'}, and "
+                    f"{self.experiment} takes it as {shown(value)}: write {name} = {shown(value)}."
+                )
             if not _is_plain(value):
                 raise SpecError(
                     f"{table(name)}: {name} = {shown(value)} is a {type(value).__name__}, which a record cannot hold: annotate "
@@ -301,7 +313,8 @@ def expand(spec: SweepSpec, experiment: Experiment) -> Iterator[tuple[dict[str, 
     seen: dict[str, set[int]] = {}
     total = 0
     for number, block in enumerate(spec.grid):
-        where = "[grid]" if len(spec.grid) == 1 else f"[[grid]] number {number + 1}"
+        where = "ts.sweep" if spec._called else "[grid]"
+        where = where if len(spec.grid) == 1 else f"[[grid]] number {number + 1}"
         try:
             for values, seeds, table in _block(spec, block, reader, where, total):
                 cell = reader.cell(values, table)
@@ -322,14 +335,15 @@ def _block(
     """The combinations of one table [grid], each with its seeds and a function that says which table a name comes from."""
     axes = {**spec.problem, **block}
     table = lambda name: "[problem]" if name in spec.problem and name not in block else where
-    if "seeds" not in axes:
-        raise SpecError(f"{where}: seeds is missing (how many seeds to run in every cell).")
-    seeds = _seeds(axes.pop("seeds"), table("seeds"))
     zips, only = _tables(axes.pop("zip", []), "zip", where), _tables(axes.pop("only", []), "only", where)
     inner = [name for group in (*zips, *only) for name in group if name != "where"]
     for name in (*axes, *inner):
-        if name not in reader.names:
-            raise SpecError(f"{table(name)}: unknown key {name!r}.{nearest(name, [*reader.names, *RESERVED])}")
+        if name not in reader.names and name != "seeds":
+            what = "argument" if spec._called else "key"
+            raise SpecError(f"{table(name)}: unknown {what} {name!r}.{nearest(name, [*reader.names, *RESERVED])}")
+    if "seeds" not in axes:
+        raise SpecError(f"{where}: seeds is missing (how many seeds to run in every cell).")
+    seeds = _seeds(axes.pop("seeds"), table("seeds"))
     for name, value in spec.problem.items():
         if isinstance(value, list) and name in axes and name not in block and not reader.is_value(name, value):
             raise SpecError(f"[problem]: {name} = {shown(value)} is a list; put axes into [grid].")
