@@ -251,8 +251,9 @@ teacher = problem.sample_teacher(key)
 data = problem.sample(jax.random.PRNGKey(1), teacher, np.int64(8))
 mixture, rows = ts.GaussianMixture(np.eye(2), (0, 1)), ts.DataProblem(np.eye(8), np.arange(8.0))
 estimators = [
-    ts.KernelRidge(ts.kernels.RBF(1.0)), ts.NearestNeighbours(), ts.Student(ts.MLP((4,)), steps=2, learning_rate=0.1), ts.TwoPhaseStudent(2),
-    ts.GradientStudent(2), ts.RandomFeatures(8), ts.OptimalLinear(problem),
+    ts.KernelRidge(ts.kernels.RBF(1.0)), ts.NearestNeighbours(), ts.TwoPhaseStudent(2),
+    ts.Student(ts.MLP((4,)), steps=2, learning_rate=0.1), ts.GradientStudent(2), ts.RandomFeatures(8),
+    ts.OptimalLinear(problem),
 ]
 calls = [
     (problem.sample_teacher, ()), (problem.sample, (teacher, 8)), (mixture.draw, ()), (mixture.draw(key).sample, (8,)),
