@@ -659,6 +659,7 @@ def test_plan_of_a_precision(tsjax, toy_file, toy_store):
     assert code == 2 and "--pilot goes with --precision" in err
 
 
+@pytest.mark.slow
 def test_run_until_a_precision(tsjax, toy_file):
     code, out, _ = tsjax("run", toy_file, "--out", "s", "--quiet", "--json", "--until-precision", "0.15")
     content = json.loads(out)

@@ -251,7 +251,7 @@ def test_the_exact_risk_of_the_iterative_solver_is_that_of_the_direct_one(key):
     np.testing.assert_allclose(ts.excess_risk(problem, teacher, tiled), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("n", "degrees"), [(150, 40), (128, 3), (5, 1)])
+@pytest.mark.parametrize(("n", "degrees"), [pytest.param(150, 40, marks=pytest.mark.slow), (128, 3), (5, 1)])
 def test_the_norm_of_an_estimate_is_that_of_the_whole_matrix(key, n, degrees):
     """In one tile and in several, against all pairs and degrees at once; the teacher is zero."""
     problem, kernel = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(1), 0.1), ts.kernels.Laplace()
@@ -362,6 +362,7 @@ def test_kernel_risk_errors(key):
         ts.kernel_risk(on_it, teacher, sphere, degrees=1001)
 
 
+@pytest.mark.slow
 def test_a_batch_estimates_only_where_a_closed_form_fails(key):
     """Half a million points, or none: by the time that a batch takes whose risks are all exact, and one of too few degrees."""
     problem = ts.Problem(inputs=ts.Sphere(d=3), teacher=ts.ReLUTeacher(m=2), noise_std=0.1)

@@ -94,6 +94,7 @@ def test_corners_are_the_networks_of_their_keys(key):
             np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_line_is_that_at_its_place(key):
     """By the chain rule: (1 - t) g and t g, g the gradient at place t, plus that of the squared cosine of both ends."""
     line = ts.Subspace(mlp).init(key, 3)

@@ -89,6 +89,12 @@ def points():
 
 # By default these are not tested: another estimator, which shares most of their code, stands for them.
 VARIANTS = {
+    "any",
+    "ensemble",
+    "iterative",
+    "linear",
+    "rbf",
+    "minimum_norm",
     "any_in_batches",
     "stages",
     "oracle",

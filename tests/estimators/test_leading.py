@@ -103,7 +103,7 @@ def test_a_batch_takes_the_largest_and_runs_one_size():
     [
         ts.KernelRidge(ts.kernels.ntk(), ridge="gcv"),
         ts.RandomFeatures(),
-        ts.SpectralCutoff(ts.kernels.ntk()),
+        pytest.param(ts.SpectralCutoff(ts.kernels.ntk()), marks=pytest.mark.slow),
         pytest.param(ts.KernelRidge(ts.kernels.ntk(), ridge="loo"), marks=pytest.mark.slow),
         pytest.param(ts.KernelRidge(ts.kernels.ntk(), ridge=0.1), marks=pytest.mark.slow),
         pytest.param(ts.RandomFeatures(count=20, ridge="loo"), marks=pytest.mark.slow),

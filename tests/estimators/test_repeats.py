@@ -193,6 +193,7 @@ def test_copies_are_held_out_together():
     np.testing.assert_array_equal(both[np.lexsort(both.T)], POINTS[np.lexsort(POINTS.T)])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:84 of 100 rows")
 def test_a_group_that_is_most_of_the_data_is_split_from_the_rest():
     """85 of 100 rows are equal. For some keys all rows to fit belong to this group, and so does the border."""

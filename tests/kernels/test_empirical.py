@@ -22,6 +22,7 @@ def network(key):
     return ts.MLP((6, 4), 3, "gelu", bias_std=0.5).init(key, 3)
 
 
+@pytest.mark.slow
 def test_several_outputs_are_those_of_neural_tangents(points, network):
     """This holds for all pairs of outputs, and for the mean over outputs, their default `trace_axes`."""
     nt = neural_tangents.load()
@@ -36,6 +37,7 @@ def test_several_outputs_are_those_of_neural_tangents(points, network):
     np.testing.assert_allclose(kernel(x, z), np.einsum("ijaa->ij", full) / 3, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_same_kernel_by_features_by_its_diagonal_and_of_itself(points, network):
     x, z = points
     kernel = EmpiricalNTK(network)

@@ -107,6 +107,7 @@ def test_float32_stays_float32(kernel, points):
     np.testing.assert_allclose(kernel(x, z), kernel(*points), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_length_scale_for_any_kernel(points):
     """The stretched kernel is k(x / l, z / l). For a network with biases it is the kernel with biases l times as large, over
     l^2; for a network without biases it is a multiple of the kernel."""

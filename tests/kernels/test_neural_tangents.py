@@ -412,6 +412,7 @@ def _flow(kernel, y):
     return inner, predict_fn(1.0, 0.0, 0.0, kernel)[1], predict_fn(None, 0.0, 0.0, kernel)[1]
 
 
+@pytest.mark.slow
 def test_predict_takes_traced_kernels(key):
     key_x, key_y = jr.split(key)
     kernels = jax.vmap(ArcCosineNTK())(jr.normal(key_x, (2, 6, 4)))

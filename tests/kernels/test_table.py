@@ -70,6 +70,7 @@ def _agree(table, direct, rounding):
     assert bool(table.reliable) == bool(direct.reliable)
 
 
+@pytest.mark.slow
 def test_the_risk_is_the_sum_over_degrees(monkeypatch):
     assert 300**2 // 2 > 2 * points_of(200)
     _agree(*_by_both(kernels.ntk(), 5, 300, 0.1, monkeypatch))

@@ -105,6 +105,7 @@ def test_a_masked_network_is_the_narrow_one(key, kind):
                 assert not np.any(weight[n:]) and not np.any(weight[:, m:]) and not np.any(bias[n:])
 
 
+@pytest.mark.slow
 def test_deviations_are_mapped_over(key):
     """One program draws networks with different deviations, each as it is on its own, in the dtype asked for."""
     stds = jnp.array([0.5, 2.0])
@@ -199,6 +200,7 @@ def test_values_of_mup_shrink_with_the_width(key):
     np.testing.assert_allclose(narrow * 4.0, standard, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_learning_rates():
     mlp = ts.MLP((64, 16), 3, parameterisation="mup", bias_std=0.1)
     network = mlp.init(jr.key(0), 5)

@@ -48,6 +48,7 @@ def test_every_resample_finds_the_lowest_valley(rng, name):
         assert fitted <= lowest * (1 + 1e-6) + 1e-9, (b, fitted, lowest)
 
 
+@pytest.mark.slow
 def test_interval_of_a_weak_floor_covers():
     """The issue's curve: resamples that started where the table's fit ended covered 70 %."""
     hits, curves = 0, 40

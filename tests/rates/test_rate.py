@@ -91,8 +91,10 @@ def test_importing_rates_does_not_load_jax_or_scipy():
 # Intervals
 
 
-@pytest.mark.parametrize("seeds", [4, 64])
-@pytest.mark.parametrize("shared", [0.0, 0.6])
+@pytest.mark.parametrize(
+    ("shared", "seeds"),
+    [(0.0, 4), (0.6, 64), *(pytest.param(*one, marks=pytest.mark.slow) for one in [(0.0, 64), (0.6, 4)])],
+)
 def test_interval_covers(rng, seeds, shared):
     curves, hits = 400, 0
     for _ in range(curves):

@@ -81,6 +81,7 @@ def test_errors_and_criteria_are_those_of_statsmodels(rng):
     assert few.best == "power" and few.skipped["floor"] == "3 parameters need 6 different n to be compared, got 5."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("errors", ["residuals", "wild"])
 def test_interval_of_one_run_covers(rng, errors):
     """Between 93 and 97 %, within three standard errors of the simulation (2000 further curves: 94.1 and 95.2 %)."""

@@ -213,6 +213,7 @@ def test_scales_go_there_and_back(values):
     np.testing.assert_allclose(scale.back(scale.forward(np.array(values))), values, rtol=1e-12, atol=1e-300)
 
 
+@pytest.mark.slow
 def test_maps_are_figures_too(many_result, tmp_path):
     [first, _] = all_maps(many_result)
     figure = heat_figure(first)

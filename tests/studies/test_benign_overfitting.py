@@ -35,7 +35,7 @@ def _descend(network, x, labels, rate, steps):
     return weight, bias
 
 
-@pytest.mark.parametrize("setting", ["authors", "theorem"])
+@pytest.mark.parametrize("setting", [pytest.param("authors", marks=pytest.mark.slow), "theorem"])
 def test_one_run_is_what_numpy_computes(key, setting):
     chosen = SETTINGS[setting]
     status, numbers = jax.jit(lambda key: one_run(key, setting=setting, **SMALL))(key)
@@ -79,6 +79,7 @@ def test_the_network_does_not_notice_the_order_of_patches(key, rng):
     assert float(network(x)) == pytest.approx(-float(swapped(x)))
 
 
+@pytest.mark.slow
 def test_a_cell_is_the_mean_of_its_runs(key):
     cell = benign_overfitting(key, setting="authors", runs=2, **SMALL)
     runs = [one_run(one, setting="authors", **SMALL)[1] for one in jr.split(key, 2)]

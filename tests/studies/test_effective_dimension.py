@@ -139,6 +139,7 @@ def _gradient(net, x, y):
     return found[::-1]
 
 
+@pytest.mark.slow
 def test_the_network_is_adamw_in_numpy_with_the_best_look_and_decay():
     """With as many rows as a mini-batch has, so that their order does not matter: 100 steps in float64 by hand."""
     steps, held_out, (problem, teacher) = 100, 40, _problem(2, 3)

@@ -91,6 +91,7 @@ def check_cells(key, activation, steps):
         assert all(int(cell["status"]) == ts.Status.STEP_LIMIT for cell in found.values())
 
 
+@pytest.mark.slow
 def test_errors_are_those_of_steps_written_out(key):
     check_cells(key, "tanh", steps=2)
 
@@ -152,6 +153,7 @@ def test_the_moves_are_the_trainers(key, activation):
     np.testing.assert_allclose(np.asarray(after.w), in_numpy(key, activation, 0.5, 1)["w"], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_laws_of_data_and_start(key):
     data, points = drawn(key, 5, 400, 600)
     net = Start(2000, "tanh").init(key, 5)

@@ -109,6 +109,7 @@ def check(key, learner):
     return expected
 
 
+@pytest.mark.slow
 def test_adversarial_training_is_what_numpy_finds(key):
     expected = check(key, "adversarial")
     # The stages differ, and so do the attacks.

@@ -117,7 +117,11 @@ def start_of(member, width) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.asarray(layer.weight, float), np.asarray(layer.bias, float)) for layer in net.layers]
 
 
-@pytest.mark.parametrize("variant", [Variant(l2=0.1), Variant(rate=1.5, centred=False)], ids=["l2", "uncentred"])
+@pytest.mark.parametrize(
+    "variant",
+    [pytest.param(Variant(l2=0.1), marks=pytest.mark.slow), Variant(rate=1.5, centred=False)],
+    ids=["l2", "uncentred"],
+)
 def test_students_descend_as_written_out(key, variant):
     """With a penalty that eight steps show."""
     x, y, x_test, _ = rows_of(key, CELL)
@@ -131,6 +135,7 @@ def test_students_descend_as_written_out(key, variant):
     assert variant.l2 == 0 or np.abs(expected - plain).max() > 2e-3
 
 
+@pytest.mark.slow
 def test_a_record_is_what_numpy_finds():
     result = ts.sweep(ts.studies.finite_width, seeds=2, variant="centred", **CELL)
     assert set(VALUES) <= set(result.records) and (result.records["trials"] == 4 * 50).all()
@@ -145,6 +150,7 @@ def test_every_other_variant_is_what_numpy_finds():
     check_against_numpy(result)
 
 
+@pytest.mark.slow
 def test_the_kernels_are_those_of_neural_tangents():
     """One description gives network and kernels; the empirical kernel of a wide network is near its NTK."""
     x = problem_of(50).x[:6]

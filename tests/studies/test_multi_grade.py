@@ -62,7 +62,7 @@ def by_hand(key, cell) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("learner", "grades"), [("multi", [1, 2, 3, 4]), pytest.param("single", [4], marks=pytest.mark.slow)]
+    ("learner", "grades"), [pytest.param("multi", [1, 2, 3, 4], marks=pytest.mark.slow), ("single", [4])]
 )
 def test_records_are_what_numpy_finds(learner, grades):
     result = ts.sweep(ts.studies.multi_grade, seeds=1, learner=learner, **CELL)
@@ -87,6 +87,7 @@ def test_targets_are_those_of_the_formulas():
     np.testing.assert_allclose(spectrum(200, jnp.asarray(x)), by_hand, atol=5e-3)
 
 
+@pytest.mark.slow
 def test_a_network_has_its_blocks_and_its_start():
     """Two sine layers, then ReLU ones; every number is uniform within 1 / sqrt(fan-in), biases too."""
     grade = SETTINGS["sine"].learners["single"][0]
@@ -105,6 +106,7 @@ def test_a_network_has_its_blocks_and_its_start():
     assert float(net(jnp.array([0.3], jnp.float32))) == pytest.approx(h[0], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_later_grades_of_waves_begin_at_zero_and_he_starts_are_larger():
     first, second = (Start(g).init(jr.key(0), 64) for g in SETTINGS["waves"].learners["multi"][:2])
     x = jnp.ones(64, jnp.float32)

@@ -254,6 +254,7 @@ def test_a_padded_sample_begins_with_the_sample(key, inputs, noise, dtype):
     np.testing.assert_allclose(long.y[:13], short.y, rtol=eps, atol=eps)
 
 
+@pytest.mark.slow
 def test_padded_samples_of_mixtures_and_of_real_data(key):
     mixture = ts.GaussianMixture(means=jnp.eye(3)).draw(key)
     short, long = mixture.sample(key, 9), mixture.sample(key, Size(20, jnp.asarray(9)))

@@ -337,6 +337,7 @@ def _in_a_process(tmp_path, *arguments):
     return subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_users_process_has_the_cores_and_keeps_its_programs(tmp_path):
     done = _in_a_process(tmp_path, "shown")
     cores = len(os.sched_getaffinity(0))
@@ -345,6 +346,7 @@ def test_a_sweep_in_a_users_process_has_the_cores_and_keeps_its_programs(tmp_pat
     assert list((tmp_path / "cache/jax").glob("*-cache"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core")
 def test_what_comes_too_late_is_said(tmp_path):
     done = _in_a_process(tmp_path, "late", "shown")
@@ -353,6 +355,7 @@ def test_what_comes_too_late_is_said(tmp_path):
     assert _in_a_process(tmp_path, "late").stderr == ""
 
 
+@pytest.mark.slow
 def test_programs_are_kept_in_a_process_that_has_compiled_before(tmp_path):
     code = _SWEEP.replace('"error"', '"ignore"')
     environment = {**os.environ, "TSJAX_CACHE_DIR": str(tmp_path / "cache"), "XLA_FLAGS": ""}

@@ -265,6 +265,7 @@ def own(seed: int, *, n: int):
 """
 
 
+@pytest.mark.slow
 def test_from_the_command_line(tsjax, tmp_path):
     (tmp_path / "box.toml").write_text(
         'claim = "It falls."\nstudy = "own_box:own"\n[grid]\nn = [4, 8, 16, 32]\nseeds = 8\n'
