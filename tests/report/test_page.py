@@ -17,9 +17,9 @@ from tsjax.rates.checks import beside
 from tsjax.report import points, write_report
 from tsjax.report.charts import spread
 from tsjax.report.page import PLOTLY, _source, render
+from tsjax.report.reproducing import spec_toml
 from tsjax.report.sentences import headline_of, reason_of, value_of
 from tsjax.report.series import mean_drawing
-from tsjax.report.toml import spec_toml
 from tsjax.sweep.coverage import Coverage
 from tsjax.sweep.experiment import experiment
 from tsjax.sweep.result import Result

@@ -9,9 +9,9 @@ from helpers import SEED
 
 import tsjax as ts
 from tsjax.report.page import _sections, render, write_report
+from tsjax.report.reproducing import spec_toml
 from tsjax.report.sentences import fitted, is_scattered, surface_sentence
 from tsjax.report.surfaces import _equal, surface_section
-from tsjax.report.toml import spec_toml
 from tsjax.sweep.errors import SpecError
 from tsjax.sweep.spec import parse_spec
 

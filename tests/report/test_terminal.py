@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from tsjax.report.page import render
+from tsjax.report.reproducing import spec_toml
 from tsjax.report.tables import print_result
 from tsjax.report.terminal import Text, console
 from tsjax.report.text import shown
-from tsjax.report.toml import spec_toml
 from tsjax.sweep.spec import parse_spec
 
 _RANGES = (range(0, 9), range(11, 32), range(0x7F, 0xA0), range(0x202A, 0x202F), range(0x2066, 0x206A))

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 
 from ..sweep.result import Result
 from ..versions import version_of
-from .citations import citation, short_citation
 from .figures import KINDS, draw, drawings, heat_figure, image
 from .grids import cells_grid, crossing_grid, last_grid, rates_grid
 from .heat import all_maps
@@ -40,6 +39,7 @@ from .numbers import (
 )
 from .output import OutputError, replaced
 from .pictures import picture_figure, pictures_of
+from .reproducing import citation, claims_toml, short_citation, spec_toml
 from .sections import (
     MOST_MAPS,
     Section,
@@ -64,7 +64,6 @@ from .sentences import (
 )
 from .surfaces import NAME, surface_figure, surface_section
 from .text import shown
-from .toml import claims_toml, spec_toml
 
 _VENDOR = Path(__file__).parent / "vendor"
 # The part of Plotly with the traces that charts use, as its authors publish it (npm: plotly.js-cartesian-dist-min).

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..sweep.result import Result
 from .charts import curve_chart, heat_chart
-from .clouds import cloud_chart, path_chart
+from .clouds import cloud_chart, path_chart, points_of
 from .derived import derived_drawings
 from .grids import Grid
 from .heat import all_maps
@@ -15,7 +15,6 @@ from .look import LIMIT_DASH, THEORY_DASH, Look, dash_of, look_of
 from .numbers import BEST_LINEAR, SUCCESS, label_of, the, x_is_returned
 from .pictures import picture_chart, pictures_of
 from .plot import Plot, key_of
-from .points import points_of
 from .series import (
     Drawing,
     column_drawing,

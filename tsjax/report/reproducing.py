@@ -1,11 +1,14 @@
-"""A sweep's specification written as the TOML file that `tsjax run` reads."""
+"""How to repeat and cite a sweep: its specification as the TOML file that `tsjax run` reads, and the citation of its study."""
 
+import re
 from typing import Any
 
 import tomlkit
 
 from ..sweep.spec import SweepSpec
 from .text import STEERING
+
+_ARXIV = re.compile(r"^arXiv:\s*(\S+)$", re.IGNORECASE)
 
 
 def spec_toml(spec: SweepSpec) -> str:
@@ -49,3 +52,36 @@ def _line(value: Any) -> Any:
     table = tomlkit.inline_table()
     table.update({name: _line(entry) for name, entry in value.items() if entry is not None})
     return table
+
+
+def citation(cite: str) -> str:
+    """The form for a bibliography: a BibTeX entry as it is, one made from a bare arXiv number, and other text unchanged.
+
+    >>> from tsjax.report.reproducing import citation
+    >>> print(citation("arXiv:2205.14818"))
+    @misc{arXiv:2205.14818,
+      eprint        = {2205.14818},
+      archivePrefix = {arXiv}
+    }
+    """
+    found = _ARXIV.match(cite.strip())
+    if found is None:
+        return cite.strip()
+    number = found[1]
+    return f"@misc{{arXiv:{number},\n  eprint        = {{{number}}},\n  archivePrefix = {{arXiv}}\n}}"
+
+
+def short_citation(cite: str) -> str:
+    """The form for a line of text: the arXiv number, the DOI or the title of a BibTeX entry; other text as it is.
+
+    >>> from tsjax.report.reproducing import short_citation
+    >>> short_citation("@misc{x, title = {On {ReLU}}, eprint = {2205.14818}}"), short_citation("My report, 2026")
+    ('arXiv:2205.14818', 'My report, 2026')
+    """
+    if not cite.lstrip().startswith("@"):
+        return cite
+    for field, form in (("eprint", "arXiv:{}"), ("doi", "doi:{}"), ("title", "{}")):
+        found = re.search(rf"\b{field}\s*=\s*[{{\"]((?:[^{{}}\"]|{{[^{{}}]*}})*)[}}\"]", cite, re.IGNORECASE)
+        if found:
+            return form.format(" ".join(re.sub(r"[{}]", "", found[1]).split()))
+    return ""
