@@ -10,9 +10,11 @@ from helpers import exponents_of_table, intervals_in, ratios_of_table, texts_of_
 
 from tsjax.rates import mean_ratio
 from tsjax.report.captioned import _exponents, captioned, write_captioned
-from tsjax.report.numbers import exponent_with_interval, ratio_with_interval
+from tsjax.report.heat import all_maps
+from tsjax.report.numbers import digits, exponent_with_interval, ratio_with_interval
 from tsjax.report.output import OutputError
 from tsjax.report.publish import markdown_text
+from tsjax.report.series import Drawing
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +74,12 @@ def test_a_caption_is_safe_and_complete(toy_result, written):
 def test_every_figure_has_a_caption(many_result, panels_result, path_result, found_result, bare_result):
     for result in (many_result, panels_result, path_result, found_result, bare_result):
         first = captioned(result)
-        assert first.drawing.name.startswith(result.experiment.y[0])
-        assert markdown_text(first.drawing.caption) in first.caption and len(first.table)
+        assert first.name.startswith(result.experiment.y[0])
+        assert (
+            isinstance(first.plate, Drawing)
+            and markdown_text(first.plate.caption) in first.caption
+            and len(first.table)
+        )
         assert not first.table.isna().all().any()
     assert "failed" in captioned(many_result).table and "failed" not in captioned(found_result).table
     panels = captioned(panels_result).table["panel"].unique()
@@ -137,3 +143,16 @@ def test_names_are_no_formulas_for_spreadsheets(tmp_path):
 
     paths = write_captioned(sweep(named, n=[2, 4], name=["=1+1", "b"], seeds=3), tmp_path / "a.svg")
     assert paths[1].read_text().splitlines()[1].startswith("'=1+1,")
+
+
+def test_maps_have_a_table_and_a_caption(many_result, tmp_path):
+    [first, *_] = all_maps(many_result)
+    picture, table, caption = write_captioned(many_result, tmp_path / "map.svg", first.name)
+    rows = pd.read_csv(table)
+    assert list(rows) == [*first.axes, "mean"] and len(rows) == np.isfinite(first.z).sum()
+    for x, y, mean in rows.itertuples(index=False):
+        assert first.z[first.y == y, first.x == x] == pytest.approx(mean, rel=1e-7)
+    text = caption.read_text()
+    least, most = rows["mean"].min(), rows["mean"].max()
+    assert f"from {digits(least)} at " in text and f"to {digits(most)} at " in text and "Study " in text
+    assert {digits(least, 2), digits(most, 2)} <= set(texts_of_svg(picture.read_bytes()))

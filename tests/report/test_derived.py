@@ -107,10 +107,10 @@ def test_a_sweep_may_name_the_figure_of_its_claim(result):
     original = result.spec
     try:
         result.spec = original.model_copy(update={"figure": "exponent_in_d"})
-        assert captioned(result).drawing.name == "exponent_in_d"
+        assert captioned(result).name == "exponent_in_d"
         # What a small or unfinished sweep does not have yet is no error.
         result.spec = original.model_copy(update={"figure": "exponent_in_m"})
-        assert captioned(result).drawing.name == "risk_in_n"
+        assert captioned(result).name == "risk_in_n"
         with pytest.raises(ValueError, match="no figure 'exponent_in_m'"):
             captioned(result, "exponent_in_m")
     finally:

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from tsjax.rates.checks import beside
-from tsjax.report import points, write_report
+from tsjax.report import clouds, write_report
 from tsjax.report.charts import spread
 from tsjax.report.page import PLOTLY, _source, render
 from tsjax.report.reproducing import spec_toml
@@ -423,7 +423,7 @@ def test_one_x_shows_intervals_as_bars(make_toy):
 
 
 def test_too_many_points_are_thinned_and_it_says_so(toy_result, monkeypatch):
-    monkeypatch.setattr(points, "_MOST", 100)
+    monkeypatch.setattr(clouds, "_MOST", 100)
     page = _Page(render(toy_result))
     drawn = {
         tuple(seeds)
@@ -441,7 +441,7 @@ def odd(key, *, n: int):
 
 
 def test_too_many_paths_are_thinned_and_it_says_so(path_result, monkeypatch):
-    monkeypatch.setattr(points, "_MOST_LINES", 7)
+    monkeypatch.setattr(clouds, "_MOST_LINES", 7)
     page = _Page(render(path_result))
     for trace in page.figures["seeds-0"]["data"]:
         seeds = _numbers(trace["customdata"])

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import tsjax as ts
-from tsjax.report import write_report
+from tsjax.report import write_captioned, write_report
 from tsjax.report.pictures import picture_chart, picture_figure, pictures_of
 
 
@@ -69,3 +70,15 @@ def test_figures_and_the_page(result, tmp_path):
     page = write_report(result, tmp_path).read_text()
     assert "Arrays of single cells" in page
     assert {"atoms_0.svg", "path_1.png", "weights_0.pdf"} <= {path.name for path in (tmp_path / "figures").iterdir()}
+
+
+def test_a_picture_has_a_table_and_a_caption(result, tmp_path):
+    names = {"points": "atoms_0", "line": "path_1", "map": "weights_0"}
+    for kind, name in names.items():
+        [picture] = [one for one in pictures_of(result) if one.name == name and one.kind == kind]
+        _, table, caption = write_captioned(result, tmp_path / f"{kind}.svg", name)
+        rows, values = pd.read_csv(table), next(iter(picture.arrays.values()))
+        mine = rows[rows["array"] == next(iter(picture.arrays))]
+        shown = mine[["coordinate 1", "coordinate 2"]] if kind == "points" else mine["value"]
+        np.testing.assert_allclose(shown.to_numpy().reshape(values.shape), values, rtol=1e-7)
+        assert picture.title in caption.read_text()

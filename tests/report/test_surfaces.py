@@ -8,6 +8,7 @@ import pytest
 from helpers import SEED
 
 import tsjax as ts
+from tsjax.report.captioned import write_captioned
 from tsjax.report.page import _sections, render, write_report
 from tsjax.report.reproducing import spec_toml
 from tsjax.report.sentences import fitted, is_scattered, surface_sentence
@@ -128,3 +129,18 @@ def test_sweep_files_ask_for_it_and_the_smoke_size_may_lack_it():
     assert parse_spec(tomllib.loads(spec_toml(spec))).surface == spec.surface
     assert spec.at_smoke_size().surface is None
     assert parse_spec({**content, "smoke": {"seeds": 2}}).at_smoke_size().surface == spec.surface
+
+
+def test_it_has_a_table_and_a_caption(result, tmp_path):
+    _, table, caption = write_captioned(result, tmp_path / "surface.svg")
+    rows, whole = pd.read_csv(table), _table()
+    assert list(rows) == ["size", "tokens", "mean", "fitted", "low", "high"] and len(rows) == len(whole)
+    np.testing.assert_allclose(np.sort(rows["mean"]), np.sort(whole["loss"]), rtol=1e-7)
+    assert (rows["low"] < rows["fitted"]).all() and (rows["fitted"] < rows["high"]).all()
+    assert surface_sentence(result).split(",")[0] in caption.read_text().replace("\\", "")
+    # A surface that cannot be fitted says why, and other names are listed.
+    few = ts.from_table(whole.iloc[:4], x="size", y="loss", by=["tokens"], surface=ASKED)
+    with pytest.raises(ValueError, match="needs as many points"):
+        write_captioned(few, tmp_path / "few.svg", "surface")
+    with pytest.raises(ValueError, match="there is no figure 'surfac'. Did you mean 'surface'"):
+        write_captioned(result, tmp_path / "few.svg", "surfac")

@@ -10,11 +10,12 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from ..hints import nearest
 from ..rates import Estimate, mean_ratio
 from ..sweep.curve import Curve
 from ..sweep.result import Result
 from .export import safe
-from .figures import KINDS, Kind, draw, drawings, image
+from .figures import KINDS, Kind, image
 from .numbers import (
     BEST_LINEAR,
     LIMIT,
@@ -29,8 +30,11 @@ from .numbers import (
     variants,
 )
 from .output import OutputError, replaced
+from .plates import Plate, figure_of, plates, rows_of, sentence_of
 from .publish import markdown_text, standing
+from .sentences import fitted
 from .series import Drawing, Series
+from .surfaces import NAME
 
 # If there are more exponents, or panels, than this, the caption gives a range; the table has all of them.
 _NAMED, _PANELS = 8, 3
@@ -44,9 +48,11 @@ _Row: TypeAlias = dict[str, Any]
 
 
 class Captioned(NamedTuple):
-    """A drawing with the `table` of the values that it shows and its `caption`, in Markdown."""
+    """What a result shows under a `name` (`tsjax.report.plates`), with the `table` of the values in it and its `caption`, in
+    Markdown."""
 
-    drawing: Drawing
+    name: str
+    plate: Plate
     table: pd.DataFrame
     caption: str
 
@@ -54,19 +60,25 @@ class Captioned(NamedTuple):
 def captioned(result: Result, name: str | None = None) -> Captioned:
     """A figure of a result by its name; by default the one that the sweep names, otherwise that of the mean of the first y.
 
-    **Raises:** ValueError if there are no records, or no such figure.
+    **Raises:** ValueError if there are no records, no such figure, or no surface because it cannot be fitted.
     """
     if result.records.empty:
         raise ValueError("there are no records to draw yet; run the sweep first.")
-    found = {drawing.name: drawing for drawing in drawings(result)}
+    found = plates(result)
     if name is None and result.spec.figure in found:
         # An unfinished or small sweep may not have that figure yet.
         name = result.spec.figure
+    if name == NAME and name not in found:
+        fitted(result)  # Says why there is none.
     if name is not None and name not in found:
-        raise ValueError(f"there is no figure {name!r}. Allowed: {', '.join(found)}.")
-    drawing = next(iter(found.values())) if name is None else found[name]
-    rows = _rows(result, drawing)
-    return Captioned(drawing, _table(rows), _caption(result, drawing, rows))
+        raise ValueError(f"there is no figure {name!r}.{nearest(name, list(found))}")
+    name = next(iter(found)) if name is None else name
+    plate = found[name]
+    if not isinstance(plate, Drawing):
+        table = pd.DataFrame(rows_of(result, plate))
+        return Captioned(name, plate, table, _whole(result, [sentence_of(result, plate)]))
+    rows = _rows(result, plate)
+    return Captioned(name, plate, _table(rows), _caption(result, plate, rows))
 
 
 def _table(rows: list[_Row]) -> pd.DataFrame:
@@ -163,6 +175,12 @@ def _caption(result: Result, drawing: Drawing, rows: list[_Row]) -> str:
         mine = [row for row in rows if row["panel"] == panel]
         said = [*_exponents(panel, mine, result.experiment.x), *_ratios(result, panel, mine)]
         plain += said or _last_means(result, panel, mine)
+    return _whole(result, plain)
+
+
+def _whole(result: Result, said: list[str]) -> str:
+    """A caption: the claim, what is `said` about the figure, the verdicts, and where the numbers come from."""
+    plain = list(said)
     if result.spec.expect:
         plain.append(summary_of(result))
     version = f"Study {result.spec.study}, version {result.experiment.version}, root key {result.spec.key}"
@@ -264,12 +282,12 @@ def write_captioned(result: Result, to: Path, name: str | None = None, style: st
         # Every text names two fonts: the one with which the figure was laid out, and an equally wide one that other systems
         # have.
         matplotlib.rcParams["font.sans-serif"] = ["DejaVu Sans", "Verdana"]
-        content = image(draw(result, figure.drawing, style), kind)
+        content = image(figure_of(result, figure.plate, style), kind)
     if kind == "svg":
         content = shortened(content)
     table = io.StringIO()
     written = figure.table.copy()
-    for name in ("panel", "curve"):
+    for name in ("panel", "curve", "array"):
         if name in written:
             written[name] = [safe(text) for text in written[name]]
     written.to_csv(table, index=False, float_format="%.8g", lineterminator="\n")

@@ -13,10 +13,11 @@ from .text import shown
 
 
 class Heat(NamedTuple):
-    """One map: `name` for files; `title` names the curve; `x` (columns,) and `y` (rows,) with their labels; mean values `z`
-    (rows, columns), NaN where nothing was measured, with their label, `z_label`."""
+    """One map: `name` for files, and the two arguments that are its `axes`; `title` names the curve; `x` (columns,) and `y`
+    (rows,) with their labels; mean values `z` (rows, columns), NaN where nothing was measured, with their label, `z_label`."""
 
     name: str
+    axes: tuple[str, str]
     title: str
     x_label: str
     y_label: str
@@ -90,5 +91,6 @@ def _maps(result: Result, metric: str, first: str, second: str) -> list[Heat]:
         name = "_".join(
             [metric, "over", first, "and", second, *([title.replace(" = ", "_")] if len(groups) > 1 else [])]
         )
-        found.append(Heat(name, title, label_of(result, first), label_of(result, second), x, y, z, z_label))
+        labels_xy = label_of(result, first), label_of(result, second)
+        found.append(Heat(name, (first, second), title, *labels_xy, x, y, z, z_label))
     return found

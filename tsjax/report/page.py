@@ -14,13 +14,11 @@ import jinja2
 import matplotlib
 import numpy as np
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from ..sweep.result import Result
 from ..versions import version_of
-from .figures import KINDS, draw, drawings, heat_figure, image
+from .figures import KINDS, image
 from .grids import cells_grid, crossing_grid, last_grid, rates_grid
-from .heat import all_maps
 from .look import COLOURS, DARK_COLOURS
 from .numbers import (
     by_axis,
@@ -38,7 +36,7 @@ from .numbers import (
     x_is_returned,
 )
 from .output import OutputError, replaced
-from .pictures import picture_figure, pictures_of
+from .plates import figure_of, plates
 from .reproducing import citation, claims_toml, short_citation, spec_toml
 from .sections import (
     MOST_MAPS,
@@ -53,7 +51,6 @@ from .sections import (
     seeds_section,
 )
 from .sentences import (
-    fitted,
     headline_of,
     is_scattered,
     reason_of,
@@ -62,7 +59,7 @@ from .sentences import (
     title_of,
     value_of,
 )
-from .surfaces import NAME, surface_figure, surface_section
+from .surfaces import surface_section
 from .text import shown
 
 _VENDOR = Path(__file__).parent / "vendor"
@@ -81,17 +78,12 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
     """
     if result.records.empty:
         raise ValueError("there are no records to report yet; run the sweep first.")
-    figures: dict[str, Figure] = {}
     with matplotlib.rc_context():
         # Matplotlib has read a `matplotlibrc` in the current directory, which may be somebody else's store. With `text.usetex`
         # in it, Matplotlib would run LaTeX with a preamble from that file.
         matplotlib.rcdefaults()
-        # Runs that make no curves appear only as points of their surface.
-        if not is_scattered(result):
-            figures = {drawing.name: draw(result, drawing, style) for drawing in drawings(result)}
-            figures |= {heat.name: heat_figure(heat, style) for heat in all_maps(result)[:MOST_MAPS]}
-        figures |= _surface_figures(result, style)
-        figures |= {picture.name: picture_figure(picture, style) for picture in pictures_of(result)}
+        shown = plates(result, MOST_MAPS)
+        figures = {name: figure_of(result, plate, style) for name, plate in shown.items()}
         for figure in figures.values():
             # Laid out once for the three files.
             figure.draw_without_rendering()
@@ -110,14 +102,6 @@ def write_report(result: Result, out: Path, style: str = "page") -> Path:
     except OSError as error:
         raise OutputError(f"cannot write the report to {out}", error) from error
     return out / "report.html"
-
-
-def _surface_figures(result: Result, style: str) -> dict[str, Figure]:
-    try:
-        found = fitted(result)
-    except ValueError:  # The page says why.
-        return {}
-    return {} if found is None else {NAME: surface_figure(found, style)}
 
 
 def _file_names(names: Iterable[str]) -> list[str]:
