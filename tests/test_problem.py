@@ -259,6 +259,7 @@ calls = [
     (problem.sample_teacher, ()), (problem.sample, (teacher, 8)), (mixture.draw, ()), (mixture.draw(key).sample, (8,)),
     (rows.split, (2,)), (rows.draw(key).sample, (2,)), *((estimator.fit, (data,)) for estimator in estimators),
 ]
+calls.append((lambda key: ts.OracleStudent().fit(key, data, oracle=(problem, teacher)), ()))
 wrong = [lambda call=call, rest=rest: call(0, *rest) for call, rest in calls]
 wrong += [lambda one=one: one.fit(key, (data.x, data.y)) for one in estimators]
 wrong += [lambda: problem.sample(key, teacher, 16.5), lambda: ts.fit_many(estimators[0], key, [data])]
@@ -271,7 +272,7 @@ for call in wrong:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     said = run.stdout.splitlines()
-    assert len(said) == 13 + 7 + 2 and all(line.startswith("key is a random key of JAX") for line in said[:13])
+    assert len(said) == 14 + 7 + 2 and all(line.startswith("key is a random key of JAX") for line in said[:14])
     tuples = "data is a Dataset, as in estimator.fit(key, tsjax.Dataset(x, y)); got a tuple."
-    assert said[13:20] == [tuples] * 7
-    assert said[20] == "the number of rows n is a whole number, got 16.5." and "datasets is one Dataset" in said[21]
+    assert said[14:21] == [tuples] * 7
+    assert said[21] == "the number of rows n is a whole number, got 16.5." and "datasets is one Dataset" in said[22]

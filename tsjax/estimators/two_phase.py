@@ -184,7 +184,6 @@ class OracleStudent(AbstractEstimator):
 
         **Raises:** ValueError for data that are not finite or of the wrong shape, and for a teacher that is not a `TwoLayer`.
         """
-        del key
         check_data(key, data, weights=True)
         teacher = oracle[1]
         if not isinstance(teacher, TwoLayer):
