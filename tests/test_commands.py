@@ -195,9 +195,8 @@ def _is_sweep_that_ships(command: str) -> bool:
     return words[:2] == ["tsjax", "run"] and len(words) == 3 and words[2] in SHIPPED_SWEEPS
 
 
-_RUN_HERE = [command for command in COMMANDS if _is_run_here(command)]
-_ALIKE = [command for command in _RUN_HERE if _is_sweep_that_ships(command)]
-_RUN_HERE = [command for command in _RUN_HERE if command not in _ALIKE[1:]]
+_ALIKE = [command for command in COMMANDS if _is_sweep_that_ships(command)]
+_RUN_HERE = [command for command in COMMANDS if _is_run_here(command) and command not in _ALIKE[1:]]
 
 
 def test_one_sweep_that_ships_stands_for_all():

@@ -214,6 +214,12 @@ def test_expectations_that_cannot_be_judged(expect, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_call_and_a_file_that_say_the_same_are_equal():
+    content = {"study": "sweep.toys:power", "grid": GRID}
+    assert parse_spec(content) == parse_spec(content, called=True) != parse_spec({**content, "key": 1})
+    assert parse_spec(content) != content
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

@@ -69,6 +69,10 @@ class SweepSpec(BaseModel):
     _called: bool = PrivateAttr(default=False)
     """Whether a call from Python states the grid, so that errors do not speak of tables of a file."""
 
+    def __eq__(self, other: object) -> bool:
+        # Who states a spec makes no difference to what it says.
+        return isinstance(other, SweepSpec) and self.model_dump() == other.model_dump()
+
     @field_validator("grid", mode="before")
     @classmethod
     def _one_or_many(cls, grid: Any) -> Any:
