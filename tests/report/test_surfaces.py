@@ -142,5 +142,5 @@ def test_it_has_a_table_and_a_caption(result, tmp_path):
     few = ts.from_table(whole.iloc[:4], x="size", y="loss", by=["tokens"], surface=ASKED)
     with pytest.raises(ValueError, match="needs as many points"):
         write_captioned(few, tmp_path / "few.svg", "surface")
-    with pytest.raises(ValueError, match="there is no figure 'surfac'. Did you mean 'surface'"):
+    with pytest.raises(ValueError, match="there is no figure 'surfac'. Allowed: surface."):
         write_captioned(result, tmp_path / "few.svg", "surfac")

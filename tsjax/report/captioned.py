@@ -10,7 +10,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from ..hints import nearest
 from ..rates import Estimate, mean_ratio
 from ..sweep.curve import Curve
 from ..sweep.result import Result
@@ -71,7 +70,7 @@ def captioned(result: Result, name: str | None = None) -> Captioned:
     if name == NAME and name not in found:
         fitted(result)  # Says why there is none.
     if name is not None and name not in found:
-        raise ValueError(f"there is no figure {name!r}.{nearest(name, list(found))}")
+        raise ValueError(f"there is no figure {name!r}. Allowed: {', '.join(found)}.")
     name = next(iter(found)) if name is None else name
     plate = found[name]
     if not isinstance(plate, Drawing):
