@@ -253,7 +253,8 @@ mixture, rows = ts.GaussianMixture(np.eye(2), (0, 1)), ts.DataProblem(np.eye(8),
 estimators = [
     ts.KernelRidge(ts.kernels.RBF(1.0)), ts.NearestNeighbours(), ts.TwoPhaseStudent(2),
     ts.Student(ts.MLP((4,)), steps=2, learning_rate=0.1), ts.GradientStudent(2), ts.RandomFeatures(8),
-    ts.OptimalLinear(problem),
+    ts.OptimalLinear(problem), ts.Ensemble(ts.NearestNeighbours()),
+    ts.Stages((ts.Student(ts.MLP((4,)), steps=2, learning_rate=0.1),)),
 ]
 calls = [
     (problem.sample_teacher, ()), (problem.sample, (teacher, 8)), (mixture.draw, ()), (mixture.draw(key).sample, (8,)),
@@ -272,7 +273,7 @@ for call in wrong:
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     said = run.stdout.splitlines()
-    assert len(said) == 14 + 7 + 2 and all(line.startswith("key is a random key of JAX") for line in said[:14])
+    assert len(said) == 16 + 9 + 2 and all(line.startswith("key is a random key of JAX") for line in said[:16])
     tuples = "data is a Dataset, as in estimator.fit(key, tsjax.Dataset(x, y)); got a tuple."
-    assert said[14:21] == [tuples] * 7
-    assert said[21] == "the number of rows n is a whole number, got 16.5." and "datasets is one Dataset" in said[22]
+    assert said[16:25] == [tuples] * 9
+    assert said[25] == "the number of rows n is a whole number, got 16.5." and "datasets is one Dataset" in said[26]

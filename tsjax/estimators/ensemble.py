@@ -11,7 +11,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from ..network import TwoLayer
 from ..status import Status, failed
-from ..task import AbstractInstance, Dataset
+from ..task import AbstractInstance, Dataset, check_key
 from .base import AbstractEstimator, AbstractFit, check_at_least
 from .student import ModelFit, Student
 
@@ -72,6 +72,7 @@ class Ensemble(AbstractEstimator):
 
     def fit(self, key: PRNGKeyArray, data: Dataset, **options: Any) -> EnsembleFit:
         """Fits every member to the data; `options` are passed to the members' `fit`."""
+        check_key(key)
         fits = jax.vmap(lambda own: self.estimator.fit(own, data, **options))(jr.split(key, self.members))
         lost = failed(fits.status)
         worst = jnp.max(jnp.where(lost, Status.CONVERGED, fits.status))
@@ -110,6 +111,7 @@ class Stages(AbstractEstimator):
 
     def fit(self, key: PRNGKeyArray, data: Dataset | AbstractInstance) -> ModelFit:
         """Trains every stage on the data. Raises the errors of `Student.fit`."""
+        check_key(key)
         model, fits = None, []
         for place, stage in enumerate(self.stages):
             key_fit, key_between = jr.split(jr.fold_in(key, place))

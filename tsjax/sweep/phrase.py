@@ -151,18 +151,17 @@ def parse(text: str) -> Phrase:
     >>> parse('rate of "least squares" in n').curve
     'least squares'
     """
-    quoted: list[str] = []
+    quoted: dict[str, str] = {}
 
     def keep(match: re.Match[str]) -> str:
-        quoted.append(match[1])
-        return f"{_QUOTED}{len(quoted) - 1}"
+        word = f"{_QUOTED}{len(quoted)}"
+        quoted[word] = match[1]
+        return word
 
     def restored(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(restored, value))
-        if isinstance(value, str) and value.startswith(_QUOTED):
-            return quoted[int(value.removeprefix(_QUOTED))]
-        return value
+        return quoted.get(value, value) if isinstance(value, str) else value
 
     phrase = _parse(text, re.sub(r'"([^"]*)"', keep, text))
     return Phrase(**{field.name: restored(getattr(phrase, field.name)) for field in fields(phrase)})
