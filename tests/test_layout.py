@@ -13,7 +13,7 @@ ROOT = Path(ts.__file__).parent
 LAYERS = [
     ["display", "hints", "cache", "versions", "status"],
     ["tables"],
-    ["precision", "rates", "size"],
+    ["oneof", "precision", "rates", "size"],
     ["kernels"],
     ["activations"],
     ["network"],

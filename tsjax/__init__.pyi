@@ -44,6 +44,7 @@ from .network import TwoLayer as TwoLayer
 from .network import match_neurons as match_neurons
 from .networks.cnn import CNN as CNN
 from .networks.mlp import MLP as MLP
+from .oneof import OneOf as OneOf
 from .optim import add_langevin_noise as add_langevin_noise
 from .optim import noisy_gradient_descent as noisy_gradient_descent
 from .optim import on_sphere as on_sphere

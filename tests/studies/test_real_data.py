@@ -14,7 +14,7 @@ import tsjax as ts
 from tsjax.studies.linear import LINEAR
 from tsjax.studies.real_data import RealDataArguments
 from tsjax.sweep.plan import plan_cells
-from tsjax.sweep.provenance import sized_here
+from tsjax.sweep.provenance import shared_here
 from tsjax.sweep.spec import parse_spec
 
 CELL = {"data": "diabetes", "estimator": "linear", "n": 30}
@@ -52,8 +52,8 @@ def test_an_estimator_of_ones_own_is_never_padded(monkeypatch):
     monkeypatch.setitem(sys.modules, "mine", sys.modules[__name__])
     grid = {"n": [60, 100], "seeds": 2, "data": "diabetes", "estimator": ["rbf", "mine:OWN"]}
     spec = parse_spec({"study": "real_data", "grid": grid}, where="test")
-    plan = sized_here(plan_cells(spec, ts.studies.real_data), {})
-    limits = {(group.static["estimator"], group.static["n"]): group.limits for group in plan.groups}
+    plan = shared_here(plan_cells(spec, ts.studies.real_data), {})
+    limits = {(group.static["estimator"], group.static["n"]): group.shared.limits for group in plan.groups}
     assert limits == {("rbf", 60): (100,), ("rbf", 100): (100,), ("mine:OWN", 60): None, ("mine:OWN", 100): None}
 
 

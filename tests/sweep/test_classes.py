@@ -18,7 +18,7 @@ from tsjax.sweep import program, programs, run
 from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, joined_class, seconds_from, size_classes
 from tsjax.sweep.experiment import Cost
 from tsjax.sweep.plan import make_plan, plan_content, plan_of
-from tsjax.sweep.provenance import manifest_of, provenance, sized_here
+from tsjax.sweep.provenance import manifest_of, provenance, shared_here
 from tsjax.sweep.spec import find_experiment, load_spec, parse_spec
 from tsjax.sweep.theory import TheoryTable
 from tsjax.sweep.writer import StoreWriter
@@ -158,8 +158,8 @@ def test_what_a_size_decides_is_decided_once():
         return {"risk": by_size**2, "other": jax.lax.cond(scale > 1.0, jnp.sin, jnp.cos, jr.normal(key, ()))}
 
     spec = parse_spec({"study": "a:sides", "grid": {"seeds": 4, "n": [4, 8]}}, where="test")
-    plan = sized_here(make_plan(spec, sides), {})
-    assert all(group.limits == (8,) for group in plan.groups)
+    plan = shared_here(make_plan(spec, sides), {})
+    assert all(group.shared.limits == (8,) for group in plan.groups)
     assert str(program._traced(sides, plan.groups[0], 2, 0).jaxpr).count("cond[") == 1
     found = ts.sweep(sides, seeds=4, n=[4, 8], scale=[0.5, 2.0]).records
     for row in found.itertuples():
@@ -183,7 +183,7 @@ def test_a_store_keeps_its_classes(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "s/sweep.json").read_text())["plan"]["limits"] == [[64], [64]]
     monkeypatch.setattr(plans, "size_classes", lambda members, *_: [None] * len(members))
     more = ts.sweep(mean, seeds=6, n=[40, 48, 64, 300], out=tmp_path / "s")
-    assert more.plan is not None and more.plan.limits == ((64,), (64,), (64,), None)
+    assert more.plan is not None and [how.limits for how in more.plan.shared] == [(64,), (64,), (64,), None]
     limits = more.records.groupby("n")["limit"].first()
     assert limits.to_dict() == {40: 64, 48: 64, 64: 64, 300: 300}
     old = first.records.merge(more.records, on=["n", "seed"], suffixes=("", "_new"))
@@ -191,15 +191,15 @@ def test_a_store_keeps_its_classes(tmp_path, monkeypatch):
 
 
 def test_plans_with_classes_are_written_and_read():
-    plan = sized_here(_plan(n=[40, 64, 300]), {})
+    plan = shared_here(_plan(n=[40, 64, 300]), {})
     again = plan_of(json.loads(json.dumps(plan_content(plan))), mean.description)
-    assert again.limits == plan.limits and [g.limits for g in again.groups] == [g.limits for g in plan.groups]
+    assert again.shared == plan.shared and [g.shared for g in again.groups] == [g.shared for g in plan.groups]
     content = {**plan_content(plan), "limits": [[64]]}
     with pytest.raises(ValueError, match="limits of 1 groups, where there are 3"):
         plan_of(content, mean.description)
     # Of before there were classes.
     old = {key: value for key, value in plan_content(plan).items() if key != "limits"}
-    assert plan_of(old, mean.description).limits == ()
+    assert plan_of(old, mean.description).shared == ()
 
 
 def test_a_function_that_needs_the_value_of_a_size_says_so():
@@ -343,12 +343,17 @@ def test_students_do_not_see_padding(monkeypatch, learner, n):
 
 
 def test_shipped_sweeps_have_few_programs():
-    """20 and 53 before sizes could share one; on GPUs, where padding costs less, fewer than on CPUs."""
-    for name, on_cpu, on_gpu in (("quickstart", 4, 4), ("superiority", 16, 11)):
+    """20, 53, 240 and 39 before sizes and kernels could share one; on GPUs, where padding costs less, fewer than on CPUs."""
+    for name, on_cpu, on_gpu in (
+        ("quickstart", 4, 4),
+        ("superiority", 12, 9),
+        ("all_linear", 60, 20),
+        ("kernel_theory", 4, 3),
+    ):
         spec = load_spec(ROOT / f"sweeps/{name}.toml")
         plan = plans.plan_cells(spec, find_experiment(spec.study))
-        assert plan.sized_by("cpu", True, {}).programs <= on_cpu < len(plan.groups)
-        assert plan.sized_by("gpu", True, {}).programs <= on_gpu
+        assert plan.sharing("cpu", True, {}).programs <= on_cpu < len(plan.groups)
+        assert plan.sharing("gpu", True, {}).programs <= on_gpu
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -373,7 +378,7 @@ def test_a_resumed_sweep_has_the_program_that_it_began_with(tmp_path, monkeypatc
     ):
         folder = tmp_path / f"r{len(sizes)}"
         store = StoreWriter(folder)
-        plan = sized_here(make_plan(spec, mean), {})
+        plan = shared_here(make_plan(spec, mean), {})
         store.open_for(spec, plan, TheoryTable([]), provenance(), manifest_of(spec, mean))
         part = whole[[bool(keep(n, seed)) for n, seed in zip(whole["n"], whole["seed"], strict=True)]]
         store.commit(part.drop(columns="curve", errors="ignore"))
@@ -381,3 +386,80 @@ def test_a_resumed_sweep_has_the_program_that_it_began_with(tmp_path, monkeypatc
         assert sizes[-1] == expected
         both = whole.merge(again, on=["n", "seed"], suffixes=("", "_again"))
         assert len(both) == 80 and (both["risk"] == both["risk_again"]).all()
+
+
+FREQUENCIES = {"sin": 1.0, "fast": 3.0, "slow": 0.5, "cubic": 0.0}
+
+
+@ts.experiment(static=("kind",), sized=("n",), together=(("sin", "fast", "slow"),), curve="kind", version=1)
+def waves(key, *, n: int, kind: str, scale: float = 1.0):
+    """Waves whose frequency is data of the program, and a cubic that has one of its own."""
+    x = scale * jr.normal(key, (n.limit,))
+    weights = jnp.ones(n.limit) if n.weights() is None else n.weights()
+    if isinstance(kind, ts.OneOf):
+        frequency = jnp.asarray([FREQUENCIES[name] for name in kind.values])[kind.index]
+        values, held = jnp.sin(frequency * x) ** 2, len(kind.values)
+    else:
+        values, held = x**6, 0
+    return {"risk": jnp.sum(weights * values) / n.count, "held": held}
+
+
+def _wave(kind, key, n, scale):
+    """The same in NumPy."""
+    x = scale * np.asarray(jr.normal(key, (n,)))
+    return np.mean(x**6 if kind == "cubic" else np.sin(FREQUENCIES[kind] * x) ** 2)
+
+
+def test_curves_of_a_family_share_programs():
+    found = ts.sweep(waves, seeds=3, n=[40, 64], kind=list(FREQUENCIES), scale=[0.5, 1.0])
+    assert found.plan is not None and found.plan.programs == 2
+    for row in found.records.itertuples():
+        key = program.key_of(0, row.seed, {}, ())
+        assert row.risk == pytest.approx(_wave(row.kind, key, row.n, row.scale), rel=1e-12)
+        assert row.held == (0 if row.kind == "cubic" else 3)
+    # Alone in a sweep, a curve has a program without the code of others, and called directly it is one of one.
+    assert ts.sweep(waves, seeds=2, n=[40, 64], kind="fast").records["held"].unique().tolist() == [1]
+    assert waves(jr.key(0), n=5, kind="slow")["held"] == 1
+
+
+def test_a_store_keeps_the_families_of_its_programs(tmp_path):
+    """New curves of a family get a program of their own, so that the records of a resumed sweep do not change."""
+    first = ts.sweep(waves, seeds=2, n=[40, 64], kind=["slow", "sin"], out=tmp_path / "s")
+    stored = json.loads((tmp_path / "s/sweep.json").read_text())["plan"]
+    assert stored["variants"] == {"values": [["sin", "slow"]]}
+    more = ts.sweep(waves, seeds=3, n=[40, 50, 64], kind=["slow", "fast", "sin"], out=tmp_path / "s")
+    held = more.records.groupby("kind")["held"].unique()
+    assert {kind: list(one) for kind, one in held.items()} == {"slow": [2], "fast": [1], "sin": [2]}
+    # The new size joins the class of its curve; the new curve has a class of its own.
+    assert more.plan is not None and more.plan.programs == 2
+    old = first.records.merge(more.records, on=["kind", "n", "seed"], suffixes=("", "_new"))
+    assert len(old) == 8 and (old["risk"] == old["risk_new"]).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"curve": "kind"}, "name that in curve= and in static="),
+        ({"static": ("kind",)}, "name that in curve= and in static="),
+        ({"curve": "kind", "static": ("kind",), "together": (("a", "b"), ("b", "c"))}, "together names 'b' twice"),
+    ],
+)
+def test_families_that_make_no_sense_are_refused(options, message):
+    def some(key, *, kind: str, n: int = 1):
+        return {"risk": 1.0}
+
+    with pytest.raises(ValueError, match=message):
+        ts.experiment(some, **{"together": (("a", "b"),), **options})
+
+
+def test_kernels_of_a_study_share_programs():
+    """Their risks are those of programs of their own, whose arrays have other sizes, so that roundoff differs."""
+    names = ("arccos0", "laplace", "polynomial")
+    settings = {"seeds": 2, "n": [16, 24], "d": 3, "m": 1, "noise_std": 0.1}
+    together = ts.sweep(ts.studies.superiority, estimator=list(names), **settings)
+    assert together.plan is not None and together.plan.programs == 1
+    alone = ts.sweep(ts.studies.superiority, estimator=names[SEED % 3], **settings).records
+    both = together.records.merge(alone, on=["estimator", "n", "seed"], suffixes=("", "_alone"))
+    assert len(both) == 4
+    np.testing.assert_allclose(both["risk"], both["risk_alone"], rtol=1e-7)
+    assert together.records.groupby("estimator")["risk"].mean().nunique() == 3

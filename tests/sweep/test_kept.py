@@ -12,7 +12,7 @@ from tsjax.sweep.estimate import estimate_plan
 from tsjax.sweep.experiment import Cost
 from tsjax.sweep.kept import KeptCosts
 from tsjax.sweep.plan import make_plan
-from tsjax.sweep.provenance import sized_here
+from tsjax.sweep.provenance import shared_here
 from tsjax.sweep.spec import parse_spec
 
 
@@ -32,7 +32,7 @@ def kept_here(tmp_path, monkeypatch):
 
 def _plan(**grid):
     spec = parse_spec({"study": "a:law", "grid": {"seeds": 8, "method": ["one", "two"], **grid}}, where="test")
-    return sized_here(make_plan(spec, law), {})
+    return shared_here(make_plan(spec, law), {})
 
 
 def test_a_plan_knows_what_a_run_took(kept_here):

@@ -226,19 +226,19 @@ def plan(
     from ..report import plan_json, print_plan
     from ..sweep.estimate import estimate_plan
     from ..sweep.plan import make_plan
-    from ..sweep.provenance import sized_here
+    from ..sweep.provenance import shared_here
     from ..sweep.records import seconds_done
     from ..sweep.store import open_store
     from ..sweep.warm import is_shipped
 
     # What shipped studies return is tested; one's own may be misspelt.
     deep = compiled or not is_shipped(experiment)
-    cells, seconds, classes = make_plan(loaded, experiment, deep=deep), None, {}
+    cells, seconds, shared = make_plan(loaded, experiment, deep=deep), None, {}
     if out is not None:
         store = open_store(out)
         check_same_sweep(loaded, store.spec, out)
-        seconds, classes = seconds_done(store, cells), store.content().plan.classes
-    cells = sized_here(cells, classes)
+        seconds, shared = seconds_done(store, cells), store.content().plan.sharing_of
+    cells = shared_here(cells, shared)
     with console(stderr=True).status("compiling the largest program of each curve") if compiled else nullcontext():
         estimates = estimate_plan(cells, loaded.key, chunk, seconds, compiled=compiled)
     if as_json:

@@ -24,5 +24,6 @@ from .spectrum import Spectrum as Spectrum
 from .stax import nngp as nngp
 from .stax import ntk as ntk
 from .stretched import Stretched as Stretched
+from .switch import Switch as Switch
 from .zonal import ZonalSpectrum as ZonalSpectrum
 from .zonal import gegenbauer as gegenbauer

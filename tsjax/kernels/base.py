@@ -132,7 +132,7 @@ class _Sum(AbstractKernel):
     right: AbstractKernel
 
     def __check_init__(self):
-        _common_ndim(self.left, self.right)
+        common_ndim(self.left, self.right)
 
     def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         return self.left.matrix(x1, x2) + self.right.matrix(x1, x2)
@@ -152,7 +152,7 @@ class _Sum(AbstractKernel):
 
     @property
     def point_ndim(self) -> int | None:
-        return _common_ndim(self.left, self.right)
+        return common_ndim(self.left, self.right)
 
 
 class _Product(AbstractKernel):
@@ -160,7 +160,7 @@ class _Product(AbstractKernel):
     right: AbstractKernel
 
     def __check_init__(self):
-        _common_ndim(self.left, self.right)
+        common_ndim(self.left, self.right)
 
     def matrix(self, x1: Float[Array, "n1 *point"], x2: Float[Array, "n2 *point"]) -> Float[Array, "n1 n2"]:
         return self.left.matrix(x1, x2) * self.right.matrix(x1, x2)
@@ -182,7 +182,7 @@ class _Product(AbstractKernel):
 
     @property
     def point_ndim(self) -> int | None:
-        return _common_ndim(self.left, self.right)
+        return common_ndim(self.left, self.right)
 
 
 class _Scaled(AbstractKernel):
@@ -214,7 +214,7 @@ class _Scaled(AbstractKernel):
         return self.kernel.point_ndim
 
 
-def _common_ndim(left: AbstractKernel, right: AbstractKernel) -> int | None:
+def common_ndim(left: AbstractKernel, right: AbstractKernel) -> int | None:
     """The number of axes of the points of both kernels. **Raises:** ValueError if it differs between the two."""
     ndims = {kernel.point_ndim for kernel in (left, right)} - {None}
     if len(ndims) > 1:

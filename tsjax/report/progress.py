@@ -119,7 +119,7 @@ class Meter:
         self._varying = [name for name in static if len(self._labels[name]) > 1]
         self._weights = [_weight(group) for group in plan.groups]
         self._left = [len(group.cells) for group in plan.groups]
-        self._programs = [group.program(plan.experiment.sized) for group in plan.groups]
+        self._programs = [group.program(plan.experiment) for group in plan.groups]
         self._compiled: dict[str, float] = {}
         self._failed = [0] * len(plan.groups)
         self._last, self._just_compiled = 0, False

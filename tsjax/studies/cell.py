@@ -1,5 +1,6 @@
 """Code shared by the cells of studies: tables of learners, and one fit of one learner with its risk."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -11,6 +12,8 @@ from jaxtyping import PRNGKeyArray
 
 from .. import activations
 from ..estimators.base import AbstractEstimator, AbstractFit
+from ..kernels import AbstractKernel, Switch
+from ..oneof import OneOf
 from ..problem import AbstractInputs, Cube, Gaussian, Problem, ReLUTeacher, Sphere, TwoLayerTeacher
 from ..risk import Risk, population_risk
 from ..size import Size
@@ -49,12 +52,14 @@ class Choice:
     - `make(arguments)`: the estimator. The errors that it raises are about the arguments.
     - `theory(arguments, n)`: the `Theory` of its curve at the sizes n; if None, there is none.
     - `cost(arguments)`: the `Cost` of one cell.
+    - `kernel()`: the kernel, if learners with another kernel are the same estimator in all else; they then share programs.
     """
 
     label: str
     make: Callable[[dict[str, Any]], AbstractEstimator]
     theory: Callable[[dict[str, Any], np.ndarray], Theory] | None = None
     cost: Callable[[dict[str, Any]], Cost] | None = None
+    kernel: Callable[[], AbstractKernel] | None = None
 
 
 class Choices(dict[str, Choice]):
@@ -69,6 +74,20 @@ class Choices(dict[str, Choice]):
     def labels(self) -> Mapping[str, str]:
         """The labels in tables and figures, by name."""
         return {name: choice.label for name, choice in self.items()}
+
+    @property
+    def together(self) -> tuple[tuple[str, ...], ...]:
+        """The learners that differ only in their kernels, for `Experiment.together`."""
+        return (tuple(name for name, choice in self.items() if choice.kernel is not None),)
+
+    def make(self, chosen: str | OneOf, arguments: dict[str, Any]) -> AbstractEstimator:
+        """The estimator of a learner, or of several that differ only in their kernels."""
+        names, index = (chosen.values, chosen.index) if isinstance(chosen, OneOf) else ((chosen,), 0)
+        made: Any = self[names[0]].make(arguments)
+        if len(names) == 1:
+            return made
+        kernels = tuple(kernel() for name in names if (kernel := self[name].kernel) is not None)
+        return dataclasses.replace(made, kernel=Switch(kernels, index))
 
     def theory(self, argument: str) -> Callable[[dict[str, Any], np.ndarray], Theory]:
         """`Experiment.theory` for a study in which `argument` names the learner."""

@@ -40,9 +40,10 @@ def linear(
     curve: Curve | None = None,
     exponent: float | None = np.nan,
     cost: Callable[[int, int, int, str], Cost] | None = None,
+    kernel: Callable[[], AbstractKernel] | None = None,
 ) -> Choice:
     """A linear estimator: its predicted curve on the sphere, the exponent in the limit (NaN: that of the optimal linear
-    estimator), and its cost as a function of (n, d, test points, tuning)."""
+    estimator), its cost as a function of (n, d, test points, tuning), and its kernel, if others differ only in theirs."""
 
     def predicted(arguments: dict[str, Any], n: np.ndarray) -> Theory:
         if arguments["inputs"] != "sphere" or curve is None:
@@ -60,7 +61,7 @@ def linear(
         # A tridiagonal form, or an eigendecomposition, which "loo" needs.
         return Cost(0.0, (4.0 if tuning == "loo" else 2.0) * n**3, ENTRY * n * n)
 
-    return Choice(label, make, predicted, work)
+    return Choice(label, make, predicted, work, kernel)
 
 
 def no_curve(problem: Problem, n: np.ndarray) -> None:
@@ -73,7 +74,7 @@ def ridge(label: str, kernel: Callable[[], AbstractKernel], blind: bool = False)
     kernels of the step function and of squared relu lack the even degrees from 2 and from 4 on. Their risk levels off."""
     curve = lambda problem, n: theory.predicted_curve(kernel(), problem, n)
     make = lambda a: KernelRidge(kernel(), ridge=a["tuning"])
-    return linear(label, make, curve, exponent=0.0 if blind else np.nan)
+    return linear(label, make, curve, exponent=0.0 if blind else np.nan, kernel=kernel)
 
 
 def _smoother(label: str, make: Callable[[str], AbstractEstimator], passes: Callable[[int], float]) -> Choice:

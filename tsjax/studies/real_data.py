@@ -17,6 +17,7 @@ from ..estimators.standardized import Standardized
 from ..estimators.two_phase import TwoPhaseStudent
 from ..hints import nearest
 from ..kernels import DotProduct
+from ..oneof import OneOf
 from ..status import failed
 from ..sweep.experiment import Arguments, Cost, experiment
 from ..sweep.named import import_named
@@ -116,8 +117,8 @@ def _bundled(name: str, test_share: float) -> DataProblem:
 
 def _estimator(arguments: dict[str, Any]) -> AbstractEstimator:
     name = arguments["estimator"]
-    if name in ESTIMATORS:
-        return ESTIMATORS[name].make(arguments)
+    if isinstance(name, OneOf) or name in ESTIMATORS:
+        return ESTIMATORS.make(name, arguments)
     if ":" not in name:
         raise ValueError(
             f"no such estimator.{nearest(name, tuple(ESTIMATORS))} One of your own is named 'package.module:estimator'"
@@ -153,6 +154,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
         "data", "target", "estimator", "test_share", "tuning", "width", "restarts", "bias", "dtype", "fingerprint",
     ),
     sized=("n",),
+    together=ESTIMATORS.together,
     # A user's own estimator may ignore weights, and so treat a row of weight 0 as data.
     pads=lambda arguments: arguments["estimator"] in ESTIMATORS,
     arguments=RealDataArguments,

@@ -97,6 +97,7 @@ class SuperiorityArguments(Arguments):
 @experiment(
     static=("estimator", "d", "m", "inputs", "signs", "noise", "restarts", "tuning", "test_points", "dtype"),
     sized=("n",),
+    together=ESTIMATORS.together,
     arguments=SuperiorityArguments,
     version=4,
     x="n",
@@ -117,7 +118,7 @@ def superiority(key, *, estimator, n, test_points, dtype, **rest):
     """
     arguments = {"n": n.limit, **rest}
     problem = problem_of(arguments)
-    _, _, fit, risk = trial(key, problem, ESTIMATORS[estimator].make(arguments), n, dtype, test_points)
+    _, _, fit, risk = trial(key, problem, ESTIMATORS.make(estimator, arguments), n, dtype, test_points)
     values: dict[str, Any] = {
         "cramer_rao": theory.cramer_rao(m=rest["m"], d=rest["d"], n=1, noise_std=1.0) * problem.noise_std**2 / n.count
     }

@@ -1,12 +1,15 @@
 """Which sample sizes share a compiled program: padding costs operations, and every program costs seconds of compilation.
 
 Cells that differ only in the arguments that an experiment names in `sized` may run in one program, with arrays for the largest
-of these sizes. Neighbouring sizes share a program if that saves time, by the costs of compilation and of operations.
+of these sizes. Neighbouring sizes share a program if that saves time, by the costs of compilation and of operations. Curves
+that an experiment puts `together` always share one, since the code of one more kernel takes a fraction of a second.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from ..size import ladder
 from .experiment import Cost
@@ -18,6 +21,18 @@ COMPILE_SECONDS = 6.0
 SPEEDS = {"cpu": (1e10, 4e10), "gpu": (2e12, 5e11), "tpu": (2e12, 5e11)}
 # If an experiment states no cost, sizes within this factor share a program.
 FACTOR = 4
+
+
+class Shared(NamedTuple):
+    """How a group shares its program with other groups.
+
+    - `limits`: the lengths of the arrays, one for each size, for sizes that are traced; None for a group whose arrays have
+      exactly its own sizes.
+    - `variants`: the values of the argument that names curves whose code is in the program; empty for a program of one curve.
+    """
+
+    limits: tuple[int, ...] | None = None
+    variants: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,18 +106,19 @@ def joined_class(
 
 
 def size_classes(members: Sequence[Sized], platform: str, loops_end: bool) -> list[tuple[int, ...] | None]:
-    """The sizes of the arrays for each member (the cells of one size of a curve); None for a member with a program of its own.
+    """The sizes of the arrays for each member (the cells of one size of a curve); None for a member that shares its program
+    only with members of the same sizes, or with none.
 
     Members are ordered by size and divided into classes of consecutive members, so that the total time of compilation and
     running is smallest; the division is found by dynamic programming.
     """
     order = sorted(range(len(members)), key=lambda i: members[i].sizes)
+    running = functools.cache(lambda i, limits: seconds_in(members[i], limits, platform, loops_end))
 
     def seconds(first: int, last: int) -> float:
         """The seconds of a class that consists of the members first .. last."""
-        several = [members[i] for i in order[first : last + 1]]
-        limits = _largest(several)
-        return COMPILE_SECONDS + sum(seconds_in(one, limits, platform, loops_end) for one in several)
+        limits = _largest([members[i] for i in order[first : last + 1]])
+        return COMPILE_SECONDS + sum(running(i, limits) for i in order[first : last + 1])
 
     best: list[tuple[float, list[tuple[int, int]]]] = [(0.0, [])]
     for last in range(len(order)):
@@ -112,7 +128,7 @@ def size_classes(members: Sequence[Sized], platform: str, loops_end: bool) -> li
         best.append((total, [*best[first][1], (first, last)]))
     limits: list[tuple[int, ...] | None] = [None] * len(members)
     for first, last in best[-1][1]:
-        if last > first:
+        if members[order[first]].sizes != members[order[last]].sizes:
             shared = _largest([members[i] for i in order[first : last + 1]])
             for i in order[first : last + 1]:
                 limits[i] = shared

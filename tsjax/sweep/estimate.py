@@ -124,7 +124,7 @@ def estimate_plan(
     first: dict[str, int] = {}
     for number, group in enumerate(whole):
         if not boxed and np.isnan(seconds[plan.portions[number].places]).any():
-            first.setdefault(group.program(experiment.sized), number)
+            first.setdefault(group.program(experiment), number)
 
     def estimate(numbers: list[int]) -> CurveEstimate | None:
         every = [whole[number] for number in numbers]

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, create_model
 from pydantic_core import to_jsonable_python
 
+from ..oneof import OneOf
 from ..rates.kinds import Kind, kind_content
 from ..size import size_of
 from .description import Description, source_of
@@ -58,6 +59,9 @@ class Experiment:
     - `static`: arguments that fix shapes or choose code; every combination compiles once. The others are traced numbers.
     - `sized`: sample sizes, which the function receives as a `tsjax.Size`. If it saves more time in compilation than it costs,
       different sizes share a program, in which the rows after `count` have weight 0.
+    - `together`: families of curves, as tuples of values of the argument `curve`. Curves of one family share a program, in
+      which the function receives a `tsjax.OneOf` for this argument. This suits curves that differ in a kernel, or in numbers;
+      the other static arguments must be equal.
     - `pads(arguments)`: whether the function, at these arguments, allows for rows of weight 0, so that its sizes may share a
       program. Without `pads` it is taken to do so at all arguments.
     - `metrics`: the kind of each returned value that is judged or drawn, which decides the interval of its mean: `{"risk":
@@ -105,6 +109,7 @@ class Experiment:
     cite: str = ""
     rates: bool = True
     sized: tuple[str, ...] = ()
+    together: tuple[tuple[Any, ...], ...] = ()
     metrics: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     pads: Callable[[dict[str, Any]], bool] | None = None
@@ -147,6 +152,15 @@ class Experiment:
             raise ValueError(
                 f"experiment {self.name!r}: {both[0]!r} is in both static and sized; name it in one of them."
             )
+        if self.together and self.curve not in self.static:
+            raise ValueError(
+                f"experiment {self.name!r}: together is about values of the argument that names curves; name that in curve= "
+                "and in static=."
+            )
+        values = [value for family in self.together for value in family]
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            raise ValueError(f"experiment {self.name!r}: together names {twice!r} twice; name it in one family.")
         for option in ("static", "independent", "sized"):
             for name in getattr(self, option):
                 if name not in self.arguments.model_fields:
@@ -232,9 +246,12 @@ class Experiment:
         return theory
 
     def __call__(self, key, **arguments) -> Mapping[str, Any]:
-        """Runs one cell, as the engine does for each seed. Sizes may be plain numbers."""
-        sizes = {name: size_of(arguments[name]) for name in self.sized if name in arguments}
-        return self.fn(key, **{**arguments, **sizes})
+        """Runs one cell, as the engine does for each seed. Sizes may be plain numbers, and the value of `curve` a plain
+        value."""
+        own: dict[str, Any] = {name: size_of(arguments[name]) for name in self.sized if name in arguments}
+        if self.curve is not None and any(arguments.get(self.curve) in family for family in self.together):
+            own[self.curve] = OneOf((arguments[self.curve],))
+        return self.fn(key, **{**arguments, **own})
 
 
 def experiment(

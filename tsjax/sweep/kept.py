@@ -35,7 +35,7 @@ class KeptCosts:
 
     def note_program(self, experiment: Any, group: Group, seconds: float, bytes: float) -> None:
         """Notes the seconds to compile a group's program, and the bytes of one cell in it."""
-        self._put(self.programs, _name(experiment, group.program(experiment.sized)), [seconds, bytes])
+        self._put(self.programs, _name(experiment, group.program(experiment)), [seconds, bytes])
 
     def note_cells(self, experiment: Any, group: Group, seconds: float) -> None:
         """Notes the seconds of one cell of a group."""
@@ -43,7 +43,7 @@ class KeptCosts:
 
     def program(self, experiment: Any, group: Group) -> ProgramCost | None:
         """The cost of exactly this program when it was last compiled, or None."""
-        found = self.programs.get(_name(experiment, group.program(experiment.sized)))
+        found = self.programs.get(_name(experiment, group.program(experiment)))
         return None if found is None else ProgramCost(*found)
 
     def compile_seconds(self, experiment: Any, group: Group) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from .axes import MOST_CELLS
 from .checks import check_expectations
-from .classes import Sized, joined_class, size_classes
+from .classes import Shared, Sized, joined_class, size_classes
 from .description import Description
 from .errors import SpecError, shown
 from .experiment import Cost, Experiment
@@ -65,26 +65,45 @@ class Combination(NamedTuple):
 @dataclass(frozen=True)
 class Group:
     """Cells with equal static arguments and sizes (`static` holds both), which run together. `cost` is that of one cell, if
-    the experiment states it. `limits` are the lengths of the arrays, one for each size, if the arrays are padded: groups that
-    differ only in their sizes then share a program."""
+    the experiment states it. `shared` says with which groups it shares a program: those that differ only in their sizes, or
+    only in the argument that names curves."""
 
     static: dict[str, Any]
     cells: tuple[Cell, ...]
     cost: Cost | None = None
-    limits: tuple[int, ...] | None = None
+    shared: Shared = Shared()
 
-    def program(self, sized: tuple[str, ...]) -> str:
-        """A text that is equal for groups that share a program; `sized` names the sizes."""
-        return _program(self.static, self.limits, sized)
+    def program(self, experiment: Experiment | Description) -> str:
+        """A text that is equal for groups of an experiment that share a program."""
+        return _program(self.static, self.shared, experiment)
+
+    def traced(self, experiment: Experiment | Description) -> dict[str, int]:
+        """The sizes, and the place of the curve among the `variants`, that are data of the program, by argument."""
+        sizes = {name: self.static[name] for name in experiment.sized} if self.shared.limits else {}
+        if not self.shared.variants:
+            return sizes
+        assert experiment.curve is not None
+        return sizes | {experiment.curve: self.shared.variants.index(hashable(self.static[experiment.curve]))}
 
     def chunks(self, size: int) -> list[tuple[Cell, ...]]:
         """The cells, `size` at a time: what runs, and is stored, together."""
         return [self.cells[i : i + size] for i in range(0, len(self.cells), size)]
 
 
-def _program(static: Mapping[str, Any], limits: tuple[int, ...] | None, sized: tuple[str, ...]) -> str:
-    own = {name: value for name, value in static.items() if limits is None or name not in sized}
-    return json.dumps([own, limits], sort_keys=True)
+def _program(static: Mapping[str, Any], shared: Shared, experiment: Experiment | Description) -> str:
+    data = {*(experiment.sized if shared.limits else ()), *([experiment.curve] if shared.variants else [])}
+    return json.dumps([{name: value for name, value in static.items() if name not in data}, shared], sort_keys=True)
+
+
+class _Member(NamedTuple):
+    """A group that may share a program: the JSON text of its static arguments and sizes; a text that is equal for groups that
+    may share one; the value of the argument that names curves, and the family of this value; and its sizes."""
+
+    name: str
+    alike: str
+    value: Any
+    family: tuple[Any, ...]
+    sized: Sized
 
 
 class Portion(NamedTuple):
@@ -105,8 +124,8 @@ class Plan:
     experiment: Experiment | Description
     combinations: tuple[Combination, ...]
     costs: tuple[Cost | None, ...] = ()
-    limits: tuple[tuple[int, ...] | None, ...] = ()
-    """The `limits` of each group; empty if the plan has no padded sizes."""
+    shared: tuple[Shared, ...] = ()
+    """How each group shares its program; empty if none does."""
     key: int = 0
     """The root key of the sweep."""
 
@@ -122,9 +141,9 @@ class Plan:
         for arguments, seeds in self.combinations:
             static = self._static(arguments)
             found.setdefault(json.dumps(static, sort_keys=True), (static, []))[1].extend(cells_of(arguments, seeds))
-        nothing = (None,) * len(found)
-        facts = zip(found.values(), self.costs or nothing, self.limits or nothing, strict=True)
-        return tuple(Group(static, tuple(cells), cost, limits) for (static, cells), cost, limits in facts)
+        costs, shared = self.costs or (None,) * len(found), self.shared or (Shared(),) * len(found)
+        facts = zip(found.values(), costs, shared, strict=True)
+        return tuple(Group(static, tuple(cells), cost, how) for (static, cells), cost, how in facts)
 
     def _static(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         return {name: arguments[name] for name in self.experiment.shaping}
@@ -158,51 +177,60 @@ class Plan:
 
     def program_of(self, number: int) -> str:
         """A text that is equal for groups that share a program; `number` is that of the group."""
-        return _program(
-            self.portions[number].static, self.limits[number] if self.limits else None, self.experiment.sized
-        )
+        return _program(self.portions[number].static, self.shared[number] if self.shared else Shared(), self.experiment)
 
     @property
     def programs(self) -> int:
         """The number of programs to compile."""
         return len({self.program_of(number) for number in range(len(self.portions))})
 
-    def sized_by(self, platform: str, loops_end: bool, kept: Mapping[str, tuple[int, ...] | None]) -> "Plan":
-        """The plan with sizes in classes (`size_classes`), for devices of this platform. `loops_end` says whether training
-        loops there skip padded rows. Groups in `kept` (the `classes` of a store) keep their limits, and other groups join one
-        of these classes if that costs least."""
-        pads = getattr(self.experiment, "pads", None)
-        if not self.experiment.sized:
+    def sharing(self, platform: str, loops_end: bool, kept: Mapping[str, Shared]) -> "Plan":
+        """The plan with programs that groups share, for devices of this platform: sizes in classes (`size_classes`), and
+        curves of one family (`Experiment.together`). `loops_end` says whether training loops there skip padded rows. Groups in
+        `kept` (the `sharing_of` a store) keep their programs, and other groups join one of these if that costs least."""
+        experiment = self.experiment
+        if not isinstance(experiment, Experiment) or not (experiment.sized or experiment.together):
             return self
-        found: dict[str, tuple[int, ...] | None] = {}
-        curves: dict[str, list[tuple[str, Sized]]] = {}
-        classes: dict[str, set[tuple[int, ...]]] = {}
+        found: dict[str, Shared] = {}
+        new: dict[str, list[_Member]] = {}
+        old: dict[str, list[tuple[tuple[Any, ...], Shared]]] = {}
         for portion in self.portions:
-            name = json.dumps(portion.static, sort_keys=True)
-            curve = json.dumps([v for k, v in portion.static.items() if k not in self.experiment.sized], sort_keys=True)
-            if pads is not None and not pads(self._arguments_of(portion)):
-                found[name] = None
-            elif name in kept:
-                found[name] = kept[name]
-                classes.setdefault(curve, set()).update(filter(None, [kept[name]]))
+            one = self._member(portion, experiment)
+            if one.name in kept:
+                found[one.name] = kept[one.name]
+                old.setdefault(one.alike, []).append((kept[one.name].variants or (one.value,), kept[one.name]))
             else:
-                curves.setdefault(curve, []).append((name, self._sized(portion)))
-        for curve, members in curves.items():
-            old = sorted(classes.get(curve, ()))
-            joined = {name: joined_class(one, old, platform, loops_end) for name, one in members}
-            rest = [(name, one) for name, one in members if joined[name] is None]
-            new = size_classes([one for _, one in rest], platform, loops_end)
-            found |= joined | {name: limits for (name, _), limits in zip(rest, new, strict=True)}
+                new.setdefault(one.alike, []).append(one)
+        for alike, members in new.items():
+            rest = []
+            for one in members:
+                programs = {how.limits: how for values, how in old.get(alike, ()) if how.limits and one.value in values}
+                limits = joined_class(one.sized, sorted(filter(None, programs)), platform, loops_end)
+                if limits is None:
+                    rest.append(one)
+                else:
+                    found[one.name] = programs[limits]
+            found |= _classes(rest, platform, loops_end)
         order = [json.dumps(portion.static, sort_keys=True) for portion in self.portions]
-        return dataclasses.replace(self, limits=tuple(found[name] for name in order))
+        return dataclasses.replace(self, shared=tuple(found[name] for name in order))
 
-    def _sized(self, portion: "Portion") -> Sized:
-        arguments, names = self._arguments_of(portion), self.experiment.sized
-        sizes, cost = tuple(portion.static[name] for name in names), getattr(self.experiment, "cost", None)
-        if cost is None:
-            return Sized(sizes, len(portion.places), None)
-        at = lambda sizes: cost({**arguments, **dict(zip(names, sizes, strict=True))})
-        return Sized(sizes, len(portion.places), at)
+    def _member(self, portion: "Portion", experiment: Experiment) -> "_Member":
+        arguments, curve = self._arguments_of(portion), experiment.curve
+        value = None if curve is None else hashable(portion.static.get(curve))
+        family = next((values for values in experiment.together if value in values), ())
+        # Sizes that must not be padded share no program, as if they were static.
+        data = set(experiment.sized) if experiment.pads is None or experiment.pads(arguments) else set()
+        data |= {curve} if family else set()
+        alike = [{name: v for name, v in portion.static.items() if name not in data}, family]
+        sizes = tuple(portion.static[name] for name in experiment.sized)
+        at = lambda sizes: experiment.cost({**arguments, **dict(zip(experiment.sized, sizes, strict=True))})  # pyright: ignore[reportOptionalCall]
+        return _Member(
+            name=json.dumps(portion.static, sort_keys=True),
+            alike=json.dumps(alike, sort_keys=True),
+            value=value,
+            family=family,
+            sized=Sized(sizes, len(portion.places), None if experiment.cost is None else at),
+        )
 
     def _arguments_of(self, portion: "Portion") -> dict[str, Any]:
         """The arguments of the first cell of a portion."""
@@ -210,14 +238,28 @@ class Plan:
         return self.combinations[int(np.searchsorted(counts, portion.places[0], side="right"))].arguments
 
     @property
-    def classes(self) -> dict[str, tuple[int, ...] | None]:
-        """The limits of each group, by the JSON text of its static arguments and sizes."""
+    def sharing_of(self) -> dict[str, Shared]:
+        """How each group shares its program, by the JSON text of its static arguments and sizes."""
         names = (json.dumps(portion.static, sort_keys=True) for portion in self.portions)
-        return dict(zip(names, self.limits, strict=True)) if self.limits else {}
+        return dict(zip(names, self.shared, strict=True)) if self.shared else {}
 
     def values(self, name: str) -> list[Any]:
         """The distinct values of an argument, in the order of the grid."""
         return list({json.dumps(one.arguments[name]): one.arguments[name] for one in self.combinations}.values())
+
+
+def _classes(members: Sequence[_Member], platform: str, loops_end: bool) -> dict[str, Shared]:
+    """How new members that may share programs do so, by their names."""
+    limits = size_classes([one.sized for one in members], platform, loops_end)
+    together: dict[Any, list[_Member]] = {}
+    for one, limit in zip(members, limits, strict=True):
+        together.setdefault((limit, limit or one.sized.sizes), []).append(one)
+    found = {}
+    for (limit, _), several in together.items():
+        values = {one.value for one in several}
+        variants = tuple(value for value in several[0].family if value in values) if len(values) > 1 else ()
+        found |= {one.name: Shared(limit, variants) for one in several}
+    return found
 
 
 def make_plan(spec: SweepSpec, experiment: Experiment, *, deep: bool = True) -> Plan:
@@ -303,7 +345,8 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "arguments": {name: _packed(redacted(values)) for name, values in columns.items()},
         "seeds": _packed(seeds),
         "costs": [None if cost is None else list(map(float, cost)) for cost in plan.costs],
-        "limits": [None if limits is None else list(limits) for limits in plan.limits],
+        "limits": [how.limits for how in plan.shared],
+        "variants": _packed([how.variants for how in plan.shared]) if plan.shared else None,
     }
 
 
@@ -326,9 +369,11 @@ def plan_of(content: Mapping[str, Any], experiment: Description) -> Plan:
         for i, one in enumerate(_unpacked(content["seeds"], count))
     )
     costs = tuple(None if cost is None else Cost(*cost) for cost in content["costs"])
-    # Stores of earlier versions, in which sizes never shared a program, have no limits.
-    limits = tuple(None if one is None else tuple(map(int, one)) for one in content.get("limits", ()))
-    plan = Plan(experiment, combinations, costs, limits=limits)
+    # In stores of earlier versions sizes never shared a program, and have no limits, or curves did not, and have no variants.
+    limits = [None if one is None else tuple(map(int, one)) for one in content.get("limits", ())]
+    packed = content.get("variants")
+    variants = _unpacked(packed, len(limits)) if packed else [()] * len(limits)
+    plan = Plan(experiment, combinations, costs, tuple(map(Shared, limits, map(hashable, variants))))
     if limits and len(limits) != len(plan.portions):
         raise ValueError(f"limits of {len(limits)} groups, where there are {len(plan.portions)}")
     return plan

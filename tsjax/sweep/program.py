@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import serialize_executable
 
 from ..fast import native
+from ..oneof import OneOf
 from ..size import Size
 from .devices import sharded, usable_devices
 from .errors import no_dict, no_number
@@ -89,30 +90,32 @@ def seed_of(key: int, seed: int, arguments: Mapping[str, Any], independent: tupl
 
 def _cell_function(experiment: Experiment, group: Group) -> Callable:
     # Sizes that share a program are traced; otherwise sizes are plain numbers, and nothing is padded.
-    limits = dict(zip(experiment.sized, group.limits, strict=True)) if group.limits else {}
-    static = {name: value for name, value in group.static.items() if name not in limits}
+    limits = dict(zip(experiment.sized, group.shared.limits or (), strict=bool(group.shared.limits)))
+    variants, data = group.shared.variants, group.traced(experiment)
+    static = {name: value for name, value in group.static.items() if name not in data}
 
     def cell(root_key_data, seed, salt, traced):
         # The key of a cell depends only on the root key, the seed and the independent arguments: estimators with one seed see
         # the same data, and a record does not depend on its place in a batch.
         key = jax.random.fold_in(jax.random.wrap_key_data(root_key_data, impl=_KEYS), seed)
         key = jax.random.fold_in(key, salt) if experiment.independent else key
-        sizes = {name: Size(limit=limit, count=traced[name]) for name, limit in limits.items()}
-        return arrays_of(experiment, experiment(key, **static, **{**traced, **sizes}))
+        shared = {name: Size(limit=limit, count=traced[name]) for name, limit in limits.items()}
+        shared |= {name: OneOf(variants, traced[name]) for name in data if name not in limits}
+        return arrays_of(experiment, experiment(key, **static, **{**traced, **shared}))
 
     return cell
 
 
 def _chunk_function(experiment: Experiment, group: Group) -> Callable:
-    """The function of a cell, mapped over a chunk. All cells of a chunk have the same sizes, so a size stays one number, while
-    other arguments have one value for each cell. A `lax.cond` on a size, such as whether an epoch is over, then runs only one
-    branch, where vmap over sizes would run both."""
-    cell, shared = _cell_function(experiment, group), experiment.sized if group.limits else ()
+    """The function of a cell, mapped over a chunk. All cells of a chunk have the same sizes and are of one curve, so these stay
+    single numbers, while other arguments have one value for each cell. A `lax.cond` on a size, such as whether an epoch is
+    over, then runs only one branch, where vmap over sizes would run both; so does the choice among kernels."""
+    cell, names = _cell_function(experiment, group), group.traced(experiment)
 
     def chunk(root_key_data, seeds, salts, traced):
-        sizes = {name: traced[name][0] for name in shared}
-        own = {name: values for name, values in traced.items() if name not in sizes}
-        return jax.vmap(lambda root, seed, salt, values: cell(root, seed, salt, {**values, **sizes}))(
+        shared = {name: traced[name][0] for name in names}
+        own = {name: values for name, values in traced.items() if name not in shared}
+        return jax.vmap(lambda root, seed, salt, values: cell(root, seed, salt, {**values, **shared}))(
             root_key_data, seeds, salts, own
         )
 
@@ -147,12 +150,13 @@ def _hashed(text: str) -> int:
 def inputs_of(cells: tuple[Cell, ...], experiment: Experiment, group: Group, size: int, key: int) -> tuple:
     """Root keys, seeds, salts and traced arguments of cells of a group, padded to `size` by repeating the last cell."""
     cells = (*cells, *[cells[-1]] * size)[:size]
-    traced_too = experiment.sized if group.limits else ()
-    names = [name for name in cells[0].arguments if name not in group.static or name in traced_too]
+    shared = group.traced(experiment)
+    names = [name for name in cells[0].arguments if name not in group.static]
     seeds = np.asarray([cell.seed for cell in cells], np.uint32)
     mixed = experiment.independent
     salts = np.asarray([_salt(cell.arguments, mixed) if mixed else 0 for cell in cells], np.uint32)
     traced = {name: np.asarray([cell.arguments[name] for cell in cells]) for name in names}
+    traced |= {name: np.full(size, value) for name, value in shared.items()}
     root = np.asarray(jax.random.key_data(jax.random.key(key, impl=_KEYS)))
     return np.broadcast_to(root, (size, *root.shape)), seeds, salts, traced
 
@@ -186,7 +190,7 @@ def keep_program(experiment: Experiment, group: Group, chunk: int, budget: int, 
 def _kept_name(experiment: Experiment, group: Group, chunk: int, budget: int) -> str:
     # Only the shapes and types of inputs enter a program.
     inputs = jax.tree.map(lambda leaf: str(leaf.dtype), inputs_of(group.cells[:1], experiment, group, 1, 0))
-    cells, static = min(chunk, len(group.cells)), group.program(experiment.sized)
+    cells, static = min(chunk, len(group.cells)), group.program(experiment)
     return json.dumps(["program", experiment.name, static, str(inputs), cells, budget, experiment.x64])
 
 
@@ -238,7 +242,7 @@ def _explained(error: Exception, experiment: Experiment, group: Group, count: in
     """An error that says why a function cannot be traced. The reason is found by trial, which works for every kind of error:
     the function can be traced if lists become tuples, or if some traced arguments become fixed values. None if it fails in any
     case."""
-    first, sized = group.cells[0].arguments, list(experiment.sized) if group.limits else []
+    first, sized = group.cells[0].arguments, experiment.sized if group.shared.limits else ()
     traced = [name for name in first if name not in group.static or name in sized]
     lists = [name for name, value in group.static.items() if isinstance(value, list)]
 

@@ -23,7 +23,7 @@ class Programs:
         self.experiment, self.key, self.costs = experiment, key, costs
         self.budget = memory_budget()
         """Bytes that a chunk may take; lowered when memory runs out."""
-        self._names = {id(group): group.program(experiment.sized) for group in groups}
+        self._names = {id(group): group.program(experiment) for group in groups}
         # A chunk is filled up by repeating a cell, so groups of few cells call for smaller chunks. Sizes depend on the whole
         # plan, so that a resumed sweep has exactly the programs that it began with.
         self._largest: dict[str, Group] = {}

@@ -8,6 +8,7 @@ import jax
 
 from ..fast.fused import kernel_in_use
 from ..kernels import neural_tangents
+from .classes import Shared
 from .commits import version
 from .devices import usable_devices
 from .experiment import Experiment
@@ -43,8 +44,8 @@ def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
     )
 
 
-def sized_here(plan: Plan, kept: Mapping[str, tuple[int, ...] | None]) -> Plan:
-    """The plan with its sizes in classes (`Plan.sized_by`) for the devices of this process; `kept` are the classes of its
-    store."""
+def shared_here(plan: Plan, kept: Mapping[str, Shared]) -> Plan:
+    """The plan with the programs that groups share (`Plan.sharing`) on the devices of this process; `kept` is the `sharing_of`
+    its store."""
     platform = usable_devices()[0].platform
-    return plan.sized_by(platform, kernel_in_use(platform) != "xla", kept)
+    return plan.sharing(platform, kernel_in_use(platform) != "xla", kept)

@@ -22,7 +22,7 @@ from .options import plain
 from .plan import Plan, make_plan
 from .predictions import predict
 from .program import settings
-from .provenance import manifest_of, provenance, sized_here
+from .provenance import manifest_of, provenance, shared_here
 from .records import in_memory, records_of
 from .result import Result
 from .spec import SweepSpec, find_experiment, load_spec, parse_spec
@@ -257,11 +257,11 @@ def run_spec(
     with listening() as stop, one_blas_thread(), settings(experiment.x64):
         before = [] if store is None else store.theory_before(description)
         theory = predict(experiment, whole, TheoryTable(before))
-        whole = sized_here(whole, {} if store is None else store.classes_before())
+        whole = shared_here(whole, {} if store is None else store.sharing_before())
         if store is not None:
             store.open_for(spec, whole, theory, provenance(), manifest_of(spec, experiment))
             # Another process may have made the store in the meantime.
-            whole = sized_here(whole, store.classes_before())
+            whole = shared_here(whole, store.sharing_before())
         stream: Iterable[ChunkDone] = engine.run(whole, store, stop)
         parts: dict[str, pa.Table] = {}
         kinds, writable = argument_kinds(whole), store is not None

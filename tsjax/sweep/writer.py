@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from .classes import Shared
 from .description import Description
 from .leases import Leases
 from .manifest import SCHEMA, Manifest, pack, unpack
@@ -146,12 +147,13 @@ class StoreWriter(Store):
         same = (before.experiment.version, before.experiment.source) == (experiment.version, experiment.source)
         return before.theory.entries() if same else []
 
-    def classes_before(self) -> dict[str, tuple[int, ...] | None]:
-        """Which sizes share a program (`Plan.classes`) in the stored sweep, so that a resumed sweep uses the same programs."""
+    def sharing_before(self) -> dict[str, Shared]:
+        """Which groups share a program (`Plan.sharing_of`) in the stored sweep, so that a resumed sweep uses the same
+        programs."""
         try:
             if not self.files.exists() or not self._is_described() or self.is_old:
                 return {}
-            return self.content().plan.classes
+            return self.content().plan.sharing_of
         except StoreError:
             return {}
 

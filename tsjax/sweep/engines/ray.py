@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..classes import Shared
 from ..commits import ChunkDone
 from ..devices import keep_compiled, one_blas_thread
 from ..experiment import Experiment
@@ -30,11 +31,11 @@ _RETRIES = 20
 _AHEAD = 2
 
 
-def _work(experiment: Experiment, cells: tuple[Cell, ...], limits: Any, key: int) -> list[ChunkDone]:
-    """Runs one chunk in a worker of Ray, with the program for arrays of lengths `limits` (`Group.limits`)."""
+def _work(experiment: Experiment, cells: tuple[Cell, ...], shared: Shared, key: int) -> list[ChunkDone]:
+    """Runs one chunk in a worker of Ray, with the program that groups share as `shared` says."""
     keep_compiled()
     plan = Plan(
-        experiment, tuple(Combination(cell.arguments, [cell.seed]) for cell in cells), limits=(limits,), key=key
+        experiment, tuple(Combination(cell.arguments, [cell.seed]) for cell in cells), shared=(shared,), key=key
     )
     with one_blas_thread(), settings(experiment.x64):
         return list(run_plan(plan, None, chunk=len(cells), commit_seconds=float("inf")))
@@ -98,7 +99,7 @@ class Ray(AbstractLeasing):
                     places = _AHEAD * max(1, int(ray.cluster_resources().get(kind, 1)))
                     while len(running) < places and not stop.now and (found := next(coming, None)) is not None:
                         group, cells = found
-                        running[task.remote(experiment, cells, group.limits, plan.key)] = found
+                        running[task.remote(experiment, cells, group.shared, plan.key)] = found
                         begun = True
                     yield from work.news()
                     if not running:
