@@ -25,10 +25,11 @@ LARGEST = 1e150
 
 
 class KernelSum(NamedTuple):
-    """f(x) = sum_i alpha_i k(x_i, x), with `alpha` (n,) for one output and (n, k) for k outputs."""
+    """f(x) = sum_i alpha_i k(x_i, x), with the points x_i as the rows of `x` (n, *point), and `alpha` (n,) for one output and
+    (n, k) for k outputs."""
 
     kernel: AbstractKernel
-    x: Float[Array, "*batch n d"]
+    x: Float[Array, "..."]
     alpha: Float[Array, "..."]
 
 
@@ -43,8 +44,9 @@ class AbstractFit(eqx.Module):
     stats: eqx.AbstractVar[dict[str, Array]]
 
     @abstractmethod
-    def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
-        """Predictions at the t rows of x: (t,) after a fit of y (n,), (t, k) after one of y (n, k)."""
+    def predict(self, x: Float[Array, "t *point"]) -> Float[Array, "t *outputs"]:
+        """Predictions at the t rows of x, (t, d) unless points are arrays: (t,) after a fit of y (n,), (t, k) after one of
+        y (n, k)."""
 
     @property
     def as_network(self) -> TwoLayer | None:
@@ -106,20 +108,33 @@ class AbstractEstimator(eqx.Module):
 
 
 def check_data(
-    key: PRNGKeyArray, data: Dataset, *, outputs: bool = False, weights: bool = False, largest: float = LARGEST
+    key: PRNGKeyArray,
+    data: Dataset,
+    *,
+    outputs: bool = False,
+    weights: bool = False,
+    largest: float = LARGEST,
+    point_ndim: int | None = 1,
 ) -> None:
-    """Raises ValueError unless the data are a regression problem on vectors, and TypeError unless `key` is a random key and
-    `data` a Dataset.
+    """Raises ValueError unless the data are a regression problem, and TypeError unless `key` is a random key and `data` a
+    Dataset.
 
-    The inputs must be x (n, d), and the responses y (n,), or also (n, k) with `outputs=True`. Their values must pass
-    `check_values`, and y must not hold class labels. Sample weights are allowed only with `weights=True`.
+    The inputs must be x (n, *point) with points of `point_ndim` axes, vectors by default, or of any shape if that is None. The
+    responses must be y (n,), or also (n, k) with `outputs=True`. Their values must pass `check_values`, and y must not hold
+    class labels. Sample weights are allowed only with `weights=True`.
     """
     check_key(key)
     check_dataset(data)
     x, y = data.x, data.y
-    if x.ndim != 2:
-        hint = " Use tsjax.fit_many or jax.vmap for a batch of data sets." if x.ndim > 2 else ""
-        raise ValueError(f"expected x of shape (n, d), got {tuple(x.shape)}.{hint}")
+    if point_ndim is not None and x.ndim != 1 + point_ndim:
+        many = " Use tsjax.fit_many or jax.vmap for a batch of data sets." if point_ndim == 1 and x.ndim > 2 else ""
+        points = "(n, d)" if point_ndim == 1 else f"(n, *point) with points of {point_ndim} axes"
+        raise ValueError(f"expected x of shape {points}, got {tuple(x.shape)}.{many}")
+    if point_ndim is None and x.ndim == 3 and x.shape[:2] == y.shape:
+        raise ValueError(
+            f"x {tuple(x.shape)} and y {tuple(y.shape)} look like a batch of data sets: use tsjax.fit_many or jax.vmap. If "
+            "they are images that have as many rows as y has outputs, give them a channel axis, x[..., None]."
+        )
     if y.ndim != 1 and not (outputs and y.ndim == 2):
         allowed = "(n,) or (n, k)" if outputs else "(n,): this estimator has one output"
         raise ValueError(f"expected y of shape {allowed}; got {tuple(y.shape)}.")

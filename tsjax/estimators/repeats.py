@@ -32,7 +32,7 @@ from .leading import Extent
 class Sample(NamedTuple):
     """A data set in float64, with its responses as columns. `weight` is None if there are no weights."""
 
-    x: Float[Array, "n d"]
+    x: Float[Array, "n *point"]
     y: Float[Array, "n k"]
     weight: Float[Array, " n"] | None
 
@@ -71,7 +71,8 @@ def sample_of(data: Dataset) -> Sample:
     weight = data.weight.astype(jnp.float64)
     present = weight > 0
     some = jnp.argmax(present)
-    return Sample(jnp.where(present[:, None], x, x[some][None]), jnp.where(present[:, None], y, y[some][None]), weight)
+    there = present.reshape(-1, *(1,) * (x.ndim - 1))
+    return Sample(jnp.where(there, x, x[some][None]), jnp.where(present[:, None], y, y[some][None]), weight)
 
 
 def shaped(values: Float[Array, "n k"], data: Dataset) -> Array:
@@ -148,10 +149,11 @@ def distinct(sample: Sample) -> Distinct:
     return Distinct(jnp.sqrt(copies), mean, groups, scatter, count, total, sample.extent)
 
 
-def first_of_equals(x: Float[Array, "n d"]) -> Int[Array, " n"]:
+def first_of_equals(x: Float[Array, "n *point"]) -> Int[Array, " n"]:
     """For each row of x the index of the first row that is equal to it. It takes O(n log n + n d) time: rows are sorted by
     their hashes, and neighbours in this order are then compared themselves."""
     n = x.shape[0]
+    x = x.reshape(n, -1)
     # -0 is equal to 0 but has other bits.
     x = jnp.where(x == 0, 0.0, x)
     keys = _hash(x)
@@ -191,6 +193,6 @@ def _mixed(bits: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 
 def count_distinct(x) -> int:
-    """The number of distinct rows of a concrete x (n, d)."""
-    rows = np.ascontiguousarray(np.asarray(x) + 0.0)
+    """The number of distinct rows of a concrete x (n, *point)."""
+    rows = np.ascontiguousarray(np.asarray(x) + 0.0).reshape(len(x), -1)
     return len(np.unique(rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1])))))

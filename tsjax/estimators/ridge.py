@@ -276,12 +276,12 @@ class KernelFit(AbstractFit):
     """
 
     kernel: AbstractKernel
-    x: Float[Array, "*batch n d"]
+    x: Float[Array, "..."]
     alpha: Float[Array, "..."]
     status: Int[Array, "*batch"]
     stats: dict[str, Array]
 
-    def predict(self, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
+    def predict(self, x: Float[Array, "t *point"]) -> Float[Array, "t *outputs"]:
         return _predict_kernel(self.kernel, self.x, self.alpha, x)
 
     @property
@@ -299,7 +299,7 @@ def _predict_kernel_compiled(kernel, x_train, alpha, x):
     return in_blocks(lambda rows: kernel(rows, x_train) @ alpha, x)
 
 
-def in_blocks(predict, x: Float[Array, "t d"]) -> Float[Array, "t *outputs"]:
+def in_blocks(predict, x: Float[Array, "t *point"]) -> Float[Array, "t *outputs"]:
     """predict(x) in blocks of rows, so that no matrix of very many points times all training points is made."""
     if x.shape[0] <= _BLOCK:
         return predict(x)
@@ -345,13 +345,14 @@ class KernelRidge(AbstractEstimator):
     ridge: Fixed | Search = eqx.field(converter=ridge_rule, default="gcv")
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
-        """Fits x (n, d) and y, (n,) or (n, k), in float64. Only `"holdout"` and `"oracle"` use `key`. `"oracle"` also needs
+        """Fits x, the points of the kernel as rows, and y, (n,) or (n, k), in float64. The rows are (n, d), or for the kernel
+        of a convolutional network images (n, *point). Only `"holdout"` and `"oracle"` use `key`. `"oracle"` also needs
         `oracle=(problem, teacher)`: it draws fresh inputs from the problem, independent of all other uses of `key`.
 
         **Raises:** ValueError for data that are not finite or of the wrong rank, for class labels, for an oracle that is
         missing or not needed, and for a search on fewer than two rows or on rows that are all equal.
         """
-        check_data(key, data, outputs=True, weights=True)
+        check_data(key, data, outputs=True, weights=True, point_ndim=self.kernel.point_ndim)
         check_oracle("ridge", self.ridge, oracle, data)
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
 

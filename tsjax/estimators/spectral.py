@@ -96,9 +96,9 @@ class _AbstractSpectral(AbstractEstimator):
         return jnp.where(s > 0, gains, 0.0), jnp.where(found.real[:, None], left, 0.0)
 
     def fit(self, key: PRNGKeyArray, data: Dataset, oracle: Oracle | None = None) -> KernelFit:
-        """Fits x (n, d) and y, (n,) or (n, k), in float64. `key`, `oracle` and the errors are those of `KernelRidge.fit`;
-        `SpectralCutoff` also raises ValueError for more components than rows."""
-        check_data(key, data, outputs=True, weights=True)
+        """Fits x, (n, d) or (n, *point), and y, (n,) or (n, k), in float64. `key`, `oracle` and the errors are those of
+        `KernelRidge.fit`; `SpectralCutoff` also raises ValueError for more components than rows."""
+        check_data(key, data, outputs=True, weights=True, point_ndim=self.kernel.point_ndim)
         check_oracle(*self.rule, oracle, data)
         self.check_size(rows_present(data))
         return _fit(floats_as_arrays(self), key, data, floats_as_arrays(oracle))
