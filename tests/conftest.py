@@ -26,8 +26,15 @@ from helpers import SEED  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Programs that the command line keeps for its user are neither read nor written.
-jax.config.update("jax_enable_compilation_cache", False)
+# Compiled programs are shared by the processes of one run, and by its tests, many of which compile the same small programs.
+# What the user keeps is neither read nor written. The process that starts the others makes the folder, and they inherit it.
+if "TSJAX_TEST_CACHE" not in os.environ:
+    os.environ["TSJAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="tsjax-tests-")
+    atexit.register(shutil.rmtree, os.environ["TSJAX_TEST_CACHE"], ignore_errors=True)
+os.environ["TSJAX_CACHE_DIR"] = os.environ["TSJAX_TEST_CACHE"]
+jax.config.update("jax_compilation_cache_dir", f"{os.environ['TSJAX_TEST_CACHE']}/programs")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -119,9 +119,11 @@ def test_the_results_of_a_paper_are_those_of_its_sweep(name):
         assert low <= value <= high
         if expectation.published is not None:
             assert row["published"].startswith(f"{expectation.published.value:g}")
-    page = (ROOT / "docs/studies/index.md").read_text()
-    assert page == _script().results(), "run python docs/gallery.py"
-    assert "\n".join(rows) in page
+    assert "\n".join(rows) in (ROOT / "docs/studies/index.md").read_text()
+
+
+def test_the_page_of_results_is_made_from_the_tables():
+    assert (ROOT / "docs/studies/index.md").read_text() == _script().results(), "run python docs/gallery.py"
 
 
 def test_one_command_makes_everything_from_stores(tmp_path, monkeypatch):

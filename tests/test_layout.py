@@ -1,6 +1,7 @@
 """The architecture: imports go one way, only the outer layers touch the world, and the front door opens at once."""
 
 import ast
+import functools
 import os
 import subprocess
 import sys
@@ -49,11 +50,10 @@ OUTER = (
 )
 
 
+@functools.cache
 def _modules():
-    for path in sorted(ROOT.rglob("*.py")):
-        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        if name != "__init__":
-            yield name, ast.parse(path.read_text())
+    named = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
+    return [(name, ast.parse(path.read_text())) for name, path in named.items() if name != "__init__"]
 
 
 def _layer(name):

@@ -43,7 +43,7 @@ def test_file_is_sound(file):
 
 @pytest.mark.parametrize(
     "file",
-    [pytest.param(file, marks=[] if file.stem == "paper_figure" else pytest.mark.slow) for file in FILES],
+    [pytest.param(file, marks=[] if file.stem == "power_law" else pytest.mark.slow) for file in FILES],
     ids=lambda file: file.stem,
 )
 def test_smoke_size_runs(file, tmp_path, monkeypatch, capsys):

@@ -276,10 +276,15 @@ def test_a_held_lock_is_waited_for_and_left(start, programs, monkeypatch):
 
 def test_nothing_is_touched_where_nothing_is_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("TSJAX_CACHE_DIR", str(tmp_path / "new"))
-    before = jax.config.jax_compilation_cache_dir
-    assert not jax.config.jax_enable_compilation_cache
-    devices_module.keep_compiled()
-    assert jax.config.jax_compilation_cache_dir == before and not (tmp_path / "new").exists()
+    before, enabled = jax.config.jax_compilation_cache_dir, jax.config.jax_enable_compilation_cache
+    try:
+        jax.config.update("jax_compilation_cache_dir", None)
+        jax.config.update("jax_enable_compilation_cache", False)
+        devices_module.keep_compiled()
+        assert jax.config.jax_compilation_cache_dir is None and not (tmp_path / "new").exists()
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+        jax.config.update("jax_enable_compilation_cache", enabled)
 
 
 EIGHT_DEVICES = """

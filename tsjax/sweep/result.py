@@ -83,6 +83,7 @@ class Result:
         self._theory = theory
         self._rates: dict[tuple[str, bytes, str, str], Rate] = {}
         self._shares: dict[str, bool] = {}
+        self._tables: dict[str, pd.DataFrame] = {}
         self._parts: dict[int, Measure] = {}
         self._looks = read_looks(path)
         self._others: dict[tuple[str, tuple[str, ...]], list[Curve]] = {}
@@ -252,6 +253,12 @@ class Result:
         - `verdict`: the outcome of the sweep's expectation about exactly this exponent, if it has one.
         - `warnings`: a list, which says why a curve cannot be fitted, too.
         """
+        # Kept, since a report asks several times, and the warnings of a curve take a tenth of a second.
+        if model not in self._tables:
+            self._tables[model] = self._table_of_rates(model)
+        return self._tables[model].copy()
+
+    def _table_of_rates(self, model: str) -> pd.DataFrame:
         rows = []
         for whole in self.curves():
             curve = self.claimed(whole)
