@@ -26,7 +26,7 @@ from helpers import SEED  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Compiled programs are shared by the processes of one run, and by its tests, many of which compile the same small programs.
+# Compiled programs are shared by the processes of one run, and by its tests: many of them compile the same small programs.
 # What the user keeps is neither read nor written. The process that starts the others makes the folder, and they inherit it.
 if "TSJAX_TEST_CACHE" not in os.environ:
     os.environ["TSJAX_TEST_CACHE"] = tempfile.mkdtemp(prefix="tsjax-tests-")

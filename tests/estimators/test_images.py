@@ -68,4 +68,4 @@ def test_points_that_the_kernel_cannot_take_are_refused(images):
     with pytest.raises(ValueError, match="look like a batch of data sets: use tsjax.fit_many"):
         ts.KernelRidge(DENSE).fit(jr.key(0), ts.Dataset(jnp.ones((3, 5, 2)), jnp.ones((3, 5))))
     with pytest.raises(ValueError, match="Add an axis of one channel"):
-        ts.KernelRidge(CONVOLUTIONAL).fit(jr.key(0), ts.Dataset(jnp.ones((3, 5)), jnp.ones(3)))
+        ts.KernelRidge(CONVOLUTIONAL).fit(jr.key(0), ts.Dataset(jnp.eye(3), jnp.ones(3)))
