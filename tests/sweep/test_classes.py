@@ -442,6 +442,7 @@ def test_a_store_keeps_the_families_of_its_programs(tmp_path):
         ({"curve": "kind"}, "name that in curve= and in static="),
         ({"static": ("kind",)}, "name that in curve= and in static="),
         ({"curve": "kind", "static": ("kind",), "together": (("a", "b"), ("b", "c"))}, "together names 'b' twice"),
+        ({"curve": "kind", "static": ("kind",), "together": (("a",),)}, "tuples of at least two values"),
     ],
 )
 def test_families_that_make_no_sense_are_refused(options, message):
@@ -453,7 +454,7 @@ def test_families_that_make_no_sense_are_refused(options, message):
 
 
 def test_kernels_of_a_study_share_programs():
-    """Their risks are those of programs of their own, whose arrays have other sizes, so that roundoff differs."""
+    """Their risks are those of programs of one kernel, up to the rounding of another program."""
     names = ("arccos0", "laplace", "polynomial")
     settings = {"seeds": 2, "n": [16, 24], "d": 3, "m": 1, "noise_std": 0.1}
     together = ts.sweep(ts.studies.superiority, estimator=list(names), **settings)

@@ -157,6 +157,12 @@ class Experiment:
                 f"experiment {self.name!r}: together is about values of the argument that names curves; name that in curve= "
                 "and in static=."
             )
+        for family in self.together:
+            if not isinstance(family, tuple | list) or len(family) < 2:
+                raise ValueError(
+                    f"experiment {self.name!r}: together holds {family!r}, which is not a family of curves; give tuples of at "
+                    'least two values, as in together=(("ntk", "rbf"),).'
+                )
         values = [value for family in self.together for value in family]
         twice = next((value for value in values if values.count(value) > 1), None)
         if twice is not None:

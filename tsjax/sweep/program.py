@@ -90,8 +90,8 @@ def seed_of(key: int, seed: int, arguments: Mapping[str, Any], independent: tupl
 
 def _cell_function(experiment: Experiment, group: Group) -> Callable:
     # Sizes that share a program are traced; otherwise sizes are plain numbers, and nothing is padded.
-    limits = dict(zip(experiment.sized, group.shared.limits or (), strict=bool(group.shared.limits)))
     variants, data = group.shared.variants, group.traced(experiment)
+    limits = dict(zip(experiment.sized, group.shared.limits, strict=True)) if group.shared.limits else {}
     static = {name: value for name, value in group.static.items() if name not in data}
 
     def cell(root_key_data, seed, salt, traced):
