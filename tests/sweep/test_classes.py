@@ -14,7 +14,7 @@ from helpers import SEED
 import tsjax as ts
 from tsjax.size import Size, size_of
 from tsjax.sweep import plan as plans
-from tsjax.sweep import program, programs, run
+from tsjax.sweep import program, programs, run, sharing
 from tsjax.sweep.classes import COMPILE_SECONDS, SPEEDS, Sized, joined_class, seconds_from, size_classes
 from tsjax.sweep.experiment import Cost
 from tsjax.sweep.plan import make_plan, plan_content, plan_of
@@ -181,7 +181,7 @@ def test_a_store_keeps_its_classes(tmp_path, monkeypatch):
     """Also when the sweep is extended, and where this machine would choose others."""
     first = ts.sweep(mean, seeds=4, n=[40, 64], out=tmp_path / "s")
     assert json.loads((tmp_path / "s/sweep.json").read_text())["plan"]["limits"] == [[64], [64]]
-    monkeypatch.setattr(plans, "size_classes", lambda members, *_: [None] * len(members))
+    monkeypatch.setattr(sharing, "size_classes", lambda members, *_: [None] * len(members))
     more = ts.sweep(mean, seeds=6, n=[40, 48, 64, 300], out=tmp_path / "s")
     assert more.plan is not None and [how.limits for how in more.plan.shared] == [(64,), (64,), (64,), None]
     limits = more.records.groupby("n")["limit"].first()
@@ -275,9 +275,9 @@ def test_padded_samples_of_mixtures_and_of_real_data(key):
 def _both(monkeypatch, study, n, **grid):
     """Records at the sizes n of a sweep in one program for each curve, and of the smaller ones in programs of their own."""
     largest = lambda members, *_: [tuple(map(max, zip(*(m.sizes for m in members), strict=True)))] * len(members)
-    monkeypatch.setattr(plans, "size_classes", largest)
+    monkeypatch.setattr(sharing, "size_classes", largest)
     padded = ts.sweep(study, n=n, **grid).records
-    monkeypatch.setattr(plans, "size_classes", lambda members, *_: [None] * len(members))
+    monkeypatch.setattr(sharing, "size_classes", lambda members, *_: [None] * len(members))
     return padded, ts.sweep(study, n=n[:-1], **grid).records
 
 
@@ -352,8 +352,8 @@ def test_shipped_sweeps_have_few_programs():
     ):
         spec = load_spec(ROOT / f"sweeps/{name}.toml")
         plan = plans.plan_cells(spec, find_experiment(spec.study))
-        assert plan.sharing("cpu", True, {}).programs <= on_cpu < len(plan.groups)
-        assert plan.sharing("gpu", True, {}).programs <= on_gpu
+        assert sharing.shared_plan(plan, "cpu", True, {}).programs <= on_cpu < len(plan.groups)
+        assert sharing.shared_plan(plan, "gpu", True, {}).programs <= on_gpu
 
 
 @pytest.mark.parametrize("order", [1, -1])

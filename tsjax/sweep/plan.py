@@ -1,6 +1,5 @@
 """From cells to chunks: cells with equal static arguments form a group (one compiled program), and groups split into chunks."""
 
-import dataclasses
 import functools
 import hashlib
 import itertools
@@ -13,7 +12,7 @@ import numpy as np
 
 from .axes import MOST_CELLS
 from .checks import check_expectations
-from .classes import Shared, Sized, joined_class, size_classes
+from .classes import Shared
 from .description import Description
 from .errors import SpecError, shown
 from .experiment import Cost, Experiment
@@ -95,17 +94,6 @@ def _program(static: Mapping[str, Any], shared: Shared, experiment: Experiment |
     return json.dumps([{name: value for name, value in static.items() if name not in data}, shared], sort_keys=True)
 
 
-class _Member(NamedTuple):
-    """A group that may share a program: the JSON text of its static arguments and sizes; a text that is equal for groups that
-    may share one; the value of the argument that names curves, and the family of this value; and its sizes."""
-
-    name: str
-    alike: str
-    value: Any
-    family: tuple[Any, ...]
-    sized: Sized
-
-
 class Portion(NamedTuple):
     """The cells of one group, given by their `places` in the `ids` of the plan; the cells themselves are not made."""
 
@@ -184,55 +172,7 @@ class Plan:
         """The number of programs to compile."""
         return len({self.program_of(number) for number in range(len(self.portions))})
 
-    def sharing(self, platform: str, loops_end: bool, kept: Mapping[str, Shared]) -> "Plan":
-        """The plan with programs that groups share, for devices of this platform: sizes in classes (`size_classes`), and
-        curves of one family (`Experiment.together`). `loops_end` says whether training loops there skip padded rows. Groups in
-        `kept` (the `sharing_of` a store) keep their programs, and other groups join one of these if that costs least."""
-        experiment = self.experiment
-        if not isinstance(experiment, Experiment) or not (experiment.sized or experiment.together):
-            return self
-        found: dict[str, Shared] = {}
-        new: dict[str, list[_Member]] = {}
-        old: dict[str, list[tuple[tuple[Any, ...], Shared]]] = {}
-        for portion in self.portions:
-            one = self._member(portion, experiment)
-            if one.name in kept:
-                found[one.name] = kept[one.name]
-                old.setdefault(one.alike, []).append((kept[one.name].variants or (one.value,), kept[one.name]))
-            else:
-                new.setdefault(one.alike, []).append(one)
-        for alike, members in new.items():
-            rest = []
-            for one in members:
-                programs = {how.limits: how for values, how in old.get(alike, ()) if how.limits and one.value in values}
-                limits = joined_class(one.sized, sorted(filter(None, programs)), platform, loops_end)
-                if limits is None:
-                    rest.append(one)
-                else:
-                    found[one.name] = programs[limits]
-            found |= _classes(rest, platform, loops_end)
-        order = [json.dumps(portion.static, sort_keys=True) for portion in self.portions]
-        return dataclasses.replace(self, shared=tuple(found[name] for name in order))
-
-    def _member(self, portion: "Portion", experiment: Experiment) -> "_Member":
-        arguments, curve = self._arguments_of(portion), experiment.curve
-        value = None if curve is None else hashable(portion.static.get(curve))
-        family = next((values for values in experiment.together if value in values), ())
-        # Sizes that must not be padded share no program, as if they were static.
-        data = set(experiment.sized) if experiment.pads is None or experiment.pads(arguments) else set()
-        data |= {curve} if family else set()
-        alike = [{name: v for name, v in portion.static.items() if name not in data}, family]
-        sizes = tuple(portion.static[name] for name in experiment.sized)
-        at = lambda sizes: experiment.cost({**arguments, **dict(zip(experiment.sized, sizes, strict=True))})  # pyright: ignore[reportOptionalCall]
-        return _Member(
-            name=json.dumps(portion.static, sort_keys=True),
-            alike=json.dumps(alike, sort_keys=True),
-            value=value,
-            family=family,
-            sized=Sized(sizes, len(portion.places), None if experiment.cost is None else at),
-        )
-
-    def _arguments_of(self, portion: "Portion") -> dict[str, Any]:
+    def arguments_of(self, portion: "Portion") -> dict[str, Any]:
         """The arguments of the first cell of a portion."""
         counts = np.cumsum([len(seeds) for _, seeds in self.combinations])
         return self.combinations[int(np.searchsorted(counts, portion.places[0], side="right"))].arguments
@@ -246,20 +186,6 @@ class Plan:
     def values(self, name: str) -> list[Any]:
         """The distinct values of an argument, in the order of the grid."""
         return list({json.dumps(one.arguments[name]): one.arguments[name] for one in self.combinations}.values())
-
-
-def _classes(members: Sequence[_Member], platform: str, loops_end: bool) -> dict[str, Shared]:
-    """How new members that may share programs do so, by their names."""
-    limits = size_classes([one.sized for one in members], platform, loops_end)
-    together: dict[Any, list[_Member]] = {}
-    for one, limit in zip(members, limits, strict=True):
-        together.setdefault((limit, limit or one.sized.sizes), []).append(one)
-    found = {}
-    for (limit, _), several in together.items():
-        values = {one.value for one in several}
-        variants = tuple(value for value in several[0].family if value in values) if len(values) > 1 else ()
-        found |= {one.name: Shared(limit, variants) for one in several}
-    return found
 
 
 def make_plan(spec: SweepSpec, experiment: Experiment, *, deep: bool = True) -> Plan:

@@ -14,6 +14,7 @@ from .devices import usable_devices
 from .experiment import Experiment
 from .manifest import Manifest
 from .plan import Plan
+from .sharing import shared_plan
 from .spec import SweepSpec
 from .store import identity_of
 
@@ -45,7 +46,7 @@ def manifest_of(spec: SweepSpec, experiment: Experiment) -> Manifest:
 
 
 def shared_here(plan: Plan, kept: Mapping[str, Shared]) -> Plan:
-    """The plan with the programs that groups share (`Plan.sharing`) on the devices of this process; `kept` is the `sharing_of`
+    """The plan with the programs that groups share (`shared_plan`) on the devices of this process; `kept` is the `sharing_of`
     its store."""
     platform = usable_devices()[0].platform
-    return plan.sharing(platform, kernel_in_use(platform) != "xla", kept)
+    return shared_plan(plan, platform, kernel_in_use(platform) != "xla", kept)
