@@ -6,7 +6,7 @@
 #include <pthread.h>
 #include <stdint.h>
 
-#include "half_mse.c"
+#include "students.c"
 
 #define WIDE 16
 
@@ -66,7 +66,7 @@ static void *train(void *argument) {
     Generator generator;
     seed(&generator, b);
     for (long step = 0; step < p.steps; step++) {
-      half_mse_f32(p.n, p.n, p.n, p.d, p.m, x, y, theta, theta + p.m, gradient, gradient + p.m, scratch);
+      half_mse_f32(p.n, p.n, p.d, p.m, x, p.n, TILE, y, theta, theta + p.m, gradient, gradient + p.m, scratch);
       if (p.noise > 0)
         for (long i = 0; i < padded; i += 2 * WIDE) normals(&generator, xi + i);
       else
@@ -74,7 +74,7 @@ static void *train(void *argument) {
       for (long i = 0; i < size; i++)
         theta[i] += p.noise * xi[i] - p.eta * (gradient[i] + 2 * p.penalty * theta[i]);
     }
-    p.losses[b] = half_mse_f32(p.n, p.n, p.n, p.d, p.m, x, y, theta, theta + p.m, gradient, gradient + p.m, scratch);
+    p.losses[b] = half_mse_f32(p.n, p.n, p.d, p.m, x, p.n, TILE, y, theta, theta + p.m, gradient, gradient + p.m, scratch);
   }
   free(scratch), free(gradient), free(xi);
   return NULL;

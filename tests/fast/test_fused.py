@@ -202,4 +202,4 @@ def test_a_fit_lowers_for_cuda(choose):
     lower = lambda platform: jax.jit(fit).trace(x_t.T, y).lower(lowering_platforms=(platform,)).as_text()
     # Phase I and phase II.
     assert lower("cuda").count("tsjax_descend") >= 2
-    assert "tsjax_descend" not in lower("cpu")
+    assert "triton" not in lower("cpu") and "triton" in lower("cuda")

@@ -274,7 +274,7 @@ def test_a_library_cut_short_is_built_again(left, tmp_path):
     variables = {**os.environ, "TSJAX_CACHE_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True)
     assert done.returncode == 0, (done.returncode, done.stderr)
-    assert done.stdout.split() == [f"tsjax_{library.stem}", str(library)] and library.read_bytes() == content
+    assert done.stdout.split() == [library.stem, str(library)] and library.read_bytes() == content
 
 
 def _weighted(net, x_t, y, weight):

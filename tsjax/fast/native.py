@@ -1,7 +1,8 @@
-"""The loss and the gradient of two-layer ReLU networks in C, for training on CPUs.
+"""Training of two-layer ReLU networks in C, for CPUs: the loss with its gradient, and many steps of descent in one call.
 
-One call that computes a whole gradient takes a fraction of the time of XLA's program for it (`python -m benchmarks profile`
-measures both). The source is compiled at first use, for the processor at hand, into the user's cache folder (`tsjax.cache`).
+A student does all these steps while its samples are in the nearest cache, and a step takes a fraction of the time of XLA's
+program for it (`python -m benchmarks profile` measures both). The source is compiled at first use, for the processor at hand,
+into the user's cache folder (`tsjax.cache`).
 XLA computes everything, with the same results up to rounding, if there is no compiler, if other users could write to that
 folder, on other systems than Linux, and with TSJAX_NATIVE=0.
 """
@@ -19,12 +20,14 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
+from ..activations import relu
 from ..cache import cache_folder, private_folder, read_private
+from ..network import TwoLayer
 from ..versions import version_of
 
-_FLAGS = ["-O3", "-march=native", "-std=gnu11", "-fPIC", "-shared"]
+_FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-std=gnu11", "-fPIC", "-shared"]
 _SECONDS = 120
 
 
@@ -77,24 +80,46 @@ def _name(stem: str, content: bytes) -> str:
     return f"{stem}-{hashlib.sha256(content).hexdigest()}.so"
 
 
+# The functions of the library that XLA calls.
+_FUNCTIONS = ("tsjax_half_mse", "tsjax_descend")
+
+
 @functools.cache
 def load() -> tuple[str | None, str]:
-    """The name under which the kernel is registered with XLA, and its path; or None, and the reason why there is no kernel."""
+    """The name of the library with the kernels, which are then registered with XLA, and its path; or None, and the reason why
+    there are no kernels."""
     if os.environ.get("TSJAX_NATIVE") == "0":
         return None, "switched off by TSJAX_NATIVE=0"
     if sys.platform != "linux":
         return None, f"not tried on {sys.platform}"
     try:
-        source = Path(__file__).parent / "half_mse.c"
+        source = Path(__file__).parent / "students.c"
         path = build(source, cache_folder() / "native", (jax.ffi.include_dir(),))
-        # The name contains the hash of the text, so that a program in JAX's compilation cache cannot call another kernel.
-        name = f"tsjax_{path.stem}"
-        function = ctypes.CDLL(str(path)).tsjax_half_mse
-        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
+        library = ctypes.CDLL(str(path))
+        for function in _FUNCTIONS:
+            jax.ffi.register_ffi_target(
+                _target(function, path.stem), jax.ffi.pycapsule(getattr(library, function)), platform="cpu"
+            )
     # If XLA, the linker or the compiler fails, training goes on without the kernel, and `tsjax doctor` says why.
     except (AttributeError, OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
         return None, str(error)
-    return name, str(path)
+    return path.stem, str(path)
+
+
+def _target(function: str, library: str) -> str:
+    # The name contains the hash of the text, so that a program in JAX's compilation cache cannot call another kernel.
+    return f"{function}_{library}"
+
+
+def _call(function: str, results: tuple, *operands):
+    """Calls a function of the library. `jax.vmap` does not copy operands that all members of a batch share.
+
+    **Raises:** RuntimeError if there is no library.
+    """
+    library, why = load()
+    if library is None:
+        raise RuntimeError(f"there is no native kernel: {why}.")
+    return jax.ffi.ffi_call(_target(function, library), results, vmap_method="expand_dims")(*operands)
 
 
 def half_mse_and_gradient(
@@ -113,10 +138,38 @@ def half_mse_and_gradient(
 
     **Raises:** RuntimeError if there is no kernel.
     """
-    name, why = load()
-    if name is None:
-        raise RuntimeError(f"there is no native kernel: {why}.")
-    struct = lambda like, shape: jax.ShapeDtypeStruct(shape, like.dtype)
-    call = jax.ffi.ffi_call(name, (struct(a, ()), struct(a, a.shape), struct(w, w.shape)), vmap_method="expand_dims")
-    loss, grad_a, grad_w = call(a, w, x_t, y, count.astype(jnp.int32), total.astype(a.dtype))
-    return loss, grad_a, grad_w
+    like = (jax.ShapeDtypeStruct((), a.dtype), a, w)
+    return _call("tsjax_half_mse", like, a, w, x_t, y, count.astype(jnp.int32), total.astype(a.dtype))
+
+
+def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
+    """Whether `descend` can train this student: relu, float32, and there is a kernel."""
+    dtypes = {leaf.dtype for leaf in (net.a, net.w, x_t, y)}
+    return net.activation == relu and dtypes == {jnp.dtype("float32")} and load()[0] is not None
+
+
+def descend(
+    a: Float[Array, " m"],
+    w: Float[Array, "m d"],
+    x_t: Float[Array, "d n"],
+    y: Float[Array, " n"],
+    extent: tuple[Int[Array, ""], Float[Array, ""]],
+    *,
+    start: Int[Array, ""],
+    stop: Int[Array, ""],
+    step_size: float | Float[Array, ""],
+    noise: float | Float[Array, ""],
+    penalty: float | Float[Array, ""],
+    seed: UInt32[Array, "2"],
+    output_weights: bool = True,
+) -> tuple[Float[Array, " m"], Float[Array, "m d"], Float[Array, ""]]:
+    """`tsjax.fast.descent.descend` by the kernel that `load` found, in float32. It reads no samples beyond the `extent`.
+
+    **Raises:** RuntimeError if there is no kernel.
+    """
+    together = lambda dtype, *values: jnp.stack([jnp.asarray(value, dtype) for value in values])
+    span = together(jnp.int32, start, stop, 0 if output_weights else a.shape[0])
+    rates = together(jnp.float32, step_size, noise, penalty)
+    count, total = extent[0].astype(jnp.int32), extent[1].astype(jnp.float32)
+    like = (a, w, jax.ShapeDtypeStruct((), a.dtype))
+    return _call("tsjax_descend", like, a, w, x_t, y, count, total, span, rates, seed)

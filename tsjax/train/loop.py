@@ -11,7 +11,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from ..fast import fused
+from ..fast import descent
 from ..fast.loss import scaled_samples
 from ..losses import AbstractObjective, Objective, Penalised, Squared, check, on, outputs_of
 from ..network import TwoLayer
@@ -137,13 +137,14 @@ def train(
             return *jax.lax.fori_loop(start, end, blind, carry[:3]), carry[3]
 
         carry = (state.params, state.opt_state, state.batches, state.loss)
-        steps = loop if launch is None else lambda *operands: fused.where_it_runs(launch, loop, *operands)
-        params, opt_state, batch_state, loss = steps(carry, state.step, end)
+        params, opt_state, batch_state, loss = (launch or loop)(carry, state.step, end)
         return _State(params, opt_state, batch_state, state.stop, loss, end, state.done)
 
-    def segment(state: _State, end) -> _State:
+    def segment(state: _State, end, through: bool) -> _State:
         assert stop.every is not None
+        # In a batch, a student whose training has ended waits for the others, and a kernel then makes no steps for it.
         length = jnp.minimum(stop.every, end - state.step)
+        length = length if through else jnp.where(state.done, 0, length)
         new = several(state, state.step + length)
         remembered, done = stop.look(state.stop, eqx.combine(new.params, rest), state.loss, new.loss)
         # A segment shortened by the step limit or a probe has fewer than `every` steps, so the rule must not judge it.
@@ -160,7 +161,7 @@ def train(
             return several(state, end)
         through = through or not stop.ends
         going = lambda s: (s.step < end) if through else (s.step < end) & ~s.done
-        return jax.lax.while_loop(going, lambda s: segment(s, end), state)
+        return jax.lax.while_loop(going, lambda s: segment(s, end, through), state)
 
     state = _State(
         params=params,
@@ -249,8 +250,8 @@ def log_spaced(steps: int, points: int, segment: int = 1) -> tuple[int, ...]:
 
 
 def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
-    """A function that does many steps of plain or noisy gradient descent of a small ReLU network in one launch on a GPU
-    (`tsjax.fast.fused`), or None if that kernel cannot do this training."""
+    """A function that does many steps of plain or noisy gradient descent of a two-layer ReLU network in one call
+    (`tsjax.fast.descent`), or None if no kernel can do this training."""
     data, penalty, plain = batches.fixed, 0.0, objective
     if isinstance(plain, Penalised):
         plain, penalty = plain.objective, plain.l2
@@ -260,29 +261,25 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
         and isinstance(model, TwoLayer)
         and data is not None
         and params.w is not None
-        and fused.fits(model, data.x.T, data.y)
+        and descent.fits(model, data.x.T, data.y)
         and optimizer.is_constant
     ):
         return None
     both, (x_t, y, extent) = params.a is not None, scaled_samples(data.x.T, data.y, data.weight)
-    # A penalty on output weights that do not move is a constant.
-    step_size, temperature = (
-        None if v is None else jnp.asarray(v) for v in (optimizer.step_size, optimizer.temperature)
-    )
-    assert step_size is not None
-    seed = None if optimizer.key is None else noise_seed(optimizer.key)
+    temperature = 0.0 if optimizer.temperature is None else optimizer.temperature
+    noise = jnp.sqrt(2 * jnp.asarray(optimizer.step_size) * temperature)
+    seed = jnp.zeros(2, jnp.uint32) if optimizer.key is None else noise_seed(optimizer.key)
 
     def launch(carry, start, end):
         params, opt_state, batch_state, loss = carry
         a = params.a if both else model.a
-        noise = 0.0 if temperature is None else jnp.sqrt(2 * step_size * temperature)
-        a, w, last = fused.descend(
-            a, params.w, x_t, y, extent, start=start, stop=end, step_size=step_size, seed=seed, noise=noise,
-            penalty=penalty, output_weights=both,
+        a, w, last = descent.descend(
+            a, params.w, x_t, y, extent, start=start, stop=end, step_size=optimizer.step_size, noise=noise,
+            penalty=penalty, seed=seed, output_weights=both,
         )  # fmt: skip
         params = eqx.tree_at(lambda net: net.w, params, w)
         params = eqx.tree_at(lambda net: net.a, params, a) if both else params
-        if temperature is not None:
+        if optimizer.temperature is not None:
             # The state of the noise contains the number of steps.
             opt_state = optax.tree_utils.tree_set(opt_state, step=end)
         return params, opt_state, batch_state, jnp.where(end > start, last, loss)
