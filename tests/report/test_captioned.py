@@ -2,6 +2,7 @@
 
 import io
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from helpers import exponents_of_table, intervals_in, ratios_of_table, texts_of_svg
 
 from tsjax.rates import mean_ratio
-from tsjax.report.captioned import _exponents, captioned, write_captioned
+from tsjax.report.captioned import _exponents, captioned, shortened, write_captioned
 from tsjax.report.heat import all_maps
 from tsjax.report.numbers import digits, exponent_with_interval, ratio_with_interval
 from tsjax.report.output import OutputError
@@ -24,6 +25,36 @@ def written(toy_result, tmp_path_factory):
     assert [path.name for path in paths] == ["toy.svg", "toy.csv", "toy.md"]
     picture, table, caption = (path.read_bytes() for path in paths)
     return picture, pd.read_csv(io.BytesIO(table)), caption.decode()
+
+
+_MARKS = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">
+  <defs><path id="m0123456789" d="M 1.23456 0" style="stroke: red"/></defs>
+  <g id="a">
+   <use xlink:href="#m0123456789" x="1.23456" style="fill: red"/>
+   <use xlink:href="#m0123456789" x="2.5" style="fill: red"/>
+  </g>
+  <g clip-path="url(#pabcdefabcd)">
+   <use xlink:href="#m0123456789" x="3" style="fill: red"/>
+   <use xlink:href="#m0123456789" x="4" style="fill: blue"/>
+  </g>
+  <text>m0123456789 at 1.23456</text>
+</svg>"""
+
+
+def test_a_shortened_svg_draws_the_same():
+    def drawn(svg):
+        """The place, style and clip of each mark, where a mark takes from its group what it lacks itself, and the texts."""
+        root = ElementTree.fromstring(svg)
+        leaves = [
+            (mark.get("x"), mark.get("style") or group.get("style"), mark.get("clip-path") or group.get("clip-path"))
+            for group in root.iter("{http://www.w3.org/2000/svg}g")
+            for mark in group
+        ]
+        return [(f"{float(x):.2f}", style, clip and clip[:4]) for x, style, clip in leaves], texts_of_svg(svg)
+
+    short = shortened(_MARKS.encode())
+    assert drawn(short) == drawn(_MARKS.encode()) and len(short) < len(_MARKS) - 100
+    assert short.count(b"fill: red") == 2 and short.count(b'href="#m0"') == 4 and b'id="m0"' in short
 
 
 def test_the_table_has_what_the_figure_shows(toy_result, written):

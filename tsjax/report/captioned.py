@@ -40,6 +40,10 @@ _NAMED, _PANELS = 8, 3
 # Long decimals in an SVG: a hundredth of a point is invisible.
 _LONG = re.compile(r"-?\d+\.\d{3,}")
 _TAG = re.compile(r"<[^>]*>")
+# The names that matplotlib gives to marks and clips.
+_MARK = re.compile(r"\b[mp][0-9a-f]{10}\b")
+# A group that holds nothing but marks: its opening without the last character, and the marks.
+_GROUP = re.compile(r"(<g\b[^>]*)>\n((?:<(?:use|path)\b[^>]*/>\n)+)</g>")
 
 
 # A point of a curve, by column names of the table.
@@ -302,6 +306,20 @@ def write_captioned(result: Result, to: Path, name: str | None = None, style: st
 
 
 def shortened(svg: bytes) -> bytes:
-    """An SVG without indentation and with two decimals in coordinates, which is much smaller. Its text does not change."""
+    """An SVG without indentation, with two decimals in coordinates, with short names of marks, and with the style that all
+    marks of a group share given once; it is much smaller. Its text does not change."""
     rounded = lambda number: f"{float(number[0]):z.2f}".rstrip("0").rstrip(".")
-    return re.sub(r" *\n *", "\n", _TAG.sub(lambda tag: _LONG.sub(rounded, tag[0]), svg.decode())).encode()
+    names: dict[str, str] = {}
+    named = lambda mark: names.setdefault(mark[0], f"m{len(names)}")
+    text = _TAG.sub(lambda tag: _MARK.sub(named, _LONG.sub(rounded, tag[0])), svg.decode())
+    return _GROUP.sub(_with_shared, re.sub(r" *\n *", "\n", text)).encode()
+
+
+def _with_shared(group: re.Match) -> str:
+    """A group of marks with the attributes that are equal in all of them."""
+    opening, marks = group[1], group[2]
+    for name in ("style", "clip-path"):
+        each = re.findall(rf' {name}="[^"]*"', marks)
+        if len(each) == marks.count("/>") and len(set(each)) == 1 and f" {name}=" not in opening:
+            opening, marks = opening + each[0], marks.replace(each[0], "")
+    return f"{opening}>\n{marks}</g>"
