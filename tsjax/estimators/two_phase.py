@@ -301,9 +301,14 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
         )
 
     size = min(_ROUND, student.restarts)
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(run, key))
     infinite, zero = jnp.asarray(jnp.inf, dtype), jnp.zeros((), jnp.int32)
-    none_yet = eqx.tree_at(lambda run: run.score, nothing, infinite)
+    kept, trajectory = wanted or explored, None
+    if probe is not None:
+        # Only a probe's values have unknown shapes. Otherwise no run is traced for its shapes alone.
+        shapes = jax.eval_shape(lambda key: run(key).trajectory, key)
+        trajectory = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    net = TwoLayer(jnp.zeros(kept, dtype), jnp.zeros((kept, d), dtype), student.activation)
+    none_yet = _Run(net, infinite, infinite, zero, jnp.zeros(3, jnp.int32), zero, trajectory)
     losses = jnp.full(student.restarts, jnp.inf, dtype)
     no_cost = jnp.zeros((), dtype)
     state = _Rounds(zero, none_yet, zero, infinite, losses, zero, no_cost, no_cost)

@@ -80,6 +80,8 @@ def _descend(output_weights: bool, *operands):
         return _by(fused.descend, output_weights)(*operands)
     kernels = {}
     if native.fits(TwoLayer(a, w), x_t, y):
+        if native.only_cpus():
+            return _by(native.descend, output_weights)(*operands)
         kernels["cpu"] = _by(native.descend, output_weights)
     if on_gpus:
         kernels["cuda"] = _by(fused.descend, output_weights)

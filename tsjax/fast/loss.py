@@ -100,6 +100,8 @@ def _value_and_gradient_by_xla(a, w, x_t, y, count, total):
 # The kernel has no derivative rule; second derivatives are computed by XLA.
 @jax.custom_jvp
 def _value_and_gradient(a, w, x_t, y, count, total):
+    if native.only_cpus():
+        return native.half_mse_and_gradient(a, w, x_t, y, count, total)
     return jax.lax.platform_dependent(
         a, w, x_t, y, count, total, cpu=native.half_mse_and_gradient, default=_value_and_gradient_by_xla
     )

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from jax.extend.backend import backends
 from jaxtyping import Array, Float, Int, UInt32
 
 from ..activations import relu
@@ -104,6 +105,13 @@ def load() -> tuple[str | None, str]:
     except (AttributeError, OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:
         return None, str(error)
     return path.stem, str(path)
+
+
+def only_cpus() -> bool:
+    """Whether programs of this process need no code for other devices: there are only CPUs, and TSJAX_FUSED=1 does not ask for
+    programs that can be lowered for GPUs too. Tracing code for devices that are not there takes longer than tracing the rest
+    of a training loop."""
+    return os.environ.get("TSJAX_FUSED") != "1" and set(backends()) == {"cpu"}
 
 
 def _target(function: str, library: str) -> str:
