@@ -7,6 +7,7 @@ from rich.console import Console
 
 from tsjax.report import progress
 from tsjax.report.progress import Meter, watch
+from tsjax.sweep.classes import Shared
 from tsjax.sweep.commits import ChunkDone
 from tsjax.sweep.experiment import Cost, experiment
 from tsjax.sweep.plan import Plan, make_plan
@@ -17,7 +18,8 @@ from tsjax.sweep.spec import parse_spec
     static=("method", "n", "d"),
     curve="method",
     work="student_steps",
-    cost=lambda arguments: Cost(products=float(arguments["n"])),
+    # 0.1 seconds at n = 256, at the speed that is assumed of CPUs.
+    cost=lambda arguments: Cost(products=1e9 * arguments["n"] / 256),
 )
 def never_run(key, *, method: str, n: int, d: int):
     raise AssertionError("the tests of progress run nothing")
@@ -103,8 +105,10 @@ def test_time_left_weighs_cells_by_cost_and_counts_compilations():
     plan = _plan()
     meter = Meter(plan)
     meter.add(_done(plan, 0, range(8), seconds=4.0, compiled=3.0))
-    # 8 cells of cost 256 took 4 s. Left: 8 at 256 (4 s), 16 at 1024 (8 s times 4^(3/4)), three programs of 3 s.
-    assert meter.seconds_left == pytest.approx(4 + 8 * 4**0.75 + 9)
+    # 8 cells of 10^9 operations took 4 s. Left: 8 cells of the same curve with 3 10^9 operations more, for which CPUs are
+    # assumed to need 0.3 s; two groups of the other curve, whose cells take 0.5 s like those, as they have fewer operations
+    # than CPUs are assumed to do in this time; and three programs of 3 s.
+    assert meter.seconds_left == pytest.approx(8 * (0.5 + 0.3) + 8 * 0.5 + 8 * 0.5 + 9)
     for group in (1, 2, 3):
         meter.add(_done(plan, group, range(8)))
     assert meter.seconds_left == 0 and meter.current is None
@@ -115,31 +119,42 @@ def test_time_left_goes_by_the_nearest_cells_of_the_same_curve():
     meter = Meter(plan)
     meter.add(_done(plan, 0, range(8), seconds=1.0, compiled=0.0))
     meter.add(_done(plan, 1, range(8), seconds=10.0, compiled=0.0))
-    assert meter.seconds_left == pytest.approx(4**0.75 * (1 + 10))
-    # Four students at 1024 tell of the other four, and that seconds grew with the cost to the power 1/2. The NTK has no better
-    # witness than before, and goes half-way.
+    # Cells of four times the operations take at most four times as long, and 0.3 s more at the speed that is assumed of CPUs.
+    assert meter.seconds_left == pytest.approx(8 * (0.125 + 0.3) + 8 * (1.25 + 0.3))
+    # Four students at 1024 say how long the other four take. The NTK has no better witness than before.
     meter.add(_done(plan, 2, range(4), seconds=1.0, compiled=0.0))
-    assert meter.seconds_left == pytest.approx(1 + 4**0.75 * 10)
+    assert meter.seconds_left == pytest.approx(4 * 0.25 + 8 * (1.25 + 0.3))
 
 
-def test_time_left_does_not_jump():
+# Seconds of running and of compiling, for each size: with a program for each, and with one for all, where the first run of a
+# program takes longer.
+_ALONE = {
+    "student": [(0.274, 21), (0.322, 27), (0.537, 29), (0.916, 26), (0.959, 25)],
+    "ntk": [(0.649, 24), (0.843, 27), (1.36, 23), (3.98, 21), (17.0, 35)],
+}
+_TOGETHER = {
+    "student": [(0.331, 10), (0.342, 0), (0.514, 0), (0.57, 0), (0.721, 0)],
+    "ntk": [(2.51, 21), (2.14, 0), (2.41, 0), (4.27, 0), (13.0, 0)],
+}
+
+
+@pytest.mark.parametrize("took", [_ALONE, _TOGETHER], ids=["a program for each size", "one program"])
+def test_time_left_does_not_jump(took):
     """A quickstart as it ran, in seconds: at every chunk within a factor of 2.5 of what then came."""
     sizes = [128, 256, 512, 1024, 2048]
-    took = {
-        "student": [(0.274, 21), (0.322, 27), (0.537, 29), (0.916, 26), (0.959, 25)],
-        "ntk": [(0.649, 24), (0.843, 27), (1.36, 23), (3.98, 21), (17.0, 35)],
-    }
 
     def operations(arguments):
         n = float(arguments["n"])
         return Cost(products=3e5 * n) if arguments["method"] == "student" else Cost(0.0, 9 * n**3)
 
-    @experiment(static=("method", "n"), curve="method", cost=operations)
+    @experiment(static=("method",), sized=("n",), curve="method", cost=operations)
     def as_it_ran(key, *, method: str, n: int):
         raise AssertionError("the tests of progress run nothing")
 
     grid = {"method": list(took), "n": sizes, "seeds": 8}
-    plan = make_plan(parse_spec({"study": "test_progress:as_it_ran", "grid": grid}), as_it_ran)
+    plan = make_plan(parse_spec({"study": "test_progress:as_it_ran", "grid": grid}), as_it_ran, deep=False)
+    shared = Shared((max(sizes),)) if took is _TOGETHER else Shared()
+    plan = dataclasses.replace(plan, shared=(shared,) * len(plan.portions))
     steps = [took[group.static["method"]][sizes.index(group.static["n"])] for group in plan.groups]
     meter, left = Meter(plan), sum(map(sum, steps))
     for number, (seconds, compiled) in enumerate(steps):

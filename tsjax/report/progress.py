@@ -1,7 +1,6 @@
 """Progress of a running sweep on standard error: a live display in a terminal, and one line for each chunk elsewhere."""
 
 import html
-import math
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -12,8 +11,9 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from ..sweep.classes import SPEEDS, seconds_at, seconds_from, work_of
 from ..sweep.commits import ChunkDone
-from ..sweep.devices import peak_memory
+from ..sweep.devices import peak_memory, usable_devices
 from ..sweep.plan import Group as CellGroup
 from ..sweep.plan import Plan
 from ..sweep.records import failed_cells
@@ -117,7 +117,8 @@ class Meter:
         static = plan.experiment.shaping
         self._labels = {name: labels_of(group.static[name] for group in plan.groups) for name in static}
         self._varying = [name for name in static if len(self._labels[name]) > 1]
-        self._weights = [_weight(group) for group in plan.groups]
+        self._work_of = [work_of(group.cost) for group in plan.groups]
+        self._speeds = SPEEDS.get(usable_devices()[0].platform, SPEEDS["gpu"])
         self._left = [len(group.cells) for group in plan.groups]
         self._programs = [group.program(plan.experiment) for group in plan.groups]
         self._compiled: dict[str, float] = {}
@@ -178,27 +179,25 @@ class Meter:
 
     @property
     def seconds_left(self) -> float | None:
-        """The time of programs still to compile, at the average so far, and of cells still to run. The time of a cell is that
-        in the group that has run and is nearest in cost (in the same curve if one has run there, otherwise in any), times a
-        power of the ratio of their costs.
-
-        Overheads and memory dominate the time of small cells, and operations that of large ones, so a power of 1 would
-        overestimate the time at n = 2048 from n = 128. The power is half-way between 1 and the observed one: that between the
-        two most expensive groups of the curve, otherwise the mean over other curves, otherwise 1/2.
-        """
+        """The time of programs still to compile, at the average so far, and of cells still to run. The time of a cell is the
+        mean in its own group, and otherwise follows from the groups of the same curve that ran, by
+        `tsjax.sweep.classes.seconds_from`, as in the estimate of the plan. A cell of a curve that has not run yet takes as long
+        as at the speeds of `classes.SPEEDS`, but at least as long as the shortest cells so far."""
         if not self._spent:
             return None
-        run: dict[str, dict[int, tuple[float, float]]] = {}
+        run: dict[str, list[tuple[float, float]]] = {}
         for i, (count, seconds) in self._spent.items():
-            run.setdefault(self._curves[i], {})[i] = self._weights[i], seconds / count
-        powers = {curve: power for curve, groups in run.items() if (power := _power(groups)) is not None}
-        typical = sum(powers.values()) / len(powers) if powers else 0.5
-        every = {i: cell for groups in run.values() for i, cell in groups.items()}
+            run.setdefault(self._curves[i], []).append((self._work_of[i], seconds / count))
+        shortest = min(seconds for cells in run.values() for _, seconds in cells)
 
         def seconds_of(group: int) -> float:
-            curve, weight = self._curves[group], self._weights[group]
-            cost, seconds = min(run.get(curve, every).values(), key=lambda cell: abs(math.log(cell[0] / weight)))
-            return seconds * (weight / cost) ** ((1.0 + powers.get(curve, typical)) / 2)
+            if group in self._spent:
+                count, seconds = self._spent[group]
+                return seconds / count
+            known, cost = run.get(self._curves[group]), self._plan.groups[group].cost
+            if known is not None:
+                return seconds_from(known, cost, self._speeds)
+            return shortest if cost is None else max(shortest, seconds_at(cost, self._speeds))
 
         compiling = sum(self._compiled.values()) / len(self._compiled)
         programs = {self._programs[i] for i, left in enumerate(self._left) if left > 0} - self._compiled.keys()
@@ -297,18 +296,3 @@ class Meter:
         if len(curves) > _CURVES:
             rows.add_row(Text(f"and {len(curves) - _CURVES} more"))
         return Group(bar, text, rows)
-
-
-def _weight(group: CellGroup) -> float:
-    """The relative cost of one cell of a group, at least one operation; the same for all if the experiment states no cost."""
-    return 1.0 if group.cost is None else max(1.0, float(sum(group.cost)))
-
-
-def _power(run: dict[int, tuple[float, float]]) -> float | None:
-    """The power of the cost with which the seconds of a cell grew between the two most expensive groups, in [0, 1]; None if
-    there are not two."""
-    dearest = sorted(set(run.values()))[-2:]
-    if len(dearest) < 2 or dearest[0][0] == dearest[1][0] or min(seconds for _, seconds in dearest) <= 0:
-        return None
-    (low, before), (high, after) = dearest
-    return min(1.0, max(0.0, math.log(after / before) / math.log(high / low)))
