@@ -12,7 +12,6 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..fast import fused
-from ..fast.loss import scaled_samples
 from ..losses import AbstractObjective, Objective, Penalised, Squared, check, on, outputs_of
 from ..network import TwoLayer
 from ..optim import Descent, noise_seed
@@ -249,7 +248,7 @@ def log_spaced(steps: int, points: int, segment: int = 1) -> tuple[int, ...]:
 
 
 def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
-    """A function that does many steps of plain or noisy gradient descent of a small ReLU network in one launch on a GPU
+    """A function that does many steps of plain or noisy gradient descent of a small network in one launch on a GPU
     (`tsjax.fast.fused`), or None if that kernel cannot do this training."""
     data, penalty, plain = batches.fixed, 0.0, objective
     if isinstance(plain, Penalised):
@@ -264,7 +263,7 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
         and optimizer.is_constant
     ):
         return None
-    both, (x_t, y, extent) = params.a is not None, scaled_samples(data.x.T, data.y, data.weight)
+    both, samples = params.a is not None, fused.samples_for(model.activation, data.x.T, data.y, data.weight)
     # A penalty on output weights that do not move is a constant.
     step_size, temperature = (
         None if v is None else jnp.asarray(v) for v in (optimizer.step_size, optimizer.temperature)
@@ -277,8 +276,8 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
         a = params.a if both else model.a
         noise = 0.0 if temperature is None else jnp.sqrt(2 * step_size * temperature)
         a, w, last = fused.descend(
-            a, params.w, x_t, y, extent, start=start, stop=end, step_size=step_size, seed=seed, noise=noise,
-            penalty=penalty, output_weights=both,
+            a, params.w, *samples, start=start, stop=end, step_size=step_size, seed=seed, noise=noise,
+            penalty=penalty, output_weights=both, activation=model.activation,
         )  # fmt: skip
         params = eqx.tree_at(lambda net: net.w, params, w)
         params = eqx.tree_at(lambda net: net.a, params, a) if both else params
