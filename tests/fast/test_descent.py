@@ -11,9 +11,11 @@ from helpers import SEED
 from scipy import special
 
 import tsjax as ts
+from tsjax.activations import relu
 from tsjax.fast import native
-from tsjax.fast.descent import descend, descend_by_xla
-from tsjax.fast.loss import Extent, scaled_samples
+from tsjax.fast.descent import descend
+from tsjax.fast.loss import Extent
+from tsjax.fast.steps import Samples, descend_by_xla, samples_for
 from tsjax.optim import counter_normals, noise_seed
 
 needs_kernel = pytest.mark.skipif(native.load()[0] is None, reason=f"no native kernel: {native.load()[1]}")
@@ -31,8 +33,8 @@ def _settings(start, stop, seed=SEED):
     return {**numbers, "start": jnp.int32(start), "stop": jnp.int32(stop), "seed": noise_seed(jr.key(seed))}
 
 
-def _whole(x_t, y):
-    return scaled_samples(x_t, y, None)[2]
+def _samples(x_t, y, weight=None):
+    return samples_for(relu, x_t, y, weight)
 
 
 def _assert_close(one, other):
@@ -41,24 +43,24 @@ def _assert_close(one, other):
 
 
 @eqx.filter_jit
-def _by_c(*case, extent, settings, output_weights=True):
-    return native.descend(*case, extent, **settings, output_weights=output_weights)
+def _by_c(a, w, samples, settings, output_weights=True):
+    return native.descend(a, w, samples, **settings, output_weights=output_weights)
 
 
 @eqx.filter_jit
-def _by_xla(*case, extent, settings, output_weights=True):
-    return descend_by_xla(*case, extent, **settings, output_weights=output_weights)
+def _by_xla(a, w, samples, settings, output_weights=True):
+    return descend_by_xla(a, w, samples, **settings, output_weights=output_weights)
 
 
 # Numbers of neurons, inputs and samples next to the sizes of blocks, vectors and tiles.
 @needs_kernel
 @pytest.mark.parametrize(("m", "d", "n", "output_weights"), [(1, 1, 1, True), (7, 11, 257, False), (10, 6, 600, True)])
 def test_it_does_the_steps_of_gradient_descent(m, d, n, output_weights):
-    case, settings = _case(m, d, n), _settings(2, 9)
-    extent = _whole(*case[2:])
-    found = _by_c(*case, extent=extent, settings=settings, output_weights=output_weights)
-    _assert_close(found, _by_xla(*case, extent=extent, settings=settings, output_weights=output_weights))
-    assert np.array_equal(found[0], case[0]) is not output_weights
+    a, w, x_t, y = _case(m, d, n)
+    arguments = a, w, _samples(x_t, y), _settings(2, 9), output_weights
+    found = _by_c(*arguments)
+    _assert_close(found, _by_xla(*arguments))
+    assert np.array_equal(found[0], a) is not output_weights
 
 
 @needs_kernel
@@ -69,10 +71,8 @@ def test_random_shapes_and_weights(seed):
     m, d, n = int(rng.integers(1, 24)), int(rng.integers(1, 24)), int(rng.integers(1, 900))
     a, w, x_t, y = _case(m, d, n, seed)
     weight = jnp.asarray(rng.choice([0.0, 0.5, 1.0, 2.0], n), jnp.float32).at[0].set(1.0)
-    x_t, y, extent = scaled_samples(x_t, y, weight)
-    settings = _settings(5, 5 + int(rng.integers(1, 20)), seed)
-    found = _by_c(a, w, x_t, y, extent=extent, settings=settings)
-    _assert_close(found, _by_xla(a, w, x_t, y, extent=extent, settings=settings))
+    arguments = a, w, _samples(x_t, y, weight), _settings(5, 5 + int(rng.integers(1, 20)), seed)
+    _assert_close(_by_c(*arguments), _by_xla(*arguments))
 
 
 @needs_kernel
@@ -83,10 +83,10 @@ def test_the_noise_is_that_of_the_optimizer(size):
     a, w, x_t, y = (jnp.zeros(shape, jnp.float32) for shape in ((m,), (m, d), (d, 1), (1,)))
     settings = _settings(7, 8) | {"step_size": jnp.float32(0), "noise": jnp.float32(1)}
     xi = counter_normals(settings["seed"], jnp.int32(7), m * (d + 1), jnp.float32)
-    found = _by_c(a, w, x_t, y, extent=_whole(x_t, y), settings=settings)
+    found = _by_c(a, w, _samples(x_t, y), settings)
     np.testing.assert_allclose(jnp.concatenate([found[0], found[1].reshape(-1)]), xi, rtol=2e-6)
     # With output weights that do not move, the neurons get the first values.
-    found = _by_c(a, w, x_t, y, extent=_whole(x_t, y), settings=settings, output_weights=False)
+    found = _by_c(a, w, _samples(x_t, y), settings, output_weights=False)
     xi = counter_normals(settings["seed"], jnp.int32(7), m * d, jnp.float32)
     np.testing.assert_allclose(found[1].reshape(-1), xi, rtol=2e-6)
 
@@ -97,7 +97,7 @@ def test_the_noise_is_normal_in_the_tails_too():
     m, d = 1000, 999
     a, w, x_t, y = (np.zeros(shape, np.float32) for shape in ((m,), (m, d), (d, 1), (1,)))
     settings = _settings(3, 4) | {"step_size": jnp.float32(0), "noise": jnp.float32(1)}
-    found = _by_c(a, w, x_t, y, extent=_whole(jnp.asarray(x_t), jnp.asarray(y)), settings=settings)
+    found = _by_c(a, w, _samples(jnp.asarray(x_t), jnp.asarray(y)), settings)
     xi = np.asarray(counter_normals(settings["seed"], jnp.int32(3), m * (d + 1), jnp.float32))
     found = np.append(found[0], found[1])
     np.testing.assert_allclose(found, xi, rtol=2e-5)
@@ -118,9 +118,8 @@ def test_members_of_a_batch_do_as_many_steps_as_they_need():
     stops, counts = jnp.asarray([4, 9, 4]), jnp.asarray([300, 70])
 
     def one(a, w, x_t, y, count, stop):
-        return native.descend(
-            a, w, x_t, y, Extent(count, count.astype(jnp.float32)), **_settings(4, 0) | {"stop": stop}
-        )
+        samples = Samples(x_t, y, Extent(count, count.astype(jnp.float32)), None)
+        return native.descend(a, w, samples, **_settings(4, 0) | {"stop": stop})
 
     restarts = jax.vmap(one, (0, 0, None, None, None, None))
     of_data = jax.vmap(restarts, (None, None, 0, 0, 0, None))
@@ -136,11 +135,10 @@ def test_members_of_a_batch_do_as_many_steps_as_they_need():
 
 @needs_kernel
 def test_two_calls_are_one():
-    case = _case(3, 4, 50)
-    extent = _whole(*case[2:])
-    whole = _by_c(*case, extent=extent, settings=_settings(0, 6))
-    half = _by_c(*case, extent=extent, settings=_settings(0, 3))
-    rest = _by_c(*half[:2], *case[2:], extent=extent, settings=_settings(3, 6))
+    a, w, x_t, y = _case(3, 4, 50)
+    whole = _by_c(a, w, _samples(x_t, y), _settings(0, 6))
+    half = _by_c(a, w, _samples(x_t, y), _settings(0, 3))
+    rest = _by_c(*half[:2], _samples(x_t, y), _settings(3, 6))
     for one, other in zip(whole, rest, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -148,7 +146,7 @@ def test_two_calls_are_one():
 @needs_kernel
 def test_a_nan_spreads():
     a, w, x_t, y = _case(3, 4, 50)
-    found = _by_c(a, w.at[1, 2].set(jnp.nan), x_t, y, extent=_whole(x_t, y), settings=_settings(0, 2))
+    found = _by_c(a, w.at[1, 2].set(jnp.nan), _samples(x_t, y), _settings(0, 2))
     assert jnp.isnan(found[2]) and jnp.isnan(found[0]).all() and jnp.isnan(found[1]).all()
 
 
@@ -156,9 +154,9 @@ def test_a_nan_spreads():
 def test_samples_that_do_not_count_are_not_read():
     a, w, x_t, y = _case(3, 4, 300)
     bad = jnp.where(jnp.arange(300) < 70, 0.0, jnp.nan).astype(jnp.float32)
-    extent = Extent(jnp.int32(70), jnp.float32(70))
-    found = _by_c(a, w, x_t + bad[None], y + bad, extent=extent, settings=_settings(0, 5))
-    alone = _by_c(a, w, x_t[:, :70], y[:70], extent=_whole(x_t[:, :70], y[:70]), settings=_settings(0, 5))
+    broken = Samples(x_t + bad[None], y + bad, Extent(jnp.int32(70), jnp.float32(70)), None)
+    found = _by_c(a, w, broken, _settings(0, 5))
+    alone = _by_c(a, w, _samples(x_t[:, :70], y[:70]), _settings(0, 5))
     for one, other in zip(found, alone, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -167,7 +165,7 @@ def test_derivatives_are_those_of_xla():
     a, w, x_t, y = _case(3, 4, 40)
 
     def derivative(by):
-        final = lambda eta: by(a, w, x_t, y, _whole(x_t, y), **_settings(0, 5) | {"step_size": eta})[1]
+        final = lambda eta: by(a, w, _samples(x_t, y), **_settings(0, 5) | {"step_size": eta})[1]
         return jax.jit(jax.jacfwd(final))(jnp.float32(0.05))
 
     one, other = derivative(descend), derivative(descend_by_xla)

@@ -1,9 +1,14 @@
-"""A GPU kernel in Pallas (Triton) that does many gradient steps of one student in one launch. Parameters and sums stay in
-registers, the data in the nearest cache, and the kernel makes the noise by the counter-based generator of `tsjax.optim`.
+"""GPU kernels in Pallas (Triton) that do many gradient steps of one student in one launch. Sums over samples stay in registers,
+the data in the nearest cache, and the kernels make the noise by the counter-based generator of `tsjax.optim`.
 
-XLA trains on other devices, and students that are too large for the kernel. Both do the same steps with the same noise, and
-differ by rounding only. The kernel is used on CUDA devices where a few of its steps agree with those of XLA (`checked`), unless
-TSJAX_FUSED=0. `uv run python -m benchmarks gpu` measures it. With TSJAX_FUSED=interpret it runs on any device, slowly.
+A student with at most `LARGEST_AT_ONCE` parameters takes one pass over its samples in every step. The sums of a larger one do
+not fit in registers, so its neurons are treated in groups. Per step and sample both compute m d products forward and m d
+backward, and the second kernel computes the products forward of all groups but one again.
+
+XLA trains on other devices, and students that the kernels cannot train (`fits`). Both do the same steps with the same noise,
+and differ by rounding only. The kernels are used on CUDA devices where a few of their steps agree with those of XLA
+(`checked`), unless TSJAX_FUSED=0. `uv run python -m benchmarks gpu` measures them. With TSJAX_FUSED=interpret they run on any
+device, slowly.
 """
 
 import contextlib
@@ -11,6 +16,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,26 +26,72 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from ..activations import relu
+from ..activations import AbstractActivation, Erf, LeakyReLU, Quadratic, erf, relu
 from ..cache import cache_folder, private_folder, read_private
 from ..network import TwoLayer
-from ..optim import counter_normals, normals_at
+from ..optim import normals_at
 from ..versions import version_of
 from . import native
-from .loss import Extent, half_mse_by_xla, scaled_samples
+from .steps import Samples, descend_by_xla, samples_for
 
-# The largest number of parameters: sums and parameters are in registers, and every thread has 255 of them.
-LARGEST = 96
+# The largest number of parameters.
+LARGEST = 512
+# The largest number of parameters for one pass over the samples: each thread holds all of them and as many sums in registers,
+# and it has 255 registers.
+LARGEST_AT_ONCE = 96
+# The same for one group of neurons. It is smaller, since the kernel of several groups needs registers for its further loops.
+_LARGEST_GROUP = 88
 # The largest difference after the 20 steps of `compare`. Rounding in float32 gives about 1e-6, a wrong sum far more.
 _MOST_ERROR = 1e-4
+# The students of `compare`, (m, d, activation): one for each kernel, and one with another activation than relu.
+_COMPARED = ((3, 5, relu), (12, 10, relu), (3, 5, erf))
 
 
 def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
-    """Whether `descend` trains this student: relu, float32, at most `LARGEST` parameters, and the kernel is in use
-    (`in_use`)."""
+    """Whether `descend` trains this student: float32, at most `LARGEST` parameters, an activation that Triton can lower
+    (`lowers`), and the kernel is in use (`in_use`). If a student has more than `LARGEST_AT_ONCE` parameters, the sums of one
+    neuron must fit in registers, that is, d + 1 <= 88."""
     dtypes = {leaf.dtype for leaf in (net.a, net.w, x_t, y)}
-    small = net.a.size + net.w.size <= LARGEST
-    return small and net.activation == relu and dtypes == {jnp.dtype("float32")} and in_use()[0]
+    size, sums = net.a.size + net.w.size, net.w.shape[-1] + 1
+    small = size <= LARGEST_AT_ONCE or (size <= LARGEST and sums <= _LARGEST_GROUP)
+    return small and dtypes == {jnp.dtype("float32")} and in_use()[0] and lowers(net.activation)
+
+
+def lowers(activation: AbstractActivation) -> bool:
+    """Whether Triton can lower phi and its derivative, and both are finite at 0, where the kernels evaluate samples and neurons
+    that do not count."""
+    return isinstance(activation, LeakyReLU | Erf | Quadratic) or _lowers(activation)
+
+
+@functools.lru_cache
+def _lowers(activation: AbstractActivation) -> bool:
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import triton
+
+    def kernel(z, out):
+        value, back = _evaluate(activation, z[...])
+        out[...] = back(value)
+
+    tile = jax.ShapeDtypeStruct((32,), jnp.float32)
+    # A user's function may fail in any way, for example with a primitive that Triton lacks.
+    with contextlib.suppress(Exception):
+        call = pl.pallas_call(kernel, out_shape=tile, compiler_params=triton.CompilerParams(num_warps=1))
+        jax.jit(call).trace(tile).lower(lowering_platforms=("cuda",))
+        return bool(np.all(np.isfinite(_at_zero(activation))))
+    return False
+
+
+@functools.lru_cache
+def _at_zero(activation: AbstractActivation) -> tuple[float, float]:
+    """phi(0) and phi'(0)."""
+
+    def evaluate():
+        zero = jnp.zeros((), jnp.float32)
+        return float(activation(zero)), float(jax.grad(activation)(zero))
+
+    # In a thread of its own, since the caller may be tracing.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(evaluate).result()
 
 
 @functools.cache
@@ -89,40 +141,39 @@ def checked() -> tuple[bool, str]:
 
 
 def compare(device: Any, interpret: bool = False) -> tuple[bool, str]:
-    """Whether 20 noisy steps of a batch by the kernel on this device agree with those of XLA up to rounding, and a sentence
+    """Whether 20 noisy steps of batches by the kernels on this device agree with those of XLA up to rounding, and a sentence
     about it."""
-    rng, m, d, n, steps = np.random.default_rng(0), 3, 5, 300, 20
-    a, w, x_t, y = (rng.normal(size=shape).astype(np.float32) for shape in ((2, m), (2, m, d), (d, n), (n,)))
-    weight = (np.arange(n) < 200).astype(np.float32)
-    seed, eta, noise, penalty = np.asarray([3, 4], np.uint32), np.float32(0.05), np.float32(0.02), np.float32(0.01)
-
-    def by_kernel(a, w):
-        return descend(
-            a, w, *samples, start=jnp.int32(0), stop=jnp.int32(steps), step_size=jnp.asarray(eta), seed=jnp.asarray(seed),
-            noise=jnp.asarray(noise), penalty=jnp.asarray(penalty), interpret=interpret,
-        )[:2]  # fmt: skip
-
-    def by_xla(a, w):
-        gradient = jax.grad(lambda theta: half_mse_by_xla(TwoLayer(*theta), *samples))
-
-        def step(i, theta):
-            xi = counter_normals(jnp.asarray(seed), i, m * (d + 1), jnp.float32)
-            both = (xi[:m], xi[m:].reshape(m, d))
-            move = lambda p, g, xi: p - eta * (g + 2 * penalty * p) + noise * xi
-            return jax.tree.map(move, theta, gradient(theta), both)
-
-        return jax.lax.fori_loop(0, steps, step, (a, w))
-
+    steps, error = 20, 0.0
     try:
         with jax.default_device(device):
-            samples = scaled_samples(jnp.asarray(x_t), jnp.asarray(y), jnp.asarray(weight))
-            mine, theirs = (jax.jit(jax.vmap(fn))(a, w) for fn in (by_kernel, by_xla))
-        error = max(float(np.max(np.abs(np.subtract(*pair)))) for pair in zip(mine, theirs, strict=True))
+            for m, d, activation in _COMPARED:
+                # Unlike that of Python, NumPy's maximum keeps NaN.
+                error = np.maximum(error, _difference(m, d, activation, steps, interpret))
+                if not error < _MOST_ERROR:
+                    break
     # If Pallas, Triton or the driver fails in any way, XLA trains instead.
     except Exception as fault:
         return False, f"it does not run: {type(fault).__name__}: {str(fault).splitlines()[0] if str(fault) else ''}"
     words = f"{steps} steps differ from XLA's by at most {error:.1g} on {device.device_kind}"
     return bool(error < _MOST_ERROR), words
+
+
+def _difference(m: int, d: int, activation: AbstractActivation, steps: int, interpret: bool) -> float:
+    """The largest difference of parameters and losses of two students between the kernel and XLA; NaN if one is NaN."""
+    rng, n = np.random.default_rng(0), 300
+    a, w, x_t, y = (
+        (scale * rng.normal(size=shape)).astype(np.float32)
+        for scale, shape in ((1, (2, m)), (1, (2, m, d)), (1, (d, n)), (1, (n,)))
+    )
+    weight = (np.arange(n) < 200).astype(np.float32)
+    samples = samples_for(activation, jnp.asarray(x_t), jnp.asarray(y), jnp.asarray(weight))
+    rates = {"step_size": jnp.float32(0.05), "noise": jnp.float32(0.02), "penalty": jnp.float32(0.01)}
+    settings = {**rates, "start": jnp.int32(0), "stop": jnp.int32(steps), "seed": jnp.asarray([3, 4], jnp.uint32)}
+    # With several warps, so that they have to wait for each other.
+    kernel = functools.partial(descend, warps=4, interpret=interpret)
+    by = lambda fn: lambda a, w: fn(a, w, samples, **settings, activation=activation)
+    mine, theirs = (jax.jit(jax.vmap(by(fn)))(a, w) for fn in (kernel, descend_by_xla))
+    return float(np.max([np.max(np.abs(np.subtract(*pair))) for pair in zip(mine, theirs, strict=True)]))
 
 
 def kernel_in_use(platform: str) -> str:
@@ -133,123 +184,304 @@ def kernel_in_use(platform: str) -> str:
     return "c" if platform == "cpu" and native.load()[0] is not None else "xla"
 
 
-def where_it_runs(fused, otherwise, *operands):
-    """`fused(*operands)` on CUDA devices and `otherwise(*operands)` on others; with TSJAX_FUSED=interpret `fused` on all."""
-    if mode() == "interpret":
-        return fused(*operands)
-    return jax.lax.platform_dependent(*operands, cuda=fused, default=otherwise)
+def warps_for(n: int) -> int:
+    """The number of warps (32 threads each) for a student with n samples: n / 512, rounded down to a power of 2, from 1 to 8.
+
+    With W warps, a thread adds n / (32 W) terms to each sum, and each sum is then reduced over the threads once. The ratio of
+    these costs depends on n, and not on the number of parameters. The rule gives the fastest number of 1, 2, 4 and 8 on one
+    H200 for (students, n, d, m) = (4096, 512, 5, 3): 1, (1024, 1024, 10, 5): 2, and (4096, 2048, 10, 5): 4. A device that has
+    too few students to keep it busy is faster with more warps, 4 for (256, 512, 10, 5) and 8 for (32, 2048, 5, 3), but inside
+    `jax.vmap` the number of students is unknown.
+    """
+    return min(8, 1 << max(0, (n // 512).bit_length() - 1))
 
 
-def _kernel(span, rates, seed, start, x, y, theta_out, loss_out, *, m, d, tile, warps_meet):
-    """The kernel of `descend`. `span` is (first step, end, number of samples that count), and `rates` is (eta of a, eta of w,
-    noise of a, noise of w, 2 lambda, divisor of sums over samples). `start` and `theta_out` hold a, w and zeros up to a power
-    of 2. x (d, padded n) and y (padded n,) are 0 after the samples that count, so that further terms are 0."""
+def grouping(m: int, d: int) -> tuple[int, int]:
+    """The number of groups and the number of neurons in each, for m neurons in d dimensions: one group if the student has at
+    most `LARGEST_AT_ONCE` parameters, else groups of equal size. The last one may be filled up with neurons that stay 0."""
+    if m * (d + 1) <= LARGEST_AT_ONCE:
+        return 1, m
+    most = max(1, _LARGEST_GROUP // (d + 1))
+    group = -(-m // -(-m // most))
+    return -(-m // group), group
+
+
+# Coefficients in z^2 of the quotient of polynomials by which XLA computes erf(z) / z for |z| <= 3.8325, in float32.
+_ERF_LARGEST = 3.832506856900711
+_ERF_OVER = (
+    0.00022905065861350646,
+    0.0034082910107109506,
+    0.050955695062380861,
+    0.18520832239976145,
+    1.128379143519084,
+)
+_ERF_UNDER = (
+    -1.1791602954361697e-7, 0.000023547966471313185, 0.0010179625278914885, 0.014070470171167667, 0.11098505178285362,
+    0.49746925110067538, 1.0,
+)  # fmt: skip
+
+
+def _erf(z: Array) -> Array:
+    """erf(z) up to rounding. Triton has no lowering of JAX's own."""
+    # Unlike a maximum in Triton, comparisons keep NaN.
+    z = jnp.where(z > _ERF_LARGEST, _ERF_LARGEST, jnp.where(z < -_ERF_LARGEST, -_ERF_LARGEST, z))
+    square, over, under = z * z, _ERF_OVER[0], _ERF_UNDER[0]
+    for coefficient in _ERF_OVER[1:]:
+        over = over * square + coefficient
+    for coefficient in _ERF_UNDER[1:]:
+        under = under * square + coefficient
+    return z * over / under
+
+
+def _evaluate(activation: AbstractActivation, z: Array) -> tuple[Array, Callable[[Array], Array]]:
+    """phi(z) and the function r -> r phi'(z), in operations that Triton can lower. As in XLA, phi' of relu and leaky relu is 0
+    at 0. If z is NaN, phi(z) is NaN, so that it spreads to the parameters: the maximum of Triton, and with it jax.nn.relu,
+    would drop it."""
+    if isinstance(activation, LeakyReLU):
+        active, slope = jnp.logical_not(z <= 0), activation.slope
+        if not slope:
+            return jnp.where(active, z, 0.0), lambda r: jnp.where(active, r, 0.0)
+        inactive = z < 0
+        return (
+            jnp.where(active, z, slope * z),
+            lambda r: jnp.where(active, r, jnp.where(inactive, slope * r, 0.0)),
+        )
+    if isinstance(activation, Erf):
+        return _erf(z), lambda r: r * (2 / np.pi**0.5 * jnp.exp(-z * z))
+    value, slope = jax.jvp(activation, (z,), (jnp.ones_like(z),))
+    return jnp.where(z == z, value, z), lambda r: r * slope
+
+
+def _neurons(activation, w, xs):
+    """phi(z_j) and r -> r phi'(z_j) for z_j = <w_j, x>, one neuron after another, at a tile of samples xs."""
+    for row in w:
+        z = row[0] * xs[0]
+        for weight, coordinate in zip(row[1:], xs[1:], strict=True):
+            z += weight * coordinate
+        yield _evaluate(activation, z)
+
+
+def _add(sums, residual, weight, neurons, xs):
+    """Adds a tile of samples to the sums of w_i r_i^2, w_i r_i phi(z_ij) and w_i r_i phi'(z_ij) x_ik, where w_i = 1 if `weight`
+    is None."""
+    squares, sums_a, sums_w = sums
+    pull = residual if weight is None else weight * residual
+    squares += pull * residual
+    sums_a = tuple(s + pull * output for s, (output, _) in zip(sums_a, neurons, strict=True))
+    sides = [back(pull) for _, back in neurons]
+    terms = [(side, coordinate) for side in sides for coordinate in xs]
+    return squares, sums_a, tuple(s + side * c for s, (side, c) in zip(sums_w, terms, strict=True))
+
+
+def _gradient(a, sums_a, sums_w, place):
+    """The sums over the threads, each put into the place of its parameter in a vector."""
+    d = len(sums_w) // len(a)
+    # The output weight is a common factor of all sums of a neuron, so it is multiplied last.
+    parts = [*sums_a, *(a[j] * sums_w[j * d + k] for j in range(len(a)) for k in range(d))]
+    gradient = jnp.zeros(place.shape, jnp.float32)
+    for i, part in enumerate(parts):
+        gradient = jnp.where(place == i, jnp.sum(part), gradient)
+    return gradient
+
+
+def _rates_at(rates, is_output, is_parameter):
+    """The step size and the noise of each place of a vector."""
+    return tuple(jnp.where(is_output, rates[i], jnp.where(is_parameter, rates[i + 1], 0.0)) for i in (0, 2))
+
+
+def _kernel(
+    span, rates, seed, start, x, y, *others, activation, m, d, group, groups, tile, weighted, frozen, warps_meet
+):
+    """The kernel of `descend` for one group. `span` is (first step, end, number of samples that count), and `rates` is (eta of
+    a, eta of w, noise of a, noise of w, 2 lambda, divisor of sums over samples). `start` and `theta_out` hold a, w and zeros up
+    to a power of 2. x (d, padded n), y and the weights (padded n,) are 0 after the samples that count, so that further terms
+    are 0."""
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
-    size, place = theta_out.shape[0], jax.lax.iota(jnp.int32, theta_out.shape[0])
-    is_output, is_parameter = place < m, place < m * (d + 1)
-    step_size = jnp.where(is_output, rates[0], jnp.where(is_parameter, rates[1], 0.0))
-    noise = jnp.where(is_output, rates[2], jnp.where(is_parameter, rates[3], 0.0))
+    del group, groups
+    weight, theta_out, loss_out = others if weighted else (None, *others)
+    place = jax.lax.iota(jnp.int32, theta_out.shape[0])
+    step_size, noise = _rates_at(rates, place < m, place < m * (d + 1))
     key, zero = (seed[0], seed[1]), jnp.zeros((tile,), jnp.float32)
 
-    def total(parts):
-        # One sum over the threads for each parameter, put into the place of the parameter in the vector.
-        gradient = jnp.zeros((size,), jnp.float32)
-        for i, part in enumerate(parts):
-            gradient = jnp.where(place == i, jnp.sum(part), gradient)
-        return gradient
-
     def step(i, carry):
-        theta, _ = carry
+        theta, _, _ = carry
         a = [theta_out[j] for j in range(m)]
         w = [[theta_out[m + j * d + k] for k in range(d)] for j in range(m)]
 
         def add(t, sums):
-            squares, sums_a, sums_w = sums
             at = pl.ds(t * tile, tile)
             xs = [x[k, at] for k in range(d)]
-            residual, active, outputs = -y[at], [], []
-            for j in range(m):
-                z = w[j][0] * xs[0]
-                for k in range(1, d):
-                    z += w[j][k] * xs[k]
-                # A NaN counts as active, so that it spreads to the parameters.
-                active.append(jnp.logical_not(z <= 0))
-                outputs.append(jnp.where(active[j], z, 0.0))
-                residual += a[j] * outputs[j]
-            squares += residual * residual
-            sums_a = tuple(s + residual * o for s, o in zip(sums_a, outputs, strict=True))
-            sides = [jnp.where(on, residual, 0.0) for on in active]
-            sums_w = tuple(sums_w[j * d + k] + sides[j] * xs[k] for j in range(m) for k in range(d))
-            return squares, sums_a, sums_w
+            residual, neurons = -y[at], []
+            for output_weight, neuron in zip(a, _neurons(activation, w, xs), strict=True):
+                residual += output_weight * neuron[0]
+                neurons.append(neuron)
+            return _add(sums, residual, None if weight is None else weight[at], neurons, xs)
 
         nothing = (zero, (zero,) * m, (zero,) * (m * d))
         squares, sums_a, sums_w = jax.lax.fori_loop(0, (span[2] + tile - 1) // tile, add, nothing)
-        # The output weight is a common factor of all sums of a neuron, so it is multiplied last.
-        gradient = total([*sums_a, *(a[j] * sums_w[j * d + k] for j in range(m) for k in range(d))]) / rates[5]
-        theta -= step_size * (gradient + rates[4] * theta)
-        theta += noise * normals_at(key, i, place, m * (d + 1))
+        gradient = _gradient(a, sums_a, sums_w, place) / rates[5]
+        new = theta - step_size * (gradient + rates[4] * theta)
+        new += noise * normals_at(key, i, place - frozen, m * (d + 1) - frozen)
         if warps_meet:
             triton.debug_barrier()
-        theta_out[...] = theta
+        theta_out[...] = new
         if warps_meet:
             triton.debug_barrier()
-        return theta, jnp.sum(squares) / (2 * rates[5])
+        return new, theta, jnp.sum(squares) / (2 * rates[5])
 
     theta = start[...]
     theta_out[...] = theta
     if warps_meet:
         triton.debug_barrier()
-    loss_out[0] = jax.lax.fori_loop(span[0], span[1], step, (theta, jnp.float32(0)))[1]
+    nothing = (theta, jnp.zeros_like(theta), jnp.float32(0))
+    _, before, loss = jax.lax.fori_loop(span[0], span[1], step, nothing)
+    loss_out[0] = loss + 0.5 * rates[4] * jnp.sum(before * before)
+
+
+def _kernel_in_groups(
+    span, rates, seed, start, x, y, *others, activation, m, d, group, groups, tile, weighted, frozen, warps_meet
+):
+    """`_kernel` for at least two groups of neurons. `start` and `theta_out` hold for each group its a, its w and zeros up to a
+    power of 2; neurons after the m-th are 0 and stay so.
+
+    A step first adds the terms of all groups but the last to the residuals, which are in memory, group by group. Then, from the
+    last group to the first, it adds the sums of a group, and moves the group: the gradient of a group needs the residuals of
+    all neurons before the step, but no other parameters than its own. The last group's terms of the residuals are added in
+    this second round, so its products are computed once. Each pass holds one group in registers.
+    """
+    from jax.experimental import pallas as pl
+    from jax.experimental.pallas import triton
+
+    weight, theta_out, loss_out, residuals = others if weighted else (None, *others)
+    width = theta_out.shape[0] // groups
+    place = jax.lax.iota(jnp.int32, width)
+    key, zero = (seed[0], seed[1]), jnp.zeros((tile,), jnp.float32)
+    tiles = (span[2] + tile - 1) // tile
+    # Loops with these bounds have indices of 32 bits, also where JAX's integers have 64.
+    none, last = np.int32(0), np.int32(groups - 1)
+
+    def meet():
+        if warps_meet:
+            triton.debug_barrier()
+
+    def parameters(g):
+        first = g * width
+        a = [theta_out[first + j] for j in range(group)]
+        return a, [[theta_out[first + group + j * d + k] for k in range(d)] for j in range(group)]
+
+    def forward(g, carry):
+        a, w = parameters(g)
+
+        def add(t, carry):
+            at = pl.ds(t * tile, tile)
+            # The memory of the residuals is not initialised.
+            residual, xs = jnp.where(g == 0, -y[at], residuals[at]), [x[k, at] for k in range(d)]
+            for output_weight, (output, _) in zip(a, _neurons(activation, w, xs), strict=True):
+                residual += output_weight * output
+            residuals[at] = residual
+            return carry
+
+        carry = jax.lax.fori_loop(0, tiles, add, carry)
+        meet()
+        return carry
+
+    def backward(i, g, norms):
+        a, w = parameters(g)
+
+        def add(t, sums):
+            at = pl.ds(t * tile, tile)
+            xs, neurons, own = [x[k, at] for k in range(d)], [], zero
+            for output_weight, neuron in zip(a, _neurons(activation, w, xs), strict=True):
+                own += output_weight * neuron[0]
+                neurons.append(neuron)
+            residual = residuals[at] + jnp.where(g == last, own, 0.0)
+            residuals[at] = residual
+            return _add(sums, residual, None if weight is None else weight[at], neurons, xs)
+
+        nothing = (zero, (zero,) * group, (zero,) * (group * d))
+        squares, sums_a, sums_w = jax.lax.fori_loop(0, tiles, add, nothing)
+        # Where the parameters of this group are in (a, w), the order in which the noise is drawn.
+        neuron, entry = g * group + place, g * group * d + place - group
+        is_output = (place < group) & (neuron < m)
+        is_weight = (place >= group) & (place < group * (d + 1)) & (entry < m * d)
+        step_size, noise = _rates_at(rates, is_output, is_weight)
+        row = pl.ds(g * width, width)
+        theta = theta_out[row]
+        gradient = _gradient(a, sums_a, sums_w, place) / rates[5]
+        new = theta - step_size * (gradient + rates[4] * theta)
+        at = jnp.where(place < group, neuron, m + entry) - frozen
+        new += noise * normals_at(key, i, at, m * (d + 1) - frozen)
+        meet()
+        theta_out[row] = new
+        meet()
+        # All groups have the same sum of squares of the residuals.
+        return squares, norms + theta * theta
+
+    def step(i, carry):
+        jax.lax.fori_loop(none, last, forward, none)
+        nothing = (zero, jnp.zeros((width,), jnp.float32))
+        return jax.lax.fori_loop(none, last + 1, lambda p, carry: backward(i, last - p, carry[1]), nothing)
+
+    def copy(g, carry):
+        row = pl.ds(g * width, width)
+        theta_out[row] = start[row]
+        return carry
+
+    jax.lax.fori_loop(none, last + 1, copy, none)
+    meet()
+    nothing = (zero, jnp.zeros((width,), jnp.float32))
+    squares, norms = jax.lax.fori_loop(span[0], span[1], step, nothing)
+    loss_out[0] = jnp.sum(squares) / (2 * rates[5]) + 0.5 * rates[4] * jnp.sum(norms)
 
 
 def descend(
     a: Float[Array, " m"],
     w: Float[Array, "m d"],
-    x_t: Float[Array, "d n"],
-    y: Float[Array, " n"],
-    extent: Extent | None = None,
+    samples: Samples,
     *,
     start: Int[Array, ""],
     stop: Int[Array, ""],
     step_size: Float[Array, ""],
-    seed: UInt32[Array, "2"] | None = None,
-    noise: Float[Array, ""] | float = 0.0,
-    penalty: Float[Array, ""] | float = 0.0,
+    noise: Float[Array, ""],
+    penalty: Float[Array, ""],
+    seed: UInt32[Array, "2"],
     output_weights: bool = True,
-    warps: int = 4,
+    activation: AbstractActivation = relu,
+    warps: int | None = None,
     interpret: bool | None = None,
 ) -> tuple[Float[Array, " m"], Float[Array, "m d"], Float[Array, ""]]:
-    """Steps `start` to `stop` of theta <- theta - eta grad(L + lambda |theta|^2) + noise xi, where L is the half mean squared
-    error on samples scaled by `tsjax.fast.loss.scaled_samples`, with their `extent`.
-
-    **Arguments:**
-
-    - `seed`: with the number of the step, it determines xi as `tsjax.optim.add_langevin_noise` of (a, w) does.
-    - `output_weights`: whether a is trained too; False trains w alone.
-    - `warps`: the number of warps (32 threads each) that train one student.
-
-    **Returns:** a, w, and L before the last step (0 if there was no step). Use `jax.vmap` for batches.
-    """
+    """`tsjax.fast.descent.descend` by the kernels, for float32 and an activation for which `lowers` holds. `warps` is the
+    number of warps (32 threads each) that train one student; by default `warps_for(n)`."""
     # This import is local, so that only users of the kernel need a jaxlib with Triton.
     from jax.experimental import pallas as pl
     from jax.experimental.pallas import triton
 
-    m, d = w.shape
-    size = m * (d + 1)
+    x_t, y, (count, total), weight = samples
+    (m, d), n = w.shape, y.shape[0]
+    warps = warps_for(n) if warps is None else warps
+    groups, group = grouping(m, d)
+    spare, size = groups * group - m, group * (d + 1)
     tile = 32 * warps
-    padding = -y.shape[0] % tile
-    count, total = scaled_samples(x_t, y, None)[2] if extent is None else extent
+    padding = -n % tile
+    if weight is None and _at_zero(activation)[0] != 0:
+        # Where phi(0) = 0, samples that do not count have x = 0, y = 0 and thus the residual 0.
+        weight = (jnp.arange(n) < count).astype(jnp.float32)
     width = 1 << (size - 1).bit_length()
-    seed = jnp.zeros(2, jnp.uint32) if seed is None else seed
     rates = (step_size * output_weights, step_size, noise * output_weights, noise, 2 * penalty, total)
-    theta = jnp.pad(jnp.concatenate([a, w.reshape(-1)]), (0, width - size))
+    rows = jnp.pad(a, (0, spare)).reshape(groups, group), jnp.pad(w, ((0, spare), (0, 0))).reshape(groups, -1)
+    theta = jnp.pad(jnp.concatenate(rows, axis=1), ((0, 0), (0, width - size))).reshape(-1)
     interpret = mode() == "interpret" if interpret is None else interpret
-    kernel = functools.partial(_kernel, m=m, d=d, tile=tile, warps_meet=not interpret)
-    theta, loss = pl.pallas_call(
+    kernel = functools.partial(
+        _kernel if groups == 1 else _kernel_in_groups,
+        activation=activation, m=m, d=d, group=group, groups=groups, tile=tile, weighted=weight is not None,
+        frozen=0 if output_weights else m, warps_meet=not interpret,
+    )  # fmt: skip
+    lengths = (groups * width, 1) if groups == 1 else (groups * width, 1, n + padding)
+    theta, loss, *_ = pl.pallas_call(
         kernel,
-        out_shape=(jax.ShapeDtypeStruct((width,), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)),
+        out_shape=tuple(jax.ShapeDtypeStruct((length,), jnp.float32) for length in lengths),
         compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1),
         interpret=interpret,
         name="tsjax_descend",
@@ -260,5 +492,7 @@ def descend(
         theta,
         jnp.pad(x_t, ((0, 0), (0, padding))),
         jnp.pad(y, (0, padding)),
+        *(() if weight is None else (jnp.pad(weight, (0, padding)),)),
     )
-    return theta[:m], theta[m:size].reshape(m, d), loss[0]
+    rows = theta.reshape(groups, width)
+    return rows[:, :group].reshape(-1)[:m], rows[:, group:size].reshape(-1, d)[:m], loss[0]

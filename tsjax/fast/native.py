@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax.extend.backend import backends
 from jaxtyping import Array, Float, Int, UInt32
 
-from ..activations import relu
+from ..activations import AbstractActivation, relu
 from ..cache import cache_folder, private_folder, read_private
 from ..network import TwoLayer
 from ..versions import version_of
@@ -159,9 +159,7 @@ def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
 def descend(
     a: Float[Array, " m"],
     w: Float[Array, "m d"],
-    x_t: Float[Array, "d n"],
-    y: Float[Array, " n"],
-    extent: tuple[Int[Array, ""], Float[Array, ""]],
+    samples: tuple,
     *,
     start: Int[Array, ""],
     stop: Int[Array, ""],
@@ -170,11 +168,15 @@ def descend(
     penalty: float | Float[Array, ""],
     seed: UInt32[Array, "2"],
     output_weights: bool = True,
+    activation: AbstractActivation = relu,
 ) -> tuple[Float[Array, " m"], Float[Array, "m d"], Float[Array, ""]]:
-    """`tsjax.fast.descent.descend` by the kernel that `load` found, in float32. It reads no samples beyond the `extent`.
+    """`tsjax.fast.descent.descend` of a relu network by the kernel that `load` found, in float32. It reads no
+    samples beyond the `extent`.
 
     **Raises:** RuntimeError if there is no kernel.
     """
+    x_t, y, extent, _ = samples
+    assert activation == relu
     together = lambda dtype, *values: jnp.stack([jnp.asarray(value, dtype) for value in values])
     span = together(jnp.int32, start, stop, 0 if output_weights else a.shape[0])
     rates = together(jnp.float32, step_size, noise, penalty)

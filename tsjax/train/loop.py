@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..fast import descent
-from ..fast.loss import scaled_samples
+from ..fast.steps import samples_for
 from ..losses import AbstractObjective, Objective, Penalised, Squared, check, on, outputs_of
 from ..network import TwoLayer
 from ..optim import Descent, noise_seed
@@ -250,7 +250,7 @@ def log_spaced(steps: int, points: int, segment: int = 1) -> tuple[int, ...]:
 
 
 def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
-    """A function that does many steps of plain or noisy gradient descent of a two-layer ReLU network in one call
+    """A function that does many steps of plain or noisy gradient descent of a two-layer network in one call
     (`tsjax.fast.descent`), or None if no kernel can do this training."""
     data, penalty, plain = batches.fixed, 0.0, objective
     if isinstance(plain, Penalised):
@@ -265,7 +265,7 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
         and optimizer.is_constant
     ):
         return None
-    both, (x_t, y, extent) = params.a is not None, scaled_samples(data.x.T, data.y, data.weight)
+    both, samples = params.a is not None, samples_for(model.activation, data.x.T, data.y, data.weight)
     temperature = 0.0 if optimizer.temperature is None else optimizer.temperature
     noise = jnp.sqrt(2 * jnp.asarray(optimizer.step_size) * temperature)
     seed = jnp.zeros(2, jnp.uint32) if optimizer.key is None else noise_seed(optimizer.key)
@@ -274,8 +274,8 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
         params, opt_state, batch_state, loss = carry
         a = params.a if both else model.a
         a, w, last = descent.descend(
-            a, params.w, x_t, y, extent, start=start, stop=end, step_size=optimizer.step_size, noise=noise,
-            penalty=penalty, seed=seed, output_weights=both,
+            a, params.w, samples, start=start, stop=end, step_size=optimizer.step_size, noise=noise,
+            penalty=penalty, seed=seed, output_weights=both, activation=model.activation,
         )  # fmt: skip
         params = eqx.tree_at(lambda net: net.w, params, w)
         params = eqx.tree_at(lambda net: net.a, params, a) if both else params
