@@ -25,6 +25,7 @@ import pytest  # noqa: E402
 import shellingham  # noqa: E402
 from helpers import SEED  # noqa: E402
 from jax._src.interpreters import mlir  # noqa: E402
+from matplotlib import mathtext  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -41,6 +42,10 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # programs of a process share one here; they are the same, letter by letter. Other versions of JAX may lack the function.
 if hasattr(mlir, "make_ir_context"):
     mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+
+# Matplotlib keeps the layout of the last 50 formulas; the labels of one report are more, and the reports of tests are alike.
+if hasattr(mathtext.MathTextParser, "_parse_cached"):
+    mathtext.MathTextParser._parse_cached = functools.cache(mathtext.MathTextParser._parse_cached.__wrapped__)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,6 +75,16 @@ def key():
 def rng():
     """NumPy's generator with the seed of the test run."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """The figures beside a report's page are empty, for tests of something else: drawing them takes half of a report's time."""
+    from matplotlib.figure import Figure
+
+    from tsjax.report import page
+
+    monkeypatch.setattr(page, "figure_of", lambda *_: Figure(figsize=(1.0, 1.0)))
 
 
 @pytest.fixture

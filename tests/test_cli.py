@@ -17,6 +17,9 @@ import tsjax as ts
 from tsjax.cli import app, main
 from tsjax.cli.specs import shipped_sweeps
 
+# What reports draw is tested in tests/report, and test_cli_stores.py draws the figures of its pages.
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 BASE = """
 study = "superiority"
 [problem]
