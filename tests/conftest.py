@@ -1,4 +1,5 @@
 import atexit
+import functools
 import gc
 import os
 import shutil
@@ -23,6 +24,8 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import shellingham  # noqa: E402
 from helpers import SEED  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
+from matplotlib import mathtext  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -35,6 +38,14 @@ os.environ["TSJAX_CACHE_DIR"] = os.environ["TSJAX_TEST_CACHE"]
 jax.config.update("jax_compilation_cache_dir", f"{os.environ['TSJAX_TEST_CACHE']}/programs")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# JAX loads MLIR's dialects into a new context for every program that it lowers: a fifth of the time of a small program. The
+# programs of a process share one here; they are the same, letter by letter. Other versions of JAX may lack the function.
+if hasattr(mlir, "make_ir_context"):
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+
+# Matplotlib keeps the layout of the last 50 formulas; the labels of one report are more, and the reports of tests are alike.
+if hasattr(mathtext.MathTextParser, "_parse_cached"):
+    mathtext.MathTextParser._parse_cached = functools.cache(mathtext.MathTextParser._parse_cached.__wrapped__)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,6 +75,16 @@ def key():
 def rng():
     """NumPy's generator with the seed of the test run."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def blank_figures(monkeypatch):
+    """The figures beside a report's page are empty, for tests of something else: drawing them takes half of a report's time."""
+    from matplotlib.figure import Figure
+
+    from tsjax.report import page
+
+    monkeypatch.setattr(page, "figure_of", lambda *_: Figure(figsize=(1.0, 1.0)))
 
 
 @pytest.fixture
@@ -98,6 +119,13 @@ def pytest_configure(config):
     # XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true" all tests run what users run.
     flags = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{flags} {os.environ.get('XLA_FLAGS', '')}"
+
+
+def pytest_collection_finish(session):
+    """What is imported by now stays to the end: the garbage collector need not go through it again each time."""
+    del session
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config):

@@ -1,5 +1,6 @@
 """The command line, in this process: what it prints, what it exits with, and that no wrong input is a traceback."""
 
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -16,6 +17,9 @@ import pytest
 import tsjax as ts
 from tsjax.cli import app, main
 from tsjax.cli.specs import shipped_sweeps
+
+# What reports draw is tested in tests/report, and test_cli_stores.py draws the figures of its pages.
+pytestmark = pytest.mark.usefixtures("blank_figures")
 
 BASE = """
 study = "superiority"
@@ -604,6 +608,18 @@ def test_doctor(tsjax):
 
 
 def test_list_names_every_shipped_sweep(tsjax, monkeypatch):
+    # Both lists below are of the same plans, which are made once.
+    from tsjax.sweep import plan, spec
+
+    load, make, made = functools.cache(spec.load_spec), plan.plan_cells, {}
+
+    def plan_once(one, experiment):
+        if one.claim not in made:
+            made[one.claim] = make(one, experiment)
+        return made[one.claim]
+
+    monkeypatch.setattr(spec, "load_spec", load)
+    monkeypatch.setattr(plan, "plan_cells", plan_once)
     code, out, _ = tsjax("list", "--json")
     rows = {row["name"]: row for row in json.loads(out)}
     assert code == 0 and rows.keys() == {path.stem for path in shipped_sweeps().glob("*.toml")}
@@ -612,6 +628,7 @@ def test_list_names_every_shipped_sweep(tsjax, monkeypatch):
     assert all(row["claim"] and row["minutes"] > 0 for row in rows.values())
     monkeypatch.setenv("COLUMNS", "80")
     code, out, _ = tsjax("list")
+    assert len(made) == len(rows)
     assert code == 0 and max(len(line) for line in out.splitlines()) <= 80 and "2 h 30 min" in out
 
 

@@ -105,6 +105,7 @@ def _old(store: Path) -> Path:
 SAID = "These numbers stand on 60 of 96 cells"
 
 
+@pytest.mark.usefixtures("blank_figures")
 @pytest.mark.parametrize("command", ["rates", "verify", "report", "figure", "export"])
 def test_damaged_work_is_said_by_every_command_that_shows_numbers(tsjax, damaged, command):
     _, out, err = tsjax(command, damaged, *READING[command])
@@ -292,6 +293,7 @@ def test_check_of_records_of_two_sweeps(tsjax, incomplete, tmp_path):
 # A store in the place of a sweep file
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_store_goes_on_with_the_sweep_that_it_describes(tsjax, tmp_path, damaged):
     code, _, err = tsjax("run", damaged, "--quiet")
     assert code == 2 and "would import and run sweep.toys:power" in err and "--trust" in err
@@ -305,6 +307,7 @@ def test_a_store_goes_on_with_the_sweep_that_it_describes(tsjax, tmp_path, damag
     assert code == 2 and "--smoke is a size of a sweep file" in err
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_store_of_tsjax_itself_needs_no_trust(tsjax, tmp_path):
     run_spec(REAL, out=tmp_path / "s", chunk=1, commit_seconds=0.0)
     next((tmp_path / "s" / "chunks").iterdir()).unlink()
@@ -400,6 +403,7 @@ def mount(tmp_path):
     subprocess.run(["umount", str(folder)], check=False, capture_output=True)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_complete_sweep_on_a_disk_that_is_read_only_is_a_success(tsjax, mount, whole, incomplete):
     disk = mount("size=64m")
     shutil.copytree(whole, disk / "whole")
@@ -427,6 +431,7 @@ def test_a_full_disk_has_its_own_exit_code(tsjax, mount, whole, name):
     assert (disk / name).read_text() == "before" and len(list(disk.iterdir())) == 1
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_full_disk_for_a_report(tsjax, mount, whole):
     disk = mount("size=64k")
     code, _, err = tsjax("report", whole, "--out", disk / "page")
@@ -461,7 +466,7 @@ def _page(tsjax, folder, *options):
     return tsjax("page", str(folder / "runs.csv"), "--x", "n", "--y", "loss", *options)
 
 
-def test_the_page_of_a_table(tsjax, tmp_path, monkeypatch):
+def test_the_page_of_a_table(tsjax, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     rows = [f"{n},{2 / (n + s)},{s},{m}" for n in (16, 32, 64) for s in range(4) for m in ("net", "deep net")]
     (tmp_path / "runs.csv").write_text("\n".join(["n,loss,seed,model", *rows]))
@@ -478,11 +483,12 @@ def test_the_page_of_a_table(tsjax, tmp_path, monkeypatch):
         assert code == 0 and out, err
     code, out, err = tsjax("run", "runs/runs")
     assert code == 2 and "there is nothing to run" in err
+    request.getfixturevalue("blank_figures")
     code, out, err = _page(tsjax, tmp_path, "--curve", "model", "--json", "--out", "other")
     assert code == 0 and [row["curve"] for row in json.loads(out)["rates"]] == ["net", "deep_net"]
 
 
-def test_the_page_of_a_surface(tsjax, tmp_path, monkeypatch):
+def test_the_page_of_a_surface(tsjax, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     rows = [f"{n},{n * f},{2 / n**0.5 + 3 / (n * f) ** 0.4}" for n in (16, 32, 64, 128) for f in (1.1, 3.7, 9.3)]
     (tmp_path / "models.csv").write_text("\n".join(["n,tokens,loss", *rows]))
@@ -493,6 +499,7 @@ def test_the_page_of_a_surface(tsjax, tmp_path, monkeypatch):
     assert "[surface]" in page and "Best at a given compute" in page
     assert (tmp_path / "runs/models/figures/surface.svg").is_file()
     # As the page says how to make it again, and from the store.
+    request.getfixturevalue("blank_figures")
     (tmp_path / "claims.toml").write_text('[surface]\nn = "n"\nd = "tokens"\ncost = 6.0\n')
     again = ["--by", "tokens", "--claims", "claims.toml", "--out", "again"]
     assert tsjax(*command[:6], *again)[0] == 0 and tsjax("report", "again")[0] == 0

@@ -20,6 +20,9 @@ import tsjax as ts
 from tsjax.cli import app
 from tsjax.cli.specs import shipped_sweeps
 
+# What reports draw is tested in tests/report, and test_cli_stores.py draws the figures of its pages.
+pytestmark = pytest.mark.usefixtures("blank_figures")
+
 ROOT = Path(ts.__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # What blocks may be written in. Those of Python are run by test_documents.py, which also looks at what they print, those of py

@@ -61,8 +61,14 @@ class Sphere(AbstractInputs):
         return Moments(second=1.0 / self.d, fourth=1.0 / (self.d * (self.d + 2)), gaussian=False)
 
     def sample(self, key: PRNGKeyArray, n: int, dtype=None) -> Float[Array, "n d"]:
-        x = jr.normal(key, (n, self.d), dtype)
-        return x / jnp.linalg.norm(x, axis=1, keepdims=True)
+        return _unit_vectors(key, n, self.d, dtype)
+
+
+# Compiled even where it is called eagerly, as other draws are: one program in place of one for each operation.
+@eqx.filter_jit
+def _unit_vectors(key: PRNGKeyArray, n: int, d: int, dtype) -> Float[Array, "n d"]:
+    x = jr.normal(key, (n, d), dtype)
+    return x / jnp.linalg.norm(x, axis=1, keepdims=True)
 
 
 class Gaussian(AbstractInputs):
@@ -135,7 +141,7 @@ class ReLUTeacher(AbstractTeacher):
 
     def sample(self, key: PRNGKeyArray, d: int, dtype=None) -> TwoLayer:
         self.check(d)
-        return _sample_network(key, self.m, d, self.signs, self.cosine, relu, dtype)
+        return _sample_network(key, self.m, d, self.signs, jnp.asarray(self.cosine), relu, dtype)
 
 
 class TwoLayerTeacher(AbstractTeacher):
@@ -164,7 +170,7 @@ class TwoLayerTeacher(AbstractTeacher):
 
     def sample(self, key: PRNGKeyArray, d: int, dtype=None) -> TwoLayer:
         self.check(d)
-        return _sample_network(key, self.m, d, self.signs, self.cosine, self.activation, dtype)
+        return _sample_network(key, self.m, d, self.signs, jnp.asarray(self.cosine), self.activation, dtype)
 
 
 def _check_neurons(m: int, signs: str, cosine) -> None:
@@ -185,6 +191,7 @@ def _check_independent(teacher: str, m: int, d: int) -> None:
         )
 
 
+@eqx.filter_jit
 def _sample_network(key, m: int, d: int, signs: str, c, activation: AbstractActivation, dtype) -> TwoLayer:
     """A network with the neurons and signs that `ReLUTeacher` documents."""
     key_w, key_a = jr.split(key)
@@ -312,15 +319,27 @@ class Problem(AbstractTask):
         `tsjax.Size`, rows after its count have weight 0."""
         check_key(key)
         size = size_of(n)
-        key_x, key_eps = jr.split(key)
-        x = self.inputs.sample(key_x, size.limit, dtype)
-        if self.noise == "gaussian":
-            eps = jr.normal(key_eps, (size.limit,), x.dtype)
-        else:
-            eps = jr.uniform(key_eps, (size.limit,), x.dtype, minval=-(3.0**0.5), maxval=3.0**0.5)
-        noise_std = jnp.asarray(self.noise_std).astype(x.dtype)
-        y = (jax.vmap(teacher)(x) + noise_std * eps).astype(x.dtype)
+        # A plain function would be compiled anew each time that it is written down; a network is data of the program.
+        pairs = _pairs_compiled if isinstance(teacher, TwoLayer) else _pairs
+        noise_std = jnp.asarray(self.noise_std)
+        x, y = pairs(key, self.inputs, teacher, noise_std, self.noise, size.limit, dtype)
         return Dataset(x=x, y=y, weight=size.weights(x.dtype))
+
+
+def _pairs(
+    key: PRNGKeyArray, inputs: AbstractInputs, teacher, noise_std: Float[Array, ""], noise: str, n: int, dtype
+) -> tuple[Array, Array]:
+    """n inputs, and their responses with noise."""
+    key_x, key_eps = jr.split(key)
+    x = inputs.sample(key_x, n, dtype)
+    if noise == "gaussian":
+        eps = jr.normal(key_eps, (n,), x.dtype)
+    else:
+        eps = jr.uniform(key_eps, (n,), x.dtype, minval=-(3.0**0.5), maxval=3.0**0.5)
+    return x, (jax.vmap(teacher)(x) + noise_std.astype(x.dtype) * eps).astype(x.dtype)
+
+
+_pairs_compiled = eqx.filter_jit(_pairs)
 
 
 def _number(value) -> str:

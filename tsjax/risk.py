@@ -94,12 +94,19 @@ def network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -
     **Raises:** ValueError if G has no closed form: for networks with different activations, for inputs that are not
     rotation-invariant, for erf unless the inputs are Gaussian, and for an `Activation(function)`.
     """
-    gram = _gram(student, teacher, inputs)
-    if gram is None:
+    if _gram(student, teacher, inputs) is None:
         raise ValueError(
             f"no closed form for the risk of {_pair(student, teacher)} under {type(inputs).__name__} inputs: use "
             "tsjax.excess_risk(..., key=...) or tsjax.monte_carlo_risk for an estimate."
         )
+    return _network_risk(student, teacher, inputs)
+
+
+@eqx.filter_jit
+def _network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -> Float[Array, ""]:
+    # Made here, as in `_kernel_risk`.
+    gram = _gram(student, teacher, inputs)
+    assert gram is not None
     # The student comes last: the trailing entries of padded feature arrays are not in use, and their tiles are skipped.
     a = jnp.concatenate([-jnp.asarray(teacher.a, jnp.float64), jnp.asarray(student.a, jnp.float64)])
     w = jnp.concatenate([jnp.asarray(teacher.w, jnp.float64), jnp.asarray(student.w, jnp.float64)])
@@ -139,6 +146,12 @@ def monte_carlo_risk(
         raise ValueError(
             f"the fit predicts values of shape {predicted.shape[1:]}, but the teacher has outputs of shape {truth.shape[1:]}."
         )
+    return _mean_square(predicted, truth)
+
+
+@eqx.filter_jit
+def _mean_square(predicted: Float[Array, "samples ..."], truth: Float[Array, "samples ..."]) -> RiskEstimate:
+    samples = len(predicted)
     squared = ((predicted - truth) ** 2).reshape(samples, -1).sum(axis=1)
     return RiskEstimate(jnp.mean(squared), jnp.std(squared, ddof=1) / math.sqrt(samples))
 

@@ -117,9 +117,12 @@ def test_a_sweep_may_name_the_figure_of_its_claim(result):
         result.spec = original
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_report_has_them(result, tmp_path):
     page = write_report(result, tmp_path).read_text()
     assert "error against n^2/d" in page.lower() and "exponent of risk against d" in page.lower()
+    for drawing in drawings(result):
+        draw(result, drawing).draw_without_rendering()
     # Against x itself a metric is drawn once.
     assert len({drawing.name for drawing in drawings(result)}) == len(drawings(result))
     # Names of files stay different where expressions differ in one sign.

@@ -49,6 +49,7 @@ def test_they_are_those_of_the_cells(result):
     assert set(path.coords) == {"width", "scale", "seed"}
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_store_holds_them_and_no_table_does(result, tmp_path):
     again = ts.load(result.path)
     for name in ("atoms", "path"):

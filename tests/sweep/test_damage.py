@@ -337,6 +337,7 @@ def test_a_plan_by_hand_is_refused_before_it_is_built(store, damage):
         ts.load(store)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_a_damaged_description_heals_beside_a_report(store, finished):
     ts.load(store).report()
     (store / "sweep.json").write_text("")

@@ -128,6 +128,7 @@ def test_240_models_in_two_axes():
     assert surface.parameters["E"].value == pytest.approx(1.86455, rel=2e-5)
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_learning_curves_of_a_public_database(tmp_path):
     """LCDB (Mohr et al. 2022), set 44 of OpenML: error on 461 test points of three learners, five splits by five."""
     claims = [

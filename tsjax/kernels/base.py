@@ -106,7 +106,7 @@ class AbstractPairKernel(AbstractKernel):
         return _pair_matrix(trace_floats(self), x1, x2)
 
     def diagonal(self, x: Float[Array, "n d"]) -> Float[Array, " n"]:
-        return jax.vmap(lambda a: self.evaluate(a, a))(x)
+        return _pair_diagonal(trace_floats(self), x)
 
 
 class AbstractRotationInvariantKernel(AbstractPairKernel):
@@ -125,6 +125,11 @@ def _pair_matrix(kernel: AbstractPairKernel, x1: Float[Array, "n1 d"], x2: Float
     if x1.shape[0] * x2.shape[0] <= _PAIRS:
         return jax.vmap(row)(x1)
     return jax.lax.map(row, x1, batch_size=max(1, _PAIRS // x2.shape[0]))
+
+
+@eqx.filter_jit
+def _pair_diagonal(kernel: AbstractPairKernel, x: Float[Array, "n d"]) -> Float[Array, " n"]:
+    return jax.vmap(lambda a: kernel.evaluate(a, a))(x)
 
 
 class _Sum(AbstractKernel):
