@@ -6,8 +6,11 @@ import jax.random as jr
 import numpy as np
 import optax
 import pytest
+from helpers import SEED
+from scipy import stats
 
 import tsjax as ts
+from tsjax.optim import counter_normals, noise_seed
 
 COUNT = 40_000
 
@@ -116,3 +119,30 @@ def test_an_optimizer_on_the_sphere_needs_the_parameters():
     optimizer = ts.on_sphere(optax.sgd(0.1))
     with pytest.raises(ValueError, match="needs the parameters"):
         optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)))
+
+
+@pytest.mark.slow
+def test_the_generator_of_the_noise_is_normal_and_independent():
+    """10^7 numbers: moments, the law by Kolmogorov and Smirnov's test, and correlations between neighbours, halves of the
+    generator's blocks, steps and seeds. Every statistic is within 4.5 standard errors of its value for independent normals."""
+    count, seed = 10**7, noise_seed(jr.key(SEED))
+    draw = lambda seed, step: np.asarray(counter_normals(seed, jnp.int32(step), count, jnp.float32), np.float64)
+    xi, errors = draw(seed, 0), 4.5 / count**0.5
+    # E xi^k, and the standard deviation of xi^k.
+    for power, mean, deviation in ((1, 0, 1), (2, 1, 2**0.5), (3, 0, 15**0.5), (4, 3, 96**0.5)):
+        assert abs(np.mean(xi**power) - mean) < errors * deviation
+    # The midpoints of 2^24 parts are uniform up to 2^-25, which is far below the resolution of this sample.
+    assert stats.kstest(xi, "norm").pvalue > 1e-4
+    # The two halves hold the first and the second words of the same blocks.
+    others = {
+        "next": (xi[:-1], xi[1:]),
+        "far": (xi[:-1000], xi[1000:]),
+        "halves": np.split(xi, 2),
+        "next step": (xi, draw(seed, 1)),
+        "far step": (xi, draw(seed, 1 << 20)),
+        "next seed": (xi, draw(seed + jnp.uint32(1), 0)),
+    }
+    for name, (one, other) in others.items():
+        assert abs(np.mean(one * other)) < 4.5 / len(one) ** 0.5, name
+        # Squares too, since numbers that are not independent may be uncorrelated.
+        assert abs(np.mean((one**2 - 1) * (other**2 - 1))) < 4.5 * 2 / len(one) ** 0.5, name

@@ -161,6 +161,16 @@ def test_samples_that_do_not_count_are_not_read():
         np.testing.assert_array_equal(one, other)
 
 
+@needs_kernel
+def test_with_cpus_alone_no_code_for_other_devices_is_traced(monkeypatch):
+    a, w, x_t, y = _case(3, 4, 40)
+    trace = lambda: str(jax.make_jaxpr(lambda a, w: descend(a, w, _samples(x_t, y), **_settings(0, 5)))(a, w))
+    if jax.default_backend() == "cpu":
+        assert "platform_index" not in trace() and "ffi_call" in trace()
+    monkeypatch.setattr(native, "only_cpus", lambda: False)
+    assert "platform_index" in trace()
+
+
 def test_derivatives_are_those_of_xla():
     a, w, x_t, y = _case(3, 4, 40)
 
