@@ -147,7 +147,8 @@ def half_mse_and_gradient(
     **Raises:** RuntimeError if there is no kernel.
     """
     like = (jax.ShapeDtypeStruct((), a.dtype), a, w)
-    return _call("tsjax_half_mse", like, a, w, x_t, y, count.astype(jnp.int32), total.astype(a.dtype))
+    loss, of_a, of_w = _call("tsjax_half_mse", like, a, w, x_t, y, count.astype(jnp.int32), total.astype(a.dtype))
+    return loss, of_a, of_w
 
 
 def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
@@ -182,4 +183,5 @@ def descend(
     rates = together(jnp.float32, step_size, noise, penalty)
     count, total = extent[0].astype(jnp.int32), extent[1].astype(jnp.float32)
     like = (a, w, jax.ShapeDtypeStruct((), a.dtype))
-    return _call("tsjax_descend", like, a, w, x_t, y, count, total, span, rates, seed)
+    a, w, loss = _call("tsjax_descend", like, a, w, x_t, y, count, total, span, rates, seed)
+    return a, w, loss

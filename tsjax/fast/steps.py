@@ -56,8 +56,9 @@ def descend_by_xla(
         weight = (jnp.arange(y.shape[0]) < extent.samples).astype(y.dtype)
 
     def objective(theta):
-        residual = TwoLayer(*theta, activation).samples_last(x_t) - y
-        squares = sum(jnp.sum(leaf * leaf) for leaf in theta)
+        a, w = theta
+        residual = TwoLayer(a, w, activation).samples_last(x_t) - y
+        squares = jnp.sum(a * a) + jnp.sum(w * w)
         return jnp.sum(weight * residual * residual) / (2 * extent.total) + penalty * squares
 
     def step(i, carry):

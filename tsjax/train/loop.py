@@ -266,15 +266,18 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
     ):
         return None
     both, samples = params.a is not None, samples_for(model.activation, data.x.T, data.y, data.weight)
-    temperature = 0.0 if optimizer.temperature is None else optimizer.temperature
-    noise = jnp.sqrt(2 * jnp.asarray(optimizer.step_size) * temperature)
+    # They are no schedules, since the optimizer is constant.
+    step_size, temperature = (
+        jnp.asarray(v) for v in (optimizer.step_size, 0.0 if optimizer.temperature is None else optimizer.temperature)
+    )
+    noise = jnp.sqrt(2 * step_size * temperature)
     seed = jnp.zeros(2, jnp.uint32) if optimizer.key is None else noise_seed(optimizer.key)
 
     def launch(carry, start, end):
         params, opt_state, batch_state, loss = carry
         a = params.a if both else model.a
         a, w, last = descent.descend(
-            a, params.w, samples, start=start, stop=end, step_size=optimizer.step_size, noise=noise,
+            a, params.w, samples, start=start, stop=end, step_size=step_size, noise=noise,
             penalty=penalty, seed=seed, output_weights=both, activation=model.activation,
         )  # fmt: skip
         params = eqx.tree_at(lambda net: net.w, params, w)
