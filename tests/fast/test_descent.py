@@ -52,9 +52,13 @@ def _by_xla(a, w, samples, settings, output_weights=True):
     return descend_by_xla(a, w, samples, **settings, output_weights=output_weights)
 
 
-# Numbers of neurons, inputs and samples next to the sizes of blocks, vectors and tiles.
+# Numbers of neurons, inputs and samples next to the sizes of blocks, vectors and tiles, and so many samples that they are not
+# copied.
 @needs_kernel
-@pytest.mark.parametrize(("m", "d", "n", "output_weights"), [(1, 1, 1, True), (7, 11, 257, False), (10, 6, 600, True)])
+@pytest.mark.parametrize(
+    ("m", "d", "n", "output_weights"),
+    [(1, 1, 1, True), (7, 11, 257, False), (10, 6, 600, True), (2, 100, 11_003, True)],
+)
 def test_it_does_the_steps_of_gradient_descent(m, d, n, output_weights):
     a, w, x_t, y = _case(m, d, n)
     arguments = a, w, _samples(x_t, y), _settings(2, 9), output_weights

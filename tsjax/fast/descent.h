@@ -2,9 +2,9 @@
 
    theta <- theta - eta grad (L + lambda |theta|^2) + noise xi.
 
-   The loss of half_mse.h comes before this file. The samples are copied once, into tiles that lie one after the other and are
-   filled up with zeros, which add nothing to sums. A student's samples and parameters then stay in the nearest cache over all
-   its steps. */
+   The loss of half_mse.h comes before this file. Samples that may fit into a cache are copied once, into tiles that lie one
+   after the other and are filled up with zeros, which add nothing to sums. A student's samples and parameters then stay in the
+   nearest cache over all its steps. More samples are read where they are, so that no thread keeps much memory. */
 
 typedef uint32_t WORDS __attribute__((vector_size(BYTES), aligned(4), may_alias));
 typedef int32_t WHOLE __attribute__((vector_size(BYTES), aligned(4), may_alias));
@@ -91,44 +91,58 @@ static void noise_of(const uint32_t *key, uint32_t step, long size, float *xi) {
 /* What a student needs beside its parameters. */
 typedef struct {
   long d, m;       /* inputs, neurons */
-  long count;      /* samples that count, filled up to whole vectors */
+  long count;      /* samples that count; of a copy, filled up to whole vectors */
   float total;     /* the divisor of sums over samples */
   float eta, noise, penalty;
   long first;      /* parameters before this one do not move */
   const uint32_t *key;
-  float *x, *y;    /* samples in tiles: x (tiles, d, TILE), y (tiles, TILE) */
+  const float *x, *y;
+  long stride, jump; /* where the coordinates of x are, see half_mse.h */
+  float *copy;     /* samples in tiles: x (tiles, d, TILE), then y (tiles, TILE) */
   float *gradient; /* (m (d + 1)) */
   float *xi;       /* noise_room(m (d + 1)) */
   float *scratch;  /* scratch_f32(d, m) */
 } Descent;
 
-static long tiles_of(long n) { return (n + TILE - 1) / TILE; }
+/* The largest copy, in floats. */
+#define MOST_COPIED (1L << 20)
+
+/* The number of floats in a copy of n samples, in whole tiles. */
+static long copy_room(long n, long d) { return (n + TILE - 1) / TILE * TILE * (d + 1); }
 
 /* The number of floats in the arrays of a Descent. */
 static size_t descent_room(long n, long d, long m) {
-  return tiles_of(n) * TILE * (d + 1) + m * (d + 1) + noise_room(m * (d + 1)) + scratch_f32(d, m);
+  const long copied = copy_room(n, d) < MOST_COPIED ? copy_room(n, d) : MOST_COPIED;
+  return copied + m * (d + 1) + noise_room(m * (d + 1)) + scratch_f32(d, m);
 }
 
-/* `room` has the alignment of vectors, and so have the samples and z, which come first. */
+/* `room` has the alignment of vectors, and so have z and the tiles of a copy. */
 static void place_arrays(Descent *s, float *room, long n) {
-  s->x = room;
-  s->y = s->x + tiles_of(n) * TILE * s->d;
-  s->scratch = s->y + tiles_of(n) * TILE;
+  const long copied = copy_room(n, s->d) < MOST_COPIED ? copy_room(n, s->d) : MOST_COPIED;
+  s->copy = room;
+  s->scratch = s->copy + copied;
   s->gradient = s->scratch + scratch_f32(s->d, s->m);
   s->xi = s->gradient + s->m * (s->d + 1);
 }
 
-/* Copies the first `count` samples of x (d, n) and y (n) into tiles. */
+/* Takes the first `count` samples of x (d, n) and y (n). Whether they are copied depends on `count` and not on n, so that
+   padding changes no bit of the results. */
 static void take_samples(Descent *s, long n, long count, const float *x, const float *y) {
-  s->count = (count + WIDE - 1) / WIDE * WIDE;
+  const long room = copy_room(count, s->d);
+  if (room > MOST_COPIED) {
+    s->x = x, s->y = y, s->stride = n, s->jump = TILE, s->count = count;
+    return;
+  }
+  float *const xs = s->copy, *const ys = xs + room / (s->d + 1) * s->d;
   for (long start = 0; start < count; start += TILE) {
     const long tile = count - start < TILE ? count - start : TILE, filled = (tile + WIDE - 1) / WIDE * WIDE;
     for (long k = 0; k <= s->d; k++) {
-      float *to = k < s->d ? s->x + start * s->d + k * TILE : s->y + start;
+      float *to = k < s->d ? xs + start * s->d + k * TILE : ys + start;
       memcpy(to, k < s->d ? x + k * n + start : y + start, sizeof(float) * tile);
       memset(to + tile, 0, sizeof(float) * (filled - tile));
     }
   }
+  s->x = xs, s->y = ys, s->stride = TILE, s->jump = s->d * TILE, s->count = (count + WIDE - 1) / WIDE * WIDE;
 }
 
 /* Steps `start` to `stop` from theta = (a, w). Returns L + lambda |theta|^2 before the last step, and 0 if there is no step. */
@@ -136,7 +150,7 @@ static float descend(const Descent *s, long start, long stop, float *theta) {
   const long m = s->m, size = m * (s->d + 1), moving = size - s->first;
   float loss = 0, squares = 0;
   for (long step = start; step < stop; step++) {
-    loss = half_mse_f32(s->count, s->total, s->d, m, s->x, TILE, s->d * TILE, s->y, theta, theta + m, s->gradient,
+    loss = half_mse_f32(s->count, s->total, s->d, m, s->x, s->stride, s->jump, s->y, theta, theta + m, s->gradient,
                         s->gradient + m, s->scratch);
     if (step == stop - 1)
       for (long p = 0; p < size; p++) squares += theta[p] * theta[p];

@@ -100,8 +100,8 @@ static size_t NAME(scratch)(long d, long m) { return m * (TILE + d * LANES); }
 /* L and its gradient in a (m) and w (m, d). Coordinate k of sample i in tile t is x[t jump + k stride + i]: for x (d, n) the
    stride is n and the jump TILE. y is (n).
 
-   With G_j = sum_i r_i 1[<w_j, x_i> > 0] x_i for the residuals r, the gradient is a_j G_j / total in w_j, and <w_j, G_j> / total
-   in a_j. A z that is NaN counts as active, so that it spreads. */
+   With G_j = sum_i r_i 1[<w_j, x_i> > 0] x_i for the residuals r, the gradient is a_j G_j / total in w_j and
+   <w_j, G_j> / total in a_j. A z that is NaN counts as active, so that it spreads. */
 static REAL NAME(half_mse)(long count, REAL total, long d, long m, const REAL *x, long stride, long jump, const REAL *y,
                            const REAL *a, const REAL *w, REAL *ga, REAL *gw, REAL *scratch) {
   REAL *z = scratch, *sums = z + m * TILE;
