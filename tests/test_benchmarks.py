@@ -1,12 +1,13 @@
 """What the benchmarks compare must be the same work, and their guard must fail when it should."""
 
 import json
+import re
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import compare, gpu_sweep, networks, runner_ways, runners, ways
+from benchmarks import compare, gpu_sweep, million, networks, runner_ways, runners, ways
 from benchmarks.__main__ import NAMES
 from benchmarks.training import LIMIT, OURS, draw
 from tsjax.fast import native
@@ -95,6 +96,16 @@ def test_whole_sweeps_in_fresh_processes(capsys):
     assert cold[0] == warm[0] == "quickstart" and (cold[2], warm[2]) == ("cold", "warm")
     assert int(cold[3]) == int(warm[3]) > 0 and 0 < float(cold[4]) <= float(cold[5])
     assert float(warm[5]) < float(cold[5])
+
+
+@pytest.mark.slow
+def test_many_students_are_counted(capsys):
+    million.main(["--count", "12", "--n", "64", "--d", "3", "--m", "1", "--at-once", "6"])
+    out = capsys.readouterr().out
+    found = re.search(r"successes: (\d+) of 12, (\S+) \[(\S+), (\S+)\]", out)
+    assert found is not None, out
+    assert float(found[2]) == pytest.approx(int(found[1]) / 12, abs=1e-5) and float(found[3]) < float(found[2])
+    assert "oracle student's: " in out and "GiB after a tenth" in out
 
 
 _MODULES = {"Hydra": "hydra", "Optuna": "optuna", "signac": "signac", "Snakemake": "snakemake"}

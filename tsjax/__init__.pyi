@@ -147,6 +147,7 @@ from .sweep.experiment import Experiment as Experiment
 from .sweep.experiment import Theory as Theory
 from .sweep.experiment import experiment as experiment
 from .sweep.loading import load as load
+from .sweep.many import map_many as map_many
 from .sweep.recorded import from_table as from_table
 from .sweep.result import Result as Result
 from .sweep.run import sweep as sweep

@@ -246,6 +246,16 @@ def pad_batch(tree: Any, size: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[jnp.minimum(jnp.arange(size), leaf.shape[0] - 1)], tree)
 
 
+def as_keys(keys: Any) -> Key[Array, "..."]:
+    """Random keys of either kind as typed keys. **Raises:** TypeError for anything else."""
+    if hasattr(keys, "dtype") and jnp.issubdtype(keys.dtype, jnp.uint32) and keys.ndim == 2:
+        # Keys of the old kind, from jax.random.PRNGKey: two numbers make one key.
+        return jax.random.wrap_key_data(keys)
+    if not hasattr(keys, "dtype") or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise TypeError(f"keys are random keys, as from jax.random.split(jax.random.key(0), B); got {keys!r}.")
+    return keys
+
+
 def fit_many(
     estimator: AbstractEstimator,
     keys: Key[Array, " B"] | UInt32[Array, "B 2"],
@@ -273,17 +283,13 @@ def fit_many(
             "datasets is one Dataset, with x (B, n, d) and y (B, n) that stack the data sets, as in "
             f"jax.tree.map(lambda *leaves: jnp.stack(leaves), *datasets); got a {type(datasets).__name__}."
         )
-    if not hasattr(keys, "dtype"):
-        raise TypeError(f"keys are random keys, as from jax.random.split(jax.random.key(0), B); got {keys!r}.")
+    keys = as_keys(keys)
     if datasets.x.ndim < 3 or datasets.y.ndim < 2 or datasets.x.shape[:2] != datasets.y.shape[:2]:
         raise ValueError(
             f"expected x of shape (B, n, d) and y of shape (B, n), got {datasets.x.shape} and {datasets.y.shape}. "
             "Stack the data sets."
         )
     check_values(datasets, LARGEST_SCALED if isinstance(estimator, Standardized) else LARGEST)
-    if jnp.issubdtype(keys.dtype, jnp.uint32) and keys.ndim == 2:
-        # Keys of the old kind, from jax.random.PRNGKey: two numbers make one key.
-        keys = jax.random.wrap_key_data(keys)
     if not datasets.x.shape[0]:
         raise ValueError(f"there are no data sets: x has shape {datasets.x.shape}; give at least one.")
     if keys.shape != datasets.x.shape[:1]:

@@ -17,6 +17,11 @@ class ExperimentError(ValueError):
     """An experiment that cannot be compiled or loaded for the given values."""
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, in Python or on a device."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def source_file(experiment: Any) -> str:
     """The file of the experiment's function, or an empty text if it belongs to tsjax."""
     if not isinstance(experiment, Experiment) or experiment.fn.__module__.split(".")[0] == "tsjax":
@@ -88,7 +93,7 @@ def raise_as_users(error: Exception, experiment: Any, where: str) -> NoReturn:
         error.add_note(f"{_NOTE}{experiment.name!r} failed{at}")
     elif isinstance(error, TooLargeError):
         raise ExperimentError(f"experiment {experiment.name!r} cannot be compiled{at}: {error}") from error
-    elif isinstance(error, OverflowError | MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+    elif isinstance(error, OverflowError) or out_of_memory(error):
         raise ExperimentError(
             f"experiment {experiment.name!r} cannot be compiled{at}: its arrays are too large for this machine "
             f"({in_one_line(error)}). Take smaller sizes."

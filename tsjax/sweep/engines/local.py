@@ -24,6 +24,7 @@ from ...status import Status
 from ..commits import COMMIT_SECONDS, ChunkDone, Commits, Finished
 from ..devices import usable_devices
 from ..experiment import Experiment
+from ..faults import out_of_memory
 from ..interrupt import Stop
 from ..kept import KeptCosts
 from ..leases import LEASE_SECONDS
@@ -36,10 +37,6 @@ from ..writer import StoreWriter
 from .base import AbstractCommitting, code_of
 
 _NAP = 0.1
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
 
 
 class _Clock:
@@ -174,7 +171,7 @@ class _Run:
             except StoreError:
                 raise
             except Exception as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if not alone:
                     # The reason may only be that another chunk was in flight.
