@@ -233,6 +233,19 @@ def test_returned_x_is_linear_with_bands(path_result):
     assert sorted(_legend(figure)) == ["speed = 1", "speed = 2"]
 
 
+def test_theory_of_a_single_point_is_visible(toy_result):
+    """A line through one point has no length."""
+    names = ("x", "mean", "low", "high", "predicted", "limit")
+    drawing = mean_drawing(toy_result, "risk")
+    for kept, marked in ((slice(None), False), (slice(1), True)):
+        cut = lambda one, kept=kept: one._replace(
+            **{name: getattr(one, name)[kept] for name in names if getattr(one, name) is not None}
+        )
+        panels = [panel._replace(series=[cut(one) for one in panel.series]) for panel in drawing.panels]
+        [axes] = draw(toy_result, drawing._replace(panels=panels)).axes
+        assert any(line.get_marker() == "_" and line.get_markersize() > 10 for line in axes.lines) == marked
+
+
 def test_ratio_only_where_theory_predicts_the_limit(toy_result, path_result, bare_result):
     figure = ratio_figure(toy_result)
     assert figure is not None

@@ -273,16 +273,21 @@ def _options(scale: Scale) -> dict[str, Any]:
     return {"linthresh": scale.near, "linscale": 0.9} if scale.kind == "symlog" else {}
 
 
+def _draw_theory(axes: Axes, x: np.ndarray, y: np.ndarray, **look: Any) -> None:
+    """A line of theory; at a single point, where a line has no length, a short stroke."""
+    axes.plot(x, y, **look | ({"marker": "_", "markersize": 16} if len(x) == 1 else {}))
+
+
 def _draw(axes: Axes, panel: Panel) -> None:
     """Theory behind, measured curves in front."""
     limits: list[np.ndarray] = []
     for series in panel.series:
         if series.predicted is not None and (series.predicted > 0).any():
-            axes.plot(series.x, series.predicted, color=series.look.line["color"], zorder=1.8, **_THEORY)
+            _draw_theory(axes, series.x, series.predicted, zorder=1.8, **_THEORY, color=series.look.line["color"])
         line = None if series.limit is None else np.stack([series.x, series.limit])
         # All students share one limit, so it is drawn once.
         if line is not None and not any(line.shape == other.shape and np.allclose(line, other) for other in limits):
-            axes.plot(*line, zorder=1.9, **_LIMIT)
+            _draw_theory(axes, *line, zorder=1.9, **_LIMIT)
             limits.append(line)
     for number, series in enumerate(panel.series):
         there = np.isfinite(series.mean)
