@@ -1,10 +1,12 @@
 import atexit
+import contextlib
 import functools
 import gc
 import os
 import shutil
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 # Two CPU devices, so that sharding is exercised everywhere; the sweep and the eight-device tests choose their own.
@@ -24,7 +26,6 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import shellingham  # noqa: E402
 from helpers import SEED  # noqa: E402
-from jax._src.interpreters import mlir  # noqa: E402
 from matplotlib import mathtext  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
@@ -39,9 +40,19 @@ jax.config.update("jax_compilation_cache_dir", f"{os.environ['TSJAX_TEST_CACHE']
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 # JAX loads MLIR's dialects into a new context for every program that it lowers: a fifth of the time of a small program. The
-# programs of a process share one here; they are the same, letter by letter. Other versions of JAX may lack the function.
-if hasattr(mlir, "make_ir_context"):
-    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+# programs of a thread share one here (contexts are not safe for several threads); they are the same, letter by letter. Other
+# versions of JAX may lack the function.
+with contextlib.suppress(ImportError, AttributeError):
+    from jax._src.interpreters import mlir
+
+    _contexts, _make = threading.local(), mlir.make_ir_context
+
+    def _context_of_thread():
+        if not hasattr(_contexts, "own"):
+            _contexts.own = _make()
+        return _contexts.own
+
+    mlir.make_ir_context = _context_of_thread
 
 # Matplotlib keeps the layout of the last 50 formulas; the labels of one report are more, and the reports of tests are alike.
 if hasattr(mathtext.MathTextParser, "_parse_cached"):
