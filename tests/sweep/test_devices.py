@@ -316,7 +316,7 @@ def test_no_traffic_between_eight_devices():
         assert collective not in text
     # The kernel is called on each device's own part.
     if native.load()[0] is not None:
-        assert "tsjax_descend" in text
+        assert "tsjax_half_mse" in text
 
 
 _SWEEP = """
