@@ -12,7 +12,7 @@ from tsjax.sweep.run import run_spec
 
 # Two programs: every run that is going to be killed compiles them first.
 GRID = {"n": 16, "method": ["fast", "slow"]}
-SPEC = power_spec(grid={**GRID, "seeds": 4800})
+SPEC = power_spec(grid={**GRID, "seeds": 7200})
 SHORT = power_spec(grid={**GRID, "seeds": 1200})
 OPTIONS = {"experiment": power, "chunk": 8, "commit_seconds": 0.0}
 
