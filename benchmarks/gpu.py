@@ -22,7 +22,7 @@ import numpy as np
 
 from tsjax.activations import relu
 from tsjax.fast.fused import LARGEST, descend
-from tsjax.fast.steps import descend_by_xla, samples_for
+from tsjax.fast.steps import Steps, descend_by_xla, samples_for
 from tsjax.sweep.estimate import fastest
 
 from .training import draw
@@ -53,10 +53,9 @@ def xla(case: Case):
 
 
 def _all(case: Case, way: Callable):
-    rates = {"step_size": case.step_size, "noise": case.noise_std, "penalty": case.penalty}
-    settings = {name: jnp.float32(rate) for name, rate in rates.items()}
-    settings |= {"start": jnp.int32(0), "stop": jnp.int32(case.steps)}
-    one = lambda a, w, x_t, y, seed: way(a, w, samples_for(relu, x_t, y, None), seed=seed, **settings)
+    rates = [jnp.float32(rate) for rate in (case.step_size, case.noise_std, case.penalty)]
+    steps = lambda seed: Steps(jnp.int32(0), jnp.int32(case.steps), *rates, seed=seed)
+    one = lambda a, w, x_t, y, seed: way(a, w, samples_for(relu, x_t, y, None), steps(seed))
     return jax.jit(jax.vmap(one)), _arguments(case)
 
 

@@ -1,11 +1,11 @@
 """Very many two-phase students, each on a teacher and a data set of its own: `uv run python -m benchmarks million`.
 
-By default 10^6 students of (d, m) = (10, 5) at n = 512, the goal of which is two minutes on one H200; on two CPU cores try
-`--count 2000`. Everything is drawn on the device from keys, `tsjax.map_many` trains, and each student leaves six numbers.
-Printed are the time, student-steps and sample-gradients per second, the share of the float32 roofline (4 n m d operations for a
-sample-step of M = m neurons), the peak of memory after a tenth of the students and at the end, the share of successes with
-Clopper and Pearson's 95 % interval, and the mean risk relative to that of the oracle student, and to the Cramér-Rao limit, with
-bootstrap intervals.
+By default it trains 10^6 students of (d, m) = (10, 5) at n = 512. The goal for this is two minutes on one H200; on two CPU
+cores, try `--count 2000`. Everything is drawn on the device from keys, `tsjax.map_many` trains, and each student leaves six
+numbers. It prints the time, student-steps and sample-gradients per second, the share of the float32 roofline (4 n m d
+operations for a step of a student with m neurons), the peak of memory after a tenth of the students and at the end, the share
+of successes with Clopper and Pearson's 95 % interval, and the mean risk relative to that of the oracle student, and to the
+Cramér-Rao limit, with bootstrap intervals.
 """
 
 import argparse

@@ -20,7 +20,8 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .activations import relu
-from .fast.loss import half_mse, scaled_samples
+from .fast.loss import half_mse
+from .fast.steps import scaled_samples
 from .network import TwoLayer
 from .precision import is_traced
 from .task import Dataset

@@ -14,12 +14,10 @@ import tsjax as ts
 from tsjax.activations import relu
 from tsjax.fast import native
 from tsjax.fast.descent import descend
-from tsjax.fast.loss import Extent
-from tsjax.fast.steps import Samples, descend_by_xla, samples_for
+from tsjax.fast.steps import Extent, Samples, Steps, descend_by_xla, samples_for
 from tsjax.optim import counter_normals, noise_seed
 
 needs_kernel = pytest.mark.skipif(native.load()[0] is None, reason=f"no native kernel: {native.load()[1]}")
-RATES = {"step_size": 0.05, "noise": 0.02, "penalty": 0.01}
 
 
 def _case(m, d, n, seed=SEED):
@@ -28,9 +26,9 @@ def _case(m, d, n, seed=SEED):
     return tuple(jnp.asarray(rng.normal(size=shape) / shape[0] ** 0.5, jnp.float32) for shape in shapes)
 
 
-def _settings(start, stop, seed=SEED):
-    numbers = {name: jnp.float32(value) for name, value in RATES.items()}
-    return {**numbers, "start": jnp.int32(start), "stop": jnp.int32(stop), "seed": noise_seed(jr.key(seed))}
+def _steps(start, stop, seed=SEED):
+    rates = (jnp.float32(rate) for rate in (0.05, 0.02, 0.01))
+    return Steps(jnp.int32(start), jnp.int32(stop), *rates, seed=noise_seed(jr.key(seed)))
 
 
 def _samples(x_t, y, weight=None):
@@ -43,13 +41,13 @@ def _assert_close(one, other):
 
 
 @eqx.filter_jit
-def _by_c(a, w, samples, settings, output_weights=True):
-    return native.descend(a, w, samples, **settings, output_weights=output_weights)
+def _by_c(a, w, samples, steps, output_weights=True):
+    return native.descend(a, w, samples, steps, output_weights=output_weights)
 
 
 @eqx.filter_jit
-def _by_xla(a, w, samples, settings, output_weights=True):
-    return descend_by_xla(a, w, samples, **settings, output_weights=output_weights)
+def _by_xla(a, w, samples, steps, output_weights=True):
+    return descend_by_xla(a, w, samples, steps, output_weights=output_weights)
 
 
 # Numbers of neurons, inputs and samples next to the sizes of blocks, vectors and tiles, and so many samples that they are not
@@ -61,7 +59,7 @@ def _by_xla(a, w, samples, settings, output_weights=True):
 )
 def test_it_does_the_steps_of_gradient_descent(m, d, n, output_weights):
     a, w, x_t, y = _case(m, d, n)
-    arguments = a, w, _samples(x_t, y), _settings(2, 9), output_weights
+    arguments = a, w, _samples(x_t, y), _steps(2, 9), output_weights
     found = _by_c(*arguments)
     _assert_close(found, _by_xla(*arguments))
     assert np.array_equal(found[0], a) is not output_weights
@@ -75,7 +73,7 @@ def test_random_shapes_and_weights(seed):
     m, d, n = int(rng.integers(1, 24)), int(rng.integers(1, 24)), int(rng.integers(1, 900))
     a, w, x_t, y = _case(m, d, n, seed)
     weight = jnp.asarray(rng.choice([0.0, 0.5, 1.0, 2.0], n), jnp.float32).at[0].set(1.0)
-    arguments = a, w, _samples(x_t, y, weight), _settings(5, 5 + int(rng.integers(1, 20)), seed)
+    arguments = a, w, _samples(x_t, y, weight), _steps(5, 5 + int(rng.integers(1, 20)), seed)
     _assert_close(_by_c(*arguments), _by_xla(*arguments))
 
 
@@ -85,13 +83,13 @@ def test_the_noise_is_that_of_the_optimizer(size):
     """One step of size 0 from the origin leaves the noise."""
     m, d = size
     a, w, x_t, y = (jnp.zeros(shape, jnp.float32) for shape in ((m,), (m, d), (d, 1), (1,)))
-    settings = _settings(7, 8) | {"step_size": jnp.float32(0), "noise": jnp.float32(1)}
-    xi = counter_normals(settings["seed"], jnp.int32(7), m * (d + 1), jnp.float32)
-    found = _by_c(a, w, _samples(x_t, y), settings)
+    steps = _steps(7, 8)._replace(step_size=jnp.float32(0), noise=jnp.float32(1))
+    xi = counter_normals(steps.seed, jnp.int32(7), m * (d + 1), jnp.float32)
+    found = _by_c(a, w, _samples(x_t, y), steps)
     np.testing.assert_allclose(jnp.concatenate([found[0], found[1].reshape(-1)]), xi, rtol=2e-6)
     # With output weights that do not move, the neurons get the first values.
-    found = _by_c(a, w, _samples(x_t, y), settings, output_weights=False)
-    xi = counter_normals(settings["seed"], jnp.int32(7), m * d, jnp.float32)
+    found = _by_c(a, w, _samples(x_t, y), steps, output_weights=False)
+    xi = counter_normals(steps.seed, jnp.int32(7), m * d, jnp.float32)
     np.testing.assert_allclose(found[1].reshape(-1), xi, rtol=2e-6)
 
 
@@ -100,9 +98,9 @@ def test_the_noise_is_normal_in_the_tails_too():
     """Among 10^6 numbers, thousands use the formula of the tails, where |xi| is above 2.93. XLA rounds 1 - u^2 there."""
     m, d = 1000, 999
     a, w, x_t, y = (np.zeros(shape, np.float32) for shape in ((m,), (m, d), (d, 1), (1,)))
-    settings = _settings(3, 4) | {"step_size": jnp.float32(0), "noise": jnp.float32(1)}
-    found = _by_c(a, w, _samples(jnp.asarray(x_t), jnp.asarray(y)), settings)
-    xi = np.asarray(counter_normals(settings["seed"], jnp.int32(3), m * (d + 1), jnp.float32))
+    steps = _steps(3, 4)._replace(step_size=jnp.float32(0), noise=jnp.float32(1))
+    found = _by_c(a, w, _samples(jnp.asarray(x_t), jnp.asarray(y)), steps)
+    xi = np.asarray(counter_normals(steps.seed, jnp.int32(3), m * (d + 1), jnp.float32))
     found = np.append(found[0], found[1])
     np.testing.assert_allclose(found, xi, rtol=2e-5)
     # The uniforms behind XLA's values are midpoints of 2^24 equal parts of (-1, 1).
@@ -123,7 +121,7 @@ def test_members_of_a_batch_do_as_many_steps_as_they_need():
 
     def one(a, w, x_t, y, count, stop):
         samples = Samples(x_t, y, Extent(count, count.astype(jnp.float32)), None)
-        return native.descend(a, w, samples, **_settings(4, 0) | {"stop": stop})
+        return native.descend(a, w, samples, _steps(4, 0)._replace(stop=stop))
 
     restarts = jax.vmap(one, (0, 0, None, None, None, None))
     of_data = jax.vmap(restarts, (None, None, 0, 0, 0, None))
@@ -140,9 +138,9 @@ def test_members_of_a_batch_do_as_many_steps_as_they_need():
 @needs_kernel
 def test_two_calls_are_one():
     a, w, x_t, y = _case(3, 4, 50)
-    whole = _by_c(a, w, _samples(x_t, y), _settings(0, 6))
-    half = _by_c(a, w, _samples(x_t, y), _settings(0, 3))
-    rest = _by_c(*half[:2], _samples(x_t, y), _settings(3, 6))
+    whole = _by_c(a, w, _samples(x_t, y), _steps(0, 6))
+    half = _by_c(a, w, _samples(x_t, y), _steps(0, 3))
+    rest = _by_c(*half[:2], _samples(x_t, y), _steps(3, 6))
     for one, other in zip(whole, rest, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -150,7 +148,7 @@ def test_two_calls_are_one():
 @needs_kernel
 def test_a_nan_spreads():
     a, w, x_t, y = _case(3, 4, 50)
-    found = _by_c(a, w.at[1, 2].set(jnp.nan), _samples(x_t, y), _settings(0, 2))
+    found = _by_c(a, w.at[1, 2].set(jnp.nan), _samples(x_t, y), _steps(0, 2))
     assert jnp.isnan(found[2]) and jnp.isnan(found[0]).all() and jnp.isnan(found[1]).all()
 
 
@@ -159,8 +157,8 @@ def test_samples_that_do_not_count_are_not_read():
     a, w, x_t, y = _case(3, 4, 300)
     bad = jnp.where(jnp.arange(300) < 70, 0.0, jnp.nan).astype(jnp.float32)
     broken = Samples(x_t + bad[None], y + bad, Extent(jnp.int32(70), jnp.float32(70)), None)
-    found = _by_c(a, w, broken, _settings(0, 5))
-    alone = _by_c(a, w, _samples(x_t[:, :70], y[:70]), _settings(0, 5))
+    found = _by_c(a, w, broken, _steps(0, 5))
+    alone = _by_c(a, w, _samples(x_t[:, :70], y[:70]), _steps(0, 5))
     for one, other in zip(found, alone, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -168,7 +166,7 @@ def test_samples_that_do_not_count_are_not_read():
 @needs_kernel
 def test_with_cpus_alone_no_code_for_other_devices_is_traced(monkeypatch):
     a, w, x_t, y = _case(3, 4, 40)
-    trace = lambda: str(jax.make_jaxpr(lambda a, w: descend(a, w, _samples(x_t, y), **_settings(0, 5)))(a, w))
+    trace = lambda: str(jax.make_jaxpr(lambda a, w: descend(a, w, _samples(x_t, y), _steps(0, 5)))(a, w))
     if jax.default_backend() == "cpu":
         assert "platform_index" not in trace() and "ffi_call" in trace()
     monkeypatch.setattr(native, "only_cpus", lambda: False)
@@ -179,7 +177,7 @@ def test_derivatives_are_those_of_xla():
     a, w, x_t, y = _case(3, 4, 40)
 
     def derivative(by):
-        final = lambda eta: by(a, w, _samples(x_t, y), **_settings(0, 5) | {"step_size": eta})[1]
+        final = lambda eta: by(a, w, _samples(x_t, y), _steps(0, 5)._replace(step_size=eta))[1]
         return jax.jit(jax.jacfwd(final))(jnp.float32(0.05))
 
     one, other = derivative(descend), derivative(descend_by_xla)

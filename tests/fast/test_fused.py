@@ -16,10 +16,9 @@ from helpers import SEED
 
 import tsjax as ts
 from tsjax.activations import Activation, erf, leaky_relu, quadratic, relu
-from tsjax.fast import fused
+from tsjax.fast import fused, gpu_kernels
 from tsjax.fast.fused import LARGEST, LARGEST_AT_ONCE, fits, grouping, lowers, warps_for
-from tsjax.fast.loss import scaled_samples
-from tsjax.fast.steps import Samples, samples_for
+from tsjax.fast.steps import Samples, Steps, samples_for, scaled_samples
 from tsjax.network import TwoLayer
 from tsjax.optim import Descent, counter_normals, noise_seed
 
@@ -65,7 +64,8 @@ def _arguments(start, stop):
 
 def _descend(a, w, x_t, y, extent=None, weight=None, *, interpret=True, **options):
     extent = scaled_samples(x_t, y, None)[2] if extent is None else extent
-    return fused.descend(a, w, Samples(x_t, y, extent, weight), interpret=interpret, **options)
+    steps = Steps(*(options.pop(name) for name in Steps._fields))
+    return fused.descend(a, w, Samples(x_t, y, extent, weight), steps, interpret=interpret, **options)
 
 
 @functools.partial(jax.jit, static_argnames="activation")
@@ -202,11 +202,11 @@ def test_activations_and_weights_in_several_groups(small_groups, activation):
 def test_an_activation_in_the_kernel_is_that_of_xla(activation):
     """The value and the derivative, also at 0; NaN stays NaN."""
     z = jnp.concatenate([jnp.linspace(-6, 6, 601), jnp.asarray([0.0, -0.0, 1e-30, 30.0, -30.0])]).astype(jnp.float32)
-    value, back = fused._evaluate(activation, z)
+    value, back = gpu_kernels.evaluate(activation, z)
     slope = back(jnp.ones_like(z))
     np.testing.assert_allclose(value, activation(z), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(slope, jax.vmap(jax.grad(activation))(z), rtol=1e-6, atol=1e-6)
-    assert jnp.isnan(fused._evaluate(activation, jnp.full(1, jnp.nan, jnp.float32))[0]).all()
+    assert jnp.isnan(gpu_kernels.evaluate(activation, jnp.full(1, jnp.nan, jnp.float32))[0]).all()
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ import pytest
 from helpers import SEED
 
 from tsjax.fast import native
-from tsjax.fast.loss import half_mse, half_mse_by_xla, scaled_samples
+from tsjax.fast.loss import half_mse, half_mse_by_xla
+from tsjax.fast.steps import scaled_samples
 from tsjax.network import TwoLayer
 
 needs_kernel = pytest.mark.skipif(native.load()[0] is None, reason=f"no native kernel: {native.load()[1]}")

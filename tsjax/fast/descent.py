@@ -5,13 +5,12 @@ same noise, and differ by rounding only."""
 import functools
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float
 
 from ..activations import AbstractActivation, relu
 from ..network import TwoLayer
 from . import fused, native
-from .steps import Samples, descend_by_xla
+from .steps import Samples, Steps, descend_by_xla
 
 
 def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
@@ -23,34 +22,20 @@ def descend(
     a: Float[Array, " m"],
     w: Float[Array, "m d"],
     samples: Samples,
+    steps: Steps,
     *,
-    start: Int[Array, ""],
-    stop: Int[Array, ""],
-    step_size: float | Float[Array, ""],
-    noise: float | Float[Array, ""],
-    penalty: float | Float[Array, ""],
-    seed: UInt32[Array, "2"],
     output_weights: bool = True,
     activation: AbstractActivation = relu,
 ) -> tuple[Float[Array, " m"], Float[Array, "m d"], Float[Array, ""]]:
-    """Steps `start` to `stop` of theta <- theta - eta grad(L + lambda |theta|^2) + noise xi, where L is the half mean squared
-    error of f(x) = sum_j a_j phi(<w_j, x>) on the samples of `tsjax.fast.steps.samples_for`.
-
-    **Arguments:**
-
-    - `seed`: with the number of the step, it determines xi as `tsjax.optim.add_langevin_noise` of the trained parameters does.
-    - `output_weights`: whether a is trained too; False trains w alone.
-    - `activation`: phi.
+    """These `steps`, where L is the half mean squared error of f(x) = sum_j a_j phi(<w_j, x>) on `samples`, which
+    `tsjax.fast.steps.samples_for` makes for phi, the `activation`. With `output_weights=False`, w alone is trained.
 
     **Returns:** a, w, and L + lambda (|a|^2 + |w|^2) before the last step (0 if there was no step).
 
     Use `jax.vmap` for batches, whose members may have different numbers of steps. Derivatives are those of XLA's steps, in
     forward mode.
     """
-    settings = {"step_size": step_size, "noise": noise, "penalty": penalty}
-    settings = {name: jnp.asarray(value).astype(w.dtype) for name, value in settings.items()}
-    settings = {**settings, "start": start, "stop": stop, "seed": seed}
-    return _descend(output_weights, activation, a, w, samples, settings)
+    return _descend(output_weights, activation, a, w, samples, steps)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
@@ -71,8 +56,7 @@ def _descend(output_weights: bool, activation: AbstractActivation, *operands):
 
 
 def _by(output_weights: bool, activation: AbstractActivation, fn):
-    static = {"output_weights": output_weights, "activation": activation}
-    return lambda a, w, samples, settings: fn(a, w, samples, **settings, **static)
+    return functools.partial(fn, output_weights=output_weights, activation=activation)
 
 
 @_descend.defjvp

@@ -5,45 +5,15 @@ value and the gradient, if that kernel could be built. Otherwise XLA computes th
 orders.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from ..activations import relu
 from ..network import TwoLayer
 from . import native
-
-
-class Extent(NamedTuple):
-    """Which samples count: the first `samples`, while all others are 0. Sums over samples are divided by `total`."""
-
-    samples: Int[Array, ""]
-    total: Float[Array, ""]
-
-
-def scaled_samples(
-    x_t: Float[Array, "d n"], y: Float[Array, " n"], weight: Float[Array, " n"] | None
-) -> tuple[Float[Array, "d n"], Float[Array, " n"], Extent]:
-    """Scales samples so that their unweighted loss is the weighted one, sum_i w_i (f(x_i) - y_i)^2 / (2 sum_i w_i).
-
-    This works for a positively homogeneous f, such as a relu network without biases, since
-    sqrt(w) (f(x) - y) = f(sqrt(w) x) - sqrt(w) y. With weights of 0 and 1 the samples that count do not change by a bit.
-    """
-    n = y.shape[0]
-    if weight is None:
-        return x_t, y, Extent(jnp.asarray(n, jnp.int32), jnp.asarray(n, y.dtype))
-    weight = weight.astype(y.dtype)
-    root, there = jnp.sqrt(weight), weight > 0
-    count = jnp.max(jnp.where(there, jnp.arange(1, n + 1), 0)).astype(jnp.int32)
-    scaled = lambda values, root, there: jnp.where(there, root * values, 0.0)
-    return (
-        scaled(x_t, root[None, :], there[None, :]),
-        scaled(y, root, there),
-        Extent(count, jnp.sum(weight)),
-    )
+from .steps import Extent, scaled_samples
 
 
 def half_mse(

@@ -21,12 +21,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from jax.extend.backend import backends
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Float, Int
 
 from ..activations import AbstractActivation, relu
 from ..cache import cache_folder, private_folder, read_private
 from ..network import TwoLayer
 from ..versions import version_of
+from .steps import Samples, Steps
 
 _FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-std=gnu11", "-fPIC", "-shared"]
 _SECONDS = 120
@@ -160,28 +161,22 @@ def fits(net: TwoLayer, x_t: Array, y: Array) -> bool:
 def descend(
     a: Float[Array, " m"],
     w: Float[Array, "m d"],
-    samples: tuple,
+    samples: Samples,
+    steps: Steps,
     *,
-    start: Int[Array, ""],
-    stop: Int[Array, ""],
-    step_size: float | Float[Array, ""],
-    noise: float | Float[Array, ""],
-    penalty: float | Float[Array, ""],
-    seed: UInt32[Array, "2"],
     output_weights: bool = True,
     activation: AbstractActivation = relu,
 ) -> tuple[Float[Array, " m"], Float[Array, "m d"], Float[Array, ""]]:
-    """`tsjax.fast.descent.descend` of a relu network by the kernel that `load` found, in float32. It reads no
-    samples beyond the `extent`.
+    """`tsjax.fast.descent.descend` of a relu network by the kernel that `load` found, in float32. It reads no samples beyond
+    their extent.
 
     **Raises:** RuntimeError if there is no kernel.
     """
-    x_t, y, extent, _ = samples
     assert activation == relu
     together = lambda dtype, *values: jnp.stack([jnp.asarray(value, dtype) for value in values])
-    span = together(jnp.int32, start, stop, 0 if output_weights else a.shape[0])
-    rates = together(jnp.float32, step_size, noise, penalty)
-    count, total = extent[0].astype(jnp.int32), extent[1].astype(jnp.float32)
+    span = together(jnp.int32, steps.start, steps.stop, 0 if output_weights else a.shape[0])
+    rates = together(jnp.float32, steps.step_size, steps.noise, steps.penalty)
+    count, total = samples.extent.samples.astype(jnp.int32), samples.extent.total.astype(jnp.float32)
     like = (a, w, jax.ShapeDtypeStruct((), a.dtype))
-    a, w, loss = _call("tsjax_descend", like, a, w, x_t, y, count, total, span, rates, seed)
+    a, w, loss = _call("tsjax_descend", like, a, w, samples.x_t, samples.y, count, total, span, rates, steps.seed)
     return a, w, loss

@@ -1,4 +1,5 @@
-"""The steps of gradient descent of two-layer networks: the samples as kernels take them, and the steps by XLA's operations."""
+"""Steps of gradient descent of two-layer networks: samples and settings as the kernels take them, and the steps by XLA's own
+operations."""
 
 from typing import NamedTuple
 
@@ -9,7 +10,35 @@ from jaxtyping import Array, Float, Int, UInt32
 from ..activations import AbstractActivation, relu
 from ..network import TwoLayer
 from ..optim import counter_normals
-from .loss import Extent, scaled_samples
+
+
+class Extent(NamedTuple):
+    """Which samples count: the first `samples`, while all others are 0. Sums over samples are divided by `total`."""
+
+    samples: Int[Array, ""]
+    total: Float[Array, ""]
+
+
+def scaled_samples(
+    x_t: Float[Array, "d n"], y: Float[Array, " n"], weight: Float[Array, " n"] | None
+) -> tuple[Float[Array, "d n"], Float[Array, " n"], Extent]:
+    """Scales samples so that their unweighted loss is the weighted one, sum_i w_i (f(x_i) - y_i)^2 / (2 sum_i w_i).
+
+    This works for a positively homogeneous f, such as a relu network without biases, since
+    sqrt(w) (f(x) - y) = f(sqrt(w) x) - sqrt(w) y. With weights of 0 and 1 the samples that count do not change by a bit.
+    """
+    n = y.shape[0]
+    if weight is None:
+        return x_t, y, Extent(jnp.asarray(n, jnp.int32), jnp.asarray(n, y.dtype))
+    weight = weight.astype(y.dtype)
+    root, there = jnp.sqrt(weight), weight > 0
+    count = jnp.max(jnp.where(there, jnp.arange(1, n + 1), 0)).astype(jnp.int32)
+    scaled = lambda values, root, there: jnp.where(there, root * values, 0.0)
+    return (
+        scaled(x_t, root[None, :], there[None, :]),
+        scaled(y, root, there),
+        Extent(count, jnp.sum(weight)),
+    )
 
 
 class Samples(NamedTuple):
@@ -35,17 +64,25 @@ def samples_for(
     return Samples(*kept, extent, jnp.where(there, weight, 0.0).astype(y.dtype))
 
 
+class Steps(NamedTuple):
+    """Steps `start` to `stop` of theta <- theta - eta grad(L + lambda |theta|^2) + noise xi: eta is the `step_size` and lambda
+    the `penalty`. With the number of the step, the `seed` determines xi as `tsjax.optim.add_langevin_noise` of the trained
+    parameters does."""
+
+    start: Int[Array, ""]
+    stop: Int[Array, ""]
+    step_size: Float[Array, ""]
+    noise: Float[Array, ""]
+    penalty: Float[Array, ""]
+    seed: UInt32[Array, "2"]
+
+
 def descend_by_xla(
     a: Float[Array, " m"],
     w: Float[Array, "m d"],
     samples: Samples,
+    steps: Steps,
     *,
-    start: Int[Array, ""],
-    stop: Int[Array, ""],
-    step_size: Float[Array, ""],
-    noise: Float[Array, ""],
-    penalty: Float[Array, ""],
-    seed: UInt32[Array, "2"],
     output_weights: bool = True,
     activation: AbstractActivation = relu,
 ) -> tuple[Float[Array, " m"], Float[Array, "m d"], Float[Array, ""]]:
@@ -59,15 +96,15 @@ def descend_by_xla(
         a, w = theta
         residual = TwoLayer(a, w, activation).samples_last(x_t) - y
         squares = jnp.sum(a * a) + jnp.sum(w * w)
-        return jnp.sum(weight * residual * residual) / (2 * extent.total) + penalty * squares
+        return jnp.sum(weight * residual * residual) / (2 * extent.total) + steps.penalty * squares
 
     def step(i, carry):
         theta, _ = carry
         loss, (of_a, of_w) = jax.value_and_grad(objective)(theta)
-        xi = counter_normals(seed, i, a.size + w.size - frozen, w.dtype)
-        move = lambda p, g, xi: p - step_size * g + noise * xi.reshape(p.shape)
+        xi = counter_normals(steps.seed, i, a.size + w.size - frozen, w.dtype)
+        move = lambda p, g, xi: p - steps.step_size * g + steps.noise * xi.reshape(p.shape)
         moved = move(theta[1], of_w, xi[a.size - frozen :])
         return (move(theta[0], of_a, xi[: a.size]) if output_weights else theta[0], moved), loss
 
-    theta, loss = jax.lax.fori_loop(start, stop, step, ((a, w), jnp.zeros((), w.dtype)))
+    theta, loss = jax.lax.fori_loop(steps.start, steps.stop, step, ((a, w), jnp.zeros((), w.dtype)))
     return *theta, loss

@@ -12,10 +12,10 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..fast import descent
-from ..fast.steps import samples_for
+from ..fast.steps import Steps, samples_for
 from ..losses import AbstractObjective, Objective, Penalised, Squared, check, on, outputs_of
 from ..network import TwoLayer
-from ..optim import Descent, noise_seed
+from ..optim import Descent, as_leaf, noise_seed
 from ..status import Status
 from .batches import AbstractBatches
 from .stop import NEVER, AbstractStop
@@ -266,20 +266,19 @@ def _launcher(model, params, objective, batches: AbstractBatches, optimizer):
     ):
         return None
     both, samples = params.a is not None, samples_for(model.activation, data.x.T, data.y, data.weight)
+    dtype = model.w.dtype
     # They are no schedules, since the optimizer is constant.
-    step_size, temperature = (
-        jnp.asarray(v) for v in (optimizer.step_size, 0.0 if optimizer.temperature is None else optimizer.temperature)
+    step_size, temperature, penalty = (
+        as_leaf(v, dtype)
+        for v in (optimizer.step_size, 0 if optimizer.temperature is None else optimizer.temperature, penalty)
     )
     noise = jnp.sqrt(2 * step_size * temperature)
     seed = jnp.zeros(2, jnp.uint32) if optimizer.key is None else noise_seed(optimizer.key)
 
     def launch(carry, start, end):
         params, opt_state, batch_state, loss = carry
-        a = params.a if both else model.a
-        a, w, last = descent.descend(
-            a, params.w, samples, start=start, stop=end, step_size=step_size, noise=noise,
-            penalty=penalty, seed=seed, output_weights=both, activation=model.activation,
-        )  # fmt: skip
+        a, steps = params.a if both else model.a, Steps(start, end, step_size, noise, penalty, seed)
+        a, w, last = descent.descend(a, params.w, samples, steps, output_weights=both, activation=model.activation)
         params = eqx.tree_at(lambda net: net.w, params, w)
         params = eqx.tree_at(lambda net: net.a, params, a) if both else params
         if optimizer.temperature is not None:
