@@ -39,6 +39,23 @@ os.environ["TSJAX_CACHE_DIR"] = os.environ["TSJAX_TEST_CACHE"]
 jax.config.update("jax_compilation_cache_dir", f"{os.environ['TSJAX_TEST_CACHE']}/programs")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# JAX writes a program in place, where another process may read the first half of it and warn. Other versions of JAX may lack
+# the class.
+with contextlib.suppress(ImportError, AttributeError):
+    from jax._src.lru_cache import LRUCache
+
+    _put_in_place = LRUCache.put
+
+    def _put(self, key, value):
+        if self.eviction_enabled:  # This one is locked.
+            _put_in_place(self, key, value)
+            return
+        with tempfile.NamedTemporaryFile(dir=self.path, delete=False) as file:
+            file.write(value)
+        os.replace(file.name, self.path / f"{key}-cache")
+
+    LRUCache.put = _put
+
 # JAX loads MLIR's dialects into a new context for every program that it lowers: a fifth of the time of a small program. The
 # programs of a thread share one here (contexts are not safe for several threads); they are the same, letter by letter. Other
 # versions of JAX may lack the function.

@@ -1,5 +1,6 @@
 """Kills, full disks and company: the records are always those of an undisturbed run, none lost, none doubled."""
 
+import math
 import multiprocessing
 import os
 import random
@@ -135,7 +136,7 @@ def test_several_processes_on_one_store(tmp_path, processes, count):
     children = []
     for i in range(count):
         ready = processes.Event()
-        child = processes.Process(target=run_until_killed, args=(out, i, 0, ready, SHORT))
+        child = processes.Process(target=run_until_killed, args=(out, i, 0, ready, SHORT, math.inf))
         child.start()
         children.append((child, ready))
     # One is killed on the way.

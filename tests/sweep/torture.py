@@ -12,14 +12,14 @@ from tsjax.sweep.run import run_spec
 
 # Two programs: every run that is going to be killed compiles them first.
 GRID = {"n": 16, "method": ["fast", "slow"]}
-SPEC = power_spec(grid={**GRID, "seeds": 7200})
+SPEC = power_spec(grid={**GRID, "seeds": 3600})
 SHORT = power_spec(grid={**GRID, "seeds": 1200})
 OPTIONS = {"experiment": power, "chunk": 8, "commit_seconds": 0.0}
 
 
-def run_until_killed(out, seed, at_rename, ready, spec=SPEC):
-    """Runs the sweep until it is killed; `at_rename` kills itself before or after one of its renames. Every rename takes a
-    while, so that the work outlasts the kills on fast machines too."""
+def run_until_killed(out, seed, at_rename, ready, spec=SPEC, unhurried=8):
+    """Runs the sweep until it is killed; `at_rename` kills itself before or after one of its renames. After `unhurried` chunks
+    it takes a second for each, so that a process outlasts its kill on any machine, and a hundred do not finish the sweep."""
     # A test run in the background of a shell ignores SIGINT, and its children would.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, replace, renames = random.Random(seed), os.replace, [0]
@@ -29,7 +29,7 @@ def run_until_killed(out, seed, at_rename, ready, spec=SPEC):
         last = renames[0] == at_rename
         if last and rng.random() < 0.5:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.05)
+        time.sleep(0.01)
         replace(source, target)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
@@ -37,10 +37,14 @@ def run_until_killed(out, seed, at_rename, ready, spec=SPEC):
     os.replace = deadly
 
     def listener(plan, stream):
+        chunks = 0
         for done in stream:
             # The first event may be about what a killed run left behind, while this one is still compiling.
             if not done.resumed:
                 ready.set()
+                chunks += 1
+            if chunks > unhurried and not at_rename:
+                time.sleep(1.0)
             yield done
 
     ready.set() if at_rename else None
