@@ -160,4 +160,4 @@ def main(arguments: list[str]) -> None:
 
         facts = {"date": datetime.date.today().isoformat(), "cores": cores, "machine": platform.machine()}
         with open(options.json, "w") as file:
-            json.dump({**facts, "jax": version("jax"), "results": results}, file, indent=1)
+            json.dump({**facts, "jax": version("jax"), "ours": OURS, "results": results}, file, indent=1)

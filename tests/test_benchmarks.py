@@ -2,12 +2,13 @@
 
 import json
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import compare, gpu_sweep, million, networks, runner_ways, runners, ways
+from benchmarks import compare, gpu, gpu_sweep, million, networks, runner_ways, runners, ways
 from benchmarks.__main__ import NAMES
 from benchmarks.training import LIMIT, OURS, draw
 from tsjax.fast import native
@@ -61,7 +62,8 @@ def test_the_limit_in_c_without_noise_is_gradient_descent(case):
 
 def _run(**speeds):
     reached = {name.replace("_", " "): {"student_steps_per_second": speed} for name, speed in speeds.items()}
-    return {"results": [{"shape": [32, 2048, 5, 3], "ways": {OURS: {"student_steps_per_second": 100.0}, **reached}}]}
+    ours = {OURS: {"student_steps_per_second": 100.0}}
+    return {"ours": OURS, "results": [{"shape": [32, 2048, 5, 3], "ways": {**ours, **reached}}]}
 
 
 @pytest.mark.parametrize(
@@ -79,6 +81,42 @@ def test_the_guard(tmp_path, capsys, now, code, said):
     with pytest.raises(SystemExit) as stop:
         compare.main([str(old), str(new)])
     assert stop.value.code == code and said in capsys.readouterr().out
+
+
+def test_the_guard_refuses_what_cannot_be_compared(tmp_path, capsys):
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps(_run(torch=5.0) | {"device": "NVIDIA H200"}))
+    new.write_text(json.dumps(_run(torch=5.0) | {"device": "NVIDIA H100"}))
+    with pytest.raises(SystemExit) as stop:
+        compare.main([str(old), str(new)])
+    assert stop.value.code == 2 and "device differs: NVIDIA H200 in " in capsys.readouterr().err
+
+
+def test_where_ours_failed_the_guard_misses_it(tmp_path):
+    failed = _run(torch=5.0)
+    failed["results"][0]["ways"][OURS] = {"failed": "XlaRuntimeError"}
+    assert compare.losses(_run(torch=5.0), failed, 0.25) == [
+        "(32, 2048, 5, 3), against torch: 20.00 before, not measured now"
+    ]
+
+
+@pytest.mark.parametrize(("name", "count"), [("training", 4 * 8), ("gpu", 5)])
+def test_baselines_are_of_the_kind_that_the_guard_reads(name, count):
+    kept = json.loads((Path(compare.__file__).parent / f"{name}.json").read_text())
+    assert len(compare.ratios(kept)) >= count and not compare.losses(kept, kept, 0.25)
+    assert kept["ours"] in (OURS, gpu.OURS)
+
+
+@pytest.mark.slow
+def test_the_table_of_a_gpu(tmp_path, capsys):
+    """In Pallas' interpreter: every way has a speed or says why not, and the guard reads what was written."""
+    out = tmp_path / "gpu.json"
+    gpu.main(["--shapes", "2", "48", "3", "2", "--steps", "3", "--repeats", "1", "--json", str(out)])
+    run = json.loads(out.read_text())
+    (row,) = run["results"]
+    assert {gpu.OURS, gpu.XLA} <= set(row["ways"]) and run["device"] == "cpu"
+    assert (str((2, 48, 3, 2)), gpu.XLA) in compare.ratios(run), row
+    assert "| (2, 48, 3, 2) | fused, chosen | " in capsys.readouterr().out
 
 
 def test_every_name_has_its_module():
