@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float
 
 from .activations import AbstractActivation, check_activation, relu
+from .compilation import compiled
 
 # Never TF32, the default for float32 on recent GPUs: its products keep 10 bits of mantissa, too few for a small final risk.
 _FULL = jax.lax.Precision.HIGHEST
@@ -80,7 +81,7 @@ class NeuronMatch(NamedTuple):
 
 
 # Compiled as a whole even when called eagerly; otherwise each loop of the assignment would be compiled by itself.
-@eqx.filter_jit
+@compiled
 def match_neurons(student: TwoLayer, teacher: TwoLayer) -> NeuronMatch:
     r"""Pairs the neurons of `student` (M, d) with those of `teacher` (m, d) so that the total cost is least, and compares them.
 

@@ -16,6 +16,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from .activations import AbstractActivation, Moments, check_activation, relu
+from .compilation import compiled
 from .display import card
 from .network import TwoLayer
 from .precision import is_traced
@@ -65,7 +66,7 @@ class Sphere(AbstractInputs):
 
 
 # Compiled even where it is called eagerly, as other draws are: one program in place of one for each operation.
-@eqx.filter_jit
+@compiled
 def _unit_vectors(key: PRNGKeyArray, n: int, d: int, dtype) -> Float[Array, "n d"]:
     x = jr.normal(key, (n, d), dtype)
     return x / jnp.linalg.norm(x, axis=1, keepdims=True)
@@ -191,7 +192,7 @@ def _check_independent(teacher: str, m: int, d: int) -> None:
         )
 
 
-@eqx.filter_jit
+@compiled
 def _sample_network(key, m: int, d: int, signs: str, c, activation: AbstractActivation, dtype) -> TwoLayer:
     """A network with the neurons and signs that `ReLUTeacher` documents."""
     key_w, key_a = jr.split(key)
@@ -339,7 +340,7 @@ def _pairs(
     return x, (jax.vmap(teacher)(x) + noise_std.astype(x.dtype) * eps).astype(x.dtype)
 
 
-_pairs_compiled = eqx.filter_jit(_pairs)
+_pairs_compiled = compiled(_pairs)
 
 
 def _number(value) -> str:

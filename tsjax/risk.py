@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from .activations import Gram
+from .compilation import compiled
 from .estimators.base import AbstractFit, KernelSum
 from .estimators.tuning import as_float64
 from .kernels import ArcCosine, gegenbauer
@@ -102,7 +102,7 @@ def network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -
     return _network_risk(student, teacher, inputs)
 
 
-@eqx.filter_jit
+@compiled
 def _network_risk(student: TwoLayer, teacher: TwoLayer, inputs: AbstractInputs) -> Float[Array, ""]:
     # Made here, as in `_kernel_risk`.
     gram = _gram(student, teacher, inputs)
@@ -149,7 +149,7 @@ def monte_carlo_risk(
     return _mean_square(predicted, truth)
 
 
-@eqx.filter_jit
+@compiled
 def _mean_square(predicted: Float[Array, "samples ..."], truth: Float[Array, "samples ..."]) -> RiskEstimate:
     samples = len(predicted)
     squared = ((predicted - truth) ** 2).reshape(samples, -1).sum(axis=1)
@@ -236,7 +236,7 @@ def _sphere_gram(teacher: TwoLayer, inputs: AbstractInputs) -> Gram | None:
     return teacher.activation.gram(inputs.moments) if isinstance(inputs, Sphere) else None
 
 
-@eqx.filter_jit
+@compiled
 def _kernel_risk(fit: KernelSum, teacher: TwoLayer, inputs: AbstractInputs, degrees: int) -> ExactRisk:
     # Made here and not passed as an argument: it is a new function at every call, which would compile everything again.
     gram, d = _sphere_gram(teacher, inputs), inputs.d

@@ -7,12 +7,12 @@ computed from a kernel that is zonal on the sphere.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from .compilation import compiled
 from .estimators.optimal_linear import teacher_covariance
 from .kernels.arccos import ArcCosine
 from .kernels.spectrum import Spectrum
@@ -335,13 +335,13 @@ def resolving_degrees(d: int, n) -> int:
     return degrees_holding(d, _EIGENVALUES_PER_SAMPLE * largest)
 
 
-@eqx.filter_jit
+@compiled
 def _ridge_risk(kernel: Spectrum, target: Spectrum, n, ridge, noise_std):
     risk = lambda n, ridge, std: _risk_at_kappa(kernel, target, n, _kappa(kernel, n, ridge), std)
     return jnp.vectorize(risk)(n, ridge, noise_std)
 
 
-@eqx.filter_jit
+@compiled
 def _optimal_risk(kernel: Spectrum, target: Spectrum, n, noise_std):
     """The least risk over ridges >= 0. Each ridge has its kappa, so the search is over kappa, with no equation to solve."""
 

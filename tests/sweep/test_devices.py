@@ -15,7 +15,7 @@ import tsjax as ts
 from tsjax.fast import native
 from tsjax.kernels import ArcCosineNTK
 from tsjax.sweep import devices as devices_module
-from tsjax.sweep.devices import compile_fast, compiler_options, pad_batch
+from tsjax.sweep.devices import pad_batch
 
 PROBLEM = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(2), 0.2)
 B, N = 3, 16
@@ -367,13 +367,3 @@ def test_programs_are_kept_in_a_process_that_has_compiled_before(tmp_path):
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     subprocess.run([sys.executable, "-c", code, "late"], env=environment, cwd=tmp_path, check=True, timeout=300)
     assert list((tmp_path / "cache/jax").glob("*-cache"))
-
-
-def test_what_xla_is_asked_for(monkeypatch):
-    """Unless the user's flags are about it."""
-    monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=4")
-    assert compiler_options("cpu") == {"xla_backend_optimization_level": 2}
-    assert compiler_options("gpu") == {} == compiler_options("tpu")
-    compile_fast()
-    assert os.environ["XLA_FLAGS"].split() == ["--xla_gpu_autotune_level=4", "--xla_backend_optimization_level=2"]
-    assert compiler_options("cpu") == {}

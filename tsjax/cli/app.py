@@ -61,7 +61,8 @@ def start(distributed: bool = False) -> None:
     compiled fast and kept for the next run. With `distributed` it also joins the processes of `jax.distributed`."""
     import jax
 
-    from ..sweep.devices import compile_fast, keep_compiled, use_all_cores
+    from ..compilation import compile_fast
+    from ..sweep.devices import keep_compiled, use_all_cores
     from ..sweep.warm import keep_traced
 
     compile_fast()

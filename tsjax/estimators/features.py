@@ -8,6 +8,7 @@ import jax.random as jr
 import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..compilation import compiled
 from ..kernels.base import check_positive, roundoff
 from ..kernels.features import AbstractFeatures, FourierFeatures, ReLUFeatures
 from ..network import TwoLayer
@@ -49,7 +50,7 @@ def _predict_features(features, coefficients, x):
     return _predict_features_compiled(features, coefficients, jnp.asarray(x, jnp.float64))
 
 
-@eqx.filter_jit
+@compiled
 def _predict_features_compiled(features, coefficients, x):
     return in_blocks(lambda rows: features.features(rows) @ coefficients, x)
 
@@ -98,7 +99,7 @@ def _fit(self: RandomFeatures, key, data: Dataset, oracle: Oracle | None) -> Fea
     return _fit_compiled(self, key, data, oracle)
 
 
-@eqx.filter_jit
+@compiled
 def _fit_compiled(self: RandomFeatures, key, data: Dataset, oracle: Oracle | None) -> FeaturesFit:
     sample = sample_of(data)
     count = 4 * data.n if self.count is None else self.count

@@ -14,6 +14,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..activations import AbstractActivation, check_activation, relu
+from ..compilation import compiled
 from ..losses import AbstractObjective, squared, weighted_mean
 from ..network import TwoLayer
 from ..optim import Descent, as_leaf
@@ -185,7 +186,7 @@ class _Lazy(AbstractObjective):
         return loss
 
 
-@eqx.filter_jit
+@compiled
 def _fit(student: GradientStudent, key, data: Dataset) -> NetworkFit | LinearisedFit:
     data = in_one_type(data)
     n, d, dtype, width = row_count(data), data.d, data.x.dtype, student.width

@@ -31,6 +31,7 @@ import lineax as lx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..compilation import compiled
 from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..status import Status
@@ -310,7 +311,7 @@ def _predict(kernel, x_train, alpha, tile, x):
     return _predict_compiled(kernel, x_train, alpha, tile, jnp.asarray(x, jnp.float64))
 
 
-@eqx.filter_jit
+@compiled
 def _predict_compiled(kernel, x_train, alpha, tile: int, x):
     rows, columns = tiles_of(kernel, x, tile, 1).x, tiles_of(kernel, x_train, tile, 1).x
     outputs = alpha.shape[1:]
@@ -391,7 +392,7 @@ def _fit(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
     return _fit_compiled(self, key, data)
 
 
-@eqx.filter_jit
+@compiled
 def _fit_compiled(self: IterativeRidge, key, data: Dataset) -> TiledKernelFit:
     sample, n = sample_of(data), data.n
     tiles = tiles_of(self.kernel, sample.x, self.tile, 1 if self.mesh is None else self.mesh.size, sample.weight)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..compilation import compiled
 from ..precision import requires_float64
 from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, floats_as_arrays
@@ -101,7 +102,7 @@ def _predict_neighbours(self: NeighboursFit, x):
     return _predict_neighbours_compiled(self, jnp.asarray(x, jnp.float64))
 
 
-@eqx.filter_jit
+@compiled
 def _predict_neighbours_compiled(self: NeighboursFit, x):
     sample = Sample(self.x, self.y[:, None] if self.y.ndim == 1 else self.y, self.weight)
     means = in_blocks(lambda rows: _kth(_neighbour_means(rows, sample, self.limit)[0], self.k, 1), x)
@@ -168,7 +169,7 @@ def _fit_neighbours(self: NearestNeighbours, key, data: Dataset, oracle: Oracle 
     return _fit_neighbours_compiled(self, key, data, oracle)
 
 
-@eqx.filter_jit
+@compiled
 def _fit_neighbours_compiled(self: NearestNeighbours, key, data: Dataset, oracle: Oracle | None) -> NeighboursFit:
     sample = sample_of(data)
     x, y, present, n = sample.x, sample.y, sample.present, sample.n

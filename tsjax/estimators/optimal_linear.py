@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import jax.random as jr
 from jaxtyping import PRNGKeyArray
 
+from ..compilation import compiled
 from ..kernels.arccos import ArcCosine
 from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
@@ -97,7 +98,7 @@ def _fit(self: OptimalLinear, key, data: Dataset) -> KernelFit:
     return _fit_compiled(self, key, data)
 
 
-@eqx.filter_jit
+@compiled
 def _fit_compiled(self: OptimalLinear, key, data: Dataset) -> KernelFit:
     sample = sample_of(data)
     x, rows = sample.x, distinct(sample)

@@ -30,6 +30,7 @@ import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ..compilation import compiled
 from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..status import Status
@@ -294,7 +295,7 @@ def _predict_kernel(kernel, x_train, alpha, x):
     return _predict_kernel_compiled(kernel, x_train, alpha, jnp.asarray(x, jnp.float64))
 
 
-@eqx.filter_jit
+@compiled
 def _predict_kernel_compiled(kernel, x_train, alpha, x):
     return in_blocks(lambda rows: kernel(rows, x_train) @ alpha, x)
 
@@ -362,7 +363,7 @@ def _fit(self: KernelRidge, key, data: Dataset, oracle: Oracle | None) -> Kernel
     return _fit_compiled(self, key, data, oracle)
 
 
-@eqx.filter_jit
+@compiled
 def _fit_compiled(self: KernelRidge, key, data: Dataset, oracle: Oracle | None) -> KernelFit:
     sample, kernel, rule = sample_of(data), self.kernel, self.ridge
 

@@ -23,6 +23,7 @@ import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from ..compilation import compiled
 from ..kernels.base import AbstractKernel
 from ..kernels.radial import RBF, AbstractRadialKernel
 from ..precision import requires_float64
@@ -241,7 +242,7 @@ def _predict_smooth(smoother, x_mean, y_mean, bandwidth, x):
     return _predict_smooth_compiled(smoother, x_mean, y_mean, bandwidth, jnp.asarray(x, jnp.float64))
 
 
-@eqx.filter_jit
+@compiled
 def _predict_smooth_compiled(smoother: _Local, x_mean, y_mean, bandwidth, x):
     centred = in_blocks(lambda rows: smoother.at(bandwidth[None], rows)[:, 0], x - x_mean[None, :])
     return y_mean + centred[:, 0] if y_mean.ndim == 0 else y_mean[None, :] + centred
@@ -317,7 +318,7 @@ def _fit_smooth(degree, count, kernel, rule, key, data: Dataset, oracle: Oracle 
     return _fit_smooth_compiled(degree, count, kernel, rule, key, data, oracle)
 
 
-@eqx.filter_jit
+@compiled
 def _fit_smooth_compiled(degree, count, kernel, rule, key, data: Dataset, oracle: Oracle | None) -> KernelSmootherFit:
     sample = sample_of(data)
     x_mean, y_mean = sample.mean(sample.x), sample.mean(sample.y)

@@ -22,6 +22,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..compilation import compiled
 from ..kernels.base import AbstractKernel
 from ..precision import is_traced, requires_float64
 from ..task import Dataset
@@ -109,7 +110,7 @@ def _fit(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | None) -> 
     return _fit_compiled(self, key, data, oracle)
 
 
-@eqx.filter_jit
+@compiled
 def _fit_compiled(self: _AbstractSpectral, key, data: Dataset, oracle: Oracle | None) -> KernelFit:
     sample = sample_of(data)
     kernel, (name, rule) = self.kernel, self.rule

@@ -22,6 +22,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..compilation import compiled
 from ..precision import requires_float64
 from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, check_at_least, check_data
@@ -68,12 +69,12 @@ def _predict(self: StandardizedFit, x) -> Float[Array, "t *outputs"]:
     return _in_units(self.scale, self.fit.predict(_inputs(self.scale, x)))
 
 
-@eqx.filter_jit
+@compiled
 def _inputs(scale: _Scale, x):
     return scale.inputs(x)
 
 
-@eqx.filter_jit
+@compiled
 def _in_units(scale: _Scale, v):
     return scale.y_mean[None] + scale.y_std[None] * v.astype(jnp.float64)
 
@@ -127,7 +128,7 @@ def _fit(self: Standardized, key, data: Dataset) -> StandardizedFit:
     return StandardizedFit(fit=fit, scale=scale, status=fit.status, stats=fit.stats)
 
 
-@eqx.filter_jit
+@compiled
 def _standardize(inputs: bool, response: bool, bias, data: Dataset) -> tuple[_Scale, Dataset]:
     x, y = data.x.astype(jnp.float64), data.y.astype(jnp.float64)
     weight = None if data.weight is None else data.weight.astype(jnp.float64)

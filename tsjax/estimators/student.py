@@ -10,6 +10,7 @@ import jax.random as jr
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..compilation import compiled
 from ..losses import AbstractObjective, Objective, Penalised, check, on, outputs_of, squared
 from ..network import TwoLayer
 from ..optim import Descent, add_langevin_noise, as_leaf, subtract_weight_decay
@@ -268,7 +269,7 @@ def _floats(x: Array) -> Array:
     return x if jnp.issubdtype(x.dtype, jnp.inexact) else x.astype(jnp.result_type(float))
 
 
-@eqx.filter_jit
+@compiled
 def _fit(student: Student, key, data, start, probe, probe_at) -> ModelFit:
     key_init, key_train, key_noise, key_split = jr.split(key, 4)
     stop, size = student.stop, student.batch_size

@@ -24,6 +24,7 @@ import jax.random as jr
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..activations import AbstractActivation, check_activation, relu
+from ..compilation import compiled
 from ..losses import squared, weighted_mean
 from ..network import TwoLayer, absorb_output_weights
 from ..optim import as_leaf
@@ -219,7 +220,7 @@ class _Rounds(eqx.Module):
     neuron_steps: Float[Array, ""]
 
 
-@eqx.filter_jit
+@compiled
 def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_steps) -> NetworkFit:
     data = in_one_type(data)
     (d, dtype), n = (data.d, data.x.dtype), row_count(data)
@@ -330,7 +331,7 @@ def _fit_two_phase(student: TwoPhaseStudent, key, data: Dataset, probe, probe_st
     return NetworkFit(net=best.net, status=best.status, stats=stats)
 
 
-@eqx.filter_jit
+@compiled
 def _fit_oracle(student: OracleStudent, data: Dataset, teacher: TwoLayer) -> NetworkFit:
     data = in_one_type(data)
     start = absorb_output_weights(jax.tree.map(lambda leaf: leaf.astype(data.x.dtype), teacher))

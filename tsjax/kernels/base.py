@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..compilation import compiled
+
 # The number of pairs of points whose kernels are computed at once.
 _PAIRS = 2**21
 
@@ -119,7 +121,7 @@ class AbstractRotationInvariantKernel(AbstractPairKernel):
 
 # This is compiled even when called eagerly; otherwise every step of the formula would allocate an (n1, n2, d) array. XLA fuses
 # most of a formula but not all of it: arc-cosine kernels need up to 20 arrays of all pairs at once, hence the blocks.
-@eqx.filter_jit
+@compiled
 def _pair_matrix(kernel: AbstractPairKernel, x1: Float[Array, "n1 d"], x2: Float[Array, "n2 d"]):
     row = lambda a: jax.vmap(lambda b: kernel.evaluate(a, b))(x2)
     if x1.shape[0] * x2.shape[0] <= _PAIRS:
@@ -127,7 +129,7 @@ def _pair_matrix(kernel: AbstractPairKernel, x1: Float[Array, "n1 d"], x2: Float
     return jax.lax.map(row, x1, batch_size=max(1, _PAIRS // x2.shape[0]))
 
 
-@eqx.filter_jit
+@compiled
 def _pair_diagonal(kernel: AbstractPairKernel, x: Float[Array, "n d"]) -> Float[Array, " n"]:
     return jax.vmap(lambda a: kernel.evaluate(a, a))(x)
 

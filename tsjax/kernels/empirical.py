@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..compilation import compiled
 from .base import AbstractKernel
 from .features import AbstractFeatures
 
@@ -131,7 +132,7 @@ def _rows_in_blocks(x: Array, size: int) -> Array:
 
 
 # This is compiled even when called eagerly; otherwise the gradients of a block would be held leaf by leaf and copied.
-@eqx.filter_jit
+@compiled
 def _matrix(kernel: EmpiricalNTK, x1: Array, x2: Array | None, full: bool) -> Array:
     def contract(left: list[Array], right: list[Array]) -> Array:
         pattern = "iap,jbp->ijab" if full else "iap,jap->ij"
@@ -157,7 +158,7 @@ def _matrix(kernel: EmpiricalNTK, x1: Array, x2: Array | None, full: bool) -> Ar
     return tiles.reshape(-1, *tiles.shape[2:])[: x1.shape[0], : right.shape[0]].astype(dtype)
 
 
-@eqx.filter_jit
+@compiled
 def _diagonal(kernel: EmpiricalNTK, x: Array) -> Array:
     def squares(block: Array) -> Array:
         jacobian, outputs = _jacobian(kernel, block)

@@ -22,6 +22,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Array, Float
 
+from ..compilation import compiled
 from ..precision import is_traced, requires_float64
 from .base import AbstractKernel, trace_floats
 from .spectrum import Spectrum
@@ -87,7 +88,7 @@ def gegenbauer(kernel: Callable[[Array, Array], Array], d: int, degrees: int = 2
     return _gegenbauer(trace_floats(kernel), d, degrees)
 
 
-@eqx.filter_jit
+@compiled
 def _gegenbauer(kernel, d: int, degrees: int) -> ZonalSpectrum:
     multiplicities = jnp.asarray(_kept_multiplicities(d, degrees))
     values = kernel(jnp.eye(1, d), circle(d, _nodes(degrees, d)[0]))[0]

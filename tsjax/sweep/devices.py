@@ -24,6 +24,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Key, UInt32
 
 from ..cache import cache_folder, is_own, private_folder
+from ..compilation import compiled, compiler_options
 from ..estimators.base import LARGEST, AbstractEstimator, AbstractFit, check_values, floats_as_arrays
 from ..estimators.standardized import LARGEST_SCALED, Standardized
 from ..problem import Problem, RegressionFunction
@@ -35,13 +36,6 @@ _POOL = "PJRT_NPROC"
 _PROGRAMS_BYTES = 2**30
 # How long a start may wait for another process that uses the folder of programs, and how long it may look for broken programs.
 _LOCK_SECONDS, _CHECK_SECONDS = 10.0, 1.0
-# XLA's options on each platform. On CPUs, optimisation level 2 compiles programs in about two thirds of the time, and they run
-# as fast, since the loops that take time are in LAPACK and in the kernel in C (benchmarks/RESULTS.md). On GPUs, XLA's search
-# for the best kernels may take minutes.
-_COMPILER: dict[str, dict[str, Any]] = {
-    "cpu": {"xla_backend_optimization_level": 2},
-    "gpu": {"xla_gpu_autotune_level": 0},
-}
 # The first bytes of a file that Zstandard has compressed.
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"
 
@@ -83,20 +77,6 @@ def use_machine() -> str:
         # JAX looks only once for this folder, when it first compiles.
         compilation_cache.reset_cache()
     return late
-
-
-def compiler_options(platform: str) -> dict[str, Any]:
-    """The options for XLA on devices of this platform, without those that the user's XLA_FLAGS set."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in _COMPILER.get(platform, {}).items() if name not in flags}
-
-
-def compile_fast() -> None:
-    """Uses `compiler_options` for every program of this process, including those of JAX's own functions. Call it before JAX is
-    first used."""
-    options = {**compiler_options("cpu"), **compiler_options("gpu")}
-    added = " ".join(f"--{name}={value}" for name, value in options.items())
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {added}".strip()
 
 
 def keep_compiled() -> None:
@@ -305,18 +285,11 @@ def fit_many(
     # As in a single fit, computations that need float64 have it under any flags of JAX, and training keeps the type of the
     # data.
     with one_blas_thread(), jax.enable_x64(True):
-        fit = _compiled(tuple(compiler_options(chosen[0].platform).items()))
-        fits = fit(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)
+        fits = _fit_many(floats_as_arrays(estimator), keys, datasets, floats_as_arrays(oracle), chosen)
         return jax.block_until_ready(fits)
 
 
-@functools.cache
-def _compiled(options: tuple[tuple[str, Any], ...]) -> Callable:
-    # Equinox passes options that it does not know to jax.jit; its types do not say so.
-    jit: Any = eqx.filter_jit
-    return jit(_fit_many, compiler_options=dict(options))
-
-
+@compiled
 def _fit_many(estimator, keys, datasets, oracle, devices):
     problem, teachers = (None, None) if oracle is None else oracle
     # Estimator and problem are the same for every fit; only their arrays may enter the sharded function as arguments.

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ...compilation import compile_fast
 from ..commits import ChunkDone
-from ..devices import compile_fast, keep_compiled, one_blas_thread, use_all_cores
+from ..devices import keep_compiled, one_blas_thread, use_all_cores
 from ..errors import SpecError, shown
 from ..experiment import Experiment
 from ..faults import ExperimentError, GroupError
