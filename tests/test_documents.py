@@ -161,6 +161,17 @@ def test_the_readme_is_short_and_the_rest_is_in_the_docs():
     assert "{{ RESULTS }}" in read("docs/performance.md")
 
 
+def test_every_result_is_a_question_with_one_table_and_a_date():
+    """So a reader of benchmarks/RESULTS.md finds one answer to a question, and sees how old it is."""
+    sections = re.split(r"(?m)^## ", (ROOT / "benchmarks/RESULTS.md").read_text())[1:]
+    by_question = {section.split("\n")[0]: section for section in sections}
+    tables = {question: len(re.findall(r"(?m)^\|(?:-+\|)+$", text)) for question, text in by_question.items()}
+    assert len(by_question) == len(sections) > 20
+    assert not [question for question in by_question if not question.endswith("?")]
+    assert not {question: count for question, count in tables.items() if count != 1}
+    assert not [question for question, text in by_question.items() if not re.search(r"20\d\d-\d\d-\d\d", text)]
+
+
 # What a stranger must find in the README alone: each question with the words of its answer, in their order.
 QUESTIONS = {
     "What is it for?": "how fast learners learn.*rate.*confidence intervals.*What it is for.*as data grow",
