@@ -58,7 +58,7 @@ typedef struct {
 static void *train(void *argument) {
   const Part p = *(Part *)argument;
   const long size = p.m * (p.d + 1), padded = (size + 2 * WIDE - 1) / (2 * WIDE) * 2 * WIDE;
-  float *scratch = aligned_alloc(64, (scratch_f32(p.d, p.m) * sizeof(float) + 63) / 64 * 64);
+  float *scratch = aligned_alloc(64, (scratch_of(p.d, p.m) * sizeof(float) + 63) / 64 * 64);
   float *gradient = aligned_alloc(64, padded * sizeof(float)), *xi = aligned_alloc(64, padded * sizeof(float));
   for (long b = p.first; b < p.batch; b += p.stride) {
     const float *x = p.x + b * p.d * p.n, *y = p.y + b * p.n;
@@ -66,7 +66,7 @@ static void *train(void *argument) {
     Generator generator;
     seed(&generator, b);
     for (long step = 0; step < p.steps; step++) {
-      half_mse_f32(p.n, p.n, p.d, p.m, x, p.n, TILE, y, theta, theta + p.m, gradient, gradient + p.m, scratch);
+      half_mse(p.n, p.n, p.d, p.m, x, p.n, TILE, y, theta, theta + p.m, gradient, gradient + p.m, scratch);
       if (p.noise > 0)
         for (long i = 0; i < padded; i += 2 * WIDE) normals(&generator, xi + i);
       else
@@ -74,7 +74,7 @@ static void *train(void *argument) {
       for (long i = 0; i < size; i++)
         theta[i] += p.noise * xi[i] - p.eta * (gradient[i] + 2 * p.penalty * theta[i]);
     }
-    p.losses[b] = half_mse_f32(p.n, p.n, p.d, p.m, x, p.n, TILE, y, theta, theta + p.m, gradient, gradient + p.m, scratch);
+    p.losses[b] = half_mse(p.n, p.n, p.d, p.m, x, p.n, TILE, y, theta, theta + p.m, gradient, gradient + p.m, scratch);
   }
   free(scratch), free(gradient), free(xi);
   return NULL;

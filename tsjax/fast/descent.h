@@ -101,7 +101,7 @@ typedef struct {
   float *copy;     /* samples in tiles: x (tiles, d, TILE), then y (tiles, TILE) */
   float *gradient; /* (m (d + 1)) */
   float *xi;       /* noise_room(m (d + 1)) */
-  float *scratch;  /* scratch_f32(d, m) */
+  float *scratch;  /* scratch_of(d, m) */
 } Descent;
 
 /* The largest copy, in floats. */
@@ -113,7 +113,7 @@ static long copy_room(long n, long d) { return (n + TILE - 1) / TILE * TILE * (d
 /* The number of floats in the arrays of a Descent. */
 static size_t descent_room(long n, long d, long m) {
   const long copied = copy_room(n, d) < MOST_COPIED ? copy_room(n, d) : MOST_COPIED;
-  return copied + m * (d + 1) + noise_room(m * (d + 1)) + scratch_f32(d, m);
+  return copied + m * (d + 1) + noise_room(m * (d + 1)) + scratch_of(d, m);
 }
 
 /* `room` has the alignment of vectors, and so have z and the tiles of a copy. */
@@ -121,7 +121,7 @@ static void place_arrays(Descent *s, float *room, long n) {
   const long copied = copy_room(n, s->d) < MOST_COPIED ? copy_room(n, s->d) : MOST_COPIED;
   s->copy = room;
   s->scratch = s->copy + copied;
-  s->gradient = s->scratch + scratch_f32(s->d, s->m);
+  s->gradient = s->scratch + scratch_of(s->d, s->m);
   s->xi = s->gradient + s->m * (s->d + 1);
 }
 
@@ -150,7 +150,7 @@ static float descend(const Descent *s, long start, long stop, float *theta) {
   const long m = s->m, size = m * (s->d + 1), moving = size - s->first;
   float loss = 0, squares = 0;
   for (long step = start; step < stop; step++) {
-    loss = half_mse_f32(s->count, s->total, s->d, m, s->x, s->stride, s->jump, s->y, theta, theta + m, s->gradient,
+    loss = half_mse(s->count, s->total, s->d, m, s->x, s->stride, s->jump, s->y, theta, theta + m, s->gradient,
                         s->gradient + m, s->scratch);
     if (step == stop - 1)
       for (long p = 0; p < size; p++) squares += theta[p] * theta[p];

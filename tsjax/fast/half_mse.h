@@ -1,5 +1,4 @@
-/* The loss and the gradient of a two-layer ReLU network, for REAL = float or double. This file is included once for each type,
-   with INT the integer type of the same size and NAME(x) the name of x for that type.
+/* The loss and the gradient of a two-layer ReLU network, for REAL = float or double, with INT the integer type of the same size.
 
    f(x) = sum_j a_j relu(<w_j, x>),  L = 1/(2 total) sum_{i < count} (f(x_i) - y_i)^2, with samples on the last axis. Samples
    from number `count` on are not read.
@@ -7,21 +6,19 @@
    For each tile of samples, which stays in the first-level cache, there are three parts: z = W x for blocks of neurons, the
    residuals, and the gradients as sums over the lanes of blocks of (neurons x coordinates), which are held in registers. */
 
-typedef REAL NAME(vec) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
-#define VEC NAME(vec)
-typedef INT NAME(mask) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
-#define MASK NAME(mask)
+typedef REAL VEC __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
+typedef INT MASK __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 /* The number of samples in one vector. */
 #define LANES ((long)(BYTES / sizeof(REAL)))
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE VEC NAME(load)(const REAL *p) { return *(const VEC *)p; }
-INLINE void NAME(store)(REAL *p, VEC v) { *(VEC *)p = v; }
+INLINE VEC load(const REAL *p) { return *(const VEC *)p; }
+INLINE void store(REAL *p, VEC v) { *(VEC *)p = v; }
 
 /* z_j = <w_j, x> of `nb` neurons at the samples of a tile, `sv` vectors of samples at a time: so many sums that the processor
    need not wait for one before it adds to it again. */
-INLINE void NAME(forward)(const int nb, long tile, long stride, long d, const REAL *x, const REAL *w, REAL *z) {
+INLINE void forward(const int nb, long tile, long stride, long d, const REAL *x, const REAL *w, REAL *z) {
   const int sv = nb <= 3 ? 2 * SV : SV;
   long i = 0;
   for (; i + sv * LANES <= tile; i += sv * LANES) {
@@ -30,79 +27,79 @@ INLINE void NAME(forward)(const int nb, long tile, long stride, long d, const RE
       for (int s = 0; s < sv; s++) sum[j][s] = (VEC){0};
     for (long k = 0; k < d; k++) {
       VEC in[2 * SV];
-      for (int s = 0; s < sv; s++) in[s] = NAME(load)(x + k * stride + i + s * LANES);
+      for (int s = 0; s < sv; s++) in[s] = load(x + k * stride + i + s * LANES);
       for (int j = 0; j < nb; j++)
         for (int s = 0; s < sv; s++) sum[j][s] += w[j * d + k] * in[s];
     }
     for (int j = 0; j < nb; j++)
-      for (int s = 0; s < sv; s++) NAME(store)(z + j * TILE + i + s * LANES, sum[j][s]);
+      for (int s = 0; s < sv; s++) store(z + j * TILE + i + s * LANES, sum[j][s]);
   }
   for (; i < tile; i += LANES) {
     VEC sum[6];
     for (int j = 0; j < nb; j++) sum[j] = (VEC){0};
     for (long k = 0; k < d; k++) {
-      VEC in = NAME(load)(x + k * stride + i);
+      VEC in = load(x + k * stride + i);
       for (int j = 0; j < nb; j++) sum[j] += w[j * d + k] * in;
     }
-    for (int j = 0; j < nb; j++) NAME(store)(z + j * TILE + i, sum[j]);
+    for (int j = 0; j < nb; j++) store(z + j * TILE + i, sum[j]);
   }
 }
 
 /* sums[j][k] += s_j x_k over the samples of a tile, lane by lane. */
-INLINE void NAME(backward)(const int nb, const int kb, long tile, long stride, long d, const REAL *x, const REAL *s,
+INLINE void backward(const int nb, const int kb, long tile, long stride, long d, const REAL *x, const REAL *s,
                            REAL *sums) {
   VEC sum[5][5];
   for (int j = 0; j < nb; j++)
-    for (int k = 0; k < kb; k++) sum[j][k] = NAME(load)(sums + (j * d + k) * LANES);
+    for (int k = 0; k < kb; k++) sum[j][k] = load(sums + (j * d + k) * LANES);
   for (long i = 0; i < tile; i += LANES) {
     VEC in[5];
-    for (int k = 0; k < kb; k++) in[k] = NAME(load)(x + k * stride + i);
+    for (int k = 0; k < kb; k++) in[k] = load(x + k * stride + i);
     for (int j = 0; j < nb; j++) {
-      VEC side = NAME(load)(s + j * TILE + i);
+      VEC side = load(s + j * TILE + i);
       for (int k = 0; k < kb; k++) sum[j][k] += side * in[k];
     }
   }
   for (int j = 0; j < nb; j++)
-    for (int k = 0; k < kb; k++) NAME(store)(sums + (j * d + k) * LANES, sum[j][k]);
+    for (int k = 0; k < kb; k++) store(sums + (j * d + k) * LANES, sum[j][k]);
 }
 
-static void NAME(forward_block)(int nb, long tile, long stride, long d, const REAL *x, const REAL *w, REAL *z) {
+static void forward_block(int nb, long tile, long stride, long d, const REAL *x, const REAL *w, REAL *z) {
   switch (nb) {
-    case 1: NAME(forward)(1, tile, stride, d, x, w, z); break;
-    case 2: NAME(forward)(2, tile, stride, d, x, w, z); break;
-    case 3: NAME(forward)(3, tile, stride, d, x, w, z); break;
-    case 4: NAME(forward)(4, tile, stride, d, x, w, z); break;
-    case 5: NAME(forward)(5, tile, stride, d, x, w, z); break;
-    case 6: NAME(forward)(6, tile, stride, d, x, w, z); break;
+    case 1: forward(1, tile, stride, d, x, w, z); break;
+    case 2: forward(2, tile, stride, d, x, w, z); break;
+    case 3: forward(3, tile, stride, d, x, w, z); break;
+    case 4: forward(4, tile, stride, d, x, w, z); break;
+    case 5: forward(5, tile, stride, d, x, w, z); break;
+    case 6: forward(6, tile, stride, d, x, w, z); break;
   }
 }
 
 #define BLOCK(NB, KB) \
   case 8 * NB + KB: \
-    if (NB * KB <= SUMS) NAME(backward)(NB, KB, tile, stride, d, x, s, sums); \
+    if (NB * KB <= SUMS) backward(NB, KB, tile, stride, d, x, s, sums); \
     break;
 #define ROW(NB) BLOCK(NB, 1) BLOCK(NB, 2) BLOCK(NB, 3) BLOCK(NB, 4) BLOCK(NB, 5)
 
-static void NAME(backward_block)(int nb, int kb, long tile, long stride, long d, const REAL *x, const REAL *s, REAL *sums) {
+static void backward_block(int nb, int kb, long tile, long stride, long d, const REAL *x, const REAL *s, REAL *sums) {
   switch (8 * nb + kb) { ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) }
 }
 
 /* The size of the next block, from `start` on, if `total` is split into as few blocks of at most `most` as possible, of nearly
    equal sizes. */
-static int NAME(part)(long total, long start, int most) {
+static int part(long total, long start, int most) {
   long blocks = (total - start + most - 1) / most;
   return (int)((total - start + blocks - 1) / blocks);
 }
 
 /* The number of REALs of working memory that half_mse needs. */
-static size_t NAME(scratch)(long d, long m) { return m * (TILE + d * LANES); }
+static size_t scratch_of(long d, long m) { return m * (TILE + d * LANES); }
 
 /* L and its gradient in a (m) and w (m, d). Coordinate k of sample i in tile t is x[t jump + k stride + i]: for x (d, n) the
    stride is n and the jump TILE. y is (n).
 
    With G_j = sum_i r_i 1[<w_j, x_i> > 0] x_i for the residuals r, the gradient is a_j G_j / total in w_j and
    <w_j, G_j> / total in a_j. A z that is NaN counts as active, so that it spreads. */
-static REAL NAME(half_mse)(long count, REAL total, long d, long m, const REAL *x, long stride, long jump, const REAL *y,
+static REAL half_mse(long count, REAL total, long d, long m, const REAL *x, long stride, long jump, const REAL *y,
                            const REAL *a, const REAL *w, REAL *ga, REAL *gw, REAL *scratch) {
   REAL *z = scratch, *sums = z + m * TILE;
   memset(sums, 0, sizeof(REAL) * m * d * LANES);
@@ -112,27 +109,27 @@ static REAL NAME(half_mse)(long count, REAL total, long d, long m, const REAL *x
     long tile = whole - start < TILE ? whole - start : TILE;
     const REAL *xs = x + start / TILE * jump, *ys = y + start;
     for (long j = 0; j < m;) {
-      int nb = NAME(part)(m, j, 6);
-      NAME(forward_block)(nb, tile, stride, d, xs, w + j * d, z + j * TILE);
+      int nb = part(m, j, 6);
+      forward_block(nb, tile, stride, d, xs, w + j * d, z + j * TILE);
       j += nb;
     }
     for (long i = 0; i < tile; i += LANES) {
-      VEC r = -NAME(load)(ys + i);
+      VEC r = -load(ys + i);
       for (long j = 0; j < m; j++) {
-        VEC v = NAME(load)(z + j * TILE + i);
+        VEC v = load(z + j * TILE + i);
         r += a[j] * (VEC)((MASK)v & ~(v <= zero));
       }
       squares += r * r;
       for (long j = 0; j < m; j++) {
-        MASK active = ~(NAME(load)(z + j * TILE + i) <= zero);
-        NAME(store)(z + j * TILE + i, (VEC)((MASK)r & active));
+        MASK active = ~(load(z + j * TILE + i) <= zero);
+        store(z + j * TILE + i, (VEC)((MASK)r & active));
       }
     }
     for (long j = 0; j < m;) {
-      int nb = NAME(part)(m, j, 5);
+      int nb = part(m, j, 5);
       for (long k = 0; k < d;) {
-        int kb = NAME(part)(d, k, SUMS / nb < 5 ? SUMS / nb : 5);
-        NAME(backward_block)(nb, kb, tile, stride, d, xs + k * stride, z + j * TILE, sums + (j * d + k) * LANES);
+        int kb = part(d, k, SUMS / nb < 5 ? SUMS / nb : 5);
+        backward_block(nb, kb, tile, stride, d, xs + k * stride, z + j * TILE, sums + (j * d + k) * LANES);
         k += kb;
       }
       j += nb;
@@ -171,9 +168,3 @@ static REAL NAME(half_mse)(long count, REAL total, long d, long m, const REAL *x
   }
   return loss / (2 * total);
 }
-#undef BLOCK
-#undef ROW
-#undef VEC
-#undef MASK
-#undef LANES
-#undef INLINE

@@ -22,7 +22,8 @@ def half_mse(
     """L = (1/2n) sum_i (f(x_i) - y_i)^2, differentiable to any order. With an `extent`, its total takes the place of n, and the
     C kernel does not read samples after the last that counts."""
     dtypes = {leaf.dtype for leaf in (net.a, net.w, x_t, y)}
-    if net.activation == relu and dtypes in ({jnp.dtype("float32")}, {jnp.dtype("float64")}) and native.load()[0]:
+    names = [dtype.name for dtype in dtypes]
+    if net.activation == relu and len(names) == 1 and names[0] in native.TYPES and native.load(names[0])[0]:
         _, _, whole = scaled_samples(x_t, y, None)
         return _relu_half_mse(net.a, net.w, x_t, y, *(whole if extent is None else extent))
     return half_mse_by_xla(net, x_t, y, extent)

@@ -29,7 +29,8 @@ from ..network import TwoLayer
 from ..versions import version_of
 from .steps import Samples, Steps
 
-_FLAGS = ["-O3", "-march=native", "-fno-math-errno", "-std=gnu11", "-fPIC", "-shared"]
+# Loops that take time are in vectors as they are written; looking for others took half of the compiler's time.
+_FLAGS = ["-O3", "-fno-tree-vectorize", "-march=native", "-fno-math-errno", "-std=gnu11", "-fPIC", "-shared"]
 _SECONDS = 120
 
 
@@ -82,23 +83,27 @@ def _name(stem: str, content: bytes) -> str:
     return f"{stem}-{hashlib.sha256(content).hexdigest()}.so"
 
 
-# The functions of the library that XLA calls.
-_FUNCTIONS = ("tsjax_half_mse", "tsjax_descend")
+# The libraries' flags, and the functions that XLA calls, by the type of the numbers.
+_LIBRARIES = {
+    "float32": ((), ("tsjax_half_mse", "tsjax_descend")),
+    "float64": (("-DDOUBLE",), ("tsjax_half_mse",)),
+}
+TYPES = tuple(_LIBRARIES)
 
 
 @functools.cache
-def load() -> tuple[str | None, str]:
-    """The name of the library with the kernels, which are then registered with XLA, and its path; or None, and the reason why
-    there are no kernels."""
+def load(dtype: str = "float32") -> tuple[str | None, str]:
+    """The name of the library with the kernels for numbers of this type, one of `TYPES`, which are then registered with XLA,
+    and its path; or None, and the reason why there are no kernels. Most processes need only that of float32."""
     if os.environ.get("TSJAX_NATIVE") == "0":
         return None, "switched off by TSJAX_NATIVE=0"
     if sys.platform != "linux":
         return None, f"not tried on {sys.platform}"
     try:
-        source = Path(__file__).parent / "students.c"
-        path = build(source, cache_folder() / "native", (jax.ffi.include_dir(),))
+        flags, functions = _LIBRARIES[dtype]
+        path = build(Path(__file__).parent / "students.c", cache_folder() / "native", (jax.ffi.include_dir(),), flags)
         library = ctypes.CDLL(str(path))
-        for function in _FUNCTIONS:
+        for function in functions:
             jax.ffi.register_ffi_target(
                 _target(function, path.stem), jax.ffi.pycapsule(getattr(library, function)), platform="cpu"
             )
@@ -121,11 +126,12 @@ def _target(function: str, library: str) -> str:
 
 
 def _call(function: str, results: tuple, *operands):
-    """Calls a function of the library. `jax.vmap` does not copy operands that all members of a batch share.
+    """Calls a function of the library for the type of the first operand. `jax.vmap` does not copy operands that all members of
+    a batch share.
 
     **Raises:** RuntimeError if there is no library.
     """
-    library, why = load()
+    library, why = load(operands[0].dtype.name)
     if library is None:
         raise RuntimeError(f"there is no native kernel: {why}.")
     return jax.ffi.ffi_call(_target(function, library), results, vmap_method="expand_dims")(*operands)

@@ -1,5 +1,5 @@
-/* The loss and gradient of half_mse.h in both precisions, and the steps of descent.h, as functions that XLA's CPU programs call
-   (the C interface of XLA FFI). */
+/* The loss and gradient of half_mse.h in float32, or in float64 if DOUBLE is defined, and the steps of descent.h in float32, as
+   functions that XLA's CPU programs call (the C interface of XLA FFI). */
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -25,23 +25,14 @@
 #endif
 #define TILE 256
 
-#define REAL float
-#define INT int
-#define NAME(x) x##_f32
-#include "half_mse.h"
-#undef REAL
-#undef INT
-#undef NAME
-
+#ifdef DOUBLE
 #define REAL double
 #define INT long long
-#define NAME(x) x##_f64
+#else
+#define REAL float
+#define INT int
+#endif
 #include "half_mse.h"
-#undef REAL
-#undef INT
-#undef NAME
-
-#include "descent.h"
 
 static XLA_FFI_Error *failure(XLA_FFI_CallFrame *call, XLA_FFI_Error_Code code, const char *message) {
   XLA_FFI_Error_Create_Args args = {.struct_size = XLA_FFI_Error_Create_Args_STRUCT_SIZE, .message = message, .errc = code};
@@ -105,24 +96,21 @@ XLA_FFI_Error *tsjax_half_mse(XLA_FFI_CallFrame *call) {
   XLA_FFI_Buffer *a = in[0], *w = in[1], *x = in[2], *y = in[3], *counts = in[4], *totals = in[5];
   const long rank = out[0]->rank, n = x->dims[rank + 1], d = x->dims[rank], m = a->dims[rank];
   const int64_t *dims = out[0]->dims;
-  const int single = a->dtype == XLA_FFI_DataType_F32;
-  const size_t size = single ? 4 : 8;
-  void *scratch = working_memory(size * (single ? scratch_f32(d, m) : scratch_f64(d, m)));
+  const size_t size = sizeof(REAL);
+  REAL *scratch = working_memory(size * scratch_of(d, m));
   if (!scratch) return failure(call, XLA_FFI_Error_Code_RESOURCE_EXHAUSTED, "tsjax_half_mse: out of memory");
   for (long b = 0; b < product(rank, dims); b++) {
-    void *loss = entry(out[0], b, rank, dims, size), *ga = entry(out[1], b, rank, dims, size);
-    void *gw = entry(out[2], b, rank, dims, size);
-    const void *ab = entry(a, b, rank, dims, size), *wb = entry(w, b, rank, dims, size);
-    const void *xb = entry(x, b, rank, dims, size), *yb = entry(y, b, rank, dims, size);
+#define ENTRY(buffer) ((void *)entry(buffer, b, rank, dims, size))
     const long count = samples(entry(counts, b, rank, dims, sizeof(int32_t)), n);
-    const void *total = entry(totals, b, rank, dims, size);
-    if (single)
-      *(float *)loss = half_mse_f32(count, *(float *)total, d, m, xb, n, TILE, yb, ab, wb, ga, gw, scratch);
-    else
-      *(double *)loss = half_mse_f64(count, *(double *)total, d, m, xb, n, TILE, yb, ab, wb, ga, gw, scratch);
+    *(REAL *)ENTRY(out[0]) = half_mse(count, *(REAL *)ENTRY(totals), d, m, ENTRY(x), n, TILE, ENTRY(y), ENTRY(a), ENTRY(w),
+                                      ENTRY(out[1]), ENTRY(out[2]), scratch);
+#undef ENTRY
   }
   return NULL;
 }
+
+#ifndef DOUBLE
+#include "descent.h"
 
 /* (a, w, x, y, count, total, span, rates, seed) -> (a, w, loss) in float32. `span` is (first step, end, number of parameters
    that do not move) and `rates` is (eta, noise, lambda). Leading axes are batch axes and broadcast. */
@@ -163,3 +151,4 @@ XLA_FFI_Error *tsjax_descend(XLA_FFI_CallFrame *call) {
   }
   return NULL;
 }
+#endif

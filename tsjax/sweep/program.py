@@ -197,7 +197,8 @@ def _kept_name(experiment: Experiment, group: Group, chunk: int, budget: int) ->
 @functools.cache
 def _register_calls() -> None:
     """Registers functions in C with XLA, as lowering a program does: those of LAPACK, and our own."""
-    native.load()
+    for dtype in native.TYPES:
+        native.load(dtype)
     jax.jit(jnp.linalg.cholesky).lower(jax.ShapeDtypeStruct((2, 2), jnp.float32))
 
 

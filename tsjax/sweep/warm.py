@@ -132,7 +132,7 @@ def _facts() -> dict[str, Any]:
         "backend": devices[0].client.platform_version,
         "processor": native.processor(),
         "kernel": kernel_in_use(devices[0].platform),
-        "native": native.load()[0],
+        "native": [native.load(dtype)[0] for dtype in native.TYPES],
         "ntk": neural_tangents.source(),
     }
 
