@@ -36,9 +36,19 @@ def test_file_is_sound(file):
     experiment = find_experiment(spec.study)
     assert spec.claim and spec.source and spec.expect
     assert all(expectation.source for expectation in spec.expect)
-    # What the smoke size expects is looked at when it runs.
-    whole, small = make_plan(spec, experiment), make_plan(spec.at_smoke_size(), experiment, deep=False)
+    whole, small = (make_plan(size, experiment, deep=False) for size in (spec, spec.at_smoke_size()))
     assert 0 < small.cells < whole.cells
+
+
+@pytest.mark.parametrize(
+    "file",
+    [pytest.param(file, marks=[] if file.stem == "quickstart" else pytest.mark.slow) for file in FILES],
+    ids=lambda file: file.stem,
+)
+def test_its_plan_is_sound(file):
+    """The programs of the whole sweep can be traced. What the smoke size expects is looked at when it runs."""
+    spec = load_spec(file)
+    assert make_plan(spec, find_experiment(spec.study)).cells > 0
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def _simulated(estimator, problem, keys, n, x):
     return jax.lax.map(risk, keys)
 
 
-@pytest.mark.parametrize(("n", "ridge"), [(128, 0.1), (256, 0.5)])
+@pytest.mark.parametrize(("n", "ridge"), [(128, 0.1), pytest.param(256, 0.5, marks=pytest.mark.slow)])
 def test_predicted_curve_is_that_of_simulated_kernel_ridge(key, n, ridge):
     problem = _problem()
     x = problem.inputs.sample(jr.fold_in(key, 1), 1000)

@@ -102,7 +102,7 @@ def test_a_batch_takes_the_largest_and_runs_one_size():
     "estimator",
     [
         ts.KernelRidge(ts.kernels.ntk(), ridge="gcv"),
-        ts.RandomFeatures(),
+        pytest.param(ts.RandomFeatures(), marks=pytest.mark.slow),
         pytest.param(ts.SpectralCutoff(ts.kernels.ntk()), marks=pytest.mark.slow),
         pytest.param(ts.KernelRidge(ts.kernels.ntk(), ridge="loo"), marks=pytest.mark.slow),
         pytest.param(ts.KernelRidge(ts.kernels.ntk(), ridge=0.1), marks=pytest.mark.slow),

@@ -49,7 +49,7 @@ LINEAR = RIDGES | {
 ITERATIVE = ts.IterativeRidge(RBF(1.0), ridge=0.2, tile=8, tolerance=1e-12, dtype="float64")
 
 
-@pytest.mark.parametrize("outputs", [1, 3])
+@pytest.mark.parametrize("outputs", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_weighted_ridge_is_that_of_scikit_learn(key, outputs):
     y = Y[:, 0] if outputs == 1 else Y
     fit = RIDGES["ridge"].fit(key, _data(y))

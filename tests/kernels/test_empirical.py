@@ -55,7 +55,7 @@ def test_the_same_kernel_by_features_by_its_diagonal_and_of_itself(points, netwo
     assert EmpiricalNTK(single)(x.astype(jnp.float32)).dtype == jnp.float32
 
 
-@pytest.mark.parametrize("block", [1, 2, 4])
+@pytest.mark.parametrize("block", [pytest.param(1, marks=pytest.mark.slow), 2, 4])
 def test_blocks_are_one_shot(points, network, block):
     x, z = points
     blocks, whole = EmpiricalNTK(network, block=block), EmpiricalNTK(network)

@@ -36,7 +36,10 @@ def test_wide_networks_tend_to_the_kernel(key, points, activation):
     assert -0.65 < slope < -0.4
 
 
-@pytest.mark.parametrize(("kind", "activation"), [("ntk", "erf"), ("standard", "relu"), ("standard", "sin")])
+@pytest.mark.parametrize(
+    ("kind", "activation"),
+    [("ntk", "erf"), *(pytest.param("standard", name, marks=pytest.mark.slow) for name in ("relu", "sin"))],
+)
 def test_one_hidden_layer_has_its_kernels_in_the_mean(key, points, kind, activation):
     """At every width, the mean over networks is the exact tangent kernel (in the standard parameterisation that of the
     network's own width) and the exact covariance."""

@@ -272,8 +272,8 @@ STRUCTURED = "STRUCTURED_DERIVATIVES"  # It looks into the network, so it is tes
 
 @pytest.mark.parametrize(
     ("network", "implementation"),
-    [(network, STRUCTURED) for network in (_mlp, _residual, _own)]
-    + [pytest.param(_cnn, STRUCTURED, marks=pytest.mark.slow)]
+    [(_own, STRUCTURED)]
+    + [pytest.param(network, STRUCTURED, marks=pytest.mark.slow) for network in (_mlp, _residual, _cnn)]
     + [
         pytest.param(network, name, marks=[pytest.mark.slow] if network is _mlp else [])
         for network in (_mlp, _own)
