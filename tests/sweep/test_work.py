@@ -23,7 +23,8 @@ from tsjax.sweep.writer import StoreWriter
 TESTS = Path(__file__).parents[1]
 METRICS = ["cell", "method", "n", "seed", "status", "risk", "limit", "done", "draw"]
 
-# A cell takes a moment, so that a signal finds a process in the middle of its work; `hold` makes one that never ends.
+# A cell takes a moment, so that a signal finds a process in the middle of its work; `hold` makes one that never ends. While a
+# file hold-PID or hold-PID-N exists, no cell of that process (of that n) ends.
 BOX = """
 import os, sys, time
 import tsjax as ts
@@ -31,8 +32,10 @@ import tsjax as ts
 @ts.black_box
 def slow(seed: int, *, n: int, folder: str):
     open(os.path.join(folder, f"{n}-{seed}-{os.getppid()}"), "w").close()
-    if (n, seed) == (4, 1) and sys.argv[-1:] == ["hold"] or os.path.exists(os.path.join(folder, f"hold-{os.getppid()}")):
-        time.sleep(600)
+    hold, end = os.path.join(folder, f"hold-{os.getppid()}"), time.monotonic() + 600
+    forever = (n, seed) == (4, 1) and sys.argv[-1:] == ["hold"]
+    while (forever or os.path.exists(hold) or os.path.exists(f"{hold}-{n}")) and time.monotonic() < end:
+        time.sleep(0.02)
     time.sleep(0.02)
     return {"risk": (1.0 + seed) / n}
 """
@@ -103,17 +106,21 @@ def test_a_chunk_of_a_killed_process_is_taken_over(tmp_path):
 def test_a_process_that_was_only_slow_writes_nothing_twice(tmp_path):
     """SIGSTOP for longer than a lease, with a chunk held; then it goes on."""
     first = _start(tmp_path, 2.0)
-    _wait_for(lambda: list((tmp_path / "s" / "chunks").glob("*.parquet")), first)
+    hold = tmp_path / "ran" / f"hold-{first.pid}-8"
+    hold.touch()
+    held = lambda: {cell for cell in _ran(tmp_path, first) if cell.startswith("8-")}
+    _wait_for(lambda: held() and list((tmp_path / "s" / "chunks").glob("*.parquet")), first)
     os.kill(first.pid, signal.SIGSTOP)
     try:
-        before = _ran(tmp_path, first)
+        before = held()
         second = _start(tmp_path, 2.0)
         out, err = second.communicate(timeout=120)
         assert second.returncode == 0 and out.strip() == "24", err[-3000:]
         # It took over something that the first had begun and not committed.
-        assert before & _ran(tmp_path, second)
+        assert before <= _ran(tmp_path, second)
         records = stored(tmp_path / "s")
     finally:
+        hold.unlink()
         os.kill(first.pid, signal.SIGCONT)
     out, err = first.communicate(timeout=120)
     assert first.returncode == 0 and out.strip() == "24", err[-3000:]
