@@ -19,7 +19,8 @@ OPTIONS = {"experiment": power, "chunk": 8, "commit_seconds": 0.0}
 
 def run_until_killed(out, seed, at_rename, ready, spec=SPEC, unhurried=8):
     """Runs the sweep until it is killed; `at_rename` kills itself before or after one of its renames. After `unhurried` chunks
-    it takes a second for each, so that a process outlasts its kill on any machine, and a hundred do not finish the sweep."""
+    it takes a while for each: a process outlasts its kill on any machine, a hundred do not finish the sweep, and what is done
+    while a file is written does not come into one file."""
     # A test run in the background of a shell ignores SIGINT, and its children would.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, replace, renames = random.Random(seed), os.replace, [0]
@@ -43,8 +44,8 @@ def run_until_killed(out, seed, at_rename, ready, spec=SPEC, unhurried=8):
             if not done.resumed:
                 ready.set()
                 chunks += 1
-            if chunks > unhurried and not at_rename:
-                time.sleep(1.0)
+            if chunks > unhurried:
+                time.sleep(0.25)
             yield done
 
     ready.set() if at_rename else None
