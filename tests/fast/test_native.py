@@ -133,6 +133,7 @@ def test_without_it_training_is_the_same_up_to_rounding(environment, why, tmp_pa
     assert found == "False" and why in reason
     if native.load()[0] is not None:
         assert train()[1] == pytest.approx(loss, rel=1e-6)
+        assert len(list((tmp_path / "native").glob("*.so"))) == 1, "float64 has a library of its own, which nobody asked for"
 
 
 @needs_kernel
