@@ -5,7 +5,7 @@ import sys
 
 NAMES = {
     "training": "many students, side by side with what one would write otherwise",
-    "compare": "fails when ratios of a run of `training` fell against those of another",
+    "compare": "fails when ratios of a run of `training` or `gpu` fell against those of another",
     "profile": "where the time of a training step goes",
     "costs": "exponents of the cost in B, n, d, m and devices, fitted by tsjax",
     "networks": "a thousand networks with a thousand learning rates, side by side",

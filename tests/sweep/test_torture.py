@@ -52,7 +52,9 @@ def test_a_hundred_kills(tmp_path, processes, whole, capsys):
         child.start()
         deadline = time.monotonic() + 300
         while not ready.wait(1):
-            assert child.is_alive(), f"kill {kill}: a child ended before, with {child.exitcode}: the work should outlast kills"
+            assert child.is_alive(), (
+                f"kill {kill}: a child ended before, with {child.exitcode}: the work should outlast kills"
+            )
             assert time.monotonic() < deadline, "a child did not start"
         if not at_rename:
             time.sleep(rng.expovariate(20.0))

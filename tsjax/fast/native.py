@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import jax
@@ -89,12 +90,19 @@ _LIBRARIES = {
     "float64": (("-DDOUBLE",), ("tsjax_half_mse",)),
 }
 TYPES = tuple(_LIBRARIES)
+# Programs are traced by several threads, and one library is enough.
+_lock = threading.Lock()
 
 
-@functools.cache
 def load(dtype: str = "float32") -> tuple[str | None, str]:
     """The name of the library with the kernels for numbers of this type, one of `TYPES`, which are then registered with XLA,
     and its path; or None, and the reason why there are no kernels. Most processes need only that of float32."""
+    with _lock:
+        return _load(dtype)
+
+
+@functools.cache
+def _load(dtype: str) -> tuple[str | None, str]:
     if os.environ.get("TSJAX_NATIVE") == "0":
         return None, "switched off by TSJAX_NATIVE=0"
     if sys.platform != "linux":
