@@ -19,8 +19,7 @@ OPTIONS = {"experiment": power, "chunk": 8, "commit_seconds": 0.0}
 
 def run_until_killed(out, seed, at_rename, ready, spec=SPEC, unhurried=8):
     """Runs the sweep until it is killed; `at_rename` kills itself before or after one of its renames. After `unhurried` chunks
-    it takes a while for each: a process outlasts its kill on any machine, a hundred do not finish the sweep, and what is done
-    while a file is written does not come into one file."""
+    it takes a while for each, so that a process outlasts its kill on any machine, and a hundred do not finish the sweep."""
     # A test run in the background of a shell ignores SIGINT, and its children would.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     rng, replace, renames = random.Random(seed), os.replace, [0]
@@ -31,9 +30,12 @@ def run_until_killed(out, seed, at_rename, ready, spec=SPEC, unhurried=8):
         if last and rng.random() < 0.5:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(0.01)
-        replace(source, target)
-        if last:
-            os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            # There may be no such file: a chunk that another process announced may have been there already.
+            replace(source, target)
+        finally:
+            if last:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     os.replace = deadly
 
