@@ -59,6 +59,7 @@ def compiled(function: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def _is_transformed(arguments: Any) -> bool:
-    """Whether a transformation of JAX is tracing this code. If it is `jax.jit`, this holds for all that is computed."""
-    leaves = (*jax.tree.leaves(arguments), jax.lax.optimization_barrier(np.float32(0.0)))
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+    """Whether a transformation of JAX is tracing this code."""
+    traced = lambda value: isinstance(value, jax.core.Tracer)
+    # Inside `jax.jit`, the arguments may be plain arrays; the result of an operation is a tracer there even so.
+    return any(map(traced, jax.tree.leaves(arguments))) or traced(jax.lax.optimization_barrier(np.float32(0.0)))

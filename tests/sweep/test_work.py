@@ -49,12 +49,31 @@ print(len(ts.sweep(slow, out=out, folder=folder, n=[2, 4, 8], seeds=8, engine=en
 """
 
 
+_started: list[subprocess.Popen] = []
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    """Nor a pipe of one, for which pytest would blame a later test."""
+    yield
+    while _started:
+        process = _started.pop()
+        process.kill()
+        if process.stdout and not process.stdout.closed:
+            process.communicate()
+
+
+def _popen(command, **options):
+    _started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options))
+    return _started[-1]
+
+
 def _start(tmp_path, lease, out="s"):
     (tmp_path / "slow_box.py").write_text(BOX)
     (tmp_path / "ran").mkdir(exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(TESTS), str(TESTS.parent)])}
     command = [sys.executable, "-c", RUN, str(tmp_path / out), str(tmp_path / "ran"), str(lease)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return _popen(command, env=environment)
 
 
 def _wait_for(condition, process, seconds=120.0):
@@ -148,9 +167,7 @@ run_spec(power_spec(), experiment=power, out=sys.argv[1], engine=engine, listene
 def test_killed_processes_on_devices(tmp_path):
     whole = run_spec(power_spec(), experiment=power, chunk=4).records
     environment = {**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "JAX_PLATFORMS": "cpu"}
-    start = lambda: subprocess.Popen(
-        [sys.executable, "-c", JAX, str(tmp_path / "s")], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    start = lambda: _popen([sys.executable, "-c", JAX, str(tmp_path / "s")], env=environment)
     chunks = lambda: len(list((tmp_path / "s" / "chunks").glob("*.parquet")))
     for kill in range(3):
         one, two = start(), start()
