@@ -10,29 +10,30 @@ from helpers import SEED
 from tsjax.kernels import RBF, ArcCosineNTK, DotProduct, Matern, Polynomial, ReLUFeatures, ntk
 
 
-@pytest.mark.parametrize(
-    ("depth", "bias_std", "most"),
-    [
-        # Code without optimisation, as in default tests, happens to round less.
-        *((depth, bias, np.inf) for depth, bias in ((1, 0.0), (2, 0.7), (5, 0.0))),
-        *(pytest.param(depth, bias, 100.0, marks=pytest.mark.slow) for depth, bias in ((1, 0.0), (2, 0.7), (5, 0.0))),
-    ],
-)
-def test_the_error_of_neural_tangents_is_known(depth, bias_std, most):
-    """The estimate is above the error, but by no more than two orders of magnitude, at ordinary and at small angles."""
-    rng = np.random.default_rng(SEED)
+def point_sets(rng):
+    """Equal pairs, ordinary points, points on one line, and points at three small distances of each other."""
     centre = rng.normal(size=3)
     sets = [np.repeat(rng.normal(size=(10, 3)), 2, axis=0), rng.normal(size=(20, 3)), rng.normal(size=(20, 1)) * centre]
-    sets += [centre + size * rng.normal(size=(20, 3)) for size in (1e-2, 1e-5, 1e-9)]
+    return sets + [centre + size * rng.normal(size=(20, 3)) for size in (1e-2, 1e-5, 1e-9)]
+
+
+@pytest.mark.parametrize(("depth", "bias_std"), [(1, 0.0), (2, 0.7), (5, 0.0)])
+def test_the_error_of_neural_tangents_is_known(depth, bias_std):
+    """The estimate is above every error. The largest error of ten sets of a kind is at least a hundredth of it: one set may
+    happen to round to the exact value, and the instructions of a processor decide which set does."""
+    rng = np.random.default_rng(SEED)
     theirs, ours, weight = ntk(depth, bias_std), ArcCosineNTK(depth, bias_std), jnp.asarray(rng.uniform(0.0, 2.0, 20))
-    estimate = jax.jit(theirs.error)
-    for x in map(jnp.asarray, sets):
-        difference = np.asarray(theirs(x) - ours(x))
+    estimate, difference = jax.jit(theirs.error), jax.jit(lambda x: theirs(x) - ours(x))
+    kinds = [[jnp.asarray(x) for x in kind] for kind in zip(*(point_sets(rng) for _ in range(10)), strict=True)]
+    for kind in kinds:
         for w in (jnp.ones(20), weight):
-            error = np.linalg.norm(w[:, None] * difference * w[None, :])
-            assert error <= float(estimate(x, w)) < most * error
+            ratios = [
+                np.linalg.norm(w[:, None] * np.asarray(difference(x)) * w[None, :]) / float(estimate(x, w))
+                for x in kind
+            ]
+            assert 0.01 < max(ratios) <= 1.0
     # A hundred thousand times as much for close points as for others.
-    assert float(estimate(jnp.asarray(sets[5]), weight)) > 1e5 * float(estimate(jnp.asarray(sets[1]), weight))
+    assert float(estimate(kinds[5][0], weight)) > 1e5 * float(estimate(kinds[1][0], weight))
 
 
 @pytest.mark.parametrize(
