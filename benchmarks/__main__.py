@@ -11,6 +11,7 @@ NAMES = {
     "networks": "a thousand networks with a thousand learning rates, side by side",
     "start": "seconds to the first result, and memory",
     "gpu": "students on an accelerator: the fused kernel, XLA, peers, roofline",
+    "gpu_code": "what the fused kernel is compiled to, without a GPU",
     "million": "very many students, drawn on the device: speed, successes, risk, memory",
     "gpu_sweep": "whole sweeps, cold and warm, on the accelerator and on the host's cores",
     "ridge_path": "kernel ridge paths, side by side",

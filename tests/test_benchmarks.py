@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import compare, gpu, gpu_sweep, million, networks, runner_ways, runners, ways
+from benchmarks import compare, gpu, gpu_code, gpu_sweep, million, networks, runner_ways, runners, ways
 from benchmarks.__main__ import NAMES
 from benchmarks.training import LIMIT, OURS, draw
 from tsjax.fast import native
@@ -177,3 +177,17 @@ def test_cells_of_a_runner_are_the_grid(tmp_path):
     with pytest.raises(RuntimeError, match="this cell fails"):
         runner_ways.cell(1, 0, **task.fixed)
     assert len(set(values)) == 5 and (tmp_path / "begun").stat().st_size == 6
+
+
+def test_machine_code_is_read():
+    """Two loops over samples in a loop over steps, and the branch to itself that ends every program."""
+    lines = """.text.other:/.L_x_9:/BAR.SYNC 0x0 ;/@P0 BRA `(.L_x_9) ;/.text.tsjax_descend:/LDC R1, R2 ;/BAR.SYNC 0x0 ;/
+        @P0 BRA `(.L_x_4) ;/.L_x_0:/FADD R1, R1, R2 ;/.L_x_1:/LDG.E R2, desc[UR6][R6.64] ;/FFMA R3, R2, R2, R3 ;/
+        @P1 BRA `(.L_x_1) ;/BAR.SYNC 0x0 ;/.L_x_2:/FFMA R4, R2, R2, R4 ;/@P2 BRA `(.L_x_2) ;/BAR.SYNC 0x0 ;/
+        STG.E desc[UR6][R6.64], R4 ;/@!P0 BRA `(.L_x_0) ;/.L_x_4:/EXIT ;/.L_x_5:/BRA `(.L_x_5) ;"""
+    numbered = "\n".join(
+        f"/*{at:04x}*/ {line.strip()}" if ";" in line else line.strip() for at, line in enumerate(lines.split("/"))
+    )
+    assert gpu_code.read(numbered) == gpu_code.Code(samples=[3, 2], rest=5, waits=2)
+    with pytest.raises(ValueError, match="no loops of a kernel of the name tsjax_descend"):
+        gpu_code.read(numbered.replace("tsjax", "other"))

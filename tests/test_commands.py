@@ -58,6 +58,8 @@ ELSEWHERE = {
         "tests/sweep/engines/test_ray.py::test_two_processes_of_jax_distributed"
     ),
     "uv run python -m benchmarks compare benchmarks/training.json new.json": "tests/test_benchmarks.py::test_the_guard",
+    "uv run --extra cuda13 --with nvidia-cuda-nvdisasm python -m benchmarks gpu_code": "tests/test_benchmarks.py::"
+    "test_machine_code_is_read",
     "uv run --extra cuda13 python -m benchmarks million": "tests/test_benchmarks.py::test_many_students_are_counted",
 }
 _LONG = "takes minutes to hours on a machine that does nothing else; tests/test_benchmarks.py tests its parts"

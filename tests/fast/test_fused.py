@@ -1,4 +1,5 @@
 """The GPU's kernels in Pallas's interpreter are compared with XLA, and lowered for CUDA. Running them for real needs a GPU.
+Single instructions of PTX are replaced in the interpreter (`gpu_kernels.Threads`).
 
 The interpreter takes half a minute to compile a kernel of the largest groups. Most tests of several groups therefore lower the
 limits (`small_groups`), so that a few parameters make several groups.
@@ -13,6 +14,7 @@ import jax.random as jr
 import numpy as np
 import pytest
 from helpers import SEED
+from jax.experimental import pallas as pl
 
 import tsjax as ts
 from tsjax.activations import Activation, erf, leaky_relu, quadratic, relu
@@ -296,14 +298,32 @@ def _lowered(m, d, n=1000, restarts=1, **options):
     return text
 
 
+@pytest.mark.parametrize(("parts", "warps"), [(1, 1), (3, 2), (31, 1), (32, 4), (33, 2), (96, 8)])
+def test_sums_over_threads(parts, warps):
+    """All parts are summed at once, and columns of the scratch memory after them stay 0."""
+    width = max(32, 1 << (parts - 1).bit_length())
+    threads = gpu_kernels.Threads(warps, compiled=False)
+    values = jr.normal(jr.key(SEED), (parts, 32 * warps), jnp.float32)
+
+    def kernel(values, out, scratch):
+        scratch[...] = jnp.zeros(warps * width, jnp.float32)
+        out[...] = threads.sums([values[i] for i in range(parts)], scratch)
+
+    shapes = [jax.ShapeDtypeStruct((length,), jnp.float32) for length in (width, warps * width)]
+    found = pl.pallas_call(kernel, out_shape=shapes, interpret=True)(values)[0]
+    np.testing.assert_allclose(found[:parts], np.sum(values, axis=1), rtol=1e-5, atol=1e-5)
+    assert not np.any(found[parts:])
+
+
 @pytest.mark.parametrize("restarts", [1, 3])
 def test_it_lowers_for_cuda(restarts):
-    _lowered(5, 10, restarts=restarts)
+    text = _lowered(5, 10, restarts=restarts)
+    assert (
+        all(f"shfl.sync.bfly.b32 $0, $1, {distance}," in text for distance in (16, 8, 4, 2, 1)) and "fma.rn.f32" in text
+    )
 
 
 def test_several_groups_lower_for_cuda():
-    """In the text of Triton, without locations, a kernel of groups of 5 neurons in 10 dimensions has 4600 lines, one of the
-    largest groups in 10 dimensions (8 neurons) 6500, and the kernel of 5 neurons at once 2700."""
     assert grouping(10, 10) == (2, 5) and grouping(LARGEST // 4, 3) == (6, 22)
     _lowered(10, 10)
     assert len(_lowered(LARGEST // 4, 3)) < 200_000

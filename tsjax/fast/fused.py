@@ -1,5 +1,7 @@
 """GPU kernels in Pallas (Triton) that do many gradient steps of one student in one launch. Sums over samples stay in registers,
-the data in the nearest cache, and the kernels make the noise by the counter-based generator of `tsjax.optim`.
+the data in the nearest cache, and the kernels make the noise by the counter-based generator of `tsjax.optim`. Triton by itself
+would round products before it adds them, and let all warps wait twice for each sum over the samples. For these two the kernels
+use instructions of PTX (`gpu_kernels.Threads`).
 
 A student with at most `LARGEST_AT_ONCE` parameters takes one pass over its samples in every step. The sums of a larger one do
 not fit in registers, so its neurons are treated in groups. Per step and sample both compute m d products forward and m d
@@ -7,8 +9,8 @@ backward, and the second kernel computes the products forward of all groups but 
 
 XLA trains on other devices, and students that the kernels cannot train (`fits`). Both do the same steps with the same noise,
 and differ by rounding only. The kernels are used on CUDA devices where a few of their steps agree with those of XLA
-(`checked`), unless TSJAX_FUSED=0. `uv run python -m benchmarks gpu` measures them. With TSJAX_FUSED=interpret they run on any
-device, slowly.
+(`checked`), unless TSJAX_FUSED=0. `python -m benchmarks gpu` measures them, and `python -m benchmarks gpu_code` counts their
+instructions without a GPU. With TSJAX_FUSED=interpret they run on any device, slowly.
 """
 
 import contextlib
@@ -31,7 +33,7 @@ from ..cache import cache_folder, private_folder, read_private
 from ..network import TwoLayer
 from ..versions import version_of
 from . import gpu_kernels, native
-from .gpu_kernels import evaluate, kernel_at_once, kernel_in_groups
+from .gpu_kernels import Threads, evaluate, kernel_at_once, kernel_in_groups
 from .steps import Samples, Steps, descend_by_xla, samples_for
 
 # The largest number of parameters.
@@ -190,9 +192,10 @@ def warps_for(n: int) -> int:
 
     With W warps, a thread adds n / (32 W) terms to each sum, and each sum is then reduced over the threads once. The ratio of
     these costs depends on n, and not on the number of parameters. The rule gives the fastest number of 1, 2, 4 and 8 on one
-    H200 for (students, n, d, m) = (4096, 512, 5, 3): 1, (1024, 1024, 10, 5): 2, and (4096, 2048, 10, 5): 4. A device that has
-    too few students to keep it busy is faster with more warps, 4 for (256, 512, 10, 5) and 8 for (32, 2048, 5, 3), but inside
-    `jax.vmap` the number of students is unknown.
+    H200 for (students, n, d, m) = (4096, 512, 5, 3): 1, (1024, 1024, 10, 5): 2, and (4096, 2048, 10, 5): 4. This was measured
+    when a sum over the threads cost more than it does by `gpu_kernels.Threads`. A device that has too few students to keep it
+    busy is faster with more warps, 4 for (256, 512, 10, 5) and 8 for (32, 2048, 5, 3), but inside `jax.vmap` the number of
+    students is unknown.
     """
     return min(8, 1 << max(0, (n // 512).bit_length() - 1))
 
@@ -229,12 +232,11 @@ def descend(
     warps = warps_for(n) if warps is None else warps
     groups, group = grouping(m, d)
     spare, size = groups * group - m, group * (d + 1)
-    tile = 32 * warps
-    padding = -n % tile
+    padding = -n % (32 * warps)
     if weight is None and _at_zero(activation)[0] != 0:
         # Where phi(0) = 0, samples that do not count have x = 0, y = 0 and thus the residual 0.
         weight = (jnp.arange(n) < count).astype(jnp.float32)
-    width = 1 << (size - 1).bit_length()
+    width = max(32, 1 << (size - 1).bit_length())
     of_neurons = steps.step_size, steps.noise
     rates = [rate for own in of_neurons for rate in (own * output_weights, own)]
     rows = jnp.pad(a, (0, spare)).reshape(groups, group), jnp.pad(w, ((0, spare), (0, 0))).reshape(groups, -1)
@@ -242,10 +244,10 @@ def descend(
     interpret = mode() == "interpret" if interpret is None else interpret
     kernel = functools.partial(
         kernel_at_once if groups == 1 else kernel_in_groups,
-        activation=activation, m=m, d=d, group=group, groups=groups, tile=tile, weighted=weight is not None,
-        frozen=0 if output_weights else m, warps_meet=not interpret,
+        activation=activation, m=m, d=d, group=group, groups=groups, weighted=weight is not None,
+        threads=Threads(warps, compiled=not interpret), frozen=0 if output_weights else m,
     )  # fmt: skip
-    lengths = (groups * width, 1) if groups == 1 else (groups * width, 1, n + padding)
+    lengths = (groups * width, 1, warps * width) + (() if groups == 1 else (n + padding,))
     theta, loss, *_ = pl.pallas_call(
         kernel,
         out_shape=tuple(jax.ShapeDtypeStruct((length,), jnp.float32) for length in lengths),

@@ -1,0 +1,151 @@
+"""What the kernels of GPUs are compiled to, on a machine without one:
+
+    uv run --extra cuda13 --with nvidia-cuda-nvdisasm python -m benchmarks gpu_code
+
+XLA compiles the fused kernel (`tsjax.fast.fused`) for an H200 that need not be there, and the machine code is read. For each
+shape of `benchmarks gpu` the table gives the registers of a thread, the bytes that it spills, the instructions for a sample
+(a number for each pass over the samples), those for the rest of a step, and how often the warps wait for each other in a step.
+These are facts about the code; how fast it runs, only a GPU can say.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from jax.sharding import SingleDeviceSharding
+
+from tsjax.fast.fused import descend, warps_for
+from tsjax.fast.steps import Extent, Samples, Steps
+
+from .gpu import TARGETS
+
+# From the manufacturer's data sheet; XLA asks for these before it compiles for a device that is not there.
+H200 = """
+gpu_device_info {
+  name: "NVIDIA H200" device_vendor: "NVIDIA Corporation" platform_version: "Compute Capability 9.0a"
+  cuda_compute_capability { major: 9 feature_extension: ACCELERATED_FEATURES }
+  core_count: 132 fpus_per_core: 128 clock_rate_ghz: 1.98 threads_per_warp: 32 device_address_bits: 64 ecc_enabled: true
+  threads_per_block_limit: 1024 threads_per_core_limit: 2048
+  registers_per_core_limit: 65536 registers_per_block_limit: 65536
+  shared_memory_per_block: 49152 shared_memory_per_block_optin: 232448 shared_memory_per_core: 233472
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
+  thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
+  device_memory_size: 151397597184 memory_bandwidth: 4800000000000 l2_cache_size: 52428800
+  driver_version: "13.0.0" runtime_version: "13.0.0" compile_time_toolkit_version: "13.0.0" dnn_version: "9.10.0"
+}
+platform_name: "CUDA"
+dnn_version_info { major: 9 minor: 10 patch: 0 }
+device_description_str: "NVIDIA H200"
+"""
+
+
+class Code(NamedTuple):
+    """Numbers of instructions. `samples` has one for each loop over the samples; `rest` is what else a step does, with each
+    loop over groups of neurons counted once; `waits` are the barriers among them."""
+
+    samples: list[int]
+    rest: int
+    waits: int
+
+
+def read(disassembled: str) -> Code:
+    """Reads the loops of the kernel: those that hold no other are the loops over samples, the longest is that over steps."""
+    _, _, text = disassembled.partition(".text.tsjax_descend:")
+    labels: dict[str, int] = {}
+    instructions: list[str] = []
+    for line in text.splitlines():
+        label = re.match(r"(\.L_x_\d+):", line.strip())
+        if label:
+            labels[label.group(1)] = len(instructions)
+        instructions += re.findall(r"/\*[0-9a-f]{4,}\*/\s+(.*?)\s*;", line)
+    loops: dict[int, range] = {}
+    for at, instruction in enumerate(instructions):
+        target = re.search(r"\bBRA\b.*?(\.L_x_\d+)", instruction)
+        first = labels[target.group(1)] if target else at
+        # A program ends with a branch to itself.
+        if first < at:
+            loops[first] = range(first, at + 1)
+    if not loops:
+        raise ValueError("the machine code has no loops of a kernel of the name tsjax_descend.")
+    inner = [loop for loop in loops.values() if not any(set(other) < set(loop) for other in loops.values())]
+    steps = max(loops.values(), key=len)
+    waits = sum("BAR" in instructions[at] for at in steps)
+    return Code([len(loop) for loop in inner], len(steps) - sum(map(len, inner)), waits)
+
+
+def compiled(shape: tuple[int, int, int, int], warps: int, device: Any, folder: str) -> str:
+    """The PTX of a launch for B students, each with data of its own."""
+    b, n, d, m = shape
+
+    def one(a, w, x_t, y, start, stop, seed):
+        rates = [jnp.float32(rate) for rate in (0.01, 0.001, 0.001)]
+        samples = Samples(x_t, y, Extent(jnp.int32(n), jnp.float32(n)), None)
+        return descend(a, w, samples, Steps(start, stop, *rates, seed=seed), warps=warps, interpret=False)
+
+    shapes = [(b, m), (b, m, d), (b, d, n), (b, n), (), (), (b, 2)]
+    types = [jnp.float32] * 4 + [jnp.int32] * 2 + [jnp.uint32]
+    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
+    there = SingleDeviceSharding(device)
+    many = jax.jit(jax.vmap(one, (0, 0, 0, 0, None, None, 0)), in_shardings=there, out_shardings=there)
+    many.lower(*arguments).compile(compiler_options={"xla_dump_to": folder, "xla_gpu_autotune_level": "0"})
+    return next(text for text in (file.read_text() for file in Path(folder).glob("*.ptx")) if "tsjax_descend" in text)
+
+
+def assembled(ptx: str, folder: str) -> tuple[str, int, int]:
+    """The machine code as text, the registers of a thread, and the bytes that it spills."""
+    source, binary = Path(folder) / "kernel.ptx", Path(folder) / "kernel.cubin"
+    source.write_text(ptx)
+    target = re.search(r"\.target (\w+)", ptx)
+    words = _tool("ptxas", "-v", f"-arch={target.group(1) if target else 'sm_90a'}", source, "-o", binary).stderr
+    words = words[words.index("tsjax_descend") :]
+    number = lambda pattern: int(re.search(pattern, words).group(1))  # pyright: ignore[reportOptionalMemberAccess]
+    return _tool("nvdisasm", "-c", binary).stdout, number(r"Used (\d+) registers"), number(r"(\d+) bytes spill stores")
+
+
+def _tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a program of NVIDIA's, from one of its packages or from the PATH."""
+    found = find_spec("nvidia")
+    places = [Path(place) for place in (found.submodule_search_locations if found else None) or []]
+    file = next((file for place in places for file in place.glob(f"*/bin/{name}")), None) or shutil.which(name)
+    if file is None:
+        raise SystemExit(
+            f"gpu_code needs {name}: see `python -m benchmarks gpu_code --help` for the command that brings it."
+        )
+    return subprocess.run([str(part) for part in (file, *arguments)], capture_output=True, text=True, check=True)
+
+
+def main(arguments: list[str]) -> None:
+    """Prints a Markdown table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks gpu_code", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
+    )
+    parser.add_argument("--shapes", type=int, nargs=4, action="append", metavar=("B", "N", "D", "M"), help="own shapes")
+    parser.add_argument("--warps", type=int, help="warps of a student; by default the number that tsjax chooses")
+    options = parser.parse_args(arguments)
+    try:
+        device = topologies.get_topology_desc("h200", "cuda", target_config=H200, topology="1x1x1").devices[0]
+    except (NotImplementedError, RuntimeError) as error:
+        raise SystemExit(
+            f"XLA cannot compile for CUDA here ({error}). It needs the extra cuda13:\n\n{__doc__}"
+        ) from None
+    print(f"jax {jax.__version__}, compiled for {device.device_kind}\n")
+    print(
+        "| (B, n, d, m) | warps | registers | bytes spilled | instructions for a sample | for the rest of a step | waits |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for shape in [tuple(shape) for shape in options.shapes] if options.shapes else TARGETS:
+        warps = options.warps or warps_for(shape[1])
+        with tempfile.TemporaryDirectory() as folder:
+            ptx = compiled(shape, warps, device, folder)
+            text, registers, spilled = assembled(ptx, folder)
+        code = read(text)
+        samples = " + ".join(map(str, code.samples))
+        print(f"| {shape} | {warps} | {registers} | {spilled} | {samples} | {code.rest} | {code.waits} |", flush=True)
