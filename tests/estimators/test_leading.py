@@ -42,6 +42,15 @@ def test_factors(extent):
     np.testing.assert_allclose(found, np.diag(cross[:extent].T @ np.linalg.solve(own, cross[:extent])), rtol=1e-8)
 
 
+@pytest.mark.parametrize("columns", [1, 16, LIMIT // 2, LIMIT - 1])
+def test_an_inverse_in_blocks_of_columns(monkeypatch, columns):
+    _, whole = _padded(LIMIT, 4.0)
+    lower = leading.cholesky(whole, None)
+    expected = leading.inverse_diagonal(lower, None)
+    monkeypatch.setattr(leading, "_COLUMNS", columns)
+    np.testing.assert_allclose(leading.inverse_diagonal(lower, None), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("extent", EXTENTS)
 def test_eigenvalues_of_other_rows_come_first(extent):
     own, whole = _padded(extent, -1.0)

@@ -22,6 +22,8 @@ from ..size import ladder
 
 # The number of blocks of rows of a kernel matrix, and the smallest number of rows in a block.
 _BLOCKS, _FEWEST = 8, 32
+# The largest number of columns of an inverse in memory at once.
+_COLUMNS = 4096
 
 Extent: TypeAlias = Int[Array, ""] | None
 """The number of rows up to the last that counts; None if all count."""
@@ -80,8 +82,17 @@ def inverse_diagonal(lower: Float[Array, "n n"], extent: Extent) -> Float[Array,
 
     def of(size: int):
         def found(a):
-            inverse = jsl.solve_triangular(a[:size, :size], jnp.eye(size), lower=True)
-            return jnp.concatenate([jnp.sum(inverse**2, axis=0), 1.0 / _rest(a, size) ** 2])
+            squares = lambda unit: jnp.sum(jsl.solve_triangular(a[:size, :size], unit, lower=True) ** 2, axis=0)
+            parts = -(-size // _COLUMNS)
+            if parts == 1:
+                diagonal = squares(jnp.eye(size))
+            else:
+                # In blocks of columns, so that L^{-1} is never in memory as a whole.
+                width = -(-size // parts)
+                unit = lambda first: jnp.where(jnp.arange(size)[:, None] == first + jnp.arange(width), 1.0, 0.0)
+                starts = width * jnp.arange(parts)
+                diagonal = jax.lax.map(lambda first: squares(unit(first)), starts).reshape(-1)[:size]
+            return jnp.concatenate([diagonal, 1.0 / _rest(a, size) ** 2])
 
         return found
 
