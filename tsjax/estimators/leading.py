@@ -89,7 +89,9 @@ def inverse_diagonal(lower: Float[Array, "n n"], extent: Extent) -> Float[Array,
             else:
                 # In blocks of columns, so that L^{-1} is never in memory as a whole.
                 width = -(-size // parts)
-                unit = lambda first: jnp.where(jnp.arange(size)[:, None] == first + jnp.arange(width), 1.0, 0.0)
+                unit = lambda first: jnp.where(
+                    jnp.arange(size)[:, None] == (first + jnp.arange(width))[None, :], 1.0, 0.0
+                )
                 starts = width * jnp.arange(parts)
                 diagonal = jax.lax.map(lambda first: squares(unit(first)), starts).reshape(-1)[:size]
             return jnp.concatenate([diagonal, 1.0 / _rest(a, size) ** 2])
