@@ -1,18 +1,25 @@
 """What the kernels of GPUs are compiled to, on a machine without one:
 
     uv run --extra cuda13 --with nvidia-cuda-nvdisasm python -m benchmarks gpu_code
+    TSJAX_FUSED=1 uv run --extra cuda13 python -m benchmarks gpu_code --sweep quickstart
 
-XLA compiles the fused kernel (`tsjax.fast.fused`) for an H200 that need not be there, and the machine code is read. For each
-shape of `benchmarks gpu` the table gives the registers of a thread, the bytes that it spills, the instructions for a sample
-(a number for each pass over the samples), those for the rest of a step, and how often the warps wait for each other in a step.
-These are facts about the code; how fast it runs, only a GPU can say.
+The first reads the machine code of the fused kernel (`tsjax.fast.fused`), which XLA compiles for an H200 that is not there. For
+each shape of `benchmarks gpu` the table gives the registers of a thread, the bytes that it spills, the instructions for a
+sample (a number for each pass over the samples), those for the rest of a step, and how often the warps wait for each other in a
+step. These are facts about the code; how fast it runs, only a GPU can say.
+
+The second compiles the programs of a shipped sweep, and finds those that XLA refuses on GPUs. The table gives the seconds on
+this machine, and the memory of a chunk of at most 32 cells.
 """
 
 import argparse
+import itertools
 import re
 import shutil
 import subprocess
 import tempfile
+import time
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,8 +29,13 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+from tsjax.cli.specs import shipped_sweeps
 from tsjax.fast.fused import descend, warps_for
 from tsjax.fast.steps import Extent, Samples, Steps
+from tsjax.sweep.plan import make_plan
+from tsjax.sweep.program import settings, traced_group
+from tsjax.sweep.sharing import shared_plan
+from tsjax.sweep.spec import find_experiment, load_spec
 
 from .gpu import TARGETS
 
@@ -122,6 +134,33 @@ def _tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]
     return subprocess.run([str(part) for part in (file, *arguments)], capture_output=True, text=True, check=True)
 
 
+def programs(name: str, device: Any) -> Iterator[str]:
+    """A row of a Markdown table for each program of a shipped sweep: one of its chunks, as for a GPU."""
+    spec = load_spec(shipped_sweeps() / f"{name}.toml")
+    experiment = find_experiment(spec.study)
+    plan = shared_plan(make_plan(spec, experiment, deep=False), "gpu", False, {})
+    seen: set[str] = set()
+    for group in plan.groups:
+        program = group.program(experiment)
+        if program in seen:
+            continue
+        seen.add(program)
+        varying = [key for key in group.static if len({str(other.static.get(key)) for other in plan.groups}) > 1]
+        label = ", ".join(f"{key}={group.static[key]}" for key in varying if key not in group.traced(experiment))
+        times = [time.perf_counter()]
+        with settings(experiment.x64):
+            try:
+                stage: Any = traced_group(experiment, group, min(32, len(group.cells)), spec.key, [device])
+                for step in ("lower", "compile"):
+                    times.append(time.perf_counter())
+                    stage = getattr(stage, step)()
+                times.append(time.perf_counter())
+                seconds = " | ".join(f"{after - before:.1f}" for before, after in itertools.pairwise(times))
+                yield f"| {label} | {seconds} | {stage.memory_analysis().temp_size_in_bytes / 2**20:,.0f} MiB |"
+            except jax.errors.JaxRuntimeError as error:
+                yield f"| {label} | refused: {str(error).splitlines()[0][:160]} | | | |"
+
+
 def main(arguments: list[str]) -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(
@@ -129,6 +168,7 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--shapes", type=int, nargs=4, action="append", metavar=("B", "N", "D", "M"), help="own shapes")
     parser.add_argument("--warps", type=int, help="warps of a student; by default the number that tsjax chooses")
+    parser.add_argument("--sweep", help="compile the programs of this shipped sweep instead")
     options = parser.parse_args(arguments)
     try:
         device = topologies.get_topology_desc("h200", "cuda", target_config=H200, topology="1x1x1").devices[0]
@@ -137,6 +177,11 @@ def main(arguments: list[str]) -> None:
             f"XLA cannot compile for CUDA here ({error}). It needs the extra cuda13:\n\n{__doc__}"
         ) from None
     print(f"jax {jax.__version__}, compiled for {device.device_kind}\n")
+    if options.sweep:
+        print("| program | seconds to trace | to lower | to compile | memory |\n|---|---|---|---|---|")
+        for row in programs(options.sweep, device):
+            print(row, flush=True)
+        return
     print(
         "| (B, n, d, m) | warps | registers | bytes spilled | instructions for a sample | for the rest of a step | waits |"
     )

@@ -2,6 +2,7 @@
 
 import json
 import re
+import types
 from pathlib import Path
 
 import jax
@@ -177,6 +178,19 @@ def test_cells_of_a_runner_are_the_grid(tmp_path):
     with pytest.raises(RuntimeError, match="this cell fails"):
         runner_ways.cell(1, 0, **task.fixed)
     assert len(set(values)) == 5 and (tmp_path / "begun").stat().st_size == 6
+
+
+def test_programs_of_a_sweep_are_compiled_for_a_device(monkeypatch):
+    """Here for the CPU, and one program; a program that XLA refuses is a row that says so."""
+    monkeypatch.setattr(gpu_code, "shared_plan", lambda plan, *_: types.SimpleNamespace(groups=plan.groups[:1]))
+    (row,) = gpu_code.programs("power_law", jax.devices()[0])
+    assert re.fullmatch(r"\|[^|]*\| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d,]+ MiB \|", row)
+
+    def refuse(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: no tiles\nand more")
+
+    monkeypatch.setattr(gpu_code, "traced_group", refuse)
+    assert list(gpu_code.programs("power_law", jax.devices()[0])) == ["|  | refused: INTERNAL: no tiles | | | |"]
 
 
 def test_machine_code_is_read():

@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import equinox as eqx
@@ -18,10 +20,27 @@ def test_what_xla_is_asked_for(monkeypatch):
     """Unless the user's flags are about it."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_gpu_autotune_level=4")
     assert compiler_options("cpu") == {"xla_backend_optimization_level": 2}
-    assert compiler_options("gpu") == {} == compiler_options("tpu")
+    others = {"xla_gpu_enable_triton_gemm": False, "xla_disable_hlo_passes": "triton-softmax-rewriter"}
+    assert compiler_options("gpu") == others and compiler_options("tpu") == {}
     compile_fast()
-    assert os.environ["XLA_FLAGS"].split() == ["--xla_gpu_autotune_level=4", "--xla_backend_optimization_level=2"]
-    assert compiler_options("cpu") == {}
+    assert os.environ["XLA_FLAGS"].split() == [
+        "--xla_gpu_autotune_level=4",
+        "--xla_backend_optimization_level=2",
+        "--xla_gpu_enable_triton_gemm=false",
+        "--xla_disable_hlo_passes=triton-softmax-rewriter",
+    ]
+    assert compiler_options("cpu") == {} == compiler_options("gpu")
+
+
+def test_xla_knows_the_names_of_the_options():
+    """XLA ends a process that has a flag it does not know. The options of GPUs are flags of every process."""
+    command = (
+        "from tsjax.compilation import compile_fast; compile_fast(); import jax; print(jax.jit(lambda x: x + 1)(1))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""}
+    )
+    assert done.returncode == 0 and done.stdout.strip() == "2", done.stderr
 
 
 @pytest.fixture

@@ -11,11 +11,17 @@ import jax.core
 import numpy as np
 
 # XLA's options on each platform. On CPUs, optimisation level 2 compiles programs in about two thirds of the time, and they run
-# as fast, since the loops that take time are in LAPACK and in the kernel in C (benchmarks/RESULTS.md). On GPUs, XLA's search
-# for the best kernels may take minutes.
+# as fast, since the loops that take time are in LAPACK and in the kernel in C (benchmarks/RESULTS.md).
+# On GPUs, XLA's search for the best kernels may take minutes. Triton, which it uses for matrix products in place of cuBLAS,
+# refuses some small ones in float64: the exact risk of a kernel method did not compile with JAX 0.10.2. And with XLA's search
+# for softmax, its choice of fusions took 46 of the 60 seconds in which the NTK of the quickstart was compiled.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {"xla_backend_optimization_level": 2},
-    "gpu": {"xla_gpu_autotune_level": 0},
+    "gpu": {
+        "xla_gpu_autotune_level": 0,
+        "xla_gpu_enable_triton_gemm": False,
+        "xla_disable_hlo_passes": "triton-softmax-rewriter",
+    },
 }
 
 _P = ParamSpec("_P")
@@ -32,7 +38,7 @@ def compile_fast() -> None:
     """Uses `compiler_options` for every program of this process, including those of JAX's own functions. Call it before JAX is
     first used."""
     options = {**compiler_options("cpu"), **compiler_options("gpu")}
-    added = " ".join(f"--{name}={value}" for name, value in options.items())
+    added = " ".join(f"--{name}={str(value).lower()}" for name, value in options.items())
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {added}".strip()
 
 

@@ -160,7 +160,7 @@ def test_what_a_size_decides_is_decided_once():
     spec = parse_spec({"study": "a:sides", "grid": {"seeds": 4, "n": [4, 8]}}, where="test")
     plan = shared_here(make_plan(spec, sides), {})
     assert all(group.shared.limits == (8,) for group in plan.groups)
-    assert str(program._traced(sides, plan.groups[0], 2, 0).jaxpr).count("cond[") == 1
+    assert str(program.traced_group(sides, plan.groups[0], 2, 0).jaxpr).count("cond[") == 1
     found = ts.sweep(sides, seeds=4, n=[4, 8], scale=[0.5, 2.0]).records
     for row in found.itertuples():
         normal = jr.normal(program.key_of(0, row.seed, {}, ()), ())

@@ -71,9 +71,12 @@ def tabulate(
     values = functions(angles.reshape(-1))
     values = values.reshape(*values.shape[:-1], 2 * panels, count + 2)
     chebyshev = np.polynomial.chebyshev.chebvander
-    inverse = np.linalg.inv(chebyshev(nodes, _DEGREE))
-    coefficients = jnp.matmul(values[..., :count], inverse.T, precision="highest")
-    ends = jnp.matmul(coefficients, chebyshev(z[count:], _DEGREE).T, precision="highest")
+    # Sums and no matrix products, since XLA on GPUs gives such small products in float64 to Triton, which may refuse them.
+    by = lambda values, matrix: jnp.sum(
+        values[..., None, :] * jnp.broadcast_to(matrix, (*values.shape[:-1], *matrix.shape)), -1
+    )
+    coefficients = by(values[..., :count], np.linalg.inv(chebyshev(nodes, _DEGREE)))
+    ends = by(coefficients, chebyshev(z[count:], _DEGREE))
     return Table(coefficients), jnp.max(jnp.abs(ends - values[..., count:]), axis=(-2, -1))
 
 

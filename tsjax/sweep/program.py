@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -211,7 +211,7 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
     start, cut = time.perf_counter(), False
     while True:
         try:
-            traced = _traced(experiment, group, size, key)
+            traced = traced_group(experiment, group, size, key)
         except Exception as error:
             explained = _explained(error, experiment, group, count, key)
             if explained is None:
@@ -234,9 +234,12 @@ def compile_group(experiment: Experiment, group: Group, key: int, chunk: int, bu
         size = max(count, int(size * budget / needed) // count * count)
 
 
-def _traced(experiment: Experiment, group: Group, size: int, key: int) -> Any:
-    """The program of `size` cells, traced but not compiled."""
-    return sharded(_chunk_function(experiment, group)).trace(*inputs_of(group.cells, experiment, group, size, key))
+def traced_group(
+    experiment: Experiment, group: Group, size: int, key: int, devices: Sequence[Any] | None = None
+) -> Any:
+    """The program of `size` cells, traced but not compiled, for `devices` (`usable_devices()` by default)."""
+    chunk = sharded(_chunk_function(experiment, group), devices)
+    return chunk.trace(*inputs_of(group.cells, experiment, group, size, key))
 
 
 def _explained(error: Exception, experiment: Experiment, group: Group, count: int, key: int) -> Exception | None:
@@ -249,7 +252,7 @@ def _explained(error: Exception, experiment: Experiment, group: Group, count: in
 
     def works(static: dict[str, Any]) -> bool:
         try:
-            _traced(experiment, Group(static, group.cells[:1]), count, key)
+            traced_group(experiment, Group(static, group.cells[:1]), count, key)
         except Exception:
             return False
         return True
