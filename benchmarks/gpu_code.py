@@ -1,7 +1,7 @@
 """What the kernels of GPUs are compiled to, on a machine without one:
 
     uv run --extra cuda13 --with nvidia-cuda-nvdisasm python -m benchmarks gpu_code
-    TSJAX_FUSED=1 uv run --extra cuda13 python -m benchmarks gpu_code --sweep quickstart
+    uv run --extra cuda13 python -m benchmarks gpu_code --sweep quickstart
 
 The first reads the machine code of the fused kernel (`tsjax.fast.fused`), which XLA compiles for an H200 that is not there. For
 each shape of `benchmarks gpu` the table gives the registers of a thread, the bytes that it spills, the instructions for a
@@ -14,6 +14,7 @@ this machine, and the memory of a chunk of at most 32 cells.
 
 import argparse
 import itertools
+import os
 import re
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from tsjax.cli.specs import shipped_sweeps
+from tsjax.compilation import compiler_options
 from tsjax.fast.fused import descend, warps_for
 from tsjax.fast.steps import Extent, Samples, Steps
 from tsjax.sweep.plan import make_plan
@@ -39,7 +41,7 @@ from tsjax.sweep.spec import find_experiment, load_spec
 
 from .gpu import TARGETS
 
-# From the manufacturer's data sheet; XLA asks for these before it compiles for a device that is not there.
+# What XLA asks for before it compiles for a device that is not there, with the numbers of its own description of an H200.
 H200 = """
 gpu_device_info {
   name: "NVIDIA H200" device_vendor: "NVIDIA Corporation" platform_version: "Compute Capability 9.0a"
@@ -107,7 +109,7 @@ def compiled(shape: tuple[int, int, int, int], warps: int, device: Any, folder: 
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in zip(shapes, types, strict=True)]
     there = SingleDeviceSharding(device)
     many = jax.jit(jax.vmap(one, (0, 0, 0, 0, None, None, 0)), in_shardings=there, out_shardings=there)
-    many.lower(*arguments).compile(compiler_options={"xla_dump_to": folder, "xla_gpu_autotune_level": "0"})
+    many.lower(*arguments).compile(compiler_options={**compiler_options("gpu"), "xla_dump_to": folder})
     return next(text for text in (file.read_text() for file in Path(folder).glob("*.ptx")) if "tsjax_descend" in text)
 
 
@@ -167,9 +169,17 @@ def main(arguments: list[str]) -> None:
         prog="python -m benchmarks gpu_code", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__
     )
     parser.add_argument("--shapes", type=int, nargs=4, action="append", metavar=("B", "N", "D", "M"), help="own shapes")
-    parser.add_argument("--warps", type=int, help="warps of a student; by default the number that tsjax chooses")
-    parser.add_argument("--sweep", help="compile the programs of this shipped sweep instead")
+    warps = "warps of a student; by default the number that tsjax chooses"
+    parser.add_argument("--warps", type=int, choices=(1, 2, 4, 8, 16), help=warps)
+    sweeps = sorted(file.stem for file in shipped_sweeps().glob("*.toml"))
+    parser.add_argument(
+        "--sweep", choices=sweeps, metavar="NAME", help="compile the programs of this shipped sweep instead"
+    )
     options = parser.parse_args(arguments)
+    if options.sweep and (options.shapes or options.warps):
+        parser.error("--shapes and --warps are about the kernel: leave them out with --sweep")
+    # The check of the kernel on a device, which decides otherwise, cannot run here.
+    os.environ["TSJAX_FUSED"] = "1"
     try:
         device = topologies.get_topology_desc("h200", "cuda", target_config=H200, topology="1x1x1").devices[0]
     except (NotImplementedError, RuntimeError) as error:

@@ -60,7 +60,7 @@ ELSEWHERE = {
     "uv run python -m benchmarks compare benchmarks/training.json new.json": "tests/test_benchmarks.py::test_the_guard",
     "uv run --extra cuda13 --with nvidia-cuda-nvdisasm python -m benchmarks gpu_code": "tests/test_benchmarks.py::"
     "test_machine_code_is_read",
-    "TSJAX_FUSED=1 uv run --extra cuda13 python -m benchmarks gpu_code --sweep quickstart": "tests/test_benchmarks.py::"
+    "uv run --extra cuda13 python -m benchmarks gpu_code --sweep quickstart": "tests/test_benchmarks.py::"
     "test_programs_of_a_sweep_are_compiled_for_a_device",
     "uv run --extra cuda13 python -m benchmarks million": "tests/test_benchmarks.py::test_many_students_are_counted",
 }

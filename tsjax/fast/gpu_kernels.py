@@ -176,7 +176,7 @@ def kernel_at_once(span, rates, seed, start, x, y, *others, activation, m, d, gr
     place = jax.lax.iota(jnp.int32, theta_out.shape[0])
     step_size, noise = _rates_at(rates, place < m, place < m * (d + 1))
     key, zero, scale = (seed[0], seed[1]), jnp.zeros((tile,), jnp.float32), 1.0 / rates[5]
-    neuron = jnp.clip((place - m) // d, 0, m - 1)
+    owner = jnp.clip((place - m) // d, 0, m - 1)
 
     def step(i, carry):
         theta = theta_out[...]
@@ -195,7 +195,7 @@ def kernel_at_once(span, rates, seed, start, x, y, *others, activation, m, d, gr
         nothing = (zero, (zero,) * m, (zero,) * (m * d))
         squares, sums_a, sums_w = jax.lax.fori_loop(0, (span[2] + tile - 1) // tile, add, nothing)
         # The output weight is a common factor of all sums of a neuron, so it is multiplied last.
-        outer = jnp.where(place < m, 1.0, theta_out[neuron])
+        outer = jnp.where(place < m, 1.0, theta_out[owner])
         gradient = outer * scale * threads.sums([*sums_a, *sums_w], scratch)
         new = theta - step_size * (gradient + rates[4] * theta)
         new += noise * normals_at(key, i, place - frozen, m * (d + 1) - frozen)
@@ -229,7 +229,7 @@ def kernel_in_groups(
     width = theta_out.shape[0] // groups
     place = jax.lax.iota(jnp.int32, width)
     key, zero, scale = (seed[0], seed[1]), jnp.zeros((tile,), jnp.float32), 1.0 / rates[5]
-    inner = jnp.clip((place - group) // d, 0, group - 1)
+    owner = jnp.clip((place - group) // d, 0, group - 1)
     tiles = (span[2] + tile - 1) // tile
     # Loops with these bounds have indices of 32 bits, also where JAX's integers have 64.
     none, last = np.int32(0), np.int32(groups - 1)
@@ -277,7 +277,7 @@ def kernel_in_groups(
         step_size, noise = _rates_at(rates, is_output, is_weight)
         row = pl.ds(g * width, width)
         theta = theta_out[row]
-        outer = jnp.where(place < group, 1.0, theta_out[g * width + inner])
+        outer = jnp.where(place < group, 1.0, theta_out[g * width + owner])
         gradient = outer * scale * threads.sums([*sums_a, *sums_w], scratch)
         new = theta - step_size * (gradient + rates[4] * theta)
         at = jnp.where(place < group, neuron, m + entry) - frozen
