@@ -180,6 +180,8 @@ def main(arguments: list[str]) -> None:
         parser.error("--shapes and --warps are about the kernel: leave them out with --sweep")
     # The check of the kernel on a device, which decides otherwise, cannot run here.
     os.environ["TSJAX_FUSED"] = "1"
+    # JAX would look for a GPU, and without a driver its check of CUDA's versions ends the process.
+    jax.config.update("jax_platforms", "cpu")
     try:
         device = topologies.get_topology_desc("h200", "cuda", target_config=H200, topology="1x1x1").devices[0]
     except (NotImplementedError, RuntimeError) as error:
