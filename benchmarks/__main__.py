@@ -16,6 +16,7 @@ NAMES = {
     "gpu_sweep": "whole sweeps, cold and warm, on the accelerator and on the host's cores",
     "ridge_path": "kernel ridge paths, side by side",
     "large_ridge": "kernel ridge beyond memory",
+    "exact_risk": "the exact risk of kernel ridge beside its fit",
     "gcv": "what the criteria for ridge, time and components cost",
     "sweep_overhead": "what the engine itself costs",
     "runners": "tools that run grids, side by side: overhead, resume, a larger grid, a failing cell",

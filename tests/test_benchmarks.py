@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import compare, gpu, gpu_code, gpu_sweep, million, networks, runner_ways, runners, ways
+from benchmarks import compare, exact_risk, gpu, gpu_code, gpu_sweep, million, networks, runner_ways, runners, ways
 from benchmarks.__main__ import NAMES
 from benchmarks.training import LIMIT, OURS, draw
 from tsjax.fast import native
@@ -145,6 +145,12 @@ def test_many_students_are_counted(capsys):
     assert found is not None, out
     assert float(found[2]) == pytest.approx(int(found[1]) / 12, abs=1e-5) and float(found[3]) < float(found[2])
     assert "oracle student's: " in out and "GiB after a tenth" in out
+
+
+def test_the_share_of_the_exact_risk(capsys):
+    exact_risk.main(["--n", "64", "--d", "3", "--repeats", "1"])
+    given, gcv, risk, *shares = map(float, capsys.readouterr().out.splitlines()[-1].split("|")[2:7])
+    assert shares == [pytest.approx(risk / given, rel=0.02, abs=0.01), pytest.approx(risk / gcv, rel=0.02, abs=0.001)]
 
 
 _MODULES = {"Hydra": "hydra", "Optuna": "optuna", "signac": "signac", "Snakemake": "snakemake"}

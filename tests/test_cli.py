@@ -267,6 +267,7 @@ def test_what_is_too_large_is_refused_at_once(tsjax, tmp_path, name):
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 def test_nothing_in_the_current_directory_stands_before_a_package(tmp_path):
     """A folder that someone else has filled: its modules run neither for a store nor before packages of the same name. A study
     of the user's own, beside the sweep file, is found."""
@@ -744,6 +745,7 @@ def paper(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_a_paper_is_reproduced(tsjax, paper, tmp_path):
     code, out, err = tsjax("reproduce", "arXiv:1234.5678v2", "--quiet")
     # One of the two claims is false.

@@ -466,6 +466,7 @@ def _page(tsjax, folder, *options):
     return tsjax("page", str(folder / "runs.csv"), "--x", "n", "--y", "loss", *options)
 
 
+@pytest.mark.slow
 def test_the_page_of_a_table(tsjax, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     rows = [f"{n},{2 / (n + s)},{s},{m}" for n in (16, 32, 64) for s in range(4) for m in ("net", "deep net")]
@@ -488,6 +489,7 @@ def test_the_page_of_a_table(tsjax, tmp_path, monkeypatch, request):
     assert code == 0 and [row["curve"] for row in json.loads(out)["rates"]] == ["net", "deep_net"]
 
 
+@pytest.mark.slow
 def test_the_page_of_a_surface(tsjax, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     rows = [f"{n},{n * f},{2 / n**0.5 + 3 / (n * f) ** 0.4}" for n in (16, 32, 64, 128) for f in (1.1, 3.7, 9.3)]
@@ -527,6 +529,7 @@ def test_a_page_that_cannot_be_made(tsjax, tmp_path, monkeypatch, whole, options
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_watch_serves_until_it_is_interrupted(whole):
     """A process of its own, as from a shell: it says where the page is, and ends with 0 by control-C."""
     # A test run in the background of a shell ignores SIGINT, and its children would.

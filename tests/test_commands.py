@@ -79,7 +79,7 @@ NOT_RUN = {
     "uv run --group peers python -m benchmarks training --json new.json": _LONG,
     **{
         f"uv run python -m benchmarks {name}": _LONG
-        for name in "profile costs start coverage large_ridge sweep_overhead".split()
+        for name in "profile costs start coverage exact_risk large_ridge sweep_overhead".split()
     },
     "uv run python -m benchmarks ridge_path --n 4096": _LONG,
 }

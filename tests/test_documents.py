@@ -17,29 +17,6 @@ from tsjax.sweep.phrase import FORMS
 
 PACKAGE = Path(ts.__file__).parent
 ROOT = PACKAGE.parent
-# Those that take longer than the default run allows.
-SLOW = {
-    "README.md",
-    *(f"docs/guide/{name}.md" for name in ("students", "linear", "rates", "data")),
-    *(
-        f"docs/howto/{name}.md"
-        for name in (
-            "experiment",
-            "kernel",
-            "estimator",
-            "teacher",
-            "report",
-            "claims",
-            "classification",
-            "network",
-            "online",
-            "sklearn",
-        )
-    ),
-    *(f"docs/questions/{name}.md" for name in ("kernel_regime", "how_many_samples", "which_is_ahead", "exponent_in_d")),
-    "docs/api/networks.md",
-    *(f"docs/science/{name}.md" for name in ("risk", "kernels", "limits")),
-}
 
 
 def _fences(path):
@@ -87,9 +64,9 @@ def _name(path):
     return path.relative_to(ROOT).as_posix()
 
 
-def test_there_are_documents_and_the_slow_ones_exist():
+def test_there_are_documents():
     names = {_name(path) for path in DOCUMENTS}
-    assert {"README.md", "docs/concepts.md", "docs/howto/experiment.md"} <= names and names >= SLOW
+    assert {"README.md", "docs/concepts.md", "docs/howto/experiment.md"} <= names
 
 
 def test_a_block_that_prints_something_else_is_found():
@@ -102,11 +79,8 @@ def test_a_block_that_prints_something_else_is_found():
     assert expected == ["1\n", None]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(path, marks=pytest.mark.slow if _name(path) in SLOW else []) for path in DOCUMENTS],
-    ids=_name,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("path", DOCUMENTS, ids=_name)
 def test_python_of_a_document_runs(path, tmp_path, monkeypatch):
     """In a process of its own, with JAX as a reader has it; only what XLA makes is not optimised, but for the README's."""
     script, expected = _script(_fences(path))

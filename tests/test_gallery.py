@@ -128,6 +128,7 @@ def test_the_page_of_results_is_made_from_the_tables():
     assert (ROOT / "docs/studies/index.md").read_text() == _script().results(), "run python docs/gallery.py"
 
 
+@pytest.mark.slow
 def test_one_command_makes_everything_from_stores(tmp_path, monkeypatch):
     from tsjax.sweep.run import run_spec
 

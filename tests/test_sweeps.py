@@ -40,22 +40,16 @@ def test_file_is_sound(file):
     assert 0 < small.cells < whole.cells
 
 
-@pytest.mark.parametrize(
-    "file",
-    [pytest.param(file, marks=[] if file.stem == "quickstart" else pytest.mark.slow) for file in FILES],
-    ids=lambda file: file.stem,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_its_plan_is_sound(file):
     """The programs of the whole sweep can be traced. What the smoke size expects is looked at when it runs."""
     spec = load_spec(file)
     assert make_plan(spec, find_experiment(spec.study)).cells > 0
 
 
-@pytest.mark.parametrize(
-    "file",
-    [pytest.param(file, marks=[] if file.stem == "power_law" else pytest.mark.slow) for file in FILES],
-    ids=lambda file: file.stem,
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_smoke_size_runs(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(
         sys, "argv", ["tsjax", "run", str(file), "--smoke", "--out", str(tmp_path), "--quiet", "--json"]

@@ -10,7 +10,8 @@ import pytest
 from jax.sharding import Mesh
 
 import tsjax as ts
-from tsjax.estimators.iterative import _PIVOT_STREAM, pivoted_cholesky
+from tsjax.estimators.iterative import _PIVOT_STREAM
+from tsjax.estimators.preconditioner import pivoted_cholesky
 from tsjax.estimators.ridge import PATH
 from tsjax.estimators.tiles import kernel_product, tiles_of
 from tsjax.kernels import RBF, AbstractPairKernel, ArcCosineNTK, ntk
@@ -73,7 +74,7 @@ def test_the_factor_is_a_nystrom_approximation(key):
 
 
 def test_groups_of_pivots_go_on_where_the_last_ended(key, monkeypatch):
-    monkeypatch.setattr("tsjax.estimators.iterative._PIVOTS", 8)
+    monkeypatch.setattr("tsjax.estimators.preconditioner._PIVOTS", 8)
     x = jr.normal(key, (N, 4))
     factor, found = pivoted_cholesky(RBF(2.0), tiles_of(RBF(2.0), x, TILE, 1), key, 30, "float64")
     assert factor.shape == (4, 5, TILE, 8) and int(found) == 30

@@ -156,6 +156,7 @@ def test_integer_weights_are_repeated_rows(key, estimator):
         np.testing.assert_allclose(weighted.stats[name], repeated.stats[name], rtol=1e-6, atol=1e-9, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator", [*LINEAR.values(), ITERATIVE, ts.Standardized(RIDGES["ridge"])], ids=lambda e: type(e).__name__
 )
@@ -210,6 +211,7 @@ def test_the_linear_bound_knows_the_noise_of_each_row(key):
     np.testing.assert_allclose(fit.alpha, alpha, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_errors(key):
     ridge = RIDGES["ridge"]
     zeros = np.zeros(N)

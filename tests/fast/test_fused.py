@@ -228,6 +228,7 @@ def test_random_shapes(small_groups):
             np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4, err_msg=f"{m, d, n, activation}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_it_ends_with_the_samples_that_count(several, request):
     """The kernel does not read tiles after the last sample that counts."""
@@ -280,6 +281,7 @@ def test_a_nan_spreads_to_all_groups(small_groups, activation):
     assert jnp.isnan(found[2]) and jnp.isnan(found[1]).all()
 
 
+@pytest.mark.slow
 def test_restarts_share_the_data(small_groups):
     """Students of several groups under vmap, where samples are not batched."""
     cases, (x_t, y) = [_case(3, 2, 40)[:2], _case(6, 2, 40)[:2]], _case(3, 2, 40)[2:]
@@ -323,6 +325,7 @@ def test_it_lowers_for_cuda(restarts):
     )
 
 
+@pytest.mark.slow
 def test_several_groups_lower_for_cuda():
     assert grouping(10, 10) == (2, 5) and grouping(LARGEST // 4, 3) == (6, 22)
     _lowered(10, 10)
@@ -379,7 +382,8 @@ def test_what_it_can_train(choose):
         fits(TwoLayer(a, w), x_t, y)
 
 
-@pytest.mark.parametrize("trained", ["neurons", pytest.param("both", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", ["neurons", "both"])
 def test_the_loop_trains_with_it(choose, monkeypatch, trained):
     """`tsjax.train` with an activation, weights, a penalty and a rule that looks at the objective stops at the same step."""
     net = TwoLayer(*_case(2, 1, 30)[:2], erf)
@@ -432,6 +436,7 @@ def test_a_whole_fit_is_that_of_xla(choose, width):
     np.testing.assert_allclose(mine.predict(data.x), other.predict(data.x), atol=2e-3)
 
 
+@pytest.mark.slow
 def test_the_check_on_a_device(monkeypatch, small_groups):
     """The check runs in the interpreter. A kernel that sums wrongly, or does not run, is not used."""
     device = jax.devices()[0]

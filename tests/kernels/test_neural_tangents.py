@@ -341,6 +341,7 @@ def test_operations_are_counted():
     assert bridge._flops(lambda: jnp.zeros(()), True) == 0.0
 
 
+@pytest.mark.slow
 def test_other_empirical_kernels(nt, key):
     apply, params, x1, x2, full = _problem(_mlp, nt, key)
     both = jax.jit(lambda *args: tuple(nt.empirical_kernel_fn(apply)(*args, ("nngp", "ntk"), params)))(x1, x2)

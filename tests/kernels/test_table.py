@@ -76,6 +76,7 @@ def test_the_risk_is_the_sum_over_degrees(monkeypatch):
     _agree(*_by_both(kernels.ntk(), 5, 300, 0.1, monkeypatch))
 
 
+@pytest.mark.slow
 def test_a_kernel_steeper_than_the_panels_has_no_smaller_bound(monkeypatch):
     table, direct, _ = _by_both(kernels.RBF(2e-4), 3, 300, 0.1, monkeypatch)
     # The panels resolve the sum over degrees, but not the kernel.

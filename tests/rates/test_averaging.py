@@ -38,6 +38,7 @@ def test_where_a_model_wins_it_forecasts_alone(rng):
     np.testing.assert_allclose(found.interval, alone.interval, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_averaged_intervals_cover_better_than_those_of_the_chosen_model():
     """A floor too weak to be seen in the window, forecast three octaves beyond it: the chosen power law misses it. Of 150 other
     curves 73 % of the chosen models' intervals held the truth, and 96 % of the averaged ones."""

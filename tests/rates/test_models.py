@@ -73,6 +73,7 @@ def test_a_local_exponent_is_called_one(rng):
         np.testing.assert_allclose(rate.slope_of(np.exp(rate.log_risk)), rate.exponent, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_several_breaks_are_found(rng):
     """Against the best that SciPy's bounded least squares finds from the best starts; and the error by the delta method."""
     n, model = np.logspace(1, 6, 30), BrokenScaling(2)

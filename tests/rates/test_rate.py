@@ -227,6 +227,7 @@ def test_ordinary_noise_is_no_heavy_tail(rng):
         assert alarms == 0, f"{alarms} of 100 curves with {seeds} seeds"
 
 
+@pytest.mark.slow
 def test_goodness_finds_a_bend_and_keeps_its_level(rng):
     p = np.array([fit_rate(N, curve(rng, 16), draws=300).goodness for _ in range(300)])
     assert (p < 0.05).mean() < 0.05 + 3.5 * np.sqrt(0.05 * 0.95 / 300), (p < 0.05).mean()

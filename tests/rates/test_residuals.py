@@ -27,6 +27,7 @@ def published():
     return n, ((1.69 + 406.4 * n**-0.34) * np.exp(0.003 * random.normal(size=20)))[:, None]
 
 
+@pytest.mark.slow
 def test_a_published_scaling_law_is_recovered():
     n, loss = published()
     choice = choose_model(n, loss)

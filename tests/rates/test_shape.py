@@ -44,6 +44,7 @@ FAILED = lambda rng, shape: CHI(rng, shape) * np.where(rng.random(shape) < 0.05,
 GAUSS = lambda rng, shape: np.exp(0.1 * rng.normal(size=shape))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "draw", [CHI, LOGNORMAL, SHARED, FAILED, GAUSS], ids="chi lognormal shared failed gauss".split()
 )

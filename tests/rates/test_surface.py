@@ -63,6 +63,7 @@ def test_fits_and_errors_are_those_of_scipy(rng, floor):
     assert ((low < fit) & (fit < high)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["wls", Huber(0.003)])
 def test_every_resample_finds_its_lowest_valley(rng, method):
     """No lower point from any of SciPy's descents, which begin all over the plane of exponents and at the planted one."""

@@ -102,6 +102,7 @@ def test_a_caption_is_safe_and_complete(toy_result, written):
     assert "stand on" not in caption and caption.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_every_figure_has_a_caption(many_result, panels_result, path_result, found_result, bare_result):
     for result in (many_result, panels_result, path_result, found_result, bare_result):
         first = captioned(result)

@@ -265,6 +265,7 @@ def test_an_n_at_which_all_failed_is_left_out(toy_result):
     assert sorted(len(_points(line)[0]) for line in _measured(axes)) == [3, 4, 4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("style", "inches"), [("column", 3.4), ("page", 7.0)])
 def test_files_embed_fonts_and_repeat(toy_result, style, inches):
     before = dict(matplotlib.rcParams)

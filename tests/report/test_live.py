@@ -48,6 +48,7 @@ def _get(server, path, host=None):
     return text
 
 
+@pytest.mark.slow
 def test_the_page_follows_the_store(server, store, tmp_path):
     page = _get(server, "")
     # The claim of the toy is a script, which must be text.
@@ -77,6 +78,7 @@ def test_only_this_machine_may_ask(server):
     assert _get(server, "status.json", "localhost:80")
 
 
+@pytest.mark.slow
 def test_a_store_that_goes_away_is_said_to(server, store, tmp_path):
     store.rename(tmp_path / "moved")
     code, text = _ask(server, "status.json")

@@ -62,6 +62,7 @@ def test_charts_hold_the_numbers(result):
     assert heat.data[0]["type"] == "heatmap" and heat.data[0]["z"].shape == (3, 4)
 
 
+@pytest.mark.slow
 def test_figures_and_the_page(result, tmp_path):
     figure = picture_figure(pictures_of(result)[2])
     axes = figure.axes[0]

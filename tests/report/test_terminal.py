@@ -132,6 +132,7 @@ def test_the_locale_c_asks_for_ascii(monkeypatch, environment, plain):
     assert (console().encoding == "ascii") == plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["run", "--help"], ["status", "nowhere–→"]])
 def test_an_ascii_stream_is_no_error(arguments, tmp_path):
     command = [sys.executable, "-m", "tsjax.cli", *arguments]

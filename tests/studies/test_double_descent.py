@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 import tsjax as ts
 from tsjax.studies.double_descent import LAMBDAS, PATH, DoubleDescentArguments, features_of, target
+from tsjax.sweep.program import key_of
 from tsjax.sweep.spec import find_experiment
 
 CELL = {"d": 8, "n": 20, "noise_var": 0.5, "nonlinear": 0.3}
@@ -43,6 +44,17 @@ def test_a_cell_is_what_numpy_finds(key, method, ratio):
     risk, error, train = by_hand(key, count, lam, **CELL)
     assert abs(float(found["risk"]) - risk) < 4 * error + 0.01 * risk
     assert float(found["train_error"]) == pytest.approx(train, rel=1e-6, abs=1e-10)
+
+
+def test_methods_that_differ_by_a_number_share_a_program():
+    """Records are those of cells of their own."""
+    methods = ["ridgeless", "fixed", "optimal"]
+    found = ts.sweep(ts.studies.double_descent, seeds=2, method=methods, ratio=0.5, **CELL)
+    assert found.plan is not None and found.plan.programs == 1
+    for row in found.records.itertuples():
+        cell = ts.studies.double_descent(key_of(0, row.seed, {}, ()), method=row.method, ratio=0.5, **CELL)
+        for name in ("lam", "risk", "train_error"):
+            assert getattr(row, name) == pytest.approx(float(cell[name]), rel=1e-6, abs=1e-12), (row.method, name)
 
 
 def test_the_target_has_the_variances_that_it_says(rng):

@@ -117,9 +117,10 @@ def start_of(member, width) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(np.asarray(layer.weight, float), np.asarray(layer.bias, float)) for layer in net.layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant",
-    [pytest.param(Variant(l2=0.1), marks=pytest.mark.slow), Variant(rate=1.5, centred=False)],
+    [Variant(l2=0.1), Variant(rate=1.5, centred=False)],
     ids=["l2", "uncentred"],
 )
 def test_students_descend_as_written_out(key, variant):

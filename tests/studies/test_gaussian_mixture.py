@@ -145,6 +145,7 @@ def _data(key, arguments):
     return data, as_numbers(data), as_numbers(test)
 
 
+@pytest.mark.slow
 def test_random_features_are_least_squares(key):
     arguments, cell = _cell(learner="random_features", samples_per_d=20)
     values = cell(key)
@@ -157,6 +158,7 @@ def test_random_features_are_least_squares(key):
     assert int(values["status"]) == ts.Status.CONVERGED
 
 
+@pytest.mark.slow
 def test_the_ntk_is_ridge_regression_with_the_kernel_of_both_layers(key):
     arguments, cell = _cell(learner="ntk")
     values = cell(key)
@@ -173,6 +175,7 @@ def test_the_ntk_is_ridge_regression_with_the_kernel_of_both_layers(key):
     assert float(values["error"]) == pytest.approx(np.mean(kernel(test, x) @ alpha * truth < 0), abs=1 / 500)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_stuck_is_said_to_be(key):
     """Two neurons cannot serve four arms; with many and time enough the error is near that of Bayes."""
     (_, few), (_, many) = _cell(width=2, samples_per_d=50), _cell(width=16, samples_per_d=300, test_points=20_000)

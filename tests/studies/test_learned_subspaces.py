@@ -127,6 +127,7 @@ class Given:
         return ts.ModelFit(model, jnp.zeros((), jnp.int32), {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(CORNERS))
 def test_a_record_is_what_numpy_finds(key, kind, monkeypatch):
     """Of networks that are given, so that none is trained."""

@@ -61,9 +61,8 @@ def by_hand(key, cell) -> dict[str, np.ndarray]:
     return {name: np.array(values) for name, values in found.items()}
 
 
-@pytest.mark.parametrize(
-    ("learner", "grades"), [pytest.param("multi", [1, 2, 3, 4], marks=pytest.mark.slow), ("single", [4])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("learner", "grades"), [("multi", [1, 2, 3, 4]), ("single", [4])])
 def test_records_are_what_numpy_finds(learner, grades):
     result = ts.sweep(ts.studies.multi_grade, seeds=1, learner=learner, **CELL)
     key, cell = result.cell(0)

@@ -35,7 +35,8 @@ def adam(theta, x, y, steps, rate):
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-@pytest.mark.parametrize("learner", ["single", pytest.param("multi", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", ["single", "multi"])
 def test_records_are_what_numpy_finds(learner):
     result = ts.sweep(ts.studies.noisy_grades, seeds=2, learner=learner, **CELL)
     with jax.enable_x64(False):

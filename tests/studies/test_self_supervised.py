@@ -61,6 +61,7 @@ def by_hand(key, cell) -> dict[str, float]:
 
 
 # The loss of this network with ReLU does not come to the second level in time.
+@pytest.mark.slow
 @pytest.mark.parametrize("activation, level", [("tanh", 1.0), ("relu", 1e-9)])
 def test_a_record_is_what_numpy_finds(activation, level):
     result = ts.sweep(ts.studies.self_supervised, seeds=2, activation=activation, **{**CELL, "level": level})

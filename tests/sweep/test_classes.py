@@ -285,7 +285,8 @@ _CELLS = {"d": 3, "m": 2, "noise_std": 0.1, "dtype": "float64", "test_points": 2
 _LINEAR = ["rbf", "nearest_neighbours"]
 
 
-@pytest.mark.parametrize("estimators", [_LINEAR, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.slow
+@pytest.mark.parametrize("estimators", [_LINEAR, None], ids=["some", "all"])
 def test_linear_estimators_do_not_see_padding(monkeypatch, estimators):
     from tsjax.studies.superiority import ESTIMATORS
 
@@ -321,13 +322,14 @@ def test_padding_is_no_more_than_another_order_of_the_rows(estimator):
         assert float(differs) <= max(3 * float(ordered), 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("learner", "n"),
     [
         # Phase I sees 192 rows at most.
         ("student", [200, 256]),
-        pytest.param("student", [100, 256], marks=pytest.mark.slow),
-        pytest.param("sgd", [200, 256], marks=pytest.mark.slow),
+        ("student", [100, 256]),
+        ("sgd", [200, 256]),
     ],
     ids=["a part", "all rows", "sgd"],
 )
@@ -453,6 +455,7 @@ def test_families_that_make_no_sense_are_refused(options, message):
         ts.experiment(some, **{"together": (("a", "b"),), **options})
 
 
+@pytest.mark.slow
 def test_kernels_of_a_study_share_programs():
     """Their risks are those of programs of one kernel, up to the rounding of another program."""
     names = ("arccos0", "laplace", "polynomial")

@@ -78,9 +78,10 @@ def test_what_needs_float64_has_it_without_the_flag(batch):
 
 
 # Four or eight data sets to a device; two of them fit the cache, or not even one.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "cache"),
-    [(7, 1100), pytest.param(16, 1100, marks=pytest.mark.slow), pytest.param(5, 100, marks=pytest.mark.slow)],
+    [(7, 1100), (16, 1100), (5, 100)],
 )
 def test_fits_do_not_depend_on_how_many_stay_in_the_cache(monkeypatch, count, cache):
     keys = jr.split(jr.key(SEED + 9), count)

@@ -29,6 +29,7 @@ def test_old_keys_are_keys():
     np.testing.assert_array_equal(ts.map_many(_numbers, old)["key"], old)
 
 
+@pytest.mark.slow
 def test_students_are_those_of_fit_many():
     problem = ts.Problem(ts.Sphere(3), ts.ReLUTeacher(1), 0.1)
     student = ts.TwoPhaseStudent(1, restarts=1, noisy=ts.NoisyPhase(steps=20), vanilla=ts.VanillaPhase(max_steps=20))

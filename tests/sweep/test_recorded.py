@@ -106,6 +106,7 @@ def test_rows_without_a_seed_are_independent_runs():
     pd.testing.assert_frame_equal(result.records, _read(sorted_, seed=None).records)
 
 
+@pytest.mark.slow
 def test_one_run_for_each_point_and_names_with_spaces():
     frame = pd.DataFrame(ADDITION).rename(columns={"examples": "Training examples", "loss": "test loss"})
     result = ts.from_table(frame, x="Training examples", y="test loss")

@@ -3,11 +3,8 @@ r"""Kernel ridge regression for samples whose kernel matrix does not fit in memo
 `KernelRidge` factorises the system (K + ridge I) alpha = y. This module solves it by preconditioned conjugate gradients. K is
 never stored: each product recomputes it tile by tile, and a tile above the diagonal also serves as its mirror image.
 
-- *Preconditioner.* P = F F^T + ridge I with a randomly pivoted partial Cholesky factor F (n, rank) of K (Chen, Epperly, Tropp &
-  Webber 2023, arXiv:2207.06503, in its block form), used as in Diaz, Epperly, Frangella, Tropp & Webber 2023,
-  arXiv:2304.12465 (their RPCholesky preconditioning). By the Woodbury formula
-  ridge P^{-1} = I - F (ridge I + F^T F)^{-1} F^T. It is computed in float64, because the difference cancels down to
-  ridge / |K|, which float32 does not resolve.
+- *Preconditioner.* P = F F^T + ridge I with a partial Cholesky factor F (n, rank) of K
+  (`tsjax.estimators.preconditioner`).
 - *Refinement.* Conjugate gradients use float32 tiles (unless `dtype` says otherwise) and float64 vectors. Then the residual
   y - (K + ridge I) alpha is computed with float64 tiles. While it is above the tolerance, the same system is solved for the
   correction (Higham 2002, "Accuracy and Stability of Numerical Algorithms", chapter 12). Errors of float32 thus cost steps, not
@@ -26,9 +23,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import jax.scipy.linalg as jsl
 import lineax as lx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..compilation import compiled
@@ -37,119 +33,16 @@ from ..precision import requires_float64
 from ..status import Status
 from ..task import Dataset
 from .base import AbstractEstimator, AbstractFit, KernelSum, check_at_least, check_data, floats_as_arrays
+from .preconditioner import Preconditioner, block_of, gram_of, pivoted_cholesky, project
 from .repeats import Distinct, distinct, sample_of, shaped
 from .ridge import as_kernel, best_score, log_likelihood, ridge_path
 from .shifted import solve_shifted
 from .tiles import WHOLE, Tiles, kernel_product, over_devices, sum_over_devices, tiles_of
 from .tuning import Fixed, Search, check_oracle, gcv_judged, tuned
 
-_PIVOTS = 256
 _MAX_ROUNDS = 10
 # A stream far from the small numbers that split(key) amounts to folding in.
 _PIVOT_STREAM = 0x91707
-
-
-def pivoted_cholesky(
-    kernel: AbstractKernel, tiles: Tiles, key: PRNGKeyArray, rank: int, dtype: str, mesh: Mesh | None = None
-) -> tuple[Float[Array, "parts blocks tile pivots"], Int[Array, ""]]:
-    """F with F F^T close to D K D, with its columns in groups of pivots, and the number of columns that are not 0
-    (arXiv:2207.06503, in blocks).
-
-    The pivots of a group are drawn with probabilities proportional to the diagonal of D K D - F F^T. An eigendecomposition
-    leaves out directions in which this matrix is only roundoff, as between duplicates, so F is never NaN.
-    """
-    blocks, tile, d = tiles.x.shape
-    pivots = min(_PIVOTS, rank)
-    groups = -(-rank // pivots)
-    x, points = tiles.x.astype(dtype), tiles.x.reshape(-1, d).astype(dtype)
-    root = tiles.root.reshape(-1)
-    diagonal = tiles.diagonal.reshape(-1) * root**2
-    floor = 16.0 * pivots**0.5 * jnp.finfo(dtype).eps * jnp.max(diagonal)
-    columns = over_devices(
-        mesh,
-        lambda kernel, x, chosen: jax.lax.map(lambda block: kernel.tile(block, chosen), x),
-        (WHOLE, 0, WHOLE),
-        0,
-    )
-
-    def add(i, state):
-        factor, rest = state
-        # The indices of the largest values of log p + Gumbel noise are a sample without replacement.
-        scores = jnp.log(rest) + jr.gumbel(jr.fold_in(key, i), rest.shape, jnp.float64)
-        chosen = jax.lax.top_k(scores, pivots)[1]
-        new = columns(kernel, x, points[chosen]).reshape(-1, pivots)
-        new = new * root.astype(dtype)[:, None] * root[chosen].astype(dtype)[None, :]
-        new = new.at[chosen, jnp.arange(pivots)].set(diagonal[chosen].astype(dtype))
-        earlier = lambda j: factor[j].reshape(-1, pivots)
-        new = jax.lax.fori_loop(
-            0, i, lambda j, new: new - jnp.dot(earlier(j), earlier(j)[chosen].T, precision="highest"), new
-        )
-        core = new[chosen].astype(jnp.float64)
-        values, vectors = jnp.linalg.eigh(0.5 * (core + core.T))
-        # The last group keeps only as many of its leading columns as `rank` asks for.
-        kept = (values > floor) & (jnp.arange(pivots) >= pivots - (rank - i * pivots))
-        whiten = vectors * jnp.where(kept, 1.0 / jnp.sqrt(jnp.where(kept, values, 1.0)), 0.0)[None, :]
-        new = jnp.dot(new, whiten.astype(dtype), precision="highest")
-        rest = jnp.maximum(rest - jnp.sum(new.astype(jnp.float64) ** 2, axis=1), 0.0).at[chosen].set(0.0)
-        return factor.at[i].set(new.reshape(blocks, tile, pivots)), rest
-
-    factor = jnp.zeros((groups, blocks, tile, pivots), dtype)
-    if mesh is not None:
-        spec = PartitionSpec(None, mesh.axis_names[0])
-        factor = jax.lax.with_sharding_constraint(factor, NamedSharding(mesh, spec))
-    factor = jax.lax.fori_loop(0, groups, add, (factor, diagonal))[0]
-    return factor, jnp.sum(jnp.any(factor != 0, axis=(1, 2)))
-
-
-class _Preconditioner(NamedTuple):
-    """shift P^{-1} for P = F F^T + shift I."""
-
-    factor: Float[Array, "groups blocks tile pivots"]
-    lower: Float[Array, "rank rank"]
-    """Cholesky's factor of F^T F + shift I."""
-
-    def __call__(self, mesh: Mesh | None, v: Float[Array, "blocks tile"]) -> Float[Array, "blocks tile"]:
-        def part(factor, lower, v):
-            groups, blocks, _, pivots = factor.shape
-            inner = jsl.cho_solve((lower, True), sum_over_devices(mesh, _project(factor, v[:, :, None]))[:, 0])
-            inner = inner.reshape(groups, pivots)
-            lift = lambda k: v[k] - jnp.einsum("gtp,gp->t", _block(factor, k), inner, precision="highest")
-            return jax.lax.map(lift, jnp.arange(blocks))
-
-        return over_devices(mesh, part, (1, WHOLE, 0), 0)(self.factor, self.lower, v)
-
-
-def _block(factor: Float[Array, "groups blocks tile pivots"], k) -> Float[Array, "groups tile pivots"]:
-    return jax.lax.dynamic_index_in_dim(factor, k, axis=1, keepdims=False).astype(jnp.float64)
-
-
-def _project(
-    factor: Float[Array, "groups blocks tile pivots"], v: Float[Array, "blocks tile k"]
-) -> Float[Array, "rank k"]:
-    """F^T v over the rows on this device."""
-    groups, blocks, _, pivots = factor.shape
-    add = lambda k, total: total + jnp.einsum("gtp,to->gpo", _block(factor, k), v[k], precision="highest")
-    return jax.lax.fori_loop(0, blocks, add, jnp.zeros((groups, pivots, v.shape[2]))).reshape(-1, v.shape[2])
-
-
-def _gram(factor: Float[Array, "groups blocks tile pivots"], mesh: Mesh | None) -> Float[Array, "rank rank"]:
-    """F^T F in float64, computed from the rounded factor. P is then positive definite for any rounding errors of F."""
-
-    def part(factor):
-        groups, blocks, tile, pivots = factor.shape
-
-        def add(k, strips):
-            f = jnp.swapaxes(_block(factor, k), 0, 1).reshape(tile, groups * pivots)
-            part = lambda g: jnp.dot(f[:, g * pivots : (g + 1) * pivots].T, f[:, g * pivots :], precision="highest")
-            return [strip + part(g) for g, strip in enumerate(strips)]
-
-        # The strips hold the blocks on the diagonal and those to the right of it.
-        strips = [jnp.zeros((pivots, (groups - g) * pivots)) for g in range(groups)]
-        strips = jax.lax.fori_loop(0, blocks, add, strips)
-        upper = jnp.triu(jnp.concatenate([jnp.pad(s, ((0, 0), (g * pivots, 0))) for g, s in enumerate(strips)]))
-        return sum_over_devices(mesh, upper + jnp.triu(upper, 1).T)
-
-    return over_devices(mesh, part, (1,), WHOLE)(factor)
 
 
 def _search(
@@ -165,7 +58,7 @@ def _search(
     as one: with their mean response at each of them, sums over all rows are the sums over distinct rows of the criteria."""
     count = rows.groups
     y = root[:, :, None] * _tiled(rows.mean, root)
-    b = over_devices(mesh, lambda factor, y: sum_over_devices(mesh, _project(factor, y)), (1, 0), WHOLE)(factor, y)
+    b = over_devices(mesh, lambda factor, y: sum_over_devices(mesh, project(factor, y)), (1, 0), WHOLE)(factor, y)
     ridges, q = ridge_path(trace, rows), b.shape[0]
     tail = jnp.maximum(trace - jnp.trace(gram), 0.0) / rows.n
     shifts = ridges + tail
@@ -174,7 +67,7 @@ def _search(
     def squares(factor, y, c):
         groups, blocks, _, pivots = factor.shape
         c = c.reshape(groups, pivots, *c.shape[1:])
-        fitted = lambda k: jnp.einsum("gtp,gpro->tro", _block(factor, k), c, precision="highest")
+        fitted = lambda k: jnp.einsum("gtp,gpro->tro", block_of(factor, k), c, precision="highest")
         add = lambda k, total: total + jnp.sum((y[k][:, None, :] - fitted(k)) ** 2, axis=0)
         return sum_over_devices(mesh, jax.lax.fori_loop(0, blocks, add, jnp.zeros(c.shape[2:])))
 
@@ -217,7 +110,7 @@ def _solve(
     the ridge, the rank of the preconditioner, and the scores of a search."""
     trace = jnp.sum(tiles.diagonal * tiles.root**2)
     factor, found = pivoted_cholesky(self.kernel, tiles, jr.fold_in(key, _PIVOT_STREAM), rank, self.dtype, self.mesh)
-    gram = _gram(factor, self.mesh)
+    gram = gram_of(factor, self.mesh)
     if isinstance(self.ridge, Search):
         stats = _search(self.ridge.criterion, factor, gram, rows, tiles.root, trace, self.mesh)
     else:
@@ -226,7 +119,7 @@ def _solve(
     # With a smaller shift F^T F + shift I may have no Cholesky factor in float64. A shift above the ridge does not change the
     # solution; the preconditioner is only less effective.
     shift = jnp.maximum(ridge, 1e-14 * trace + jnp.finfo(jnp.float64).tiny)
-    precondition = _Preconditioner(factor, jnp.linalg.cholesky(gram + shift * jnp.eye(gram.shape[0])))
+    precondition = Preconditioner(factor, jnp.linalg.cholesky(gram + shift * jnp.eye(gram.shape[0])))
     solve = lambda y: _solve_one(self, tiles, y, ridge, shift, precondition)
     # A single output needs no batch of one.
     found_all = jax.vmap(solve, 2)(y) if y.shape[2] > 1 else jax.tree.map(lambda v: v[None], solve(y[:, :, 0]))
@@ -234,7 +127,7 @@ def _solve(
 
 
 def _solve_one(
-    self: "IterativeRidge", tiles: Tiles, y: Float[Array, "blocks tile"], ridge, shift, precondition: _Preconditioner
+    self: "IterativeRidge", tiles: Tiles, y: Float[Array, "blocks tile"], ridge, shift, precondition: Preconditioner
 ) -> _Progress:
     size = jnp.linalg.norm(y)
     scale = jnp.where(size > 0, size, 1.0)

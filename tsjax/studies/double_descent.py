@@ -23,6 +23,7 @@ from pydantic import Field, model_validator
 
 from ..estimators.features import RandomFeatures
 from ..network import TwoLayer
+from ..oneof import OneOf
 from ..problem import FunctionTeacher, Problem, Sphere
 from ..rates.kinds import Positive
 from ..risk import excess_risk
@@ -32,6 +33,8 @@ from .citations import MEI_MONTANARI
 
 LAMBDAS = {"ridgeless": 1e-8, "fixed": 1e-3}
 """The fixed ridges lambda, both of the paper's first figure."""
+
+_KNOWN = (*LAMBDAS, "optimal")
 
 PATH = np.logspace(-8.0, 2.0, 201)
 """The grid of lambdas. The method `optimal` takes the one with the smallest risk according to theory."""
@@ -103,6 +106,8 @@ def _cost(arguments: dict[str, Any]) -> Cost:
 
 @experiment(
     static=("method", "ratio", "d", "n"),
+    # These differ by a number.
+    together=(_KNOWN,),
     arguments=DoubleDescentArguments,
     x="ratio", y=("risk", "train_error"), curve="method", rates=False,
     metrics={"risk": Positive(), "train_error": Positive(), "lam": Positive()},
@@ -121,12 +126,11 @@ def double_descent(key, *, method, ratio, d, n, noise_var, nonlinear):
     data_key, fit_key = (jr.fold_in(key, i) for i in range(2))
     count, teacher = features_of(ratio, n), target(d, jnp.asarray(nonlinear, jnp.float64))
     problem = Problem(Sphere(d), FunctionTeacher(teacher), noise_std=jnp.sqrt(noise_var))
-    if method == "gcv":
-        ridge: Any = "gcv"
-    elif method == "optimal":
-        ridge = jnp.asarray(PATH)[jnp.argmin(on_path(count, n, d, noise_var, nonlinear))] * n / d
-    else:
-        ridge = LAMBDAS[method] * n / d
+    ridge: Any = "gcv"
+    if isinstance(method, OneOf):
+        best = lambda: jnp.asarray(PATH)[jnp.argmin(on_path(count, n, d, noise_var, nonlinear))]
+        lambdas = [LAMBDAS[name] if name in LAMBDAS else best() for name in method.values]
+        ridge = jnp.stack([jnp.asarray(lam, jnp.float64) for lam in lambdas])[method.index] * n / d
     data = problem.sample(data_key, teacher, n, jnp.float64)
     fit = RandomFeatures(count, ridge).fit(fit_key, data)
     return {

@@ -46,6 +46,7 @@ def test_records_are_what_the_function_returns(tmp_path):
     assert loaded.cell(0).key == 0 and loaded.records["risk"].equals(again["risk"])
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_is_a_record(tmp_path):
     kinds = ["raises", "memory", "exits", "dies", "hangs", "dies once"]
     start = time.monotonic()
@@ -98,6 +99,7 @@ def _runs(process: int) -> bool:
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
+@pytest.mark.slow
 def test_retry_runs_what_failed(tmp_path):
     grid = {"kind": "mended", "n": [4, 8], "seeds": 4, "folder": str(tmp_path), "out": tmp_path / "s"}
     grid["engine"] = ts.engines.BlackBox(processes=2)
@@ -114,6 +116,7 @@ def test_retry_runs_what_failed(tmp_path):
     assert len(rows) == 14 and not rows[rows["status"] == 0]["cell"].duplicated().any()
 
 
+@pytest.mark.slow
 def test_a_box_in_which_every_cell_fails_is_a_mistake(tmp_path):
     with pytest.raises(GroupError, match=r"all 2 cells failed. The first was at kind=raises, n=8.*no luck.*--retry"):
         ts.sweep(troubled, kind="raises", n=8, seeds=[1, 2], out=tmp_path / "s")
@@ -136,12 +139,14 @@ def test_returned_values_are_checked(what):
         ts.sweep(returning, what=what, n=1, seeds=1)
 
 
+@pytest.mark.slow
 def test_one_wrong_program_stops_no_other(tmp_path):
     with pytest.raises(GroupError, match="6 of 7 programs failed; all other cells are done"):
         ts.sweep(returning, what=["well", *RETURNED], n=1, seeds=2, out=tmp_path / "s")
     assert list(stored(tmp_path / "s")["what"]) == ["well"] * 2
 
 
+@pytest.mark.slow
 def test_vectors(tmp_path):
     records = ts.sweep(path, seeds=2, length=[3, 4], out=tmp_path / "s").records
     assert list(records["step"]) == [1, 2, 3, 1, 2, 3, 1, 2, 3, 4, 1, 2, 3, 4]
