@@ -147,6 +147,7 @@ def test_many_students_are_counted(capsys):
     assert "oracle student's: " in out and "GiB after a tenth" in out
 
 
+@pytest.mark.slow
 def test_the_share_of_the_exact_risk(capsys):
     exact_risk.main(["--n", "64", "--d", "3", "--repeats", "1"])
     given, gcv, risk, *shares = map(float, capsys.readouterr().out.splitlines()[-1].split("|")[2:7])

@@ -62,6 +62,7 @@ ELSEWHERE = {
     "test_machine_code_is_read",
     "uv run --extra cuda13 python -m benchmarks gpu_code --sweep quickstart": "tests/test_benchmarks.py::"
     "test_programs_of_a_sweep_are_compiled_for_a_device",
+    "uv run python -m benchmarks exact_risk": "tests/test_benchmarks.py::test_the_share_of_the_exact_risk",
     "uv run --extra cuda13 python -m benchmarks million": "tests/test_benchmarks.py::test_many_students_are_counted",
 }
 _LONG = "takes minutes to hours on a machine that does nothing else; tests/test_benchmarks.py tests its parts"
@@ -79,7 +80,7 @@ NOT_RUN = {
     "uv run --group peers python -m benchmarks training --json new.json": _LONG,
     **{
         f"uv run python -m benchmarks {name}": _LONG
-        for name in "profile costs start coverage exact_risk large_ridge sweep_overhead".split()
+        for name in "profile costs start coverage large_ridge sweep_overhead".split()
     },
     "uv run python -m benchmarks ridge_path --n 4096": _LONG,
 }
