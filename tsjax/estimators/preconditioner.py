@@ -91,6 +91,7 @@ class Preconditioner(NamedTuple):
 
 
 def block_of(factor: Float[Array, "groups blocks tile pivots"], k) -> Float[Array, "groups tile pivots"]:
+    """The rows of block k of F, in float64."""
     return jax.lax.dynamic_index_in_dim(factor, k, axis=1, keepdims=False).astype(jnp.float64)
 
 

@@ -34,7 +34,8 @@ from .citations import MEI_MONTANARI
 LAMBDAS = {"ridgeless": 1e-8, "fixed": 1e-3}
 """The fixed ridges lambda, both of the paper's first figure."""
 
-_KNOWN = (*LAMBDAS, "optimal")
+# The methods whose lambda does not depend on the data. They differ by that number, so they share programs.
+_WITHOUT_DATA = (*LAMBDAS, "optimal")
 
 PATH = np.logspace(-8.0, 2.0, 201)
 """The grid of lambdas. The method `optimal` takes the one with the smallest risk according to theory."""
@@ -106,8 +107,7 @@ def _cost(arguments: dict[str, Any]) -> Cost:
 
 @experiment(
     static=("method", "ratio", "d", "n"),
-    # These differ by a number.
-    together=(_KNOWN,),
+    together=(_WITHOUT_DATA,),
     arguments=DoubleDescentArguments,
     x="ratio", y=("risk", "train_error"), curve="method", rates=False,
     metrics={"risk": Positive(), "train_error": Positive(), "lam": Positive()},
