@@ -16,6 +16,7 @@ NAMES = {
     "gpu_sweep": "whole sweeps, cold and warm, on the accelerator and on the host's cores",
     "ridge_path": "kernel ridge paths, side by side",
     "large_ridge": "kernel ridge beyond memory",
+    "large_ridge_peers": "kernel ridge beyond memory, beside EigenPro, FALKON and ASkotch",
     "exact_risk": "the exact risk of kernel ridge beside its fit",
     "gcv": "what the criteria for ridge, time and components cost",
     "sweep_overhead": "what the engine itself costs",
@@ -31,7 +32,7 @@ NAMES = {
 def main() -> None:
     """Passes the options on to benchmarks/NAME.py."""
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
-        lines = [f"  {name:<16}{what}" for name, what in NAMES.items()]
+        lines = [f"  {name:<18}{what}" for name, what in NAMES.items()]
         print("usage: python -m benchmarks NAME [options]\n\n" + "\n".join(lines))
         raise SystemExit(0 if sys.argv[1:] in (["-h"], ["--help"]) else 2)
     importlib.import_module(f".{sys.argv[1]}", __package__).main(sys.argv[2:])

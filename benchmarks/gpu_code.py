@@ -2,6 +2,7 @@
 
     uv run --extra cuda13 --with nvidia-cuda-nvdisasm python -m benchmarks gpu_code
     uv run --extra cuda13 python -m benchmarks gpu_code --sweep quickstart
+    uv run --extra cuda13 python -m benchmarks gpu_code --ridge 65536
 
 The first reads the machine code of the fused kernel (`tsjax.fast.fused`), which XLA compiles for an H200 that is not there. For
 each shape of `benchmarks gpu` the table gives the registers of a thread, the bytes that it spills, the instructions for a
@@ -10,6 +11,9 @@ step. These are facts about the code; how fast it runs, only a GPU can say.
 
 The second compiles the programs of a shipped sweep, and finds those that XLA refuses on GPUs. The table gives the seconds on
 this machine, and the memory of a chunk of at most 32 cells.
+
+The third compiles `tsjax.KernelRidge` with a given ridge for this many samples in ten dimensions. The table gives the memory,
+also as a number of kernel matrices of float64.
 """
 
 import argparse
@@ -30,6 +34,8 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
+import tsjax as ts
+from tsjax import kernels
 from tsjax.cli.specs import shipped_sweeps
 from tsjax.compilation import compiler_options
 from tsjax.fast.fused import descend, warps_for
@@ -163,6 +169,29 @@ def programs(name: str, device: Any) -> Iterator[str]:
                 yield f"| {label} | refused: {str(error).splitlines()[0][:160]} | | | |"
 
 
+def ridges(n: int, device: Any) -> Iterator[str]:
+    """A row of a Markdown table for each kernel."""
+    choices = {
+        "RBF(1.0)": kernels.RBF(1.0),
+        "ArcCosineNTK(1)": kernels.ArcCosineNTK(1),
+        "ntk(depth=1)": kernels.ntk(depth=1),
+        "ntk(depth=3)": kernels.ntk(depth=3),
+        "RBF(1.0) + ArcCosine(1)": kernels.RBF(1.0) + kernels.ArcCosine(1),
+    }
+    there, key = SingleDeviceSharding(device), jax.random.key(0)
+    with jax.enable_x64(True):
+        shapes = [jax.ShapeDtypeStruct(shape, jnp.float64) for shape in ((n, 10), (n,))]
+        for name, kernel in choices.items():
+            fit = lambda x, y, kernel=kernel: ts.KernelRidge(kernel, ridge=0.01).fit(key, ts.Dataset(x=x, y=y))
+            arrays = lambda x, y, fit=fit: jax.tree.leaves(fit(x, y))
+            start = time.perf_counter()
+            traced = jax.jit(arrays, in_shardings=there, out_shardings=there).trace(*shapes)
+            program: Any = traced.lower().compile(compiler_options=compiler_options(device.platform))
+            memory = program.memory_analysis().temp_size_in_bytes
+            seconds = time.perf_counter() - start
+            yield f"| {name} | {seconds:.1f} | {memory / 2**30:.1f} | {memory / (8 * n**2):.2f} |"
+
+
 def main(arguments: list[str]) -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(
@@ -175,9 +204,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--sweep", choices=sweeps, metavar="NAME", help="compile the programs of this shipped sweep instead"
     )
+    parser.add_argument("--ridge", type=int, metavar="N", help="compile kernel ridge regression on N samples instead")
     options = parser.parse_args(arguments)
-    if options.sweep and (options.shapes or options.warps):
-        parser.error("--shapes and --warps are about the kernel: leave them out with --sweep")
+    if sum(map(bool, (options.sweep, options.ridge, options.shapes or options.warps))) > 1:
+        parser.error("choose one: --sweep, or --ridge, or --shapes and --warps, which are about the fused kernel")
+    if options.ridge is not None and options.ridge < 1:
+        parser.error(f"--ridge takes a number of samples >= 1, got {options.ridge}")
     # The check of the kernel on a device, which decides otherwise, cannot run here.
     os.environ["TSJAX_FUSED"] = "1"
     # JAX would look for a GPU, and without a driver its check of CUDA's versions ends the process.
@@ -192,6 +224,11 @@ def main(arguments: list[str]) -> None:
     if options.sweep:
         print("| program | seconds to trace | to lower | to compile | memory |\n|---|---|---|---|---|")
         for row in programs(options.sweep, device):
+            print(row, flush=True)
+        return
+    if options.ridge:
+        print("| kernel | seconds to compile | GiB | kernel matrices |\n|---|---|---|---|")
+        for row in ridges(options.ridge, device):
             print(row, flush=True)
         return
     print(

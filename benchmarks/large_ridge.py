@@ -6,13 +6,14 @@ peak memory of the process so far. If the kernel matrix fits in memory, it also 
 """
 
 import argparse
-import resource
 import time
 
 import jax
 import numpy as np
 
 import tsjax as ts
+
+from . import peak_memory
 
 _EXACT = 8192
 
@@ -28,7 +29,7 @@ def measure(n: int, d: int, noise_std: float, tolerance: float, rank: int | None
     start = time.perf_counter()
     fit = jax.block_until_ready(estimator.fit(fit_key, data))
     seconds = time.perf_counter() - start
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = peak_memory()
     # Both risks use the same fresh points, so that they differ only by the fits.
     risk = lambda fit: float(ts.monte_carlo_risk(problem, teacher, fit, risk_key).value)
     exact = f"{risk(ts.KernelRidge(kernel, ridge=ridge).fit(fit_key, data)):.6e}" if n <= _EXACT else ""

@@ -9,7 +9,6 @@ Cramér-Rao limit, with bootstrap intervals.
 """
 
 import argparse
-import resource
 import time
 
 import jax
@@ -20,6 +19,7 @@ from scipy import stats
 import tsjax as ts
 from tsjax.sweep.devices import use_all_cores
 
+from . import peak_memory
 from .gpu import PEAKS
 
 
@@ -79,15 +79,14 @@ def main(arguments: list[str]) -> None:
     use_all_cores()
     shape = options.n, options.d, options.m, options.noise_std
     train = trainer(*shape)
-    memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(f"jax {jax.__version__} on {len(jax.local_devices())} x {jax.local_devices()[0].device_kind}", flush=True)
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(options.seed), options.count)
         start = time.perf_counter()
         first = ts.map_many(train, keys[: max(1, options.count // 10)], at_once=options.at_once, progress=True)
         print(f"the first {len(first['success']):,}, with compilation: {time.perf_counter() - start:.1f} s", flush=True)
-        before, start = memory(), time.perf_counter()
+        before, start = peak_memory(), time.perf_counter()
         found = ts.map_many(train, keys, at_once=options.at_once, progress=True)
         seconds = time.perf_counter() - start
     print("\n".join(report(found, seconds, *shape)))
-    print(f"peak of the process's memory: {before:.2f} GiB after a tenth, {memory():.2f} GiB at the end")
+    print(f"peak of the process's memory: {before:.2f} GiB after a tenth, {peak_memory():.2f} GiB at the end")

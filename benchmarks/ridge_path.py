@@ -10,7 +10,6 @@ for RidgeCV, which gets its features (the Cholesky factor of the kernel matrix) 
 
 import argparse
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 
@@ -21,6 +20,8 @@ import numpy as np
 import tsjax as ts
 from tsjax.estimators.ridge import KernelFit
 from tsjax.sweep.devices import use_all_cores
+
+from . import peak_memory
 
 RIDGES = np.logspace(-4, 2, 25)
 
@@ -146,7 +147,7 @@ def measure(name: str, shape: tuple, repeats: int) -> tuple[float, float, float]
         start = time.perf_counter()
         alpha = run()
         seconds.append(time.perf_counter() - start)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    memory = peak_memory()
     return min(seconds), bench.risk(alpha), memory
 
 

@@ -1,5 +1,6 @@
 """What the benchmarks compare must be the same work, and their guard must fail when it should."""
 
+import importlib.util
 import json
 import re
 import types
@@ -9,7 +10,19 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import compare, exact_risk, gpu, gpu_code, gpu_sweep, million, networks, runner_ways, runners, ways
+from benchmarks import (
+    compare,
+    exact_risk,
+    gpu,
+    gpu_code,
+    gpu_sweep,
+    large_ridge_peers,
+    million,
+    networks,
+    runner_ways,
+    runners,
+    ways,
+)
 from benchmarks.__main__ import NAMES
 from benchmarks.training import LIMIT, OURS, draw
 from tsjax.fast import native
@@ -158,6 +171,24 @@ _MODULES = {"Hydra": "hydra", "Optuna": "optuna", "signac": "signac", "Snakemake
 
 
 @pytest.mark.slow
+def test_peers_of_large_ridge(capsys):
+    """A way that is installed reaches the risk of the first row; another one says how to install it."""
+    large_ridge_peers.main(["--n", "600", "--threads", "1", "--limit", "5"])
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 600")]
+    assert len(rows) == len(large_ridge_peers.WAYS)
+    first, looser, *others = rows
+    assert first[1] == looser[1].removesuffix(", looser") and float(first[4]) <= 1e-6
+    # A looser tolerance has a larger residual, and a risk that is at most 1 % larger.
+    assert float(first[4]) < float(looser[4]) and float(looser[6]) <= 1.01
+    for row in others:
+        package = large_ridge_peers.WAYS[row[1]][0]
+        if importlib.util.find_spec(package) is None:
+            assert row[2].startswith("not installed") and large_ridge_peers.REPOSITORIES[package] in row[2]
+        else:
+            assert float(row[5]) > 0.0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("tool", [tool for tool in runner_ways.WAYS if tool != "Ray Tune" and "W&B" not in tool])
 def test_every_runner_keeps_every_cell(tool):
     """Seconds of the whole command, and no word of results that are missing; without the tools that take minutes to begin."""
@@ -198,6 +229,16 @@ def test_programs_of_a_sweep_are_compiled_for_a_device(monkeypatch):
 
     monkeypatch.setattr(gpu_code, "traced_group", refuse)
     assert list(gpu_code.programs("power_law", jax.devices()[0])) == ["|  | refused: INTERNAL: no tiles | | | |"]
+
+
+@pytest.mark.slow
+def test_ridge_regression_is_compiled_for_a_device():
+    """Here for the CPU. No kernel needs three matrices."""
+    rows = [row.strip("| ").split(" | ") for row in gpu_code.ridges(5000, jax.devices()[0])]
+    assert [row[0] for row in rows][:2] == ["RBF(1.0)", "ArcCosineNTK(1)"]
+    for _, _, gib, matrices in rows:
+        assert 0.5 < float(matrices) < 3.0
+        assert float(gib) == pytest.approx(float(matrices) * 8 * 5000**2 / 2**30, abs=0.06)
 
 
 def test_machine_code_is_read():

@@ -62,7 +62,10 @@ ELSEWHERE = {
     "test_machine_code_is_read",
     "uv run --extra cuda13 python -m benchmarks gpu_code --sweep quickstart": "tests/test_benchmarks.py::"
     "test_programs_of_a_sweep_are_compiled_for_a_device",
+    "uv run --extra cuda13 python -m benchmarks gpu_code --ridge 65536": "tests/test_benchmarks.py::"
+    "test_ridge_regression_is_compiled_for_a_device",
     "uv run python -m benchmarks exact_risk": "tests/test_benchmarks.py::test_the_share_of_the_exact_risk",
+    "uv run python -m benchmarks large_ridge_peers": "tests/test_benchmarks.py::test_peers_of_large_ridge",
     "uv run --extra cuda13 python -m benchmarks million": "tests/test_benchmarks.py::test_many_students_are_counted",
 }
 _LONG = "takes minutes to hours on a machine that does nothing else; tests/test_benchmarks.py tests its parts"

@@ -31,27 +31,6 @@ def _padded(extent: int, fill: float):
 
 
 @pytest.mark.parametrize("extent", EXTENTS)
-def test_factors(extent):
-    own, whole = _padded(extent, 4.0)
-    lower = leading.cholesky(whole, jnp.asarray(extent))
-    np.testing.assert_allclose(lower @ lower.T, whole, atol=1e-10)
-    inverse = leading.inverse_diagonal(lower, jnp.asarray(extent))
-    np.testing.assert_allclose(inverse, np.diag(np.linalg.inv(whole)), rtol=1e-8)
-    cross = jnp.zeros((LIMIT, 3)).at[:extent].set(jr.normal(jr.key(SEED), (extent, 3)))
-    found = leading.explained(lower, cross, jnp.asarray(extent))
-    np.testing.assert_allclose(found, np.diag(cross[:extent].T @ np.linalg.solve(own, cross[:extent])), rtol=1e-8)
-
-
-@pytest.mark.parametrize("columns", [1, 16, LIMIT // 2, LIMIT - 1])
-def test_an_inverse_in_blocks_of_columns(monkeypatch, columns):
-    _, whole = _padded(LIMIT, 4.0)
-    lower = leading.cholesky(whole, None)
-    expected = leading.inverse_diagonal(lower, None)
-    monkeypatch.setattr(leading, "_COLUMNS", columns)
-    np.testing.assert_allclose(leading.inverse_diagonal(lower, None), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize("extent", EXTENTS)
 def test_eigenvalues_of_other_rows_come_first(extent):
     own, whole = _padded(extent, -1.0)
     values, vectors = leading.eigh(whole, jnp.asarray(extent))

@@ -5,7 +5,6 @@ from typing import Literal
 import equinox as eqx
 import jax.numpy as jnp
 import jax.random as jr
-import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..compilation import compiled
@@ -16,8 +15,9 @@ from ..precision import requires_float64
 from ..task import Dataset
 from . import leading
 from .base import AbstractEstimator, AbstractFit, check_data, floats_as_arrays
+from .cholesky import factorise_matrix
 from .repeats import Distinct, Sample, distinct, sample_of, shaped
-from .ridge import Solution, cholesky, in_blocks, ridge_rule, scores, search_gram, search_primal, solve_gram, status_of
+from .ridge import Solution, in_blocks, ridge_rule, scores, search_gram, search_primal, solve_gram, status_of
 from .tuning import Fixed, Oracle, Search, check_oracle, hold_out, oracle_sample
 
 # A stream far from the small numbers that split(key) amounts to folding in.
@@ -165,8 +165,8 @@ def _search(criterion: str, phi: Float[Array, "n p"], rows: Distinct, target, pe
 def _solve_primal(phi: Float[Array, "n p"], rows: Distinct, ridge) -> Solution:
     """c = (phi^T phi + ridge I)^{-1} phi^T y. For p < n this is cheaper than `solve_gram`, and it works with ridge 0."""
     phi, y = rows.root[:, None] * phi, rows.y
-    lower = cholesky(leading.inner_gram(phi, rows.extent) + ridge * jnp.eye(phi.shape[1]))
-    c = jsl.cho_solve((lower, True), phi.T @ y)
-    leverage = jnp.sum(jsl.solve_triangular(lower, phi.T, lower=True) ** 2, axis=0)
+    matrix = leading.inner_gram(phi, rows.extent) + ridge * jnp.eye(phi.shape[1])
+    factor = factorise_matrix(matrix)
+    c, leverage = factor.solve(phi.T @ y), factor.explained(phi.T)
     stats = {"ridge": jnp.asarray(ridge, y.dtype), "dof": jnp.sum(leverage)} | scores(y - phi @ c, 1.0 - leverage, rows)
     return Solution(c, status_of(c), stats)

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple, TypeAlias
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 from jaxtyping import Array, Float, Int
 
 from ..kernels.base import AbstractKernel
@@ -22,8 +21,6 @@ from ..size import ladder
 
 # The number of blocks of rows of a kernel matrix, and the smallest number of rows in a block.
 _BLOCKS, _FEWEST = 8, 32
-# The largest number of columns of an inverse in memory at once.
-_COLUMNS = 4096
 
 Extent: TypeAlias = Int[Array, ""] | None
 """The number of rows up to the last that counts; None if all count."""
@@ -61,53 +58,6 @@ def kernel_matrix(kernel: AbstractKernel, x: Float[Array, "n *point"], extent: E
 
 def _rest(matrix: Float[Array, "n n"], size: int) -> Float[Array, " rest"]:
     return jnp.diagonal(matrix)[size:]
-
-
-def _block(block: Float[Array, "s s"], rest: Float[Array, " rest"]) -> Float[Array, "n n"]:
-    """The block-diagonal matrix of `block` and, after it, the diagonal `rest`."""
-    return jsl.block_diag(block, jnp.diag(rest)) if rest.size else block
-
-
-def cholesky(matrix: Float[Array, "n n"], extent: Extent) -> Float[Array, "n n"]:
-    """The lower Cholesky factor of a matrix that is diagonal from row `extent` on."""
-
-    def of(size: int):
-        return lambda a: _block(jnp.linalg.cholesky(a[:size, :size]), jnp.sqrt(_rest(a, size)))
-
-    return at_extent(extent, matrix.shape[0], of, matrix)
-
-
-def inverse_diagonal(lower: Float[Array, "n n"], extent: Extent) -> Float[Array, " n"]:
-    """The diagonal of (L L^T)^{-1}."""
-
-    def of(size: int):
-        def found(a):
-            squares = lambda unit: jnp.sum(jsl.solve_triangular(a[:size, :size], unit, lower=True) ** 2, axis=0)
-            parts = -(-size // _COLUMNS)
-            if parts == 1:
-                diagonal = squares(jnp.eye(size))
-            else:
-                # In blocks of columns, so that L^{-1} is never in memory as a whole.
-                width = -(-size // parts)
-                unit = lambda first: jnp.where(
-                    jnp.arange(size)[:, None] == (first + jnp.arange(width))[None, :], 1.0, 0.0
-                )
-                starts = width * jnp.arange(parts)
-                diagonal = jax.lax.map(lambda first: squares(unit(first)), starts).reshape(-1)[:size]
-            return jnp.concatenate([diagonal, 1.0 / _rest(a, size) ** 2])
-
-        return found
-
-    return at_extent(extent, lower.shape[0], of, lower)
-
-
-def explained(lower: Float[Array, "n n"], cross: Float[Array, "n t"], extent: Extent) -> Float[Array, " t"]:
-    """|L^{-1} c|^2 for each column c of `cross`, which is 0 from row `extent` on."""
-
-    def of(size: int):
-        return lambda a, c: jnp.sum(jsl.solve_triangular(a[:size, :size], c[:size], lower=True) ** 2, axis=0)
-
-    return at_extent(extent, lower.shape[0], of, lower, cross)
 
 
 def eigh(matrix: Float[Array, "n n"], extent: Extent) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:

@@ -29,10 +29,9 @@ from ..kernels.base import AbstractKernel
 from ..precision import requires_float64
 from ..problem import Problem, ReLUTeacher
 from ..task import Dataset
-from . import leading
 from .base import AbstractEstimator, check_data, floats_as_arrays
 from .repeats import distinct, sample_of, shaped
-from .ridge import KernelFit, solve_gram
+from .ridge import KernelFit, solve_kernel
 
 # The smallest ridge, relative to trace(K*)/n. Without noise the matrix is K* itself, which is often singular to working
 # precision.
@@ -103,13 +102,12 @@ def _fit_compiled(self: OptimalLinear, key, data: Dataset) -> KernelFit:
     sample = sample_of(data)
     x, rows = sample.x, distinct(sample)
     kernel = floats_as_arrays(teacher_covariance(self.problem))
-    gram = leading.kernel_matrix(kernel, x, rows.extent)
-    smallest = _JITTER * rows.trace(gram) / rows.n
+    smallest = _JITTER * jnp.sum(rows.root**2 * kernel.diagonal(x)) / rows.n
     ridge = jnp.maximum(jnp.asarray(self.problem.noise_std, jnp.float64) ** 2, smallest)
-    (alpha, status, stats), lower = solve_gram(gram, rows, ridge, kernel.error(x, rows.root))
+    (alpha, status, stats), factor = solve_kernel(kernel, x, rows, ridge, kernel.error(x, rows.root))
 
     x_fresh = self.problem.inputs.sample(jr.fold_in(key, _TEST_STREAM), self.test_points, jnp.float64)
     cross = rows.root[:, None] * kernel(x, x_fresh)
-    risk = kernel.diagonal(x_fresh) - leading.explained(lower, cross, rows.extent)
+    risk = kernel.diagonal(x_fresh) - factor.explained(cross)
     stats |= {"bayes_risk": jnp.mean(risk), "bayes_risk_error": jnp.std(risk, ddof=1) / self.test_points**0.5}
     return KernelFit(kernel=kernel, x=x, alpha=shaped(alpha, data), status=status, stats=stats)

@@ -121,6 +121,13 @@ class Distinct(NamedTuple):
         scaled = gram * self.root[:, None] * self.root[None, :]
         return scaled + jnp.diag(jnp.where(self.first, 0.0, fill))
 
+    def block(self, rows: Float[Array, "r c"], first: int, diagonal: Float[Array, " n"]) -> Float[Array, "r c"]:
+        """The same block of D^{1/2} K D^{1/2} as `rows` is of K, whose rows and columns begin at `first`; with the entries of
+        `diagonal` on its diagonal."""
+        count, width = rows.shape
+        roots = self.root[first : first + count, None] * self.root[None, first : first + width]
+        return jnp.fill_diagonal(rows * roots, diagonal[first : first + width], inplace=False)
+
     def gcv(self, squared_residuals, unexplained):
         """The GCV score (sum_g m_g r_g^2 / W) / (mean_g (1 - h_g))^2 + scatter, with W the sum of the weights.
         `squared_residuals` is sum_g m_g r_g^2, and `unexplained` is sum_g (1 - h_g), h_g the leverage of group g; a common

@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg as jsl
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -37,7 +36,7 @@ from ..status import Status
 from ..task import Dataset
 from . import leading
 from .base import AbstractEstimator, AbstractFit, KernelSum, check_data, floats_as_arrays
-from .leading import Extent
+from .cholesky import LARGE, Factor, factorise, factorise_matrix
 from .repeats import Distinct, Sample, distinct, sample_of, shaped
 from .shifted import Shifted, solve_shifted
 from .tuning import (
@@ -88,33 +87,35 @@ def scores(residual: Float[Array, "n k"], unexplained: Float[Array, " n"], rows:
     }
 
 
-def cholesky(
-    matrix: Float[Array, "n n"], error=0.0, counts: Bool[Array, " n"] | None = None, extent: Extent = None
-) -> Float[Array, "n n"]:
-    """The lower Cholesky factor. It is NaN if a pivot is no larger than `error`, that of the matrix, or than the roundoff of
-    the factorisation, eps times the trace (over the rows that `counts` marks), because such a factor solves a different
-    system."""
-    lower = leading.cholesky(matrix, extent)
-    diagonal = jnp.diagonal(matrix)
-    trace = jnp.sum(diagonal if counts is None else jnp.where(counts, diagonal, 0.0))
-    floor = jnp.maximum(jnp.finfo(matrix.dtype).eps * trace, error)
-    return jnp.where(jnp.min(jnp.diagonal(lower) ** 2) > floor, lower, jnp.nan)
-
-
-def solve_gram(gram: Float[Array, "n n"], rows: Distinct, ridge, error) -> tuple[Solution, Float[Array, "n n"]]:
+def solve_gram(gram: Float[Array, "n n"], rows: Distinct, ridge, error) -> tuple[Solution, Factor]:
     """Solves for alpha with f(x) = k(x, X) alpha by Cholesky; alpha is 0 at rows that repeat an earlier one. Also returns the
-    lower factor of `rows.gram` + ridge I. If there is no such factor, alpha is NaN and the status SINGULAR. `error` is that of
-    the kernel."""
-    n = gram.shape[0]
+    factor of `rows.gram` + ridge I. If there is no such factor, alpha is NaN and the status SINGULAR. `error` is that of the
+    kernel."""
     # The trace, as the diagonal at the other rows, is above every floor, however many these rows are.
-    lower = cholesky(rows.gram(gram, rows.trace(gram)) + ridge * jnp.eye(n), error, rows.first, rows.extent)
-    alpha = jsl.cho_solve((lower, True), rows.y)
+    matrix = rows.gram(gram, rows.trace(gram)) + ridge * jnp.eye(gram.shape[0])
+    return _solved(factorise_matrix(matrix, error, rows.first, rows.extent), rows, ridge)
+
+
+def solve_kernel(
+    kernel: AbstractKernel, x: Float[Array, "n *point"], rows: Distinct, ridge, error
+) -> tuple[Solution, Factor]:
+    """`solve_gram` for the matrix k(x), without a large matrix in memory: its panels are computed when they are needed."""
+    if len(x) <= LARGE:
+        return solve_gram(leading.kernel_matrix(kernel, x, rows.extent), rows, ridge, error)
+    diagonal = rows.root**2 * kernel.diagonal(x)
+    diagonal = jnp.where(rows.first, diagonal, jnp.sum(diagonal)) + ridge
+    panel_of = lambda x, first, last, size: rows.block(kernel(x[first:size], x[first:last]), first, diagonal)
+    return _solved(factorise(panel_of, x, diagonal, error, rows.first, rows.extent), rows, ridge)
+
+
+def _solved(factor: Factor, rows: Distinct, ridge) -> tuple[Solution, Factor]:
+    alpha = factor.solve(rows.y)
     # I - H = ridge (K + ridge I)^{-1} and (I - H) y = ridge alpha. Without the common factor the scores are defined at ridge 0.
-    inverse_diagonal = jnp.where(rows.first, leading.inverse_diagonal(lower, rows.extent), 0.0)
-    ridge = jnp.asarray(ridge, gram.dtype)
+    inverse_diagonal = jnp.where(rows.first, factor.inverse_diagonal(), 0.0)
+    ridge = jnp.asarray(ridge, alpha.dtype)
     stats = {"ridge": ridge, "dof": rows.groups - ridge * jnp.sum(inverse_diagonal)}
     stats |= scores(alpha, inverse_diagonal, rows)
-    return Solution(rows.root[:, None] * alpha, status_of(alpha), stats), lower
+    return Solution(rows.root[:, None] * alpha, status_of(alpha), stats), factor
 
 
 class Eigen(NamedTuple):
@@ -383,7 +384,7 @@ def _fit_compiled(self: KernelRidge, key, data: Dataset, oracle: Oracle | None) 
         rule = Fixed(found.stats["ridge"])
     rows = distinct(sample)
     if isinstance(rule, Fixed):
-        alpha, status, stats = solve_gram(gram(sample), rows, rule.value, errs(sample, rows))[0]
+        alpha, status, stats = solve_kernel(kernel, sample.x, rows, rule.value, errs(sample, rows))[0]
     else:
         target = lambda: at(sample.x, oracle_sample(key, oracle, sample.y.shape[1]))()
         alpha, status, stats = search_gram(rule.criterion, gram(sample), rows, errs(sample, rows), target)

@@ -8,6 +8,7 @@ float32 (neural tangent kernel of depth 1).
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -28,6 +29,8 @@ def _arcsine(degree: int) -> np.ndarray:
     return series.convert(kind=np.polynomial.Polynomial)(np.polynomial.Polynomial([-1.0, 4.0])).coef
 
 
+# The number of rows of a matrix of errors in memory at once.
+_ROWS = 4096
 _ARCSINE = {"float32": _arcsine(9), "float64": _arcsine(21)}
 
 
@@ -116,12 +119,28 @@ def arccosine_error(layers: Sequence[ReLULayer], x: Array, weight: Array | None 
 
     where s_l^2 is the variance of the weights. The last layer multiplies the result by its own s^2.
     """
-    eps = float(jnp.finfo(x.dtype).eps)
+    n, weight = len(x), jnp.ones(len(x), x.dtype) if weight is None else weight
+
+    def of_rows(rows: Array, row_weight: Array, numbers: Array) -> Array:
+        error = _angle_error(layers, rows, x) * row_weight[:, None] * weight[None, :]
+        return jnp.sum(jnp.where(numbers[:, None] != jnp.arange(n)[None, :], error, 0.0) ** 2, axis=1)
+
+    everything = (x, weight, jnp.arange(n))
+    if n <= _ROWS:
+        squares = of_rows(*everything)
+    else:
+        of_row = lambda row: of_rows(*(part[None] for part in row))[0]
+        squares = jax.lax.map(of_row, everything, batch_size=_ROWS)
+    return jnp.sqrt(jnp.sum(squares))
+
+
+def _angle_error(layers: Sequence[ReLULayer], x1: Array, x2: Array) -> Array:
+    """E_last of `arccosine_error` for all pairs of rows."""
+    eps = float(jnp.finfo(x1.dtype).eps)
     first, *hidden, last = layers
-    d = x.shape[1]
-    squares = jnp.sum(x**2, axis=1) * (first.variance / d) + first.bias
-    inputs = append(x * (first.variance / d) ** 0.5, first.bias**0.5)
-    norms, half = _cosines(inputs, inputs)
+    d = x1.shape[1]
+    variances = [jnp.sum(x**2, axis=1) * (first.variance / d) + first.bias for x in (x1, x2)]
+    norms, half = _cosines(*(append(x * (first.variance / d) ** 0.5, first.bias**0.5) for x in (x1, x2)))
     angle = _angle(half)
     tangent = (first.gain / first.variance) * (norms * angle.cosine - first.bias) + first.bias_gain
     error = jnp.zeros_like(norms)
@@ -130,18 +149,14 @@ def arccosine_error(layers: Sequence[ReLULayer], x: Array, weight: Array | None 
             covariance, slope = norms * _k1(angle), _k0(angle)
             tangent = layer.gain * covariance + layer.bias_gain + layer.variance * slope * tangent
             error = layer.variance * error
-            squares = 0.5 * layer.variance * squares + layer.bias
-            norms = jnp.sqrt(squares[:, None] * squares[None, :])
+            variances = [0.5 * layer.variance * values + layer.bias for values in variances]
+            norms = jnp.sqrt(variances[0][:, None] * variances[1][None, :])
             cosine = (layer.variance * covariance + layer.bias) / jnp.where(norms > 0, norms, 1.0)
             angle = _angle(jnp.clip(0.5 - 0.5 * cosine, 0.0, 1.0))
         of_cosine = (number + 1) * eps
         of_angle = of_cosine / jnp.maximum(angle.sine, (0.5 * of_cosine) ** 0.5)
         error = _k0(angle) * error + jnp.abs(tangent) * of_angle / (2.0 * jnp.pi) + 8.0 * number * eps * norms
-    error = last.variance * error
-    off_diagonal = ~jnp.eye(x.shape[0], dtype=bool)
-    if weight is not None:
-        error = error * weight[:, None] * weight[None, :]
-    return jnp.sqrt(jnp.sum(jnp.where(off_diagonal, error, 0.0) ** 2))
+    return last.variance * error
 
 
 def append(x: Array, value: float) -> Array:
