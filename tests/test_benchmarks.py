@@ -1,5 +1,6 @@
 """What the benchmarks compare must be the same work, and their guard must fail when it should."""
 
+import importlib
 import importlib.util
 import json
 import re
@@ -23,7 +24,7 @@ from benchmarks import (
     runners,
     ways,
 )
-from benchmarks.__main__ import NAMES
+from benchmarks.__main__ import NAMES, main
 from benchmarks.training import LIMIT, OURS, draw
 from tsjax.fast import native
 
@@ -134,10 +135,16 @@ def test_the_table_of_a_gpu(tmp_path, capsys):
 
 
 def test_every_name_has_its_module():
-    import importlib
-
     for name in NAMES:
         assert callable(importlib.import_module(f"benchmarks.{name}").main)
+
+
+def test_the_list_of_names_fits_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    lines = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 0 and len(lines) == len(NAMES) + 2 and max(map(len, lines)) <= 80
 
 
 @pytest.mark.slow
