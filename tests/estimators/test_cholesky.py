@@ -8,7 +8,7 @@ import pytest
 from helpers import SEED
 
 import tsjax as ts
-from tsjax.estimators import cholesky, ridge
+from tsjax.estimators import cholesky, optimal_linear, ridge
 from tsjax.estimators.cholesky import factorise_matrix
 
 LIMIT = 300
@@ -84,24 +84,68 @@ def test_a_matrix_without_a_factor(monkeypatch, count):
     assert factorise_matrix(good).valid and not factorise_matrix(good, error=1e4).valid
 
 
+@pytest.fixture
+def in_panels(monkeypatch):
+    """Lets fits of more than 10 rows work in panels of at most 25 columns, and counts the panels. Programs that were compiled
+    before would be used again, so fits are traced where they are called."""
+    sizes, panel = [], cholesky._panel
+
+    def counted(*args):
+        sizes.append(args[-1])
+        return panel(*args)
+
+    def start():
+        monkeypatch.setattr(cholesky, "_panel", counted)
+        monkeypatch.setattr(cholesky, "_COLUMNS", 25)
+        for module in (cholesky, ridge):
+            monkeypatch.setattr(module, "LARGE", 10)
+        for module in (ridge, optimal_linear):
+            monkeypatch.setattr(module, "_fit_compiled", module._fit_compiled.__wrapped__)
+        return sizes
+
+    return start
+
+
+def _data(key, problem, weighted: bool) -> ts.Dataset:
+    """80 rows, and some repeat. With weights, the rows from 30 on do not count, nor do some others."""
+    data = problem.sample(key, problem.sample_teacher(key), 80)
+    x = data.x.at[20:25].set(data.x[:5]).at[60:70].set(data.x[:10])
+    rows = jnp.arange(80)
+    weight = jnp.where((rows % 7 == 3) | (rows >= 30), 0.0, 1.0 + rows / 80) if weighted else None
+    return ts.Dataset(x=x, y=data.y, weight=weight)
+
+
+_PROBLEM = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2), 0.1)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("estimator", ["ridge", "optimal linear"])
-def test_panels_of_a_kernel_give_the_same_fit(monkeypatch, key, estimator, weighted):
-    """Panels of the kernel that are computed when they are needed, against the whole matrix; rows repeat, and some have weight
-    0."""
-    problem = ts.Problem(ts.Sphere(4), ts.ReLUTeacher(2), 0.1)
-    data = problem.sample(key, problem.sample_teacher(key), 60)
-    x = data.x.at[40:50].set(data.x[:10])
-    weight = jnp.where(jnp.arange(60) % 7 == 3, 0.0, 1.0 + jnp.arange(60) / 60) if weighted else None
-    data = ts.Dataset(x=x, y=data.y, weight=weight)
-    method = ts.KernelRidge(ts.kernels.ntk(), ridge=0.02) if estimator == "ridge" else ts.OptimalLinear(problem)
+@pytest.mark.parametrize(
+    "method", [ts.KernelRidge(ts.kernels.ntk(), ridge=0.02), ts.OptimalLinear(_PROBLEM)], ids=["ridge", "optimal"]
+)
+def test_panels_of_a_kernel_give_the_same_fit(in_panels, key, method, weighted):
+    """Panels of the kernel that are computed when they are needed, against the whole matrix."""
+    data = _data(key, _PROBLEM, weighted)
     whole = method.fit(key, data)
-    monkeypatch.setattr(ridge, "LARGE", 10)
-    monkeypatch.setattr(cholesky, "LARGE", 10)
-    monkeypatch.setattr(cholesky, "_COLUMNS", 25)
-    # A program that is compiled already would be used again.
+    sizes = in_panels()
     parts = jax.jit(lambda data: method.fit(key, data))(data)
+    # Four panels, and with weights at each of the two sizes of the ladder of 80.
+    assert sizes == ([40] * 4 if weighted else []) + [80] * 4
     np.testing.assert_allclose(parts.alpha, whole.alpha, rtol=1e-8, atol=1e-10)
     assert set(parts.stats) == set(whole.stats)
     for name, value in whole.stats.items():
         np.testing.assert_allclose(parts.stats[name], value, rtol=1e-8)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_derivatives_of_a_fit_in_panels(in_panels, key, weighted):
+    data = _data(key, _PROBLEM, weighted)
+
+    def loss(scale):
+        fit = ts.KernelRidge(ts.kernels.RBF(scale), ridge=scale**2).fit(key, data)
+        return jnp.sum(fit.alpha**2) + fit.stats["dof"]
+
+    expected = jax.grad(loss)(0.3)
+    sizes = in_panels()
+    found = jax.jit(jax.grad(lambda scale: loss(scale)))(0.3)
+    assert len(sizes) >= 4
+    np.testing.assert_allclose(found, expected, rtol=1e-7)

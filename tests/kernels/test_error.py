@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import SEED
 
-from tsjax.kernels import RBF, ArcCosineNTK, DotProduct, Matern, Polynomial, ReLUFeatures, ntk
+from tsjax.kernels import RBF, ArcCosineNTK, DotProduct, Matern, Polynomial, ReLUFeatures, fast, ntk
 
 
 def point_sets(rng):
@@ -34,6 +34,17 @@ def test_the_error_of_neural_tangents_is_known(depth, bias_std):
             assert 0.01 < max(ratios) <= 1.0
     # A hundred thousand times as much for close points as for others.
     assert float(estimate(kinds[5][0], weight)) > 1e5 * float(estimate(kinds[1][0], weight))
+
+
+@pytest.mark.parametrize(("depth", "bias_std"), [(1, 0.0), (3, 0.7)])
+def test_the_error_of_many_rows_is_summed_in_blocks(monkeypatch, key, depth, bias_std):
+    x, weight = jr.normal(key, (37, 3)), jr.uniform(key, (37,))
+    kernel = ntk(depth, bias_std)
+    whole = [float(kernel.error(x)), float(kernel.error(x, weight))]
+    monkeypatch.setattr(fast, "_ROWS", 10)
+    np.testing.assert_allclose([float(kernel.error(x)), float(kernel.error(x, weight))], whole, rtol=1e-6)
+    # The first rows alone have another error.
+    assert float(kernel.error(x[:20])) < 0.9 * whole[0]
 
 
 @pytest.mark.parametrize(

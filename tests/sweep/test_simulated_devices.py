@@ -16,7 +16,7 @@ import tsjax as ts
 assert jax.device_count() == int(sys.argv[2])
 ts.sweep(
     ts.studies.superiority, out=sys.argv[1], seeds=4, n=64, d=4, m=2, noise_std=0.1, restarts=1, test_points=256,
-    estimator=["student", "ntk"],
+    estimator=["student", "ntk", "optimal_linear"],
 )
 """
 
@@ -35,7 +35,7 @@ def test_one_and_eight_devices_agree(tmp_path):
         parts = [pd.read_parquet(file) for file in (out / "chunks").glob("*.parquet")]
         tables.append(pd.concat(parts).set_index("cell").sort_index())
     one, eight = tables
-    assert len(one) == len(eight) == 8 and (one.index == eight.index).all()
+    assert len(one) == len(eight) == 12 and (one.index == eight.index).all()
     assert (one[["estimator", "seed", "status"]] == eight[["estimator", "seed", "status"]]).all(axis=None)
     assert np.isfinite(one["risk"]).all()
     np.testing.assert_allclose(eight["risk"], one["risk"], rtol=1e-5)

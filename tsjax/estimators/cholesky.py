@@ -1,11 +1,11 @@
 """Cholesky's factorisation A = L L^T in panels of columns, and what ridge regression asks of it.
 
 A library's function needs memory for both A and L, and on GPUs for a transposed copy as well. Here a large L is a tuple of
-panels: panel k has the columns of block k, and the rows from the first of them on, so that all panels together take half a
-matrix. In turn, each panel of A, which need not exist before, becomes one of L: subtract the products of the panels before it,
-factorise the block on the diagonal, and solve for the rows below (the left-looking algorithm: Golub & Van Loan 2013, "Matrix
-Computations", section 4.2). The diagonal of A^{-1} is the sums of squares of the columns of L^{-1}, which is computed one block
-of columns at a time, from the diagonal on: n^3 / 3 operations in place of the n^3 for all entries.
+panels. Panel k has the columns of block k, from the diagonal down, so that all panels together take half a matrix. They are
+made from left to right: a panel of L is that of A, which is computed only then, less the products of the panels before it, with
+its block on the diagonal factorised and the rows below solved for (the left-looking algorithm: Golub & Van Loan 2013, "Matrix
+Computations", section 4.2). The entries on the diagonal of A^{-1} are the sums of squares of the columns of L^{-1}. These are
+computed one block of columns at a time, from the diagonal down: n^3 / 3 operations in place of the n^3 for all entries.
 
 A matrix of at most `LARGE` rows is one panel. Arrays that are longer than the data are factorised at one of the sizes of
 `tsjax.estimators.leading`.
@@ -24,7 +24,7 @@ from .leading import Extent, at_extent
 LARGE = 4096
 """Matrices with more rows have several panels."""
 
-# A panel has at least this many columns if that makes no more than this many panels, since each of them takes time to compile.
+# A panel has at most this many columns, unless there would be more than this many panels: each takes time to compile.
 _COLUMNS, _PANELS = 2048, 8
 
 PanelOf = Callable[[Any, int, int, int], Float[Array, "r c"]]
@@ -49,6 +49,7 @@ class Factor(NamedTuple):
         """A^{-1} b."""
         solved = b[:0]
         for (block, below), part in reversed([*zip(self.panels, _forward(self.panels, b), strict=True)]):
+            # In this order XLA does not transpose `below` in memory.
             rest = part - (solved.T @ below).T
             solved = jnp.concatenate([jsl.solve_triangular(block, rest, lower=True, trans="T"), solved])
         return self._checked(solved)
@@ -60,7 +61,7 @@ class Factor(NamedTuple):
             def found(panels):
                 cut, columns = _cut(panels, size), []
                 for k, (block, below) in enumerate(cut):
-                    unit = jnp.eye(len(block) + len(below), len(block))
+                    unit = jnp.eye(len(block) + len(below), len(block), dtype=block.dtype)
                     columns.append(_squares(_forward(cut[k:], _after(unit, columns))))
                 return jnp.concatenate([*columns, 1.0 / _diagonal(panels)[size:] ** 2])
 

@@ -122,8 +122,8 @@ class Distinct(NamedTuple):
         return scaled + jnp.diag(jnp.where(self.first, 0.0, fill))
 
     def block(self, rows: Float[Array, "r c"], first: int, diagonal: Float[Array, " n"]) -> Float[Array, "r c"]:
-        """The same block of D^{1/2} K D^{1/2} as `rows` is of K, whose rows and columns begin at `first`; with the entries of
-        `diagonal` on its diagonal."""
+        """The block of D^{1/2} K D^{1/2} for a block `rows` of K whose first entry is on the diagonal, at `first`. The entries
+        of `diagonal` replace those on the diagonal."""
         count, width = rows.shape
         roots = self.root[first : first + count, None] * self.root[None, first : first + width]
         return jnp.fill_diagonal(rows * roots, diagonal[first : first + width], inplace=False)

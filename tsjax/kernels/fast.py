@@ -29,7 +29,7 @@ def _arcsine(degree: int) -> np.ndarray:
     return series.convert(kind=np.polynomial.Polynomial)(np.polynomial.Polynomial([-1.0, 4.0])).coef
 
 
-# The number of rows of a matrix of errors in memory at once.
+# The largest number of rows of a matrix of errors in memory at once.
 _ROWS = 4096
 _ARCSINE = {"float32": _arcsine(9), "float64": _arcsine(21)}
 
