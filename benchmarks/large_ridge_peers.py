@@ -236,7 +236,7 @@ def compare(n: int, options: argparse.Namespace) -> Iterator[str]:
     def row(name: str, found: Fitted, fit: Any, risk: float) -> str:
         rest, residual = y, ""
         if WAYS[name][0] in ("tsjax", "fast_krr"):
-            rest = y - np.asarray(fit.predict(x)) - case.ridge * found.alpha
+            rest = y - np.asarray(fit.predict(data.x)) - case.ridge * found.alpha
             residual = f"{np.linalg.norm(rest) / np.linalg.norm(y):.1e}"
         return (
             f"| {n} | {name} | {found.settings} | {found.seconds:.1f} | {residual} | {risk:.4e} | {risk / aim:.3f} "

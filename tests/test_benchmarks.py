@@ -244,11 +244,11 @@ def test_programs_of_a_sweep_are_compiled_for_a_device(monkeypatch):
 
 @pytest.mark.slow
 def test_ridge_regression_is_compiled_for_a_device():
-    """Here for the CPU. No kernel needs three matrices."""
+    """Here for the CPU. At this n, blocks whose size does not depend on n still count, but no kernel needs four matrices."""
     rows = [row.strip("| ").split(" | ") for row in gpu_code.ridges(5000, jax.devices()[0])]
     assert [row[0] for row in rows][:2] == ["RBF(1.0)", "ArcCosineNTK(1)"]
     for _, _, gib, matrices in rows:
-        assert 0.5 < float(matrices) < 3.0
+        assert 0.5 < float(matrices) < 4.0
         assert float(gib) == pytest.approx(float(matrices) * 8 * 5000**2 / 2**30, abs=0.06)
 
 

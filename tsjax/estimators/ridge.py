@@ -327,10 +327,11 @@ class KernelRidge(AbstractEstimator):
       use `jax.vmap` over them.
 
     A ridge that is a number costs one Cholesky factorisation. A search costs several times as much, and "loo" the most. A fit
-    with a given ridge needs memory for about two kernel matrices of 8 n^2 bytes (1.1 on a GPU if n is large), and a search for
-    two to five. A matrix that cannot be factorised to working precision, or to the precision of the kernel (with ridge 0 and a
-    kernel of finite rank, for example), gives `Status.SINGULAR` and NaN predictions; see `MinimumNorm` for interpolation.
-    Among equal rows only the first has a nonzero entry of `alpha`, which does not change the function.
+    with a given ridge needs memory for about two kernel matrices of 8 n^2 bytes (up to 3.6 near n = 5000, and 1.1 on a GPU if n
+    is large), and a search for two to five. A matrix that cannot be factorised to working precision, or to the precision of the
+    kernel (with ridge 0 and a kernel of finite rank, for example), gives `Status.SINGULAR` and NaN predictions; see
+    `MinimumNorm` for interpolation. Among equal rows only the first has a nonzero entry of `alpha`, which does not change the
+    function.
 
     **Warns:** if a criterion chooses the ridge and rows of x repeat, since they then count as one (module docstring).
 
