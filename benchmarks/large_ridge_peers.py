@@ -42,6 +42,7 @@ _WITHIN = 1.01
 _MOST_CENTRES = 30_000
 # Columns of the preconditioners of EigenPro and fast_krr.
 _RANK = 100
+# Each way warms up on the first rows of the sample, at most this many if n is below 20 000.
 _FEWEST = 500
 
 
